@@ -1,0 +1,1 @@
+"""Resumable, journaled SFTP transfers for devices behind bad links."""

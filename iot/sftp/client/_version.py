@@ -1,0 +1,3 @@
+"""The version of iot-sftp-client: this line is its one place."""
+
+__version__ = "0.1.0"

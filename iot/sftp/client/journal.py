@@ -1,0 +1,313 @@
+"""The journal: one small SQLite file in a state directory that survives a power cut.
+
+WAL with synchronous=FULL: a transaction that has returned is on the disk (measured: NORMAL loses the
+last ones). Every room that keeps something here registers its tables as a Schema; the checkpoints of
+transfers are one such room, the spooler's queue is another, so that both commit together.
+
+What can be wrong with it, and what happens then:
+    not there       a new one is made
+    corrupt         it is moved aside under a dated name, a new one is made, the start goes on
+    newer           written by a later version: used as it is where that version says it can be,
+                    else set aside under its own name and kept; never called corrupt
+    disk full       the reserve file is given up, so that deliveries can still be settled and make room
+    not writable    JournalUnavailable; the caller decides (the client alone goes on in memory)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from iot.sftp.client.errors import DiskFull, JournalUnavailable, LocalStateError
+
+__all__ = ["Journal", "Schema", "default_state_dir"]
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+FILE_NAME = "journal.db"
+OWNER_NAME = "owner"
+RESERVE_NAME = "journal.reserve"
+RESERVE_BYTES = 512 * 1024
+BUSY_TIMEOUT_S = 30.0
+ROOMS_TABLE = (
+    "CREATE TABLE IF NOT EXISTS room"
+    " (name TEXT PRIMARY KEY, version INTEGER NOT NULL, compatible_from INTEGER NOT NULL) WITHOUT ROWID"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """The tables of one room.
+
+    name: the room's name in the journal.
+    migrations: SQL scripts; number i brings version i to version i + 1. Only ever append.
+    compatible_from: the oldest program version of this room that can still work on the newest tables
+        (it ignores added columns and tables).
+    """
+
+    name: str
+    migrations: tuple[str, ...]
+    compatible_from: int = 1
+
+    @property
+    def version(self) -> int:
+        return len(self.migrations)
+
+
+class NewerJournal(LocalStateError):
+    """The journal was written by a later version that this one cannot work on."""
+
+
+class Corrupt(LocalStateError):
+    """The journal's content makes no sense."""
+
+
+def default_state_dir() -> Path:
+    """Where a client used alone keeps its journal: $STATE_DIRECTORY (systemd), else the XDG state folder."""
+    given = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
+    if given:
+        return Path(given)
+    base = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
+    return Path(base) / "iot-sftp"
+
+
+class Journal:
+    """One SQLite file, opened for one process, shared by the rooms that register a Schema.
+
+    owner: random hex name of this state directory; it is part of every part name, so that two devices
+        never write to the same part. It lives in a file of its own and survives the loss of the journal.
+    moved_aside: where an unusable predecessor went when this one was opened, else None.
+
+    Raises: JournalUnavailable, DiskFull.
+    """
+
+    def __init__(self, state_dir: Path | None, *schemas: Schema) -> None:
+        """state_dir: folder of the journal, made when missing; None keeps everything in memory."""
+        self.state_dir = state_dir
+        self.moved_aside: Path | None = None
+        self._schemas = list(schemas)
+        if state_dir is None:
+            self.owner = secrets.token_hex(8)
+            self._db = self._connect(":memory:")
+            self._migrate_all()
+            return
+        with _translated(state_dir):
+            state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.owner = _owner(state_dir / OWNER_NAME)
+            self._db = self._open_or_replace(state_dir / FILE_NAME)
+            self._keep_reserve()
+
+    def register(self, schema: Schema) -> None:
+        """Add a room's tables, upgrading them in place. Call before the room's first use."""
+        self._schemas.append(schema)
+        with self._guarded():
+            try:
+                self._migrate(schema)
+            except (NewerJournal, sqlite3.DatabaseError) as error:
+                if self.state_dir is None or not _replaceable(error):
+                    raise
+                self._db.close()
+                self._db = self._replace(self.state_dir / FILE_NAME, error)
+
+    def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `work` in one durable transaction; when this returns, its effect survives a power cut.
+
+        `work` may be run twice (after room was made on a full disk), so it must only use the database.
+        Inside another write() it joins that transaction.
+
+        Raises: JournalUnavailable, DiskFull; then nothing of `work` has been kept.
+        """
+        if self._db.in_transaction:
+            return work(self._db)
+        with self._guarded():
+            try:
+                return self._transact(work)
+            except sqlite3.OperationalError as error:
+                if not _is_full(error) or not self._give_up_reserve():
+                    raise
+                return self._transact(work)
+
+    def read(self, query: str, *values: object) -> list[sqlite3.Row]:
+        """All rows of a query. Raises: JournalUnavailable."""
+        with self._guarded():
+            return self._db.execute(query, values).fetchall()
+
+    def close(self) -> None:
+        self._db.close()
+
+    # -- inside
+
+    def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            result = work(self._db)
+            self._db.execute("COMMIT")
+            return result
+        except BaseException:
+            if self._db.in_transaction:  # SQLite has already rolled back by itself after some errors
+                self._db.execute("ROLLBACK")
+            raise
+
+    def _open_or_replace(self, path: Path) -> sqlite3.Connection:
+        try:
+            return self._open(path)
+        except (Corrupt, NewerJournal, sqlite3.DatabaseError) as error:
+            if not _replaceable(error):
+                raise
+            return self._replace(path, error)
+
+    def _replace(self, path: Path, reason: Exception) -> sqlite3.Connection:
+        word = "newer" if isinstance(reason, NewerJournal) else "corrupt"
+        self.moved_aside = _move_aside(path, word)
+        log.error("journal set aside path=%s as=%s reason=%s", path, self.moved_aside.name, reason)
+        return self._open(path)
+
+    def _open(self, path: Path) -> sqlite3.Connection:
+        self._db = self._connect(str(path))
+        try:
+            if self._db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+                raise Corrupt(f"{path} does not pass SQLite's check")
+            self._migrate_all()
+        except BaseException:
+            self._db.close()
+            raise
+        return self._db
+
+    @staticmethod
+    def _connect(name: str) -> sqlite3.Connection:
+        db = sqlite3.connect(name, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+        try:
+            db.row_factory = sqlite3.Row
+            db.execute("PRAGMA page_size=1024")
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("PRAGMA synchronous=FULL")
+            db.execute("PRAGMA wal_autocheckpoint=512")
+            db.execute("PRAGMA journal_size_limit=1048576")
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _migrate_all(self) -> None:
+        for schema in self._schemas:
+            self._migrate(schema)
+
+    def _migrate(self, schema: Schema) -> None:
+        self._db.execute(ROOMS_TABLE)
+        row = self._db.execute("SELECT version, compatible_from FROM room WHERE name = ?", (schema.name,)).fetchone()
+        version = row["version"] if row else 0
+        if version == schema.version:
+            return
+        if version > schema.version:
+            if row["compatible_from"] > schema.version:
+                raise NewerJournal(f"room {schema.name} has version {version}, this program knows {schema.version}")
+            return
+        self._transact(lambda db: _upgrade(db, schema, version))
+
+    def _keep_reserve(self) -> None:
+        assert self.state_dir is not None
+        path = self.state_dir / RESERVE_NAME
+        if path.exists() and path.stat().st_size == RESERVE_BYTES:
+            return
+        try:
+            with open(path, "wb") as file:
+                file.write(secrets.token_bytes(RESERVE_BYTES))  # random: a compressing file system keeps it whole
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            log.warning("no room for the journal's reserve path=%s error=%s", path, error)
+
+    def _give_up_reserve(self) -> bool:
+        if self.state_dir is None:
+            return False
+        path = self.state_dir / RESERVE_NAME
+        if not path.exists():
+            return False
+        path.unlink()
+        log.error("disk full: journal's reserve given up path=%s", path)
+        return True
+
+    @contextlib.contextmanager
+    def _guarded(self) -> Iterator[None]:
+        with _translated(self.state_dir):
+            yield
+
+
+def _upgrade(db: sqlite3.Connection, schema: Schema, version: int) -> None:
+    for script in schema.migrations[version:]:
+        for statement in script.split(";"):
+            if statement.strip():
+                db.execute(statement)
+    db.execute("INSERT OR REPLACE INTO room VALUES (?, ?, ?)", (schema.name, schema.version, schema.compatible_from))
+
+
+def _owner(path: Path) -> str:
+    """The name of this state directory: read, or made once and kept."""
+    try:
+        text = path.read_text(encoding="ascii").strip()
+        if len(text) >= 16:
+            return text
+    except (FileNotFoundError, UnicodeDecodeError):
+        pass  # first use, or a file torn by a power cut: a new name is made
+    text = secrets.token_hex(8)
+    fresh = path.with_name(path.name + ".new")
+    with open(fresh, "w", encoding="ascii") as file:
+        file.write(text + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(fresh, path)
+    return text
+
+
+def _move_aside(path: Path, word: str) -> Path:
+    """Rename the file and its -wal and -shm to a dated name that is still free."""
+    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+    number = 0
+    while True:
+        target = path.with_name(f"{path.stem}.{word}-{stamp}{f'-{number}' if number else ''}{path.suffix}")
+        if not target.exists():
+            break
+        number += 1
+    for ending in ("", "-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(f"{path}{ending}", f"{target}{ending}")
+    return target
+
+
+def _is_full(error: BaseException) -> bool:
+    return "full" in str(error)
+
+
+def _replaceable(error: BaseException) -> bool:
+    """Whether the content is at fault (set it aside) and not the disk, the rights or another process."""
+    if isinstance(error, (Corrupt, NewerJournal)):
+        return True
+    return isinstance(error, sqlite3.DatabaseError) and (
+        not isinstance(error, sqlite3.OperationalError) or "malformed" in str(error) or "no such" in str(error)
+    )
+
+
+@contextlib.contextmanager
+def _translated(state_dir: Path | None) -> Iterator[None]:
+    """Translate what SQLite and the file system say into this package's errors."""
+    where = state_dir or "memory"
+    try:
+        yield
+    except sqlite3.Error as error:
+        if _is_full(error):
+            raise DiskFull(f"no space left for the journal in {where}: make room on that disk") from error
+        raise JournalUnavailable(
+            f"journal in {where}: {error}; check the folder's rights and disk, or move journal.db away"
+        ) from error
+    except OSError as error:
+        if error.errno == 28:
+            raise DiskFull(f"no space left in {where}: make room on that disk") from error
+        raise JournalUnavailable(f"state directory {where}: {error}; make it a folder this user may write to") from error

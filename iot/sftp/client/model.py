@@ -1,0 +1,181 @@
+"""The values that travel between the rooms: frozen, typed, without behaviour of their own."""
+
+from __future__ import annotations
+
+import enum
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+from iot.sftp.client.errors import SFTPError
+
+__all__ = [
+    "Checkpoint",
+    "Direction",
+    "Failure",
+    "Fingerprint",
+    "Phase",
+    "Progress",
+    "Proof",
+    "RemoteFile",
+    "Span",
+    "TransferResult",
+    "UploadJob",
+]
+
+LocalSource = str | bytes | os.PathLike[str] | BinaryIO
+
+
+class Proof(str, enum.Enum):
+    """How far the content on the server was proven before it was published."""
+
+    SIZE = "size"
+    TAIL = "tail"
+    FULL = "full"
+
+
+class Phase(str, enum.Enum):
+    """Where a transfer stands in the journal.
+
+    SENDING: bytes are on their way into the part.
+    PUBLISHING: the intent to rename the part to its final name is on disk; the answer may be lost.
+    """
+
+    SENDING = "sending"
+    PUBLISHING = "publishing"
+
+
+class Direction(str, enum.Enum):
+    UPLOAD = "upload"
+    DOWNLOAD = "download"
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """Which version of a file this is.
+
+    ctime_ns and inode are 0 where the file's side does not tell them (a remote file).
+    """
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int = 0
+    inode: int = 0
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Fingerprint:
+        return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Span:
+    """The bytes [start, end) of a file."""
+
+    start: int
+    end: int
+
+    @property
+    def length(self) -> int:
+        return self.end - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """How far one transfer is: a row of the journal.
+
+    acked_bytes: the contiguous prefix whose writes were answered.
+    synced_bytes: what acked_bytes was when an fsync that has succeeded was sent.
+    suspect: spans below acked_bytes that the server may have lost; they are read back before publishing.
+    """
+
+    direction: Direction
+    remote_path: bytes
+    local_path: bytes
+    part: bytes
+    fingerprint: Fingerprint
+    acked_bytes: int = 0
+    synced_bytes: int = 0
+    suspect: tuple[Span, ...] = ()
+    phase: Phase = Phase.SENDING
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """What STAT told of a remote file; None where the server did not tell."""
+
+    size: int | None
+    mtime_s: int | None = None
+    mode: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One step of a transfer, for a progress callback.
+
+    done_bytes counts what the far side has confirmed, resumed bytes included.
+    """
+
+    path: str
+    done_bytes: int
+    total_bytes: int
+    resumed_at: int = 0
+
+
+ProgressCallback = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class UploadJob:
+    """One file to send.
+
+    key: the caller's own handle; it comes back in the result.
+    priority: lower is more urgent; a more urgent job overtakes those in flight.
+    fingerprint: the version the caller wants sent; a source that differs is SourceChanged. None: as found.
+    check_final: an earlier delivery may stand already; the final is compared by content before anything is sent.
+    """
+
+    source: LocalSource
+    dest: str
+    key: object = None
+    priority: int = 0
+    fingerprint: Fingerprint | None = None
+    check_final: bool = False
+    progress: ProgressCallback | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TransferResult:
+    """A finished transfer, with its proof.
+
+    sent_bytes: payload sent (upload) or received (download) by this call, blocks sent twice included.
+    resumed_at: offset in bytes at which this call began; 0 for a fresh start.
+    already_done: an earlier attempt had published it; this one only proved it.
+    possible_repeat: the answer to an earlier rename was lost and the file was gone; it was sent again.
+    durable: the server confirmed by fsync that content and name are on its disk.
+    sha256: hex digest of the whole content, only when asked for.
+    """
+
+    source: str
+    dest: str
+    size: int
+    sent_bytes: int
+    resumed_at: int
+    seconds: float
+    proof: Proof
+    durable: bool = False
+    already_done: bool = False
+    possible_repeat: bool = False
+    sha256: str | None = None
+    key: object = None
+    fingerprint: Fingerprint | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A job of upload_many that did not get through; its neighbours go on."""
+
+    key: object
+    source: str
+    dest: str
+    error: SFTPError
