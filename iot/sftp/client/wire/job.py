@@ -1,0 +1,143 @@
+"""What a job may ask of the pipeline, and the small phrases that jobs are written in.
+
+A job is a plain generator. It yields one of the commands below and is sent the answers that have come
+for it since, as (token, reply) pairs; it does no network I/O itself, so a test can feed it anything.
+
+    Send(request, token)   put this request on the wire as soon as there is room; go on at once
+    WAIT                   go on when at least one answer is there
+    TURN                   let the others have a turn, then go on (long local work)
+    Barrier(record)        go on when this record is durable; records of many jobs share one commit
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from iot.sftp.client.errors import ProtocolError
+from iot.sftp.client.wire.packets import Attributes, Data, Extended, Handle, Names, Reply, Request, Status
+
+R = TypeVar("R")
+
+
+class Pause(Enum):
+    WAIT = "wait"
+    TURN = "turn"
+
+
+WAIT = Pause.WAIT
+TURN = Pause.TURN
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    request: Request
+    token: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Barrier:
+    record: Any
+
+
+Command: TypeAlias = Send | Barrier | Pause
+Answers: TypeAlias = "list[tuple[Any, Reply]]"
+Work: TypeAlias = Generator[Command, Answers, R]
+
+
+@dataclass(slots=True)
+class Job(Generic[R]):
+    """A piece of work for the pipeline.
+
+    work: the generator, not yet started.
+    urgency: jobs with the lower value get room first; (priority, size class) in practice.
+    tag: the owner's own handle.
+    """
+
+    work: Work[R]
+    urgency: tuple[int, ...] = (0,)
+    tag: Any = None
+
+
+def ask(request: Request) -> Work[Reply]:
+    """Send one request and wait for its answer; only for a job that has nothing else under way."""
+    answers = yield Send(request)
+    while not answers:
+        answers = yield WAIT
+    return answers[0][1]
+
+
+def sequence(requests: list[Request], in_order: bool) -> Work[list[Reply]]:
+    """Several requests where each relies on the one before.
+
+    One round trip where the server handles requests in order; else one each, ending at the first refusal
+    (the list is then shorter than `requests`).
+    """
+    if not in_order:
+        return (yield from _one_by_one(requests))
+    replies: dict[int, Reply] = {}
+    for number, request in enumerate(requests):
+        replies.update((yield Send(request, number)))
+    while len(replies) < len(requests):
+        replies.update((yield WAIT))
+    return [replies[number] for number in range(len(requests))]
+
+
+def _one_by_one(requests: list[Request]) -> Work[list[Reply]]:
+    replies: list[Reply] = []
+    for request in requests:
+        reply = yield from ask(request)
+        replies.append(reply)
+        if isinstance(reply, Status) and not reply.ok:
+            break
+    return replies
+
+
+def expect_ok(reply: Reply, doing: str) -> None:
+    """Raises: the typed error of a refusal; ProtocolError for an answer of another kind."""
+    if not isinstance(reply, Status):
+        raise _unexpected(reply, doing)
+    if not reply.ok:
+        raise reply.error(doing)
+
+
+def expect_handle(reply: Reply, doing: str) -> bytes:
+    if isinstance(reply, Handle):
+        return reply.value
+    raise _refusal(reply, doing)
+
+
+def expect_attributes(reply: Reply, doing: str) -> Attributes:
+    if isinstance(reply, Attributes):
+        return reply
+    raise _refusal(reply, doing)
+
+
+def expect_names(reply: Reply, doing: str) -> Names:
+    if isinstance(reply, Names):
+        return reply
+    raise _refusal(reply, doing)
+
+
+def expect_data(reply: Reply, doing: str) -> memoryview:
+    if isinstance(reply, Data):
+        return reply.value
+    raise _refusal(reply, doing)
+
+
+def expect_extended(reply: Reply, doing: str) -> bytes:
+    if isinstance(reply, Extended):
+        return reply.value
+    raise _refusal(reply, doing)
+
+
+def _refusal(reply: Reply, doing: str) -> Exception:
+    if isinstance(reply, Status) and not reply.ok:
+        return reply.error(doing)
+    return _unexpected(reply, doing)
+
+
+def _unexpected(reply: Reply, doing: str) -> ProtocolError:
+    return ProtocolError(f"{doing}: server answered with {type(reply).__name__}, which is no answer to that")

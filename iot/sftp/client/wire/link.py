@@ -1,0 +1,168 @@
+"""The TCP socket under SSH: dialled with deadlines, tuned, counted, and never blocked for ever.
+
+paramiko writes in the caller's thread and waits as long as the kernel takes; on a link that died without a
+word that is for ever. This socket gives up when nothing moved in either direction for the link's deadline.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import selectors
+import socket
+import threading
+import time
+
+from iot.sftp.client.errors import ConfigurationError, LinkLost
+
+log = logging.getLogger(__name__)
+
+SEND_WAIT_S = 0.1
+RECEIVE_BYTES = 256 * 1024
+
+
+class Link:
+    """A connected socket, as paramiko wants one.
+
+    deadline_s: seconds without a byte in either direction after which a blocked send fails.
+    sent_bytes, received_bytes: all that passed, SSH's own bytes included.
+    last_received: monotonic time of the last byte from the server.
+    """
+
+    def __init__(self, sock: socket.socket, deadline_s: float, cancelled: threading.Event) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._deadline_s = deadline_s
+        self._cancelled = cancelled
+        self._ahead = memoryview(b"")
+        self._readable = _Waiter(sock, selectors.EVENT_READ)
+        self._writable = _Waiter(sock, selectors.EVENT_WRITE)
+        self.receive_wait_s = SEND_WAIT_S
+        self.sent_bytes = 0
+        self.received_bytes = 0
+        self.last_received = time.monotonic()
+
+    def send(self, data: bytes) -> int:
+        """Raises: TimeoutError when nothing could be sent for a moment; OSError when the link is dead."""
+        try:
+            count = self._sock.send(data)
+        except BlockingIOError:
+            count = self._send_later(data)
+        self.sent_bytes += count
+        return count
+
+    def _send_later(self, data: bytes) -> int:
+        blocked_at = time.monotonic()
+        while not self._writable(SEND_WAIT_S):
+            if self._cancelled.is_set():
+                raise OSError(errno.ECANCELED, "cancelled")
+            if time.monotonic() - max(blocked_at, self.last_received) > self._deadline_s:
+                raise OSError(errno.ETIMEDOUT, f"nothing could be sent for {self._deadline_s:g} s")
+        try:
+            return self._sock.send(data)
+        except BlockingIOError:
+            raise TimeoutError from None  # paramiko asks again
+
+    def recv(self, size: int) -> bytes:
+        """Raises: TimeoutError when nothing came for a moment; paramiko does its housekeeping then."""
+        if not self._ahead:
+            self._ahead = memoryview(self._receive())
+        data, self._ahead = self._ahead[:size], self._ahead[size:]
+        return bytes(data)
+
+    def _receive(self) -> bytes:
+        try:
+            data = self._sock.recv(RECEIVE_BYTES)
+        except BlockingIOError:
+            if not self._readable(self.receive_wait_s):
+                raise TimeoutError from None
+            try:
+                data = self._sock.recv(RECEIVE_BYTES)
+            except BlockingIOError:
+                raise TimeoutError from None
+        if data:
+            self.received_bytes += len(data)
+            self.last_received = time.monotonic()
+        return data
+
+    @property
+    def _closed(self) -> bool:
+        """paramiko asks a socket by this name when it ends its thread."""
+        return self._sock.fileno() < 0
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # not connected any more: nothing to shut down
+            self._sock.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits in recv
+        self._sock.close()
+
+    def settimeout(self, timeout_s: float) -> None:
+        """paramiko's own polling interval is replaced by receive_wait_s: fewer wake-ups while idle."""
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def getpeername(self) -> object:
+        return self._sock.getpeername()
+
+
+def dial(
+    host: str,
+    port: int,
+    *,
+    connect_timeout_s: float,
+    deadline_s: float,
+    congestion: str | None,
+    cancelled: threading.Event,
+) -> Link:
+    """Connect to the first address of `host` that answers. Raises: LinkLost, ConfigurationError."""
+    try:
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise LinkLost(f"cannot find the address of {host!r}: {error}; check the name and the network") from error
+    failures = []
+    for family, kind, protocol, _, address in addresses:
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.settimeout(connect_timeout_s)
+            sock.connect(address)
+            _tune(sock, deadline_s, congestion)
+            return Link(sock, deadline_s, cancelled)
+        except OSError as error:
+            sock.close()
+            failures.append(f"{address[0]}: {_reason(error, connect_timeout_s)}")
+        except BaseException:
+            sock.close()
+            raise
+    raise LinkLost(f"cannot connect to {host} port {port}: {'; '.join(failures)}")
+
+
+def _reason(error: OSError, timeout_s: float) -> str:
+    return f"no answer in {timeout_s:g} s" if isinstance(error, TimeoutError) else str(error.strerror or error)
+
+
+def _tune(sock: socket.socket, deadline_s: float, congestion: str | None) -> None:
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux: end a connection whose data is not acknowledged
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(deadline_s * 1000))
+    if congestion:
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, "TCP_CONGESTION", 13), congestion.encode())
+        except OSError as error:
+            raise ConfigurationError(
+                f"congestion: this system has no {congestion!r} ({error.strerror}); "
+                "see /proc/sys/net/ipv4/tcp_available_congestion_control"
+            ) from error
+
+
+class _Waiter:
+    """Wait until one socket can be read or written; any system's best way (the selectors module)."""
+
+    def __init__(self, sock: socket.socket, event: int) -> None:
+        self._selector = selectors.DefaultSelector() if os.name == "nt" else selectors.PollSelector()
+        self._selector.register(sock, event)
+
+    def __call__(self, wait_s: float) -> bool:
+        return bool(self._selector.select(wait_s))

@@ -1,0 +1,476 @@
+"""SFTP version 3 requests and replies as bytes (draft-ietf-secsh-filexfer-02, OpenSSH PROTOCOL). Pure.
+
+Every length that the server sends is checked before it is used; what does not fit raises ProtocolError.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum, IntFlag
+from typing import TypeAlias
+
+from iot.sftp.client.errors import (
+    AlreadyExists,
+    LinkLost,
+    NameRefused,
+    NoSpaceOnServer,
+    NotFound,
+    PermissionDenied,
+    ProtocolError,
+    ServerRefused,
+    SFTPError,
+    Unsupported,
+)
+
+VERSION = 3
+MAX_PACKET_BYTES = 1024 * 1024
+HEAD = struct.Struct(">IBI")
+U32 = struct.Struct(">I")
+U64 = struct.Struct(">Q")
+
+
+class Kind(IntEnum):
+    """Packet types (draft section 3)."""
+
+    INIT = 1
+    VERSION = 2
+    OPEN = 3
+    CLOSE = 4
+    READ = 5
+    WRITE = 6
+    LSTAT = 7
+    FSTAT = 8
+    SETSTAT = 9
+    FSETSTAT = 10
+    OPENDIR = 11
+    READDIR = 12
+    REMOVE = 13
+    MKDIR = 14
+    RMDIR = 15
+    REALPATH = 16
+    STAT = 17
+    RENAME = 18
+    STATUS = 101
+    HANDLE = 102
+    DATA = 103
+    NAME = 104
+    ATTRS = 105
+    EXTENDED = 200
+    EXTENDED_REPLY = 201
+
+
+class Flag(IntFlag):
+    """How to open (draft section 6.3). APPEND is left out on purpose: with it servers ignore offsets."""
+
+    READ = 1
+    WRITE = 2
+    CREATE = 8
+    TRUNCATE = 16
+    EXCLUSIVE = 32
+
+
+class Code(IntEnum):
+    """Status codes: 0-8 of version 3, and later ones that servers send all the same."""
+
+    OK = 0
+    EOF = 1
+    NO_SUCH_FILE = 2
+    PERMISSION_DENIED = 3
+    FAILURE = 4
+    BAD_MESSAGE = 5
+    NO_CONNECTION = 6
+    CONNECTION_LOST = 7
+    OP_UNSUPPORTED = 8
+    NO_SUCH_PATH = 10
+    FILE_ALREADY_EXISTS = 11
+    WRITE_PROTECT = 12
+    NO_SPACE_ON_FILESYSTEM = 14
+    QUOTA_EXCEEDED = 15
+    INVALID_FILENAME = 20
+
+
+ERRORS: dict[int, type[SFTPError]] = {
+    Code.NO_SUCH_FILE: NotFound,
+    Code.NO_SUCH_PATH: NotFound,
+    Code.PERMISSION_DENIED: PermissionDenied,
+    Code.WRITE_PROTECT: PermissionDenied,
+    Code.NO_CONNECTION: LinkLost,
+    Code.CONNECTION_LOST: LinkLost,
+    Code.OP_UNSUPPORTED: Unsupported,
+    Code.FILE_ALREADY_EXISTS: AlreadyExists,
+    Code.NO_SPACE_ON_FILESYSTEM: NoSpaceOnServer,
+    Code.QUOTA_EXCEEDED: NoSpaceOnServer,
+    Code.INVALID_FILENAME: NameRefused,
+}
+
+
+# -- requests
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request, without its id: the pipeline numbers it.
+
+    cost: bytes it keeps in flight; the payload of a WRITE, the length asked for by a READ, else 0.
+    """
+
+    kind: int
+    head: bytes
+    payload: bytes | memoryview = b""
+    cost: int = 0
+
+    def encode(self, request_id: int) -> bytes:
+        size = 5 + len(self.head) + len(self.payload)
+        return b"".join((HEAD.pack(size, self.kind, request_id), self.head, self.payload))
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """File attributes; None where not given (draft section 5)."""
+
+    size: int | None = None
+    mode: int | None = None
+    mtime_s: int | None = None
+
+    def encode(self) -> bytes:
+        flags = (1 if self.size is not None else 0) | (4 if self.mode is not None else 0)
+        flags |= 8 if self.mtime_s is not None else 0
+        parts = [U32.pack(flags)]
+        if self.size is not None:
+            parts.append(U64.pack(self.size))
+        if self.mode is not None:
+            parts.append(U32.pack(self.mode))
+        if self.mtime_s is not None:
+            parts.append(struct.pack(">II", self.mtime_s, self.mtime_s))
+        return b"".join(parts)
+
+
+def string(value: bytes) -> bytes:
+    return U32.pack(len(value)) + value
+
+
+def init() -> bytes:
+    """The first packet of all; it has a version in place of an id."""
+    return HEAD.pack(5, Kind.INIT, VERSION)
+
+
+def open_file(path: bytes, flags: int, attributes: Attributes = Attributes()) -> Request:
+    return Request(Kind.OPEN, string(path) + U32.pack(flags) + attributes.encode())
+
+
+def close(handle: bytes) -> Request:
+    return Request(Kind.CLOSE, string(handle))
+
+
+def read(handle: bytes, offset: int, length: int) -> Request:
+    return Request(Kind.READ, string(handle) + struct.pack(">QI", offset, length), cost=length)
+
+
+def write(handle: bytes, offset: int, data: bytes | memoryview) -> Request:
+    head = string(handle) + struct.pack(">QI", offset, len(data))
+    return Request(Kind.WRITE, head, data, cost=len(data))
+
+
+def stat(path: bytes) -> Request:
+    return Request(Kind.STAT, string(path))
+
+
+def lstat(path: bytes) -> Request:
+    return Request(Kind.LSTAT, string(path))
+
+
+def setstat(path: bytes, attributes: Attributes) -> Request:
+    return Request(Kind.SETSTAT, string(path) + attributes.encode())
+
+
+def fsetstat(handle: bytes, attributes: Attributes) -> Request:
+    return Request(Kind.FSETSTAT, string(handle) + attributes.encode())
+
+
+def opendir(path: bytes) -> Request:
+    return Request(Kind.OPENDIR, string(path))
+
+
+def readdir(handle: bytes) -> Request:
+    return Request(Kind.READDIR, string(handle))
+
+
+def remove(path: bytes) -> Request:
+    return Request(Kind.REMOVE, string(path))
+
+
+def mkdir(path: bytes) -> Request:
+    return Request(Kind.MKDIR, string(path) + Attributes().encode())
+
+
+def rmdir(path: bytes) -> Request:
+    return Request(Kind.RMDIR, string(path))
+
+
+def realpath(path: bytes) -> Request:
+    return Request(Kind.REALPATH, string(path))
+
+
+def rename(old: bytes, new: bytes) -> Request:
+    return Request(Kind.RENAME, string(old) + string(new))
+
+
+def extended(name: bytes, body: bytes = b"") -> Request:
+    return Request(Kind.EXTENDED, string(name) + body)
+
+
+def posix_rename(old: bytes, new: bytes) -> Request:
+    """Rename over an existing file in one step (OpenSSH PROTOCOL 4.3)."""
+    return extended(b"posix-rename@openssh.com", string(old) + string(new))
+
+
+def fsync(handle: bytes) -> Request:
+    """Bring a file to the server's disk (OpenSSH PROTOCOL 4.6)."""
+    return extended(b"fsync@openssh.com", string(handle))
+
+
+def statvfs(path: bytes) -> Request:
+    """Ask for free space (OpenSSH PROTOCOL 4.4)."""
+    return extended(b"statvfs@openssh.com", string(path))
+
+
+def limits() -> Request:
+    """Ask for packet, read, write and handle limits (OpenSSH PROTOCOL 4.8)."""
+    return extended(b"limits@openssh.com")
+
+
+def check_file(handle: bytes, algorithm: bytes = b"sha256") -> Request:
+    """Ask for the hash of the whole open file (draft-ietf-secsh-filexfer-extensions-00, section 3)."""
+    return extended(b"check-file-handle", string(handle) + string(algorithm) + struct.pack(">QQI", 0, 0, 0))
+
+
+# -- replies
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The server's word on a request."""
+
+    code: int
+    message: str
+
+    @property
+    def ok(self) -> bool:
+        return self.code == Code.OK
+
+    def error(self, doing: str) -> SFTPError:
+        """This refusal as a typed error; `doing` says what was asked, for the operator."""
+        said = self.message or _code_name(self.code)
+        text = said.lower()
+        kind = ERRORS.get(self.code, ServerRefused)
+        if kind is ServerRefused and ("no space" in text or "quota" in text or "disk full" in text):
+            kind = NoSpaceOnServer
+        elif kind is ServerRefused and "name too long" in text:
+            kind = NameRefused
+        return kind(f"{doing}: server says {said!r} (status {self.code})")
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    value: memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    filename: bytes
+    attributes: Attributes
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    entries: tuple[Name, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Extended:
+    value: bytes
+
+
+Reply: TypeAlias = Status | Handle | Data | Names | Attributes | Extended
+
+
+class Reader:
+    """Takes fields off the front of a packet; every length is checked."""
+
+    __slots__ = ("_data", "_at")
+
+    def __init__(self, data: memoryview) -> None:
+        self._data = data
+        self._at = 0
+
+    def take(self, size: int) -> memoryview:
+        end = self._at + size
+        if end > len(self._data):
+            raise ProtocolError(f"server sent a packet that ends early: {len(self._data)} bytes, {end} needed")
+        piece = self._data[self._at : end]
+        self._at = end
+        return piece
+
+    def u32(self) -> int:
+        return int(U32.unpack(self.take(4))[0])
+
+    def u64(self) -> int:
+        return int(U64.unpack(self.take(8))[0])
+
+    def view(self) -> memoryview:
+        return self.take(self.u32())
+
+    def string(self) -> bytes:
+        return bytes(self.view())
+
+    @property
+    def left(self) -> int:
+        return len(self._data) - self._at
+
+    def rest(self) -> bytes:
+        return bytes(self.take(self.left))
+
+
+def parse_reply(packet: memoryview) -> tuple[int, Reply]:
+    """A packet without its length -> (request id, reply). Raises: ProtocolError."""
+    reader = Reader(packet)
+    kind = reader.take(1)[0]
+    request_id = reader.u32()
+    parse = PARSERS.get(kind)
+    if parse is None:
+        raise ProtocolError(f"server sent a packet of unknown type {kind}")
+    return request_id, parse(reader)
+
+
+def parse_version(packet: memoryview) -> dict[bytes, bytes]:
+    """The VERSION packet -> its extensions. Raises: ProtocolError."""
+    reader = Reader(packet)
+    kind = reader.take(1)[0]
+    if kind != Kind.VERSION:
+        raise ProtocolError(f"server's first packet has type {kind}, not VERSION: is this an SFTP server?")
+    version = reader.u32()
+    if version < VERSION:
+        raise ProtocolError(f"server speaks SFTP version {version}; version {VERSION} is needed")
+    extensions = {}
+    while reader.left:
+        name = reader.string()
+        extensions[name] = reader.string()
+    return extensions
+
+
+def parse_limits(body: bytes) -> tuple[int, int, int, int]:
+    """-> largest packet, read and write in bytes, and open handles; 0 means not told."""
+    reader = Reader(memoryview(body))
+    return reader.u64(), reader.u64(), reader.u64(), reader.u64()
+
+
+def parse_free_space(body: bytes) -> tuple[int, int]:
+    """A statvfs reply -> (bytes, inodes) free for an ordinary user."""
+    values = struct.unpack(">11Q", Reader(memoryview(body)).take(88))
+    return values[1] * values[4], values[7]
+
+
+def parse_check_file(body: bytes) -> tuple[bytes, bytes]:
+    """A check-file reply -> (algorithm, digest)."""
+    reader = Reader(memoryview(body))
+    return reader.string(), reader.rest()
+
+
+def _attributes(reader: Reader) -> Attributes:
+    flags = reader.u32()
+    size = reader.u64() if flags & 1 else None
+    if flags & 2:
+        reader.take(8)
+    mode = reader.u32() if flags & 4 else None
+    mtime_s = None
+    if flags & 8:
+        reader.take(4)
+        mtime_s = reader.u32()
+    if flags & 0x80000000:
+        for _ in range(_bounded(reader.u32(), reader.left // 8)):
+            reader.view()
+            reader.view()
+    return Attributes(size, mode, mtime_s)
+
+
+def _status(reader: Reader) -> Status:
+    code = reader.u32()
+    message = reader.string().decode("utf-8", "replace") if reader.left else ""
+    return Status(code, message)
+
+
+def _names(reader: Reader) -> Names:
+    entries = []
+    for _ in range(_bounded(reader.u32(), reader.left // 12)):
+        filename = reader.string()
+        reader.view()
+        entries.append(Name(filename, _attributes(reader)))
+    return Names(tuple(entries))
+
+
+def _handle(reader: Reader) -> Handle:
+    value = reader.string()
+    if len(value) > 256:
+        raise ProtocolError(f"server sent a handle of {len(value)} bytes; 256 are allowed")
+    return Handle(value)
+
+
+def _bounded(count: int, most: int) -> int:
+    if count > most:
+        raise ProtocolError(f"server announced {count} items in a packet with room for {most}")
+    return count
+
+
+def _code_name(code: int) -> str:
+    return Code(code).name if code in Code.__members__.values() else f"code {code}"
+
+
+PARSERS = {
+    Kind.STATUS: _status,
+    Kind.HANDLE: _handle,
+    Kind.DATA: lambda reader: Data(reader.view()),
+    Kind.NAME: _names,
+    Kind.ATTRS: _attributes,
+    Kind.EXTENDED_REPLY: lambda reader: Extended(reader.rest()),
+}
+
+
+class Deframer:
+    """Cuts the byte stream into packets; holds at most one packet and what came with it."""
+
+    def __init__(self, limit: int = MAX_PACKET_BYTES) -> None:
+        self._limit = limit
+        self._chunks: list[bytes] = []
+        self._held = 0
+        self._needed = 4
+
+    def feed(self, chunk: bytes) -> Iterator[memoryview]:
+        """Take received bytes; yield each whole packet without its length. Raises: ProtocolError."""
+        self._chunks.append(chunk)
+        self._held += len(chunk)
+        if self._held < self._needed:
+            return
+        data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        view = memoryview(data)
+        at = 0
+        while True:
+            self._needed = 4
+            if len(data) - at < 4:
+                break
+            size = int(U32.unpack_from(data, at)[0])
+            if not 5 <= size <= self._limit:
+                raise ProtocolError(f"server sent a packet of {size} bytes; 5 to {self._limit} are allowed")
+            self._needed = 4 + size
+            if len(data) - at < self._needed:
+                break
+            yield view[at + 4 : at + self._needed]
+            at += self._needed
+        self._chunks = [data[at:]] if at < len(data) else []
+        self._held = len(data) - at

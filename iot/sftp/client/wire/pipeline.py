@@ -1,0 +1,303 @@
+"""Many requests in flight on one channel, for several jobs at once.
+
+Theory of operation. One thread, one loop:
+
+    admit      pull jobs while there are slots
+    turn       run every job that can go on; requests that fit are numbered and coalesced
+    commit     make the records of all jobs that reached a barrier durable, in one go
+    flush      hand the coalesced bytes to the channel
+    receive    wait for bytes, cut them into replies, hand each to the job that asked
+
+A WRITE or READ waits for room in the window (Pace); it is given to the most urgent job first and then in
+turn. Requests without payload pass at once. A job's error ends that job. A lost link, a cancel or a broken
+barrier is thrown into every job, so that each can note how far it came, and ends the run.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from iot.sftp.client.errors import Cancelled, LinkLost, ProtocolError, SFTPError, Timeout
+from iot.sftp.client.wire.job import TURN, WAIT, Answers, Barrier, Command, Job, Send
+from iot.sftp.client.wire.pace import Mark, Pace
+from iot.sftp.client.wire.packets import Deframer, Reply, Request, parse_reply
+
+POLL_S = 0.25
+FLUSH_BYTES = 256 * 1024
+RECEIVE_BYTES = 4 * 1024 * 1024
+
+
+class Channel(Protocol):
+    """What the pipeline needs of a channel; see session.SftpChannel."""
+
+    def send(self, data: bytes) -> None: ...
+
+    def receive(self, limit: int, timeout_s: float) -> bytes | None: ...
+
+    def check_alive(self, waiting_since: float | None) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A job that ended: exactly one of result and error counts; error None means it succeeded."""
+
+    tag: Any
+    result: Any = None
+    error: SFTPError | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _Running:
+    job: Job[Any]
+    inbox: Answers = field(default_factory=list)
+    started: bool = False
+    waits: bool = False
+    ended: bool = False
+
+    def resume(self) -> Command:
+        if not self.started:
+            self.started = True
+            return next(self.job.work)
+        answers, self.inbox = self.inbox, []
+        return self.job.work.send(answers)
+
+
+@dataclass(slots=True)
+class _Pending:
+    owner: _Running
+    token: Any
+    request: Request
+    mark: Mark
+
+
+class Pipeline:
+    """Drives jobs over one channel.
+
+    clock: monotonic seconds. commit: makes barrier records durable. reply_deadline_s: longest wait for one
+    answer while the link lives. cancelled: set by any thread to stop.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        pace: Pace,
+        *,
+        clock: Callable[[], float],
+        commit: Callable[[Sequence[Any]], None],
+        reply_deadline_s: float,
+        cancelled: threading.Event,
+    ) -> None:
+        self.pace = pace
+        self._channel = channel
+        self._clock = clock
+        self._commit = commit
+        self._reply_deadline_s = reply_deadline_s
+        self._cancelled = cancelled
+        self._deframer = Deframer()
+        self._ids = itertools.count(1)
+        self._turns = itertools.count()
+        self._pending: dict[int, _Pending] = {}
+        self._in_flight = 0
+        self._ask_at = clock()
+        self._check_at = clock()
+        self._out: list[bytes] = []
+        self._out_bytes = 0
+        self._active: dict[int, _Running] = {}
+        self._ready: deque[_Running] = deque()
+        self._parked: list[tuple[tuple[int, ...], int, _Running, Send]] = []
+        self._barriers: list[tuple[_Running, Any]] = []
+        self._finished: deque[Finished] = deque()
+
+    def run(self, jobs: Iterator[Job[Any] | None], slots: int) -> Iterator[Finished]:
+        """Yield each job as it ends, while pulling further ones.
+
+        `jobs` is pulled one at a time as slots come free; None means that there is none right now.
+
+        Raises: LinkLost, Timeout, Cancelled, LocalStateError, after every job in flight has been yielded
+        with that same error.
+        """
+        exhausted = False
+        try:
+            while self._active or not exhausted:
+                while not exhausted and len(self._active) < slots and self._clock() >= self._ask_at:
+                    exhausted = self._admit(jobs)
+                self._turn()
+                while self._finished:
+                    yield self._finished.popleft()
+                self._communicate()
+        except SFTPError as error:
+            self._end_all(error)
+            yield from self._finished
+            raise
+        finally:
+            self._end_all(Cancelled("the caller stopped asking for results"))
+            self._finished.clear()
+
+    def run_one(self, job: Job[Any]) -> Any:
+        """Run a single job to its end. Raises: its error."""
+        for finished in self.run(iter([job]), slots=1):
+            if finished.error is not None:
+                raise finished.error
+            return finished.result
+        raise AssertionError("a pipeline yields every job")
+
+    # -- admit and turn
+
+    def _admit(self, jobs: Iterator[Job[Any] | None]) -> bool:
+        """-> whether `jobs` is exhausted"""
+        try:
+            job = next(jobs)
+        except StopIteration:
+            return True
+        if job is None:
+            self._ask_at = self._clock() + POLL_S
+            return False
+        running = _Running(job)
+        self._active[id(running)] = running
+        self._ready.append(running)
+        return False
+
+    def _turn(self) -> None:
+        for _ in range(len(self._ready)):
+            self._advance(self._ready.popleft())
+        while self._can_unpark():
+            _, _, running, send = heapq.heappop(self._parked)
+            if not running.ended:
+                self._put(running, send)
+                self._advance(running)
+
+    def _can_unpark(self) -> bool:
+        """A flush is due before the next block once enough has been coalesced."""
+        return bool(self._parked) and self._out_bytes < FLUSH_BYTES and self._has_room(self._parked[0][3].request)
+
+    def _advance(self, running: _Running) -> None:
+        """Let a job go on until it waits, is parked, wants a barrier or a turn, or ends."""
+        while True:
+            try:
+                command = running.resume()
+            except StopIteration as stop:
+                return self._end(running, Finished(running.job.tag, stop.value))
+            except (LinkLost, Timeout):
+                raise
+            except SFTPError as error:
+                return self._end(running, Finished(running.job.tag, error=error))
+            if not self._obey(running, command):
+                return
+
+    def _obey(self, running: _Running, command: Command) -> bool:
+        """-> whether the job can go on at once"""
+        if isinstance(command, Send):
+            if command.request.cost and not self._has_room(command.request):
+                heapq.heappush(self._parked, (running.job.urgency, next(self._turns), running, command))
+                return False
+            self._put(running, command)
+            return not command.request.cost or self._out_bytes < FLUSH_BYTES or self._let_others(running)
+        if isinstance(command, Barrier):
+            self._barriers.append((running, command.record))
+            return False
+        if command is TURN:
+            return self._let_others(running)
+        assert command is WAIT
+        running.waits = not running.inbox
+        return not running.waits
+
+    def _let_others(self, running: _Running) -> bool:
+        self._ready.append(running)
+        return False
+
+    def _has_room(self, request: Request) -> bool:
+        return not self._in_flight or self._in_flight + request.cost <= self.pace.window
+
+    def _put(self, running: _Running, send: Send) -> None:
+        request_id = next(self._ids) & 0xFFFFFFFF
+        mark = self.pace.sent(self._clock())
+        self._pending[request_id] = _Pending(running, send.token, send.request, mark)
+        self._in_flight += send.request.cost
+        data = send.request.encode(request_id)
+        self._out.append(data)
+        self._out_bytes += len(data)
+
+    def _end(self, running: _Running, finished: Finished) -> None:
+        running.ended = True
+        running.job.work.close()
+        if self._active.pop(id(running), None) is not None:
+            self._finished.append(finished)
+
+    def _end_all(self, error: SFTPError) -> None:
+        for running in list(self._active.values()):
+            try:
+                running.job.work.throw(error)
+            except (SFTPError, StopIteration):
+                pass  # the job has noted how far it came; its error is the link's, told below
+            self._end(running, Finished(running.job.tag, error=error))
+        self._ready.clear()
+        self._parked.clear()
+        self._barriers.clear()
+
+    # -- commit, flush, receive
+
+    def _communicate(self) -> None:
+        if self._cancelled.is_set():
+            raise Cancelled("stopped on request; what was sent is kept for a resume")
+        self._flush()
+        self._pass_barriers()
+        if not self._active:
+            return self._rest()
+        self._receive(0.0 if self._ready or self._can_unpark() else POLL_S)
+        if self._clock() >= self._check_at:
+            self._check_deadlines()
+
+    def _rest(self) -> None:
+        """Nothing is under way: notice an end of the connection, and wait until `jobs` may be asked again."""
+        self._receive(max(0.0, self._ask_at - self._clock()))
+
+    def _pass_barriers(self) -> None:
+        if not self._barriers:
+            return
+        waiting, self._barriers = self._barriers, []
+        self._commit([record for _, record in waiting])
+        self._ready.extend(running for running, _ in waiting if not running.ended)
+
+    def _flush(self) -> None:
+        if not self._out:
+            return
+        data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
+        self._out.clear()
+        self._out_bytes = 0
+        self._channel.send(data)
+
+    def _receive(self, wait_s: float) -> None:
+        chunk = self._channel.receive(RECEIVE_BYTES, wait_s)
+        if chunk is None:
+            return
+        for packet in self._deframer.feed(chunk):
+            self._dispatch(*parse_reply(packet))
+
+    def _dispatch(self, request_id: int, reply: Reply) -> None:
+        pending = self._pending.pop(request_id, None)
+        if pending is None:
+            raise ProtocolError(f"server answered request {request_id}, which was never asked or is answered already")
+        self._in_flight -= pending.request.cost
+        self.pace.answered(pending.mark, pending.request.cost, self._clock())
+        owner = pending.owner
+        if owner.ended:
+            return
+        owner.inbox.append((pending.token, reply))
+        if owner.waits:
+            owner.waits = False
+            self._ready.append(owner)
+
+    def _check_deadlines(self) -> None:
+        now = self._clock()
+        self._check_at = now + POLL_S
+        oldest = next(iter(self._pending.values()), None)
+        self._channel.check_alive(oldest.mark.sent_at if oldest else None)
+        if oldest is not None and now - oldest.mark.sent_at > self._reply_deadline_s:
+            raise Timeout(f"no answer for {self._reply_deadline_s:g} s to a request of type {oldest.request.kind}")
+
