@@ -20,7 +20,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import TypeVar
+from typing import TYPE_CHECKING
 
 import paramiko
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -35,6 +35,9 @@ from paramiko.common import (
 from iot.sftp.client.wire.embedded_files import SFTPSession
 from iot.sftp.client.wire.embedded_protocol import ProtocolBroken
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 __all__ = ["EmbeddedServer"]
 
 LOG_CHANNEL = "iot.sftp.client.embedded"
@@ -44,7 +47,6 @@ JOIN_S = 5.0
 
 logging.getLogger(LOG_CHANNEL).addHandler(logging.NullHandler())
 
-Server = TypeVar("Server", bound="EmbeddedServer")
 SessionFactory = Callable[[bytes, Callable[[bytes], None]], SFTPSession]
 
 
@@ -88,7 +90,7 @@ class EmbeddedServer:
         self._lock = threading.Lock()
         self.threads: set[threading.Thread] = set()
 
-    def __enter__(self: Server) -> Server:
+    def __enter__(self) -> Self:
         self.start()
         return self
 

@@ -1,7 +1,7 @@
 """The server's side of SFTP version 3: packets in, answers out; the embedded server's, without socket or thread.
 
-`SFTPChannel` finds the packets, calls the method that answers a request, and sends the answers of a batch together. What
-the methods do is in embedded_files.py.
+`SFTPChannel` finds the packets, calls the method that answers a request, and sends the answers of a batch together.
+What the methods do is in embedded_files.py.
 
 Source: draft-ietf-secsh-filexfer-02; the extensions are described in OpenSSH's PROTOCOL, section 4.
 """

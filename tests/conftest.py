@@ -1,0 +1,50 @@
+"""What all tests share: they run against the installed wheel, each in folders of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from servers.openssh import OpenSSH
+
+TEMPORARY = "iot-sftp-tests-"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """A temporary folder of this run alone: a server's other user may be let in without pytest shutting it again."""
+    if not config.option.basetemp:
+        config.option.basetemp = tempfile.mkdtemp(prefix=TEMPORARY)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    base = Path(config.option.basetemp)
+    if base.name.startswith(TEMPORARY) and not os.environ.get("KEEP_TEMPORARY"):
+        shutil.rmtree(base, ignore_errors=True)
+
+
+def pytest_sessionstart() -> None:
+    """Under CI the installed wheel is what is tested, never the source tree."""
+    import iot.sftp.client
+
+    place = Path(str(iot.sftp.client.__file__))
+    if os.environ.get("CI") == "true" and "site-packages" not in place.parts:
+        pytest.exit(f"the tests must run against the installed wheel, not {place}: use `sh tests/run`", 2)
+
+
+@pytest.fixture
+def sshd(tmp_path: Path) -> Iterator[OpenSSH]:
+    """The real OpenSSH server, login by key as the current user."""
+    with OpenSSH(tmp_path / "sshd") as server:
+        yield server
+
+
+@pytest.fixture
+def sshd_with_password(tmp_path: Path) -> Iterator[OpenSSH]:
+    """The real OpenSSH server, login by password as a throw-away user: file permissions count here."""
+    with OpenSSH(tmp_path / "sshd-password", password=True) as server:
+        yield server
