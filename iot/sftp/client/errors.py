@@ -1,31 +1,31 @@
 """The errors of this package, grouped by what the caller can do about them.
 
-    SFTPError
-      TransientError          try again, with backoff
-        LinkLost              the connection broke or could not be made
-        Timeout               a deadline passed without an answer
-        ServerBusy            the server refused for now (too many sessions or handles)
-      PermanentError          this file, this path: trying again changes nothing by itself
-        NotFound              no such file or directory
-        AlreadyExists         the destination exists and may not be replaced
-        PermissionDenied      the server or the local system said no
-        NoSpaceOnServer       the server's disk or quota is full
-        NameRefused           a name that is unsafe, too long or not accepted
-        SourceChanged         the source changed while it was being sent or fetched
-        ProofFailed           what stands on the server is not what was sent
-        Unsupported           the server does not offer what the operation needs
-        ServerRefused         any other refusal; the text is the server's
-      AuthenticationError     hold the whole server and tell the operator
-        HostKeyUnknown        no known key: fails closed, the message says how to add it
-        HostKeyMismatch       the key is not the known one, or it is revoked
-        LoginRefused          wrong user, password or key
-        CredentialsInvalid    the key file or the passphrase cannot be used; nothing was sent
-      LocalStateError         this device: tell the operator, keep the files
-        JournalUnavailable    the journal cannot be opened, read or written
-        DiskFull              no space left on a local disk
-      ConfigurationError      a setting is wrong; the message names it
-      Cancelled               the caller asked to stop; what was sent is kept for a resume
-      ProtocolError           the server broke the protocol; the connection is given up (a LinkLost)
+SFTPError
+  TransientError          try again, with backoff
+    LinkLost              the connection broke or could not be made
+    Timeout               a deadline passed without an answer
+    ServerBusy            the server refused for now (too many sessions or handles)
+  PermanentError          this file, this path: trying again changes nothing by itself
+    NotFound              no such file or directory
+    AlreadyExists         the destination exists and may not be replaced
+    PermissionDenied      the server or the local system said no
+    NoSpaceOnServer       the server's disk or quota is full
+    NameRefused           a name that is unsafe, too long or not accepted
+    SourceChanged         the source changed while it was being sent or fetched
+    ProofFailed           what stands on the server is not what was sent
+    Unsupported           the server does not offer what the operation needs
+    ServerRefused         any other refusal; the text is the server's
+  AuthenticationError     hold the whole server and tell the operator
+    HostKeyUnknown        no known key: fails closed, the message says how to add it
+    HostKeyMismatch       the key is not the known one, or it is revoked
+    LoginRefused          wrong user, password or key
+    CredentialsInvalid    the key file or the passphrase cannot be used; nothing was sent
+  LocalStateError         this device: tell the operator, keep the files
+    JournalUnavailable    the journal cannot be opened, read or written
+    DiskFull              no space left on a local disk
+  ConfigurationError      a setting is wrong; the message names it
+  Cancelled               the caller asked to stop; what was sent is kept for a resume
+  ProtocolError           the server broke the protocol; the connection is given up (a LinkLost)
 """
 
 from __future__ import annotations

@@ -310,4 +310,6 @@ def _translated(state_dir: Path | None) -> Iterator[None]:
     except OSError as error:
         if error.errno == 28:
             raise DiskFull(f"no space left in {where}: make room on that disk") from error
-        raise JournalUnavailable(f"state directory {where}: {error}; make it a folder this user may write to") from error
+        raise JournalUnavailable(
+            f"state directory {where}: {error}; make it a folder this user may write to"
+        ) from error

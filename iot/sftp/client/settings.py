@@ -46,40 +46,67 @@ class _Options(BaseModel):
     agent: bool = Field(False, description="offer the keys of a running ssh-agent")
     # -- who the server is
     known_hosts: Path | None = Field(None, description="known_hosts file; without it ~/.ssh/known_hosts")
-    host_key: str | None = Field(None, description='pinned fingerprint of the host key, "SHA256:..."; known_hosts is not read')
+    host_key: str | None = Field(
+        None, description='pinned fingerprint of the host key, "SHA256:..."; known_hosts is not read'
+    )
     # -- deadlines
     connect_timeout_s: float = Field(20.0, gt=0, description="seconds for TCP to connect, per address")
-    link_deadline_s: float = Field(60.0, gt=0, description="seconds without one byte from the server until the link is dead")
-    server_reply_s: float = Field(600.0, gt=0, description="seconds the server may take for one answer while the link lives")
+    link_deadline_s: float = Field(
+        60.0, gt=0, description="seconds without one byte from the server until the link is dead"
+    )
+    server_reply_s: float = Field(
+        600.0, gt=0, description="seconds the server may take for one answer while the link lives"
+    )
     keepalive_s: float = Field(30.0, ge=0, description="seconds between keepalives on an idle connection; 0: none")
     attempts: int = Field(3, ge=1, description="attempts of one operation over lost links; progress resets the count")
     backoff_s: float = Field(1.0, ge=0, description="first wait between attempts, doubled each time, with jitter")
     backoff_cap_s: float = Field(60.0, ge=0, description="longest wait between attempts")
     # -- transfer
     part_suffix: str = Field(".part", description="ending of the name under which a file is sent until it is whole")
-    chunk_size: int | None = Field(None, ge=KIB, le=16 * MIB, description="bytes of one request; without it from the server's limits and the rate")
+    chunk_size: int | None = Field(
+        None, ge=KIB, le=16 * MIB, description="bytes of one request; without it from the server's limits and the rate"
+    )
     slots: int = Field(256, ge=1, le=4096, description="files in flight at most")
-    max_in_flight_bytes: int = Field(8 * MIB, ge=64 * KIB, description="bytes sent or asked for and not answered, at most")
+    max_in_flight_bytes: int = Field(
+        8 * MIB, ge=64 * KIB, description="bytes sent or asked for and not answered, at most"
+    )
     make_dirs: bool = Field(True, description="make missing destination folders")
     keep_times: bool = Field(False, description="give the destination the source's modification time, best effort")
     keep_mode: bool = Field(False, description="give the destination the source's permission bits, best effort")
-    replace_by_remove: bool = Field(False, description="where the server cannot rename over a file: remove the old one first (not atomic)")
-    direct_write: bool = Field(False, description="where the server refuses rename: write to the final name (not atomic, no resume)")
+    replace_by_remove: bool = Field(
+        False, description="where the server cannot rename over a file: remove the old one first (not atomic)"
+    )
+    direct_write: bool = Field(
+        False, description="where the server refuses rename: write to the final name (not atomic, no resume)"
+    )
     # -- trust
-    verify: Verify = Field(Verify.TIMESTAMP, description="what must match before a resume: size, timestamp, tail or full")
+    verify: Verify = Field(
+        Verify.TIMESTAMP, description="what must match before a resume: size, timestamp, tail or full"
+    )
     proof: Proof = Field(Proof.SIZE, description="what is proven before publishing: size, tail or full")
     tail_size: int = Field(MIB, ge=1, description="bytes of a tail for verify and proof")
-    server_durability: Durability = Field(Durability.FSYNC, description="fsync: wait until the server has it on disk, where it can; trust: answered is enough")
-    publish_grace_s: float = Field(30.0, ge=0, description="seconds until one more look at a final that no fsync confirmed")
+    server_durability: Durability = Field(
+        Durability.FSYNC,
+        description="fsync: wait until the server has it on disk, where it can; trust: answered is enough",
+    )
+    publish_grace_s: float = Field(
+        30.0, ge=0, description="seconds until one more look at a final that no fsync confirmed"
+    )
     sidecar: bool = Field(False, description="also write <dest>.sha256 (format of sha256sum)")
     checkpoint_bytes: int = Field(4 * MIB, ge=64 * KIB, description="a checkpoint at the latest after so many bytes")
     checkpoint_s: float = Field(10.0, gt=0, description="a checkpoint at the latest after so many seconds")
-    stale_part_s: float = Field(24 * 3600.0, gt=0, description="parts of ours whose transfer was given up are removed after so many seconds")
+    stale_part_s: float = Field(
+        24 * 3600.0, gt=0, description="parts of ours whose transfer was given up are removed after so many seconds"
+    )
     # -- this device
-    state_dir: Path | None = Field(None, description="folder of the journal; without it $STATE_DIRECTORY or ~/.local/state/iot-sftp")
+    state_dir: Path | None = Field(
+        None, description="folder of the journal; without it $STATE_DIRECTORY or ~/.local/state/iot-sftp"
+    )
     owner_tag: str = Field("", description="mixed into part names, e.g. the device's id")
     # -- transport
-    ciphers: tuple[str, ...] = Field((), description="ciphers in order of preference; without it AES-GCM first where the processor has AES")
+    ciphers: tuple[str, ...] = Field(
+        (), description="ciphers in order of preference; without it AES-GCM first where the processor has AES"
+    )
     compression: bool = Field(False, description="SSH zlib compression")
     congestion: str | None = Field(None, description="TCP congestion control for this socket, e.g. bbr")
 

@@ -300,4 +300,3 @@ class Pipeline:
         self._channel.check_alive(oldest.mark.sent_at if oldest else None)
         if oldest is not None and now - oldest.mark.sent_at > self._reply_deadline_s:
             raise Timeout(f"no answer for {self._reply_deadline_s:g} s to a request of type {oldest.request.kind}")
-
