@@ -133,6 +133,8 @@ class UploadJob:
     priority: lower is more urgent; a more urgent job overtakes those in flight.
     fingerprint: the version the caller wants sent; a source that differs is SourceChanged. None: as found.
     check_final: an earlier delivery may stand already; the final is compared by content before anything is sent.
+    grace: where no fsync confirms the publish, hold the result back for publish_grace_s and look once more; for
+        callers that remove the source afterwards.
     """
 
     source: LocalSource
@@ -141,6 +143,7 @@ class UploadJob:
     priority: int = 0
     fingerprint: Fingerprint | None = None
     check_final: bool = False
+    grace: bool = False
     progress: ProgressCallback | None = field(default=None, compare=False)
 
 

@@ -7,6 +7,7 @@ for it since, as (token, reply) pairs; it does no network I/O itself, so a test 
     WAIT                   go on when at least one answer is there
     TURN                   let the others have a turn, then go on (long local work)
     Barrier(record)        go on when this record is durable; records of many jobs share one commit
+    Linger(seconds)        go on after a while, without taking a slot meanwhile
 """
 
 from __future__ import annotations
@@ -42,7 +43,12 @@ class Barrier:
     record: Any
 
 
-Command: TypeAlias = Send | Barrier | Pause
+@dataclass(frozen=True, slots=True)
+class Linger:
+    seconds: float
+
+
+Command: TypeAlias = Send | Barrier | Linger | Pause
 Answers: TypeAlias = "list[tuple[Any, Reply]]"
 Work: TypeAlias = Generator[Command, Answers, R]
 

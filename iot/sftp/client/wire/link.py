@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 
-from iot.sftp.client.errors import ConfigurationError, LinkLost
+from iot.sftp.client.errors import Cancelled, ConfigurationError, LinkLost
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +77,8 @@ class Link:
             data = self._sock.recv(RECEIVE_BYTES)
         except BlockingIOError:
             if not self._readable(self.receive_wait_s):
+                if self._cancelled.is_set() and self.receive_wait_s == SEND_WAIT_S:
+                    raise OSError(errno.ECANCELED, "cancelled during login") from None
                 raise TimeoutError from None
             try:
                 data = self._sock.recv(RECEIVE_BYTES)
@@ -125,8 +127,7 @@ def dial(
     for family, kind, protocol, _, address in addresses:
         sock = socket.socket(family, kind, protocol)
         try:
-            sock.settimeout(connect_timeout_s)
-            sock.connect(address)
+            _connect(sock, address, connect_timeout_s, cancelled)
             _tune(sock, deadline_s, congestion)
             return Link(sock, deadline_s, cancelled)
         except OSError as error:
@@ -136,6 +137,26 @@ def dial(
             sock.close()
             raise
     raise LinkLost(f"cannot connect to {host} port {port}: {'; '.join(failures)}")
+
+
+def _connect(sock: socket.socket, address: tuple[object, ...], timeout_s: float, cancelled: threading.Event) -> None:
+    """Connect in small waits, so that a cancel ends it. Raises: TimeoutError, OSError, Cancelled."""
+    sock.setblocking(False)
+    code = sock.connect_ex(address)
+    if code in (0, errno.EISCONN):
+        return
+    if code not in (errno.EINPROGRESS, errno.EWOULDBLOCK):
+        raise OSError(code, os.strerror(code))
+    connected = _Waiter(sock, selectors.EVENT_WRITE)
+    give_up_at = time.monotonic() + timeout_s
+    while not connected(SEND_WAIT_S):
+        if cancelled.is_set():
+            raise Cancelled("stopped on request while connecting")
+        if time.monotonic() > give_up_at:
+            raise TimeoutError
+    code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if code:
+        raise OSError(code, os.strerror(code))
 
 
 def _reason(error: OSError, timeout_s: float) -> str:

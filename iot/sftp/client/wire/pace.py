@@ -44,6 +44,10 @@ class Pace:
         self.window = min(START_BYTES, max_bytes)
         self.block = min(SMALL_BLOCK, max_block)
 
+    def allow_blocks(self, max_block: int) -> None:
+        """The server takes larger requests than was known."""
+        self._max_block = max_block
+
     @property
     def rate(self) -> float:
         """Bytes per second, the largest of the last seconds; 0 before the first measurement."""

@@ -24,13 +24,14 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from iot.sftp.client.errors import Cancelled, LinkLost, ProtocolError, SFTPError, Timeout
-from iot.sftp.client.wire.job import TURN, WAIT, Answers, Barrier, Command, Job, Send
+from iot.sftp.client.wire.job import TURN, WAIT, Answers, Barrier, Command, Job, Linger, Send
 from iot.sftp.client.wire.pace import Mark, Pace
 from iot.sftp.client.wire.packets import Deframer, Reply, Request, parse_reply
 
 POLL_S = 0.25
 FLUSH_BYTES = 256 * 1024
 RECEIVE_BYTES = 4 * 1024 * 1024
+LINGERING_JOBS = 1024  # more than these take slots again: each costs a little memory
 
 
 class Channel(Protocol):
@@ -111,6 +112,7 @@ class Pipeline:
         self._active: dict[int, _Running] = {}
         self._ready: deque[_Running] = deque()
         self._parked: list[tuple[tuple[int, ...], int, _Running, Send]] = []
+        self._lingering: list[tuple[float, int, _Running]] = []
         self._barriers: list[tuple[_Running, Any]] = []
         self._finished: deque[Finished] = deque()
 
@@ -125,7 +127,7 @@ class Pipeline:
         exhausted = False
         try:
             while self._active or not exhausted:
-                while not exhausted and len(self._active) < slots and self._clock() >= self._ask_at:
+                while not exhausted and self._slots_taken() < slots and self._clock() >= self._ask_at:
                     exhausted = self._admit(jobs)
                 self._turn()
                 while self._finished:
@@ -163,7 +165,12 @@ class Pipeline:
         self._ready.append(running)
         return False
 
+    def _slots_taken(self) -> int:
+        return len(self._active) - min(len(self._lingering), LINGERING_JOBS)
+
     def _turn(self) -> None:
+        while self._lingering and self._lingering[0][0] <= self._clock():
+            self._ready.append(heapq.heappop(self._lingering)[2])
         for _ in range(len(self._ready)):
             self._advance(self._ready.popleft())
         while self._can_unpark():
@@ -200,6 +207,9 @@ class Pipeline:
             return not command.request.cost or self._out_bytes < FLUSH_BYTES or self._let_others(running)
         if isinstance(command, Barrier):
             self._barriers.append((running, command.record))
+            return False
+        if isinstance(command, Linger):
+            heapq.heappush(self._lingering, (self._clock() + command.seconds, next(self._turns), running))
             return False
         if command is TURN:
             return self._let_others(running)
@@ -238,6 +248,7 @@ class Pipeline:
             self._end(running, Finished(running.job.tag, error=error))
         self._ready.clear()
         self._parked.clear()
+        self._lingering.clear()
         self._barriers.clear()
 
     # -- commit, flush, receive

@@ -1,0 +1,195 @@
+"""Checkpoints and learned refusals in the journal.
+
+Checkpoints of all transfers are noted in memory and written together, by bytes and by time: on flash every
+commit costs, and a checkpoint that is a little old costs only a few bytes sent again. A barrier writes at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from iot.sftp.client.journal import Journal, Schema
+from iot.sftp.client.model import Checkpoint, Direction, Fingerprint, Phase, Span
+from iot.sftp.client.wire.server import Refusal
+
+__all__ = ["CHECKPOINTS", "Checkpoints", "LearnedRefusals"]
+
+REFUSAL_DAYS = 7
+
+CHECKPOINTS = Schema(
+    "checkpoints",
+    (
+        """
+        CREATE TABLE checkpoint (
+            server TEXT NOT NULL, direction TEXT NOT NULL, remote BLOB NOT NULL, local BLOB NOT NULL,
+            part BLOB NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, ctime_ns INTEGER NOT NULL,
+            inode INTEGER NOT NULL, acked INTEGER NOT NULL, synced INTEGER NOT NULL, suspect TEXT NOT NULL,
+            phase TEXT NOT NULL, noted_at INTEGER NOT NULL,
+            PRIMARY KEY (server, direction, remote, local)
+        ) WITHOUT ROWID;
+        CREATE TABLE refusal (
+            host_key TEXT NOT NULL, what TEXT NOT NULL, banner TEXT NOT NULL, learned_at INTEGER NOT NULL,
+            PRIMARY KEY (host_key, what)
+        ) WITHOUT ROWID
+        """,
+    ),
+)
+
+Key = tuple[str, bytes, bytes]
+
+
+class Checkpoints:
+    """The checkpoints of transfers with one server; see transfer.context.Ledger.
+
+    server: user@host:port. every_bytes, every_s: write at the latest after so much progress or time.
+    """
+
+    def __init__(
+        self, journal: Journal, server: str, *, every_bytes: int, every_s: float, clock: Callable[[], float]
+    ) -> None:
+        self._journal = journal
+        self._server = server
+        self._every_bytes = every_bytes
+        self._every_s = every_s
+        self._clock = clock
+        self._noted: dict[Key, Checkpoint] = {}
+        self._dropped: set[Key] = set()
+        self._written: dict[Key, int] = {}
+        self._since: float | None = None
+
+    def load(self, direction: Direction, remote_path: bytes, local_path: bytes) -> Checkpoint | None:
+        key = (direction.value, remote_path, local_path)
+        if key in self._noted:
+            return self._noted[key]
+        if key in self._dropped:
+            return None
+        rows = self._journal.read(
+            "SELECT * FROM checkpoint WHERE server = ? AND direction = ? AND remote = ? AND local = ?",
+            self._server,
+            *key,
+        )
+        return _from_row(rows[0]) if rows else None
+
+    def note(self, checkpoint: Checkpoint) -> None:
+        """Keep in memory; write the batch when it is due. Raises: JournalUnavailable, DiskFull."""
+        key = _key(checkpoint)
+        self._noted[key] = checkpoint
+        self._dropped.discard(key)
+        if self._since is None:
+            self._since = self._clock()
+        ahead = checkpoint.acked_bytes - self._written.setdefault(key, checkpoint.acked_bytes)
+        if ahead >= self._every_bytes or self._clock() - self._since >= self._every_s:
+            self.flush()
+
+    def commit(self, checkpoints: Sequence[Checkpoint]) -> None:
+        """Make these durable now, with all that was noted. Raises: JournalUnavailable, DiskFull."""
+        for checkpoint in checkpoints:
+            key = _key(checkpoint)
+            self._noted[key] = checkpoint
+            self._dropped.discard(key)
+        self.flush()
+
+    def forget(self, checkpoint: Checkpoint) -> None:
+        self.forget_keys([_key(checkpoint)])
+
+    def forget_keys(self, keys: Iterable[Key]) -> None:
+        """Drop with the next batch: nobody waits for it, since a checkpoint too many does no harm."""
+        for key in keys:
+            self._noted.pop(key, None)
+            self._written.pop(key, None)
+            self._dropped.add(key)
+            if self._since is None:
+                self._since = self._clock()
+
+    def flush(self) -> None:
+        """Write all that was noted and dropped, in one transaction."""
+        if not self._noted and not self._dropped:
+            return
+        self._journal.write(self._write)
+        self._written.update({key: checkpoint.acked_bytes for key, checkpoint in self._noted.items()})
+        self._noted.clear()
+        self._dropped.clear()
+        self._since = None
+
+    def _write(self, db: sqlite3.Connection) -> None:
+        now = int(time.time())
+        db.executemany(
+            "INSERT OR REPLACE INTO checkpoint VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [_row(self._server, checkpoint, now) for checkpoint in self._noted.values()],
+        )
+        db.executemany(
+            "DELETE FROM checkpoint WHERE server = ? AND direction = ? AND remote = ? AND local = ?",
+            [(self._server, *key) for key in self._dropped],
+        )
+
+    def given_up(self, before_s: float) -> list[Checkpoint]:
+        """Uploads whose last checkpoint is older than a moment (seconds of the epoch)."""
+        rows = self._journal.read(
+            "SELECT * FROM checkpoint WHERE server = ? AND direction = ? AND noted_at < ? LIMIT 1000",
+            self._server,
+            Direction.UPLOAD.value,
+            int(before_s),
+        )
+        return [_from_row(row) for row in rows]
+
+
+class LearnedRefusals:
+    """What servers were learned to refuse, by host key; asked again after 7 days or with a new version banner."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def load(self, host_key: str, banner: str) -> set[Refusal]:
+        rows = self._journal.read(
+            "SELECT what FROM refusal WHERE host_key = ? AND banner = ? AND learned_at BETWEEN ? AND ?",
+            host_key,
+            banner,
+            int(time.time()) - REFUSAL_DAYS * 86400,
+            int(time.time()) + 86400,  # learned "tomorrow": the clock has jumped back, ask again
+        )
+        known = {item.value for item in Refusal}
+        return {Refusal(row["what"]) for row in rows if row["what"] in known}
+
+    def learn(self, host_key: str, banner: str, what: Refusal) -> None:
+        values = (host_key, what.value, banner, int(time.time()))
+        self._journal.write(lambda db: db.execute("INSERT OR REPLACE INTO refusal VALUES (?, ?, ?, ?)", values))
+
+
+def _key(checkpoint: Checkpoint) -> Key:
+    return checkpoint.direction.value, checkpoint.remote_path, checkpoint.local_path
+
+
+def _row(server: str, checkpoint: Checkpoint, now: int) -> tuple[object, ...]:
+    fingerprint = checkpoint.fingerprint
+    return (
+        server,
+        *_key(checkpoint),
+        checkpoint.part,
+        fingerprint.size,
+        fingerprint.mtime_ns,
+        fingerprint.ctime_ns,
+        fingerprint.inode - (1 << 64 if fingerprint.inode >= 1 << 63 else 0),  # SQLite's integers are signed
+        checkpoint.acked_bytes,
+        checkpoint.synced_bytes,
+        json.dumps([(span.start, span.end) for span in checkpoint.suspect]),
+        checkpoint.phase.value,
+        now,
+    )
+
+
+def _from_row(row: sqlite3.Row) -> Checkpoint:
+    inode = row["inode"] + (1 << 64 if row["inode"] < 0 else 0)
+    return Checkpoint(
+        direction=Direction(row["direction"]),
+        remote_path=bytes(row["remote"]),
+        local_path=bytes(row["local"]),
+        part=bytes(row["part"]),
+        fingerprint=Fingerprint(row["size"], row["mtime_ns"], row["ctime_ns"], inode),
+        acked_bytes=row["acked"],
+        synced_bytes=row["synced"],
+        suspect=tuple(Span(start, end) for start, end in json.loads(row["suspect"])),
+        phase=Phase(row["phase"]),
+    )

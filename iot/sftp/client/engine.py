@@ -1,0 +1,110 @@
+"""One live connection, ready for jobs: session, channel, pipeline, and what is known of the server."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+from iot.sftp.client.checkpoints import Checkpoints, LearnedRefusals
+from iot.sftp.client.settings import ClientOptions, Durability
+from iot.sftp.client.transfer.context import Context, Options
+from iot.sftp.client.wire.hostkeys import HostKeyPolicy, KnownHosts, Pinned
+from iot.sftp.client.wire.job import Job
+from iot.sftp.client.wire.login import Credentials
+from iot.sftp.client.wire.pace import Pace
+from iot.sftp.client.wire.pipeline import Pipeline
+from iot.sftp.client.wire.server import Server, ask_limits
+from iot.sftp.client.wire.session import Connection, Target
+
+SPARE_HANDLES = 8
+MAX_BLOCK = 255 * 1024
+
+
+class Engine:
+    """Connects when made. Raises: LinkLost, Timeout, AuthenticationError, ConfigurationError ..."""
+
+    def __init__(
+        self,
+        target: Target,
+        options: ClientOptions,
+        owner: str,
+        checkpoints: Checkpoints,
+        refusals: LearnedRefusals,
+        cancelled: threading.Event,
+    ) -> None:
+        self.connection = Connection(target, cancelled)
+        try:
+            channel = self.connection.open_sftp_channel()
+            banner, host_key = self.connection.banner, self.connection.host_key
+            self.server = Server(banner, host_key, channel.extensions, refused=refusals.load(host_key, banner))
+            self.server.on_refusal = lambda what: refusals.learn(host_key, banner, what)
+            pace = Pace(options.max_in_flight_bytes, self.server.max_write)
+            self.pipeline = Pipeline(
+                channel,
+                pace,
+                clock=time.monotonic,
+                commit=checkpoints.commit,
+                reply_deadline_s=options.server_reply_s,
+                cancelled=cancelled,
+            )
+            self.pipeline.run_one(Job(ask_limits(self.server)))
+            pace.allow_blocks(min(self.server.max_write, self.server.max_read, MAX_BLOCK))
+            self.connection.settle_in()
+        except BaseException:
+            self.connection.close()
+            raise
+        self.slots = max(1, min(options.slots, self.server.max_handles - SPARE_HANDLES))
+        self.context = Context(self.server, pace, checkpoints, transfer_options(options, owner), time.monotonic)
+
+    def close(self) -> None:
+        self.connection.close()
+
+
+def target_from(host: str, port: int, user: str, password: str | None, options: ClientOptions) -> Target:
+    """The plain values that a connection needs. Raises: ConfigurationError for an unreadable known_hosts."""
+    passphrase = options.key_passphrase
+    credentials = Credentials(
+        user, password, options.key_file, passphrase.get_secret_value() if passphrase else None, options.agent
+    )
+    return Target(
+        host=host,
+        port=port,
+        credentials=credentials,
+        host_keys=_host_keys(options),
+        connect_timeout_s=options.connect_timeout_s,
+        link_deadline_s=options.link_deadline_s,
+        keepalive_s=options.keepalive_s,
+        ciphers=options.ciphers,
+        compression=options.compression,
+        congestion=options.congestion,
+    )
+
+
+def _host_keys(options: ClientOptions) -> HostKeyPolicy:
+    if options.host_key:
+        return Pinned(options.host_key)
+    return KnownHosts((options.known_hosts or Path("~/.ssh/known_hosts")).expanduser())
+
+
+def transfer_options(options: ClientOptions, owner: str) -> Options:
+    return Options(
+        verify=options.verify.value,
+        proof=options.proof,
+        tail_size=options.tail_size,
+        trust=options.server_durability is Durability.TRUST,
+        chunk_size=options.chunk_size,
+        part_suffix=options.part_suffix,
+        owner=owner + options.owner_tag,
+        make_dirs=options.make_dirs,
+        keep_times=options.keep_times,
+        keep_mode=options.keep_mode,
+        replace_by_remove=options.replace_by_remove,
+        direct_write=options.direct_write,
+        sidecar=options.sidecar,
+        checkpoint_bytes=options.checkpoint_bytes,
+        checkpoint_s=options.checkpoint_s,
+        publish_grace_s=options.publish_grace_s,
+    )
+
+

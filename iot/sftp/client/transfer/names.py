@@ -1,0 +1,40 @@
+"""The name under which a file travels. Pure.
+
+`<dest>.<8 hex><suffix>`: the hex is a hash of who sends what to where. So a part's name says whose it is: two
+devices, or two files flattened to one destination, never write to the same part; after a crash, and even after
+a lost journal, a part of ours is ours beyond doubt; a part of others is never touched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+
+from iot.sftp.client.errors import NameRefused
+
+NAME_MAX_BYTES = 255
+
+
+def part_name(dest: bytes, source: bytes, owner: str, suffix: str) -> bytes:
+    """Name of the part of `source` on its way to `dest`; `owner` names this device's state directory."""
+    identity = b"\0".join((owner.encode("utf-8", "surrogateescape"), source, dest))
+    ending = b"." + hashlib.sha256(identity).hexdigest()[:8].encode() + suffix.encode()
+    folder, name = posixpath.split(dest)
+    return posixpath.join(folder, name[: NAME_MAX_BYTES - len(ending)] + ending)
+
+
+def remote_path(path: str) -> bytes:
+    """A remote path as the wire wants it. Raises: NameRefused."""
+    if not path or "\0" in path:
+        raise NameRefused(f"{path!r} is no path: it is empty or holds a NUL character")
+    return path.encode("utf-8", "surrogateescape")
+
+
+def parents(path: bytes) -> list[bytes]:
+    """The folders above `path`, the outermost first, without the root and the login folder."""
+    found = []
+    folder = posixpath.dirname(path.rstrip(b"/"))
+    while folder not in (b"", b"/", b"."):
+        found.append(folder)
+        folder = posixpath.dirname(folder)
+    return found[::-1]

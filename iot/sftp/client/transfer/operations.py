@@ -1,0 +1,83 @@
+"""The small operations on remote paths, each a job of a few requests."""
+
+from __future__ import annotations
+
+import posixpath
+import stat as modes
+
+from iot.sftp.client.errors import NameRefused, NotFound, PermanentError
+from iot.sftp.client.transfer.context import Context
+from iot.sftp.client.transfer.folders import make_folder, make_parents
+from iot.sftp.client.transfer.publish import publish
+from iot.sftp.client.transfer.upload import look
+from iot.sftp.client.wire import packets
+from iot.sftp.client.wire.job import Work, ask, expect_handle, expect_names, expect_ok
+from iot.sftp.client.wire.packets import Attributes, Code, Name, Status
+
+
+def exists(path: bytes) -> Work[bool]:
+    """Raises: PermissionDenied and others when the server does not tell; never a guess."""
+    return (yield from look(path)) is not None
+
+
+def stat(path: bytes) -> Work[Attributes]:
+    reply = yield from ask(packets.stat(path))
+    if isinstance(reply, Attributes):
+        return reply
+    expect_ok(reply, f"cannot look at {path!r}")
+    raise PermanentError(f"cannot look at {path!r}")
+
+
+def delete(path: bytes) -> Work[None]:
+    expect_ok((yield from ask(packets.remove(path))), f"cannot delete {path!r}")
+
+
+def move(context: Context, source: bytes, dest: bytes) -> Work[None]:
+    """Rename; a file that stands at `dest` is replaced in one step where the server can."""
+    if (yield from look(source)) is None:
+        raise NotFound(f"cannot move {source!r}: it is not on the server")
+    if context.options.make_dirs:
+        yield from make_parents(context, dest)
+    yield from publish(context, source, dest)
+
+
+def make_dir(context: Context, path: bytes) -> Work[None]:
+    """Make a folder and the missing ones above it; one that is there already is fine."""
+    folder = path.rstrip(b"/")
+    yield from make_parents(context, folder)
+    yield from make_folder(context, folder)
+
+
+def delete_dir(path: bytes) -> Work[None]:
+    expect_ok((yield from ask(packets.rmdir(path))), f"cannot delete folder {path!r} (is it empty?)")
+
+
+def list_paths(path: bytes, folders: bool) -> Work[list[bytes]]:
+    """Paths of the files (or folders) right below `path`, sorted. Raises: NotFound, NameRefused ..."""
+    handle = expect_handle((yield from ask(packets.opendir(path))), f"cannot list {path!r}")
+    found: list[bytes] = []
+    while True:
+        reply = yield from ask(packets.readdir(handle))
+        if isinstance(reply, Status) and reply.code == Code.EOF:
+            break
+        for name in expect_names(reply, f"cannot list {path!r}").entries:
+            if name.filename not in (b".", b"..") and (yield from _is_folder(path, name)) is folders:
+                found.append(_join(path, name.filename))
+    yield from ask(packets.close(handle))
+    return sorted(found)
+
+
+def _is_folder(path: bytes, name: Name) -> Work[bool]:
+    """A link counts as what it leads to; a server that tells no mode is asked once more."""
+    mode = name.attributes.mode
+    if mode is None or modes.S_ISLNK(mode):
+        reply = yield from ask(packets.stat(_join(path, name.filename)))
+        mode = reply.mode if isinstance(reply, Attributes) else None
+    return mode is not None and modes.S_ISDIR(mode)
+
+
+def _join(folder: bytes, name: bytes) -> bytes:
+    """A name in a listing is a name and never a path: a server cannot lead us out of a folder."""
+    if b"/" in name or b"\0" in name or not name:
+        raise NameRefused(f"server lists the name {name!r} in {folder!r}; a name may not hold a slash")
+    return posixpath.join(folder, name)

@@ -1,0 +1,190 @@
+"""Send what a part still lacks, and read back beside it what the server may have lost.
+
+The links of a device are rarely full in both directions: while blocks go up, suspect spans come down, are
+compared with the source, and are written again where they differ.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from iot.sftp.client.errors import NoSpaceOnServer, PermanentError
+from iot.sftp.client.model import Span
+from iot.sftp.client.transfer.context import Context
+from iot.sftp.client.transfer.proof import matches
+from iot.sftp.client.transfer.source import Source
+from iot.sftp.client.transfer.window import PartState, SyncMark
+from iot.sftp.client.wire import packets
+from iot.sftp.client.wire.job import WAIT, Send, Work, ask, expect_ok
+from iot.sftp.client.wire.packets import Extended, Reply, Request, Status
+from iot.sftp.client.wire.server import Refusal
+
+SYNC_EVERY_S = 1.0
+READ_BACK_BYTES = 1024 * 1024
+READ_BACK_BLOCK = 32 * 1024
+
+
+class NoResume(Exception):
+    """The server refuses to go on with a part: start over, and remember it for this server."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadBack:
+    """The token of a READ of a suspect span."""
+
+    span: Span
+
+
+class Sending:
+    """Brings one part to completeness.
+
+    handle: of the part, open for writing. reader: of the same, open for reading; empty without suspect spans.
+    resumed: the part was reopened, so that a refusal of the first write means that the server cannot resume.
+    on_progress: called after every batch of answers.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        source: Source,
+        state: PartState,
+        handle: bytes,
+        reader: bytes,
+        resumed: bool,
+        on_progress: Callable[[], None],
+    ) -> None:
+        self._context = context
+        self._source = source
+        self._state = state
+        self._handle = handle
+        self._reader = reader
+        self._resumed = resumed
+        self._on_progress = on_progress
+        self._outstanding = 0
+        self._reading_bytes = 0
+        self._to_mend: deque[Span] = deque()
+        self._sync_runs = False
+        self._sync_at = context.clock() + SYNC_EVERY_S
+        self._failure: Exception | None = None
+        self.sent_bytes = 0
+
+    def run(self) -> Work[None]:
+        """Ends when every write was answered and no span is suspect. Raises: NoResume, PermanentError."""
+        while not self._state.complete and self._failure is None:
+            command = self._next_read_back() or self._next_sync() or self._next_write()
+            if command is not None:
+                self._outstanding += 1
+            self._take((yield command or WAIT))
+        while self._outstanding:  # also after a failure: no answer may come late to a handle that is closed
+            self._take((yield WAIT))
+        if self._failure is not None:
+            yield from self._explain(self._failure)
+
+    # -- what to ask next
+
+    def _next_write(self) -> Send | None:
+        if self._to_mend:
+            return self._write(self._to_mend.popleft())
+        span = self._state.next_block(self._context.write_block)
+        return self._write(span) if span is not None else None
+
+    def _write(self, span: Span) -> Send:
+        self.sent_bytes += span.length
+        return Send(packets.write(self._handle, span.start, self._source.read(span)), span)
+
+    def _next_read_back(self) -> Send | None:
+        if self._reading_bytes >= READ_BACK_BYTES:
+            return None
+        span = self._state.next_suspect(min(self._context.read_block, READ_BACK_BLOCK))
+        if span is None:
+            return None
+        self._reading_bytes += span.length
+        request = packets.read(self._reader, span.start, span.length)
+        return Send(Request(request.kind, request.head), ReadBack(span))  # takes no room: the other direction is idle
+
+    def _next_sync(self) -> Send | None:
+        """An fsync about once a second keeps small what a server's power cut can take."""
+        if self._context.options.trust or not self._context.server.can_fsync:
+            return None
+        if self._sync_runs or not self._state.unsynced or self._context.clock() < self._sync_at:
+            return None
+        self._sync_runs = True
+        return Send(packets.fsync(self._handle), self._state.sync_mark())
+
+    # -- what the answers say
+
+    def _take(self, answers: list[tuple[Any, Reply]]) -> None:
+        for token, reply in answers:
+            self._outstanding -= 1
+            try:
+                self._answered(token, reply)
+            except (PermanentError, NoResume) as error:
+                self._failure = self._failure or error
+        if answers:
+            self._on_progress()
+
+    def _answered(self, token: Any, reply: Reply) -> None:
+        if isinstance(token, SyncMark):
+            self._synced(token, reply)
+        elif isinstance(token, ReadBack):
+            self._read_back(token.span, reply)
+        else:
+            self._written(token, reply)
+
+    def _synced(self, mark: SyncMark, reply: Reply) -> None:
+        self._sync_runs = False
+        self._sync_at = self._context.clock() + SYNC_EVERY_S
+        if isinstance(reply, Status) and reply.ok:
+            self._state.sync_done(mark)
+        elif isinstance(reply, Status) and reply.code == packets.Code.OP_UNSUPPORTED:
+            self._context.server.learn(Refusal.FSYNC)
+        else:
+            expect_ok(reply, "the server could not bring the part to its disk")
+
+    def _read_back(self, span: Span, reply: Reply) -> None:
+        self._reading_bytes -= span.length
+        try:
+            same = matches(reply, self._source, span)
+        except PermanentError as error:
+            self._context.server.learn(Refusal.READ_BACK)
+            raise NoResume from error
+        if same:
+            self._state.proven(span)
+        else:
+            self._state.mend(span)
+            self._to_mend.append(span)
+
+    def _written(self, span: Span, reply: Reply) -> None:
+        if isinstance(reply, Status) and reply.ok:
+            self._resumed = False  # a write at an offset went through: this server can resume
+            return self._state.answered(span)
+        try:
+            expect_ok(reply, f"writing bytes {span.start} to {span.end} of {self._source.name}")
+        except NoSpaceOnServer:
+            raise
+        except PermanentError as error:
+            if self._resumed:
+                raise NoResume from error
+            raise
+
+    def _explain(self, failure: Exception) -> Work[None]:
+        """Servers say FAILURE for a full disk as for anything else: ask for the free space."""
+        if isinstance(failure, PermanentError) and not isinstance(failure, NoSpaceOnServer):
+            free = yield from free_space(self._context, self._handle)
+            if free is not None and free < max(self._state.size - self._state.acked, 1):
+                raise NoSpaceOnServer(f"{failure}; {free} bytes are free there") from failure
+        raise failure
+
+
+def free_space(context: Context, handle: bytes) -> Work[int | None]:
+    """Bytes free on the file system of an open file (fstatvfs@openssh.com); None where the server does not tell."""
+    if b"fstatvfs@openssh.com" not in context.server.extensions:
+        return None
+    reply = yield from ask(packets.fstatvfs(handle))
+    if not isinstance(reply, Extended):
+        return None
+    free_bytes, free_inodes = packets.parse_free_space(reply.value)
+    return free_bytes if free_inodes or not free_bytes else 0

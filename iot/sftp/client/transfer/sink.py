@@ -1,0 +1,163 @@
+"""Where a download goes: a part beside the destination that is renamed when whole, or an open file."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator
+from typing import BinaryIO, Protocol
+
+from iot.sftp.client.transfer.source import HASH_BLOCK, local_error
+
+
+class Sink(Protocol):
+    """path: the destination as bytes, empty where there is nothing to resume. part: name until it is whole."""
+
+    name: str
+    path: bytes
+    part: bytes
+
+    def size(self) -> int: ...
+
+    def open(self, offset: int) -> None: ...
+
+    def write(self, offset: int, data: memoryview) -> None: ...
+
+    def sync(self) -> None: ...
+
+    def sha256(self) -> Iterator[str | None]: ...
+
+    def publish(self) -> None: ...
+
+    def discard(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class FileSink:
+    """A file: fsync, atomic rename, fsync of the folder. Raises: DiskFull, PermissionDenied, LocalStateError ..."""
+
+    def __init__(self, path: bytes, part: bytes) -> None:
+        self.path = path
+        self.part = part
+        self.name = os.fsdecode(path)
+        self._fd = -1
+
+    def size(self) -> int:
+        try:
+            return os.stat(self.part, follow_symlinks=False).st_size
+        except FileNotFoundError:
+            return 0
+        except OSError as error:
+            raise local_error(error, self.name) from error
+
+    def open(self, offset: int) -> None:
+        """Open the part and cut it behind `offset`; a link that somebody put there is not followed."""
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+        with self._translated():
+            self._fd = os.open(self.part, flags, 0o666)
+            os.ftruncate(self._fd, offset)
+
+    def write(self, offset: int, data: memoryview) -> None:
+        with self._translated():
+            while data:
+                count = _write_at(self._fd, data, offset)
+                data, offset = data[count:], offset + count
+
+    def sync(self) -> None:
+        with self._translated():
+            os.fsync(self._fd)
+
+    def sha256(self) -> Iterator[str | None]:
+        """Hash in steps: None after each but the last, which is the hex digest."""
+        digest = hashlib.sha256()
+        with self._translated(), open(self.part, "rb") as file:
+            while block := file.read(HASH_BLOCK):
+                digest.update(block)
+                yield None
+        yield digest.hexdigest()
+
+    def publish(self) -> None:
+        self.sync()
+        self.close()
+        with self._translated():
+            os.replace(self.part, self.path)
+            sync_folder(os.path.dirname(self.path))
+
+    def discard(self) -> None:
+        self.close()
+        with contextlib.suppress(FileNotFoundError):  # nothing was fetched yet
+            os.unlink(self.part)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise local_error(error, self.name) from error
+
+
+class StreamSink:
+    """An open, writable, seekable binary file of the caller's; never resumed."""
+
+    path = b""
+    part = b""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._start = file.tell()
+        self.name = str(getattr(file, "name", "stream"))
+
+    def size(self) -> int:
+        return 0
+
+    def open(self, offset: int) -> None:
+        """Nothing to do: the caller has opened it."""
+
+    def write(self, offset: int, data: memoryview) -> None:
+        self._file.seek(self._start + offset)
+        self._file.write(data)
+
+    def sync(self) -> None:
+        self._file.flush()
+
+    def sha256(self) -> Iterator[str | None]:
+        digest = hashlib.sha256()
+        self._file.seek(self._start)
+        while block := self._file.read(HASH_BLOCK):
+            digest.update(block)
+            yield None
+        yield digest.hexdigest()
+
+    def publish(self) -> None:
+        self._file.flush()
+
+    def discard(self) -> None:
+        self._file.truncate(self._start)
+
+    def close(self) -> None:
+        """The caller's file stays open."""
+
+
+def _write_at(fd: int, data: memoryview, offset: int) -> int:
+    if hasattr(os, "pwrite"):
+        return os.pwrite(fd, data, offset)
+    os.lseek(fd, offset, os.SEEK_SET)
+    return os.write(fd, data)
+
+
+def sync_folder(folder: bytes | str) -> None:
+    """Make names in a folder durable; where folders cannot be opened (Windows) the file system does it itself."""
+    if os.name == "nt":
+        return
+    fd = os.open(folder or b".", os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

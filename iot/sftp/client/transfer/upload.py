@@ -1,0 +1,284 @@
+"""One upload, from the plan to the published file; a job for the pipeline.
+
+    survey -> open the part -> send (and read suspect spans back) -> finish -> publish
+
+The part is never published before every write was answered, no span is suspect, its size (and what `proof`
+asks) is proven, the source was looked at again, and the intent to rename is durable.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from iot.sftp.client.errors import SFTPError, SourceChanged
+from iot.sftp.client.model import (
+    Checkpoint,
+    Direction,
+    Fingerprint,
+    Phase,
+    Progress,
+    ProgressCallback,
+    RemoteFile,
+    TransferResult,
+)
+from iot.sftp.client.transfer.context import Context
+from iot.sftp.client.transfer.folders import make_parents
+from iot.sftp.client.transfer.names import part_name
+from iot.sftp.client.transfer.plan import Fresh, ProveFinal, ResumeAt, Rules, Step, plan
+from iot.sftp.client.transfer.proof import final_stands, hash_of, same_content
+from iot.sftp.client.transfer.publish import confirm, finish, publish, write_sidecar
+from iot.sftp.client.transfer.sending import NoResume, Sending
+from iot.sftp.client.transfer.source import Source
+from iot.sftp.client.transfer.window import PartState
+from iot.sftp.client.wire import packets
+from iot.sftp.client.wire.job import Barrier, Work, ask, expect_handle
+from iot.sftp.client.wire.packets import Attributes, Code, Flag, Status
+from iot.sftp.client.wire.server import Refusal
+
+PROGRESS_EVERY_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class UploadTask:
+    """What to send where. dest: remote path as bytes. wanted: the version to send. See model.UploadJob."""
+
+    source: Source
+    dest: bytes
+    key: object = None
+    wanted: Fingerprint | None = None
+    check_final: bool = False
+    grace: bool = False
+    progress: ProgressCallback | None = None
+
+
+class Upload:
+    """The state of one upload; `run` is the story."""
+
+    def __init__(self, task: UploadTask, context: Context) -> None:
+        self.task = task
+        self.context = context
+        self.source = task.source
+        options = context.options
+        self.part = part_name(task.dest, self.source.path, options.owner, options.part_suffix)
+        if options.direct_write:
+            self.part = task.dest
+        self._state = PartState(self.source.fingerprint.size)
+        self._handles: list[bytes] = []
+        self._phase = Phase.SENDING
+        self._resumed_at = 0
+        self._sent_bytes = 0
+        self._possible_repeat = False
+        self._was_known = False
+        self._digest: str | None = None
+        self._started_at = context.clock()
+        self._noted_at = 0
+        self._told_at = context.clock()
+
+    def run(self) -> Work[TransferResult]:
+        """Raises: the errors of this file; a lost link and a cancel are thrown in by the pipeline."""
+        try:
+            if self.task.wanted not in (None, self.source.fingerprint):
+                raise SourceChanged(f"{self.source.name} is not the version any more that was to be sent")
+            step = yield from self._survey()
+            if isinstance(step, ProveFinal):
+                if (yield from final_stands(self.context, self.task.dest, self.source)):
+                    return (yield from self._already_done())
+                step = step.otherwise
+            yield from self._send(step)
+            return (yield from self._publish())
+        finally:
+            self.source.close()
+
+    # -- survey
+
+    def _survey(self) -> Work[Step]:
+        """Decide how to begin; the server is asked only when there is something to go on with."""
+        task, options = self.task, self.context.options
+        known = self.context.ledger.load(Direction.UPLOAD, task.dest, self.source.path)
+        self._was_known = known is not None
+        if known is not None and (not options.resume or options.direct_write or known.part != self.part):
+            known = None
+        if known is None and not task.check_final:
+            return Fresh()
+        part = yield from look(self.part)
+        final = yield from look(task.dest)
+        rules = Rules(options.verify, options.trust, options.tail_size, self.source.identified)
+        step = plan(self.source.fingerprint, known, part, final, rules)
+        if isinstance(step, ResumeAt) and not (yield from self._can_resume(step)):
+            return Fresh()
+        return step
+
+    def _can_resume(self, step: ResumeAt) -> Work[bool]:
+        server = self.context.server
+        if server.refuses(Refusal.RESUME) or (step.suspect and server.refuses(Refusal.READ_BACK)):
+            return False
+        if step.tail is None:
+            return True
+        return (yield from same_content(self.context, self.part, self.source, step.tail))
+
+    # -- send
+
+    def _send(self, step: Step) -> Work[None]:
+        if isinstance(step, ResumeAt):
+            try:
+                yield from self._guarded(self._resume(step))
+            except NoResume:
+                self.context.server.learn(Refusal.RESUME)
+                step = Fresh()
+            else:
+                return
+        assert isinstance(step, Fresh)
+        yield from self._guarded(self._start_over(step))
+
+    def _guarded(self, work: Work[None]) -> Work[None]:
+        """Whatever ends the work: how far it came is noted. A refusal also closes what is open."""
+        try:
+            yield from work
+        except (NoResume, SFTPError):
+            if not self._state.acked == self._resumed_at == 0:
+                self.note()
+            yield from self._close_all()
+            raise
+
+    def _start_over(self, step: Fresh) -> Work[None]:
+        self._possible_repeat = step.possible_repeat
+        self._state = PartState(self.source.fingerprint.size)
+        self._resumed_at = self._noted_at = 0
+        if self._was_known:  # what an older checkpoint says must not outlive the bytes it speaks of
+            yield Barrier(self.checkpoint())
+        handle = yield from self._create()
+        yield from self._fill(handle, b"", resumed=False)
+
+    def _create(self) -> Work[bytes]:
+        mode = self.source.mode if self.context.options.keep_mode else None
+        flags = Flag.WRITE | Flag.CREATE | Flag.TRUNCATE
+        request = packets.open_file(self.part, flags, Attributes(mode=mode))
+        reply = yield from ask(request)
+        missing = isinstance(reply, Status) and reply.code in (Code.NO_SUCH_FILE, Code.NO_SUCH_PATH, Code.FAILURE)
+        if missing and self.context.options.make_dirs:
+            yield from make_parents(self.context, self.task.dest)
+            reply = yield from ask(request)
+        return self._opened(expect_handle(reply, f"cannot create {_shown(self.part)}"))
+
+    def _resume(self, step: ResumeAt) -> Work[None]:
+        self._state = PartState(self.source.fingerprint.size, step.offset, step.suspect, step.synced)
+        self._resumed_at = self._noted_at = step.offset
+        reply = yield from ask(packets.open_file(self.part, Flag.WRITE | Flag.CREATE))
+        if isinstance(reply, Status):
+            raise NoResume
+        handle = self._opened(expect_handle(reply, f"cannot reopen {_shown(self.part)}"))
+        reader = b""
+        if step.suspect:
+            reply = yield from ask(packets.open_file(self.part, Flag.READ))
+            if isinstance(reply, Status):
+                self.context.server.learn(Refusal.READ_BACK)
+                raise NoResume
+            reader = self._opened(expect_handle(reply, f"cannot read back {_shown(self.part)}"))
+        yield from self._fill(handle, reader, resumed=True)
+
+    def _fill(self, handle: bytes, reader: bytes, resumed: bool) -> Work[None]:
+        sending = Sending(self.context, self.source, self._state, handle, reader, resumed, self._progressed)
+        try:
+            yield from sending.run()
+        finally:
+            self._sent_bytes += sending.sent_bytes
+        self._handles.remove(handle)
+        yield from finish(self.context, self.source, self.part, handle)
+        yield from self._close_all()
+
+    def _opened(self, handle: bytes) -> bytes:
+        self._handles.append(handle)
+        return handle
+
+    def _close_all(self) -> Work[None]:
+        while self._handles:
+            yield from ask(packets.close(self._handles.pop()))
+
+    # -- publish
+
+    def _publish(self) -> Work[TransferResult]:
+        yield from self._hash()
+        self.source.check_unchanged()
+        self._phase = Phase.PUBLISHING
+        if self.part != self.task.dest:
+            yield Barrier(self.checkpoint())
+            yield from publish(self.context, self.part, self.task.dest)
+        return (yield from self._settle())
+
+    def _already_done(self) -> Work[TransferResult]:
+        yield from self._hash()
+        return (yield from self._settle(already_done=True))
+
+    def _hash(self) -> Work[None]:
+        if self.context.options.sha256 or self.context.options.sidecar:
+            self._digest = yield from hash_of(self.source)
+
+    def _settle(self, already_done: bool = False) -> Work[TransferResult]:
+        self.source.close()  # the wait below may be long, and files in flight are many
+        task, options = self.task, self.context.options
+        if options.sidecar and self._digest is not None:
+            yield from write_sidecar(self.context, task.dest, self.part, self._digest)
+        durable = yield from confirm(self.context, task.dest, self.source.fingerprint.size, task.grace)
+        self._tell(self.source.fingerprint.size)
+        return TransferResult(
+            source=self.source.name,
+            dest=self.task.dest.decode("utf-8", "surrogateescape"),
+            size=self.source.fingerprint.size,
+            sent_bytes=self._sent_bytes,
+            resumed_at=self._resumed_at,
+            seconds=self.context.clock() - self._started_at,
+            proof=options.proof,
+            durable=durable,
+            already_done=already_done,
+            possible_repeat=self._possible_repeat,
+            sha256=self._digest,
+            key=self.task.key,
+            fingerprint=self.source.fingerprint,
+        )
+
+    # -- how far
+
+    def checkpoint(self) -> Checkpoint:
+        return Checkpoint(
+            direction=Direction.UPLOAD,
+            remote_path=self.task.dest,
+            local_path=self.source.path,
+            part=self.part,
+            fingerprint=self.source.fingerprint,
+            acked_bytes=self._state.acked,
+            synced_bytes=self._state.synced,
+            suspect=self._state.suspect,
+            phase=self._phase,
+        )
+
+    def note(self) -> None:
+        self._noted_at = self._state.acked
+        self.context.ledger.note(self.checkpoint())
+
+    def _progressed(self) -> None:
+        if self._state.acked != self._noted_at and self._state.size > self.context.write_block:
+            self.note()  # the ledger decides by bytes and time when it is written
+        if self.context.clock() - self._told_at >= PROGRESS_EVERY_S:
+            self._tell(self._state.acked)
+
+    def _tell(self, done_bytes: int) -> None:
+        self._told_at = self.context.clock()
+        if self.task.progress is not None:
+            progress = Progress(self.source.name, done_bytes, self._state.size, self._resumed_at)
+            self.task.progress(progress)
+
+
+def look(path: bytes) -> Work[RemoteFile | None]:
+    """STAT; None where there is no such file. Raises: PermissionDenied, ServerRefused ..."""
+    reply = yield from ask(packets.stat(path))
+    if isinstance(reply, Attributes):
+        return RemoteFile(reply.size, reply.mtime_s, reply.mode)
+    if isinstance(reply, Status) and reply.code in (Code.NO_SUCH_FILE, Code.NO_SUCH_PATH):
+        return None
+    if isinstance(reply, Status):
+        raise reply.error(f"cannot look at {_shown(path)}")
+    raise AssertionError(f"unexpected answer to STAT: {reply}")
+
+
+def _shown(path: bytes) -> str:
+    return repr(path.decode("utf-8", "backslashreplace"))
