@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from servers.base import Server
 from servers.openssh import OpenSSH
+from servers.zoo import ZOO, start
 
 TEMPORARY = "iot-sftp-tests-"
 
@@ -47,4 +49,12 @@ def sshd(tmp_path: Path) -> Iterator[OpenSSH]:
 def sshd_with_password(tmp_path: Path) -> Iterator[OpenSSH]:
     """The real OpenSSH server, login by password as a throw-away user: file permissions count here."""
     with OpenSSH(tmp_path / "sshd-password", password=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="session", params=ZOO)
+def any_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One running server of each kind, shared by all tests: work in a folder of your own there."""
+    kind = str(request.param)
+    with start(kind, tmp_path_factory.mktemp(kind) / "root") as server:
         yield server

@@ -8,27 +8,11 @@ from pathlib import Path
 import paramiko
 import pytest
 from servers.openssh import OpenSSH
-
-
-def connect(server: OpenSSH) -> paramiko.SSHClient:
-    client = paramiko.SSHClient()
-    client.load_host_keys(str(server.known_hosts))
-    key = str(server.key_file) if server.key_file else None
-    client.connect(
-        server.host,
-        server.port,
-        server.user,
-        server.password,
-        key_filename=key,
-        allow_agent=False,
-        look_for_keys=False,
-        timeout=10,
-    )
-    return client
+from servers.plain import plain_client
 
 
 def test_key_login_reads_and_writes_the_folder(sshd: OpenSSH) -> None:
-    with connect(sshd) as client, client.open_sftp() as sftp:
+    with plain_client(sshd) as sftp:
         with sftp.open(sshd.path("a"), "w") as file:
             file.write(b"hello")
         assert sshd.content("a") == b"hello"
@@ -37,14 +21,19 @@ def test_key_login_reads_and_writes_the_folder(sshd: OpenSSH) -> None:
 
 def test_password_login_is_a_user_without_roots_rights(sshd_with_password: OpenSSH) -> None:
     server = sshd_with_password
-    with connect(server) as client, client.open_sftp() as sftp:
+    with plain_client(server) as sftp:
         sftp.mkdir(server.path("locked"), 0o500)
         with pytest.raises(PermissionError):
             sftp.open(server.path("locked/file"), "w")
 
 
+def test_a_wrong_password_is_refused(sshd_with_password: OpenSSH) -> None:
+    with pytest.raises(paramiko.AuthenticationException), plain_client(sshd_with_password, "wrong"):
+        pass  # never reached
+
+
 def test_killed_server_cuts_its_sessions_and_comes_back_on_the_same_port(sshd: OpenSSH) -> None:
-    with connect(sshd) as client, client.open_sftp() as sftp:
+    with plain_client(sshd) as sftp:
         assert sftp.listdir(sshd.home) == []
         sshd.kill()
         with pytest.raises((EOFError, OSError, paramiko.SSHException)):
@@ -52,16 +41,17 @@ def test_killed_server_cuts_its_sessions_and_comes_back_on_the_same_port(sshd: O
     port = sshd.port
     sshd.start()
     assert sshd.port == port
-    with connect(sshd) as client, client.open_sftp() as sftp:
+    with plain_client(sshd) as sftp:
         sshd.drop_connections()
         with pytest.raises((EOFError, OSError, paramiko.SSHException)):
             sftp.listdir(sshd.home)
-    connect(sshd).close()
+    with plain_client(sshd) as sftp:
+        assert sftp.listdir(sshd.home) == []
 
 
 def test_the_external_sftp_server_can_be_chosen(tmp_path: Path) -> None:
-    with OpenSSH(tmp_path / "root", subsystem="sftp-server -e") as server, connect(server) as client:
-        client.open_sftp().listdir(server.home)
+    with OpenSSH(tmp_path / "root", subsystem="sftp-server -e") as server, plain_client(server) as sftp:
+        assert sftp.listdir(server.home) == []
 
 
 def test_the_openssh_client_gets_in(sshd: OpenSSH) -> None:

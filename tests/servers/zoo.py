@@ -1,0 +1,39 @@
+"""Every server that one contract must hold for.
+
+    @pytest.mark.parametrize("kind", ZOO)
+    def test_something(kind, tmp_path):
+        with start(kind, tmp_path / "root") as server: ...
+
+or, sharing one running server of each kind between tests, the fixture `any_server` of conftest.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from servers.asyncssh_server import AsyncSSH
+from servers.base import Server
+from servers.embedded import Embedded
+from servers.openssh import OpenSSH
+from servers.proftpd import ProFTPD
+from servers.rclone import Rclone
+from servers.s3 import S3Gateway
+
+__all__ = ["ZOO", "start"]
+
+ZOO: dict[str, Callable[[Path], Server]] = {
+    "openssh": OpenSSH,
+    "proftpd": ProFTPD,
+    "rclone": Rclone,
+    "asyncssh": AsyncSSH,
+    "s3": S3Gateway,
+    "s3-cached": partial(S3Gateway, cache="writes"),
+    "embedded": Embedded,
+}
+
+
+def start(kind: str, root: Path) -> Server:
+    """The server of this kind, to be used in a `with`."""
+    return ZOO[kind](root)
