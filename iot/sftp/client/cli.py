@@ -1,0 +1,239 @@
+"""`iot-sftp`: put, get, ls, mv, rm, mkdir and exists on the command line.
+
+A put or get that was broken off goes on where it was when the same command is run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import posixpath
+import shlex
+import signal
+import stat
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+
+from iot.sftp.client._version import __version__
+from iot.sftp.client.cli_options import Parser, add_settings, settings_from
+from iot.sftp.client.cli_output import EXIT_NO, EXIT_TEXT, exit_code_of, human_bytes, print_names, say
+from iot.sftp.client.cli_progress import shown
+from iot.sftp.client.client import IoTSFTPClient
+from iot.sftp.client.errors import Cancelled, NameRefused, NotFound, SFTPError
+from iot.sftp.client.model import TransferResult
+from iot.sftp.client.settings import ClientSettings
+
+__all__ = ["main"]
+
+EXIT_STOPPED = 130
+Command = Callable[[IoTSFTPClient, argparse.Namespace], int]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit codes are those of `iot-sftp --help`."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    arguments = _parser().parse_args(words)
+    _log_to_stderr(verbose=arguments.verbose)
+    try:
+        settings = settings_from(vars(arguments), env_file=arguments.env_file)
+        with _client(settings) as client, _stoppable(client):
+            command: Command = arguments.run
+            return command(client, arguments)
+    except (Cancelled, KeyboardInterrupt):
+        say(_how_to_go_on(arguments.command, words))
+        return EXIT_STOPPED
+    except BrokenPipeError:  # whoever read our output has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (SFTPError, OSError) as error:
+        say(f"iot-sftp: {error}")
+        return exit_code_of(error)
+
+
+def put(client: IoTSFTPClient, arguments: argparse.Namespace) -> int:
+    source = arguments.source
+    dest = arguments.dest or os.path.basename(source)
+    if dest.endswith("/") or (arguments.dest and _is_remote_folder(client, dest)):
+        dest = posixpath.join(dest, os.path.basename(source))
+    with shown(os.path.basename(source), quiet=arguments.quiet) as progress:
+        result = client.upload(source, dest, progress=progress, resume=not arguments.restart, sha256=arguments.sha256)
+    _report(result, arguments)
+    return 0
+
+
+def get(client: IoTSFTPClient, arguments: argparse.Namespace) -> int:
+    source = arguments.source
+    dest = arguments.dest or "."
+    if os.path.isdir(dest) or dest.endswith(os.sep):
+        dest = os.path.join(dest, _local_name(source))
+    with shown(posixpath.basename(source), quiet=arguments.quiet) as progress:
+        result = client.download(source, dest, progress=progress, resume=not arguments.restart, sha256=arguments.sha256)
+    _report(result, arguments)
+    return 0
+
+
+def ls(client: IoTSFTPClient, arguments: argparse.Namespace) -> int:
+    names: list[str] = []
+    if not arguments.files:
+        folders = client.list_directories(arguments.path)
+        names += [f"{name}/" for name in folders if arguments.pattern is None or arguments.pattern in name]
+    if not arguments.directories:
+        names += client.list(arguments.path, arguments.pattern)
+    print_names(sorted(names), null=arguments.null)
+    return 0
+
+
+def mv(client: IoTSFTPClient, arguments: argparse.Namespace) -> int:
+    client.move(arguments.source, arguments.dest)
+    return 0
+
+
+def rm(client: IoTSFTPClient, arguments: argparse.Namespace) -> int:
+    client.delete(arguments.path)
+    return 0
+
+
+def mkdir(client: IoTSFTPClient, arguments: argparse.Namespace) -> int:
+    client.mkdir(arguments.path)
+    return 0
+
+
+def exists(client: IoTSFTPClient, arguments: argparse.Namespace) -> int:
+    try:
+        client.stat(arguments.path)
+    except NotFound:
+        return EXIT_NO
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="iot-sftp",
+        description="Resumable SFTP transfers: what was broken off goes on when the same command is run again.",
+        epilog=EXIT_TEXT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+    _add_transfer(commands, "put", put, "send a file", "local file", "remote file or folder (default: same name)")
+    _add_transfer(commands, "get", get, "fetch a file", "remote file", "local file or folder (default: here)")
+    _add_ls(commands)
+    move = _add(commands, "mv", mv, "rename a remote file; an existing destination is replaced atomically")
+    move.add_argument("source")
+    move.add_argument("dest")
+    for name, run, text in (
+        ("rm", rm, "delete a remote file"),
+        ("mkdir", mkdir, "make a remote folder, with its parents"),
+        ("exists", exists, "exit 0 if the remote path is there, 1 if not"),
+    ):
+        _add(commands, name, run, text).add_argument("path")
+    return parser
+
+
+Commands = argparse._SubParsersAction  # argparse gives this type no public name
+
+
+def _add_transfer(commands: Commands[Parser], name: str, run: Command, text: str, source: str, dest: str) -> None:
+    parser = _add(commands, name, run, text)
+    parser.add_argument("source", help=source)
+    parser.add_argument("dest", nargs="?", help=dest)
+    parser.add_argument("--restart", action="store_true", help="start over; do not go on from an earlier part")
+    parser.add_argument("--sha256", action="store_true", help="print the SHA-256 of the content, as sha256sum does")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress, no closing line")
+
+
+def _add_ls(commands: Commands[Parser]) -> None:
+    parser = _add(commands, "ls", ls, "list a remote folder; folders end in /")
+    parser.add_argument("path", nargs="?", default=".")
+    parser.add_argument("pattern", nargs="?", help="only names that contain this text")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--files", action="store_true", help="files only")
+    kind.add_argument("--directories", action="store_true", help="folders only")
+    parser.add_argument("-0", "--null", action="store_true", help="end each name with a NUL instead of a newline")
+
+
+def _add(commands: Commands[Parser], name: str, run: Command, text: str) -> Parser:
+    parser = commands.add_parser(
+        name, help=text, description=text, epilog=EXIT_TEXT, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("-v", "--verbose", action="store_true", help="say what is done, on standard error")
+    parser.add_argument("--env-file", type=Path, metavar="FILE", help="settings file (default: .env here, if any)")
+    add_settings(parser)
+    return parser
+
+
+def _client(settings: ClientSettings) -> IoTSFTPClient:
+    password = settings.password.get_secret_value() if settings.password is not None else None
+    return IoTSFTPClient(settings.host, settings.port, settings.user, password, **dict(settings.options()))
+
+
+@contextlib.contextmanager
+def _stoppable(client: IoTSFTPClient) -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM ends the transfer with a last checkpoint, the second ends at once."""
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        for each in before:
+            signal.signal(each, signal.default_int_handler)
+        client.cancel()
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _how_to_go_on(command: str, words: Sequence[str]) -> str:
+    if command not in ("put", "get"):
+        return "stopped"
+    again = shlex.join(["iot-sftp", *(word for word in words if word != "--restart")])
+    return f"stopped; what was sent is kept. To go on from there, run the same again:\n  {again}"
+
+
+def _is_remote_folder(client: IoTSFTPClient, path: str) -> bool:
+    try:
+        mode = client.stat(path).mode
+    except NotFound:
+        return False
+    return mode is not None and stat.S_ISDIR(mode)
+
+
+def _local_name(remote_path: str) -> str:
+    """The last part of a remote path, as long as it is a name and nothing that leads elsewhere."""
+    name = posixpath.basename(remote_path)
+    if name in ("", ".", "..") or os.path.basename(name) != name:
+        raise NameRefused(f"{remote_path!r} gives no local file name: say where to put it")
+    return name
+
+
+def _report(result: TransferResult, arguments: argparse.Namespace) -> None:
+    if arguments.sha256 and result.sha256 is not None:
+        print_names([f"{result.sha256}  {result.dest}"])
+    if arguments.quiet:
+        return
+    rate = result.sent_bytes / result.seconds if result.seconds else 0
+    resumed = f", resumed at {result.resumed_at}" if result.resumed_at else ""
+    done = ", was there already" if result.already_done else ""
+    say(
+        f"{result.source} -> {result.dest}: {result.size} bytes in {result.seconds:.1f} s"
+        f" ({human_bytes(int(rate))}/s), proof {result.proof.value}{resumed}{done}"
+    )
+
+
+def _log_to_stderr(*, verbose: bool) -> None:
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.ERROR, stream=sys.stderr, format="%(levelname)s %(message)s"
+    )
+    logging.getLogger("paramiko").setLevel(logging.WARNING if verbose else logging.CRITICAL)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,191 @@
+"""The command line's own rooms: options made from the settings, safe output, exit codes, progress."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from iot.sftp.client import errors
+from iot.sftp.client.cli_options import EXIT_USAGE, Parser, add_settings, settings_from
+from iot.sftp.client.cli_output import exit_code_of, human_bytes, print_names, terminal_safe
+from iot.sftp.client.cli_progress import LineDisplay, PercentDisplay
+from iot.sftp.client.model import Progress
+from iot.sftp.client.settings import ClientSettings, Durability, Verify
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in [f"SFTP_{name.upper()}" for name in ClientSettings.model_fields] + ["SFTP_KEY"]:
+        monkeypatch.delenv(name, raising=False)
+
+
+def parse(*words: str) -> ClientSettings:
+    parser = Parser(prog="test")
+    add_settings(parser)
+    return settings_from(vars(parser.parse_args(list(words))))
+
+
+def test_every_setting_is_an_option_and_names_its_variable() -> None:
+    parser = Parser(prog="test")
+    add_settings(parser)
+    text = parser.format_help()
+    for name in ClientSettings.model_fields:
+        assert f"--{name.replace('_', '-')}" in text
+        assert ("SFTP_KEY" if name == "key_file" else f"SFTP_{name.upper()}") in text
+
+
+def test_no_option_takes_a_secret_itself() -> None:
+    parser = Parser(prog="test")
+    add_settings(parser)
+    flags = {flag for action in parser._actions for flag in action.option_strings}
+    assert "--password" not in flags
+    assert "--key-passphrase" not in flags
+    assert {"--password-file", "--key-passphrase-file"} <= flags
+
+
+def test_option_wins_over_environment_and_environment_over_env_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_text("SFTP_HOST=from-file\nSFTP_USER=from-file\nSFTP_PORT=2022\nSFTP_KEY=/file/key\n")
+    monkeypatch.setenv("SFTP_USER", "from-environment")
+    monkeypatch.setenv("SFTP_HOST", "from-environment")
+    monkeypatch.setenv("SFTP_KEY", "/environment/key")
+    settings = parse("--host", "from-option", "--key", "/option/key")
+    assert (settings.host, settings.user, settings.port) == ("from-option", "from-environment", 2022)
+    assert settings.key_file == Path("/option/key")
+
+
+def test_typed_options_reach_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SFTP_SERVER_DURABILITY", "trust")
+    settings = parse(
+        *("-H", "h", "--verify", "tail", "--tail-size", "4096", "--no-make-dirs", "--keep-times"),
+        *("--ciphers", "aes128-gcm@openssh.com, aes256-ctr", "--state-dir", "/s"),
+    )
+    assert settings.server_durability is Durability.TRUST
+    assert settings.verify is Verify.TAIL
+    assert (settings.tail_size, settings.make_dirs, settings.keep_times) == (4096, False, True)
+    assert settings.ciphers == ("aes128-gcm@openssh.com", "aes256-ctr")
+    assert settings.state_dir == Path("/s")
+
+
+def test_password_file_gives_its_first_line(tmp_path: Path) -> None:
+    (tmp_path / "pw").write_text("se cret\nrest\n")
+    settings = parse("--host", "h", "--password-file", str(tmp_path / "pw"))
+    assert settings.password is not None
+    assert settings.password.get_secret_value() == "se cret"
+    assert "se cret" not in repr(settings)
+
+
+@pytest.mark.parametrize("content", [None, "", "\nsecond\n"])
+def test_unusable_password_file_is_a_configuration_error(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "pw").write_text(content)
+    with pytest.raises(errors.ConfigurationError, match="--password-file"):
+        parse("--host", "h", "--password-file", str(tmp_path / "pw"))
+
+
+def test_all_wrong_settings_are_told_at_once_with_where_they_come_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SFTP_ATTEMPTS", "0")
+    with pytest.raises(errors.ConfigurationError) as caught:
+        parse("--port", "99999", "--host-key", "MD5:1")
+    text = str(caught.value)
+    for expected in ("host: ", "99999", "--port or SFTP_PORT", "SFTP_ATTEMPTS", "--host-key"):
+        assert expected in text
+
+
+def test_missing_env_file_is_a_configuration_error(tmp_path: Path) -> None:
+    with pytest.raises(errors.ConfigurationError, match="no such file"):
+        settings_from({"host": "h"}, env_file=tmp_path / "missing")
+
+
+@pytest.mark.parametrize("words", [("--hos", "h"), ("--verify", "nonsense"), ("--unknown",), ("--password", "x")])
+def test_wrong_usage_ends_with_64(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse(*words)
+    assert caught.value.code == EXIT_USAGE
+    assert "usage:" in capsys.readouterr().err
+
+
+def test_every_error_has_a_documented_exit_code() -> None:
+    classes = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.SFTPError)]
+    assert {exit_code_of(kind("x")) for kind in classes} == {1, 69, 74, 75, 76, 77, 78, 130}
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.NotFound("x"), 1),
+        (errors.LinkLost("x"), 69),
+        (errors.DiskFull("x"), 74),
+        (errors.NoSpaceOnServer("x"), 74),
+        (errors.Timeout("x"), 75),
+        (errors.ProtocolError("x"), 76),
+        (errors.HostKeyUnknown("x"), 77),
+        (errors.PermissionDenied("x"), 77),
+        (errors.ConfigurationError("x"), 78),
+        (OSError(5, "x"), 74),
+    ],
+)
+def test_exit_codes(error: Exception, code: int) -> None:
+    assert exit_code_of(error) == code
+
+
+@given(st.text())
+def test_terminal_safe_is_printable_and_keeps_printable_names(name: str) -> None:
+    assert terminal_safe(name).isprintable()
+    if name.isprintable():
+        assert terminal_safe(name) == name
+
+
+@given(st.binary())
+def test_terminal_safe_takes_any_bytes(raw: bytes) -> None:
+    assert terminal_safe(raw.decode("utf-8", "surrogateescape")).isprintable()
+
+
+def test_terminal_safe_shows_what_it_escaped() -> None:
+    assert terminal_safe("a\x1b[31m\n\udcff\u202eb") == "a\\x1b[31m\\n\\xff\\u202eb"
+
+
+def test_names_reach_a_program_byte_for_byte(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
+    print_names(["a\nb", "\udcff\x1b"], null=True)
+    assert raw.getvalue() == b"a\nb\0\xff\x1b\0"
+
+
+def test_human_bytes() -> None:
+    assert [human_bytes(n) for n in (0, 1023, 1536, 64 << 20, 5 << 40)] == [
+        "0 B",
+        "1023 B",
+        "1.5 KiB",
+        "64.0 MiB",
+        "5.0 TiB",
+    ]
+
+
+def test_lines_come_seldom(capsys: pytest.CaptureFixture[str]) -> None:
+    now = [0.0]
+    display = LineDisplay("a\x1b", clock=lambda: now[0])
+    for now_s in range(95):
+        now[0] = float(now_s)
+        display(Progress("a", now_s, 100))
+    assert capsys.readouterr().err.splitlines() == [
+        "a\\x1b: 30 %, 30 B of 100 B",
+        "a\\x1b: 60 %, 60 B of 100 B",
+        "a\\x1b: 90 %, 90 B of 100 B",
+    ]
+
+
+def test_percent_is_drawn_over_and_ends_complete(capsys: pytest.CaptureFixture[str]) -> None:
+    display = PercentDisplay("f", clock=lambda: 1.0)
+    for done in (0, 50, 100):
+        display(Progress("f", done, 100))
+    display.close()
+    assert capsys.readouterr().err == "\r\x1b[Kf: 0 %, 0 B of 100 B\r\x1b[Kf: 100 %, 100 B of 100 B\n"
