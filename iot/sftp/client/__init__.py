@@ -1,1 +1,106 @@
 """Resumable, journaled SFTP transfers for devices behind bad links."""
+
+from typing import TYPE_CHECKING, Any
+
+from iot.sftp.client._version import __version__
+from iot.sftp.client.client import IoTSFTPClient
+from iot.sftp.client.errors import (
+    AlreadyExists,
+    AuthenticationError,
+    Cancelled,
+    ConfigurationError,
+    CredentialsInvalid,
+    DiskFull,
+    HostKeyMismatch,
+    HostKeyUnknown,
+    JournalUnavailable,
+    LinkLost,
+    LocalStateError,
+    LoginRefused,
+    NameRefused,
+    NoSpaceOnServer,
+    NotFound,
+    PermanentError,
+    PermissionDenied,
+    ProofFailed,
+    ProtocolError,
+    ServerBusy,
+    ServerRefused,
+    SFTPError,
+    SourceChanged,
+    Timeout,
+    TransientError,
+    Unsupported,
+)
+from iot.sftp.client.journal import Journal, Schema, default_state_dir
+from iot.sftp.client.model import (
+    Failure,
+    Fingerprint,
+    Progress,
+    ProgressCallback,
+    Proof,
+    RemoteFile,
+    TransferResult,
+    UploadJob,
+)
+from iot.sftp.client.settings import ClientOptions, ClientSettings, Durability, Verify, describe_errors
+
+if TYPE_CHECKING:
+    from iot.sftp.client.wire.embedded import EmbeddedServer
+
+__all__ = [
+    "AlreadyExists",
+    "AuthenticationError",
+    "Cancelled",
+    "ClientOptions",
+    "ClientSettings",
+    "ConfigurationError",
+    "CredentialsInvalid",
+    "DiskFull",
+    "Durability",
+    "EmbeddedServer",
+    "Failure",
+    "Fingerprint",
+    "HostKeyMismatch",
+    "HostKeyUnknown",
+    "IoTSFTPClient",
+    "Journal",
+    "JournalUnavailable",
+    "LinkLost",
+    "LocalStateError",
+    "LoginRefused",
+    "NameRefused",
+    "NoSpaceOnServer",
+    "NotFound",
+    "PermanentError",
+    "PermissionDenied",
+    "Progress",
+    "ProgressCallback",
+    "Proof",
+    "ProofFailed",
+    "ProtocolError",
+    "RemoteFile",
+    "SFTPError",
+    "Schema",
+    "ServerBusy",
+    "ServerRefused",
+    "SourceChanged",
+    "Timeout",
+    "TransferResult",
+    "TransientError",
+    "Unsupported",
+    "UploadJob",
+    "Verify",
+    "__version__",
+    "default_state_dir",
+    "describe_errors",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """EmbeddedServer is loaded on first use: a device that only sends never needs it."""
+    if name == "EmbeddedServer":
+        from iot.sftp.client.wire.embedded import EmbeddedServer
+
+        return EmbeddedServer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -172,6 +172,7 @@ class TransferResult:
     sha256: str | None = None
     key: object = None
     fingerprint: Fingerprint | None = None
+    local_path: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

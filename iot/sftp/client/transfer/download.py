@@ -62,7 +62,7 @@ class Download:
     def run(self) -> Work[TransferResult]:
         """Raises: NotFound, SourceChanged, PermissionDenied, LocalStateError ..."""
         try:
-            self._version = _version(yield from self._look())
+            self._version = _version((yield from self._look()))
             self._begin()
             handle = expect_handle((yield from ask(packets.open_file(self.task.source, Flag.READ))), self._doing("open"))
             try:
@@ -70,7 +70,7 @@ class Download:
             finally:
                 self._save()
             yield from ask(packets.close(handle))
-            if _version(yield from self._look()) != self._version:
+            if _version((yield from self._look())) != self._version:
                 raise SourceChanged(f"{self._name} changed on the server while it was fetched")
             digest = yield from self._hash()
             self._sink.publish()
@@ -80,6 +80,11 @@ class Download:
             raise
         finally:
             self._sink.close()
+
+    @property
+    def part(self) -> bytes:
+        """The local part's path; empty for an open file."""
+        return self._sink.part
 
     # -- begin
 
@@ -207,6 +212,7 @@ class Download:
             durable=bool(self._sink.path),
             sha256=digest,
             fingerprint=self._version,
+            local_path=self._sink.path,
         )
 
     def _tell(self, done_bytes: int) -> None:

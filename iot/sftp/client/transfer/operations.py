@@ -5,14 +5,15 @@ from __future__ import annotations
 import posixpath
 import stat as modes
 
-from iot.sftp.client.errors import NameRefused, NotFound, PermanentError
+from iot.sftp.client.errors import NameRefused, NotFound
+from iot.sftp.client.model import RemoteFile
 from iot.sftp.client.transfer.context import Context
 from iot.sftp.client.transfer.folders import make_folder, make_parents
 from iot.sftp.client.transfer.publish import publish
 from iot.sftp.client.transfer.upload import look
 from iot.sftp.client.wire import packets
 from iot.sftp.client.wire.job import Work, ask, expect_handle, expect_names, expect_ok
-from iot.sftp.client.wire.packets import Attributes, Code, Name, Status
+from iot.sftp.client.wire.packets import Attributes, Code, Name, Reply, Status
 
 
 def exists(path: bytes) -> Work[bool]:
@@ -20,25 +21,39 @@ def exists(path: bytes) -> Work[bool]:
     return (yield from look(path)) is not None
 
 
-def stat(path: bytes) -> Work[Attributes]:
-    reply = yield from ask(packets.stat(path))
-    if isinstance(reply, Attributes):
-        return reply
-    expect_ok(reply, f"cannot look at {path!r}")
-    raise PermanentError(f"cannot look at {path!r}")
+def stat(path: bytes) -> Work[RemoteFile]:
+    """Raises: NotFound and other refusals."""
+    found = yield from look(path)
+    if found is None:
+        raise NotFound(f"{path!r} is not on the server")
+    return found
 
 
-def delete(path: bytes) -> Work[None]:
-    expect_ok((yield from ask(packets.remove(path))), f"cannot delete {path!r}")
+def real_path(path: bytes) -> Work[bytes]:
+    """The server's own absolute name of a path."""
+    return expect_names((yield from ask(packets.realpath(path))), f"cannot resolve {path!r}").entries[0].filename
 
 
-def move(context: Context, source: bytes, dest: bytes) -> Work[None]:
+def delete(path: bytes, again: bool = False) -> Work[None]:
+    """`again`: the answer to an earlier try was lost, so a file that is gone is what was wanted."""
+    _expect_gone((yield from ask(packets.remove(path))), again, f"cannot delete {path!r}")
+
+
+def move(context: Context, source: bytes, dest: bytes, again: bool = False) -> Work[None]:
     """Rename; a file that stands at `dest` is replaced in one step where the server can."""
     if (yield from look(source)) is None:
+        if again and (yield from look(dest)) is not None:
+            return  # the lost answer was a yes
         raise NotFound(f"cannot move {source!r}: it is not on the server")
     if context.options.make_dirs:
         yield from make_parents(context, dest)
     yield from publish(context, source, dest)
+
+
+def _expect_gone(reply: Reply, again: bool, doing: str) -> None:
+    if again and isinstance(reply, Status) and reply.code == Code.NO_SUCH_FILE:
+        return
+    expect_ok(reply, doing)
 
 
 def make_dir(context: Context, path: bytes) -> Work[None]:
@@ -48,8 +63,10 @@ def make_dir(context: Context, path: bytes) -> Work[None]:
     yield from make_folder(context, folder)
 
 
-def delete_dir(path: bytes) -> Work[None]:
-    expect_ok((yield from ask(packets.rmdir(path))), f"cannot delete folder {path!r} (is it empty?)")
+def delete_dir(context: Context, path: bytes, again: bool = False) -> Work[None]:
+    """Delete an empty folder."""
+    context.folders.discard(path.rstrip(b"/"))
+    _expect_gone((yield from ask(packets.rmdir(path))), again, f"cannot delete folder {path!r} (is it empty?)")
 
 
 def list_paths(path: bytes, folders: bool) -> Work[list[bytes]]:

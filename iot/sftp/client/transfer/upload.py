@@ -234,6 +234,7 @@ class Upload:
             sha256=self._digest,
             key=self.task.key,
             fingerprint=self.source.fingerprint,
+            local_path=self.source.path,
         )
 
     # -- how far

@@ -38,8 +38,9 @@ class Pace:
     def __init__(self, max_bytes: int, max_block: int) -> None:
         self._max_bytes = max_bytes
         self._max_block = max_block
-        self._delivered = 0
+        self.delivered = 0
         self._rates: deque[tuple[float, float]] = deque()
+        # bytes answered so far
         self.round_trip_s: float | None = None
         self.window = min(START_BYTES, max_bytes)
         self.block = min(SMALL_BLOCK, max_block)
@@ -54,7 +55,7 @@ class Pace:
         return self._rates[0][1] if self._rates else 0.0
 
     def sent(self, now: float) -> Mark:
-        return Mark(now, self._delivered)
+        return Mark(now, self.delivered)
 
     def answered(self, mark: Mark, cost: int, now: float) -> None:
         """An answer came to a request that kept `cost` bytes in flight."""
@@ -63,8 +64,8 @@ class Pace:
             self.round_trip_s = elapsed
         if not cost:
             return
-        self._delivered += cost
-        self._remember((self._delivered - mark.delivered) / elapsed, now)
+        self.delivered += cost
+        self._remember((self.delivered - mark.delivered) / elapsed, now)
         self._resize()
 
     def _remember(self, rate: float, now: float) -> None:

@@ -116,10 +116,10 @@ class Pipeline:
         self._barriers: list[tuple[_Running, Any]] = []
         self._finished: deque[Finished] = deque()
 
-    def run(self, jobs: Iterator[Job[Any] | None], slots: int) -> Iterator[Finished]:
+    def run(self, jobs: Iterator[Job[Any] | None], slots: Callable[[], int]) -> Iterator[Finished]:
         """Yield each job as it ends, while pulling further ones.
 
-        `jobs` is pulled one at a time as slots come free; None means that there is none right now.
+        `jobs` is pulled one at a time as slots come free; None means that there is none right now. `slots` may change.
 
         Raises: LinkLost, Timeout, Cancelled, LocalStateError, after every job in flight has been yielded
         with that same error.
@@ -127,7 +127,7 @@ class Pipeline:
         exhausted = False
         try:
             while self._active or not exhausted:
-                while not exhausted and self._slots_taken() < slots and self._clock() >= self._ask_at:
+                while not exhausted and self._slots_taken() < slots() and self._clock() >= self._ask_at:
                     exhausted = self._admit(jobs)
                 self._turn()
                 while self._finished:
@@ -143,7 +143,7 @@ class Pipeline:
 
     def run_one(self, job: Job[Any]) -> Any:
         """Run a single job to its end. Raises: its error."""
-        for finished in self.run(iter([job]), slots=1):
+        for finished in self.run(iter([job]), slots=lambda: 1):
             if finished.error is not None:
                 raise finished.error
             return finished.result

@@ -1,0 +1,182 @@
+"""Many uploads over as many connections as it takes."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any, Protocol
+
+from iot.sftp.client.checkpoints import Checkpoints
+from iot.sftp.client.engine import Engine
+from iot.sftp.client.errors import Cancelled, LinkLost, ServerBusy, SFTPError, Timeout
+from iot.sftp.client.locks import TransferLocks
+from iot.sftp.client.model import Direction, Failure, TransferResult, UploadJob
+from iot.sftp.client.transfer.names import remote_path
+from iot.sftp.client.transfer.source import Source
+from iot.sftp.client.transfer.upload import Upload, UploadTask
+from iot.sftp.client.wire.job import Job, Work
+from iot.sftp.client.wire.pipeline import Finished
+
+log = logging.getLogger(__name__)
+
+SMALL_BYTES = 1024 * 1024
+Outcome = TransferResult | Failure
+
+
+class Links(Protocol):
+    """Where connections come from; see connector.Connector."""
+
+    def engine(self) -> Engine: ...
+
+    def drop(self) -> None: ...
+
+    def wait_before_attempt(self, failures: int) -> None: ...
+
+
+class Batch:
+    """One call of upload_many.
+
+    attempts: connections in a row without progress after which a lost link is the jobs' failure.
+    hold: keep the checkpoints of successes until the caller settles them.
+    """
+
+    def __init__(
+        self,
+        links: Links,
+        checkpoints: Checkpoints,
+        locks: TransferLocks,
+        *,
+        attempts: int,
+        hold: bool,
+        resume: bool = True,
+        sha256: bool = False,
+    ) -> None:
+        self._links = links
+        self._checkpoints = checkpoints
+        self._locks = locks
+        self._attempts = attempts
+        self._hold = hold
+        self._resume = resume
+        self._sha256 = sha256
+        self._again: deque[UploadJob] = deque()
+        self._exhausted = False
+        self._failures = 0
+
+    def run(self, jobs: Iterable[UploadJob | None]) -> Iterator[Outcome]:
+        """Yield an outcome for every job. Raises: AuthenticationError, TransientError, LocalStateError."""
+        feed = iter(jobs)
+        try:
+            while not self._exhausted or self._again:
+                try:
+                    yield from self._on_one_connection(feed)
+                except Cancelled:
+                    self._links.drop()
+                    return
+                except (LinkLost, Timeout) as error:
+                    self._links.drop()
+                    self._failures += 1
+                    if self._failures >= self._attempts:
+                        yield from self._fail_all(error)
+                        return
+                    self._links.wait_before_attempt(self._failures)
+        finally:
+            self._checkpoints.flush()
+
+    def _on_one_connection(self, feed: Iterator[UploadJob | None]) -> Iterator[Outcome]:
+        engine = self._links.engine()
+        delivered = engine.pipeline.pace.delivered
+        try:
+            for finished in engine.pipeline.run(self._pull(feed, engine), lambda: engine.slots):
+                outcome = self._outcome(finished, engine)
+                if outcome is not None:
+                    yield outcome
+        except (GeneratorExit, SFTPError):
+            if engine.pipeline.pace.delivered > delivered:
+                self._failures = 0
+            self._links.drop()  # what is still under way there has no owner any more
+            raise
+
+    def _pull(self, feed: Iterator[UploadJob | None], engine: Engine) -> Iterator[Job[Any] | None]:
+        while True:
+            job: UploadJob | None
+            if self._again:
+                job = self._again.popleft()
+            else:
+                try:
+                    job = next(feed)
+                except StopIteration:
+                    self._exhausted = True
+                    return
+            yield Job(self._upload(job, engine), _urgency(job), job) if job is not None else None
+
+    def _upload(self, job: UploadJob, engine: Engine) -> Work[TransferResult]:
+        dest = remote_path(job.dest)
+        source = Source(job.source)
+        try:
+            options = replace(engine.context.options, resume=self._resume, sha256=self._sha256)
+            task = UploadTask(source, dest, job.key, job.fingerprint, job.check_final, job.grace, job.progress)
+            upload = Upload(task, replace(engine.context, options=options))
+            self._locks.take(upload.part)
+            try:
+                return (yield from upload.run())
+            finally:
+                self._locks.release(upload.part)
+        finally:
+            source.close()
+
+    def _outcome(self, finished: Finished, engine: Engine) -> Outcome | None:
+        """None: the job goes back to the queue."""
+        job: UploadJob = finished.tag
+        error = finished.error
+        if error is None:
+            self._failures = 0
+            if not self._hold:
+                self._checkpoints.forget_keys([upload_key(finished.result)])
+            result: TransferResult = finished.result
+            return result
+        if isinstance(error, (LinkLost, Timeout)):
+            self._again.append(job)
+            return None
+        if isinstance(error, ServerBusy) and engine.slots > 1:
+            engine.slots = max(1, engine.slots // 2)
+            log.info("server has no more handles slots=%d", engine.slots)
+            self._again.append(job)
+            return None
+        return _failure(job, error)
+
+    def _fail_all(self, error: SFTPError) -> Iterator[Failure]:
+        while self._again:
+            yield _failure(self._again.popleft(), error)
+
+
+def upload_key(result: TransferResult) -> tuple[str, bytes, bytes]:
+    """The checkpoint's key of a finished upload."""
+    return Direction.UPLOAD.value, remote_path(result.dest), result.local_path
+
+
+def _failure(job: UploadJob, error: SFTPError) -> Failure:
+    return Failure(job.key, _name(job), job.dest, error)
+
+
+def _name(job: UploadJob) -> str:
+    if isinstance(job.source, (str, bytes, os.PathLike)):
+        return os.fsdecode(job.source)
+    return str(getattr(job.source, "name", "stream"))
+
+
+def _urgency(job: UploadJob) -> tuple[int, ...]:
+    """The caller's priority first, then small before large."""
+    size = job.fingerprint.size if job.fingerprint else _size(job)
+    return job.priority, int(size > SMALL_BYTES)
+
+
+def _size(job: UploadJob) -> int:
+    if not isinstance(job.source, (str, bytes, os.PathLike)):
+        return 0
+    try:
+        return os.stat(job.source).st_size
+    except OSError:
+        return 0  # it cannot be opened either, and that is told there

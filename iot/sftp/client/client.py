@@ -1,0 +1,388 @@
+"""IoTSFTPClient: the facade. Bool methods for those who want yes or no, raising twins for those who want to know."""
+
+from __future__ import annotations
+
+import getpass
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, BinaryIO, TypeVar
+
+from iot.sftp.client.batch import Batch, upload_key
+from iot.sftp.client.checkpoints import CHECKPOINTS, Checkpoints, LearnedRefusals
+from iot.sftp.client.connector import Connector
+from iot.sftp.client.engine import Engine, target_from
+from iot.sftp.client.errors import (
+    Cancelled,
+    ConfigurationError,
+    JournalUnavailable,
+    PermanentError,
+    SFTPError,
+)
+from iot.sftp.client.fetch import fetch
+from iot.sftp.client.journal import Journal, default_state_dir
+from iot.sftp.client.locks import TransferLocks
+from iot.sftp.client.model import Failure, LocalSource, ProgressCallback, RemoteFile, TransferResult, UploadJob
+from iot.sftp.client.settings import ClientOptions, options_from
+from iot.sftp.client.stale import remove_stale_parts
+from iot.sftp.client.transfer import operations
+from iot.sftp.client.transfer.names import remote_path
+from iot.sftp.client.wire.job import Job, Work
+
+__all__ = ["IoTSFTPClient"]
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+_List = list  # the class below has a method of that name
+
+
+class IoTSFTPClient:
+    """A synchronous SFTP client for devices: resumable, journaled, pipelined.
+
+    Connects by itself on first use and again after a loss. Host keys are always checked. One operation runs at a
+    time; calls from several threads wait for each other. `cancel` may be called from any thread or signal handler.
+
+    Bool methods return False on an error and keep it in `last_error`; their twins raise it:
+    upload_file/upload, download_file/download, move_file/move, delete_file/delete, make_dir/mkdir, delete_dir/rmdir,
+    list_files/list, list_dirs/list_directories.
+
+    Args:
+        sftp_host: name or address. sftp_port: TCP port. sftp_user: login name; without it the local user's.
+        sftp_pass: password; without it give key_file or agent=True.
+        journal: share one with other users of the same state directory, as the spooler does.
+        options: see ClientOptions.
+
+    Raises: ConfigurationError naming every wrong option.
+    """
+
+    def __init__(
+        self,
+        sftp_host: str,
+        sftp_port: int = 22,
+        sftp_user: str | None = None,
+        sftp_pass: str | None = None,
+        *,
+        journal: Journal | None = None,
+        **options: Any,
+    ) -> None:
+        self._options: ClientOptions = options_from(options)
+        self._host, self._port = _checked_address(sftp_host, sftp_port)
+        self._user = sftp_user or getpass.getuser()
+        self._password = sftp_pass
+        self._journal = journal
+        self._owns_journal = journal is None
+        self._checkpoints: Checkpoints | None = None
+        self._locks: TransferLocks | None = None
+        self._cancelled = threading.Event()
+        self._lock = threading.RLock()
+        self._batch_runs = False
+        self._links = Connector(self._connect_once, self._options, self._cancelled)
+        self.last_error: SFTPError | None = None
+
+    def __repr__(self) -> str:
+        state = "connected" if self._links.current else "not connected"
+        return f"IoTSFTPClient({self._user}@{self._host}:{self._port}, {state})"
+
+    def __enter__(self) -> IoTSFTPClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- connection
+
+    def connect(self) -> None:
+        """Connect now instead of on first use. Raises: TransientError, AuthenticationError, ConfigurationError."""
+        with self._exclusively():
+            self._links.engine()
+
+    def is_connected(self) -> bool:
+        """Whether the server answers on the present connection: one real round trip, with the link's deadline."""
+        with self._lock:
+            engine = self._links.current
+            if engine is None or self._batch_runs:
+                return engine is not None
+            try:
+                engine.pipeline.run_one(Job(operations.real_path(b".")))
+            except PermanentError:
+                return True  # an answer is an answer
+            except SFTPError as error:
+                self.last_error = error
+                self._links.drop()
+                return False
+            return True
+
+    def disconnect(self) -> None:
+        """Close the connection; the next operation opens a new one."""
+        with self._lock:
+            self._links.drop()
+
+    def close(self) -> None:
+        """Disconnect, and close the journal unless it was given to us."""
+        with self._lock:
+            self._links.drop()
+            if self._locks is not None:
+                self._locks.close()
+            if self._journal is not None and self._owns_journal:
+                self._journal.close()
+                self._journal = None
+            self._checkpoints = self._locks = None
+
+    def cancel(self) -> None:
+        """End the operation under way, or else the next one, with Cancelled; parts are kept for a resume."""
+        self._cancelled.set()
+
+    @property
+    def connection(self) -> Any:
+        """The pysftp.Connection, for what this client does not wrap; its transfers are not journaled."""
+        with self._exclusively():
+            return self._links.engine().connection
+
+    # -- transfers
+
+    def upload_file(self, source: LocalSource, dest: str, **keywords: Any) -> bool:
+        """Like `upload`; False and `last_error` instead of an error."""
+        return self._succeeds(lambda: self.upload(source, dest, **keywords))
+
+    def upload(
+        self,
+        source: LocalSource,
+        dest: str,
+        *,
+        progress: ProgressCallback | None = None,
+        resume: bool = True,
+        sha256: bool = False,
+    ) -> TransferResult:
+        """Send one file; go on where an earlier attempt ended; publish it in one step.
+
+        source: path, or open seekable binary file. dest: remote path of the file. progress: called at most ten times
+        a second. resume: False starts over. sha256: put the digest into the result.
+
+        Raises: TransientError (try again: it resumes), PermanentError, AuthenticationError, LocalStateError, Cancelled.
+        """
+        job = UploadJob(source, dest, progress=progress)
+        outcomes = [*self._batch([job], hold=False, resume=resume, sha256=sha256)]
+        if not outcomes:
+            raise Cancelled("stopped on request")
+        if isinstance(outcomes[0], Failure):
+            raise outcomes[0].error
+        return outcomes[0]
+
+    def upload_many(
+        self, jobs: Iterable[UploadJob | None], *, hold_checkpoints: bool = False
+    ) -> Iterator[TransferResult | Failure]:
+        """Send many files at once over one connection; yield each outcome as it comes, in any order.
+
+        jobs: pulled one at a time as slots come free, so that the caller always gives what is most urgent now; None
+        means "none right now, ask again soon" (within 0.25 s). A job's own error is its Failure, its neighbours go on.
+        A link that stays lost is a Failure of every job in flight and ends the iteration; so does `cancel`.
+        hold_checkpoints: keep the checkpoints of successes until `settle`.
+
+        Raises: AuthenticationError, TransientError (cannot connect), LocalStateError, ConfigurationError.
+        """
+        return self._batch(jobs, hold=hold_checkpoints)
+
+    def settle(self, results: Iterable[TransferResult]) -> None:
+        """Drop the held checkpoints of these results, durably; inside journal.write it joins that transaction."""
+        checkpoints = self._opened()[0]
+        checkpoints.forget_keys(upload_key(result) for result in results)
+        checkpoints.flush()
+
+    def download_file(self, source: str, dest: str | os.PathLike[str] | BinaryIO, **keywords: Any) -> bool:
+        """Like `download`; False and `last_error` instead of an error."""
+        return self._succeeds(lambda: self.download(source, dest, **keywords))
+
+    def download(
+        self,
+        source: str,
+        dest: str | os.PathLike[str] | BinaryIO,
+        *,
+        progress: ProgressCallback | None = None,
+        resume: bool = True,
+        sha256: bool = False,
+    ) -> TransferResult:
+        """Fetch one file into a part beside `dest`, bring it to the disk, and rename it there in one step.
+
+        Goes on where an earlier attempt ended if the remote file is still the same.
+
+        Raises: TransientError, NotFound, SourceChanged, PermanentError, AuthenticationError, LocalStateError, Cancelled.
+        """
+        path = remote_path(source)
+        target = os.fspath(dest) if isinstance(dest, (str, os.PathLike)) else dest
+        with self._exclusively():
+            checkpoints, locks = self._opened()
+            return fetch(self._links, checkpoints, locks, path, target, progress, resume, sha256)
+
+    # -- paths
+
+    def exists(self, path: str) -> bool:
+        """Whether something is there.
+
+        Raises: TransientError, AuthenticationError, PermissionDenied: what cannot be known is never "no".
+        """
+        return self._run(lambda engine, again: operations.exists(remote_path(path)))
+
+    def stat(self, path: str) -> RemoteFile:
+        """Size in bytes, mtime in seconds, mode. Raises: NotFound, PermissionDenied, TransientError ..."""
+        return self._run(lambda engine, again: operations.stat(remote_path(path)))
+
+    def delete_file(self, path: str) -> bool:
+        """Like `delete`; False and `last_error` instead of an error."""
+        return self._succeeds(lambda: self.delete(path))
+
+    def delete(self, path: str) -> None:
+        """Delete a file. Raises: NotFound, PermissionDenied, TransientError ..."""
+        self._run(lambda engine, again: operations.delete(remote_path(path), again))
+
+    def move_file(self, source: str, dest: str) -> bool:
+        """Like `move`; False and `last_error` instead of an error."""
+        return self._succeeds(lambda: self.move(source, dest))
+
+    def move(self, source: str, dest: str) -> None:
+        """Rename; a file at `dest` is replaced in one step, missing folders are made.
+
+        Raises: NotFound, AlreadyExists (server cannot replace), PermissionDenied, TransientError ...
+        """
+        old, new = remote_path(source), remote_path(dest)
+        self._run(lambda engine, again: operations.move(engine.context, old, new, again))
+
+    def make_dir(self, path: str) -> bool:
+        """Like `mkdir`; False and `last_error` instead of an error."""
+        return self._succeeds(lambda: self.mkdir(path))
+
+    def mkdir(self, path: str) -> None:
+        """Make a folder and the missing ones above it. Raises: PermissionDenied, ServerRefused ..."""
+        self._run(lambda engine, again: operations.make_dir(engine.context, remote_path(path)))
+
+    def delete_dir(self, path: str) -> bool:
+        """Like `rmdir`; False and `last_error` instead of an error."""
+        return self._succeeds(lambda: self.rmdir(path))
+
+    def rmdir(self, path: str) -> None:
+        """Delete an empty folder. Raises: NotFound, ServerRefused (not empty) ..."""
+        self._run(lambda engine, again: operations.delete_dir(engine.context, remote_path(path), again))
+
+    def list_files(self, path: str, file_pattern: str | None = None) -> list[str] | None:
+        """Like `list`; None where the path cannot be listed, [] where it is empty.
+
+        Raises: TransientError, AuthenticationError: a lost link is never an empty folder.
+        """
+        return self._or_none(lambda: self.list(path, file_pattern))
+
+    def list(self, path: str, file_pattern: str | None = None) -> list[str]:
+        """Paths of the files right below `path`, sorted; only those whose path contains `file_pattern`.
+
+        Raises: NotFound, PermissionDenied, NameRefused (a name from the server that is no name), TransientError ...
+        """
+        return self._listing(path, file_pattern, folders=False)
+
+    def list_dirs(self, path: str) -> _List[str] | None:
+        """Like `list_directories`; None where the path cannot be listed. Raises: TransientError, AuthenticationError."""
+        return self._or_none(lambda: self.list_directories(path))
+
+    def list_directories(self, path: str) -> _List[str]:
+        """Paths of the folders right below `path`, sorted. Raises: as `list`."""
+        return self._listing(path, None, folders=True)
+
+    # -- inside
+
+    def _listing(self, path: str, pattern: str | None, folders: bool) -> _List[str]:
+        found = self._run(lambda engine, again: operations.list_paths(remote_path(path), folders))
+        names = [name.decode("utf-8", "surrogateescape") for name in found]
+        return [name for name in names if not pattern or pattern in name]
+
+    def _succeeds(self, work: Callable[[], object]) -> bool:
+        try:
+            work()
+        except SFTPError as error:
+            self.last_error = error
+            log.warning("failed error=%s", error)
+            return False
+        return True
+
+    def _or_none(self, work: Callable[[], T]) -> T | None:
+        try:
+            return work()
+        except PermanentError as error:
+            self.last_error = error
+            return None
+
+    def _run(self, work: Callable[[Engine, bool], Work[T]]) -> T:
+        """One small job, again on a new connection where the link is lost."""
+        with self._exclusively():
+            return self._links.retrying(lambda engine, again: engine.pipeline.run_one(Job(work(engine, again))))
+
+    def _batch(self, jobs: Iterable[UploadJob | None], *, hold: bool, **keywords: bool) -> Iterator[Any]:
+        with self._exclusively():
+            checkpoints, locks = self._opened()
+            batch = Batch(self._links, checkpoints, locks, attempts=self._options.attempts, hold=hold, **keywords)
+            self._batch_runs = True
+            try:
+                yield from batch.run(jobs)
+            finally:
+                self._batch_runs = False
+
+    def _exclusively(self) -> _Exclusive:
+        return _Exclusive(self)
+
+    def _opened(self) -> tuple[Checkpoints, TransferLocks]:
+        """The journal's part of this client, opened on first use."""
+        if self._checkpoints is None or self._locks is None:
+            if self._journal is None:
+                self._journal = self._open_journal()
+            else:
+                self._journal.register(CHECKPOINTS)
+            self._checkpoints = Checkpoints(
+                self._journal,
+                f"{self._user}@{self._host}:{self._port}",
+                every_bytes=self._options.checkpoint_bytes,
+                every_s=self._options.checkpoint_s,
+                clock=time.monotonic,
+            )
+            self._locks = TransferLocks(self._journal.state_dir)
+        return self._checkpoints, self._locks
+
+    def _open_journal(self) -> Journal:
+        if self._options.state_dir is not None:
+            return Journal(self._options.state_dir, CHECKPOINTS)
+        try:
+            return Journal(default_state_dir(), CHECKPOINTS)
+        except JournalUnavailable as error:
+            log.warning("no journal, a resume will not survive this process: %s", error)
+            return Journal(None, CHECKPOINTS)
+
+    def _connect_once(self) -> Engine:
+        checkpoints, _ = self._opened()
+        assert self._journal is not None
+        target = target_from(self._host, self._port, self._user, self._password, self._options)
+        refusals = LearnedRefusals(self._journal)
+        engine = Engine(target, self._options, self._journal.owner, checkpoints, refusals, self._cancelled)
+        remove_stale_parts(engine, checkpoints, self._options.stale_part_s)
+        return engine
+
+
+class _Exclusive:
+    """One operation at a time; what was cancelled is over when it ends."""
+
+    def __init__(self, client: IoTSFTPClient) -> None:
+        self._client = client
+
+    def __enter__(self) -> None:
+        self._client._lock.acquire()
+        if self._client._batch_runs:
+            self._client._lock.release()
+            raise ConfigurationError("upload_many is under way on this client: use a second client meanwhile")
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self._client._cancelled.clear()
+        self._client._lock.release()
+
+
+def _checked_address(host: str, port: int) -> tuple[str, int]:
+    if not isinstance(host, str) or not host.strip():
+        raise ConfigurationError(f"sftp_host: must be a name or an address (got {host!r})")
+    if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= 65535:
+        raise ConfigurationError(f"sftp_port: must be a whole number from 1 to 65535 (got {port!r})")
+    return host, port
