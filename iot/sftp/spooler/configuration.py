@@ -1,0 +1,154 @@
+"""Reads the settings from where they are kept, and says where a wrong one came from.
+
+Later ones win: the TOML file; IOT_SPOOLER_<KEY> with "__" between the levels (IOT_SPOOLER_SERVER__HOST,
+IOT_SPOOLER_OUTBOX__0__SETTLE_S; lists as JSON); the credentials sftp_password, sftp_key, sftp_key_passphrase and
+sftp_known_hosts in systemd's $CREDENTIALS_DIRECTORY, for what is not set otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from iot.sftp.client import ConfigurationError
+from iot.sftp.spooler.naming import shown
+from iot.sftp.spooler.settings import Settings
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = ["BadConfiguration", "load"]
+
+PREFIX = "IOT_SPOOLER_"
+LISTS = ("include", "exclude", "urgent", "ciphers")
+CREDENTIALS = {
+    "sftp_password": "password_file",
+    "sftp_key": "key_file",
+    "sftp_key_passphrase": "key_passphrase",
+    "sftp_known_hosts": "known_hosts",
+}
+RIVALS = {"password_file": ("password", "password_file"), "known_hosts": ("known_hosts", "host_key")}
+Path_ = tuple[str | int, ...]
+
+
+class BadConfiguration(ConfigurationError):
+    """Every wrong setting, one a line."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+def load(path: Path | None, environment: Mapping[str, str]) -> Settings:
+    """All settings, checked. path: the TOML file; None: environment only.
+
+    Raises: BadConfiguration.
+    """
+    values, origins = ({}, {}) if path is None else _from_file(path)
+    problems = _add_environment(values, origins, environment)
+    _add_credentials(values, origins, environment)
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_context=False)
+        raise BadConfiguration(problems + [_describe(dict(detail), origins, path) for detail in details]) from None
+    if problems:
+        raise BadConfiguration(problems)
+    return settings
+
+
+def _from_file(path: Path) -> tuple[dict[str, Any], dict[Path_, str]]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file), {}
+    except OSError as error:
+        raise BadConfiguration([f"{shown(str(path))}: cannot be read: {error.strerror}"]) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadConfiguration([f"{shown(str(path))}: not valid TOML: {error}"]) from error
+
+
+def _add_environment(values: dict[str, Any], origins: dict[Path_, str], environment: Mapping[str, str]) -> list[str]:
+    problems = []
+    for name in sorted(environment):
+        if not name.startswith(PREFIX) or name == f"{PREFIX}CONFIG":
+            continue
+        keys: list[str | int] = [
+            int(part) if part.isdecimal() else part for part in name[len(PREFIX) :].lower().split("__")
+        ]
+        try:
+            _put(values, keys, _from_text(keys, environment[name]))
+        except (TypeError, IndexError, KeyError):
+            problems.append(f"{name}: no such place in the configuration (from the environment)")
+        except json.JSONDecodeError as error:
+            problems.append(f"{name}: must be a JSON list: {error} (from the environment)")
+        else:
+            origins[tuple(keys)] = f"environment variable {name}"
+    return problems
+
+
+def _from_text(keys: list[str | int], text: str) -> Any:
+    if keys == ["outbox"] or keys[-1] in LISTS:
+        return json.loads(text)
+    return text
+
+
+def _put(values: Any, keys: list[str | int], value: Any) -> None:
+    """Set values[k1][k2]...; a number one past the end of a list appends."""
+    here = values
+    for key, following in zip(keys, keys[1:], strict=False):
+        here = _step(here, key, [] if isinstance(following, int) else {})
+    _step(here, keys[-1], value)
+    here[keys[-1]] = value
+
+
+def _step(here: Any, key: str | int, fresh: Any) -> Any:
+    if isinstance(here, list):
+        if key == len(here):
+            here.append(fresh)
+        return here[key]
+    if not isinstance(here, dict) or isinstance(key, int):
+        raise TypeError(key)
+    return here.setdefault(key, fresh)
+
+
+def _add_credentials(values: dict[str, Any], origins: dict[Path_, str], environment: Mapping[str, str]) -> None:
+    folder = environment.get("CREDENTIALS_DIRECTORY")
+    server = values.setdefault("server", {})
+    if not folder or not isinstance(server, dict):
+        return
+    for name, key in CREDENTIALS.items():
+        file = Path(folder) / name
+        if any(rival in server for rival in RIVALS.get(key, (key,))) or not file.is_file():
+            continue
+        server[key] = file.read_text(encoding="utf-8").rstrip("\r\n") if key == "key_passphrase" else str(file)
+        origins["server", key] = f"credential {name}"
+
+
+def _describe(detail: dict[str, Any], origins: dict[Path_, str], path: Path | None) -> str:
+    place: Path_ = tuple(detail["loc"])
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
+    origin = next((origins[place[:end]] for end in range(len(place), 0, -1) if place[:end] in origins), None)
+    origin = origin or (shown(str(path)) if path else "the environment")
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    if detail["type"] == "missing":
+        return f"{key}: missing; it must be given (in {origin})"
+    if detail["type"] == "extra_forbidden":
+        return f"{key}: no such setting (from {origin})"
+    return f"{key} = {_value(place, detail['input'])}: {message} (from {origin})"
+
+
+def _value(place: Path_, value: Any) -> str:
+    """The value as it may be shown; what could hold a secret is not."""
+    secret = any(word in str(part) for part in place for word in ("pass", "secret", "key_phrase"))
+    if secret and not str(place[-1]).endswith("_file"):
+        return "(hidden)"
+    if isinstance(value, (dict, list, tuple, Settings)) or hasattr(value, "model_fields"):
+        return "(...)"
+    return repr(value)

@@ -1,0 +1,80 @@
+"""From a path below an outbox to a path on the server, and names as people may safely see them. Pure.
+
+Paths below an outbox are bytes, separated by "/"; on the server side they are str with surrogateescape, so that
+every byte of a name arrives as it was.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta, timezone
+
+__all__ = ["TEMPLATES", "UnsafeName", "check_template", "destination_for", "shown"]
+
+TEMPLATES = ("device_id", "outbox", "date")
+PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+LAST_SECOND = 253_402_300_799  # 9999-12-31T23:59:59Z, the last that datetime knows
+
+
+class UnsafeName(ValueError):
+    """A path that would leave the folder it was meant for, or that no file can have."""
+
+
+def check_template(template: str) -> None:
+    """Check a destination. Raises: ValueError saying what is wrong with it."""
+    unknown = [name for name in PLACEHOLDER.findall(template) if name not in TEMPLATES]
+    if unknown:
+        raise ValueError(f"unknown {{{unknown[0]}}}; known are " + ", ".join(f"{{{name}}}" for name in TEMPLATES))
+    if "{" in PLACEHOLDER.sub("", template) or "}" in PLACEHOLDER.sub("", template):
+        raise ValueError("unpaired { or }")
+    if "\0" in template or ".." in template.split("/"):
+        raise ValueError('must not contain ".." or a NUL')
+
+
+def destination_for(path: bytes, template: str, *, device_id: str, outbox: str, mtime_ns: int) -> str:
+    """The remote path of a file: the template filled in, then the path below the outbox as it is.
+
+    {date} is the day (UTC) of the file's modification time, so that every attempt goes to the same place.
+
+    Raises: UnsafeName for "..", NUL, an empty or an absolute path.
+    """
+    values = {"device_id": device_id, "outbox": outbox, "date": _day(mtime_ns)}
+    base = PLACEHOLDER.sub(lambda match: values[match.group(1)], template)
+    return _join(base, _checked(path).decode("utf-8", "surrogateescape"))
+
+
+def _checked(path: bytes) -> bytes:
+    parts = path.split(b"/")
+    if b"\0" in path or any(part in (b"", b".", b"..") for part in parts):
+        raise UnsafeName(f"not a path below an outbox: {shown(path)}")
+    return path
+
+
+def _join(base: str, path: str) -> str:
+    if base in ("", "."):
+        return path
+    return f"{base.rstrip('/')}/{path}"
+
+
+def _day(mtime_ns: int) -> str:
+    second = min(max(mtime_ns // 1_000_000_000, 0), LAST_SECOND)
+    return (EPOCH + timedelta(seconds=second)).strftime("%Y-%m-%d")
+
+
+def shown(name: bytes | str) -> str:
+    """A name for logs and terminals: one word, no control or escape characters, bytes that are no text as \\xNN."""
+    text = name.decode("utf-8", "surrogateescape") if isinstance(name, bytes) else name
+    body = "".join(_visible(character) for character in text)
+    return f'"{body}"' if body != text or not body or " " in body or "=" in body else body
+
+
+def _visible(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"\\x{code - 0xDC00:02x}"
+    if character in '"\\':
+        return "\\" + character
+    if character.isprintable():
+        return character
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
