@@ -30,11 +30,12 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_sessionstart() -> None:
-    """Under CI the installed wheel is what is tested, never the source tree."""
+    """Started by `tests/run` or CI, the installed wheel is what is tested, never the source tree."""
     import iot.sftp.client
 
     place = Path(str(iot.sftp.client.__file__))
-    if os.environ.get("CI") == "true" and "site-packages" not in place.parts:
+    installed_only = os.environ.get("CI") == "true" or "IOT_SFTP_INSTALLED" in os.environ
+    if installed_only and "site-packages" not in place.parts:
         pytest.exit(f"the tests must run against the installed wheel, not {place}: use `sh tests/run`", 2)
 
 
