@@ -160,7 +160,8 @@ def _kind(field: FieldInfo) -> type:
     if getattr(annotation, "__origin__", None) is tuple:
         return tuple
     kinds = [part for part in get_args(annotation) if part is not type(None)]
-    return kinds[0] if kinds else annotation
+    kind: type = kinds[0] if kinds else annotation
+    return kind
 
 
 def _variable(name: str) -> str:
