@@ -49,7 +49,9 @@ class S3Gateway(Rclone):
             "REGION": "us-east-1",
             "FORCE_PATH_STYLE": "true",
         }
-        return super().environment() | {f"RCLONE_CONFIG_STORE_{name}": value for name, value in store.items()}
+        settings = {f"RCLONE_CONFIG_STORE_{name}": value for name, value in store.items()}
+        settings["RCLONE_STREAMING_UPLOAD_CUTOFF"] = "1Gi"  # moto answers 400 to this rclone's streamed multipart
+        return super().environment() | settings
 
     def start(self) -> None:
         if self.store is None:

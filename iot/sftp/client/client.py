@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from iot.sftp.client.batch import Batch, upload_key
 from iot.sftp.client.checkpoints import CHECKPOINTS, Checkpoints, LearnedRefusals
@@ -30,6 +30,9 @@ from iot.sftp.client.stale import remove_stale_parts
 from iot.sftp.client.transfer import operations
 from iot.sftp.client.transfer.names import remote_path
 from iot.sftp.client.wire.job import Job, Work
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["IoTSFTPClient"]
 
@@ -85,7 +88,7 @@ class IoTSFTPClient:
         state = "connected" if self._links.current else "not connected"
         return f"IoTSFTPClient({self._user}@{self._host}:{self._port}, {state})"
 
-    def __enter__(self) -> IoTSFTPClient:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -207,7 +210,8 @@ class IoTSFTPClient:
 
         Goes on where an earlier attempt ended if the remote file is still the same.
 
-        Raises: TransientError, NotFound, SourceChanged, PermanentError, AuthenticationError, LocalStateError, Cancelled.
+        Raises: TransientError, NotFound, SourceChanged, PermanentError, AuthenticationError, LocalStateError,
+            Cancelled.
         """
         path = remote_path(source)
         target = os.fspath(dest) if isinstance(dest, (str, os.PathLike)) else dest
@@ -222,11 +226,11 @@ class IoTSFTPClient:
 
         Raises: TransientError, AuthenticationError, PermissionDenied: what cannot be known is never "no".
         """
-        return self._run(lambda engine, again: operations.exists(remote_path(path)))
+        return self._run(lambda *_: operations.exists(remote_path(path)))
 
     def stat(self, path: str) -> RemoteFile:
         """Size in bytes, mtime in seconds, mode. Raises: NotFound, PermissionDenied, TransientError ..."""
-        return self._run(lambda engine, again: operations.stat(remote_path(path)))
+        return self._run(lambda *_: operations.stat(remote_path(path)))
 
     def delete_file(self, path: str) -> bool:
         """Like `delete`; False and `last_error` instead of an error."""
@@ -234,7 +238,7 @@ class IoTSFTPClient:
 
     def delete(self, path: str) -> None:
         """Delete a file. Raises: NotFound, PermissionDenied, TransientError ..."""
-        self._run(lambda engine, again: operations.delete(remote_path(path), again))
+        self._run(lambda _, again: operations.delete(remote_path(path), again))
 
     def move_file(self, source: str, dest: str) -> bool:
         """Like `move`; False and `last_error` instead of an error."""
@@ -254,7 +258,7 @@ class IoTSFTPClient:
 
     def mkdir(self, path: str) -> None:
         """Make a folder and the missing ones above it. Raises: PermissionDenied, ServerRefused ..."""
-        self._run(lambda engine, again: operations.make_dir(engine.context, remote_path(path)))
+        self._run(lambda engine, _: operations.make_dir(engine.context, remote_path(path)))
 
     def delete_dir(self, path: str) -> bool:
         """Like `rmdir`; False and `last_error` instead of an error."""
@@ -279,7 +283,7 @@ class IoTSFTPClient:
         return self._listing(path, file_pattern, folders=False)
 
     def list_dirs(self, path: str) -> _List[str] | None:
-        """Like `list_directories`; None where the path cannot be listed. Raises: TransientError, AuthenticationError."""
+        """Like `list_directories`; None where it cannot be listed. Raises: TransientError, AuthenticationError."""
         return self._or_none(lambda: self.list_directories(path))
 
     def list_directories(self, path: str) -> _List[str]:
@@ -289,7 +293,7 @@ class IoTSFTPClient:
     # -- inside
 
     def _listing(self, path: str, pattern: str | None, folders: bool) -> _List[str]:
-        found = self._run(lambda engine, again: operations.list_paths(remote_path(path), folders))
+        found = self._run(lambda *_: operations.list_paths(remote_path(path), folders))
         names = [name.decode("utf-8", "surrogateescape") for name in found]
         return [name for name in names if not pattern or pattern in name]
 
@@ -312,9 +316,12 @@ class IoTSFTPClient:
     def _run(self, work: Callable[[Engine, bool], Work[T]]) -> T:
         """One small job, again on a new connection where the link is lost."""
         with self._exclusively():
-            return self._links.retrying(lambda engine, again: engine.pipeline.run_one(Job(work(engine, again))))
+            result: T = self._links.retrying(lambda engine, again: engine.pipeline.run_one(Job(work(engine, again))))
+            return result
 
-    def _batch(self, jobs: Iterable[UploadJob | None], *, hold: bool, **keywords: bool) -> Iterator[Any]:
+    def _batch(
+        self, jobs: Iterable[UploadJob | None], *, hold: bool, **keywords: bool
+    ) -> Iterator[TransferResult | Failure]:
         with self._exclusively():
             checkpoints, locks = self._opened()
             batch = Batch(self._links, checkpoints, locks, attempts=self._options.attempts, hold=hold, **keywords)
@@ -380,7 +387,7 @@ class _Exclusive:
         self._client._lock.release()
 
 
-def _checked_address(host: str, port: int) -> tuple[str, int]:
+def _checked_address(host: object, port: object) -> tuple[str, int]:
     if not isinstance(host, str) or not host.strip():
         raise ConfigurationError(f"sftp_host: must be a name or an address (got {host!r})")
     if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= 65535:

@@ -70,7 +70,7 @@ class Connector:
     def wait_before_attempt(self, failures: int) -> None:
         """Raises: Cancelled."""
         wait_s = min(self._options.backoff_s * 2 ** (failures - 1), self._options.backoff_cap_s)
-        if self._cancelled.wait(wait_s * (1 + random.uniform(0, JITTER))):
+        if self._cancelled.wait(wait_s * (1 + random.uniform(0, JITTER))):  # noqa: S311 - to spread load, not to keep a secret
             raise Cancelled("stopped on request; what was sent is kept for a resume")
 
 

@@ -106,5 +106,3 @@ def transfer_options(options: ClientOptions, owner: str) -> Options:
         checkpoint_s=options.checkpoint_s,
         publish_grace_s=options.publish_grace_s,
     )
-
-

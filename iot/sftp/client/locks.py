@@ -17,8 +17,10 @@ from iot.sftp.client.errors import TransientError
 
 try:
     import fcntl
+
+    BYTE_RANGES = hasattr(fcntl, "F_OFD_SETLK")
 except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+    BYTE_RANGES = False
 
 LOCK_NAME = "transfers.lock"
 
@@ -34,7 +36,7 @@ class TransferLocks:
         self._held: set[bytes] = set()
         self._guard = threading.Lock()
         self._fd = -1
-        if state_dir is not None and fcntl is not None and hasattr(fcntl, "F_OFD_SETLK"):
+        if state_dir is not None and BYTE_RANGES:
             self._fd = os.open(state_dir / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def take(self, name: bytes) -> None:

@@ -64,7 +64,9 @@ class Download:
         try:
             self._version = _version((yield from self._look()))
             self._begin()
-            handle = expect_handle((yield from ask(packets.open_file(self.task.source, Flag.READ))), self._doing("open"))
+            handle = expect_handle(
+                (yield from ask(packets.open_file(self.task.source, Flag.READ))), self._doing("open")
+            )
             try:
                 yield from self._fetch(handle)
             finally:

@@ -1,8 +1,8 @@
 """From a complete part to the published file, in the order that loses nothing.
 
-    finish    times and mode, fsync, CLOSE answered, size (and what `proof` asks) proven
-    publish   rename over the final, in one step where the server can
-    confirm   fsync behind the rename: only then is the name on the server's disk, too
+finish    times and mode, fsync, CLOSE answered, size (and what `proof` asks) proven
+publish   rename over the final, in one step where the server can
+confirm   fsync behind the rename: only then is the name on the server's disk, too
 """
 
 from __future__ import annotations
@@ -43,16 +43,18 @@ def _all_replies(context: Context, requests: list[Request]) -> Work[list[Reply]]
     """All answers, also where one is a refusal: an fsync that is refused must not keep CLOSE from being sent."""
     if context.server.in_order:
         return (yield from sequence(requests, in_order=True))
-    replies = []
+    replies: list[Reply] = []
     for request in requests:
-        replies.append((yield from ask(request)))
+        reply = yield from ask(request)
+        replies.append(reply)
     return replies
 
 
 def _expect_synced(context: Context, reply: Reply) -> None:
     if isinstance(reply, Status) and reply.code == Code.OP_UNSUPPORTED:
-        return context.server.learn(Refusal.FSYNC)
-    expect_ok(reply, "the server could not bring the part to its disk")
+        context.server.learn(Refusal.FSYNC)
+    else:
+        expect_ok(reply, "the server could not bring the part to its disk")
 
 
 def _keep_attributes(context: Context, source: Source, handle: bytes) -> Work[None]:
@@ -73,7 +75,7 @@ def _prove(context: Context, source: Source, part: bytes, told: Reply) -> Work[N
         raise NotFound(f"{part!r} is gone after CLOSE: does something on the server take files away by their name?")
     stands = told.size if isinstance(told, Attributes) else None
     if stands is None:
-        stands = yield from _size_by_reading(context, part, size)
+        stands = yield from _size_by_reading(part, size)
     if stands is not None and stands != size:
         raise ProofFailed(f"{part!r} has {stands} bytes on the server, the source has {size}")
     if context.options.proof is Proof.FULL:
@@ -94,12 +96,14 @@ def _prove_span(context: Context, source: Source, part: bytes, span: Span) -> Wo
     try:
         same = yield from same_content(context, part, source, span)
     except PermanentError as error:
-        raise Unsupported(f"proof={context.options.proof.value} needs to read back, which is refused: {error}") from error
+        raise Unsupported(
+            f"proof={context.options.proof.value} needs to read back, which is refused: {error}"
+        ) from error
     if not same:
         raise ProofFailed(f"bytes {span.start} to {span.end} of {part!r} are not what {source.name} holds")
 
 
-def _size_by_reading(context: Context, part: bytes, size: int) -> Work[int | None]:
+def _size_by_reading(part: bytes, size: int) -> Work[int | None]:
     """For servers that tell no size: the last byte is there, and none behind it. None where reading is refused."""
     reply = yield from ask(packets.open_file(part, Flag.READ))
     if not isinstance(reply, Handle):
@@ -184,7 +188,9 @@ def _sync_final(context: Context, dest: bytes) -> Work[bool]:
     for flags in (Flag.READ, Flag.WRITE):  # a write-only drop box refuses the first
         reply = yield from ask(packets.open_file(dest, flags))
         if isinstance(reply, Handle):
-            replies = yield from sequence([packets.fsync(reply.value), packets.close(reply.value)], context.server.in_order)
+            replies = yield from sequence(
+                [packets.fsync(reply.value), packets.close(reply.value)], context.server.in_order
+            )
             if isinstance(replies[0], Status) and replies[0].ok:
                 return True
             if len(replies) < 2:

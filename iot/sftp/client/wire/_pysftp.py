@@ -11,10 +11,10 @@ import paramiko
 if hasattr(paramiko, "DSSKey"):
     import pysftp
 else:
-    paramiko.DSSKey = type("DSSKey", (paramiko.PKey,), {})
+    setattr(paramiko, "DSSKey", type("DSSKey", (paramiko.PKey,), {}))
     try:
         import pysftp
     finally:
-        del paramiko.DSSKey
+        delattr(paramiko, "DSSKey")
 
 __all__ = ["pysftp"]

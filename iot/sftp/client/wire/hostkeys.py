@@ -103,7 +103,8 @@ class KnownHosts:
             return
         authorities = [line.blob for line in lines if line.marker == "@cert-authority"]
         if "-cert-" in key_type and authorities:
-            return _check_certificate(blob, authorities, host, port)
+            _check_certificate(blob, authorities, host, port)
+            return
         self._refuse(host, port, key_type, blob, known=any(not line.marker for line in lines))
 
     def _matching(self, host: str, port: int) -> list[Line]:
@@ -165,7 +166,7 @@ def _certificate(blob: bytes) -> SSHCertificate | None:
     size = int.from_bytes(blob[:4], "big")
     try:
         identity = load_ssh_public_identity(blob[4 : 4 + size] + b" " + base64.b64encode(blob))
-    except Exception:  # cryptography raises a dozen kinds here; what cannot be read is no certificate
+    except Exception:  # noqa: BLE001 - cryptography raises a dozen kinds; what cannot be read is no certificate
         return None
     return identity if isinstance(identity, SSHCertificate) else None
 

@@ -85,9 +85,9 @@ def _keys(credentials: Credentials) -> Iterator[tuple[str, paramiko.PKey]]:
 
 
 def _load_key(path: Path, passphrase: str | None) -> paramiko.PKey:
-    secret = passphrase.encode() if passphrase is not None else None
     try:
-        return paramiko.PKey.from_path(path.expanduser(), secret)
+        # by position: the name of this argument changed in paramiko 5.0
+        return paramiko.PKey.from_path(path.expanduser(), passphrase)
     except paramiko.PasswordRequiredException:
         raise CredentialsInvalid(f"key_file {path} is encrypted: give its key_passphrase") from None
     except FileNotFoundError:

@@ -6,7 +6,7 @@ Every length that the server sends is checked before it is used; what does not f
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from typing import TypeAlias
@@ -437,7 +437,7 @@ def _code_name(code: int) -> str:
     return Code(code).name if code in Code.__members__.values() else f"code {code}"
 
 
-PARSERS = {
+PARSERS: dict[int, Callable[[Reader], Reply]] = {
     Kind.STATUS: _status,
     Kind.HANDLE: _handle,
     Kind.DATA: lambda reader: Data(reader.view()),

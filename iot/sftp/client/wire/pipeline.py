@@ -189,11 +189,13 @@ class Pipeline:
             try:
                 command = running.resume()
             except StopIteration as stop:
-                return self._end(running, Finished(running.job.tag, stop.value))
+                self._end(running, Finished(running.job.tag, stop.value))
+                return
             except (LinkLost, Timeout):
                 raise
             except SFTPError as error:
-                return self._end(running, Finished(running.job.tag, error=error))
+                self._end(running, Finished(running.job.tag, error=error))
+                return
             if not self._obey(running, command):
                 return
 
@@ -258,15 +260,15 @@ class Pipeline:
             raise Cancelled("stopped on request; what was sent is kept for a resume")
         self._flush()
         self._pass_barriers()
-        if not self._active:
-            return self._rest()
-        self._receive(0.0 if self._ready or self._can_unpark() else POLL_S)
+        self._receive(self._patience_s())
         if self._clock() >= self._check_at:
             self._check_deadlines()
 
-    def _rest(self) -> None:
-        """Nothing is under way: notice an end of the connection, and wait until `jobs` may be asked again."""
-        self._receive(max(0.0, self._ask_at - self._clock()))
+    def _patience_s(self) -> float:
+        """How long to wait for bytes: not at all while there is work, else until `jobs` may be asked again."""
+        if self._ready or self._can_unpark():
+            return 0.0
+        return POLL_S if self._active else max(0.0, self._ask_at - self._clock())
 
     def _pass_barriers(self) -> None:
         if not self._barriers:

@@ -41,7 +41,7 @@ class Server:
     max_write: int = SAFE_DATA_BYTES
     max_handles: int = SAFE_SLOTS
     refused: set[Refusal] = field(default_factory=set)
-    on_refusal: Callable[[Refusal], None] = field(default=lambda refusal: None)
+    on_refusal: Callable[[Refusal], None] = field(default=lambda _: None)
 
     @property
     def in_order(self) -> bool:

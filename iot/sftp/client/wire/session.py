@@ -12,7 +12,7 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,11 +51,11 @@ class Target:
     congestion: str | None
 
 
-class Transport(paramiko.Transport):  # type: ignore[misc]
+class Transport(paramiko.Transport):
     """paramiko's transport with deadlines in every phase, and the host key checked before any credential is sent."""
 
     def __init__(self, link: Link, target: Target) -> None:
-        super().__init__(link)
+        super().__init__(link)  # anything with a socket's methods will do
         self.host_key_blob = b""
         self._target = target
         deadline = target.link_deadline_s
@@ -68,7 +68,7 @@ class Transport(paramiko.Transport):  # type: ignore[misc]
             raise ConfigurationError(f"ciphers: {error}; known are {', '.join(options.ciphers)}") from error
         self._prefer_known_keys()
 
-    def connect(self, **_: Any) -> None:
+    def connect(self, *_: Any, **__: Any) -> None:
         """pysftp's one call: negotiate, check who the server is, then log in."""
         target = self._target
         steps = load_steps(target.credentials)
@@ -76,17 +76,21 @@ class Transport(paramiko.Transport):  # type: ignore[misc]
             self.start_client(timeout=target.link_deadline_s)
         if not self.initial_kex_done:
             raise Timeout(f"{target.host} did not finish the key exchange in {target.link_deadline_s:g} s")
-        target.host_keys.check(target.host, target.port, self.host_key_type, self.host_key_blob)
+        target.host_keys.check(target.host, target.port, str(self.host_key_type), self.host_key_blob)
         log_in(self, steps, target.credentials.user, target.host)
 
     def _verify_key(self, host_key: bytes, sig: bytes) -> None:
         """Keep the blob as the server showed it: paramiko keeps only the key inside a certificate."""
-        super()._verify_key(host_key, sig)
+        super()._verify_key(host_key, sig)  # private, but the one place that sees the blob
         self.host_key_blob = bytes(host_key)
+
+    def post(self, message: paramiko.Message) -> None:
+        """Send a message of the SSH layer, after a running key exchange. Raises: what paramiko raises."""
+        self._send_user_message(message)
 
     def _prefer_known_keys(self) -> None:
         wanted = self._target.host_keys.key_types(self._target.host, self._target.port)
-        names = [name for kind in wanted for name in _signature_names(kind) if name in self._key_info]
+        names = [name for kind in wanted for name in _signature_names(kind)]
         if names:
             self.get_security_options().key_types = tuple(names)
 
@@ -108,7 +112,7 @@ class Connection(pysftp.Connection):  # type: ignore[misc]
     """
 
     _sftp_live = False  # class-level: pysftp's __del__ reads them also after a failed connect
-    _sftp = None
+    _sftp: paramiko.SFTPClient | None = None
     _transport: Transport | None = None
     _cnopts = _Options(False)
 
@@ -163,7 +167,8 @@ class Connection(pysftp.Connection):  # type: ignore[misc]
 
     def settle_in(self) -> None:
         """Login is over: keep the connection alive, and wake up less often while it is idle."""
-        assert self._transport is not None and self.link is not None
+        assert self._transport is not None
+        assert self.link is not None
         self.link.receive_wait_s = IDLE_WAKEUP_S
         if self.target.keepalive_s:
             self._transport.set_keepalive(self.target.keepalive_s)
@@ -181,7 +186,8 @@ class Connection(pysftp.Connection):  # type: ignore[misc]
 
     def open_sftp_channel(self) -> SftpChannel:
         """A channel for the pipeline. Raises: LinkLost, Timeout, ServerBusy."""
-        assert self._transport is not None and self.link is not None
+        assert self._transport is not None
+        assert self.link is not None
         return SftpChannel(self._transport, self.link, self.target)
 
 
@@ -260,7 +266,7 @@ class SftpChannel:
         message.add_string("keepalive@openssh.com")
         message.add_boolean(True)
         with _translated(self._host):
-            self._transport._send_user_message(message)
+            self._transport.post(message)
 
     def _request_subsystem(self) -> None:
         message = paramiko.Message()
@@ -270,7 +276,7 @@ class SftpChannel:
         message.add_boolean(True)
         message.add_string("sftp")
         with _translated(self._host):
-            self._transport._send_user_message(message)
+            self._transport.post(message)
 
     def _receive_version(self) -> dict[bytes, bytes]:
         deframer = packets.Deframer()
@@ -285,7 +291,7 @@ class SftpChannel:
         raise Timeout(f"{self._host} did not answer SFTP's first packet in {self._deadline_s:g} s")
 
 
-def _default_ciphers(offered: tuple[str, ...]) -> tuple[str, ...]:
+def _default_ciphers(offered: Sequence[str]) -> tuple[str, ...]:
     first = AES_GCM if _has_aes() else WITHOUT_AES
     known = [name for name in first if name in offered]
     rest = [name for name in offered if name not in known and "cbc" not in name]

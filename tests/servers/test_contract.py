@@ -1,0 +1,189 @@
+"""One contract for every server: what the client promises holds for all of them, with default settings.
+
+Where a server cannot do what the best way needs, the client falls back. Which server needs which fallback is the table
+FALLBACKS; any other is a failure, so that neither the client nor a server changes unnoticed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faults.proxy import BadLink, Fault
+from servers.base import Server
+
+from iot.sftp.client import AlreadyExists, Failure, IoTSFTPClient, NotFound, SourceChanged, TransferResult, UploadJob
+
+LARGE_BYTES = 6 * 1024 * 1024
+
+
+class Expected:
+    """What is expected of one server.
+
+    durable: it confirms by fsync. replaces: it renames over an existing file in one step. resumes: it goes on with a
+    part. refusals: what the client has learned of it after a lost link.
+    """
+
+    def __init__(
+        self, *, durable: bool, replaces: bool = True, resumes: bool = True, refusals: tuple[str, ...] = ()
+    ) -> None:
+        self.durable, self.replaces, self.resumes, self.refusals = durable, replaces, resumes, set(refusals)
+
+
+FALLBACKS = {
+    "openssh": Expected(durable=True),
+    "proftpd": Expected(durable=True),
+    "embedded": Expected(durable=True),
+    "asyncssh": Expected(durable=True),
+    "rclone": Expected(durable=False),
+    "s3": Expected(durable=False, resumes=False, refusals=("resume",)),
+    "s3-cached": Expected(durable=False),
+}
+
+
+@pytest.fixture
+def expected(request: pytest.FixtureRequest, any_server: Server) -> Expected:
+    return FALLBACKS[request.node.callspec.params["any_server"]]
+
+
+@pytest.fixture
+def client(any_server: Server, tmp_path: Path) -> Iterator[IoTSFTPClient]:
+    with connect(any_server, tmp_path) as client:
+        yield client
+
+
+@pytest.fixture
+def place(any_server: Server, request: pytest.FixtureRequest) -> str:
+    """A folder of this test's own on the server, as a name below its root; not made yet."""
+    return "contract-" + request.node.name.partition("[")[0]
+
+
+def connect(server: Server, tmp_path: Path, **changes: Any) -> IoTSFTPClient:
+    return IoTSFTPClient(**{**server.login(), "state_dir": tmp_path / "state", "backoff_s": 0.05, **changes})
+
+
+def connect_over(link: BadLink, server: Server, tmp_path: Path) -> IoTSFTPClient:
+    return connect(server, tmp_path, sftp_port=link.port, known_hosts=None, host_key=server.host_key)
+
+
+def make(path: Path, size: int) -> bytes:
+    content = os.urandom(size)
+    path.write_bytes(content)
+    return content
+
+
+def parts(server: Server, place: str) -> list[str]:
+    return [name for name in server.names() if name.startswith(place) and ".part" in name]
+
+
+@pytest.mark.parametrize("size", [0, 1, 32 * 1024, 1024 * 1024 + 7])
+def test_a_file_arrives_whole_under_its_name(any_server, client, expected, place, tmp_path, size):
+    content = make(tmp_path / "source", size)
+    result = client.upload(tmp_path / "source", any_server.path(f"{place}/deep/{size}"))
+    assert any_server.content(f"{place}/deep/{size}") == content
+    assert (result.sent_bytes, result.resumed_at, result.durable) == (size, 0, expected.durable)
+    assert not parts(any_server, place)
+
+
+def test_it_comes_back_as_it_was(any_server, client, place, tmp_path):
+    content = make(tmp_path / "source", LARGE_BYTES)
+    client.upload(tmp_path / "source", any_server.path(f"{place}/file"))
+    result = client.download(any_server.path(f"{place}/file"), tmp_path / "back", sha256=True)
+    assert (tmp_path / "back").read_bytes() == content
+    assert result.size == LARGE_BYTES
+    assert [path.name for path in tmp_path.iterdir() if "part" in path.name] == []
+
+
+def test_an_existing_file_is_replaced_or_left_alone(any_server, client, expected, place, tmp_path):
+    make(tmp_path / "source", 100)
+    client.upload(tmp_path / "source", any_server.path(f"{place}/file"))
+    old = any_server.content(f"{place}/file")
+    new = make(tmp_path / "source", 200)
+    if expected.replaces:
+        client.upload(tmp_path / "source", any_server.path(f"{place}/file"))
+        assert any_server.content(f"{place}/file") == new
+    else:
+        with pytest.raises(AlreadyExists, match="replace_by_remove"):
+            client.upload(tmp_path / "source", any_server.path(f"{place}/file"))
+        assert any_server.content(f"{place}/file") == old
+
+
+def test_an_upload_over_a_cut_link_arrives_whole(any_server, expected, place, tmp_path):
+    content = make(tmp_path / "source", LARGE_BYTES)
+    script = [Fault("cut", up_bytes=LARGE_BYTES // 2)]
+    with BadLink(any_server.host, any_server.port, rate_bps=50e6, script=script) as link:
+        with connect_over(link, any_server, tmp_path) as client:
+            result = client.upload(tmp_path / "source", any_server.path(f"{place}/file"))
+            learned = {what.value for what in client._links.engine().server.refused}
+    assert any_server.content(f"{place}/file") == content
+    assert (result.resumed_at > 0) is expected.resumes
+    assert learned == expected.refusals
+    assert not parts(any_server, place)
+
+
+def test_many_small_files_go_at_once(any_server, client, place, tmp_path):
+    contents = {f"{number}": make(tmp_path / f"{number}", 1000 + number) for number in range(60)}
+    jobs = [UploadJob(tmp_path / name, any_server.path(f"{place}/{name}"), key=name) for name in contents]
+    outcomes = list(client.upload_many(jobs))
+    assert {outcome.key for outcome in outcomes if isinstance(outcome, TransferResult)} == set(contents)
+    assert {name: any_server.content(f"{place}/{name}") for name in contents} == contents
+    assert not parts(any_server, place)
+
+
+def test_a_bad_file_does_not_hold_up_its_neighbours(any_server, client, place, tmp_path):
+    make(tmp_path / "good", 10)
+    missing = UploadJob(tmp_path / "missing", any_server.path(f"{place}/missing"), key="missing")
+    good = UploadJob(tmp_path / "good", any_server.path(f"{place}/good"), key="good")
+    outcomes = {outcome.key: outcome for outcome in client.upload_many([missing, good])}
+    assert isinstance(outcomes["missing"], Failure)
+    assert isinstance(outcomes["missing"].error, NotFound)
+    assert isinstance(outcomes["good"], TransferResult)
+
+
+def test_paths_are_told_moved_and_deleted(any_server, client, expected, place, tmp_path):
+    folder = any_server.path(place)
+    assert client.exists(folder) is False
+    assert client.list_files(folder) is None
+    assert isinstance(client.last_error, NotFound)
+    assert client.make_dir(f"{folder}/sub/deep")
+    assert client.list_files(folder) == []
+    make(tmp_path / "source", 10)
+    assert client.upload_file(tmp_path / "source", f"{folder}/b.txt")
+    assert client.upload_file(tmp_path / "source", f"{folder}/a.log")
+    assert client.list_files(folder) == [f"{folder}/a.log", f"{folder}/b.txt"]
+    assert client.list_files(folder, ".log") == [f"{folder}/a.log"]
+    assert client.list_dirs(folder) == [f"{folder}/sub"]
+    if expected.replaces:
+        assert client.move_file(f"{folder}/a.log", f"{folder}/b.txt")
+        assert client.list_files(folder) == [f"{folder}/b.txt"]
+    assert client.stat(f"{folder}/b.txt").size == 10
+    assert client.delete_file(f"{folder}/b.txt")
+    assert client.delete_file(f"{folder}/b.txt") is False
+    assert client.exists(f"{folder}/b.txt") is False
+    assert client.is_connected()
+
+
+def test_a_source_that_changes_is_never_published(any_server, place, tmp_path):
+    make(tmp_path / "source", LARGE_BYTES)
+
+    def rewrite(progress):
+        if progress.done_bytes < LARGE_BYTES:
+            (tmp_path / "source").write_bytes(os.urandom(LARGE_BYTES))
+
+    with BadLink(any_server.host, any_server.port, rate_bps=50e6) as link:
+        with connect_over(link, any_server, tmp_path) as client, pytest.raises(SourceChanged):
+            client.upload(tmp_path / "source", any_server.path(f"{place}/file"), progress=rewrite)
+    assert any_server.content(f"{place}/file") is None
+
+
+@pytest.mark.parametrize("proof", ["tail", "full"])
+def test_the_content_is_proven_when_asked(any_server, place, tmp_path, proof):
+    content = make(tmp_path / "source", 3 * 1024 * 1024)
+    with connect(any_server, tmp_path, proof=proof, sidecar=True) as client:
+        result = client.upload(tmp_path / "source", any_server.path(f"{place}/{proof}"), sha256=True)
+    assert result.proof.value == proof
+    assert any_server.content(f"{place}/{proof}") == content
+    assert any_server.content(f"{place}/{proof}.sha256") == f"{result.sha256}  {proof}\n".encode()
