@@ -20,7 +20,14 @@ def part_name(dest: bytes, source: bytes, owner: str, suffix: str) -> bytes:
     identity = b"\0".join((owner.encode("utf-8", "surrogateescape"), source, dest))
     ending = b"." + hashlib.sha256(identity).hexdigest()[:8].encode() + suffix.encode()
     folder, name = posixpath.split(dest)
-    return posixpath.join(folder, name[: NAME_MAX_BYTES - len(ending)] + ending)
+    return posixpath.join(folder, _cut(name, NAME_MAX_BYTES - len(ending)) + ending)
+
+
+def _cut(name: bytes, most: int) -> bytes:
+    """At most so many bytes of a name, ending between characters: some servers take valid UTF-8 only."""
+    while len(name) > most > 0 and name[most] & 0xC0 == 0x80:
+        most -= 1
+    return name[:most]
 
 
 def remote_path(path: str) -> bytes:
