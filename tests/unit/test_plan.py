@@ -1,0 +1,124 @@
+"""Every case of the plan: the table is built from the rules of plan.py's drawing, written a second time as sets."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import pytest
+
+from iot.sftp.client.model import Checkpoint, Direction, Fingerprint, Phase, RemoteFile, Span
+from iot.sftp.client.transfer.plan import Fresh, ProveFinal, ResumeAt, Rules, Step, plan
+
+SIZE, ACKED, SYNCED, TAIL = 1000, 600, 400, 100
+OLD_SUSPECT = Span(100, 150)
+KNOWN = Fingerprint(SIZE, 5_000_000_000, 7_000_000_000, 42)
+
+SOURCES = {
+    "same": KNOWN,
+    "other size": replace(KNOWN, size=SIZE + 1, mtime_ns=6_000_000_000),
+    "other size, same mtime": replace(KNOWN, size=SIZE - 1),
+    "other mtime": replace(KNOWN, mtime_ns=6_000_000_000),
+    "other ctime": replace(KNOWN, ctime_ns=8_000_000_000),
+    "other inode": replace(KNOWN, inode=43),
+}
+PARTS = {
+    "missing": None,
+    "empty": RemoteFile(0),
+    "shorter than synced": RemoteFile(SYNCED - 100),
+    "shorter than acked": RemoteFile(ACKED - 50),
+    "as acked": RemoteFile(ACKED),
+    "longer": RemoteFile(SIZE + 500),
+    "no size told": RemoteFile(None),
+}
+FINALS = {
+    "missing": None,
+    "same size": "same",
+    "other size": RemoteFile(7),
+    "no size told": RemoteFile(None),
+}
+CHECKPOINTS = {"nothing": None, "sending": Phase.SENDING, "publishing": Phase.PUBLISHING}
+VERIFY = ("size", "timestamp", "tail", "full")
+
+CASES = list(itertools.product(CHECKPOINTS, SOURCES, PARTS, FINALS, VERIFY, (False, True), (True, False)))
+
+
+def is_changed(source: str, verify: str) -> bool:
+    return source.startswith("other size") or (source == "other mtime" and verify != "size")
+
+
+def is_doubtful(source: str, verify: str) -> bool:
+    return source in ("other ctime", "other inode") and verify != "size"
+
+
+def may_be_wrong(offset: int, source: str, verify: str, trust: bool, identified: bool) -> set[int]:
+    """Bytes below the offset that must be read back."""
+    if verify == "full" or is_doubtful(source, verify) or not identified:
+        return set(range(offset))
+    wrong = set(range(OLD_SUSPECT.start, min(OLD_SUSPECT.end, offset)))
+    return wrong if trust else wrong | set(range(SYNCED, offset))
+
+
+def expect_resume(step: Step, offset: int, source: str, verify: str, trust: bool, identified: bool) -> None:
+    assert isinstance(step, ResumeAt)
+    assert step.offset == offset
+    assert step.synced == min(SYNCED, offset)
+    told = [at for span in step.suspect for at in range(span.start, span.end)]
+    assert set(told) == may_be_wrong(offset, source, verify, trust, identified)
+    assert len(told) == len(set(told))
+    assert step.tail == (Span(offset - TAIL, offset) if verify == "tail" else None)
+
+
+def test_the_table_of_all_cases() -> None:
+    assert len(CASES) == 3 * 6 * 7 * 4 * 4 * 2 * 2
+    for journal, source, part, final, verify, trust, identified in CASES:
+        phase = CHECKPOINTS[journal]
+        now = SOURCES[source]
+        known = phase and Checkpoint(
+            Direction.UPLOAD, b"/d", b"/s", b"/d.part", KNOWN, ACKED, SYNCED, (OLD_SUSPECT,), phase
+        )
+        there = PARTS[part]
+        there_final = RemoteFile(now.size) if FINALS[final] == "same" else FINALS[final]
+        assert not isinstance(there_final, str)
+        step = plan(now, known or None, there, there_final, Rules(verify, trust, TAIL, identified))
+        case = (journal, source, part, final, verify, trust, identified)
+        try:
+            if journal == "nothing":
+                assert step == (ProveFinal(Fresh()) if final == "same size" else Fresh())
+            elif is_changed(source, verify):
+                assert step == Fresh()
+            elif part == "missing" and journal == "publishing":
+                again = Fresh(possible_repeat=True)
+                assert step == (ProveFinal(again) if final == "same size" else again)
+            elif part in ("missing", "empty", "no size told"):
+                assert step == Fresh()
+            else:
+                assert there is not None
+                assert there.size is not None
+                expect_resume(step, min(ACKED, there.size), source, verify, trust, identified)
+        except AssertionError as error:
+            raise AssertionError(f"{case} -> {step}") from error
+
+
+@pytest.mark.parametrize("phase", Phase)
+@pytest.mark.parametrize("verify", VERIFY)
+def test_an_empty_file_whose_part_is_there_goes_on_to_be_published(phase: Phase, verify: str) -> None:
+    empty = Fingerprint(0, 1, 2, 3)
+    known = Checkpoint(Direction.UPLOAD, b"/d", b"/s", b"/p", empty, phase=phase)
+    step = plan(empty, known, RemoteFile(0), None, Rules(verify))
+    assert isinstance(step, ResumeAt)
+    assert (step.offset, step.suspect) == (0, ())
+
+
+def test_a_part_that_holds_more_than_was_acked_is_never_believed_beyond_acked() -> None:
+    known = Checkpoint(Direction.UPLOAD, b"/d", b"/s", b"/p", KNOWN, 10, 10)
+    step = plan(KNOWN, known, RemoteFile(SIZE), None, Rules())
+    assert isinstance(step, ResumeAt)
+    assert step.offset == 10
+
+
+def test_a_checkpoint_beyond_the_source_does_not_resume_behind_its_end() -> None:
+    known = Checkpoint(Direction.UPLOAD, b"/d", b"/s", b"/p", KNOWN, SIZE * 9, SIZE * 9)
+    step = plan(KNOWN, known, RemoteFile(SIZE * 9), None, Rules())
+    assert isinstance(step, ResumeAt)
+    assert (step.offset, step.synced) == (SIZE, SIZE)
