@@ -188,6 +188,9 @@ class Queue:
             "WHERE state = 0 AND outbox = ? AND large = ? ORDER BY priority, rank LIMIT ?", outbox, int(large), limit
         )
 
+    def any_ready(self) -> bool:
+        return bool(self._journal.read("SELECT 1 FROM entry WHERE state = 0 LIMIT 1"))
+
     def begin(self, entries: Sequence[Entry]) -> None:
         """One more attempt of each, on record before a byte is sent."""
         values = [(after(entry.state, Event.BEGUN), entry.id) for entry in entries]

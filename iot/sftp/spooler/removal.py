@@ -20,7 +20,16 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from iot.sftp.client import Fingerprint
-from iot.sftp.spooler.folders import DIRECTORY, directory, free_name, join, make_below, open_below, rename_noreplace, split
+from iot.sftp.spooler.folders import (
+    DIRECTORY,
+    directory,
+    free_name,
+    join,
+    make_below,
+    open_below,
+    rename_noreplace,
+    split,
+)
 from iot.sftp.spooler.naming import shown
 from iot.sftp.spooler.outbox import PRIVATE_PREFIX
 
@@ -256,7 +265,9 @@ def _copy_across(folder: int, private: bytes, there: int) -> None:
     """Copy to another file system, durable before the original goes."""
     source = os.open(private, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
     with open(source, "rb") as reader:
-        target = os.open(private, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=there)
+        target = os.open(
+            private, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=there
+        )
         with open(target, "wb") as writer:
             shutil.copyfileobj(reader, writer, 1024 * 1024)
             writer.flush()
@@ -268,7 +279,9 @@ def _copy_across(folder: int, private: bytes, there: int) -> None:
 def _write_reason(there: int, name: bytes, note: str) -> None:
     target = free_name(name, 0, b".reason.txt")
     try:
-        file = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=there)
+        file = os.open(
+            target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=there
+        )
         with open(file, "wb") as writer:
             writer.write(note.encode("utf-8", "backslashreplace"))
             writer.flush()

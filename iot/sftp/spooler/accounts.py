@@ -1,0 +1,300 @@
+"""What came of the jobs: writes it down, many in one transaction, and then lets the files go.
+
+The order is the promise: "delivered" is on the disk before the file leaves the outbox, and the row is forgotten after
+the folder it left has been synced. What an interrupted run owes is made good by `resume`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from iot.sftp.client import Failure, Journal, TransferResult
+from iot.sftp.spooler.archive import Archive
+from iot.sftp.spooler.intake import Clocks, Intake
+from iot.sftp.spooler.naming import shown
+from iot.sftp.spooler.outbox import SourceFailed
+from iot.sftp.spooler.policy import Backoff, Event, Kind, State, Verdict, judge
+from iot.sftp.spooler.queue import NEVER, Delivery, Entry, Queue
+from iot.sftp.spooler.remote import Remote, kind_of
+from iot.sftp.spooler.removal import Delete, Item, Leaver, MoveTo, recover, take_away
+from iot.sftp.spooler.settings import AfterUpload
+
+__all__ = ["Accounts", "Rules"]
+
+log = logging.getLogger(__name__)
+
+PAGE = 256
+OWED_RETRY_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """When a file is tried again and when it is given up.
+
+    max_attempts: permanent errors until quarantine. max_failures: failures in a row after which a file is left for the
+    next run (`--drain`); None: never.
+    """
+
+    backoff: Backoff
+    max_attempts: int
+    max_failures: int | None = None
+
+
+class Accounts:
+    """The books of all outboxes.
+
+    quarantined: files given up in this run. last_error: what last went wrong with a file.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        queue: Queue,
+        remote: Remote,
+        intakes: Sequence[Intake],
+        rules: Rules,
+        clocks: Clocks,
+        random: Callable[[], float],
+    ) -> None:
+        self.quarantined = 0
+        self.last_error: str | None = None
+        self.destination_failed: dict[int, str] = {}
+        self._journal = journal
+        self._queue = queue
+        self._remote = remote
+        self._intakes = {intake.number: intake for intake in intakes}
+        self._rules = rules
+        self._clocks = clocks
+        self._random = random
+        self._leavers = {intake.number: _leaver(intake) for intake in intakes}
+        self._quarantines = {
+            intake.number: MoveTo(intake.settings.quarantine_folder, reasons=True) for intake in intakes
+        }
+        self._successes: list[tuple[Entry, TransferResult]] = []
+        self._failures: list[tuple[Entry, Verdict, str | None]] = []
+        self._lost: dict[Event, list[int]] = {Event.CHANGED: [], Event.VANISHED: []}
+        self._gone: list[int] = []
+        self._owed_at = float("-inf")
+
+    @property
+    def unsettled(self) -> int:
+        """Outcomes that are not written down yet."""
+        return len(self._successes) + len(self._failures) + sum(map(len, self._lost.values()))
+
+    # -- outcomes
+
+    def succeeded(self, entry: Entry, result: TransferResult) -> None:
+        self._successes.append((entry, result))
+        self.destination_failed.pop(entry.outbox, None)
+        log.info(
+            "delivered path=%s dest=%s bytes=%d sent=%d resumed_at=%d s=%.3f proof=%s durable=%s repeat=%s",
+            shown(entry.path),
+            shown(entry.destination),
+            result.size,
+            result.sent_bytes,
+            result.resumed_at,
+            result.seconds,
+            result.proof.value,
+            result.durable,
+            result.possible_repeat,
+        )
+
+    def failed(self, entry: Entry, failure: Failure, *, progressed: bool) -> None:
+        """A job's own failure; a file that went or changed meanwhile is told from one that is refused."""
+        kind = kind_of(failure.error)
+        event = self._gone_or_changed(entry) if kind in (Kind.PERMANENT, Kind.CHANGED) else None
+        if event is not None:
+            self._lost[event].append(entry.id)
+            log.info("%s path=%s", event.name.lower(), shown(entry.path))
+            return
+        verdict = self._verdict(Kind.TRANSIENT if kind is Kind.CHANGED else kind, entry, progressed)
+        words = f"{type(failure.error).__name__}: {failure.error}"
+        self._failures.append((entry, verdict, words))
+        if verdict.event is Event.INTERRUPTED:
+            return
+        self.last_error = f"{shown(entry.path)}: {words}"
+        if kind is Kind.PERMANENT:
+            self.destination_failed[entry.outbox] = self.last_error
+        log.warning(
+            "failed path=%s error=%s attempt=%d strikes=%d next_s=%.1f",
+            shown(entry.path),
+            shown(words),
+            entry.attempts + 1,
+            verdict.strikes,
+            verdict.delay_s,
+        )
+
+    def interrupted(self, entries: Sequence[Entry]) -> None:
+        """Jobs that ended without a word of their own."""
+        for entry in entries:
+            self._failures.append((entry, Verdict(Event.INTERRUPTED, entry.failures, entry.strikes), None))
+
+    def _verdict(self, kind: Kind, entry: Entry, progressed: bool) -> Verdict:
+        verdict = judge(
+            kind,
+            failures=entry.failures,
+            strikes=entry.strikes,
+            progressed=progressed,
+            max_attempts=self._rules.max_attempts,
+            backoff=self._rules.backoff,
+            random=self._random(),
+        )
+        limit = self._rules.max_failures
+        if verdict.event is Event.FAILED and limit is not None and verdict.failures >= limit:
+            return Verdict(Event.FAILED, verdict.failures, verdict.strikes, NEVER)
+        return verdict
+
+    def _gone_or_changed(self, entry: Entry) -> Event | None:
+        outbox = self._intakes[entry.outbox].outbox
+        try:
+            found = outbox.look(entry.path)
+        except SourceFailed:
+            return None
+        outbox.forget(entry.path)
+        if found is None:
+            return Event.VANISHED
+        return Event.CHANGED if found != entry.fingerprint else None
+
+    # -- settling
+
+    def settle(self) -> None:
+        """Write all outcomes down in one transaction, then let the delivered files go.
+
+        Raises: DiskFull, JournalUnavailable; then nothing is lost: the next call tries again.
+        """
+        if not self.unsettled and not self._gone:
+            return
+        self._journal.write(self._write)
+        delivered = [entry for entry, _ in self._successes]
+        given_up = [entry for entry, verdict, _ in self._failures if verdict.event is Event.GIVEN_UP]
+        notes = {entry.id: words or "" for entry, _, words in self._failures}
+        for ids in self._lost.values():
+            ids.clear()
+        self._successes.clear()
+        self._failures.clear()
+        self._gone.clear()
+        self._let_go([entry for entry in delivered if not self._keeps(entry)], self._leavers, {})
+        self._let_go(given_up, self._quarantines, notes)
+        self._count_quarantined(given_up)
+
+    def _write(self, db: sqlite3.Connection) -> None:
+        at = self._clocks.wall()
+        self._queue.deliver(db, [self._delivery(entry, result, at) for entry, result in self._successes])
+        self._queue.fail(db, self._failures, self._clocks.monotonic())
+        self._queue.forget(db, self._gone)
+        for event, ids in self._lost.items():
+            self._queue.drop(ids, event)
+        if self._successes:
+            self._remote.settle([result for _, result in self._successes])
+
+    def _delivery(self, entry: Entry, result: TransferResult, at: float) -> Delivery:
+        event = Event.SENT_TO_KEEP if self._keeps(entry) else Event.SENT
+        words = f"{result.proof.value} durable={int(result.durable)} repeat={int(result.possible_repeat)}"
+        return Delivery(entry, event, words, at)
+
+    def _keeps(self, entry: Entry) -> bool:
+        return self._intakes[entry.outbox].settings.after_upload is AfterUpload.KEEP
+
+    def _count_quarantined(self, entries: Sequence[Entry]) -> None:
+        self.quarantined += len(entries)
+        for entry in entries:
+            log.error("quarantined path=%s strikes=%d", shown(entry.path), entry.strikes + 1)
+
+    # -- letting files go
+
+    def resume(self) -> None:
+        """Make good what is owed: delivered and given-up files that are still in their outbox."""
+        self._owed_at = float("inf")
+        for state, leavers in ((State.DELIVERED, self._leavers), (State.QUARANTINED, self._quarantines)):
+            after_id = 0
+            while page := self._queue.owed(state, PAGE, after_id):
+                after_id = page[-1].id
+                mine = [entry for entry in page if entry.outbox in self._intakes]
+                self._let_go(mine, leavers, {entry.id: entry.error or "" for entry in mine})
+        self.flush()
+
+    def tend(self) -> None:
+        """Now and then: try again to let go what could not go, put back what no row claims, tidy the archives."""
+        now = self._clocks.monotonic()
+        if now >= self._owed_at:
+            self.resume()
+        for intake in self._intakes.values():
+            self._recover(intake)
+            leaver = self._leavers[intake.number]
+            if isinstance(leaver, Archive):
+                leaver.tidy(now, self._clocks.wall())
+
+    def flush(self) -> None:
+        """Forget the rows of files that have gone. Raises: DiskFull, JournalUnavailable."""
+        if self._gone:
+            self._journal.write(lambda db: self._queue.forget(db, self._gone))
+            self._gone.clear()
+
+    def _recover(self, intake: Intake) -> None:
+        if not intake.outbox.leftovers:
+            return
+        leftovers, intake.outbox.leftovers = intake.outbox.leftovers, []
+        try:
+            root = intake.outbox.open()
+        except SourceFailed:
+            return  # the next walk finds them again
+        try:
+            for path in leftovers:
+                recover(root, path)
+                intake.outbox.forget(path)
+        except OSError as error:
+            log.warning("cannot put back outbox=%s error=%s", shown(intake.settings.label), shown(str(error)))
+        finally:
+            os.close(root)
+
+    def _let_go(
+        self, entries: Sequence[Entry], leavers: dict[int, Leaver] | dict[int, MoveTo], notes: dict[int, str]
+    ) -> None:
+        for number in {entry.outbox for entry in entries}:
+            mine = [entry for entry in entries if entry.outbox == number]
+            self._let_go_from(self._intakes[number], mine, leavers[number], notes)
+
+    def _let_go_from(self, intake: Intake, entries: Sequence[Entry], leaver: Leaver, notes: dict[int, str]) -> None:
+        items = [Item(entry.id, entry.path, entry.fingerprint, _reason(entry, notes)) for entry in entries]
+        try:
+            root = intake.outbox.open()
+        except SourceFailed as error:
+            self._owe(intake, error)
+            return
+        try:
+            done, failed = take_away(root, items, leaver)
+        except OSError as error:
+            self._owe(intake, error)  # nothing is durable: every step can run twice
+            return
+        finally:
+            os.close(root)
+        self._gone += done
+        if failed:
+            self._owe(intake, failed[0][1])
+
+    def _owe(self, intake: Intake, error: Exception) -> None:
+        self.last_error = f"{intake.settings.label}: cannot take files out of the outbox: {error}"
+        self._owed_at = self._clocks.monotonic() + OWED_RETRY_S
+        log.error("cannot take out outbox=%s error=%s", shown(intake.settings.label), shown(str(error)))
+
+
+def _reason(entry: Entry, notes: dict[int, str]) -> str:
+    if entry.id not in notes:
+        return ""
+    return (
+        f"file: {shown(entry.path)}\ndestination: {shown(entry.destination)}\nattempts: {entry.attempts + 1}\n"
+        f"last error: {notes[entry.id]}\n\nTo send it again: iot-spooler retry --config FILE\n"
+    )
+
+
+def _leaver(intake: Intake) -> Leaver:
+    settings = intake.settings
+    if settings.after_upload is AfterUpload.ARCHIVE:
+        return Archive(
+            settings.archive_folder, max_age_s=settings.archive_max_age_s, max_bytes=settings.archive_max_bytes
+        )
+    return Delete()

@@ -1,0 +1,150 @@
+"""The command `iot-spooler`. Only argparse here: what one command needs is imported when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from iot.sftp.spooler.settings import Settings
+
+__all__ = ["main"]
+
+EX_OK = 0
+EX_FAILED = 1
+EX_TEMPFAIL = 75
+EX_CONFIG = 78
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code (0 good, 75 something remains or is in the way, 78 bad configuration)."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["demo"]:
+        from iot.sftp.spooler import demo
+
+        return int(demo.main(given[1:]) or 0)
+    options = _parser().parse_args(given)
+    from iot.sftp.spooler.configuration import BadConfiguration
+
+    try:
+        return int(COMMANDS[options.command](options))
+    except BadConfiguration as error:
+        for problem in error.problems:
+            print(problem, file=sys.stderr)
+        return EX_CONFIG
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "iot-spooler", description="Deliver what appears in outboxes over SFTP, once and whole."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--config", type=Path, default=os.environ.get("IOT_SPOOLER_CONFIG"), help="TOML file; also IOT_SPOOLER_CONFIG"
+    )
+    run = commands.add_parser("run", parents=[common], help="deliver until stopped")
+    run.add_argument(
+        "--drain", action="store_true", help="send what is there, then end: 0 all delivered, 75 something remains"
+    )
+    commands.add_parser("check", parents=[common], help="report every wrong setting at once")
+    status = commands.add_parser("status", parents=[common], help="backlog, connection, last error")
+    status.add_argument("--json", action="store_true", help="for programs")
+    commands.add_parser("retry", parents=[common], help="move quarantined files back into their outboxes")
+    commands.add_parser("flush", parents=[common], help="make the running agent look and try now")
+    commands.add_parser("demo", help="show it at work: no server, no settings needed")
+    return parser
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    from iot.sftp.spooler.configuration import load
+
+    return load(options.config, os.environ)
+
+
+def _run(options: argparse.Namespace) -> int:
+    import logging
+
+    from iot.sftp.client import LocalStateError
+    from iot.sftp.spooler.agent import End
+    from iot.sftp.spooler.lock import AlreadyRunning
+    from iot.sftp.spooler.service import run
+
+    logging.basicConfig(level="INFO", format="%(levelname)s %(message)s", stream=sys.stderr)
+    logging.getLogger("paramiko").setLevel("CRITICAL")  # its errors come to us as exceptions, and are told once
+    try:
+        end = run(options.config, os.environ, drain=options.drain)
+    except (AlreadyRunning, LocalStateError) as error:
+        print(f"iot-spooler: {error}", file=sys.stderr)
+        return EX_TEMPFAIL
+    return EX_TEMPFAIL if end is End.REMAINS or (options.drain and end is End.STOPPED) else EX_OK
+
+
+def _check(options: argparse.Namespace) -> int:
+    settings = _settings(options)
+    names = ", ".join(outbox.label for outbox in settings.outbox)
+    print(f"configuration good: {settings.server.host}:{settings.server.port}, outboxes {names}")
+    return EX_OK
+
+
+def _status(options: argparse.Namespace) -> int:
+    import json
+    import time
+
+    from iot.sftp.spooler.lock import holder
+    from iot.sftp.spooler.status import read, status_path, table
+
+    settings = _settings(options)
+    pid = holder(settings.state_dir)
+    paths = [status_path(settings.state_dir, os.environ), Path("/run/iot-spooler/status.json")]
+    found = [content for content in map(read, paths) if content and (pid is None or content["pid"] == pid)]
+    if not found:
+        print("no status: the agent has not run yet" if pid is None else "no status yet", file=sys.stderr)
+        return EX_FAILED
+    content = {**found[0], "running": pid is not None}
+    print(json.dumps(content, indent=1) if options.json else table(content, running=pid is not None, wall=time.time()))
+    return EX_OK
+
+
+def _retry(options: argparse.Namespace) -> int:
+    from iot.sftp.spooler.quarantine import release
+
+    settings = _settings(options)
+    released = stuck = 0
+    for outbox in settings.outbox:
+        done, left = release(outbox.quarantine_folder, outbox.path)
+        released += done
+        stuck += left
+    print(f"released {released} files" + (f", {stuck} could not be moved (see above)" if stuck else ""))
+    _poke(settings)
+    return EX_FAILED if stuck else EX_OK
+
+
+def _flush(options: argparse.Namespace) -> int:
+    if _poke(_settings(options)):
+        return EX_OK
+    print("no agent is running on this state directory", file=sys.stderr)
+    return EX_FAILED
+
+
+def _poke(settings: Settings) -> bool:
+    import signal
+
+    from iot.sftp.spooler.lock import holder
+
+    pid = holder(settings.state_dir)
+    if pid is None:
+        return False
+    try:
+        os.kill(pid, signal.SIGUSR1)
+    except OSError as error:
+        print(f"cannot signal the agent (process {pid}): {error.strerror}", file=sys.stderr)
+        return False
+    return True
+
+
+COMMANDS = {"run": _run, "check": _check, "status": _status, "retry": _retry, "flush": _flush}

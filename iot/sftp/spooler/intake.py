@@ -1,0 +1,267 @@
+"""From an outbox folder into the queue: walks it in small steps, waits until files are settled, adds what is new.
+
+A walk is never done in one go: each step looks at one batch, so that a folder of 100,000 files holds up neither the
+transfers nor the watchdog. How often is measured, not set: walks take at most a small share of the time, a smaller
+one while nothing happens.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from iot.sftp.client import DiskFull, Fingerprint
+from iot.sftp.spooler.naming import UnsafeName, destination_for, shown
+from iot.sftp.spooler.outbox import BATCH, Found, Outbox, SourceFailed
+from iot.sftp.spooler.patterns import matcher, wanted
+from iot.sftp.spooler.policy import Event, State
+from iot.sftp.spooler.queue import Known, NewEntry, Queue
+from iot.sftp.spooler.settings import AfterUpload, Order, OutboxSettings
+from iot.sftp.spooler.settling import Settling
+
+__all__ = ["Clocks", "Intake"]
+
+log = logging.getLogger(__name__)
+
+WHOLE_SHARE = 1000.0
+QUICK_SHARE = 20.0
+BUSY_SHARE = 5.0
+WHOLE_MAX_S = 300.0
+QUICK_MAX_S = 60.0
+TIGHT_BATCH = 16
+URGENT = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """Seconds of the monotonic clock, which drives everything, and of the wall clock, for file times and records."""
+
+    monotonic: Callable[[], float]
+    wall: Callable[[], float]
+
+
+class Intake:
+    """One outbox on its way into the queue.
+
+    failed: why the outbox cannot be read, None when it can. passes: whole walks finished.
+    check_first: look whether an earlier delivery stands already, for everything found in the first walk.
+    """
+
+    def __init__(
+        self,
+        settings: OutboxSettings,
+        queue: Queue,
+        clocks: Clocks,
+        *,
+        device_id: str,
+        scan_s: float,
+        small_file_bytes: int,
+        journal_lost: bool,
+    ) -> None:
+        self.settings = settings
+        self.failed: str | None = None
+        self.passes = 0
+        self.settling = Settling(settings.settle_s)
+        self.number, fresh = queue.outbox(bytes(settings.path))
+        self.check_first = journal_lost or (fresh and settings.after_upload is AfterUpload.KEEP)
+        self.outbox = Outbox(
+            settings.path,
+            wanted=wanted(settings.include, settings.exclude, ignore_case=settings.ignore_case),
+            clock=clocks.monotonic,
+            hidden=_below(settings.path, (settings.archive_folder, settings.quarantine_folder)),
+            recursive=settings.recursive,
+        )
+        self._urgent = matcher(settings.urgent, ignore_case=settings.ignore_case)
+        self._queue = queue
+        self._clocks = clocks
+        self._device_id = device_id
+        self._scan_s = scan_s
+        self._small = small_file_bytes
+        self._walk: Iterator[list[Found]] | None = None
+        self._whole = True
+        self._seen_known = 0
+        self._cost_s = 0.0
+        self._step_at = self._quick_at = self._whole_at = float("-inf")
+
+    # -- the loop's part
+
+    @property
+    def walking(self) -> bool:
+        return self._walk is not None
+
+    def wake(self) -> None:
+        """Look again now."""
+        self._quick_at = self._whole_at = self._step_at = float("-inf")
+
+    def close(self) -> None:
+        """Give up a walk that is under way."""
+        if self._walk is not None:
+            self._walk.close()  # type: ignore[attr-defined]
+            self._walk = None
+
+    def next_step(self) -> float:
+        """When `step` has something to do, on the monotonic clock."""
+        if self._walk is not None:
+            return self._step_at
+        due = min(self._quick_at, self._whole_at)
+        settled = self.settling.next_due()
+        return due if settled is None else min(due, settled)
+
+    def step(self, *, busy: bool) -> None:
+        """Do the next small piece, if any is due; busy: transfers are under way and come first.
+
+        Raises: DiskFull, JournalUnavailable.
+        """
+        now = self._clocks.monotonic()
+        self.settling.clocks(now, self._clocks.wall())
+        try:
+            self._look_at_watched(now)
+            if self._walk is None and now >= min(self._quick_at, self._whole_at):
+                self._start(now)
+            if self._walk is not None and now >= self._step_at:
+                self._advance(now, busy)
+        except SourceFailed as error:
+            self._source_failed(str(error), now)
+
+    # -- inside
+
+    def _start(self, now: float) -> None:
+        self._whole = now >= self._whole_at or self.failed is not None
+        self._cost_s = 0.0
+        self._seen_known = 0
+        self._walk = self.outbox.walk(whole=self._whole)
+        self._step_at = now
+
+    def _advance(self, now: float, busy: bool) -> None:
+        assert self._walk is not None
+        batch = next(self._walk, None)
+        if batch:
+            self._take(batch)
+        spent_s = self._clocks.monotonic() - now
+        self._cost_s += spent_s
+        self._step_at = now + spent_s * (BUSY_SHARE if busy else 1.0)
+        if batch is None:
+            self._finish(busy)
+
+    def _finish(self, busy: bool) -> None:
+        now = self._clocks.monotonic()
+        self._walk = None
+        if self.failed is not None:
+            log.info("source readable again outbox=%s", shown(self.settings.label))
+            self.failed = None
+        self._quick_at = now + min(max(self._scan_s, self._cost_s * QUICK_SHARE), QUICK_MAX_S)
+        if not self._whole:
+            return
+        self.passes += 1
+        self._whole_at = now + min(max(self._scan_s, self._cost_s * WHOLE_SHARE), WHOLE_MAX_S)
+        if not busy and self._queue.count(self.number) > self._seen_known:
+            self._drop_vanished()
+
+    def _take(self, batch: Sequence[Found]) -> None:
+        """Add what is settled and not known in this version."""
+        known = self._queue.known(self.number, [found.path for found in batch])
+        self._seen_known += len(known)
+        now, wall = self._clocks.monotonic(), self._clocks.wall()
+        fresh = []
+        for path, fingerprint in batch:
+            before = known.get(path)
+            if before is not None and (before.fingerprint == fingerprint or before.state is State.SENDING):
+                continue
+            if self.settling.settled(path, fingerprint, now, wall):
+                fresh.append(self._entry(path, fingerprint, before, wall))
+        if self.settling.overflowed:
+            self.settling.overflowed = False
+            for path, _ in batch:
+                self.outbox.forget(path)
+        self._add([entry for entry in fresh if entry is not None])
+
+    def _look_at_watched(self, now: float) -> None:
+        due = self.settling.due(now)[:BATCH]
+        if not due:
+            return
+        batch = []
+        for path in due:
+            fingerprint = self.outbox.look(path)
+            if fingerprint is None:
+                self.settling.forget(path)
+            else:
+                batch.append(Found(path, fingerprint))
+        seen = self._seen_known
+        self._take(batch)
+        self._seen_known = seen
+
+    def _entry(self, path: bytes, version: Fingerprint, before: Known | None, wall: float) -> NewEntry | None:
+        settings = self.settings
+        try:
+            destination = destination_for(
+                path,
+                settings.destination,
+                device_id=self._device_id,
+                outbox=settings.label,
+                mtime_ns=version.mtime_ns,
+            )
+        except UnsafeName as error:
+            log.warning("refused path=%s reason=%s", shown(path), shown(str(error)))
+            return None
+        return NewEntry(
+            outbox=self.number,
+            path=path,
+            fingerprint=version,
+            large=version.size > self._small,
+            priority=URGENT if self._urgent(path.decode("utf-8", "surrogateescape")) else settings.priority,
+            rank=_rank(settings.order, path, version),
+            destination=destination,
+            first_seen=wall,
+            check_final=(self.check_first and self.passes == 0) or _only_touched(before, version),
+        )
+
+    def _add(self, entries: Sequence[NewEntry]) -> None:
+        try:
+            self._queue.add(entries)
+        except DiskFull:
+            self._queue.add(entries[:TIGHT_BATCH])  # a few can go out and make room; the rest is found again
+            for entry in entries[TIGHT_BATCH:]:
+                self.outbox.forget(entry.path)
+            self._whole_at = self._clocks.monotonic() + self._scan_s
+            log.warning("disk full: queueing a few files at a time outbox=%s", shown(self.settings.label))
+
+    def _drop_vanished(self) -> None:
+        """Forget rows of files that their producer has taken away again."""
+        after_id = 0
+        while page := self._queue.page(self.number, after_id, BATCH):
+            after_id = page[-1].id
+            idle = [entry for entry in page if entry.state in (State.READY, State.WAITING, State.KEPT)]
+            gone = [entry.id for entry in idle if self.outbox.look(entry.path) is None]
+            self._queue.drop(gone, Event.VANISHED)
+
+    def _source_failed(self, reason: str, now: float) -> None:
+        self.close()
+        if self.failed != reason:
+            log.error("source failed outbox=%s reason=%s", shown(self.settings.label), shown(reason))
+        self.failed = reason
+        self._quick_at = self._whole_at = now + max(self._scan_s, 1.0)
+
+
+def _rank(order: Order, path: bytes, version: Fingerprint) -> int | bytes:
+    match order:
+        case Order.OLDEST:
+            return version.mtime_ns
+        case Order.NEWEST:
+            return -version.mtime_ns
+        case Order.SIZE:
+            return version.size
+        case _:
+            return path
+
+
+def _only_touched(before: Known | None, version: Fingerprint) -> bool:
+    """Size and time are those of the version delivered: its content may stand on the server already."""
+    if before is None or before.state not in (State.KEPT, State.DELIVERED):
+        return False
+    return (before.fingerprint.size, before.fingerprint.mtime_ns) == (version.size, version.mtime_ns)
+
+
+def _below(outbox: Path, folders: Sequence[Path]) -> frozenset[bytes]:
+    return frozenset(bytes(folder.relative_to(outbox)) for folder in folders if folder.is_relative_to(outbox))
