@@ -26,6 +26,7 @@ from iot.sftp.client.errors import (
 
 VERSION = 3
 MAX_PACKET_BYTES = 1024 * 1024
+MAX_FILE_BYTES = (1 << 63) - 1
 HEAD = struct.Struct(">IBI")
 U32 = struct.Struct(">I")
 U64 = struct.Struct(">Q")
@@ -391,6 +392,8 @@ def parse_check_file(body: bytes) -> tuple[bytes, bytes]:
 def _attributes(reader: Reader) -> Attributes:
     flags = reader.u32()
     size = reader.u64() if flags & 1 else None
+    if size is not None and size > MAX_FILE_BYTES:
+        size = None  # no file is so large: the server has written -1 for "unknown"
     if flags & 2:
         reader.take(8)
     mode = reader.u32() if flags & 4 else None
