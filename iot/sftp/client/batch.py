@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from iot.sftp.client.checkpoints import Checkpoints
 from iot.sftp.client.engine import Engine
-from iot.sftp.client.errors import Cancelled, LinkLost, ServerBusy, SFTPError, Timeout
+from iot.sftp.client.errors import Cancelled, LinkLost, ServerBusy, SFTPError, Timeout, TransientError
 from iot.sftp.client.locks import TransferLocks
 from iot.sftp.client.model import Direction, Failure, TransferResult, UploadJob
 from iot.sftp.client.transfer.names import remote_path
@@ -71,7 +71,14 @@ class Batch:
         try:
             while not self._exhausted or self._again:
                 try:
-                    yield from self._on_one_connection(feed)
+                    engine = self._links.engine()
+                except TransientError as error:
+                    if not self._again:
+                        raise
+                    yield from self._fail_all(error)
+                    return
+                try:
+                    yield from self._on_one_connection(engine, feed)
                 except Cancelled:
                     self._links.drop()
                     return
@@ -85,8 +92,7 @@ class Batch:
         finally:
             self._checkpoints.flush()
 
-    def _on_one_connection(self, feed: Iterator[UploadJob | None]) -> Iterator[Outcome]:
-        engine = self._links.engine()
+    def _on_one_connection(self, engine: Engine, feed: Iterator[UploadJob | None]) -> Iterator[Outcome]:
         delivered = engine.pipeline.pace.delivered
         try:
             for finished in engine.pipeline.run(self._pull(feed, engine), lambda: engine.slots):

@@ -49,7 +49,7 @@ class Options:
 
 @dataclass(slots=True)
 class Context:
-    """One connection's server, pace and ledger. folders: remote folders known to be there."""
+    """One connection's server, pace and ledger. folders: remote folders known to be there. handles: open parts."""
 
     server: Server
     pace: Pace
@@ -57,6 +57,7 @@ class Context:
     options: Options
     clock: Callable[[], float]
     folders: set[bytes] = field(default_factory=set)
+    handles: set[bytes] = field(default_factory=set)
 
     @property
     def write_block(self) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from iot.sftp.client.errors import SFTPError, SourceChanged
+from iot.sftp.client.errors import ServerBusy, SFTPError, SourceChanged
 from iot.sftp.client.model import (
     Checkpoint,
     Direction,
@@ -158,6 +158,8 @@ class Upload:
         if missing and self.context.options.make_dirs:
             yield from make_parents(self.context, self.task.dest)
             reply = yield from ask(request)
+        if isinstance(reply, Status) and reply.code == Code.FAILURE and self.context.handles:
+            raise ServerBusy(f"cannot create {_shown(self.part)} while others are open: {reply.message}")
         return self._opened(expect_handle(reply, f"cannot create {_shown(self.part)}"))
 
     def _resume(self, step: ResumeAt) -> Work[None]:
@@ -183,16 +185,22 @@ class Upload:
         finally:
             self._sent_bytes += sending.sent_bytes
         self._handles.remove(handle)
-        yield from finish(self.context, self.source, self.part, handle)
+        try:
+            yield from finish(self.context, self.source, self.part, handle)
+        finally:
+            self.context.handles.discard(handle)
         yield from self._close_all()
 
     def _opened(self, handle: bytes) -> bytes:
         self._handles.append(handle)
+        self.context.handles.add(handle)
         return handle
 
     def _close_all(self) -> Work[None]:
         while self._handles:
-            yield from ask(packets.close(self._handles.pop()))
+            handle = self._handles.pop()
+            self.context.handles.discard(handle)
+            yield from ask(packets.close(handle))
 
     # -- publish
 
