@@ -28,12 +28,18 @@ class Embedded(Server):
         self.embedded.start()
         self.port = self.embedded.port
         self._known_hosts.parent.mkdir(exist_ok=True)
+        if not self._known_hosts.exists():  # a key that changes later is not known
+            self._known_hosts.write_text(self.embedded.host_key_line + "\n")
 
     def stop(self) -> None:
         self.embedded.stop()
         self._known_hosts.unlink(missing_ok=True)
         if self._known_hosts.parent.exists():
             self._known_hosts.parent.rmdir()
+
+    def restart(self) -> None:
+        self.embedded.stop()
+        self.start()
 
     def kill(self) -> None:
         self.embedded.stop()
@@ -43,7 +49,6 @@ class Embedded(Server):
 
     @property
     def known_hosts(self) -> Path:
-        self._known_hosts.write_text(self.embedded.host_key_line + "\n")
         return self._known_hosts
 
     @property

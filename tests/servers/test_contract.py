@@ -114,10 +114,10 @@ def test_an_existing_file_is_replaced_or_left_alone(any_server, client, expected
 def test_an_upload_over_a_cut_link_arrives_whole(any_server, expected, place, tmp_path):
     content = make(tmp_path / "source", LARGE_BYTES)
     script = [Fault("cut", up_bytes=LARGE_BYTES // 2)]
-    with BadLink(any_server.host, any_server.port, rate_bps=50e6, script=script) as link:
-        with connect_over(link, any_server, tmp_path) as client:
-            result = client.upload(tmp_path / "source", any_server.path(f"{place}/file"))
-            learned = {what.value for what in client._links.engine().server.refused}
+    link = BadLink(any_server.host, any_server.port, rate_bps=50e6, script=script)
+    with link, connect_over(link, any_server, tmp_path) as client:
+        result = client.upload(tmp_path / "source", any_server.path(f"{place}/file"))
+        learned = {what.value for what in client._links.engine().server.refused}
     assert any_server.content(f"{place}/file") == content
     assert (result.resumed_at > 0) is expected.resumes
     assert learned == expected.refusals
@@ -173,9 +173,9 @@ def test_a_source_that_changes_is_never_published(any_server, place, tmp_path):
         if progress.done_bytes < LARGE_BYTES:
             (tmp_path / "source").write_bytes(os.urandom(LARGE_BYTES))
 
-    with BadLink(any_server.host, any_server.port, rate_bps=50e6) as link:
-        with connect_over(link, any_server, tmp_path) as client, pytest.raises(SourceChanged):
-            client.upload(tmp_path / "source", any_server.path(f"{place}/file"), progress=rewrite)
+    link = BadLink(any_server.host, any_server.port, rate_bps=50e6)
+    with link, connect_over(link, any_server, tmp_path) as client, pytest.raises(SourceChanged):
+        client.upload(tmp_path / "source", any_server.path(f"{place}/file"), progress=rewrite)
     assert any_server.content(f"{place}/file") is None
 
 

@@ -146,7 +146,7 @@ class Batch:
         if isinstance(error, (LinkLost, Timeout)):
             self._again.append(job)
             return None
-        if isinstance(error, ServerBusy) and engine.slots > 1:
+        if isinstance(error, ServerBusy):  # only said while others have files open: alone it is another refusal
             engine.slots = max(1, engine.slots // 2)
             log.info("server has no more handles slots=%d", engine.slots)
             self._again.append(job)

@@ -79,7 +79,7 @@ def list_paths(path: bytes, folders: bool) -> Work[list[bytes]]:
             break
         for name in expect_names(reply, f"cannot list {path!r}").entries:
             if name.filename not in (b".", b"..") and (yield from _is_folder(path, name)) is folders:
-                found.append(_join(path, name.filename))
+                found.append(_join(path, name.filename))  # noqa: PERF401 - a comprehension cannot yield
     yield from ask(packets.close(handle))
     return sorted(found)
 

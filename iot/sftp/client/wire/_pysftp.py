@@ -11,7 +11,7 @@ import paramiko
 if hasattr(paramiko, "DSSKey"):
     import pysftp
 else:
-    setattr(paramiko, "DSSKey", type("DSSKey", (paramiko.PKey,), {}))
+    setattr(paramiko, "DSSKey", type("DSSKey", (paramiko.PKey,), {}))  # noqa: B010 - its types know no such name
     try:
         import pysftp
     finally:

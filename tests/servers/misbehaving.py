@@ -1,0 +1,509 @@
+"""Servers that misbehave, each in one way: the embedded server with one method or two replaced.
+
+    with Misbehaving(tmp_path / "root", FailsWrite) as server:
+        ...
+        assert server.hits      # the misbehaviour did happen
+        server.active = False   # from here on it behaves
+
+MISBEHAVIOURS at the end lists them all.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import random
+import struct
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from paramiko import Message
+from servers.embedded import Embedded
+
+from iot.sftp.client.wire.embedded_files import OpenFile, SFTPSession
+from iot.sftp.client.wire.embedded_protocol import (
+    FAILURE,
+    OP_UNSUPPORTED,
+    PERMISSION_DENIED,
+    ProtocolBroken,
+    Refusal,
+    Reply,
+)
+
+__all__ = ["MISBEHAVIOURS", "Misbehaving", "Quirk"]
+
+KIB = 1024
+READ_FLAG, WRITE_FLAG, CREATE_FLAG, TRUNCATE_FLAG = 1, 2, 8, 16
+CLOSE = 4
+
+
+class Misbehaving(Embedded):
+    """An embedded server whose sessions are of one quirk.
+
+    options: set on the quirk, instead of its class attributes.
+    """
+
+    name = "misbehaving"
+
+    def __init__(self, root: Path, quirk: type[Quirk], **options: Any) -> None:
+        self.quirk = type(quirk.__name__, (quirk,), options)
+        super().__init__(root, session=lambda folder, send: self.quirk(folder, send, self))
+        self.active = True
+        self.hits = 0
+        self.counted = 0
+
+    def __repr__(self) -> str:
+        return f"{self.quirk.__name__} at {self.host}:{self.port}"
+
+
+class Quirk(SFTPSession):
+    """What the quirks share: the server that they belong to; counts on it outlive a session."""
+
+    def __init__(self, root: bytes, send: Callable[[bytes], None], server: Misbehaving) -> None:
+        super().__init__(root, send)
+        self.server = server
+        self.closed = False
+
+    def hit(self) -> bool:
+        """Whether to misbehave now; counted."""
+        self.server.hits += self.server.active
+        return self.server.active
+
+    def refuse(self, code: int, reason: str) -> None:
+        if self.hit():
+            raise Refusal(code, reason)
+
+    def count(self) -> int:
+        self.server.counted += 1
+        return self.server.counted
+
+    def close(self) -> None:
+        self.closed = True
+        super().close()
+
+
+def ahead(message: Message) -> Message:
+    """The rest of a message, to be read without taking it from the one who will answer it."""
+    return Message(message.get_remainder())
+
+
+# --- refusals
+
+
+class RefusesOpenWithoutTruncate(Quirk):
+    """As object stores do: an existing file is not opened for writing unless it is emptied."""
+
+    code = OP_UNSUPPORTED
+
+    def on_open(self, message: Message) -> Reply:
+        peek = ahead(message)
+        path, asked = peek.get_binary(), peek.get_int()
+        if asked & WRITE_FLAG and not asked & TRUNCATE_FLAG and os.path.lexists(self.local(path)):
+            self.refuse(self.code, "no writing into an existing file")
+        return super().on_open(message)
+
+
+class RefusesOpenWithFailure(RefusesOpenWithoutTruncate):
+    """The same, told as a plain failure."""
+
+    code = FAILURE
+
+
+class RefusesRename(Quirk):
+    """No rename of either kind, although posix-rename is announced."""
+
+    code = PERMISSION_DENIED
+
+    def on_rename(self, message: Message) -> Reply:
+        self.refuse(self.code, "no renames here")
+        return super().on_rename(message)
+
+    def on_posix_rename(self, message: Message) -> Reply:
+        self.refuse(self.code, "no renames here")
+        return super().on_posix_rename(message)
+
+
+class RefusesRenameOverExisting(Quirk):
+    """posix-rename is announced but does not replace."""
+
+    def on_posix_rename(self, message: Message) -> Reply:
+        peek = ahead(message)
+        peek.get_binary()
+        if os.path.lexists(self.local(peek.get_binary(), itself=True)):
+            self.refuse(FAILURE, "the target exists")
+        return super().on_posix_rename(message)
+
+
+class WithoutExtension(Quirk):
+    without: tuple[bytes, ...] = ()
+
+    @property
+    def extensions(self) -> Mapping[bytes, bytes]:  # type: ignore[override]
+        hidden = self.without if self.hit() else ()
+        return {name: data for name, data in SFTPSession.extensions.items() if name not in hidden}
+
+
+class NoPosixRename(WithoutExtension):
+    without = (b"posix-rename@openssh.com",)
+
+
+class NoFsync(WithoutExtension):
+    without = (b"fsync@openssh.com",)
+
+
+class NoExtensions(WithoutExtension):
+    without = tuple(SFTPSession.extensions)
+
+
+class NoStatSize(Quirk):
+    """Attributes come without a size."""
+
+    def attributes(self, found: os.stat_result) -> bytes:
+        if not self.hit():
+            return super().attributes(found)
+        return struct.pack(">I3I", 4 | 8, found.st_mode, int(found.st_atime), int(found.st_mtime))
+
+
+class FourHandles(WithoutExtension):
+    """At most four open handles, and no word of it before the fifth is refused."""
+
+    without = (b"limits@openssh.com",)
+    max_handles = 4
+
+    def check_handles(self) -> None:
+        if len(self.handles) >= self.max_handles:
+            self.refuse(FAILURE, "too many open handles")
+
+
+class WriteOnly(Quirk):
+    """A drop box: what was written cannot be read."""
+
+    def on_open(self, message: Message) -> Reply:
+        peek = ahead(message)
+        peek.get_binary()
+        if peek.get_int() & READ_FLAG:
+            self.refuse(PERMISSION_DENIED, "this is a drop box")
+        return super().on_open(message)
+
+
+# --- failures
+
+
+class FailsClose(Quirk):
+    """The data is lost at CLOSE, as with a full quota that is looked at late; the file is emptied."""
+
+    def on_close(self, message: Message) -> Reply:
+        handle = self.handles.get(ahead(message).get_binary())
+        reply = super().on_close(message)
+        if isinstance(handle, OpenFile) and handle.writable and self.hit():
+            os.truncate(handle.path, 0)
+            raise Refusal(FAILURE, "could not be stored")
+        return reply
+
+
+class FailsWrite(Quirk):
+    """One WRITE fails, the others are taken: a hole, for a client that does not wait for every answer."""
+
+    which = 40
+
+    def on_write(self, message: Message) -> Reply:
+        if self.count() == self.which:
+            self.refuse(FAILURE, "this block was not written")
+        return super().on_write(message)
+
+
+class DiskFull(Quirk):
+    """`room` bytes fit; the write that does not is written in part and refused, and statvfs tells."""
+
+    room = 256 * KIB
+
+    def used(self) -> int:
+        folders = os.walk(self.root)
+        return sum(os.lstat(os.path.join(folder, name)).st_size for folder, _, names in folders for name in names)
+
+    def on_write(self, message: Message) -> Reply:
+        peek = ahead(message)
+        file, offset, data = self.file(peek), peek.get_int64(), peek.get_binary()
+        growth = offset + len(data) - os.fstat(file.descriptor).st_size
+        left = self.room - self.used()
+        if growth > left and self.hit():
+            os.pwrite(file.descriptor, data[: len(data) - growth + left], offset)
+            raise Refusal(FAILURE, "Failure")
+        return super().on_write(message)
+
+    def _space(self, found: os.statvfs_result) -> Reply:
+        kind, data = super()._space(found)
+        values = list(struct.unpack(">11Q", data))
+        if self.server.active:
+            values[3:5] = [0, 0]
+        return kind, struct.pack(">11Q", *values)
+
+
+class Crash(Quirk):
+    """After `after` bytes of writes the server goes down once; what was not fsynced may be damaged."""
+
+    after = 1024 * KIB
+    damaged = 64 * KIB
+
+    def __init__(self, root: bytes, send: Callable[[bytes], None], server: Misbehaving) -> None:
+        super().__init__(root, send, server)
+        self.synced: dict[bytes, int] = {}
+
+    def on_fsync(self, message: Message) -> Reply:
+        file = self.file(ahead(message))
+        reply = super().on_fsync(message)
+        self.synced[file.path] = os.fstat(file.descriptor).st_size
+        return reply
+
+    def on_write(self, message: Message) -> Reply:
+        peek = ahead(message)
+        file = self.file(peek)
+        peek.get_int64()
+        reply = super().on_write(message)
+        self.server.counted += len(peek.get_binary())
+        if self.server.counted >= self.after and not self.server.hits and self.hit():
+            self.flush()
+            size = os.fstat(file.descriptor).st_size
+            self.damage(file.descriptor, max(self.synced.get(file.path, 0), size - self.damaged))
+            self.server.drop_connections()
+            raise ProtocolBroken("crashed")
+        return reply
+
+    def damage(self, descriptor: int, start: int) -> None:
+        """What a power loss did to the bytes from start on."""
+
+
+class LosesTail(Crash):
+    def damage(self, descriptor: int, start: int) -> None:
+        os.ftruncate(descriptor, start)
+
+
+class ZeroFills(Crash):
+    """The size stays, a block reads as zeros."""
+
+    def damage(self, descriptor: int, start: int) -> None:
+        length = os.fstat(descriptor).st_size - start
+        os.pwrite(descriptor, bytes(length), start)
+
+
+class MovesAway(Quirk):
+    """A consumer takes every file the moment it has its final name; it stands in `.taken` then."""
+
+    def taken(self, message: Message, rename: Callable[[Message], Reply]) -> Reply:
+        peek = ahead(message)
+        peek.get_binary()
+        target = self.local(peek.get_binary(), itself=True)
+        reply = rename(message)
+        if self.hit():
+            folder = os.path.join(self.root, b".taken")
+            os.makedirs(folder, exist_ok=True)
+            os.replace(target, os.path.join(folder, os.path.basename(target)))
+        return reply
+
+    def on_rename(self, message: Message) -> Reply:
+        return self.taken(message, super().on_rename)
+
+    def on_posix_rename(self, message: Message) -> Reply:
+        return self.taken(message, super().on_posix_rename)
+
+
+# --- answers
+
+
+class OutOfOrder(Quirk):
+    """The answers of each batch are shuffled."""
+
+    def __init__(self, root: bytes, send: Callable[[bytes], None], server: Misbehaving) -> None:
+        super().__init__(root, send, server)
+        self.held: list[tuple[int, Reply]] = []
+        self.order = random.Random(1)
+
+    def answer(self, request_id: int, reply: Reply) -> None:
+        self.held.append((request_id, reply))
+
+    def flush(self) -> None:
+        held, self.held = self.held, []
+        if len(held) > 1 and self.hit():
+            self.order.shuffle(held)
+        for request_id, reply in held:
+            super().answer(request_id, reply)
+        super().flush()
+
+
+class Late(Quirk):
+    """Answers come `delay_s` after the work was done; other requests are worked on meanwhile."""
+
+    delay_s = 0.3
+
+    def __init__(self, root: bytes, send: Callable[[bytes], None], server: Misbehaving) -> None:
+        super().__init__(root, send, server)
+        self.waiting: queue.SimpleQueue[tuple[float, int, Reply]] = queue.SimpleQueue()
+        threading.Thread(target=self.give, daemon=True).start()
+
+    def is_late(self, kind: int) -> bool:
+        return True
+
+    def request(self, kind: int, message: Message) -> None:
+        if not self.is_late(kind) or kind == 1 or not self.hit():
+            super().request(kind, message)
+            return
+        request_id = message.get_int()
+        self.waiting.put((time.monotonic() + self.delay_s, request_id, self.reply_to(kind, message)))
+
+    def give(self) -> None:
+        while not self.closed:
+            try:
+                due, request_id, reply = self.waiting.get(timeout=0.2)
+            except queue.Empty:
+                continue
+            time.sleep(max(0.0, due - time.monotonic()))
+            try:
+                self.answer(request_id, reply)
+                self.flush()
+            except OSError:
+                return  # the client went away
+
+
+class LateClose(Late):
+    """As an object store that moves the file at CLOSE; give three times the link's deadline as delay_s."""
+
+    delay_s = 3.0
+
+    def is_late(self, kind: int) -> bool:
+        return kind == CLOSE
+
+
+class Twice(Quirk):
+    """Every answer comes two times."""
+
+    def answer(self, request_id: int, reply: Reply) -> None:
+        super().answer(request_id, reply)
+        if self.hit():
+            super().answer(request_id, reply)
+
+
+class UnknownId(Quirk):
+    """Before the tenth answer comes one to a request that was never made."""
+
+    which = 10
+
+    def answer(self, request_id: int, reply: Reply) -> None:
+        if self.count() == self.which and self.hit():
+            super().answer(request_id ^ 0x5A5A5A5A, reply)
+        super().answer(request_id, reply)
+
+
+class Garbage(Quirk):
+    """The tenth answer is a well-framed packet of noise."""
+
+    which = 10
+
+    def answer(self, request_id: int, reply: Reply) -> None:
+        if self.count() == self.which and self.hit():
+            self.send_packet(random.Random(1).randbytes(200))
+        else:
+            super().answer(request_id, reply)
+
+
+class OverLongPacket(Quirk):
+    """Instead of the tenth answer the start of a packet of 2 GiB."""
+
+    which = 10
+
+    def answer(self, request_id: int, reply: Reply) -> None:
+        if self.count() == self.which and self.hit():
+            self.flush()
+            self._send(struct.pack(">IBI", 0x7FFFFFFF, reply[0], request_id) + bytes(64 * KIB))
+        else:
+            super().answer(request_id, reply)
+
+
+class StopsReading(Quirk):
+    """After `after` writes neither socket nor session is read for `pause_s`, then all goes on: alive, but busy."""
+
+    after = 10
+    pause_s = 20.0
+
+    def on_write(self, message: Message) -> Reply:
+        reply = super().on_write(message)
+        if self.count() == self.after and self.hit():
+            for transport in self.server.embedded.transports:
+                pause(transport.packetizer, self.pause_s)
+            time.sleep(self.pause_s)
+        return reply
+
+
+def pause(packetizer: Any, seconds: float) -> None:
+    """Hold the transport's reading thread at its next packet: TCP's window closes."""
+    read_message = packetizer.read_message
+
+    def held() -> Any:
+        packetizer.read_message = read_message
+        time.sleep(seconds)
+        return read_message()
+
+    packetizer.read_message = held
+
+
+class DropsIdle(Quirk):
+    """Connections without a request for `idle_s` are cut."""
+
+    idle_s = 2.0
+
+    def __init__(self, root: bytes, send: Callable[[bytes], None], server: Misbehaving) -> None:
+        super().__init__(root, send, server)
+        self.last = time.monotonic()
+        threading.Thread(target=self.watch, daemon=True).start()
+
+    def receive(self, data: bytes) -> None:
+        self.last = time.monotonic()
+        super().receive(data)
+
+    def watch(self) -> None:
+        while not self.closed:
+            if time.monotonic() - self.last > self.idle_s and self.hit():
+                self.server.drop_connections()
+                return
+            time.sleep(0.05)
+
+
+class NewHostKey(Quirk):
+    """From the second connection on the server presents another host key."""
+
+    def __init__(self, root: bytes, send: Callable[[bytes], None], server: Misbehaving) -> None:
+        super().__init__(root, send, server)
+        if self.hit():
+            server.embedded.renew_host_key()
+
+
+MISBEHAVIOURS: dict[str, type[Quirk]] = {
+    "refuses an open without truncation (status 8)": RefusesOpenWithoutTruncate,
+    "refuses an open without truncation (status 4)": RefusesOpenWithFailure,
+    "refuses rename": RefusesRename,
+    "refuses rename over an existing file": RefusesRenameOverExisting,
+    "has no posix-rename": NoPosixRename,
+    "has no fsync": NoFsync,
+    "has no extension at all": NoExtensions,
+    "tells no size": NoStatSize,
+    "fails CLOSE": FailsClose,
+    "fails the 40th WRITE": FailsWrite,
+    "writes short when the disk is full": DiskFull,
+    "answers out of order": OutOfOrder,
+    "answers late": Late,
+    "answers twice": Twice,
+    "answers an id never asked": UnknownId,
+    "sends garbage": Garbage,
+    "sends an over-long packet": OverLongPacket,
+    "has four handles": FourHandles,
+    "drops idle connections": DropsIdle,
+    "loses the tail in a crash": LosesTail,
+    "zero-fills a block in a crash": ZeroFills,
+    "moves the file away when it is complete": MovesAway,
+    "answers CLOSE after three times the link's deadline": LateClose,
+    "stops reading while alive": StopsReading,
+    "refuses reads": WriteOnly,
+    "presents another host key the second time": NewHostKey,
+}
