@@ -7,6 +7,7 @@ in a temporary folder that is gone afterwards.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import os
@@ -25,9 +26,10 @@ from typing import NoReturn
 
 from iot.sftp.client import EmbeddedServer
 from iot.sftp.spooler.demo_link import Relay
+from iot.sftp.spooler.demo_screen import Progress, percent, print_table
 from iot.sftp.spooler.demo_server import Writes, watched_server
 
-__all__ = ["run_demo"]
+__all__ = ["main", "run_demo"]
 
 MIB = 1024 * 1024
 SMALL_FILES = 200
@@ -38,8 +40,6 @@ RATE = 10 * MIB
 DEADLINE_S = 60.0
 STOP_S = 6.0
 TICK_S = 0.02
-DRAW_EVERY_S = 0.2
-LINE_EVERY_S = 1.0
 UPLOADS = "upload"
 
 
@@ -53,6 +53,7 @@ class Stage:
     relay: Relay
     expected: dict[str, str] = field(default_factory=dict)
     payload_bytes: int = 0
+    mishaps: list[str] = field(default_factory=list)
     agents: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @property
@@ -77,6 +78,16 @@ class Mishap:
     happen: Callable[[Stage], None]
 
 
+def main(arguments: Sequence[str] = ()) -> int:
+    """The command `iot-spooler demo`; it takes no arguments. Exit codes as run_demo, 130 on Ctrl-C."""
+    argparse.ArgumentParser("iot-spooler demo", description=__doc__.partition("\n\n")[2]).parse_args(arguments)
+    try:
+        return run_demo()
+    except KeyboardInterrupt:
+        print("\nstopped; nothing is left behind", file=sys.stderr)
+        return 130
+
+
 def run_demo() -> int:
     """Play the demo; returns the exit code: 0 when every byte arrived, 1 when one differs or the time ran out."""
     began_s = time.monotonic()
@@ -86,7 +97,7 @@ def run_demo() -> int:
         complete = watch(stage, small, began_s + DEADLINE_S)
         stop_agent(stage)
         wrong = differences(stage)
-        print_table(stage, wrong, time.monotonic() - began_s)
+        print_table(rows(stage, wrong, time.monotonic() - began_s), wrong)
         if not complete or wrong:
             print(_last_lines(stage.log))
             return 1
@@ -145,7 +156,7 @@ def stop_agent(stage: Stage) -> None:
 def watch(stage: Stage, small: Iterator[tuple[str, bytes]], deadline_s: float) -> bool:
     """Drop the rest, let the mishaps happen, show progress; True when all has left the outbox in time."""
     mishaps = _mishaps()
-    draw = _Progress()
+    draw = Progress()
     while time.monotonic() < deadline_s:
         for name, content in small:
             drop(stage, name, content)
@@ -153,13 +164,14 @@ def watch(stage: Stage, small: Iterator[tuple[str, bytes]], deadline_s: float) -
         if mishaps and stage.relay.up_bytes >= mishaps[0].at_bytes:
             mishap = mishaps.pop(0)
             draw.event(mishap.text)
+            stage.mishaps.append(mishap.text)
             mishap.happen(stage)
         elif stage.agents[-1].poll() is not None:
             draw.event(f"the agent ended by itself, exit code {stage.agents[-1].returncode}")
             return False
-        draw.show(stage)
+        _show(stage, draw)
         if len(stage.expected) == SMALL_FILES + 1 and not any(stage.outbox.glob("[!.]*")):
-            draw.show(stage, last=True)
+            _show(stage, draw, last=True)
             return not mishaps
         time.sleep(TICK_S)
     draw.event(f"not done within {DEADLINE_S:.0f} s")
@@ -177,56 +189,31 @@ def differences(stage: Stage) -> list[str]:
     return sorted(wrong)
 
 
-def print_table(stage: Stage, wrong: Sequence[str], seconds: float) -> None:
+def rows(stage: Stage, wrong: Sequence[str], seconds: float) -> list[tuple[str, str]]:
     """What was sent, what it cost, and whether it is all there."""
     resumed = ", ".join(f"{offset:,}" for offset in stage.writes.resumed(f"{UPLOADS}/{LARGE_NAME}")) or "none"
     twice = max(0, stage.writes.payload_bytes - stage.payload_bytes)
     above = stage.relay.up_bytes - stage.payload_bytes
-    rows = [
+    return [
         ("files", f"{len(stage.expected):,}"),
         ("bytes", f"{stage.payload_bytes:,}"),
-        ("interruptions", f"2 cuts of the link, 1 kill of the agent; {stage.relay.connections} connections"),
+        ("interruptions", "; ".join(stage.mishaps) or "none"),
+        ("connections", str(stage.relay.connections)),
         (f"{LARGE_NAME} resumed at", resumed),
-        ("bytes sent twice", f"{twice:,} ({100 * twice / stage.payload_bytes:.2f} %), counted at the server"),
+        ("bytes sent twice", f"{twice:,} ({percent(twice, stage.payload_bytes)}), counted at the server"),
         (
             "bytes at the socket",
-            f"{stage.relay.up_bytes:,} ({100 * above / stage.payload_bytes:+.2f} %: twice, headers, logins)",
+            f"{stage.relay.up_bytes:,} ({percent(above, stage.payload_bytes)} above: twice, headers, logins)",
         ),
         ("SHA-256", f"{len(stage.expected)} files compared, {len(wrong) or 'none'} wrong"),
         ("seconds", f"{seconds:.1f}"),
     ]
-    width = max(len(name) for name, _ in rows)
-    print()
-    for name, value in rows:
-        print(f"  {name:<{width}}  {value}")
-    for line in wrong[:20]:
-        print(f"  WRONG {line}")
 
 
-class _Progress:
-    """A line that is drawn over on a terminal, a line a second elsewhere; events stay."""
-
-    def __init__(self) -> None:
-        self._live = sys.stdout.isatty()
-        self._next_s = 0.0
-        self._began_s = time.monotonic()
-
-    def show(self, stage: Stage, *, last: bool = False) -> None:
-        now_s = time.monotonic()
-        if now_s < self._next_s and not last:
-            return
-        self._next_s = now_s + (DRAW_EVERY_S if self._live else LINE_EVERY_S)
+def _show(stage: Stage, draw: Progress, *, last: bool = False) -> None:
+    if draw.due() or last:
         files, count = _arrived(stage.remote)
-        filled = 30 * count // max(1, stage.payload_bytes)
-        line = (
-            f"[{'#' * filled}{'.' * (30 - filled)}] {count / MIB:5.1f} of {stage.payload_bytes / MIB:.1f} MiB,"
-            f" {files:3d} of {SMALL_FILES + 1} files, {now_s - self._began_s:4.1f} s"
-        )
-        print(f"\r\x1b[K{line}" if self._live else line, end="\n" if last or not self._live else "", flush=True)
-
-    def event(self, text: str) -> None:
-        print(f"{chr(13) + chr(27) + '[K' if self._live else ''}  * {text}", flush=True)
-        self._next_s = 0.0
+        draw.show(files, SMALL_FILES + 1, count, stage.payload_bytes, last=last)
 
 
 def _arrived(remote: Path) -> tuple[int, int]:

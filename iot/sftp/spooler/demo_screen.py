@@ -1,0 +1,59 @@
+"""How the demo looks: a line that is drawn over on a terminal, a line a second elsewhere, and a table at the end."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+
+__all__ = ["Progress", "percent", "print_table"]
+
+MIB = 1024 * 1024
+DRAW_EVERY_S = 0.2
+LINE_EVERY_S = 1.0
+BAR_WIDTH = 30
+WRONG_SHOWN = 20
+CLEAR_LINE = "\r\x1b[K"
+
+
+class Progress:
+    """The line of progress; events stay above it."""
+
+    def __init__(self) -> None:
+        self._live = sys.stdout.isatty()
+        self._began_s = time.monotonic()
+        self._next_s = 0.0
+
+    def due(self) -> bool:
+        """Whether it is time to draw again."""
+        return time.monotonic() >= self._next_s
+
+    def show(self, files: int, files_total: int, count: int, total: int, *, last: bool = False) -> None:
+        """Draw files published, and bytes on the server, of how many."""
+        now_s = time.monotonic()
+        self._next_s = now_s + (DRAW_EVERY_S if self._live else LINE_EVERY_S)
+        filled = BAR_WIDTH * count // max(1, total)
+        line = (
+            f"[{'#' * filled}{'.' * (BAR_WIDTH - filled)}] {count / MIB:5.1f} of {total / MIB:.1f} MiB,"
+            f" {files:3d} of {files_total} files, {now_s - self._began_s:4.1f} s"
+        )
+        print(f"{CLEAR_LINE}{line}" if self._live else line, end="\n" if last or not self._live else "", flush=True)
+
+    def event(self, text: str) -> None:
+        """Something happened: a line of its own."""
+        print(f"{CLEAR_LINE if self._live else ''}  * {text}", flush=True)
+        self._next_s = 0.0
+
+
+def print_table(rows: Sequence[tuple[str, str]], wrong: Sequence[str]) -> None:
+    """Names and values in two columns, then what is wrong."""
+    width = max(len(name) for name, _ in rows)
+    print()
+    for name, value in rows:
+        print(f"  {name:<{width}}  {value}")
+    for line in wrong[:WRONG_SHOWN]:
+        print(f"  WRONG {line}")
+
+
+def percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.2f} %"
