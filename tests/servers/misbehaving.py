@@ -363,7 +363,7 @@ class Late(Quirk):
             try:
                 self.answer(request_id, reply)
                 self.flush()
-            except OSError:
+            except (OSError, EOFError):
                 return  # the client went away
 
 

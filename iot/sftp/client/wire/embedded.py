@@ -221,7 +221,7 @@ class _Subsystem(paramiko.SubsystemHandler):
         try:
             while data := channel.recv(RECEIVE_BYTES):
                 session.receive(data)
-        except (OSError, ProtocolBroken) as reason:
+        except (OSError, EOFError, ProtocolBroken) as reason:
             logging.getLogger(LOG_CHANNEL).info("session ended reason=%s", reason)
         finally:
             session.close()
