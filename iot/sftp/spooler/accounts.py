@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from iot.sftp.client import Failure, Journal, TransferResult
@@ -251,14 +251,12 @@ class Accounts:
         finally:
             os.close(root)
 
-    def _let_go(
-        self, entries: Sequence[Entry], leavers: dict[int, Leaver] | dict[int, MoveTo], notes: dict[int, str]
-    ) -> None:
+    def _let_go(self, entries: Sequence[Entry], leavers: Mapping[int, Leaver], notes: Mapping[int, str]) -> None:
         for number in {entry.outbox for entry in entries}:
             mine = [entry for entry in entries if entry.outbox == number]
             self._let_go_from(self._intakes[number], mine, leavers[number], notes)
 
-    def _let_go_from(self, intake: Intake, entries: Sequence[Entry], leaver: Leaver, notes: dict[int, str]) -> None:
+    def _let_go_from(self, intake: Intake, entries: Sequence[Entry], leaver: Leaver, notes: Mapping[int, str]) -> None:
         items = [Item(entry.id, entry.path, entry.fingerprint, _reason(entry, notes)) for entry in entries]
         try:
             root = intake.outbox.open()
@@ -282,7 +280,7 @@ class Accounts:
         log.error("cannot take out outbox=%s error=%s", shown(intake.settings.label), shown(str(error)))
 
 
-def _reason(entry: Entry, notes: dict[int, str]) -> str:
+def _reason(entry: Entry, notes: Mapping[int, str]) -> str:
     if entry.id not in notes:
         return ""
     return (

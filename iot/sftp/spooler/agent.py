@@ -60,8 +60,8 @@ class Loop(Protocol):
     def pause(self, seconds: float) -> bool:
         """Wait, at most so long; True when somebody woke it to look and try again at once."""
 
-    def report(self, agent: Agent, *, changed: bool) -> None:
-        """Publish the status when it is time; changed: something has happened since the last call."""
+    def report(self, agent: Agent, *, changed: bool, final: bool = False) -> None:
+        """Publish the status when it is time; changed: something has happened since the last call; final: now."""
 
 
 class Agent:
@@ -111,7 +111,7 @@ class Agent:
         self._locally(self.accounts.flush)
         for intake in self.intakes:
             intake.close()
-        self._loop.report(self, changed=True)
+        self._loop.report(self, changed=True, final=True)
         return end
 
     def wake(self) -> None:

@@ -7,6 +7,7 @@ sftp_known_hosts in systemd's $CREDENTIALS_DIRECTORY, for what is not set otherw
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from collections.abc import Mapping
@@ -102,14 +103,14 @@ def _from_text(keys: list[str | int], text: str) -> Any:
 def _put(values: Any, keys: list[str | int], value: Any) -> None:
     """Set values[k1][k2]...; a number one past the end of a list appends."""
     here = values
-    for key, following in zip(keys, keys[1:], strict=False):
+    for key, following in itertools.pairwise(keys):
         here = _step(here, key, [] if isinstance(following, int) else {})
     _step(here, keys[-1], value)
     here[keys[-1]] = value
 
 
 def _step(here: Any, key: str | int, fresh: Any) -> Any:
-    if isinstance(here, list):
+    if isinstance(here, list) and isinstance(key, int):
         if key == len(here):
             here.append(fresh)
         return here[key]

@@ -27,7 +27,7 @@ def check_pattern(pattern: str) -> None:
 def matcher(patterns: Sequence[str], *, ignore_case: bool = False) -> Match:
     """A function that tells whether any of the patterns matches a path; none: nothing matches."""
     if not patterns:
-        return lambda path: False
+        return lambda _: False
     flags = re.DOTALL | (re.IGNORECASE if ignore_case else 0)
     compiled = [re.compile(_as_regex(pattern), flags) for pattern in patterns]
     return lambda path: any(regex.fullmatch(path) for regex in compiled)
@@ -35,7 +35,7 @@ def matcher(patterns: Sequence[str], *, ignore_case: bool = False) -> Match:
 
 def wanted(include: Sequence[str], exclude: Sequence[str], *, ignore_case: bool = False) -> Match:
     """A function that tells whether a path is to be sent: included (all, when no include is given), not excluded."""
-    included = matcher(include, ignore_case=ignore_case) if include else (lambda path: True)
+    included = matcher(include, ignore_case=ignore_case) if include else (lambda _: True)
     excluded = matcher(exclude, ignore_case=ignore_case)
     return lambda path: included(path) and not excluded(path)
 

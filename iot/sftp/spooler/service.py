@@ -1,8 +1,8 @@
 """The process around the loop: lock, journal, signals, systemd.
 
 Signals: TERM and INT end it within seconds (parts and checkpoints stay for the resume), HUP reads the configuration
-again, USR1 means "look and try now" (the network is up). To systemd it says READY, STATUS, RELOADING, STOPPING, and feeds
-the watchdog only when the loop has got on, never by a timer.
+again, USR1 means "look and try now" (the network is up). To systemd it says READY, STATUS, RELOADING, STOPPING, and
+feeds the watchdog only when the loop has got on, never by a timer.
 """
 
 from __future__ import annotations
@@ -138,11 +138,11 @@ class Service:
         woken, self._wake = self._wake, False
         return woken
 
-    def report(self, agent: Agent, *, changed: bool) -> None:
+    def report(self, agent: Agent, *, changed: bool, final: bool = False) -> None:
         if not self._ready:
             self._ready = self._say_ready(agent)
         try:
-            news = self._status is not None and self._status.report(agent, changed=changed)
+            news = self._status is not None and self._status.report(agent, changed=changed, final=final)
         except SFTPError as error:
             log.warning("no status error=%s", shown(str(error)))  # the journal is in the way; the loop tells it too
             return

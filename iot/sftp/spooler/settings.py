@@ -60,8 +60,7 @@ class ServerSettings(ClientOptions):
     @classmethod
     def _readable(cls, value: Path | None) -> Path | None:
         if value is not None:
-            with _told_as_value_error(value):
-                value.open("rb").close()
+            _check_readable(value)
         return value
 
     def login_password(self) -> str | None:
@@ -200,15 +199,8 @@ def _check_apart(outbox: OutboxSettings, other: OutboxSettings) -> None:
         raise ValueError(f'two outboxes are called "{outbox.label}": give each its own name')
 
 
-class _told_as_value_error:
-    """Turn an OSError about a path into the ValueError that pydantic collects."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError):
-            raise ValueError(f"cannot be read: {error.strerror}") from None
+def _check_readable(path: Path) -> None:
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from None

@@ -33,7 +33,7 @@ class Settling:
         return len(self._watched)
 
     def clocks(self, now: float, wall: float) -> None:
-        """Tell both clocks, in seconds, now and then: a jump of the wall clock makes file times worthless for a while."""
+        """Tell both clocks, in seconds: a jump of the wall clock makes file times worthless for a while."""
         offset = wall - now
         if self._clock_offset is not None and abs(offset - self._clock_offset) > JUMP_S:
             self._distrust_until = now + self.settle_s

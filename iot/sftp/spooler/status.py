@@ -1,6 +1,7 @@
 """How things stand, for people and programs: one small JSON file, replaced atomically, and the table made from it.
 
-It lies in $RUNTIME_DIRECTORY (memory, not flash), else in the state directory. Nothing is written while nothing changes.
+It lies in $RUNTIME_DIRECTORY (memory, not flash), else in the state directory. While nothing changes, nothing is
+written.
 """
 
 from __future__ import annotations
@@ -116,11 +117,11 @@ class StatusFile:
         self._rates: deque[tuple[float, int]] = deque()
         self.latest: dict[str, Any] | None = None
 
-    def report(self, agent: Agent, *, changed: bool) -> bool:
+    def report(self, agent: Agent, *, changed: bool, final: bool = False) -> bool:
         """Write the file if it is time; whether there is a new snapshot."""
         now = self._clocks.monotonic()
         self._due = self._due or changed or bool(self._rates)
-        if not self._due or now < self._next_at:
+        if not final and (not self._due or now < self._next_at):
             return False
         self._due = False
         self.write(agent)
