@@ -1,0 +1,261 @@
+"""The embedded server is a real one: paramiko's client and OpenSSH's sftp work with it; nobody leaves its folder."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import random
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import paramiko
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from servers.base import client_key, program
+
+from iot.sftp.client import EmbeddedServer
+from iot.sftp.client.wire.embedded_files import SFTPSession
+from iot.sftp.client.wire.embedded_protocol import ProtocolBroken
+
+MIB = 1 << 20
+STATUS, HANDLE = 101, 102
+NO_SUCH_FILE, PERMISSION_DENIED, FAILURE, BAD_MESSAGE, OP_UNSUPPORTED = 2, 3, 4, 5, 8
+LOST = (OSError, EOFError, paramiko.SSHException)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[EmbeddedServer]:
+    root = tmp_path / "root"
+    root.mkdir()
+    with EmbeddedServer(root) as running:
+        yield running
+
+
+@contextmanager
+def connected(server: EmbeddedServer, **login: object) -> Iterator[paramiko.SFTPClient]:
+    with paramiko.Transport((server.host, server.port)) as transport:
+        transport.start_client(timeout=10)
+        key = transport.get_remote_server_key()
+        assert f"[{server.host}]:{server.port} {key.get_name()} {key.get_base64()}" == server.host_key_line
+        if isinstance(login.get("key"), paramiko.PKey):
+            transport.auth_publickey(server.user, login["key"])
+        else:
+            transport.auth_password(str(login.get("user", server.user)), str(login.get("password", server.password)))
+        sftp = paramiko.SFTPClient.from_transport(transport)
+        assert sftp is not None
+        yield sftp
+
+
+class Wire:
+    """A session without a network: one request in, its answer out."""
+
+    def __init__(self, root: Path) -> None:
+        self.sent = bytearray()
+        self.session = SFTPSession(os.fsencode(os.path.realpath(root)), self.sent.extend)
+
+    def ask(self, kind: int, *parts: bytes | int) -> tuple[int, bytes]:
+        """The answer's type and what follows its request id. Parts: bytes as a string, int as a uint32."""
+        body = b"".join(struct.pack(">I", p) if isinstance(p, int) else struct.pack(">I", len(p)) + p for p in parts)
+        packet = struct.pack(">BI", kind, 7) + body
+        self.sent.clear()
+        self.session.receive(struct.pack(">I", len(packet)) + packet)
+        length, reply, request_id = struct.unpack_from(">IBI", self.sent)
+        assert (length, request_id) == (len(self.sent) - 4, 7)
+        return reply, bytes(self.sent[9:])
+
+    def status(self, kind: int, *parts: bytes | int) -> int:
+        reply, body = self.ask(kind, *parts)
+        assert reply == STATUS
+        return int(struct.unpack_from(">I", body)[0])
+
+
+def test_large_file_goes_up_and_down_within_seconds(server: EmbeddedServer, tmp_path: Path) -> None:
+    source, back = tmp_path / "source", tmp_path / "back"
+    source.write_bytes(random.Random(1).randbytes(64 * MIB))
+    begin = time.monotonic()
+    with connected(server) as sftp:
+        sftp.put(str(source), "/large")
+        sftp.get("/large", str(back))
+    assert back.read_bytes() == source.read_bytes()
+    assert time.monotonic() - begin < 30
+
+
+def test_openssh_client_works_with_it(tmp_path: Path) -> None:
+    public = Path(f"{client_key()}.pub").read_text()
+    (tmp_path / "root").mkdir()
+    (tmp_path / "source").write_bytes(b"content")
+    with EmbeddedServer(tmp_path / "root", authorized_keys=[public]) as server:
+        known_hosts = tmp_path / "known_hosts"
+        known_hosts.write_text(server.host_key_line + "\n")
+        options = ["StrictHostKeyChecking=yes", f"UserKnownHostsFile={known_hosts}", f"IdentityFile={client_key()}"]
+        command = [program("sftp", "openssh-client"), "-F", "none", "-b", "-", "-P", str(server.port)]
+        command += [word for option in options for word in ("-o", option)] + [f"{server.user}@{server.host}"]
+        batch = f"mkdir d\nput -fp {tmp_path}/source d/a\nrename d/a d/b\nls -l d\ndf d\nget d/b {tmp_path}/back\n"
+        done = subprocess.run(command, input=batch, text=True, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "back").read_bytes() == b"content"
+    assert (tmp_path / "root/d/b").stat().st_mtime == int((tmp_path / "source").stat().st_mtime)
+
+
+def test_login_takes_the_right_password_or_key_only(tmp_path: Path) -> None:
+    line = Path(f"{client_key('rsa')}.pub").read_text()
+    with EmbeddedServer(tmp_path, password="right", authorized_keys=[line]) as server:
+        with connected(server) as sftp:
+            assert sftp.listdir("/") == []
+        with connected(server, key=paramiko.RSAKey.from_private_key_file(str(client_key("rsa")))) as sftp:
+            assert sftp.listdir("/") == []
+        for wrong in ({"password": "wrong"}, {"user": "other"}, {"key": paramiko.RSAKey.generate(2048)}):
+            with pytest.raises(paramiko.AuthenticationException), connected(server, **wrong):
+                pass  # never reached
+
+
+def test_fingerprint_is_that_of_the_key_line(server: EmbeddedServer) -> None:
+    digest = hashlib.sha256(base64.b64decode(server.host_key_line.split()[2])).digest()
+    assert server.host_key == "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
+
+
+def test_cut_sessions_fail_and_new_ones_are_welcome(server: EmbeddedServer) -> None:
+    with connected(server) as sftp:
+        server.drop_connections()
+        with pytest.raises(LOST):
+            sftp.listdir("/")
+    with connected(server) as sftp:
+        assert sftp.listdir("/") == []
+
+
+def test_stop_ends_every_thread_and_start_takes_the_same_port_and_key(tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+    server = EmbeddedServer(tmp_path)
+    with server:
+        line = server.host_key_line
+        with connected(server) as sftp:
+            sftp.open("/file", "wb")
+            server.stop()
+    assert set(threading.enumerate()) <= before
+    with server, connected(server) as sftp:
+        assert sftp.listdir("/") == ["file"]
+        assert server.host_key_line == line
+
+
+NAMES = [b"with space", b"new\nline", b"\"quotes'", b"-dash", b"\xff\xfe not utf-8", b"n" * 255, "\N{SNOWMAN}".encode()]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_are_bytes(name: bytes, tmp_path: Path) -> None:
+    wire = Wire(tmp_path)
+    reply, body = wire.ask(3, b"/" + name, 2 | 8 | 32, 0)
+    assert reply == HANDLE
+    assert wire.status(4, body[4:]) == 0
+    assert os.listdir(os.fsencode(tmp_path)) == [name]
+    reply, body = wire.ask(11, b"/")
+    assert name in wire.ask(12, body[4:])[1]
+    assert wire.ask(16, name)[1][4:].startswith(struct.pack(">I", len(name) + 1) + b"/" + name)
+    assert wire.status(13, name) == 0
+
+
+def test_open_flags_are_respected(tmp_path: Path) -> None:
+    wire = Wire(tmp_path)
+    (tmp_path / "file").write_bytes(b"content")
+    assert wire.status(3, b"file", 2 | 8 | 32, 0) == FAILURE
+    assert wire.status(3, b"none", 2, 0) == NO_SUCH_FILE
+    assert wire.status(3, b"/", 1, 0) == FAILURE
+    assert wire.ask(3, b"file", 2 | 8, 0)[0] == HANDLE
+    assert (tmp_path / "file").read_bytes() == b"content"
+    assert wire.ask(3, b"file", 2 | 16, 0)[0] == HANDLE
+    assert (tmp_path / "file").read_bytes() == b""
+    os.mkfifo(tmp_path / "fifo")
+    assert wire.status(3, b"fifo", 1, 0) == FAILURE
+
+
+def test_no_path_leaves_the_root(tmp_path: Path) -> None:
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    root.mkdir()
+    outside.mkdir()
+    (outside / "secret").write_bytes(b"secret")
+    (root / "out").symlink_to(outside)
+    (root / "link").symlink_to(outside / "secret")
+    wire = Wire(root)
+    for path in (b"out/secret", b"link", b"out/new"):
+        assert wire.status(3, path, 1, 0) == PERMISSION_DENIED
+        assert wire.status(3, path, 2 | 8, 0) == PERMISSION_DENIED
+        assert wire.status(17, path) == PERMISSION_DENIED
+        assert wire.status(9, path, 1, 0, 0) == PERMISSION_DENIED
+    assert wire.status(11, b"out") == PERMISSION_DENIED
+    assert wire.status(13, b"out/secret") == PERMISSION_DENIED
+    assert wire.status(18, b"link", b"out/moved") == PERMISSION_DENIED
+    assert wire.status(20, b"/etc", b"new") == PERMISSION_DENIED
+    assert wire.status(3, b"../outside/secret", 1, 0) == NO_SUCH_FILE
+    assert wire.status(3, b"a\0b", 1, 0) == BAD_MESSAGE
+    for kind in (13, 15):
+        assert wire.status(kind, b"/") == PERMISSION_DENIED
+    assert wire.status(13, b"link") == 0
+    assert (outside / "secret").read_bytes() == b"secret"
+
+
+def test_rename_keeps_and_posix_rename_replaces_what_exists(server: EmbeddedServer) -> None:
+    for name in ("a", "b"):
+        Path(server.root, name).write_text(name)
+    with connected(server) as sftp:
+        with pytest.raises(OSError, match="exists"):
+            sftp.rename("/a", "/b")
+        sftp.posix_rename("/a", "/b")
+        assert sftp.listdir("/") == ["b"]
+    assert Path(server.root, "b").read_text() == "a"
+
+
+def test_announced_extensions_are_the_ones_that_are_answered(tmp_path: Path) -> None:
+    wire = Wire(tmp_path)
+    (tmp_path / "file").touch()
+    handle = wire.ask(3, b"file", 2, 0)[1][4:]
+    limits = wire.ask(200, b"limits@openssh.com")[1]
+    assert struct.unpack(">4Q", limits) == (262_144, 261_120, 261_120, 500)
+    assert wire.status(200, b"fsync@openssh.com", handle) == 0
+    assert len(wire.ask(200, b"statvfs@openssh.com", b"/")[1]) == 88
+    assert len(wire.ask(200, b"fstatvfs@openssh.com", handle)[1]) == 88
+    assert wire.status(200, b"nobody@example.com") == OP_UNSUPPORTED
+    assert wire.status(99) == OP_UNSUPPORTED
+
+
+def test_attributes_are_set_and_told(server: EmbeddedServer) -> None:
+    with connected(server) as sftp:
+        with sftp.open("/file", "wb") as file:
+            file.write(b"content")
+            file.chmod(0o640)
+            file.truncate(3)
+        sftp.utime("/file", (1_000_000_000, 1_600_000_000))
+        found = sftp.stat("/file")
+    assert (found.st_size, (found.st_mode or 0) & 0o777, found.st_mtime) == (3, 0o640, 1_600_000_000)
+
+
+def test_handles_are_bounded(tmp_path: Path) -> None:
+    wire = Wire(tmp_path)
+    (tmp_path / "file").touch()
+    handles = [wire.ask(3, b"file", 1, 0) for _ in range(wire.session.max_handles)]
+    assert {reply for reply, _ in handles} == {HANDLE}
+    assert wire.status(3, b"file", 1, 0) == FAILURE
+    wire.session.close()
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.lists(st.tuples(st.sampled_from([*range(3, 21), 200]), st.binary(max_size=60)), max_size=8))
+def test_any_request_is_answered_or_ends_the_session(tmp_path: Path, requests: list[tuple[int, bytes]]) -> None:
+    root = tmp_path / "fuzz"
+    root.mkdir(exist_ok=True)
+    session = SFTPSession(os.fsencode(os.path.realpath(root)), lambda data: None)
+    for kind, body in requests:
+        session.receive(struct.pack(">IBI", len(body) + 5, kind, 1) + body)
+    session.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fuzz"]
+
+
+def test_an_over_long_packet_ends_the_session(tmp_path: Path) -> None:
+    session = SFTPSession(os.fsencode(tmp_path), lambda data: None)
+    with pytest.raises(ProtocolBroken):
+        session.receive(struct.pack(">I", 0x7FFFFFFF))
