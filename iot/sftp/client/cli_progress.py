@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -77,6 +78,7 @@ class BarDisplay:
                 unit_scale=True,
                 unit_divisor=1024,
                 file=sys.stderr,
+                ncols=shutil.get_terminal_size().columns,  # a serial console says 0, for which tqdm draws nothing
             )
         self._bar.update(progress.done_bytes - self._bar.n)
 

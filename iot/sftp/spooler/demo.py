@@ -138,7 +138,7 @@ def start_agent(stage: Stage) -> None:
     configuration.write_text(_configuration(stage))
     command = [sys.executable, "-m", "iot.sftp.spooler", "run", "--config", str(configuration)]
     with stage.log.open("ab") as log:
-        stage.agents.append(subprocess.Popen(command, env=environment, cwd=stage.folder, stdout=log, stderr=log))
+        stage.agents.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
 
 
 def stop_agent(stage: Stage) -> None:

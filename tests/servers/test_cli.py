@@ -1,0 +1,205 @@
+"""`iot-sftp` as a user types it, against the real sshd: what it does, prints, and exits with."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pty
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from faults.proxy import BadLink
+from servers.base import Server, client_key, free_port
+from servers.openssh import OpenSSH
+
+COMMAND = [sys.executable, "-m", "iot.sftp.client.cli"]
+
+
+class Shell:
+    """Runs iot-sftp with the server's address in the environment, in an empty folder of its own."""
+
+    def __init__(self, server: Server, folder: Path) -> None:
+        self.folder = folder
+        self.environment = {name: value for name, value in os.environ.items() if not name.startswith("SFTP_")}
+        self.environment |= {
+            "SFTP_HOST": server.host,
+            "SFTP_PORT": str(server.port),
+            "SFTP_USER": server.user,
+            "SFTP_KNOWN_HOSTS": str(server.known_hosts),
+            "SFTP_STATE_DIR": str(folder / "state"),
+        }
+        if server.key_file:
+            self.environment["SFTP_KEY"] = str(server.key_file)
+
+    def __call__(self, *words: str | bytes, **more: str) -> subprocess.CompletedProcess[bytes]:
+        command = [*COMMAND, *words]
+        environment = {name: value for name, value in {**self.environment, **more}.items() if value}
+        return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, timeout=60, check=False)
+
+
+@pytest.fixture
+def shell(sshd: OpenSSH, tmp_path: Path) -> Shell:
+    folder = tmp_path / "here"
+    folder.mkdir()
+    return Shell(sshd, folder)
+
+
+def test_put_and_get_give_the_same_bytes_back(shell: Shell, sshd: OpenSSH) -> None:
+    content = os.urandom(3_000_001)
+    (shell.folder / "a file").write_bytes(content)
+    done = shell("put", "a file", sshd.path("new/folder/b"), "--sha256")
+    assert done.returncode == 0, done.stderr
+    assert sshd.content("new/folder/b") == content
+    assert done.stdout.split()[0].decode() == hashlib.sha256(content).hexdigest()
+    assert b"3000001 bytes" in done.stderr
+    assert b"\x1b" not in done.stderr
+    done = shell("get", sshd.path("new/folder/b"), "-q", "--proof", "full", "--verify", "full")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert (shell.folder / "b").read_bytes() == content
+
+
+def test_put_into_a_folder_keeps_the_name(shell: Shell, sshd: OpenSSH) -> None:
+    (shell.folder / "name").write_bytes(b"1")
+    (sshd.root / "in").mkdir()
+    assert shell("put", "name", sshd.path("in")).returncode == 0
+    assert shell("put", "name", sshd.path("other/")).returncode == 0
+    assert sshd.names() == ["in/name", "other/name"]
+
+
+def test_small_commands(shell: Shell, sshd: OpenSSH) -> None:
+    assert shell("mkdir", sshd.path("a/b")).returncode == 0
+    (shell.folder / "f").write_bytes(b"1")
+    assert shell("put", "f", sshd.path("a/f.txt"), "-q").returncode == 0
+    listed = shell("ls", sshd.path("a"))
+    assert listed.stdout.decode().split() == [sshd.path("a/b") + "/", sshd.path("a/f.txt")]
+    assert shell("ls", sshd.path("a"), "f.t", "--files").stdout.decode().split() == [sshd.path("a/f.txt")]
+    assert shell("ls", sshd.path("a"), "--directories").stdout.decode().split() == [sshd.path("a/b") + "/"]
+    assert shell("mv", sshd.path("a/f.txt"), sshd.path("g")).returncode == 0
+    assert shell("exists", sshd.path("g")).returncode == 0
+    assert shell("exists", sshd.path("a/f.txt")).returncode == 1
+    assert shell("rm", sshd.path("g")).returncode == 0
+    assert shell("rm", sshd.path("g")).returncode == 1
+    assert shell("ls", sshd.path("nowhere")).returncode == 1
+    assert sshd.names() == []
+
+
+def test_any_name_arrives_and_programs_get_its_bytes(shell: Shell, sshd: OpenSSH) -> None:
+    name = b"-a\x1b[31m\n\xff"
+    (Path(os.fsencode(shell.folder).decode()) / os.fsdecode(name)).write_bytes(b"1")
+    done = shell("put", "--", b"./" + name, os.fsencode(sshd.path()) + b"/" + name)
+    assert done.returncode == 0, done.stderr
+    assert os.listdir(os.fsencode(sshd.root)) == [name]
+    assert b"\x1b" not in done.stderr
+    assert shell("ls", "-0", sshd.path()).stdout == os.fsencode(sshd.path()) + b"/" + name + b"\0"
+
+
+def test_names_on_a_terminal_are_escaped(shell: Shell, sshd: OpenSSH) -> None:
+    (sshd.root / "a\x1b[31mb").write_bytes(b"")
+    assert b"a\\x1b[31mb" in on_a_terminal(shell, "ls", sshd.path())
+
+
+def test_a_terminal_shows_progress(shell: Shell, sshd: OpenSSH) -> None:
+    (shell.folder / "f").write_bytes(os.urandom(8_000_000))
+    assert b"100" in on_a_terminal(shell, "put", "f", sshd.path("f"))
+
+
+def on_a_terminal(shell: Shell, *words: str) -> bytes:
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [*COMMAND, *words], cwd=shell.folder, env=shell.environment, stdin=theirs, stdout=theirs, stderr=theirs
+    ) as process:
+        os.close(theirs)
+        output = b""
+        try:
+            while chunk := os.read(ours, 4096):
+                output += chunk
+        except OSError:
+            pass  # the terminal's other end is closed: the program has ended
+        os.close(ours)
+    assert process.returncode == 0, output
+    return output
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_put_says_how_to_go_on_and_does(
+    shell: Shell, sshd: OpenSSH, number: signal.Signals, tmp_path: Path
+) -> None:
+    content = os.urandom(8_000_000)
+    (shell.folder / "f").write_bytes(content)
+    with BadLink(sshd.host, sshd.port, rate_bps=16e6) as link:
+        known = tmp_path / "known"
+        known.write_text(sshd.known_hosts.read_text().replace(f":{sshd.port} ", f":{link.port} "))
+        shell.environment |= {"SFTP_PORT": str(link.port), "SFTP_KNOWN_HOSTS": str(known)}
+        command = [*COMMAND, "put", "f", sshd.path("f"), "--checkpoint-s", "0.2"]
+        with subprocess.Popen(command, cwd=shell.folder, env=shell.environment, stderr=subprocess.PIPE) as process:
+            while link.up_bytes < 3_000_000:
+                assert process.poll() is None
+            process.send_signal(number)
+            assert process.wait(10) == 130
+            assert process.stderr is not None
+            assert f"iot-sftp put f {sshd.path('f')}".encode() in process.stderr.read()
+        assert all(name.endswith(".part") for name in sshd.names())
+        before = link.up_bytes
+        link_done = shell("put", "f", sshd.path("f"))
+        assert link_done.returncode == 0, link_done.stderr
+        assert b"resumed at" in link_done.stderr
+        assert link.up_bytes - before < 6_500_000
+    assert sshd.content("f") == content
+    assert sshd.names() == ["f"]
+
+
+def test_restart_starts_over(shell: Shell, sshd: OpenSSH) -> None:
+    (shell.folder / "f").write_bytes(b"1" * 100_000)
+    for _ in range(2):
+        done = shell("put", "f", sshd.path("f"), "--restart")
+        assert done.returncode == 0, done.stderr
+        assert b"resumed" not in done.stderr
+
+
+def test_password_comes_from_file_or_environment(sshd_with_password: OpenSSH, tmp_path: Path) -> None:
+    shell = Shell(sshd_with_password, tmp_path)
+    password = sshd_with_password.password or ""
+    (tmp_path / "pw").write_text(password + "\n")
+    assert shell("exists", sshd_with_password.path(), "--password-file", "pw").returncode == 0
+    assert shell("exists", sshd_with_password.path(), SFTP_PASSWORD=password).returncode == 0
+    (tmp_path / ".env").write_text(f"SFTP_PASSWORD={password}\n")
+    assert shell("exists", sshd_with_password.path()).returncode == 0
+    (tmp_path / ".env").unlink()
+    done = shell("exists", sshd_with_password.path(), SFTP_PASSWORD="wrong-secret")
+    assert done.returncode == 77
+    assert b"wrong-secret" not in done.stderr
+
+
+def test_exit_codes_of_what_goes_wrong(shell: Shell, sshd: OpenSSH, tmp_path: Path) -> None:
+    path = sshd.path()
+    other = str(client_key("rsa", passphrase="locked"))
+    assert shell("exists", path, "--port", str(free_port()), "--attempts", "1").returncode == 69
+    assert shell("exists", path, "--host-key", "SHA256:AAAA").returncode == 77
+    assert shell("exists", path, "--key", other).returncode == 77
+    assert shell("exists", path, "--port", "70000").returncode == 78
+    assert shell("exists", path, SFTP_HOST="").returncode == 78
+    assert shell("put", "missing", path + "/x").returncode == 1
+    assert shell("exists").returncode == 64
+    assert shell("nonsense").returncode == 64
+    (tmp_path / "none").write_text("")
+    unknown = shell("exists", path, "--known-hosts", str(tmp_path / "none"))
+    assert unknown.returncode == 77
+    assert b"ssh-keyscan" in unknown.stderr
+    assert b"SHA256:" in unknown.stderr
+
+
+def test_silent_server_ends_at_the_deadline_with_75_or_69(shell: Shell) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = str(silent.getsockname()[1])
+        done = shell("exists", "/", "--port", port, "--link-deadline-s", "1", "--attempts", "1")
+    assert done.returncode in (69, 75), done.stderr
+
+
+def test_help_lists_the_exit_codes() -> None:
+    done = subprocess.run([*COMMAND, "put", "--help"], capture_output=True, text=True, timeout=30, check=True)
+    assert "exit codes:" in done.stdout
+    assert "--server-durability" in done.stdout
