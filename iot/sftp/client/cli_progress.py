@@ -70,6 +70,7 @@ class BarDisplay:
 
     def __call__(self, progress: Progress) -> None:
         if self._bar is None:
+            size = shutil.get_terminal_size()  # 80 x 24 where a serial console says 0 x 0, for which tqdm draws nothing
             self._bar = self._tqdm(
                 total=progress.total_bytes,
                 initial=progress.resumed_at,  # the rate counts this run alone
@@ -78,7 +79,8 @@ class BarDisplay:
                 unit_scale=True,
                 unit_divisor=1024,
                 file=sys.stderr,
-                ncols=shutil.get_terminal_size().columns,  # a serial console says 0, for which tqdm draws nothing
+                ncols=size.columns,
+                nrows=size.lines,
             )
         self._bar.update(progress.done_bytes - self._bar.n)
 
