@@ -1,0 +1,61 @@
+"""Destinations, patterns, and names made safe to show."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from iot.sftp.spooler.naming import UnsafeName, check_template, destination_for, shown
+from iot.sftp.spooler.patterns import check_pattern, wanted
+
+
+def dest(path, template="/up", mtime_ns=0):
+    return destination_for(path, template, device_id="gw-1", outbox="logs", mtime_ns=mtime_ns)
+
+
+def test_the_tree_is_preserved_below_the_destination():
+    assert dest(b"a/b c/d", "/up/{device_id}/{outbox}/{date}", 86_400 * 10**9) == "/up/gw-1/logs/1970-01-02/a/b c/d"
+    assert dest(b"a", "/") == "/a"
+    assert dest(b"a", "rel") == "rel/a"
+
+
+@pytest.mark.parametrize("path", [b"", b"/etc/passwd", b"a/../b", b"..", b"a//b", b"a/", b"a\0b", b"."])
+def test_a_path_that_would_escape_is_refused(path):
+    with pytest.raises(UnsafeName):
+        dest(path)
+
+
+@given(st.binary(min_size=1).filter(lambda name: b"\0" not in name and b"/" not in name and name not in (b".", b"..")))
+def test_every_byte_of_a_name_arrives(name):
+    assert dest(name).encode("utf-8", "surrogateescape") == b"/up/" + name
+
+
+@pytest.mark.parametrize("mtime_ns", [-(2**63), 2**63 - 1, 0])
+def test_any_file_time_gives_a_day(mtime_ns):
+    assert dest(b"x", "{date}", mtime_ns)
+
+
+@pytest.mark.parametrize("template", ["/up/{user}", "/up/{", "/a/../b", "a\0", "{{device_id}}"])
+def test_a_bad_template_is_told(template):
+    with pytest.raises(ValueError, match=r".+"):
+        check_template(template)
+
+
+@given(st.binary())
+def test_shown_names_are_one_harmless_line(name):
+    text = shown(name)
+    assert text.isprintable()
+    assert "\x1b" not in text
+    text.encode("utf-8")
+
+
+def test_patterns_match_the_whole_path_and_star_crosses_folders():
+    accepts = wanted(["*.csv", r"re:img/\d+\.jpg"], ["tmp/*"])
+    assert accepts("a/b/c.csv")
+    assert accepts("img/12.jpg")
+    assert not accepts("img/12.jpg.old")
+    assert not accepts("tmp/x.csv")
+    assert not wanted(["*.csv"], [])("A.CSV")
+    assert wanted(["*.csv"], [], ignore_case=True)("A.CSV")
+    assert wanted([], [])("anything\nat all")
+    with pytest.raises(ValueError, match="regular expression"):
+        check_pattern("re:(")

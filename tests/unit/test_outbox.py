@@ -1,0 +1,238 @@
+"""What the scan finds, what it refuses, what counts as settled; how files leave."""
+
+import os
+import socket
+import subprocess
+
+import pytest
+
+from iot.sftp.client import Fingerprint
+from iot.sftp.spooler import removal
+from iot.sftp.spooler.outbox import GRANULARITY_S, Outbox, SourceFailed
+from iot.sftp.spooler.removal import Delete, Item, MoveTo, private_name, recover, take_away
+from iot.sftp.spooler.settling import Settling
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+def outbox(path, **options):
+    return Outbox(path, wanted=options.pop("wanted", lambda _: True), clock=options.pop("clock", Clock()), **options)
+
+
+def paths(box, *, whole=True):
+    return sorted(found.path for batch in box.walk(whole=whole) for found in batch)
+
+
+def version(path):
+    return Fingerprint.of(os.stat(path))
+
+
+def test_finds_files_of_any_name_in_the_tree(tmp_path):
+    names = [b"-dash", b"new\nline", b"\xff\xfe", b"n" * 255, b"quote'\"", b"sp ace", b"empty"]
+    (tmp_path / "sub" / "deep").mkdir(parents=True)
+    for name in names:
+        with open(bytes(tmp_path) + b"/sub/deep/" + name, "wb"):
+            pass
+    assert paths(outbox(tmp_path)) == sorted(b"sub/deep/" + name for name in names)
+    assert paths(outbox(tmp_path, recursive=False)) == []
+    assert paths(outbox(tmp_path, hidden=frozenset([b"sub/deep"]))) == []
+    assert paths(outbox(tmp_path, wanted=lambda path: path.endswith("empty"))) == [b"sub/deep/empty"]
+
+
+def test_refuses_all_that_is_no_regular_file_and_tells_once(tmp_path, caplog):
+    (tmp_path / "real").write_bytes(b"x")
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "dirlink").symlink_to("/etc")
+    os.mkfifo(tmp_path / "fifo")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        box = outbox(tmp_path)
+        assert paths(box) == paths(box) == [b"real"]
+    assert sorted(record.args[1] for record in caplog.records) == ["dirlink", "fifo", "link", "socket"]
+
+
+def test_folder_swapped_for_a_symlink_during_the_scan_is_not_followed(tmp_path):
+    box_path = tmp_path / "box"
+    (box_path / "sub").mkdir(parents=True)
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / "key").write_bytes(b"secret")
+    box = outbox(box_path)
+    walk = box.walk(whole=True)
+    next(walk)
+    (box_path / "sub").rmdir()
+    (box_path / "sub").symlink_to(tmp_path / "secret")
+    assert [batch for batch in walk if batch] == []
+    assert box.look(b"sub/key") is None
+
+
+def test_quick_walk_looks_only_where_names_changed(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    (tmp_path / "a" / "1").write_bytes(b"")
+    (tmp_path / "b" / "2").write_bytes(b"")
+    clock = Clock()
+    box = outbox(tmp_path, clock=clock)
+    paths(box)
+    clock.now += GRANULARITY_S
+    assert paths(box, whole=False) == [b"a/1", b"b/2"]  # once more: times are coarse
+    assert paths(box, whole=False) == []
+    (tmp_path / "b" / "3").write_bytes(b"")
+    (tmp_path / "new" / "er").mkdir(parents=True)
+    (tmp_path / "new" / "er" / "4").write_bytes(b"")
+    assert paths(box, whole=False) == [b"b/2", b"b/3", b"new/er/4"]
+
+
+def test_missing_outbox_is_a_failed_source(tmp_path):
+    with pytest.raises(SourceFailed, match="No such file"):
+        paths(outbox(tmp_path / "nowhere"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_unmounted_outbox_is_not_empty(tmp_path):
+    script = """
+import os, subprocess, sys
+from pathlib import Path
+from iot.sftp.spooler.outbox import Outbox, SourceFailed
+path = Path(sys.argv[1])
+mount = ["mount", "-t", "tmpfs", "none", str(path)]
+subprocess.run(mount, check=True)
+(path / "f").write_bytes(b"")
+box = Outbox(path, wanted=lambda _: True, clock=lambda: 0.0)
+assert sum(map(len, box.walk(whole=True))) == 1
+subprocess.run(["umount", str(path)], check=True)
+try:
+    list(box.walk(whole=True))
+    sys.exit("taken for empty")
+except SourceFailed as error:
+    assert "not mounted" in str(error)
+subprocess.run(mount, check=True)
+assert sum(map(len, box.walk(whole=True))) == 0
+"""
+    import sys
+
+    command = ["unshare", "-m", "--propagation", "private", sys.executable, "-c", script, str(tmp_path)]
+    subprocess.run(command, check=True, timeout=30, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+
+
+# -- settling
+
+
+def test_old_file_is_settled_at_first_sight_and_a_fresh_one_is_watched():
+    settling = Settling(2.0)
+    old = Fingerprint(1, 90 * 10**9)
+    fresh = Fingerprint(1, 99 * 10**9)
+    assert settling.settled(b"old", old, now=5.0, wall=100.0)
+    assert not settling.settled(b"fresh", fresh, now=5.0, wall=100.0)
+    assert not settling.settled(b"fresh", fresh, now=6.9, wall=9999.0)
+    assert settling.due(6.9) == []
+    assert settling.settled(b"fresh", fresh, now=7.0, wall=0.0)
+    assert len(settling) == 0
+
+
+def test_growing_file_is_never_settled():
+    settling = Settling(2.0)
+    for second in range(10):
+        assert not settling.settled(b"log", Fingerprint(second, second), now=float(second), wall=0.0)
+
+
+def test_after_a_clock_jump_file_times_are_not_believed():
+    settling = Settling(2.0)
+    settling.clocks(0.0, 100.0)
+    settling.clocks(1.0, 2_000_000_000.0)
+    being_written = Fingerprint(1, 100 * 10**9)
+    assert not settling.settled(b"x", being_written, now=1.0, wall=2_000_000_000.0)
+    assert settling.settled(b"x", being_written, now=3.1, wall=2_000_000_002.0)
+
+
+def test_rename_in_mode_takes_every_file_at_once():
+    assert Settling(0).settled(b"x", Fingerprint(0, 10**30), now=0.0, wall=0.0)
+
+
+# -- removal
+
+
+def remove(folder, items, leaver=None):
+    root = os.open(folder, os.O_RDONLY)
+    try:
+        return take_away(root, items, leaver or Delete())
+    finally:
+        os.close(root)
+
+
+def test_removes_only_the_version_that_was_sent(tmp_path):
+    (tmp_path / "sub").mkdir()
+    same, other = tmp_path / "sub" / "same", tmp_path / "other"
+    same.write_bytes(b"1")
+    other.write_bytes(b"1")
+    items = [Item(1, b"sub/same", version(same)), Item(2, b"other", version(other)), Item(3, b"gone", version(other))]
+    other.write_bytes(b"22")
+    assert remove(tmp_path, items) == ([1, 2, 3], [])
+    assert not same.exists()
+    assert other.read_bytes() == b"22"
+    assert remove(tmp_path, items) == ([1, 2, 3], [])
+
+
+def test_version_renamed_in_between_look_and_rename_is_put_back(tmp_path, monkeypatch):
+    path = tmp_path / "f"
+    path.write_bytes(b"old")
+    item = Item(1, b"f", version(path))
+    real = removal.rename_noreplace
+
+    def race(source_dir, source, target_dir, target):
+        if source == b"f":
+            (tmp_path / "new").write_bytes(b"new")
+            os.replace(tmp_path / "new", path)
+        real(source_dir, source, target_dir, target)
+
+    monkeypatch.setattr(removal, "rename_noreplace", race)
+    assert remove(tmp_path, [item]) == ([1], [])
+    assert path.read_bytes() == b"new"
+    assert os.listdir(tmp_path) == ["f"]
+
+
+@pytest.mark.parametrize("name", [b"f", b"n" * 250, b"\xff\n"])
+def test_crash_after_the_private_rename_is_made_good_from_the_row(tmp_path, name):
+    path = bytes(tmp_path) + b"/" + name
+    with open(path, "wb") as file:
+        file.write(b"sent")
+    item = Item(1, name, version(path))
+    os.rename(path, bytes(tmp_path) + b"/" + private_name(name))
+    assert remove(tmp_path, [item]) == ([1], [])
+    assert os.listdir(tmp_path) == []
+
+
+def test_private_file_that_no_row_claims_gets_its_name_back_and_replaces_nothing(tmp_path):
+    (tmp_path / ".iot-sent.f").write_bytes(b"old")
+    (tmp_path / "f").write_bytes(b"new")
+    box = outbox(tmp_path)
+    assert paths(box) == [b"f"]
+    root = os.open(tmp_path, os.O_RDONLY)
+    recover(root, box.leftovers[0])
+    os.close(root)
+    assert {path.read_bytes() for path in tmp_path.iterdir()} == {b"old", b"new"}
+
+
+def test_archive_keeps_the_tree_and_replaces_nothing(tmp_path):
+    box, archive = tmp_path / "box", tmp_path / "archive"
+    (box / "sub").mkdir(parents=True)
+    for content in (b"1", b"2"):
+        (box / "sub" / "f").write_bytes(content)
+        assert remove(box, [Item(1, b"sub/f", version(box / "sub" / "f"))], MoveTo(archive)) == ([1], [])
+    assert (archive / "sub" / "f").read_bytes() == b"1"
+    assert (archive / "sub" / "f.1").read_bytes() == b"2"
+
+
+def test_quarantined_file_has_its_reason_beside_it(tmp_path):
+    box, target = tmp_path / "box", tmp_path / "q"
+    box.mkdir()
+    name = "n" * 255
+    (box / name).write_bytes(b"x")
+    item = Item(1, name.encode(), version(box / name), "because")
+    remove(box, [item], MoveTo(target, reasons=True))
+    assert (target / name).read_bytes() == b"x"
+    assert [path.read_text() for path in target.glob("*.reason.txt")] == ["because"]

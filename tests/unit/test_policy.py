@@ -1,0 +1,81 @@
+"""The rules of the queue: transitions, verdicts, waits, order."""
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from iot.sftp.spooler.policy import (
+    TRANSITIONS,
+    Backoff,
+    Event,
+    Kind,
+    State,
+    after,
+    job_priority,
+    judge,
+    prefers_large,
+)
+
+BACKOFF = Backoff(1.0, 300.0)
+
+
+def verdict(kind, *, failures=0, strikes=0, progressed=False, max_attempts=8):
+    return judge(
+        kind,
+        failures=failures,
+        strikes=strikes,
+        progressed=progressed,
+        max_attempts=max_attempts,
+        backoff=BACKOFF,
+        random=0.0,
+    )
+
+
+@pytest.mark.parametrize(("state", "event"), list(itertools.product(State, Event)))
+def test_every_pair_is_in_the_table_or_raises(state, event):
+    if (state, event) in TRANSITIONS:
+        assert after(state, event) is TRANSITIONS[state, event]
+    else:
+        with pytest.raises(ValueError, match=event.name):
+            after(state, event)
+
+
+def test_what_is_being_sent_is_never_renewed_under_way():
+    with pytest.raises(ValueError, match="SENDING"):
+        after(State.SENDING, Event.RENEWED)
+
+
+@given(st.integers(0, 10_000), st.integers(0, 1000), st.booleans())
+def test_transient_errors_never_lead_to_quarantine(failures, strikes, progressed):
+    for kind in (Kind.LINK, Kind.TRANSIENT, Kind.STOPPED):
+        result = verdict(kind, failures=failures, strikes=strikes, progressed=progressed)
+        assert result.event in (Event.INTERRUPTED, Event.FAILED)
+        assert result.strikes == strikes
+
+
+def test_permanent_errors_lead_to_quarantine_at_the_limit_and_not_before():
+    assert verdict(Kind.PERMANENT, strikes=6).event is Event.FAILED
+    assert verdict(Kind.PERMANENT, strikes=7).event is Event.GIVEN_UP
+
+
+def test_an_entry_that_only_loses_the_link_lets_others_go_first():
+    assert verdict(Kind.LINK, failures=1).event is Event.INTERRUPTED
+    assert verdict(Kind.LINK, failures=2).event is Event.FAILED
+    assert verdict(Kind.LINK, failures=50, progressed=True).event is Event.INTERRUPTED
+
+
+@given(st.integers(1, 5000), st.floats(0, 1, exclude_max=True))
+def test_jitter_comes_after_the_cap(failures, random):
+    wait = BACKOFF.delay_s(failures, random)
+    assert 1.0 <= wait <= 300.0 * 1.3
+    if failures > 10:
+        assert wait == 300.0 * (1 + 0.3 * random)
+
+
+def test_large_files_leave_places_for_small_ones():
+    assert not prefers_large(None, 5, large_in_flight=2, max_large=2)
+    assert prefers_large(5, 5, large_in_flight=1, max_large=2)
+    assert not prefers_large(0, 5, large_in_flight=0, max_large=2)
+    assert job_priority(5, large=False) < job_priority(5, large=True) < job_priority(6, large=False)
