@@ -1,0 +1,139 @@
+"""One transfer at a time for one destination: over clients, over processes, and free again when one is killed."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from iot.sftp.client.errors import TransientError
+from iot.sftp.client.locks import Busy, TransferLocks
+
+HOLDER = """
+import sys
+sys.path[:0] = {path!r}
+from pathlib import Path
+from iot.sftp.client.locks import Busy, TransferLocks
+locks = TransferLocks(Path(sys.argv[1]))
+for line in sys.stdin:
+    what, name = line.split()
+    try:
+        locks.take(name.encode()) if what == "take" else locks.release(name.encode())
+        print("done", flush=True)
+    except Busy as error:
+        print("busy", flush=True)
+"""
+
+
+class Other:
+    """A process of its own."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+
+    def __call__(self, what: str, name: str) -> str:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(f"{what} {name}\n")
+        self.process.stdin.flush()
+        return self.process.stdout.readline().strip()
+
+
+@contextmanager
+def other_process(state_dir: Path) -> Iterator[Other]:
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", HOLDER.format(path=sys.path), str(state_dir)]
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+        try:
+            yield Other(process)
+        finally:
+            process.kill()
+
+
+def test_two_processes_never_write_to_one_destination(tmp_path: Path) -> None:
+    locks = TransferLocks(tmp_path)
+    with other_process(tmp_path) as other:
+        assert other("take", "/a") == "done"
+        with pytest.raises(Busy, match="/a"):
+            locks.take(b"/a")
+        locks.take(b"/b")
+        assert other("take", "/b") == "busy"
+        locks.release(b"/b")
+        assert other("take", "/b") == "done"
+        assert other("release", "/a") == "done"
+        locks.take(b"/a")
+    locks.close()
+
+
+def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:
+    locks = TransferLocks(tmp_path)
+    with other_process(tmp_path) as other:
+        assert other("take", "/a") == "done"
+        other.process.send_signal(signal.SIGKILL)
+        other.process.wait()
+        locks.take(b"/a")
+    locks.close()
+
+
+def test_a_client_that_is_closed_holds_nothing(tmp_path: Path) -> None:
+    one, two = TransferLocks(tmp_path), TransferLocks(tmp_path)
+    one.take(b"/a")
+    one.close()
+    two.take(b"/a")
+    two.close()
+
+
+def test_two_clients_in_one_process_are_kept_apart(tmp_path: Path) -> None:
+    one, two = TransferLocks(tmp_path), TransferLocks(tmp_path)
+    one.take(b"/a")
+    with pytest.raises(Busy):
+        two.take(b"/a")
+    two.take(b"/other")
+    one.release(b"/a")
+    two.take(b"/a")
+    one.close()
+    two.close()
+
+
+@pytest.mark.parametrize("with_folder", [True, False])
+def test_one_client_does_not_send_twice_at_once(tmp_path: Path, with_folder: bool) -> None:
+    locks = TransferLocks(tmp_path if with_folder else None)
+    locks.take(b"/a")
+    with pytest.raises(Busy):
+        locks.take(b"/a")
+    locks.release(b"/a")
+    locks.take(b"/a")
+    locks.close()
+
+
+def test_to_release_what_one_does_not_hold_frees_nobody_elses(tmp_path: Path) -> None:
+    one, two = TransferLocks(tmp_path), TransferLocks(tmp_path)
+    one.take(b"/a")
+    two.release(b"/a")
+    with pytest.raises(Busy):
+        two.take(b"/a")
+    one.close()
+    two.close()
+
+
+def test_a_busy_destination_is_worth_another_try() -> None:
+    assert issubclass(Busy, TransientError)
+
+
+@given(st.lists(st.binary(max_size=300), unique=True, max_size=50))
+def test_any_names_can_be_held_side_by_side(tmp_path_factory: pytest.TempPathFactory, names: list[bytes]) -> None:
+    locks = TransferLocks(tmp_path_factory.getbasetemp())
+    for name in names:
+        locks.take(name)
+    for name in names:
+        with pytest.raises(Busy):
+            locks.take(name)
+        locks.release(name)
+    locks.close()

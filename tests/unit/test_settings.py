@@ -1,0 +1,147 @@
+"""Every setting is checked once, and every wrong one is named at once, without its secrets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from iot.sftp.client.errors import ConfigurationError
+from iot.sftp.client.model import Proof
+from iot.sftp.client.settings import ClientOptions, ClientSettings, Durability, Verify, describe_errors, options_from
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in [*ClientSettings.model_fields, "key"]:
+        monkeypatch.delenv(f"SFTP_{name.upper()}", raising=False)
+
+
+def test_the_defaults_are_the_safe_ones() -> None:
+    options = options_from({})
+    assert options.server_durability is Durability.FSYNC
+    assert options.verify is Verify.TIMESTAMP
+    assert options.proof is Proof.SIZE
+    assert (options.direct_write, options.replace_by_remove, options.agent) == (False, False, False)
+    assert (options.link_deadline_s, options.server_reply_s, options.publish_grace_s) == (60, 600, 30)
+    assert options.attempts == 3
+    assert options.part_suffix == ".part"
+
+
+WRONG = {
+    "attempts": 0,
+    "backoff_s": -1,
+    "checkpoint_bytes": 5,
+    "chunk_size": 17 * 1024 * 1024,
+    "connect_timeout_s": 0,
+    "host_key": "md5:aa:bb",
+    "link_deadline_s": -60,
+    "max_in_flight_bytes": 1,
+    "part_suffix": "a/b",
+    "proof": "hope",
+    "server_durability": "maybe",
+    "slots": 5000,
+    "tail_size": 0,
+    "verify": "never",
+}
+
+
+@pytest.mark.parametrize("key", WRONG)
+def test_a_wrong_value_is_named_with_its_key(key: str) -> None:
+    with pytest.raises(ConfigurationError) as told:
+        options_from({key: WRONG[key]})
+    assert str(told.value).startswith(f"{key}: ")
+    assert repr(WRONG[key]) in str(told.value)
+
+
+def test_all_wrong_values_are_named_at_once() -> None:
+    with pytest.raises(ConfigurationError) as told:
+        options_from(WRONG)
+    assert [line.split(":")[0] for line in str(told.value).split("; ")] == sorted(WRONG, key=list(OPTION_ORDER).index)
+
+
+OPTION_ORDER = ClientOptions.model_fields
+
+
+def test_an_unknown_option_is_refused_and_not_ignored() -> None:
+    with pytest.raises(ConfigurationError, match=r"^atempts: .*not permitted.*\(got 5\)"):
+        options_from({"atempts": 5})
+
+
+@pytest.mark.parametrize("suffix", ["", "a/b", "x\0", "s" * 33])
+def test_a_part_suffix_is_part_of_a_name(suffix: str) -> None:
+    with pytest.raises(ConfigurationError, match="part_suffix"):
+        options_from({"part_suffix": suffix})
+
+
+def test_options_cannot_change_under_a_running_transfer() -> None:
+    options = options_from({})
+    with pytest.raises(ValidationError):
+        options.attempts = 5  # type: ignore[misc]
+
+
+def test_secrets_show_neither_in_repr_nor_in_complaints() -> None:
+    options = options_from({"key_passphrase": "hunter2"})
+    assert "hunter2" not in repr(options)
+    assert "hunter2" not in options.model_dump_json()
+    with pytest.raises(ConfigurationError) as told:
+        options_from({"key_passphrase": ["hunter2"], "attempts": 0})
+    assert "key_passphrase" in str(told.value)
+    assert "hunter2" not in str(told.value)
+    with pytest.raises(ValidationError) as wrong:
+        ClientSettings(host="h", password=["hunter2"], port=0)
+    assert "hunter2" not in "; ".join(describe_errors(wrong.value))
+    assert "port" in "; ".join(describe_errors(wrong.value))
+
+
+def test_the_environment_gives_every_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {
+        "SFTP_HOST": "server",
+        "SFTP_PORT": "2222",
+        "SFTP_USER": "device",
+        "SFTP_PASSWORD": "hunter2",
+        "SFTP_KEY": "/keys/id",
+        "SFTP_KNOWN_HOSTS": "/keys/known",
+        "SFTP_SERVER_DURABILITY": "trust",
+        "SFTP_CIPHERS": '["aes128-ctr"]',
+        "SFTP_CHUNK_SIZE": "65536",
+    }
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    settings = ClientSettings()
+    assert (settings.host, settings.port, settings.user) == ("server", 2222, "device")
+    assert settings.password is not None
+    assert settings.password.get_secret_value() == "hunter2"
+    options = settings.options()
+    assert options.key_file == Path("/keys/id")
+    assert options.known_hosts == Path("/keys/known")
+    assert options.server_durability is Durability.TRUST
+    assert options.ciphers == ("aes128-ctr",)
+    assert options.chunk_size == 65536
+
+
+def test_keywords_win_over_the_environment_and_that_over_the_env_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_text("SFTP_HOST=file\nSFTP_PORT=1\nSFTP_USER=file\nOTHER=ignored\n")
+    monkeypatch.setenv("SFTP_PORT", "2")
+    monkeypatch.setenv("SFTP_USER", "environment")
+    settings = ClientSettings(user="keyword")
+    assert (settings.host, settings.port, settings.user) == ("file", 2, "keyword")
+
+
+def test_an_empty_variable_counts_as_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SFTP_PORT", "")
+    assert ClientSettings(host="h").port == 22
+
+
+def test_without_a_host_it_says_so() -> None:
+    with pytest.raises(ValidationError) as wrong:
+        ClientSettings()
+    assert describe_errors(wrong.value) == ["host: Field required"]
+
+
+def test_every_setting_says_what_it_means() -> None:
+    assert [name for name, field in ClientSettings.model_fields.items() if not field.description] == []
