@@ -19,6 +19,7 @@ import contextlib
 import logging
 import os
 import secrets
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +31,11 @@ from iot.sftp.client.errors import DiskFull, JournalUnavailable, LocalStateError
 
 __all__ = ["Journal", "Schema", "default_state_dir"]
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -37,11 +43,13 @@ FILE_NAME = "journal.db"
 OWNER_NAME = "owner"
 RESERVE_NAME = "journal.reserve"
 RESERVE_BYTES = 512 * 1024
+FULL_BELOW_BYTES = 128 * 1024
 BUSY_TIMEOUT_S = 30.0
 ROOMS_TABLE = (
     "CREATE TABLE IF NOT EXISTS room"
     " (name TEXT PRIMARY KEY, version INTEGER NOT NULL, compatible_from INTEGER NOT NULL) WITHOUT ROWID"
 )
+CAN_WRITE = ("BEGIN IMMEDIATE", "PRAGMA user_version=0", "ROLLBACK")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +110,7 @@ class Journal:
             return
         with _translated(state_dir):
             state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with _translated(state_dir), _one_at_a_time(state_dir):
             self.owner = _owner(state_dir / OWNER_NAME)
             self._db = self._open_or_replace(state_dir / FILE_NAME)
             self._keep_reserve()
@@ -109,11 +118,11 @@ class Journal:
     def register(self, schema: Schema) -> None:
         """Add a room's tables, upgrading them in place. Call before the room's first use."""
         self._schemas.append(schema)
-        with self._guarded():
+        with self._guarded(), _one_at_a_time(self.state_dir):
             try:
                 self._migrate(schema)
-            except (NewerJournal, sqlite3.DatabaseError) as error:
-                if self.state_dir is None or not _replaceable(error):
+            except (NewerJournal, sqlite3.DatabaseError, UnicodeDecodeError) as error:
+                if self.state_dir is None or not _replaceable(error, self.state_dir / FILE_NAME):
                     raise
                 self._db.close()
                 self._db = self._replace(self.state_dir / FILE_NAME, error)
@@ -132,7 +141,7 @@ class Journal:
             try:
                 return self._transact(work)
             except sqlite3.OperationalError as error:
-                if not _is_full(error) or not self._give_up_reserve():
+                if not _is_full(error, self.state_dir) or not self._give_up_reserve():
                     raise
                 return self._transact(work)
 
@@ -160,8 +169,10 @@ class Journal:
     def _open_or_replace(self, path: Path) -> sqlite3.Connection:
         try:
             return self._open(path)
-        except (Corrupt, NewerJournal, sqlite3.DatabaseError) as error:
-            if not _replaceable(error):
+        except (Corrupt, NewerJournal, sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            if _is_full(error, self.state_dir) and self._give_up_reserve():
+                return self._open_or_replace(path)
+            if not _replaceable(error, path):
                 raise
             return self._replace(path, error)
 
@@ -176,6 +187,8 @@ class Journal:
         try:
             if self._db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
                 raise Corrupt(f"{path} does not pass SQLite's check")
+            for statement in CAN_WRITE:  # what cannot be written shows now, not at the first delivery
+                self._db.execute(statement)
             self._migrate_all()
         except BaseException:
             self._db.close()
@@ -282,17 +295,43 @@ def _move_aside(path: Path, word: str) -> Path:
     return target
 
 
-def _is_full(error: BaseException) -> bool:
-    return "full" in str(error)
-
-
-def _replaceable(error: BaseException) -> bool:
-    """Whether the content is at fault (set it aside) and not the disk, the rights or another process."""
-    if isinstance(error, (Corrupt, NewerJournal)):
+def _is_full(error: BaseException, state_dir: Path | None) -> bool:
+    """SQLite has a word of its own for a full disk, but not where it makes room for its -wal and -shm."""
+    text = str(error)
+    if "full" in text:
         return True
-    return isinstance(error, sqlite3.DatabaseError) and (
-        not isinstance(error, sqlite3.OperationalError) or "malformed" in str(error) or "no such" in str(error)
-    )
+    if state_dir is None or not ("I/O" in text or "unable to open" in text):
+        return False
+    with contextlib.suppress(OSError):  # a disk that does not even answer that is not just full
+        return shutil.disk_usage(state_dir).free < FULL_BELOW_BYTES
+    return False
+
+
+def _replaceable(error: BaseException, path: Path) -> bool:
+    """Whether the content is at fault (set it aside) and not the disk, the rights or another process."""
+    if isinstance(error, (Corrupt, NewerJournal, UnicodeDecodeError)):  # SQLite quotes garbage in its messages
+        return True
+    if not isinstance(error, sqlite3.OperationalError):
+        return isinstance(error, sqlite3.DatabaseError)
+    text = str(error)
+    if "readonly" in text:  # what SQLite also says of a file format that it does not know
+        return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+    return "malformed" in text or "no such" in text or "unsupported file format" in text
+
+
+@contextlib.contextmanager
+def _one_at_a_time(state_dir: Path | None) -> Iterator[None]:
+    """Processes that open the same new or broken journal at once make one owner and one journal between them."""
+    if state_dir is None or fcntl is None:
+        yield
+        return
+    folder = os.open(state_dir, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks: one process at a time is the user's care
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 @contextlib.contextmanager
@@ -301,8 +340,8 @@ def _translated(state_dir: Path | None) -> Iterator[None]:
     where = state_dir or "memory"
     try:
         yield
-    except sqlite3.Error as error:
-        if _is_full(error):
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        if _is_full(error, state_dir):
             raise DiskFull(f"no space left for the journal in {where}: make room on that disk") from error
         raise JournalUnavailable(
             f"journal in {where}: {error}; check the folder's rights and disk, or move journal.db away"
