@@ -107,7 +107,7 @@ def test_queue_survives_its_process(tmp_path):
 
 def test_vanished_rows_go_but_not_those_in_flight(journal):
     queue = Queue(journal)
-    (row,) = begun(queue, entry())
+    begun(queue, entry())
     queue.add([entry(b"g")])
     ids = [item.id for item in queue.page(1, 0, 9)]
     queue.drop(ids, Event.CHANGED)

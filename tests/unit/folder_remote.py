@@ -1,0 +1,92 @@
+"""A remote that is a local folder, with failures on request: what the agent's tests run against without a network."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from iot.sftp.client import Cancelled, Failure, Fingerprint, LinkLost, Proof, SourceChanged, TransferResult
+
+
+class FolderRemote:
+    """Keeps up to `slots` jobs in flight and finishes the most urgent one at a time.
+
+    lose_after: a list of numbers; after so many deliveries the link is lost with all that is in flight.
+    refuse: destination -> error. before: called with each job before it is delivered.
+    """
+
+    def __init__(self, root: Path, slots: int = 8) -> None:
+        self.root = root
+        self.slots = slots
+        self.lose_after: list[int] = []
+        self.refuse: dict[str, Exception] = {}
+        self.cannot_connect: list[Exception] = []
+        self.before = lambda job: None
+        self.deliveries: list[str] = []
+        self.in_flight: list = []
+        self.settled: list = []
+        self.cancelled = False
+
+    def upload_many(self, jobs, *, hold_checkpoints=False):
+        if self.cannot_connect:
+            raise self.cannot_connect.pop(0)
+        self.in_flight = []
+        count = 0
+        exhausted = False
+        while self.in_flight or not exhausted:
+            exhausted = self._fill(jobs) or exhausted
+            if self.cancelled or (self.lose_after and count >= self.lose_after[0]):
+                error = Cancelled("stopped") if self.cancelled else LinkLost("cut")
+                if not self.cancelled:
+                    self.lose_after.pop(0)
+                yield from [Failure(job.key, job.source, job.dest, error) for job in self.in_flight]
+                return
+            if self.in_flight:
+                job = min(self.in_flight, key=lambda job: job.priority)
+                self.in_flight.remove(job)
+                outcome = self._deliver(job)
+                count += isinstance(outcome, TransferResult)
+                yield outcome
+
+    def _fill(self, jobs) -> bool:
+        while len(self.in_flight) < self.slots:
+            try:
+                job = next(jobs)
+            except StopIteration:
+                return True
+            if job is None:
+                return False
+            self.in_flight.append(job)
+        return False
+
+    def _deliver(self, job):
+        self.before(job)
+        error = self.refuse.get(job.dest)
+        try:
+            if error is None and Fingerprint.of(os.stat(job.source)) != job.fingerprint:
+                error = SourceChanged("another version")
+        except FileNotFoundError:
+            error = SourceChanged("gone")
+        if error is not None:
+            return Failure(job.key, job.source, job.dest, error)
+        target = self.root / job.dest.lstrip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(job.source, target)
+        self.deliveries.append(job.dest)
+        size = job.fingerprint.size
+        return TransferResult(
+            job.source, job.dest, size, size, 0, 0.0, Proof.SIZE, key=job.key, fingerprint=job.fingerprint
+        )
+
+    def settle(self, results):
+        self.settled += results
+
+    def cancel(self):
+        self.cancelled = True
+
+    def disconnect(self):
+        pass
+
+    def is_connected(self):
+        return True

@@ -1,0 +1,136 @@
+"""The configuration: every wrong key at once, with where it came from, and never a secret."""
+
+import json
+
+import pytest
+
+from iot.sftp.spooler.cli import main
+from iot.sftp.spooler.configuration import BadConfiguration, load
+
+GOOD = """
+state_dir = "/var/lib/iot-spooler"
+device_id = "gw-0042"
+[server]
+host = "sftp.example.com"
+user = "device"
+tail_size = 4096
+[[outbox]]
+path = "/var/spool/iot/outbox"
+destination = "/upload/{device_id}"
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+    def write(text):
+        path = tmp_path / "spooler.toml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def problems(path, environment=None):
+    with pytest.raises(BadConfiguration) as caught:
+        load(path, environment or {})
+    return caught.value.problems
+
+
+def test_good_file_gives_plain_frozen_values(config):
+    settings = load(config(GOOD), {})
+    assert settings.outbox[0].settle_s == 2.0
+    assert settings.server.client_options() == {"tail_size": 4096}
+    with pytest.raises(ValueError, match="frozen"):
+        settings.device_id = "other"
+
+
+def test_every_wrong_key_is_told_at_once_with_value_and_file(config):
+    path = config(
+        GOOD.replace('"gw-0042"', '"../x"').replace("4096", '"much"').replace("{device_id}", "{nobody}")
+        + 'settle_s = -1\nafter_upload = "burn"\ninclude = ["re:("]\nwhatever = 1\n'
+    )
+    told = problems(path)
+    for key in (
+        "device_id = '../x'",
+        "server.tail_size = 'much'",
+        "outbox[0].destination",
+        "outbox[0].settle_s = -1",
+        "outbox[0].after_upload = 'burn'",
+        "outbox[0].include",
+        "outbox[0].whatever",
+    ):
+        assert any(line.startswith(key) for line in told), (key, told)
+    assert all(str(path) in line for line in told)
+    assert any("'delete', 'archive' or 'keep'" in line for line in told)
+
+
+def test_environment_wins_and_is_named(config):
+    path = config(GOOD)
+    environment = {
+        "IOT_SPOOLER_SERVER__HOST": "other.example.com",
+        "IOT_SPOOLER_OUTBOX__0__SETTLE_S": "7",
+        "IOT_SPOOLER_OUTBOX__1__PATH": "/second",
+        "IOT_SPOOLER_OUTBOX__1__DESTINATION": "/up",
+        "IOT_SPOOLER_OUTBOX__1__INCLUDE": '["*.csv"]',
+    }
+    settings = load(path, environment)
+    assert settings.server.host == "other.example.com"
+    assert [outbox.settle_s for outbox in settings.outbox] == [7.0, 2.0]
+    assert settings.outbox[1].include == ("*.csv",)
+    told = problems(path, {"IOT_SPOOLER_SERVER__PORT": "99999", "IOT_SPOOLER_OUTBOX__5__PATH": "/x"})
+    assert any("server.port = '99999'" in line and "IOT_SPOOLER_SERVER__PORT" in line for line in told)
+    assert any("IOT_SPOOLER_OUTBOX__5__PATH" in line for line in told)
+
+
+def test_environment_alone_is_enough():
+    environment = {
+        "IOT_SPOOLER_STATE_DIR": "/s",
+        "IOT_SPOOLER_SERVER__HOST": "h",
+        "IOT_SPOOLER_OUTBOX": json.dumps([{"path": "/o", "destination": "/d"}]),
+    }
+    assert load(None, environment).outbox[0].destination == "/d"
+
+
+def test_credentials_of_systemd_fill_what_is_not_set(config, tmp_path):
+    (tmp_path / "sftp_password").write_text("hunter2\n")
+    (tmp_path / "sftp_key").write_text("key")
+    settings = load(config(GOOD), {"CREDENTIALS_DIRECTORY": str(tmp_path)})
+    assert settings.server.login_password() == "hunter2"
+    assert settings.server.key_file == tmp_path / "sftp_key"
+    given = load(
+        config(GOOD.replace("[[outbox]]", 'password = "own"\n[[outbox]]')), {"CREDENTIALS_DIRECTORY": str(tmp_path)}
+    )
+    assert given.server.login_password() == "own"
+
+
+def test_secrets_are_never_shown(config, tmp_path):
+    secret = "hunter2-very-secret"
+    lines = f'password = ["{secret}"]\nkey_passphrase = {{a = "{secret}"}}\n'
+    assert secret not in "\n".join(problems(config(GOOD.replace("[[outbox]]", lines + "[[outbox]]"))))
+    both = f'password = "{secret}"\npassword_file = "{config("x")}"\n'
+    assert secret not in "\n".join(problems(config(GOOD.replace("[[outbox]]", both + "[[outbox]]"))))
+    settings = load(config(GOOD.replace("[[outbox]]", f'password = "{secret}"\n[[outbox]]')), {})
+    assert secret not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (GOOD.replace("[[outbox]]", 'key_file = "/no/such/key"\n[[outbox]]'), "cannot be read"),
+        (GOOD + GOOD[GOOD.index("[[outbox]]") :], "sent twice"),
+        (GOOD + '[[outbox]]\npath="/var/spool/iot/outbox/in"\ndestination="/"\n', "sent twice"),
+        (GOOD + 'quarantine = "/var/spool/iot"\n', "must not be the outbox"),
+        (GOOD.replace('"/var/spool/iot/outbox"', '"relative"'), "absolute"),
+        (GOOD[: GOOD.index("[[outbox]]")], "outbox: missing"),
+        ("this is not toml", "not valid TOML"),
+    ],
+)
+def test_each_kind_of_bad_setting_is_told(config, text, words):
+    assert any(words in line for line in problems(config(text)))
+
+
+def test_check_exits_with_78_or_0(config, tmp_path, capsys, monkeypatch):
+    assert main(["check", "--config", str(config("x = 1"))]) == 78
+    assert "state_dir: missing" in capsys.readouterr().err
+    assert main(["check", "--config", str(tmp_path / "none.toml")]) == 78
+    assert main(["check", "--config", str(config(GOOD))]) == 0
