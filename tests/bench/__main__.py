@@ -1,12 +1,13 @@
 """The benchmark beside the peers: `sh tests/run bench [WORK...] [--rounds N] [--peers NAME,...]`.
 
 Every work is done by ours and by every peer in turn, round by round, each on a fresh link and a fresh server; what
-arrived is compared byte by byte. `bench device` and `bench scale` are about the service alone (device.py).
+arrived is compared byte by byte. `bench device` and `bench scale` are about the service alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import shutil
 import sys
 import tempfile
@@ -23,9 +24,8 @@ from faults.tunlink import why_not
 
 def main(argv: list[str]) -> int:
     if argv[:1] in (["device"], ["scale"]):
-        from bench import device
-
-        return device.main(argv)
+        module = importlib.import_module(f"bench.{argv[0]}")
+        return int(module.main(argv[1:]))
     arguments = _arguments(argv)
     reason = why_not()
     print(

@@ -1,7 +1,7 @@
 """Who is measured, each as its user would run it: a peer makes the command for a task, or None where it has none.
 
-All check the host key and log in by the same Ed25519 key. Where a peer has no retry of its own, its command is
-repeated until it ends well (`Peer.repeats`), without a pause.
+All check the host key and log in by the same Ed25519 key. On a link that is cut, a
+command that failed is given again until it ends well (trial.py); with a pause only where it failed at once.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ class Peer:
     command: Callable[[Task], list[str] | None]
     programs: tuple[str, ...] = ()
     durable: bool = False
-    repeats: bool = True
     ours: bool = False
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import importlib
+import importlib.util
 import json
 import os
 import platform
@@ -97,20 +99,17 @@ def save(rows: Sequence[Row], folder: Path) -> list[Path]:
     content = {"machine": machine(), "works": [asdict(work) for work in WORKS], "rows": [asdict(row) for row in rows]}
     written[0].write_text(json.dumps(content, indent=1) + "\n")
     written[1].write_text(table(rows) + "\n")
-    try:
-        import matplotlib as mpl
-    except ImportError:
+    if importlib.util.find_spec("matplotlib") is None:
         print("no plot: matplotlib is not installed (tests/bench/requirements.txt)")
         return written
-    mpl.use("Agg")
     plot(rows, folder / "bench.png")
     return [*written, folder / "bench.png"]
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
     """One panel a work: a bar a peer, the floor as a line; hatched where it was not done in time."""
-    import matplotlib.pyplot as plt
-
+    importlib.import_module("matplotlib").use("Agg")
+    plt = importlib.import_module("matplotlib.pyplot")
     works = [work for work in WORKS if any(row.work == work.name for row in rows)]
     figure, axes = plt.subplots(-(-len(works) // 2), 2, figsize=(12, 2.6 * -(-len(works) // 2)), squeeze=False)
     for axis, work in zip(axes.flat, works, strict=False):

@@ -17,7 +17,7 @@ from bench.peers import Peer, Task
 from bench.site import Site, open_site
 from bench.works import Work
 
-__all__ = ["Row", "make_files", "trial"]
+__all__ = ["Row", "environment_of", "make_files", "trial"]
 
 AGE_S = 3600
 FEW_RUNS_S = 0.2  # the least time of a repeated command, so that a refusal at once is no busy loop
@@ -90,7 +90,7 @@ def _run(task: Task, command: list[str], log: Path) -> tuple[Usage, int]:
     while total.exit_code not in (0, None):
         limit_s = max(1.0, task.work.limit_s - total.wall_s)
         began = time.monotonic()
-        usage = measure(task.site.command(command), log=log, environment=_environment(task), limit_s=limit_s)
+        usage = measure(task.site.command(command), log=log, environment=environment_of(task), limit_s=limit_s)
         total, runs = total.then(usage), runs + 1
         if task.work.kind != "resume":
             break
@@ -102,7 +102,7 @@ def _run(task: Task, command: list[str], log: Path) -> tuple[Usage, int]:
     return total, runs
 
 
-def _environment(task: Task) -> dict[str, str]:
+def environment_of(task: Task) -> dict[str, str]:
     """The user's, without what points a peer elsewhere; with a home of its own."""
     hidden = ("AWS_CA_BUNDLE", "SSH_AUTH_SOCK", "STATE_DIRECTORY", "PYTHONPATH")
     kept = {name: value for name, value in os.environ.items() if name not in hidden and not name.startswith("SFTP_")}
@@ -113,7 +113,7 @@ def _bring_in_sync(task: Task, peer: Peer, command: list[str], log: Path) -> Non
     """All files but the new ones lie on both sides; ours has delivered them itself, so that its journal knows them."""
     with _held_back(task, sorted(task.local.iterdir())[-task.work.new :]):
         if peer.ours:
-            measure(task.site.command(command), log=log, environment=_environment(task), limit_s=600)
+            measure(task.site.command(command), log=log, environment=environment_of(task), limit_s=600)
         else:
             shutil.copytree(task.local, task.far, dirs_exist_ok=True)
             shutil.copystat(task.local, task.far)
