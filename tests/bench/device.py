@@ -75,7 +75,7 @@ def _line(figure: Figure) -> str:
 
 
 def _experiments(folder: Path, idle_s: float) -> Iterator[Iterator[Figure]]:
-    ours, rclone = (next(peer for peer in PEERS if peer.name == name) for name in ("ours, fsync", "rclone"))
+    ours, rclone = (next(peer for peer in PEERS if peer.name == name) for name in ("ours fsync", "rclone"))
     yield _empty(folder / "empty")
     yield _kept(folder / "kept", idle_s)
     for peer in (ours, rclone):
@@ -91,7 +91,7 @@ def _experiments(folder: Path, idle_s: float) -> Iterator[Iterator[Figure]]:
 @contextlib.contextmanager
 def _device(work: Work, folder: Path) -> Iterator[tuple[Task, Flash]]:
     """Files in an outbox, a server that is up, a state directory on flash."""
-    folder = folder.with_name(folder.name.replace(" ", "").replace(",", "-"))
+    folder = folder.with_name(folder.name.replace(" ", "-"))
     folder.mkdir()
     with flash(folder / "state") as disk, open_site(work, folder) as site:
         outbox, far = make_files(work, folder / "outbox"), site.root / "upload"

@@ -168,7 +168,7 @@ PEERS = (
     Peer("rclone", _rclone, ("rclone",)),
     Peer("asyncssh", lambda task: _library(task, "asyncssh")),
     Peer("paramiko", lambda task: _library(task, "paramiko")),
-    Peer("ours, fsync", lambda task: _ours(task, "fsync"), ("iot-sftp", "iot-spooler"), durable=True, ours=True),
+    Peer("ours fsync", lambda task: _ours(task, "fsync"), ("iot-sftp", "iot-spooler"), durable=True, ours=True),
     Peer("rsync --fsync", lambda task: _rsync(task, sync=True), ("rsync",), durable=True),
     Peer("sftp -f", lambda task: _sftp(task, sync=True), ("sftp",), durable=True),
 )

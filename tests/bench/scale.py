@@ -56,7 +56,7 @@ def main(argv: list[str]) -> int:
 
 def _drain(files: int, durability: str, folder: Path) -> Point:
     """So many files in the outbox, sent over loopback by `run --drain`, all of them counted at the server."""
-    name = "ours" if durability == "trust" else "ours, fsync"
+    name = "ours" if durability == "trust" else "ours fsync"
     peer = next(peer for peer in PEERS if peer.name == name)
     work = Work(f"scale-{files}", "folder", files, SIZE)
     folder.mkdir()

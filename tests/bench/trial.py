@@ -15,7 +15,7 @@ from pathlib import Path
 from bench.measure import Usage, measure
 from bench.peers import Peer, Task
 from bench.site import Site, open_site
-from bench.works import Work
+from bench.works import MIB, Work
 
 __all__ = ["Row", "environment_of", "make_files", "trial"]
 
@@ -46,7 +46,9 @@ def make_files(work: Work, folder: Path) -> Path:
     old_s = time.time() - AGE_S
     for number in range(work.files):
         path = folder / ("data" if work.files == 1 else f"reading-{number:06d}.bin")
-        path.write_bytes(source.randbytes(work.size))
+        with path.open("wb") as file:
+            for begin in range(0, work.size, MIB):
+                file.write(source.randbytes(min(MIB, work.size - begin)))
         os.utime(path, (old_s, old_s))
     return folder
 
