@@ -7,8 +7,10 @@ commit costs, and a checkpoint that is a little old costs only a few bytes sent 
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
 import time
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 
 from iot.sftp.client.journal import Journal, Schema
@@ -16,6 +18,8 @@ from iot.sftp.client.model import Checkpoint, Direction, Fingerprint, Phase, Spa
 from iot.sftp.client.wire.server import Refusal
 
 __all__ = ["CHECKPOINTS", "Checkpoints", "LearnedRefusals"]
+
+log = logging.getLogger(__name__)
 
 REFUSAL_DAYS = 7
 
@@ -27,7 +31,7 @@ CHECKPOINTS = Schema(
             server TEXT NOT NULL, direction TEXT NOT NULL, remote BLOB NOT NULL, local BLOB NOT NULL,
             part BLOB NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, ctime_ns INTEGER NOT NULL,
             inode INTEGER NOT NULL, acked INTEGER NOT NULL, synced INTEGER NOT NULL, suspect TEXT NOT NULL,
-            phase TEXT NOT NULL, noted_at INTEGER NOT NULL,
+            phase TEXT NOT NULL, noted_at INTEGER NOT NULL, crc INTEGER NOT NULL,
             PRIMARY KEY (server, direction, remote, local)
         ) WITHOUT ROWID;
         CREATE TABLE refusal (
@@ -38,7 +42,13 @@ CHECKPOINTS = Schema(
     ),
 )
 
+LEARN = "INSERT OR REPLACE INTO refusal (host_key, what, banner, learned_at) VALUES (?, ?, ?, ?)"
 Key = tuple[str, bytes, bytes]
+CHECKED = "server direction remote local part size mtime_ns ctime_ns inode acked synced suspect phase noted_at".split()
+NOTE = (
+    "INSERT OR REPLACE INTO checkpoint (server, direction, remote, local, part, size, mtime_ns, ctime_ns, inode, acked,"
+    " synced, suspect, phase, noted_at, crc) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
 
 
 class Checkpoints:
@@ -71,7 +81,7 @@ class Checkpoints:
             self._server,
             *key,
         )
-        return _from_row(rows[0]) if rows else None
+        return _from_row(rows[0]) if rows else None  # one that makes no sense counts as none: start over
 
     def note(self, checkpoint: Checkpoint) -> None:
         """Keep in memory; write the batch when it is due. Raises: JournalUnavailable, DiskFull."""
@@ -117,7 +127,7 @@ class Checkpoints:
     def _write(self, db: sqlite3.Connection) -> None:
         now = int(time.time())
         db.executemany(
-            "INSERT OR REPLACE INTO checkpoint VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            NOTE,
             [_row(self._server, checkpoint, now) for checkpoint in self._noted.values()],
         )
         db.executemany(
@@ -133,7 +143,7 @@ class Checkpoints:
             Direction.UPLOAD.value,
             int(before_s),
         )
-        return [_from_row(row) for row in rows]
+        return [checkpoint for checkpoint in map(_from_row, rows) if checkpoint is not None]
 
 
 class LearnedRefusals:
@@ -155,7 +165,7 @@ class LearnedRefusals:
 
     def learn(self, host_key: str, banner: str, what: Refusal) -> None:
         values = (host_key, what.value, banner, int(time.time()))
-        self._journal.write(lambda db: db.execute("INSERT OR REPLACE INTO refusal VALUES (?, ?, ?, ?)", values))
+        self._journal.write(lambda db: db.execute(LEARN, values))
 
 
 def _key(checkpoint: Checkpoint) -> Key:
@@ -164,7 +174,7 @@ def _key(checkpoint: Checkpoint) -> Key:
 
 def _row(server: str, checkpoint: Checkpoint, now: int) -> tuple[object, ...]:
     fingerprint = checkpoint.fingerprint
-    return (
+    values = (
         server,
         *_key(checkpoint),
         checkpoint.part,
@@ -178,9 +188,18 @@ def _row(server: str, checkpoint: Checkpoint, now: int) -> tuple[object, ...]:
         checkpoint.phase.value,
         now,
     )
+    return *values, _crc(values)
 
 
-def _from_row(row: sqlite3.Row) -> Checkpoint:
+def _crc(values: tuple[object, ...]) -> int:
+    """SQLite keeps no checksums: a bit that flipped on flash must not become an offset that is believed."""
+    return zlib.crc32(repr(values).encode())
+
+
+def _from_row(row: sqlite3.Row) -> Checkpoint | None:
+    if row["crc"] != _crc(tuple(row[name] for name in CHECKED)):
+        log.warning("checkpoint passed over: its checksum is wrong remote=%r", row["remote"])
+        return None
     inode = row["inode"] + (1 << 64 if row["inode"] < 0 else 0)
     return Checkpoint(
         direction=Direction(row["direction"]),
