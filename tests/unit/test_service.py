@@ -1,0 +1,155 @@
+"""The process: notify socket, signals, lock, exit codes; each a real `iot-spooler run`."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from iot.sftp.client import EmbeddedServer
+
+COMMAND = [sys.executable, "-m", "iot.sftp.spooler"]
+
+
+class Setup:
+    def __init__(self, base, server):
+        self.base = base
+        self.box = base / "box"
+        self.box.mkdir()
+        self.config = base / "spooler.toml"
+        self.config.write_text(
+            f'state_dir = "{base}/state"\ndevice_id = "gw-1"\n[server]\nhost = "{server.host}"\nport = {server.port}\n'
+            f'user = "{server.user}"\npassword = "{server.password}"\nhost_key = "{server.host_key}"\n'
+            f'[[outbox]]\npath = "{self.box}"\ndestination = "/up"\nsettle_s = 0.2\n'
+        )
+        self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.notify.bind(str(base / "notify"))
+        self.environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "NOTIFY_SOCKET": str(base / "notify"),
+        }
+
+    @contextlib.contextmanager
+    def running(self, **environment):
+        process = subprocess.Popen(
+            [*COMMAND, "run", "--config", str(self.config)],
+            env={**self.environment, **environment},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.communicate()
+
+    def command(self, *arguments):
+        return subprocess.run(
+            [*COMMAND, *arguments, "--config", str(self.config)],
+            env={**self.environment, "NOTIFY_SOCKET": ""},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def hear(self, words, seconds=20.0):
+        """All messages up to the first that has these words."""
+        heard = []
+        deadline = time.monotonic() + seconds
+        while not any(words in message for message in heard):
+            self.notify.settimeout(max(deadline - time.monotonic(), 0.01))
+            heard.append(self.notify.recv(4096).decode())
+        return heard
+
+
+@pytest.fixture
+def setup(tmp_path):
+    (tmp_path / "remote").mkdir()
+    with EmbeddedServer(tmp_path / "remote") as server:
+        setup = Setup(tmp_path, server)
+        yield setup
+        setup.notify.close()
+
+
+def wait_for(condition, seconds=20.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "did not come in time"
+        time.sleep(0.05)
+
+
+def test_ready_status_watchdog_reload_and_stop_are_told(setup):
+    with setup.running(WATCHDOG_USEC="1000000") as process:
+        setup.hear("READY=1")
+        setup.hear("WATCHDOG=1")
+        (setup.box / "f").write_bytes(b"x")
+        wait_for(lambda: (setup.base / "remote/up/f").exists() and not (setup.box / "f").exists())
+        setup.hear("STATUS=connected, 0 files to send")
+        process.send_signal(signal.SIGHUP)
+        (reloading,) = setup.hear("RELOADING=1")[-1:]
+        assert "MONOTONIC_USEC=" in reloading
+        setup.hear("READY=1")
+        process.terminate()
+        assert process.wait(5) == 0
+        setup.hear("STOPPING=1")
+
+
+def test_wrong_settings_are_refused_on_reload_and_the_old_ones_go_on(setup):
+    with setup.running() as process:
+        setup.hear("READY=1")
+        good = setup.config.read_text()
+        setup.config.write_text(good + "nonsense = 1\n")
+        process.send_signal(signal.SIGHUP)
+        setup.hear("RELOADING=1")
+        setup.hear("READY=1")
+        (setup.box / "f").write_bytes(b"x")
+        wait_for((setup.base / "remote/up/f").exists)
+
+
+def test_second_agent_on_one_state_directory_is_kept_out(setup):
+    with setup.running() as process:
+        setup.hear("READY=1")
+        second = setup.command("run", "--drain")
+        assert second.returncode == 75
+        assert str(process.pid) in second.stderr
+        assert "Traceback" not in second.stderr
+
+
+def test_drain_status_and_flush(setup):
+    (setup.box / "esc\x1b[31m").write_bytes(b"x")
+    drained = setup.command("run", "--drain")
+    assert (drained.returncode, os.listdir(setup.base / "remote/up")) == (0, ["esc\x1b[31m"])
+    assert "\x1b" not in drained.stderr
+    assert 'delivered path="esc\\x1b[31m"' in drained.stderr
+    status = json.loads(setup.command("status", "--json").stdout)
+    assert (status["running"], status["backlog"]["files"], status["delivered"]["files"]) == (False, 0, 1)
+    assert "not running" in setup.command("status").stdout
+    assert setup.command("flush").returncode == 1
+    with setup.running() as process:
+        setup.hear("READY=1")
+        assert setup.command("flush").returncode == 0
+        assert str(process.pid) in setup.command("status").stdout
+
+
+def test_wrong_password_ends_a_drain_with_75_and_one_try(setup):
+    (setup.box / "f").write_bytes(b"x")
+    setup.environment["IOT_SPOOLER_SERVER__PASSWORD"] = "hunter2-wrong"
+    drained = setup.command("run", "--drain")
+    assert drained.returncode == 75
+    assert drained.stderr.count("link held") == 1
+    assert "hunter2" not in drained.stderr
+    assert (setup.box / "f").exists()
+
+
+def test_the_command_starts_light(setup):
+    code = "import sys, iot.sftp.spooler.cli; print({'pydantic', 'paramiko', 'sqlite3'} & set(sys.modules))"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=setup.environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
