@@ -44,7 +44,22 @@ CHECKPOINTS = Schema(
 
 LEARN = "INSERT OR REPLACE INTO refusal (host_key, what, banner, learned_at) VALUES (?, ?, ?, ?)"
 Key = tuple[str, bytes, bytes]
-CHECKED = "server direction remote local part size mtime_ns ctime_ns inode acked synced suspect phase noted_at".split()
+CHECKED = (
+    "server",
+    "direction",
+    "remote",
+    "local",
+    "part",
+    "size",
+    "mtime_ns",
+    "ctime_ns",
+    "inode",
+    "acked",
+    "synced",
+    "suspect",
+    "phase",
+    "noted_at",
+)
 NOTE = (
     "INSERT OR REPLACE INTO checkpoint (server, direction, remote, local, part, size, mtime_ns, ctime_ns, inode, acked,"
     " synced, suspect, phase, noted_at, crc) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"

@@ -19,7 +19,13 @@ from pathlib import Path
 from typing import Protocol
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.serialization import SSHCertificateType, load_ssh_public_identity
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    SSHCertificateType,
+    SSHCertPublicKeyTypes,
+    load_ssh_public_identity,
+)
 from cryptography.hazmat.primitives.serialization.ssh import SSHCertificate
 
 from iot.sftp.client.errors import ConfigurationError, HostKeyMismatch, HostKeyUnknown
@@ -49,7 +55,7 @@ class Pinned:
 
     def check(self, host: str, port: int, key_type: str, blob: bytes) -> None:
         shown = fingerprint(blob)
-        if not hmac.compare_digest(shown, self.pin.rstrip("=")):
+        if not hmac.compare_digest(shown.encode(), self.pin.rstrip("=").encode()):
             raise HostKeyMismatch(
                 f"{host} port {port} showed {key_type} {shown}, but host_key pins {self.pin}. Somebody may be"
                 " between you and the server; if its key really changed, pin the new one"
@@ -97,7 +103,7 @@ class KnownHosts:
 
     def check(self, host: str, port: int, key_type: str, blob: bytes) -> None:
         lines = self._matching(host, port)
-        if any(line.marker == "@revoked" and line.blob in (blob, _authority_of(blob)) for line in lines):
+        if any(line.marker == "@revoked" and line.blob in _keys_of(blob) for line in lines):
             raise HostKeyMismatch(f"{host} port {port} showed a key that {self._path} marks @revoked: do not connect")
         if any(not line.marker and hmac.compare_digest(line.blob, blob) for line in lines):
             return
@@ -171,15 +177,14 @@ def _certificate(blob: bytes) -> SSHCertificate | None:
     return identity if isinstance(identity, SSHCertificate) else None
 
 
-def _authority_of(blob: bytes) -> bytes | None:
+def _keys_of(blob: bytes) -> tuple[bytes, ...]:
+    """What a revocation may name: the key as shown; of a certificate also the key in it and the one that signed it."""
     certificate = _certificate(blob)
-    return _blob(certificate) if certificate else None
+    return (blob, _blob(certificate.public_key()), _blob(certificate.signature_key())) if certificate else (blob,)
 
 
-def _blob(certificate: SSHCertificate) -> bytes:
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-    text = certificate.signature_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+def _blob(key: SSHCertPublicKeyTypes) -> bytes:
+    text = key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
     return base64.b64decode(text.split()[1])
 
 
@@ -198,7 +203,7 @@ def _certificate_fault(certificate: SSHCertificate, authorities: list[bytes], ho
         certificate.verify_cert_signature()
     except InvalidSignature:
         return "is not signed rightly"
-    if _blob(certificate) not in authorities:
+    if _blob(certificate.signature_key()) not in authorities:
         return "no listed @cert-authority has signed"
     if certificate.type is not SSHCertificateType.HOST:
         return "is not for a host"
