@@ -76,7 +76,6 @@ def test_requests_are_encoded_as_the_draft_says(
         (packets.posix_rename(one, two), extension(request_id, b"posix-rename@openssh.com", field(one), field(two))),
         (packets.fsync(one), extension(request_id, b"fsync@openssh.com", field(one))),
         (packets.statvfs(one), extension(request_id, b"statvfs@openssh.com", field(one))),
-        (packets.fstatvfs(one), extension(request_id, b"fstatvfs@openssh.com", field(one))),
         (packets.limits(), extension(request_id, b"limits@openssh.com")),
         (
             packets.check_file(one),

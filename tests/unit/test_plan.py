@@ -110,6 +110,18 @@ def test_an_empty_file_whose_part_is_there_goes_on_to_be_published(phase: Phase,
     assert (step.offset, step.suspect) == (0, ())
 
 
+def test_what_was_in_flight_at_the_loss_is_read_back_instead_of_sent_again() -> None:
+    known = Checkpoint(Direction.UPLOAD, b"/d", b"/s", b"/p", KNOWN, ACKED, ACKED)
+    step = plan(KNOWN, known, RemoteFile(ACKED + 80), None, Rules(trust=True, beyond_bytes=200))
+    assert step == ResumeAt(ACKED + 80, (Span(ACKED, ACKED + 80),), ACKED)
+
+
+def test_no_more_than_can_have_been_in_flight_is_taken_up() -> None:
+    known = Checkpoint(Direction.UPLOAD, b"/d", b"/s", b"/p", KNOWN, ACKED, ACKED)
+    step = plan(KNOWN, known, RemoteFile(SIZE + 500), None, Rules(beyond_bytes=50))
+    assert step == ResumeAt(ACKED + 50, (Span(ACKED, ACKED + 50),), ACKED)
+
+
 def test_a_part_that_holds_more_than_was_acked_is_never_believed_beyond_acked() -> None:
     known = Checkpoint(Direction.UPLOAD, b"/d", b"/s", b"/p", KNOWN, 10, 10)
     step = plan(KNOWN, known, RemoteFile(SIZE), None, Rules())

@@ -105,7 +105,7 @@ def test_the_environment_gives_every_option(monkeypatch: pytest.MonkeyPatch) -> 
         "SFTP_KEY": "/keys/id",
         "SFTP_KNOWN_HOSTS": "/keys/known",
         "SFTP_SERVER_DURABILITY": "trust",
-        "SFTP_CIPHERS": '["aes128-ctr"]',
+        "SFTP_CIPHERS": "aes128-ctr",
         "SFTP_CHUNK_SIZE": "65536",
     }
     for name, value in given.items():

@@ -360,12 +360,12 @@ class IoTSFTPClient:
             log.warning("no journal, a resume will not survive this process: %s", error)
             return Journal(None, CHECKPOINTS)
 
-    def _connect_once(self) -> Engine:
+    def _connect_once(self, start_bytes: int | None) -> Engine:
         checkpoints, _ = self._opened()
         assert self._journal is not None
         target = target_from(self._host, self._port, self._user, self._password, self._options)
         refusals = LearnedRefusals(self._journal)
-        engine = Engine(target, self._options, self._journal.owner, checkpoints, refusals, self._cancelled)
+        engine = Engine(target, self._options, self._journal.owner, checkpoints, refusals, self._cancelled, start_bytes)
         remove_stale_parts(engine, checkpoints, self._options.stale_part_s)
         return engine
 

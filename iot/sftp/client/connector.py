@@ -18,13 +18,16 @@ JITTER = 0.25
 
 
 class Connector:
-    """make: connects. cancelled: ends waiting."""
+    """make: connects; it is told the bytes in flight that the last connection had found. cancelled: ends waiting."""
 
-    def __init__(self, make: Callable[[], Engine], options: ClientOptions, cancelled: threading.Event) -> None:
+    def __init__(
+        self, make: Callable[[int | None], Engine], options: ClientOptions, cancelled: threading.Event
+    ) -> None:
         self._make = make
         self._options = options
         self._cancelled = cancelled
         self.current: Engine | None = None
+        self._window: int | None = None
 
     def engine(self) -> Engine:
         """The live connection; made, with several attempts, when there is none.
@@ -34,7 +37,7 @@ class Connector:
         failures = 0
         while self.current is None:
             try:
-                self.current = self._make()
+                self.current = self._make(self._window)
             except (LinkLost, Timeout, ServerBusy) as error:
                 if self._cancelled.is_set():
                     raise Cancelled("stopped on request while connecting") from error
@@ -48,6 +51,7 @@ class Connector:
     def drop(self) -> None:
         engine, self.current = self.current, None
         if engine is not None:
+            self._window = engine.pace.window
             engine.close()
 
     def attempts(self) -> Attempts:

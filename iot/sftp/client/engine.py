@@ -10,11 +10,11 @@ from iot.sftp.client.checkpoints import Checkpoints, LearnedRefusals
 from iot.sftp.client.settings import ClientOptions, Durability
 from iot.sftp.client.transfer.context import Context, Options
 from iot.sftp.client.wire.hostkeys import HostKeyPolicy, KnownHosts, Pinned
-from iot.sftp.client.wire.job import Job
+from iot.sftp.client.wire.job import Job, Work
 from iot.sftp.client.wire.login import Credentials
-from iot.sftp.client.wire.pace import Pace
+from iot.sftp.client.wire.pace import START_BYTES, Pace
 from iot.sftp.client.wire.pipeline import Pipeline
-from iot.sftp.client.wire.server import Server, ask_limits
+from iot.sftp.client.wire.server import SAFE_SLOTS, Server, ask_limits
 from iot.sftp.client.wire.session import Connection, Target
 
 SPARE_HANDLES = 8
@@ -22,7 +22,11 @@ MAX_BLOCK = 255 * 1024
 
 
 class Engine:
-    """Connects when made. Raises: LinkLost, Timeout, AuthenticationError, ConfigurationError ..."""
+    """Connects when made.
+
+    start_bytes: in flight at first; what an earlier connection had found.
+
+    Raises: LinkLost, Timeout, AuthenticationError, ConfigurationError ..."""
 
     def __init__(
         self,
@@ -32,30 +36,36 @@ class Engine:
         checkpoints: Checkpoints,
         refusals: LearnedRefusals,
         cancelled: threading.Event,
+        start_bytes: int | None = None,
     ) -> None:
+        self._options = options
         self.connection = Connection(target, cancelled)
         try:
             channel = self.connection.open_sftp_channel()
             banner, host_key = self.connection.banner, self.connection.host_key
             self.server = Server(banner, host_key, channel.extensions, refused=refusals.load(host_key, banner))
             self.server.on_refusal = lambda what: refusals.learn(host_key, banner, what)
-            pace = Pace(options.max_in_flight_bytes, self.server.max_write)
+            self.pace = Pace(options.max_in_flight_bytes, self.server.max_write, start_bytes or START_BYTES)
             self.pipeline = Pipeline(
                 channel,
-                pace,
+                self.pace,
                 clock=time.monotonic,
                 commit=checkpoints.commit,
                 reply_deadline_s=options.server_reply_s,
                 cancelled=cancelled,
             )
-            self.pipeline.run_one(Job(ask_limits(self.server)))
-            pace.allow_blocks(min(self.server.max_write, self.server.max_read, MAX_BLOCK))
             self.connection.settle_in()
         except BaseException:
             self.connection.close()
             raise
-        self.slots = max(1, min(options.slots, self.server.max_handles - SPARE_HANDLES))
-        self.context = Context(self.server, pace, checkpoints, transfer_options(options, owner), time.monotonic)
+        self.slots = min(options.slots, SAFE_SLOTS)
+        self.context = Context(self.server, self.pace, checkpoints, transfer_options(options, owner), time.monotonic)
+        self.pipeline.beside(Job(self._learn_limits()))  # no round trip is spent on it: the first files go meanwhile
+
+    def _learn_limits(self) -> Work[None]:
+        yield from ask_limits(self.server)
+        self.pace.allow_blocks(min(self.server.max_write, self.server.max_read, MAX_BLOCK))
+        self.slots = max(1, min(self._options.slots, self.server.max_handles - SPARE_HANDLES))
 
     def close(self) -> None:
         self.connection.close()

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from iot.sftp.client.errors import ConfigurationError
 from iot.sftp.client.model import Proof
@@ -104,11 +104,16 @@ class _Options(BaseModel):
     )
     owner_tag: str = Field("", description="mixed into part names, e.g. the device's id")
     # -- transport
-    ciphers: tuple[str, ...] = Field(
+    ciphers: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="ciphers in order of preference; without it AES-GCM first where the processor has AES"
     )
     compression: bool = Field(False, description="SSH zlib compression")
     congestion: str | None = Field(None, description="TCP congestion control for this socket, e.g. bbr")
+
+    @field_validator("ciphers", mode="before")
+    @classmethod
+    def _ciphers_from_text(cls, value: object) -> object:
+        return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
 
     @field_validator("host_key")
     @classmethod

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import posixpath
+
 from iot.sftp.client.transfer.context import Context
 from iot.sftp.client.transfer.names import parents
 from iot.sftp.client.wire import packets
-from iot.sftp.client.wire.job import Work, ask, expect_ok
-from iot.sftp.client.wire.packets import Attributes, Status
+from iot.sftp.client.wire.job import Work, ask, ask_all, expect_ok
+from iot.sftp.client.wire.packets import Attributes, Code, Reply, Request, Status
 
 S_IFMT = 0o170000
 S_IFDIR = 0o040000
@@ -17,6 +19,35 @@ def make_parents(context: Context, path: bytes) -> Work[None]:
     for folder in parents(path):
         if folder not in context.folders:
             yield from make_folder(context, folder)
+
+
+def create_in_folder(context: Context, path: bytes, request: Request) -> Work[Reply]:
+    """Answer of a request that makes `path`, after making the folders above it where they are missing.
+
+    A folder that is new to this connection is asked for in the same flight: no round trip is lost, whether it is there
+    or not, and all files that follow find it.
+    """
+    folder = posixpath.dirname(path)
+    if context.options.make_dirs and folder not in context.folders and folder not in (b"", b"/"):
+        context.folders.add(folder)
+        both = [packets.mkdir(folder), request]
+        reply = (yield from ask_all(both, context.server.in_order))[1]
+    else:
+        reply = yield from ask(request)
+    missing = isinstance(reply, Status) and reply.code in (Code.NO_SUCH_FILE, Code.NO_SUCH_PATH, Code.FAILURE)
+    if missing and context.options.make_dirs and (yield from _make_missing(context, folder)):
+        reply = yield from ask(request)
+    return reply
+
+
+def _make_missing(context: Context, folder: bytes) -> Work[bool]:
+    """-> whether something was made; a folder that is there was not what the request lacked."""
+    there = yield from ask(packets.stat(folder))
+    if isinstance(there, Attributes):
+        return False
+    context.folders.discard(folder)
+    yield from make_parents(context, folder + b"/x")
+    return True
 
 
 def make_folder(context: Context, folder: bytes) -> Work[bool]:

@@ -6,7 +6,7 @@ nothing, but a     -           -                    size as the source    ProveF
   final may stand
 sending            changed     -                    -                     Fresh
 sending            as it was   missing, empty       -                     Fresh
-sending            as it was   there                -                     ResumeAt min(acked, its size)
+sending            as it was   there                -                     ResumeAt its size; not acked is suspect
 publishing         changed     -                    -                     Fresh
 publishing         as it was   there                -                     ResumeAt (its bytes are all acked)
 publishing         as it was   gone                 size as the source    ProveFinal
@@ -27,12 +27,15 @@ class Rules:
     """verify: size, timestamp, tail or full (settings.Verify). trust: answered writes need no second look.
 
     identified: the source has a name and times by which a change shows; a stream has not.
+    beyond_bytes: so much of what the part holds behind acked is taken up, too: it was in flight at the loss, and is
+        read back instead of sent again. 0 where the server does not let us read.
     """
 
     verify: str = "timestamp"
     trust: bool = False
     tail_size: int = 1024 * 1024
     identified: bool = True
+    beyond_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,7 @@ def plan(
     if part is None and checkpoint.phase is Phase.PUBLISHING:
         again = Fresh(possible_repeat=True)
         return ProveFinal(again) if stands else again
-    offset = min(checkpoint.acked_bytes, source.size, (part.size or 0) if part else 0)
+    offset = min(checkpoint.acked_bytes + rules.beyond_bytes, source.size, (part.size or 0) if part else 0)
     if part is None or (offset == 0 and source.size > 0):
         return Fresh()
     return _resume(source, checkpoint, offset, rules)
@@ -87,6 +90,7 @@ def plan(
 def _resume(source: Fingerprint, checkpoint: Checkpoint, offset: int, rules: Rules) -> ResumeAt:
     synced = min(checkpoint.synced_bytes, offset)
     suspect = [Span(span.start, min(span.end, offset)) for span in checkpoint.suspect]
+    suspect.append(Span(checkpoint.acked_bytes, offset))
     if not rules.trust:
         suspect.append(Span(synced, offset))
     if rules.verify == "full" or not rules.identified or _is_doubtful(source, checkpoint.fingerprint, rules.verify):

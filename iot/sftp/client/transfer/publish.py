@@ -1,6 +1,6 @@
 """From a complete part to the published file, in the order that loses nothing.
 
-finish    times and mode, fsync, CLOSE answered, size (and what `proof` asks) proven
+Ending    times and mode, fsync, CLOSE answered, size (and what `proof` asks) proven
 publish   rename over the final, in one step where the server can
 confirm   fsync behind the rename: only then is the name on the server's disk, too
 """
@@ -21,49 +21,48 @@ from iot.sftp.client.transfer.context import Context
 from iot.sftp.client.transfer.proof import same_content, same_hash
 from iot.sftp.client.transfer.source import Source
 from iot.sftp.client.wire import packets
-from iot.sftp.client.wire.job import Linger, Work, ask, expect_handle, expect_ok, sequence
+from iot.sftp.client.wire.job import Linger, Work, ask, ask_all, expect_handle, expect_ok
 from iot.sftp.client.wire.packets import Attributes, Code, Data, Flag, Handle, Reply, Request, Status
 from iot.sftp.client.wire.server import Refusal
 
 
-def finish(context: Context, source: Source, part: bytes, handle: bytes) -> Work[None]:
-    """Close the part and prove it. Raises: ProofFailed, NoSpaceOnServer, ServerRefused ..."""
-    yield from _keep_attributes(context, source, handle)
-    requests = [packets.close(handle), packets.stat(part)]
-    if not context.options.trust and context.server.can_fsync:
-        requests.insert(0, packets.fsync(handle))
-    replies = yield from _all_replies(context, requests)
-    if len(replies) == 3:
-        _expect_synced(context, replies.pop(0))
-    expect_ok(replies[0], f"the server failed to close {part!r}")
-    yield from _prove(context, source, part, replies[1])
+class Ending:
+    """What ends the writing of a part: attributes (best effort), fsync, CLOSE, and a look at its size.
+
+    requests: in the order in which the server must handle them.
+    """
+
+    def __init__(self, context: Context, source: Source, part: bytes, handle: bytes) -> None:
+        self._context = context
+        self._source = source
+        self._part = part
+        attributes = _kept_attributes(context, source)
+        self.requests: dict[str, Request] = {}
+        if attributes != Attributes():
+            self.requests["attributes"] = packets.fsetstat(handle, attributes)
+        if not context.options.trust and context.server.can_fsync:
+            self.requests["fsync"] = packets.fsync(handle)
+        self.requests["close"] = packets.close(handle)
+        self.requests["stat"] = packets.stat(part)
+
+    def check(self, replies: dict[str, Reply]) -> Work[None]:
+        """Raises: ProofFailed, NoSpaceOnServer, ServerRefused ... An attribute that was refused is let pass."""
+        synced = replies.get("fsync")
+        if isinstance(synced, Status) and synced.code == Code.OP_UNSUPPORTED:
+            self._context.server.learn(Refusal.FSYNC)
+        elif synced is not None:
+            expect_ok(synced, "the server could not bring the part to its disk")
+        expect_ok(replies["close"], f"the server failed to close {self._part!r}")
+        yield from _prove(self._context, self._source, self._part, replies["stat"])
 
 
-def _all_replies(context: Context, requests: list[Request]) -> Work[list[Reply]]:
-    """All answers, also where one is a refusal: an fsync that is refused must not keep CLOSE from being sent."""
-    if context.server.in_order:
-        return (yield from sequence(requests, in_order=True))
-    replies: list[Reply] = []
-    for request in requests:
-        reply = yield from ask(request)
-        replies.append(reply)
-    return replies
-
-
-def _expect_synced(context: Context, reply: Reply) -> None:
-    if isinstance(reply, Status) and reply.code == Code.OP_UNSUPPORTED:
-        context.server.learn(Refusal.FSYNC)
-    else:
-        expect_ok(reply, "the server could not bring the part to its disk")
-
-
-def _keep_attributes(context: Context, source: Source, handle: bytes) -> Work[None]:
-    """Best effort: object stores refuse it."""
+def _kept_attributes(context: Context, source: Source) -> Attributes:
     options = context.options
-    if options.keep_times and source.fingerprint.mtime_ns:
-        yield from ask(packets.fsetstat(handle, Attributes(mtime_s=source.fingerprint.mtime_ns // 10**9 & 0xFFFFFFFF)))
-    if options.keep_mode and source.mode is not None:
-        yield from ask(packets.fsetstat(handle, Attributes(mode=source.mode)))
+    times = options.keep_times and source.fingerprint.mtime_ns
+    return Attributes(
+        mode=source.mode if options.keep_mode else None,
+        mtime_s=source.fingerprint.mtime_ns // 10**9 & 0xFFFFFFFF if times else None,
+    )
 
 
 # -- proof
@@ -118,17 +117,27 @@ def _size_by_reading(part: bytes, size: int) -> Work[int | None]:
 # -- rename
 
 
-def publish(context: Context, part: bytes, dest: bytes) -> Work[None]:
-    """Give the part its final name. Raises: AlreadyExists, PermissionDenied, ServerRefused ..."""
-    if context.server.can_replace:
-        reply = yield from ask(packets.posix_rename(part, dest))
-        if not isinstance(reply, Status) or reply.code != Code.OP_UNSUPPORTED:
-            return expect_ok(reply, f"cannot publish {dest!r}")
+def publish(context: Context, part: bytes, dest: bytes, reopen: bool = False) -> Work[bytes]:
+    """Give the part its final name. Raises: AlreadyExists, PermissionDenied, ServerRefused ...
+
+    reopen: open the final for reading in the same flight -> its handle, empty when that was refused.
+    """
+    replaces = context.server.can_replace
+    renaming = packets.posix_rename(part, dest) if replaces else packets.rename(part, dest)
+    requests = [renaming, packets.open_file(dest, Flag.READ)] if reopen else [renaming]
+    reply, *opened = yield from ask_all(requests, context.server.in_order)
+    handle = opened[0].value if opened and isinstance(opened[0], Handle) else b""
+    if isinstance(reply, Status) and reply.ok:
+        return handle
+    if handle:  # it is of the old final
+        yield from ask(packets.close(handle))
+    if replaces and isinstance(reply, Status) and reply.code == Code.OP_UNSUPPORTED:
         context.server.learn(Refusal.POSIX_RENAME)
-    reply = yield from ask(packets.rename(part, dest))
-    if isinstance(reply, Status) and not reply.ok:
+        return (yield from publish(context, part, dest, reopen))
+    if not replaces and isinstance(reply, Status):
         reply = yield from _rename_over(context, part, dest, reply)
     expect_ok(reply, f"cannot publish {dest!r}")
+    return b""
 
 
 def _rename_over(context: Context, part: bytes, dest: bytes, refusal: Status) -> Work[Reply]:
@@ -165,15 +174,21 @@ def write_sidecar(context: Context, dest: bytes, part: bytes, digest: str) -> Wo
 # -- durable
 
 
-def confirm(context: Context, dest: bytes, size: int, grace: bool) -> Work[bool]:
+def wants_confirmation(context: Context) -> bool:
+    """Whether an fsync behind the rename is due."""
+    return not context.options.trust and context.server.can_fsync
+
+
+def confirm(context: Context, dest: bytes, size: int, handle: bytes, grace: bool) -> Work[bool]:
     """-> whether the server confirmed that content and name are on its disk.
 
+    handle: of the final, open for reading; empty when there is none.
     Without fsync, and with `grace`, the connection is held for publish_grace_s and the final looked at once more:
     a server that crashed in between has cut the connection, and the next attempt proves or sends again.
     """
     if context.options.trust:
         return False
-    if context.server.can_fsync and (yield from _sync_final(context, dest)):
+    if wants_confirmation(context) and (yield from _sync_final(context, dest, handle)):
         return True
     if grace and context.options.publish_grace_s:
         yield Linger(context.options.publish_grace_s)
@@ -183,19 +198,13 @@ def confirm(context: Context, dest: bytes, size: int, grace: bool) -> Work[bool]
     return False
 
 
-def _sync_final(context: Context, dest: bytes) -> Work[bool]:
-    """Open the final again and fsync it: that brings its name to the disk, too."""
+def _sync_final(context: Context, dest: bytes, handle: bytes) -> Work[bool]:
+    """fsync on the final brings its name to the disk, too. A final that is gone was taken by a consumer."""
     for flags in (Flag.READ, Flag.WRITE):  # a write-only drop box refuses the first
-        reply = yield from ask(packets.open_file(dest, flags))
-        if isinstance(reply, Handle):
-            replies = yield from sequence(
-                [packets.fsync(reply.value), packets.close(reply.value)], context.server.in_order
-            )
-            if isinstance(replies[0], Status) and replies[0].ok:
-                return True
-            if len(replies) < 2:
-                yield from ask(packets.close(reply.value))
-            return False
-        if isinstance(reply, Status) and reply.code == Code.NO_SUCH_FILE:
-            return False  # a consumer has taken it already: it was there to be taken
-    return False
+        if not handle:
+            reply = yield from ask(packets.open_file(dest, flags))
+            handle = reply.value if isinstance(reply, Handle) else b""
+    if not handle:
+        return False
+    synced, _ = yield from ask_all([packets.fsync(handle), packets.close(handle)], context.server.in_order)
+    return isinstance(synced, Status) and synced.ok

@@ -41,7 +41,8 @@ class ReadBack:
 class Sending:
     """Brings one part to completeness.
 
-    handle: of the part, open for writing. reader: of the same, open for reading; empty without suspect spans.
+    handle: of the part, open for writing; `ending` closes it.
+    reader: of the same, open for reading; empty without suspect spans.
     resumed: the part was reopened, so that a refusal of the first write means that the server cannot resume.
     on_progress: called after every batch of answers.
     """
@@ -50,17 +51,23 @@ class Sending:
         self,
         context: Context,
         source: Source,
+        part: bytes,
         state: PartState,
         handle: bytes,
         reader: bytes,
+        ending: dict[str, Request],
         resumed: bool,
         on_progress: Callable[[], None],
     ) -> None:
         self._context = context
         self._source = source
+        self._part = part
         self._state = state
         self._handle = handle
         self._reader = reader
+        self._ending = dict(ending)
+        self._endings = len(ending)
+        self._ended: dict[str, Reply] = {}
         self._resumed = resumed
         self._on_progress = on_progress
         self._outstanding = 0
@@ -71,10 +78,19 @@ class Sending:
         self._failure: Exception | None = None
         self.sent_bytes = 0
 
-    def run(self) -> Work[None]:
-        """Ends when every write was answered and no span is suspect. Raises: NoResume, PermanentError."""
-        while not self._state.complete and self._failure is None:
-            command = self._next_read_back() or self._next_sync() or self._next_write()
+    @property
+    def closing(self) -> bool:
+        """CLOSE is sent: the handle is the server's again, whatever comes."""
+        return "close" not in self._ending
+
+    def run(self) -> Work[dict[str, Reply]]:
+        """Ends when every write was answered and no span is suspect -> the answers to `ending`.
+
+        The ending follows the last write in the same flight where the server handles requests in order.
+        Raises: NoResume, PermanentError.
+        """
+        while self._failure is None and not (self._state.complete and len(self._ended) == self._endings):
+            command = self._next_read_back() or self._next_sync() or self._next_write() or self._next_ending()
             if command is not None:
                 self._outstanding += 1
             self._take((yield command or WAIT))
@@ -82,6 +98,7 @@ class Sending:
             self._take((yield WAIT))
         if self._failure is not None:
             yield from self._explain(self._failure)
+        return self._ended
 
     # -- what to ask next
 
@@ -111,8 +128,17 @@ class Sending:
             return None
         if self._sync_runs or not self._state.unsynced or self._context.clock() < self._sync_at:
             return None
+        if len(self._ending) < self._endings:  # the ending has an fsync of its own, and then no handle
+            return None
         self._sync_runs = True
         return Send(packets.fsync(self._handle), self._state.sync_mark())
+
+    def _next_ending(self) -> Send | None:
+        may = self._state.complete and not self._outstanding
+        if not self._ending or not (may or (self._context.server.in_order and self._state.all_sent)):
+            return None
+        name = next(iter(self._ending))
+        return Send(self._ending.pop(name), name)
 
     # -- what the answers say
 
@@ -127,7 +153,9 @@ class Sending:
             self._on_progress()
 
     def _answered(self, token: Any, reply: Reply) -> None:
-        if isinstance(token, SyncMark):
+        if isinstance(token, str):
+            self._ended[token] = reply
+        elif isinstance(token, SyncMark):
             self._synced(token, reply)
         elif isinstance(token, ReadBack):
             self._read_back(token.span, reply)
@@ -173,17 +201,17 @@ class Sending:
     def _explain(self, failure: Exception) -> Work[None]:
         """Servers say FAILURE for a full disk as for anything else: ask for the free space."""
         if isinstance(failure, PermanentError) and not isinstance(failure, NoSpaceOnServer):
-            free = yield from free_space(self._context, self._handle)
+            free = yield from free_space(self._context, self._part)
             if free is not None and free < max(self._state.size - self._state.acked, 1):
                 raise NoSpaceOnServer(f"{failure}; {free} bytes are free there") from failure
         raise failure
 
 
-def free_space(context: Context, handle: bytes) -> Work[int | None]:
-    """Bytes free on the file system of an open file (fstatvfs@openssh.com); None where the server does not tell."""
-    if b"fstatvfs@openssh.com" not in context.server.extensions:
+def free_space(context: Context, path: bytes) -> Work[int | None]:
+    """Bytes free on a file's file system (statvfs@openssh.com); None where the server does not tell."""
+    if not context.server.tells_free_space:
         return None
-    reply = yield from ask(packets.fstatvfs(handle))
+    reply = yield from ask(packets.statvfs(path))
     if not isinstance(reply, Extended):
         return None
     free_bytes, free_inodes = packets.parse_free_space(reply.value)

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from typing import BinaryIO, Protocol
 
+from iot.sftp.client.errors import LocalStateError
 from iot.sftp.client.transfer.source import HASH_BLOCK, local_error
 
 
@@ -87,7 +88,7 @@ class FileSink:
 
     def discard(self) -> None:
         self.close()
-        with contextlib.suppress(FileNotFoundError):  # nothing was fetched yet
+        with self._translated(), contextlib.suppress(FileNotFoundError):  # nothing was fetched yet
             os.unlink(self.part)
 
     def close(self) -> None:
@@ -95,12 +96,8 @@ class FileSink:
             os.close(self._fd)
             self._fd = -1
 
-    @contextlib.contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise local_error(error, self.name) from error
+    def _translated(self) -> contextlib.AbstractContextManager[None]:
+        return _translated(self.name)
 
 
 class StreamSink:
@@ -121,11 +118,17 @@ class StreamSink:
         """Nothing to do: the caller has opened it."""
 
     def write(self, offset: int, data: memoryview) -> None:
-        self._file.seek(self._start + offset)
-        self._file.write(data)
+        with _translated(self.name):
+            self._file.seek(self._start + offset)
+            while data:
+                count = self._file.write(data)  # a raw file may take less than it is given
+                if not count:
+                    raise LocalStateError(f"{self.name} takes no more bytes")
+                data = data[count:]
 
     def sync(self) -> None:
-        self._file.flush()
+        with _translated(self.name):
+            self._file.flush()
 
     def sha256(self) -> Iterator[str | None]:
         digest = hashlib.sha256()
@@ -136,13 +139,22 @@ class StreamSink:
         yield digest.hexdigest()
 
     def publish(self) -> None:
-        self._file.flush()
+        self.sync()
 
     def discard(self) -> None:
-        self._file.truncate(self._start)
+        with _translated(self.name):
+            self._file.truncate(self._start)
 
     def close(self) -> None:
         """The caller's file stays open."""
+
+
+@contextlib.contextmanager
+def _translated(name: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise local_error(error, name) from error
 
 
 def _write_at(fd: int, data: memoryview, offset: int) -> int:

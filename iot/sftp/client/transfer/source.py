@@ -11,7 +11,15 @@ import stat
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from iot.sftp.client.errors import DiskFull, LocalStateError, NotFound, PermanentError, PermissionDenied, SourceChanged
+from iot.sftp.client.errors import (
+    DiskFull,
+    LocalStateError,
+    NameRefused,
+    NotFound,
+    PermanentError,
+    PermissionDenied,
+    SourceChanged,
+)
 from iot.sftp.client.model import Fingerprint, LocalSource, Span
 
 HASH_BLOCK = 1024 * 1024
@@ -95,8 +103,15 @@ def _open(name: str) -> BinaryIO:
     """Open without waiting for a fifo's writer."""
     flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
     try:
-        return open(os.open(name, flags), "rb", buffering=0)
+        descriptor = os.open(name, flags)
+    except ValueError as error:
+        raise NameRefused(f"{name!r} is no path: {error}") from error
     except OSError as error:
+        raise local_error(error, name) from error
+    try:
+        return open(descriptor, "rb", buffering=0)
+    except OSError as error:  # a folder
+        os.close(descriptor)
         raise local_error(error, name) from error
 
 

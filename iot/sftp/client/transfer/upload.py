@@ -22,11 +22,11 @@ from iot.sftp.client.model import (
     TransferResult,
 )
 from iot.sftp.client.transfer.context import Context
-from iot.sftp.client.transfer.folders import make_parents
+from iot.sftp.client.transfer.folders import create_in_folder
 from iot.sftp.client.transfer.names import part_name
 from iot.sftp.client.transfer.plan import Fresh, ProveFinal, ResumeAt, Rules, Step, plan
 from iot.sftp.client.transfer.proof import final_stands, hash_of, same_content
-from iot.sftp.client.transfer.publish import confirm, finish, publish, write_sidecar
+from iot.sftp.client.transfer.publish import Ending, confirm, publish, wants_confirmation, write_sidecar
 from iot.sftp.client.transfer.sending import NoResume, Sending
 from iot.sftp.client.transfer.source import Source
 from iot.sftp.client.transfer.window import PartState
@@ -102,11 +102,14 @@ class Upload:
             return Fresh()
         part = yield from look(self.part)
         final = yield from look(task.dest)
-        rules = Rules(options.verify, options.trust, options.tail_size, self.source.identified)
+        rules = Rules(options.verify, options.trust, options.tail_size, self.source.identified, self._beyond_bytes())
         step = plan(self.source.fingerprint, known, part, final, rules)
         if isinstance(step, ResumeAt) and not (yield from self._can_resume(step)):
             return Fresh()
         return step
+
+    def _beyond_bytes(self) -> int:
+        return 0 if self.context.server.refuses(Refusal.READ_BACK) else self.context.pace.max_bytes
 
     def _can_resume(self, step: ResumeAt) -> Work[bool]:
         server = self.context.server
@@ -150,13 +153,18 @@ class Upload:
         yield from self._fill(handle, b"", resumed=False)
 
     def _create(self) -> Work[bytes]:
+        """A part of its own, never an old one emptied: what a lost connection still has on its way to the old one, or
+        an opening of it that comes late, cannot reach the new one then."""
         mode = self.source.mode if self.context.options.keep_mode else None
-        flags = Flag.WRITE | Flag.CREATE | Flag.TRUNCATE
+        flags = Flag.WRITE | Flag.CREATE | Flag.EXCLUSIVE
+        if self.context.options.direct_write:
+            flags = Flag.WRITE | Flag.CREATE | Flag.TRUNCATE
         request = packets.open_file(self.part, flags, Attributes(mode=mode))
-        reply = yield from ask(request)
-        missing = isinstance(reply, Status) and reply.code in (Code.NO_SUCH_FILE, Code.NO_SUCH_PATH, Code.FAILURE)
-        if missing and self.context.options.make_dirs:
-            yield from make_parents(self.context, self.task.dest)
+        reply = yield from create_in_folder(self.context, self.part, request)
+        if isinstance(reply, Status) and reply.code not in (Code.NO_SUCH_FILE, Code.PERMISSION_DENIED):
+            yield from ask(
+                packets.remove(self.part)
+            )  # it is there from an earlier attempt: the name says that it is ours
             reply = yield from ask(request)
         if isinstance(reply, Status) and reply.code == Code.FAILURE and self.context.handles:
             raise ServerBusy(f"cannot create {_shown(self.part)} while others are open: {reply.message}")
@@ -179,16 +187,26 @@ class Upload:
         yield from self._fill(handle, reader, resumed=True)
 
     def _fill(self, handle: bytes, reader: bytes, resumed: bool) -> Work[None]:
-        sending = Sending(self.context, self.source, self._state, handle, reader, resumed, self._progressed)
+        ending = Ending(self.context, self.source, self.part, handle)
+        sending = Sending(
+            self.context,
+            self.source,
+            self.part,
+            self._state,
+            handle,
+            reader,
+            ending.requests,
+            resumed,
+            self._progressed,
+        )
         try:
-            yield from sending.run()
+            replies = yield from sending.run()
         finally:
             self._sent_bytes += sending.sent_bytes
-        self._handles.remove(handle)
-        try:
-            yield from finish(self.context, self.source, self.part, handle)
-        finally:
-            self.context.handles.discard(handle)
+            if sending.closing:
+                self._handles.remove(handle)
+                self.context.handles.discard(handle)
+        yield from ending.check(replies)
         yield from self._close_all()
 
     def _opened(self, handle: bytes) -> bytes:
@@ -208,25 +226,26 @@ class Upload:
         yield from self._hash()
         self.source.check_unchanged()
         self._phase = Phase.PUBLISHING
+        final = b""
         if self.part != self.task.dest:
             yield Barrier(self.checkpoint())
-            yield from publish(self.context, self.part, self.task.dest)
-        return (yield from self._settle())
+            final = yield from publish(self.context, self.part, self.task.dest, wants_confirmation(self.context))
+        return (yield from self._settle(final))
 
     def _already_done(self) -> Work[TransferResult]:
         yield from self._hash()
-        return (yield from self._settle(already_done=True))
+        return (yield from self._settle(b"", already_done=True))
 
     def _hash(self) -> Work[None]:
         if self.context.options.sha256 or self.context.options.sidecar:
             self._digest = yield from hash_of(self.source)
 
-    def _settle(self, already_done: bool = False) -> Work[TransferResult]:
+    def _settle(self, final: bytes, already_done: bool = False) -> Work[TransferResult]:
         self.source.close()  # the wait below may be long, and files in flight are many
         task, options = self.task, self.context.options
         if options.sidecar and self._digest is not None:
             yield from write_sidecar(self.context, task.dest, self.part, self._digest)
-        durable = yield from confirm(self.context, task.dest, self.source.fingerprint.size, task.grace)
+        durable = yield from confirm(self.context, task.dest, self.source.fingerprint.size, final, task.grace)
         self._tell(self.source.fingerprint.size)
         return TransferResult(
             source=self.source.name,

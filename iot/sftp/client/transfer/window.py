@@ -65,6 +65,11 @@ class PartState:
         return self.acked == self.size and not (self._unread or self._reading or self._mending)
 
     @property
+    def all_sent(self) -> bool:
+        """Nothing is left to send, to read back or to mend, though answers may be due."""
+        return self._sent >= self.size and not (self._unread or self._reading or self._mending)
+
+    @property
     def suspect(self) -> tuple[Span, ...]:
         """What must be read back if the connection ended now; merged, in order."""
         return merge((*self._unread, *self._reading, *self._mending, *self._mended))

@@ -75,30 +75,27 @@ def ask(request: Request) -> Work[Reply]:
     return answers[0][1]
 
 
-def sequence(requests: list[Request], in_order: bool) -> Work[list[Reply]]:
-    """Several requests where each relies on the one before.
+def ask_all(requests: list[Request], in_order: bool) -> Work[list[Reply]]:
+    """Several requests, each relying on the one before being handled first; all their answers, refusals included.
 
-    One round trip where the server handles requests in order; else one each, ending at the first refusal
-    (the list is then shorter than `requests`).
+    One round trip where the server handles requests in order, else one each.
     """
-    if not in_order:
-        return (yield from _one_by_one(requests))
+    if in_order:
+        return (yield from _in_one_flight(requests))
+    replies: list[Reply] = []
+    for request in requests:
+        reply = yield from ask(request)
+        replies.append(reply)
+    return replies
+
+
+def _in_one_flight(requests: list[Request]) -> Work[list[Reply]]:
     replies: dict[int, Reply] = {}
     for number, request in enumerate(requests):
         replies.update((yield Send(request, number)))
     while len(replies) < len(requests):
         replies.update((yield WAIT))
     return [replies[number] for number in range(len(requests))]
-
-
-def _one_by_one(requests: list[Request]) -> Work[list[Reply]]:
-    replies: list[Reply] = []
-    for request in requests:
-        reply = yield from ask(request)
-        replies.append(reply)
-        if isinstance(reply, Status) and not reply.ok:
-            break
-    return replies
 
 
 def expect_ok(reply: Reply, doing: str) -> None:

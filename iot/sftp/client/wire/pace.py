@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 KIB = 1024
 FLOOR_BYTES = 64 * KIB
-START_BYTES = 256 * KIB
+START_BYTES = 1024 * KIB
 SMALL_BLOCK = 32 * KIB
 GAIN = 2.0
 SPARE_BLOCKS = 3
@@ -33,16 +33,17 @@ class Pace:
     """Measures one connection.
 
     max_bytes: never keep more in flight. max_block: largest payload of one request that the server takes.
+    start_bytes: in flight before anything was measured; what an earlier connection had found, if there was one.
     """
 
-    def __init__(self, max_bytes: int, max_block: int) -> None:
-        self._max_bytes = max_bytes
+    def __init__(self, max_bytes: int, max_block: int, start_bytes: int = START_BYTES) -> None:
+        self.max_bytes = max_bytes
         self._max_block = max_block
         self.delivered = 0
         self._rates: deque[tuple[float, float]] = deque()
         # bytes answered so far
         self.round_trip_s: float | None = None
-        self.window = min(START_BYTES, max_bytes)
+        self.window = min(start_bytes, max_bytes)
         self.block = min(SMALL_BLOCK, max_block)
 
     def allow_blocks(self, max_block: int) -> None:
@@ -80,4 +81,4 @@ class Pace:
         self.block = int(min(max(self.rate * BLOCK_S, SMALL_BLOCK), self._max_block))
         self.block = min(self.block, self._max_block)
         wanted = GAIN * self.rate * self.round_trip_s + SPARE_BLOCKS * self.block
-        self.window = int(min(max(wanted, FLOOR_BYTES), self._max_bytes))
+        self.window = int(min(max(wanted, FLOOR_BYTES), self.max_bytes))

@@ -237,11 +237,6 @@ def statvfs(path: bytes) -> Request:
     return extended(b"statvfs@openssh.com", string(path))
 
 
-def fstatvfs(handle: bytes) -> Request:
-    """Ask for free space where an open file lies (OpenSSH PROTOCOL 4.4)."""
-    return extended(b"fstatvfs@openssh.com", string(handle))
-
-
 def limits() -> Request:
     """Ask for packet, read, write and handle limits (OpenSSH PROTOCOL 4.8)."""
     return extended(b"limits@openssh.com")

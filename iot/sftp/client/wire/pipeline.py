@@ -59,6 +59,7 @@ class _Running:
     inbox: Answers = field(default_factory=list)
     started: bool = False
     waits: bool = False
+    silent: bool = False
     ended: bool = False
 
     def resume(self) -> Command:
@@ -114,7 +115,12 @@ class Pipeline:
         self._parked: list[tuple[tuple[int, ...], int, _Running, Send]] = []
         self._lingering: list[tuple[float, int, _Running]] = []
         self._barriers: list[tuple[_Running, Any]] = []
+        self._beside: list[Job[Any]] = []
         self._finished: deque[Finished] = deque()
+
+    def beside(self, job: Job[Any]) -> None:
+        """Run a job beside the next ones: nobody is told of its end, and nobody waits for it to begin."""
+        self._beside.append(job)
 
     def run(self, jobs: Iterator[Job[Any] | None], slots: Callable[[], int]) -> Iterator[Finished]:
         """Yield each job as it ends, while pulling further ones.
@@ -125,6 +131,8 @@ class Pipeline:
         with that same error.
         """
         exhausted = False
+        while self._beside:
+            self._start(_Running(self._beside.pop(), silent=True))
         try:
             while self._active or not exhausted:
                 while not exhausted and self._slots_taken() < slots() and self._clock() >= self._ask_at:
@@ -143,11 +151,10 @@ class Pipeline:
 
     def run_one(self, job: Job[Any]) -> Any:
         """Run a single job to its end. Raises: its error."""
-        for finished in self.run(iter([job]), slots=lambda: 1):
-            if finished.error is not None:
-                raise finished.error
-            return finished.result
-        raise AssertionError("a pipeline yields every job")
+        [finished] = self.run(iter([job]), slots=lambda: 2)
+        if finished.error is not None:
+            raise finished.error
+        return finished.result
 
     # -- admit and turn
 
@@ -160,10 +167,12 @@ class Pipeline:
         if job is None:
             self._ask_at = self._clock() + POLL_S
             return False
-        running = _Running(job)
+        self._start(_Running(job))
+        return False
+
+    def _start(self, running: _Running) -> None:
         self._active[id(running)] = running
         self._ready.append(running)
-        return False
 
     def _slots_taken(self) -> int:
         return len(self._active) - min(len(self._lingering), LINGERING_JOBS)
@@ -238,7 +247,7 @@ class Pipeline:
     def _end(self, running: _Running, finished: Finished) -> None:
         running.ended = True
         running.job.work.close()
-        if self._active.pop(id(running), None) is not None:
+        if self._active.pop(id(running), None) is not None and not running.silent:
             self._finished.append(finished)
 
     def _end_all(self, error: SFTPError) -> None:
