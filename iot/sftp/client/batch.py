@@ -62,6 +62,7 @@ class Batch:
         self._resume = resume
         self._sha256 = sha256
         self._again: deque[UploadJob] = deque()
+        self._sent_bytes: dict[int, int] = {}
         self._exhausted = False
         self._failures = 0
 
@@ -130,6 +131,7 @@ class Batch:
                 return (yield from upload.run())
             finally:
                 self._locks.release(upload.part)
+                self._sent_bytes[id(job)] = self._sent_bytes.get(id(job), 0) + upload.sent_bytes
         finally:
             source.close()
 
@@ -142,7 +144,7 @@ class Batch:
             if not self._hold:
                 self._checkpoints.forget_keys([upload_key(finished.result)])
             result: TransferResult = finished.result
-            return result
+            return replace(result, sent_bytes=self._sent_bytes.pop(id(job)))
         if isinstance(error, (LinkLost, Timeout)):
             self._again.append(job)
             return None
@@ -151,6 +153,7 @@ class Batch:
             log.info("server has no more handles slots=%d", engine.slots)
             self._again.append(job)
             return None
+        self._sent_bytes.pop(id(job), None)
         return _failure(job, error)
 
     def _fail_all(self, error: SFTPError) -> Iterator[Failure]:

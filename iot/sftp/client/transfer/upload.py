@@ -66,7 +66,7 @@ class Upload:
         self._handles: list[bytes] = []
         self._phase = Phase.SENDING
         self._resumed_at = 0
-        self._sent_bytes = 0
+        self.sent_bytes = 0
         self._possible_repeat = False
         self._was_known = False
         self._digest: str | None = None
@@ -202,7 +202,7 @@ class Upload:
         try:
             replies = yield from sending.run()
         finally:
-            self._sent_bytes += sending.sent_bytes
+            self.sent_bytes += sending.sent_bytes
             if sending.closing:
                 self._handles.remove(handle)
                 self.context.handles.discard(handle)
@@ -251,7 +251,7 @@ class Upload:
             source=self.source.name,
             dest=self.task.dest.decode("utf-8", "surrogateescape"),
             size=self.source.fingerprint.size,
-            sent_bytes=self._sent_bytes,
+            sent_bytes=self.sent_bytes,
             resumed_at=self._resumed_at,
             seconds=self.context.clock() - self._started_at,
             proof=options.proof,
