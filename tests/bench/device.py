@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import shutil
 import subprocess
 import tempfile
@@ -145,6 +146,7 @@ def _delivery(work: Work, peer: Peer, folder: Path, cell: Wrap | None = None) ->
     with _device(work, folder) as (task, disk):
         command = peer.command(task)
         assert command is not None
+        os.sync()  # the files just laid out are not to be written while the clock runs
         written = disk.written_bytes()
         usage = _measured(task, command, cell)
         flash_bytes = disk.written_bytes() - written

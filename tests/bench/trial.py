@@ -63,6 +63,7 @@ def trial(work: Work, peer: Peer, files: Path, folder: Path) -> Row | None:
         log = folder / "log"
         if work.kind == "sync":
             _bring_in_sync(task, peer, command, log)
+        os.sync()  # the files just laid out are not to be written while the clock runs
         before = site.wire_bytes()
         with site.gaps() if work.kind == "resume" else contextlib.nullcontext():
             usage, runs = _run(task, command, log)
