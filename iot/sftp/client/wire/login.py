@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,9 +87,8 @@ def _keys(credentials: Credentials) -> Iterator[tuple[str, paramiko.PKey]]:
 
 def _load_key(path: Path, passphrase: str | None) -> paramiko.PKey:
     try:
-        # by position: the name of this argument changed in paramiko 5.0
-        return paramiko.PKey.from_path(path.expanduser(), passphrase)
-    except paramiko.PasswordRequiredException:
+        return _open_key(path.expanduser(), passphrase)
+    except (paramiko.PasswordRequiredException, TypeError):
         raise CredentialsInvalid(f"key_file {path} is encrypted: give its key_passphrase") from None
     except FileNotFoundError:
         raise CredentialsInvalid(f"key_file {path} is not there") from None
@@ -97,3 +97,12 @@ def _load_key(path: Path, passphrase: str | None) -> paramiko.PKey:
     except Exception as error:  # cryptography and paramiko raise many kinds for a key that cannot be read
         wrong = "the key_passphrase does not open it" if passphrase is not None else "it is not a private key"
         raise CredentialsInvalid(f"key_file {path}: {wrong} ({type(error).__name__})") from error
+
+
+def _open_key(path: Path, passphrase: str | None) -> paramiko.PKey:
+    """cryptography wants the passphrase as bytes, and says TypeError when it is missing, or not needed."""
+    if passphrase is not None:
+        with contextlib.suppress(TypeError):  # the key is not encrypted: it opens without, as it does for ssh
+            # by position: the name of this argument changed in paramiko 5.0
+            return paramiko.PKey.from_path(path, passphrase.encode())
+    return paramiko.PKey.from_path(path)
