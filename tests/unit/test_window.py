@@ -124,6 +124,18 @@ def test_a_late_answer_to_an_earlier_fsync_does_not_take_synced_back() -> None:
     assert state.synced == 100
 
 
+def test_of_a_part_that_the_server_failed_nothing_counts_as_proven() -> None:
+    state = PartState(100, 50, (), 50)
+    span = state.next_block(50)
+    assert span is not None
+    state.answered(span)
+    state.sync_done(state.sync_mark())
+    state.distrust()
+    assert state.suspect == (Span(0, 100),)
+    assert state.synced == 0
+    assert lacks(state)
+
+
 class PartOnServer(RuleBasedStateMachine):
     """A server with volatile memory and a disk; it may lose what no fsync covered. Claims of PartState are checked.
 

@@ -13,6 +13,7 @@ import posixpath
 from iot.sftp.client.errors import NameRefused
 
 NAME_MAX_BYTES = 255
+SIDECAR = b".sha256"
 
 
 def part_name(dest: bytes, source: bytes, owner: str, suffix: str) -> bytes:
@@ -21,6 +22,15 @@ def part_name(dest: bytes, source: bytes, owner: str, suffix: str) -> bytes:
     ending = b"." + hashlib.sha256(identity).hexdigest()[:8].encode() + suffix.encode()
     folder, name = posixpath.split(dest)
     return posixpath.join(folder, _cut(name, NAME_MAX_BYTES - len(ending)) + ending)
+
+
+def sidecar_part(part: bytes) -> bytes:
+    """The name under which `<dest>.sha256` is sent: the end of the part's own name, which tells whose it is."""
+    folder, name = posixpath.split(part)
+    start = max(0, len(name) + len(SIDECAR) - NAME_MAX_BYTES)
+    while 0 < start < len(name) and name[start] & 0xC0 == 0x80:
+        start += 1
+    return posixpath.join(folder, name[start:] + SIDECAR)
 
 
 def _cut(name: bytes, most: int) -> bytes:

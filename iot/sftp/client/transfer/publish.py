@@ -18,6 +18,7 @@ from iot.sftp.client.errors import (
 )
 from iot.sftp.client.model import Proof, Span
 from iot.sftp.client.transfer.context import Context
+from iot.sftp.client.transfer.names import SIDECAR, sidecar_part
 from iot.sftp.client.transfer.proof import same_content, same_hash
 from iot.sftp.client.transfer.source import Source
 from iot.sftp.client.wire import packets
@@ -160,15 +161,15 @@ def write_sidecar(context: Context, dest: bytes, part: bytes, digest: str) -> Wo
     line = digest.encode() + b"  " + name + b"\n"
     if b"\n" in name or b"\\" in name:  # sha256sum marks and escapes such a name
         line = b"\\" + digest.encode() + b"  " + name.replace(b"\\", b"\\\\").replace(b"\n", b"\\n") + b"\n"
-    unfinished = part + b".sha256" if part != dest else dest + b".sha256"
+    unfinished = sidecar_part(part) if part != dest else dest + SIDECAR
     reply = yield from ask(packets.open_file(unfinished, Flag.WRITE | Flag.CREATE | Flag.TRUNCATE))
     handle = expect_handle(reply, f"cannot create {unfinished!r}")
     written = yield from ask(packets.write(handle, 0, line))
     closed = yield from ask(packets.close(handle))
     expect_ok(written, f"cannot write {unfinished!r}")
     expect_ok(closed, f"the server failed to close {unfinished!r}")
-    if unfinished != dest + b".sha256":
-        yield from publish(context, unfinished, dest + b".sha256")
+    if unfinished != dest + SIDECAR:
+        yield from publish(context, unfinished, dest + SIDECAR)
 
 
 # -- durable

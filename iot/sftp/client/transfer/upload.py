@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from iot.sftp.client.errors import ServerBusy, SFTPError, SourceChanged
+from iot.sftp.client.errors import PermanentError, ServerBusy, SFTPError, SourceChanged
 from iot.sftp.client.model import (
     Checkpoint,
     Direction,
@@ -31,7 +31,7 @@ from iot.sftp.client.transfer.sending import NoResume, Sending
 from iot.sftp.client.transfer.source import Source
 from iot.sftp.client.transfer.window import PartState
 from iot.sftp.client.wire import packets
-from iot.sftp.client.wire.job import Barrier, Work, ask, expect_handle
+from iot.sftp.client.wire.job import Barrier, Work, ask, expect_attributes, expect_handle
 from iot.sftp.client.wire.packets import Attributes, Code, Flag, Status
 from iot.sftp.client.wire.server import Refusal
 
@@ -206,7 +206,11 @@ class Upload:
             if sending.closing:
                 self._handles.remove(handle)
                 self.context.handles.discard(handle)
-        yield from ending.check(replies)
+        try:
+            yield from ending.check(replies)
+        except PermanentError:
+            self._state.distrust()
+            raise
         yield from self._close_all()
 
     def _opened(self, handle: bytes) -> bytes:
@@ -299,13 +303,10 @@ class Upload:
 def look(path: bytes) -> Work[RemoteFile | None]:
     """STAT; None where there is no such file. Raises: PermissionDenied, ServerRefused ..."""
     reply = yield from ask(packets.stat(path))
-    if isinstance(reply, Attributes):
-        return RemoteFile(reply.size, reply.mtime_s, reply.mode)
     if isinstance(reply, Status) and reply.code in (Code.NO_SUCH_FILE, Code.NO_SUCH_PATH):
         return None
-    if isinstance(reply, Status):
-        raise reply.error(f"cannot look at {_shown(path)}")
-    raise AssertionError(f"unexpected answer to STAT: {reply}")
+    found = expect_attributes(reply, f"cannot look at {_shown(path)}")
+    return RemoteFile(found.size, found.mtime_s, found.mode)
 
 
 def _shown(path: bytes) -> str:

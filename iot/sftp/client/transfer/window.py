@@ -111,6 +111,11 @@ class PartState:
         self._mending.add(span)
         self.resent += span.length
 
+    def distrust(self) -> None:
+        """The server failed the part as a whole (CLOSE, fsync, proof): all of it is suspect."""
+        self._unread = [Span(0, self.acked)]
+        self.synced = 0
+
     @property
     def unsynced(self) -> bool:
         return self.acked > self.synced or bool(self._mended)

@@ -1,0 +1,588 @@
+"""An upload is published only when nothing speaks against it: scripted answers, no server, no network."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from unit.scripted import Clock, Event, Files, drive
+
+from iot.sftp.client import errors
+from iot.sftp.client.checkpoints import CHECKPOINTS, Checkpoints
+from iot.sftp.client.errors import LinkLost, PermanentError, ProofFailed, ServerRefused, SFTPError, SourceChanged
+from iot.sftp.client.journal import Journal
+from iot.sftp.client.model import Checkpoint, Direction, Fingerprint, Phase, Proof, TransferResult
+from iot.sftp.client.transfer.context import Context, Options
+from iot.sftp.client.transfer.source import Source
+from iot.sftp.client.transfer.upload import Upload, UploadTask
+from iot.sftp.client.wire.pace import Pace
+from iot.sftp.client.wire.packets import Attributes, Code, Data, Handle, Reply, Status
+from iot.sftp.client.wire.server import Refusal, Server
+
+DEST = b"/up/file"
+EXTENSIONS = dict.fromkeys([b"fsync@openssh.com", b"posix-rename@openssh.com"], b"1")
+FAILURE = Status(Code.FAILURE, "Failure")
+BLOCK = 1024
+CONTENT = random.Random(7).randbytes(20 * BLOCK + 77)
+
+
+@dataclass
+class Lab:
+    """One device with its journal, and a server; every attempt is a new connection."""
+
+    path: Path
+    dest: bytes = DEST
+    files: Files = field(default_factory=Files)
+    options: dict[str, Any] = field(default_factory=dict)
+    extensions: dict[bytes, bytes] = field(default_factory=lambda: dict(EXTENSIONS))
+    banner: str = "SSH-2.0-OpenSSH_9.2"
+    task: dict[str, Any] = field(default_factory=dict)
+    refused: set[Refusal] = field(default_factory=set)
+    clock: Clock = field(default_factory=Clock)
+
+    def __post_init__(self) -> None:
+        self.journal = Journal(None, CHECKPOINTS)
+        self.ledger = Checkpoints(self.journal, "s", every_bytes=1, every_s=1, clock=self.clock)
+
+    def upload(self) -> Upload:
+        server = Server(self.banner, "key", self.extensions, max_write=BLOCK, refused=self.refused)
+        options = Options(**{"chunk_size": BLOCK, "owner": "me", **self.options})
+        context = Context(server, Pace(8 * 2**20, BLOCK), self.ledger, options, self.clock)
+        return Upload(UploadTask(Source(self.path), self.dest, **self.task), context)
+
+    def run(self, **script: Any) -> TransferResult:
+        upload = self.upload()
+        committing = script.pop("at_barrier", lambda: None)
+
+        def at_barrier() -> None:
+            self.ledger.commit([self.files.events[-1].record])
+            committing()
+
+        return drive(upload.run(), self.files, at_barrier=at_barrier, clock=self.clock, **script)
+
+    def fails(self, kind: type[SFTPError], **script: Any) -> SFTPError:
+        with pytest.raises(kind) as told:
+            self.run(**script)
+        return told.value
+
+    def loses_link(self, at: Callable[[Event], bool], **script: Any) -> None:
+        self.fails(LinkLost, lose_at=at, error=LinkLost("cut by the script"), **script)
+        self.files.handles.clear()
+
+    @property
+    def part(self) -> bytes:
+        upload = self.upload()
+        upload.source.close()
+        return upload.part
+
+    @property
+    def known(self) -> Checkpoint | None:
+        return self.ledger.load(Direction.UPLOAD, DEST, os.fsencode(self.path))
+
+    @property
+    def published(self) -> bytes | None:
+        content = self.files.content.get(DEST)
+        return None if content is None else bytes(content)
+
+    def expect_unpublished(self) -> None:
+        assert self.published is None
+        assert self.files.did("RENAME") == self.files.did("PLAIN-RENAME") == []
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Lab:
+    path = tmp_path / "source"
+    path.write_bytes(CONTENT)
+    return Lab(path)
+
+
+def nth(what: str, number: int = 1) -> Callable[[Event], bool]:
+    count = 0
+
+    def hit(event: Event) -> bool:
+        nonlocal count
+        count += event.what == what
+        return event.what == what and count == number
+
+    return hit
+
+
+def refusing(hit: Callable[[Event], bool], reply: Reply = FAILURE) -> Callable[[Event], Reply | None]:
+    return lambda event: reply if hit(event) else None
+
+
+def whats(files: Files) -> list[str]:
+    return [event.what for event in files.events]
+
+
+# -- the good day
+
+
+@pytest.mark.parametrize("banner", ["SSH-2.0-OpenSSH_9.2", "SSH-2.0-other"])
+@pytest.mark.parametrize("size", [0, 1, BLOCK, len(CONTENT)])
+def test_what_is_published_is_the_source_and_durable(lab: Lab, banner: str, size: int) -> None:
+    lab.banner = banner
+    lab.path.write_bytes(CONTENT[:size])
+    result = lab.run()
+    assert lab.published == CONTENT[:size]
+    assert list(lab.files.content) == [DEST]
+    assert (result.size, result.sent_bytes, result.resumed_at, result.durable) == (size, size, 0, True)
+    assert lab.files.handles == {}
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 2**32), banner=st.sampled_from(["OpenSSH", "other"]))
+def test_the_order_of_events_is_safe_whatever_the_order_of_answers(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, banner: str
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "ordered"
+    path.write_bytes(CONTENT)
+    lab = Lab(path, banner=banner)
+    result = lab.run(order=random.Random(seed))
+    assert lab.published == CONTENT
+    assert result.durable
+    order = whats(lab.files)
+    last_write = len(order) - 1 - order[::-1].index("WRITE")
+    before = order[: order.index("RENAME")]
+    assert before.index("CLOSE") > last_write
+    assert last_write < len(before) - 1 - before[::-1].index("FSYNC") < before.index("CLOSE")
+    assert before[-1] == "BARRIER"
+    assert "FSYNC" in order[order.index("RENAME") :]
+    assert lab.files.did("BARRIER")[-1].record.phase is Phase.PUBLISHING
+    assert lab.files.handles == {}
+
+
+# -- refusals: never renamed, never silent
+
+
+@pytest.mark.parametrize("number", [1, 2, 10, 20, 21])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_refused_write_is_a_failed_upload_however_late_it_is_told(lab: Lab, number: int, seed: int) -> None:
+    lab.files.refuse = refusing(nth("WRITE", number))
+    lab.fails(ServerRefused, order=random.Random(seed))
+    lab.expect_unpublished()
+    assert lab.files.handles == {}
+
+
+@pytest.mark.parametrize("what", ["CLOSE", "FSYNC", "OPEN"])
+@pytest.mark.parametrize("banner", ["SSH-2.0-OpenSSH_9.2", "SSH-2.0-other"])
+def test_a_refusal_before_the_rename_is_a_failed_upload(lab: Lab, what: str, banner: str) -> None:
+    lab.banner = banner
+    lab.files.refuse = lambda event: FAILURE if event.what == what else None
+    lab.fails(PermanentError)
+    lab.expect_unpublished()
+
+
+@pytest.mark.parametrize(("what", "durability"), [("CLOSE", {}), ("FSYNC", {}), ("CLOSE", {"trust": True})])
+def test_after_a_failed_close_or_fsync_nothing_of_the_part_is_believed_unread(
+    lab: Lab, what: str, durability: dict[str, Any]
+) -> None:
+    """The server said that it may have lost something: what it lost must be found at the next attempt."""
+    lab.options = durability
+    failing = nth("CLOSE") if what == "CLOSE" else lambda event: event.what == what and event.path == lab.part
+    lab.files.refuse = refusing(failing)
+    lab.fails(PermanentError)
+    lab.files.handles.clear()
+    lab.files.content[lab.part][5 * BLOCK : 6 * BLOCK] = bytes(BLOCK)
+    lab.files.refuse = lambda event: None
+    lab.run()
+    assert lab.published == CONTENT
+
+
+@pytest.mark.parametrize("proof", [Proof.SIZE, Proof.TAIL, Proof.FULL])
+def test_a_part_that_failed_its_proof_is_mended_and_not_proven_again_and_again(lab: Lab, proof: Proof) -> None:
+    lab.options = {"proof": proof, "tail_size": 2 * BLOCK}
+
+    def spoil(event: Event) -> Reply | None:
+        lab.clock.now += 0.3  # an fsync was due on the way, so that the spoiled bytes count as synced
+        if event.what == "CLOSE" and event.path == lab.part:
+            content = lab.files.content[event.path]
+            if proof is Proof.SIZE:
+                del content[-5:]
+            elif proof is Proof.TAIL:
+                content[-5:] = b"wrong"
+            else:
+                content[100:105] = b"wrong"
+        return None
+
+    lab.files.refuse = spoil
+    lab.fails(ProofFailed)
+    lab.expect_unpublished()
+    lab.files.refuse = lambda event: None
+    lab.run()
+    assert lab.published == CONTENT
+
+
+def test_a_refused_rename_leaves_the_part_for_the_next_attempt(lab: Lab) -> None:
+    lab.files.refuse = lambda event: FAILURE if event.what == "RENAME" else None
+    lab.fails(ServerRefused)
+    assert list(lab.files.content) == [lab.part]
+    lab.files.refuse = lambda event: None
+    result = lab.run()
+    assert lab.published == CONTENT
+    assert result.sent_bytes == 0
+
+
+@pytest.mark.parametrize("what", ["OPEN", "WRITE", "CLOSE", "STAT", "RENAME", "FSYNC"])
+@pytest.mark.parametrize("reply", [Data(memoryview(b"x")), Attributes(size=3)], ids=["data", "attributes"])
+def test_an_answer_of_the_wrong_kind_is_never_a_yes(lab: Lab, what: str, reply: Reply) -> None:
+    if what == "STAT" and isinstance(reply, Attributes):
+        pytest.skip("that is the right kind")
+    lab.files.refuse = lambda event: reply if event.what == what else None
+    try:
+        result = lab.run()
+    except SFTPError:
+        assert lab.published is None or what == "RENAME"
+    else:
+        assert lab.published == CONTENT
+        assert not (what == "FSYNC" and result.durable)
+
+
+@pytest.mark.parametrize("what", ["STAT", "READ"])
+def test_an_answer_of_the_wrong_kind_to_a_look_is_the_links_fault(lab: Lab, what: str) -> None:
+    lab.loses_link(nth("WRITE", 15))
+    lab.files.refuse = lambda event: Handle(b"h") if event.what == what else None
+    lab.fails(errors.ProtocolError)
+    lab.expect_unpublished()
+
+
+# -- a source that changes
+
+
+@pytest.mark.parametrize("banner", ["SSH-2.0-OpenSSH_9.2", "SSH-2.0-other"])
+@pytest.mark.parametrize("change", ["append", "rewrite", "truncate", "replace"])
+def test_a_source_that_changes_during_the_transfer_is_never_published(lab: Lab, banner: str, change: str) -> None:
+    lab.banner = banner
+    status = os.stat(lab.path)
+
+    def act(event: Event) -> Reply | None:
+        if changing(event):
+            if change == "append":
+                with open(lab.path, "ab") as file:
+                    file.write(b"more")
+            elif change == "rewrite":  # same size, time set back
+                with open(lab.path, "r+b") as file:
+                    file.write(b"X")
+                os.utime(lab.path, ns=(status.st_atime_ns, status.st_mtime_ns))
+            elif change == "truncate":
+                os.truncate(lab.path, 5)
+            else:
+                fresh = lab.path.with_name("fresh")
+                fresh.write_bytes(CONTENT[::-1])
+                os.replace(fresh, lab.path)
+        return None
+
+    changing = nth("WRITE", 5)
+    lab.files.refuse = act
+    lab.fails(SourceChanged)
+    lab.expect_unpublished()
+    lab.files.refuse = lambda event: None
+    lab.run()
+    assert lab.published == lab.path.read_bytes()
+
+
+def test_a_version_that_was_not_wanted_is_not_begun(lab: Lab) -> None:
+    lab.task = {"wanted": Fingerprint(1, 2, 3, 4)}
+    lab.fails(SourceChanged)
+    assert lab.files.events == []
+
+
+# -- a lost link
+
+
+STEPS = ["OPEN", "WRITE", "FSYNC", "CLOSE", "STAT", "RENAME"]
+
+
+@pytest.mark.parametrize("answered", [False, True], ids=["unseen", "handled"])
+@pytest.mark.parametrize("number", [1, 2, 12])
+@pytest.mark.parametrize("what", STEPS)
+@pytest.mark.parametrize("banner", ["SSH-2.0-OpenSSH_9.2", "SSH-2.0-other"])
+def test_a_link_lost_anywhere_leads_to_the_whole_file_once(
+    lab: Lab, banner: str, what: str, number: int, answered: bool
+) -> None:
+    lab.banner = banner
+    hit = nth(what, number)
+    try:
+        lab.loses_link(hit, answered=answered, order=random.Random(number))
+    except pytest.fail.Exception:
+        return  # there is no such step in this flow
+    stood = DEST in lab.files.content
+    result = lab.run()
+    assert lab.published == CONTENT
+    assert list(lab.files.content) == [DEST]
+    assert not result.possible_repeat
+    assert result.already_done == stood
+
+
+def test_a_rename_whose_answer_was_lost_and_whose_final_was_taken_is_marked(lab: Lab) -> None:
+    lab.loses_link(nth("RENAME"), answered=True)
+    del lab.files.content[DEST]
+    result = lab.run()
+    assert lab.published == CONTENT
+    assert result.possible_repeat
+
+
+def test_another_file_of_the_same_size_is_not_taken_for_ours(lab: Lab) -> None:
+    lab.loses_link(nth("RENAME"), answered=True)
+    lab.files.content[DEST] = bytearray(len(CONTENT))
+    result = lab.run()
+    assert lab.published == CONTENT
+    assert not result.already_done
+
+
+def test_a_resume_sends_what_is_missing_and_no_more(lab: Lab) -> None:
+    lab.loses_link(nth("WRITE", 15))
+    before = sum(len(event.data) for event in lab.files.did("WRITE"))
+    result = lab.run()
+    sent = sum(len(event.data) for event in lab.files.did("WRITE"))
+    assert lab.published == CONTENT
+    assert sent == len(CONTENT)
+    assert result.sent_bytes == len(CONTENT) - before
+    assert result.resumed_at == before
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    seed=st.integers(0, 2**32),
+    cuts=st.lists(st.tuples(st.integers(1, 45), st.booleans()), max_size=5),
+    damage=st.lists(st.integers(0, len(CONTENT) - 1), max_size=5),
+    banner=st.sampled_from(["OpenSSH", "other"]),
+    fsync=st.booleans(),
+)
+def test_what_a_server_lost_at_a_cut_is_read_back_and_mended_before_the_rename(
+    tmp_path_factory: pytest.TempPathFactory,
+    seed: int,
+    cuts: list[tuple[int, bool]],
+    damage: list[int],
+    banner: str,
+    fsync: bool,
+) -> None:
+    """At every cut the server loses some bytes that no fsync covered: zeros, or the tail."""
+    path = tmp_path_factory.getbasetemp() / "suspect"
+    path.write_bytes(CONTENT)
+    lab = Lab(path, banner=banner, extensions=dict(EXTENSIONS) if fsync else {b"posix-rename@openssh.com": b"1"})
+    draw = random.Random(seed)
+    durable: bytes = b""
+
+    def watch(event: Event) -> Reply | None:
+        nonlocal durable
+        lab.clock.now += draw.random() / 3  # some fsyncs are due on the way
+        if event.what == "FSYNC" and event.path == lab.part:
+            durable = bytes(lab.files.content[lab.part])
+        if event.what == "RENAME":
+            assert lab.files.content[lab.part] == CONTENT
+        return None
+
+    lab.files.refuse = watch
+    done = False
+    for number, answered in cuts:
+        count = 0
+
+        def hit(event: Event, number: int = number) -> bool:
+            nonlocal count
+            count += 1
+            return count == number
+
+        try:
+            lab.run(lose_at=hit, error=LinkLost("cut"), answered=answered, order=draw)
+            done = True
+            break
+        except LinkLost:
+            lab.files.handles.clear()
+        lose(lab.files.content.get(lab.part, bytearray()), len(durable), damage, draw)
+    if not done:
+        lab.run(order=draw)
+    assert lab.published == CONTENT
+
+
+def lose(content: bytearray, durable: int, damage: list[int], draw: random.Random) -> None:
+    """A server's power cut, as far as no fsync covered."""
+    for at in damage:
+        if durable <= at < len(content):
+            content[at] = 0
+    if draw.random() < 0.3:
+        del content[max(durable, len(content) - BLOCK // 2) :]
+
+
+def test_suspect_ranges_are_read_back_and_only_the_wrong_ones_sent_again(lab: Lab) -> None:
+    lab.loses_link(nth("WRITE", 15))
+    lab.files.content[lab.part][3 * BLOCK + 5] ^= 1
+    acked = len(lab.files.content[lab.part])
+    lab.files.events.clear()
+    result = lab.run()
+    assert lab.published == CONTENT
+    assert sum(event.length for event in lab.files.did("READ")) >= acked
+    assert {event.offset for event in lab.files.did("WRITE") if event.offset < acked} == {3 * BLOCK}
+    assert result.sent_bytes == len(CONTENT) - acked + BLOCK
+
+
+def test_a_trusted_server_is_not_read_back(lab: Lab) -> None:
+    lab.options = {"trust": True}
+    lab.loses_link(nth("WRITE", 15))
+    part = lab.part
+    known = lab.known
+    assert known is not None
+    lab.files.content[part] = lab.files.content[part][: known.acked_bytes]
+    lab.files.events.clear()
+    result = lab.run()
+    assert lab.published == CONTENT
+    assert result.resumed_at == known.acked_bytes > 0
+    assert lab.files.did("READ") == []
+    assert not result.durable
+
+
+def test_a_server_that_forbids_reading_gets_a_fresh_upload_and_that_is_remembered(lab: Lab) -> None:
+    lab.loses_link(nth("WRITE", 15))
+    denied = Status(Code.PERMISSION_DENIED, "")
+    lab.files.refuse = lambda event: denied if event.what == "OPEN" and event.flags & 1 else None
+    result = lab.run()
+    assert lab.published == CONTENT
+    assert result.resumed_at == 0
+    assert Refusal.READ_BACK in lab.refused
+
+
+@pytest.mark.parametrize("code", [Code.OP_UNSUPPORTED, Code.FAILURE])
+def test_a_server_that_refuses_to_go_on_with_a_part_gets_a_fresh_upload(lab: Lab, code: Code) -> None:
+    lab.loses_link(nth("WRITE", 15))
+    no = Status(code, "")
+    lab.files.refuse = lambda event: no if event.what == "OPEN" and event.flags == 0x0A else None
+    result = lab.run()
+    assert lab.published == CONTENT
+    assert result.resumed_at == 0
+    assert Refusal.RESUME in lab.refused
+
+
+def test_a_server_that_writes_only_at_the_end_of_a_file_gets_a_fresh_upload(lab: Lab) -> None:
+    lab.loses_link(nth("WRITE", 15))
+    first = nth("WRITE")
+    lab.files.refuse = lambda event: Status(Code.FAILURE, "Illegal seek") if first(event) else None
+    lab.run()
+    assert lab.published == CONTENT
+    assert Refusal.RESUME in lab.refused
+
+
+def test_a_changed_source_starts_over_and_no_byte_of_the_old_version_stays(lab: Lab) -> None:
+    lab.loses_link(nth("WRITE", 15))
+    newer = CONTENT[::-1]
+    lab.path.write_bytes(newer)
+    os.utime(lab.path, ns=(1, 1))
+    lab.run()
+    assert lab.published == newer
+
+
+def test_an_edit_whose_time_was_set_back_is_found_by_content(lab: Lab) -> None:
+    status = os.stat(lab.path)
+    lab.options = {"trust": True}  # nothing else would read back
+    lab.loses_link(nth("WRITE", 15))
+    edited = b"EDIT" + CONTENT[4:]
+    lab.path.write_bytes(edited)
+    os.utime(lab.path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    lab.run()
+    assert lab.published == edited
+
+
+def test_a_checkpoint_of_a_fresh_start_replaces_the_old_one_before_a_byte_is_sent(lab: Lab) -> None:
+    lab.loses_link(nth("WRITE", 15))
+    lab.path.write_bytes(CONTENT[::-1] + b"longer")
+    lab.files.events.clear()
+    lab.run()
+    order = whats(lab.files)
+    assert order.index("BARRIER") < order.index("OPEN") < order.index("WRITE")
+    assert lab.files.did("BARRIER")[0].record.acked_bytes == 0
+
+
+# -- a broken barrier, a full server, other parts
+
+
+def test_without_the_intent_on_disk_there_is_no_rename(lab: Lab) -> None:
+    def full_disk() -> None:
+        raise errors.DiskFull("no space left for the journal")
+
+    lab.fails(errors.DiskFull, at_barrier=full_disk)
+    lab.expect_unpublished()
+
+
+def test_a_full_server_is_named_as_such_although_it_only_says_failure(lab: Lab) -> None:
+    import struct
+
+    from iot.sftp.client.wire.packets import Extended
+
+    lab.extensions[b"statvfs@openssh.com"] = b"2"
+    lab.extensions[b"fstatvfs@openssh.com"] = b"2"
+    no_room = Extended(struct.pack(">11Q", 4096, 4096, 9, 0, 0, 9, 9, 9, 0, 0, 255))
+    sixth = nth("WRITE", 6)
+
+    def full(event: Event) -> Reply | None:
+        if "statvfs" in event.what:
+            return no_room
+        return FAILURE if sixth(event) else None
+
+    lab.files.refuse = full
+    assert "0 bytes are free" in str(lab.fails(errors.NoSpaceOnServer))
+    lab.expect_unpublished()
+
+
+def test_the_parts_of_others_are_never_touched(lab: Lab) -> None:
+    others = {b"/up/file.part": b"theirs", b"/up/file.00000000.part": b"theirs too"}
+    lab.files.content.update({name: bytearray(data) for name, data in others.items()})
+    lab.run()
+    assert {name: bytes(data) for name, data in lab.files.content.items()} == {**others, DEST: CONTENT}
+    assert not any(event.path in others for event in lab.files.events)
+
+
+def test_a_missing_folder_is_made_with_those_above_it(lab: Lab) -> None:
+    lab.files.folders.clear()
+    lab.files.folders.add(b"/")
+    lab.run()
+    assert lab.published == CONTENT
+
+
+def test_a_plain_rename_does_not_remove_the_old_final_unless_told(lab: Lab) -> None:
+    del lab.extensions[b"posix-rename@openssh.com"]
+    lab.files.content[DEST] = bytearray(b"old")
+    assert "replace_by_remove" in str(lab.fails(errors.AlreadyExists))
+    assert lab.published == b"old"
+    lab.options = {"replace_by_remove": True}
+    result = lab.run()
+    assert lab.published == CONTENT
+    assert result.sent_bytes == 0
+
+
+def test_a_final_that_may_stand_is_proven_before_anything_is_sent(lab: Lab) -> None:
+    lab.task = {"check_final": True}
+    lab.files.content[DEST] = bytearray(CONTENT)
+    assert lab.run().already_done
+    assert lab.files.did("WRITE") == []
+    lab.files.content[DEST][7] ^= 1
+    assert not lab.run().already_done
+    assert lab.published == CONTENT
+
+
+def test_without_fsync_the_final_is_looked_at_again_after_a_while(lab: Lab) -> None:
+    del lab.extensions[b"fsync@openssh.com"]
+    lab.task = {"grace": True}
+    result = lab.run()
+    assert not result.durable
+    assert whats(lab.files)[-2:] == ["LINGER", "STAT"]
+
+
+def test_a_sidecar_lies_beside_the_final_also_under_a_long_name(lab: Lab) -> None:
+    lab.options = {"sidecar": True}
+
+    def too_long(event: Event) -> Reply | None:
+        names = [event.path.rpartition(b"/")[2], event.dest.rpartition(b"/")[2]]
+        return FAILURE if event.what in ("OPEN", "RENAME") and max(map(len, names)) > 255 else None
+
+    lab.files.refuse = too_long
+    for length in (10, 240, 248):
+        lab.dest = b"/up/" + b"n" * length
+        lab.run()
+        assert lab.files.content[lab.dest + b".sha256"].endswith(b"  " + b"n" * length + b"\n")
+    assert not any(name.endswith(b".part") or b".part." in name for name in lab.files.content)
