@@ -135,12 +135,12 @@ class Pipeline:
             self._start(_Running(self._beside.pop(), silent=True))
         try:
             while self._active or not exhausted:
-                while not exhausted and self._slots_taken() < slots() and self._clock() >= self._ask_at:
+                while not exhausted and self._may_admit(slots()):
                     exhausted = self._admit(jobs)
                 self._turn()
                 while self._finished:
                     yield self._finished.popleft()
-                self._communicate()
+                self._communicate(in_haste=not exhausted and self._may_admit(slots()))
         except SFTPError as error:
             self._end_all(error)
             yield from self._finished
@@ -157,6 +157,9 @@ class Pipeline:
         return finished.result
 
     # -- admit and turn
+
+    def _may_admit(self, slots: int) -> bool:
+        return self._slots_taken() < slots and self._clock() >= self._ask_at
 
     def _admit(self, jobs: Iterator[Job[Any] | None]) -> bool:
         """-> whether `jobs` is exhausted"""
@@ -252,24 +255,36 @@ class Pipeline:
 
     def _end_all(self, error: SFTPError) -> None:
         for running in list(self._active.values()):
-            try:
-                running.job.work.throw(error)
-            except (SFTPError, StopIteration):
-                pass  # the job has noted how far it came; its error is the link's, told below
-            self._end(running, Finished(running.job.tag, error=error))
+            self._end(running, self._last_word(running, error))
         self._ready.clear()
         self._parked.clear()
         self._lingering.clear()
         self._barriers.clear()
 
+    def _last_word(self, running: _Running, error: SFTPError) -> Finished:
+        """Give a job the answers that had come for it, then the error: what was answered counts."""
+        try:
+            if running.inbox:
+                running.resume()
+        except StopIteration as stop:
+            return Finished(running.job.tag, stop.value)
+        except SFTPError as own:
+            return Finished(running.job.tag, error=own)
+        try:
+            running.job.work.throw(error)
+        except (SFTPError, StopIteration):
+            pass  # the job has noted how far it came; its error is the link's, told below
+        return Finished(running.job.tag, error=error)
+
     # -- commit, flush, receive
 
-    def _communicate(self) -> None:
+    def _communicate(self, in_haste: bool) -> None:
+        """in_haste: there is a free slot, so do not wait."""
         if self._cancelled.is_set():
             raise Cancelled("stopped on request; what was sent is kept for a resume")
         self._flush()
         self._pass_barriers()
-        self._receive(self._patience_s())
+        self._receive(0.0 if in_haste else self._patience_s())
         if self._clock() >= self._check_at:
             self._check_deadlines()
 
