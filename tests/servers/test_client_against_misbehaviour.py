@@ -132,11 +132,11 @@ def test_a_part_that_may_not_be_resumed_is_started_over_and_remembered(tmp_path)
             changes = {"sftp_port": link.port, "known_hosts": None, "host_key": server.host_key}
             with connect(server, tmp_path, **changes) as client:
                 result = client.upload(tmp_path / "source", server.path("file"))
-                assert {what.value for what in client._links.engine().server.refused} == {"resume"}
+                assert {what.value for what in client._runner.links.engine().server.refused} == {"resume"}
         assert (result.resumed_at, server.content("file")) == (0, content)
         with connect(server, tmp_path) as client:
             client.connect()
-            assert {what.value for what in client._links.engine().server.refused} == {"resume"}
+            assert {what.value for what in client._runner.links.engine().server.refused} == {"resume"}
 
 
 def test_a_drop_box_gets_a_fresh_upload_instead_of_an_unproven_resume(tmp_path):

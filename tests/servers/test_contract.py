@@ -117,7 +117,7 @@ def test_an_upload_over_a_cut_link_arrives_whole(any_server, expected, place, tm
     link = BadLink(any_server.host, any_server.port, rate_bps=50e6, script=script)
     with link, connect_over(link, any_server, tmp_path) as client:
         result = client.upload(tmp_path / "source", any_server.path(f"{place}/file"))
-        learned = {what.value for what in client._links.engine().server.refused}
+        learned = {what.value for what in client._runner.links.engine().server.refused}
     assert any_server.content(f"{place}/file") == content
     assert (result.resumed_at > 0) is expected.resumes
     assert learned == expected.refusals

@@ -5,31 +5,17 @@ from __future__ import annotations
 import getpass
 import logging
 import os
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
-from iot.sftp.client.batch import Batch, upload_key
-from iot.sftp.client.checkpoints import CHECKPOINTS, Checkpoints, LearnedRefusals
-from iot.sftp.client.connector import Connector
-from iot.sftp.client.engine import Engine, target_from
-from iot.sftp.client.errors import (
-    Cancelled,
-    ConfigurationError,
-    JournalUnavailable,
-    PermanentError,
-    SFTPError,
-)
-from iot.sftp.client.fetch import fetch
-from iot.sftp.client.journal import Journal, default_state_dir
-from iot.sftp.client.locks import TransferLocks
+from iot.sftp.client.errors import Cancelled, ConfigurationError, PermanentError, SFTPError
+from iot.sftp.client.journal import Journal
 from iot.sftp.client.model import Failure, LocalSource, ProgressCallback, RemoteFile, TransferResult, UploadJob
-from iot.sftp.client.settings import ClientOptions, options_from
-from iot.sftp.client.stale import remove_stale_parts
+from iot.sftp.client.runner import Account, Runner
+from iot.sftp.client.settings import options_from
 from iot.sftp.client.transfer import operations
 from iot.sftp.client.transfer.names import remote_path
-from iot.sftp.client.wire.job import Job, Work
+from iot.sftp.client.wire.job import Job
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -70,23 +56,14 @@ class IoTSFTPClient:
         journal: Journal | None = None,
         **options: Any,
     ) -> None:
-        self._options: ClientOptions = options_from(options)
-        self._host, self._port = _checked_address(sftp_host, sftp_port)
-        self._user = sftp_user or getpass.getuser()
-        self._password = sftp_pass
-        self._journal = journal
-        self._owns_journal = journal is None
-        self._checkpoints: Checkpoints | None = None
-        self._locks: TransferLocks | None = None
-        self._cancelled = threading.Event()
-        self._lock = threading.RLock()
-        self._batch_runs = False
-        self._links = Connector(self._connect_once, self._options, self._cancelled)
+        host, port = _checked_address(sftp_host, sftp_port)
+        self._account = Account(host, port, sftp_user or getpass.getuser(), sftp_pass)
+        self._runner = Runner(self._account, options_from(options), journal)
         self.last_error: SFTPError | None = None
 
     def __repr__(self) -> str:
-        state = "connected" if self._links.current else "not connected"
-        return f"IoTSFTPClient({self._user}@{self._host}:{self._port}, {state})"
+        state = "connected" if self._runner.links.current else "not connected"
+        return f"IoTSFTPClient({self._account}, {state})"
 
     def __enter__(self) -> Self:
         return self
@@ -98,50 +75,45 @@ class IoTSFTPClient:
 
     def connect(self) -> None:
         """Connect now instead of on first use. Raises: TransientError, AuthenticationError, ConfigurationError."""
-        with self._exclusively():
-            self._links.engine()
+        with self._runner.exclusively():
+            self._runner.links.engine()
 
     def is_connected(self) -> bool:
-        """Whether the server answers on the present connection: one real round trip, with the link's deadline."""
-        with self._lock:
-            engine = self._links.current
-            if engine is None or self._batch_runs:
-                return engine is not None
-            try:
+        """Whether the server answers on the present connection: one real round trip, with the link's deadline.
+
+        While upload_many is under way its connection counts as it is.
+        """
+        engine = self._runner.links.current
+        if engine is None or self._runner.batch_runs:
+            return engine is not None
+        try:
+            with self._runner.exclusively():
                 engine.pipeline.run_one(Job(operations.real_path(b".")))
-            except PermanentError:
-                return True  # an answer is an answer
-            except SFTPError as error:
-                self.last_error = error
-                self._links.drop()
-                return False
-            return True
+        except PermanentError:
+            return True  # an answer is an answer
+        except SFTPError as error:
+            self.last_error = error
+            self._runner.drop()
+            return False
+        return True
 
     def disconnect(self) -> None:
         """Close the connection; the next operation opens a new one."""
-        with self._lock:
-            self._links.drop()
+        self._runner.drop()
 
     def close(self) -> None:
         """Disconnect, and close the journal unless it was given to us."""
-        with self._lock:
-            self._links.drop()
-            if self._locks is not None:
-                self._locks.close()
-            if self._journal is not None and self._owns_journal:
-                self._journal.close()
-                self._journal = None
-            self._checkpoints = self._locks = None
+        self._runner.close()
 
     def cancel(self) -> None:
         """End the operation under way, or else the next one, with Cancelled; parts are kept for a resume."""
-        self._cancelled.set()
+        self._runner.cancel()
 
     @property
     def connection(self) -> Any:
         """The pysftp.Connection, for what this client does not wrap; its transfers are not journaled."""
-        with self._exclusively():
-            return self._links.engine().connection
+        with self._runner.exclusively():
+            return self._runner.links.engine().connection
 
     # -- transfers
 
@@ -166,7 +138,7 @@ class IoTSFTPClient:
         Raises: TransientError (try again: it resumes), PermanentError, AuthenticationError, LocalStateError, Cancelled.
         """
         job = UploadJob(source, dest, progress=progress)
-        outcomes = [*self._batch([job], hold=False, resume=resume, sha256=sha256)]
+        outcomes = [*self._runner.batch([job], hold=False, resume=resume, sha256=sha256)]
         if not outcomes:
             raise Cancelled("stopped on request")
         if isinstance(outcomes[0], Failure):
@@ -185,13 +157,11 @@ class IoTSFTPClient:
 
         Raises: AuthenticationError, TransientError (cannot connect), LocalStateError, ConfigurationError.
         """
-        return self._batch(jobs, hold=hold_checkpoints)
+        return self._runner.batch(jobs, hold=hold_checkpoints)
 
     def settle(self, results: Iterable[TransferResult]) -> None:
         """Drop the held checkpoints of these results, durably; inside journal.write it joins that transaction."""
-        checkpoints = self._opened()[0]
-        checkpoints.forget_keys(upload_key(result) for result in results)
-        checkpoints.flush()
+        self._runner.settle(results)
 
     def download_file(self, source: str, dest: str | os.PathLike[str] | BinaryIO, **keywords: Any) -> bool:
         """Like `download`; False and `last_error` instead of an error."""
@@ -215,9 +185,7 @@ class IoTSFTPClient:
         """
         path = remote_path(source)
         target = os.fspath(dest) if isinstance(dest, (str, os.PathLike)) else dest
-        with self._exclusively():
-            checkpoints, locks = self._opened()
-            return fetch(self._links, checkpoints, locks, path, target, progress, resume, sha256)
+        return self._runner.fetch(path, target, progress, resume=resume, sha256=sha256)
 
     # -- paths
 
@@ -226,11 +194,11 @@ class IoTSFTPClient:
 
         Raises: TransientError, AuthenticationError, PermissionDenied: what cannot be known is never "no".
         """
-        return self._run(lambda *_: operations.exists(remote_path(path)))
+        return self._runner.run(lambda *_: operations.exists(remote_path(path)))
 
     def stat(self, path: str) -> RemoteFile:
         """Size in bytes, mtime in seconds, mode. Raises: NotFound, PermissionDenied, TransientError ..."""
-        return self._run(lambda *_: operations.stat(remote_path(path)))
+        return self._runner.run(lambda *_: operations.stat(remote_path(path)))
 
     def delete_file(self, path: str) -> bool:
         """Like `delete`; False and `last_error` instead of an error."""
@@ -238,7 +206,7 @@ class IoTSFTPClient:
 
     def delete(self, path: str) -> None:
         """Delete a file. Raises: NotFound, PermissionDenied, TransientError ..."""
-        self._run(lambda _, again: operations.delete(remote_path(path), again))
+        self._runner.run(lambda _, again: operations.delete(remote_path(path), again))
 
     def move_file(self, source: str, dest: str) -> bool:
         """Like `move`; False and `last_error` instead of an error."""
@@ -250,7 +218,7 @@ class IoTSFTPClient:
         Raises: NotFound, AlreadyExists (server cannot replace), PermissionDenied, TransientError ...
         """
         old, new = remote_path(source), remote_path(dest)
-        self._run(lambda engine, again: operations.move(engine.context, old, new, again))
+        self._runner.run(lambda engine, again: operations.move(engine.context, old, new, again))
 
     def make_dir(self, path: str) -> bool:
         """Like `mkdir`; False and `last_error` instead of an error."""
@@ -258,7 +226,7 @@ class IoTSFTPClient:
 
     def mkdir(self, path: str) -> None:
         """Make a folder and the missing ones above it. Raises: PermissionDenied, ServerRefused ..."""
-        self._run(lambda engine, _: operations.make_dir(engine.context, remote_path(path)))
+        self._runner.run(lambda engine, _: operations.make_dir(engine.context, remote_path(path)))
 
     def delete_dir(self, path: str) -> bool:
         """Like `rmdir`; False and `last_error` instead of an error."""
@@ -266,7 +234,7 @@ class IoTSFTPClient:
 
     def rmdir(self, path: str) -> None:
         """Delete an empty folder. Raises: NotFound, ServerRefused (not empty) ..."""
-        self._run(lambda engine, again: operations.delete_dir(engine.context, remote_path(path), again))
+        self._runner.run(lambda engine, again: operations.delete_dir(engine.context, remote_path(path), again))
 
     def list_files(self, path: str, file_pattern: str | None = None) -> list[str] | None:
         """Like `list`; None where the path cannot be listed, [] where it is empty.
@@ -293,7 +261,7 @@ class IoTSFTPClient:
     # -- inside
 
     def _listing(self, path: str, pattern: str | None, folders: bool) -> _List[str]:
-        found = self._run(lambda *_: operations.list_paths(remote_path(path), folders))
+        found = self._runner.run(lambda *_: operations.list_paths(remote_path(path), folders))
         names = [name.decode("utf-8", "surrogateescape") for name in found]
         return [name for name in names if not pattern or pattern in name]
 
@@ -312,79 +280,6 @@ class IoTSFTPClient:
         except PermanentError as error:
             self.last_error = error
             return None
-
-    def _run(self, work: Callable[[Engine, bool], Work[T]]) -> T:
-        """One small job, again on a new connection where the link is lost."""
-        with self._exclusively():
-            result: T = self._links.retrying(lambda engine, again: engine.pipeline.run_one(Job(work(engine, again))))
-            return result
-
-    def _batch(
-        self, jobs: Iterable[UploadJob | None], *, hold: bool, **keywords: bool
-    ) -> Iterator[TransferResult | Failure]:
-        with self._exclusively():
-            checkpoints, locks = self._opened()
-            batch = Batch(self._links, checkpoints, locks, attempts=self._options.attempts, hold=hold, **keywords)
-            self._batch_runs = True
-            try:
-                yield from batch.run(jobs)
-            finally:
-                self._batch_runs = False
-
-    def _exclusively(self) -> _Exclusive:
-        return _Exclusive(self)
-
-    def _opened(self) -> tuple[Checkpoints, TransferLocks]:
-        """The journal's part of this client, opened on first use."""
-        if self._checkpoints is None or self._locks is None:
-            if self._journal is None:
-                self._journal = self._open_journal()
-            else:
-                self._journal.register(CHECKPOINTS)
-            self._checkpoints = Checkpoints(
-                self._journal,
-                f"{self._user}@{self._host}:{self._port}",
-                every_bytes=self._options.checkpoint_bytes,
-                every_s=self._options.checkpoint_s,
-                clock=time.monotonic,
-            )
-            self._locks = TransferLocks(self._journal.state_dir)
-        return self._checkpoints, self._locks
-
-    def _open_journal(self) -> Journal:
-        if self._options.state_dir is not None:
-            return Journal(self._options.state_dir, CHECKPOINTS)
-        try:
-            return Journal(default_state_dir(), CHECKPOINTS)
-        except JournalUnavailable as error:
-            log.warning("no journal, a resume will not survive this process: %s", error)
-            return Journal(None, CHECKPOINTS)
-
-    def _connect_once(self, start_bytes: int | None) -> Engine:
-        checkpoints, _ = self._opened()
-        assert self._journal is not None
-        target = target_from(self._host, self._port, self._user, self._password, self._options)
-        refusals = LearnedRefusals(self._journal)
-        engine = Engine(target, self._options, self._journal.owner, checkpoints, refusals, self._cancelled, start_bytes)
-        remove_stale_parts(engine, checkpoints, self._options.stale_part_s)
-        return engine
-
-
-class _Exclusive:
-    """One operation at a time; what was cancelled is over when it ends."""
-
-    def __init__(self, client: IoTSFTPClient) -> None:
-        self._client = client
-
-    def __enter__(self) -> None:
-        self._client._lock.acquire()
-        if self._client._batch_runs:
-            self._client._lock.release()
-            raise ConfigurationError("upload_many is under way on this client: use a second client meanwhile")
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        self._client._cancelled.clear()
-        self._client._lock.release()
 
 
 def _checked_address(host: object, port: object) -> tuple[str, int]:
