@@ -138,6 +138,9 @@ def test_stop_ends_every_thread_and_start_takes_the_same_port_and_key(tmp_path: 
         with connected(server) as sftp:
             sftp.open("/file", "wb")
             server.stop()
+    end = time.monotonic() + 5.0
+    while not set(threading.enumerate()) <= before and time.monotonic() < end:
+        time.sleep(0.01)  # the client's own thread sees the end of its connection a moment later
     assert set(threading.enumerate()) <= before
     with server, connected(server) as sftp:
         assert sftp.listdir("/") == ["file"]
