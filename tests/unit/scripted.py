@@ -204,6 +204,8 @@ def drive(
     except StopIteration as stop:
         result: T = stop.value
         return result
+    finally:
+        work.close()
 
 
 def raise_into(work: Work[Any], error: SFTPError | None) -> None:

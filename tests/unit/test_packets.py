@@ -205,7 +205,7 @@ bodies = st.one_of(
 )
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=800, deadline=None)
 @given(bodies)
 @example(b"")
 @example(b"\x68" + number(1) + b"\xff\xff\xff\xff")
@@ -240,8 +240,8 @@ def test_a_listing_that_announces_more_than_it_holds_costs_no_time_and_no_memory
     tracemalloc.stop()
 
 
-@settings(max_examples=300, deadline=None)
-@given(st.lists(st.binary(min_size=5, max_size=200), max_size=20), st.data())
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.binary(min_size=5, max_size=200), max_size=8), st.data())
 def test_packets_are_cut_alike_however_the_stream_is_chopped(bodies: list[bytes], data: st.DataObject) -> None:
     stream = b"".join(field(body) for body in bodies)
     deframer, found, at = Deframer(), [], 0
