@@ -33,6 +33,11 @@ class Links(Protocol):
 
     def drop(self) -> None: ...
 
+    def close(self) -> None: ...
+
+    @property
+    def another_stands(self) -> bool: ...
+
     def wait_before_attempt(self, failures: int) -> None: ...
 
 
@@ -81,10 +86,12 @@ class Batch:
                 try:
                     yield from self._on_one_connection(engine, feed)
                 except Cancelled:
-                    self._links.drop()
+                    self._links.close()
                     return
                 except (LinkLost, Timeout) as error:
                     self._links.drop()
+                    if self._links.another_stands:
+                        continue
                     self._failures += 1
                     if self._failures >= self._attempts:
                         yield from self._fail_all(error)

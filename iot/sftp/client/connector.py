@@ -8,26 +8,28 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from iot.sftp.client.engine import Engine
+from iot.sftp.client.engine import Engine, Making
 from iot.sftp.client.errors import Cancelled, LinkLost, ServerBusy, SFTPError, Timeout
+from iot.sftp.client.rival import Rival
 from iot.sftp.client.settings import ClientOptions
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 JITTER = 0.25
+SILENT_S = 1.0
+RIVAL_WAIT_S = 3.0
 
 
 class Connector:
-    """make: connects; it is told the bytes in flight that the last connection had found. cancelled: ends waiting."""
+    """make: connects. cancelled: ends waiting."""
 
-    def __init__(
-        self, make: Callable[[int | None], Engine], options: ClientOptions, cancelled: threading.Event
-    ) -> None:
+    def __init__(self, make: Callable[[Making], Engine], options: ClientOptions, cancelled: threading.Event) -> None:
         self._make = make
         self._options = options
         self._cancelled = cancelled
         self.current: Engine | None = None
         self._window: int | None = None
+        self._rival: Rival | None = None
 
     def engine(self) -> Engine:
         """The live connection; made, with several attempts, when there is none.
@@ -35,9 +37,12 @@ class Connector:
         Raises: LinkLost, Timeout, ServerBusy, AuthenticationError, Cancelled ...
         """
         failures = 0
+        if self.current is None and self._rival is not None:
+            rival, self._rival = self._rival, None
+            self.current = rival.take(RIVAL_WAIT_S)
         while self.current is None:
             try:
-                self.current = self._make(self._window)
+                self.current = self._make(Making(self._window, self.fell_silent))
             except (LinkLost, Timeout, ServerBusy) as error:
                 if self._cancelled.is_set():
                     raise Cancelled("stopped on request while connecting") from error
@@ -53,6 +58,32 @@ class Connector:
         if engine is not None:
             self._window = engine.pace.window
             engine.close()
+
+    def close(self) -> None:
+        """Drop the connection, and the one that is tried beside it."""
+        self.drop()
+        rival, self._rival = self._rival, None
+        if rival is not None:
+            rival.abandon()
+
+    def fell_silent(self, quiet_s: float) -> bool:
+        """Told, several times a second, for how long nothing came although bytes are in flight (0: all is well).
+
+        -> whether another connection stands that may take over.
+        """
+        if quiet_s < SILENT_S:
+            if self._rival is not None:
+                self._rival.abandon()
+                self._rival = None
+            return False
+        if self._rival is None:
+            self._rival = Rival(lambda: self._make(Making(self._window, self.fell_silent, beside=True)))
+        return self._rival.stands
+
+    @property
+    def another_stands(self) -> bool:
+        """A connection that was tried beside the lost one is there already: nobody has to wait."""
+        return self._rival is not None and self._rival.stands
 
     def attempts(self) -> Attempts:
         """Count the attempts of one operation."""
@@ -88,6 +119,8 @@ class Attempts:
 
     def failed(self, error: SFTPError, progressed: bool = False) -> None:
         """Wait before the next attempt. Raises: `error` when there is none left; Cancelled."""
+        if self._links.another_stands:
+            return
         self.failures = 1 if progressed else self.failures + 1
         if self.failures >= self._most:
             raise error

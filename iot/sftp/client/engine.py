@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from iot.sftp.client.checkpoints import Checkpoints, LearnedRefusals
@@ -21,10 +23,23 @@ SPARE_HANDLES = 8
 MAX_BLOCK = 255 * 1024
 
 
+@dataclass(frozen=True, slots=True)
+class Making:
+    """How to connect.
+
+    start_bytes: in flight at first, as the last connection had found. on_silence: see connector.Connector.fell_silent.
+    beside: another connection is still there; be brief.
+    """
+
+    start_bytes: int | None
+    on_silence: Callable[[float], bool]
+    beside: bool = False
+
+
 class Engine:
     """Connects when made.
 
-    start_bytes: in flight at first; what an earlier connection had found.
+    making: what an earlier connection had found, and whom to tell of silence.
 
     Raises: LinkLost, Timeout, AuthenticationError, ConfigurationError ..."""
 
@@ -36,7 +51,7 @@ class Engine:
         checkpoints: Checkpoints,
         refusals: LearnedRefusals,
         cancelled: threading.Event,
-        start_bytes: int | None = None,
+        making: Making,
     ) -> None:
         self._options = options
         self.connection = Connection(target, cancelled)
@@ -45,7 +60,7 @@ class Engine:
             banner, host_key = self.connection.banner, self.connection.host_key
             self.server = Server(banner, host_key, channel.extensions, refused=refusals.load(host_key, banner))
             self.server.on_refusal = lambda what: refusals.learn(host_key, banner, what)
-            self.pace = Pace(options.max_in_flight_bytes, self.server.max_write, start_bytes or START_BYTES)
+            self.pace = Pace(options.max_in_flight_bytes, self.server.max_write, making.start_bytes or START_BYTES)
             self.pipeline = Pipeline(
                 channel,
                 self.pace,
@@ -53,7 +68,9 @@ class Engine:
                 commit=checkpoints.commit,
                 reply_deadline_s=options.server_reply_s,
                 cancelled=cancelled,
+                on_silence=making.on_silence,
             )
+            self.connection.on_silence(making.on_silence)
             self.connection.settle_in()
         except BaseException:
             self.connection.close()
@@ -83,6 +100,7 @@ def target_from(host: str, port: int, user: str, password: str | None, options: 
         credentials=credentials,
         host_keys=_host_keys(options),
         connect_timeout_s=options.connect_timeout_s,
+        login_deadline_s=options.link_deadline_s,
         link_deadline_s=options.link_deadline_s,
         keepalive_s=options.keepalive_s,
         ciphers=options.ciphers,

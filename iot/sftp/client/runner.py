@@ -7,13 +7,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO, TypeVar
 
 from iot.sftp.client.batch import Batch, upload_key
 from iot.sftp.client.checkpoints import CHECKPOINTS, Checkpoints, LearnedRefusals
 from iot.sftp.client.connector import Connector
-from iot.sftp.client.engine import Engine, target_from
+from iot.sftp.client.engine import Engine, Making, target_from
 from iot.sftp.client.errors import ConfigurationError, JournalUnavailable
 from iot.sftp.client.fetch import fetch
 from iot.sftp.client.journal import Journal, default_state_dir
@@ -22,6 +22,9 @@ from iot.sftp.client.model import Failure, ProgressCallback, TransferResult, Upl
 from iot.sftp.client.settings import ClientOptions
 from iot.sftp.client.stale import remove_stale_parts
 from iot.sftp.client.wire.job import Job, Work
+
+BESIDE_CONNECT_S = 2.0
+BESIDE_LOGIN_S = 8.0
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -107,12 +110,12 @@ class Runner:
 
     def drop(self) -> None:
         with self._lock:
-            self.links.drop()
+            self.links.close()
 
     def close(self) -> None:
         """Disconnect, and close the journal unless it was given to us."""
         with self._lock:
-            self.links.drop()
+            self.links.close()
             if self._locks is not None:
                 self._locks.close()
             if self._journal is not None and self._owns_journal:
@@ -146,13 +149,17 @@ class Runner:
             log.warning("no journal, a resume will not survive this process: %s", error)
             return Journal(None, CHECKPOINTS)
 
-    def _connect_once(self, start_bytes: int | None) -> Engine:
+    def _connect_once(self, making: Making) -> Engine:
         checkpoints, _ = self._opened()
         assert self._journal is not None
         account = self._account
         target = target_from(account.host, account.port, account.user, account.password, self._options)
         refusals = LearnedRefusals(self._journal)
-        engine = Engine(target, self._options, self._journal.owner, checkpoints, refusals, self._cancelled, start_bytes)
+        if making.beside:
+            target = replace(target, connect_timeout_s=BESIDE_CONNECT_S, login_deadline_s=BESIDE_LOGIN_S)
+        engine = Engine(target, self._options, self._journal.owner, checkpoints, refusals, self._cancelled, making)
+        if making.beside:
+            return engine
         try:
             remove_stale_parts(engine, checkpoints, self._options.stale_part_s)
         except BaseException:

@@ -14,6 +14,7 @@ import selectors
 import socket
 import threading
 import time
+from collections.abc import Callable
 
 from iot.sftp.client.errors import Cancelled, ConfigurationError, LinkLost
 
@@ -28,6 +29,7 @@ class Link:
 
     deadline_s: seconds without a byte in either direction after which a blocked send fails.
     sent_bytes, received_bytes: all that passed, SSH's own bytes included.
+    on_silence: told while a send is blocked for how long nothing came; True ends it.
     last_received: monotonic time of the last byte from the server.
     """
 
@@ -40,6 +42,7 @@ class Link:
         self._readable = _Waiter(sock, selectors.EVENT_READ)
         self._writable = _Waiter(sock, selectors.EVENT_WRITE)
         self.receive_wait_s = SEND_WAIT_S
+        self.on_silence: Callable[[float], bool] = lambda _: False
         self.sent_bytes = 0
         self.received_bytes = 0
         self.last_received = time.monotonic()
@@ -58,8 +61,11 @@ class Link:
         while not self._writable(SEND_WAIT_S):
             if self._cancelled.is_set():
                 raise OSError(errno.ECANCELED, "cancelled")
-            if time.monotonic() - max(blocked_at, self.last_received) > self._deadline_s:
+            quiet_s = time.monotonic() - max(blocked_at, self.last_received)
+            if quiet_s > self._deadline_s:
                 raise OSError(errno.ETIMEDOUT, f"nothing could be sent for {self._deadline_s:g} s")
+            if self.on_silence(quiet_s):
+                raise OSError(errno.ETIMEDOUT, "silent, and another connection stands")
         try:
             return self._sock.send(data)
         except BlockingIOError:

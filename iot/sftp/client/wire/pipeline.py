@@ -41,7 +41,7 @@ class Channel(Protocol):
 
     def receive(self, limit: int, timeout_s: float) -> bytes | None: ...
 
-    def check_alive(self, waiting_since: float | None) -> None: ...
+    def check_alive(self, waiting_since: float | None) -> float: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +83,7 @@ class Pipeline:
 
     clock: monotonic seconds. commit: makes barrier records durable. reply_deadline_s: longest wait for one
     answer while the link lives. cancelled: set by any thread to stop.
+    on_silence: told for how many seconds nothing came although bytes are in flight; True ends the run as a lost link.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class Pipeline:
         commit: Callable[[Sequence[Any]], None],
         reply_deadline_s: float,
         cancelled: threading.Event,
+        on_silence: Callable[[float], bool] = lambda _: False,
     ) -> None:
         self.pace = pace
         self._channel = channel
@@ -101,6 +103,7 @@ class Pipeline:
         self._commit = commit
         self._reply_deadline_s = reply_deadline_s
         self._cancelled = cancelled
+        self._on_silence = on_silence
         self._deframer = Deframer()
         self._ids = itertools.count(1)
         self._turns = itertools.count()
@@ -334,6 +337,8 @@ class Pipeline:
         now = self._clock()
         self._check_at = now + POLL_S
         oldest = next(iter(self._pending.values()), None)
-        self._channel.check_alive(oldest.mark.sent_at if oldest else None)
+        quiet_s = self._channel.check_alive(oldest.mark.sent_at if oldest else None)
+        if self._on_silence(quiet_s if self._in_flight else 0.0):
+            raise LinkLost("the link fell silent, and another connection stands")
         if oldest is not None and now - oldest.mark.sent_at > self._reply_deadline_s:
             raise Timeout(f"no answer for {self._reply_deadline_s:g} s to a request of type {oldest.request.kind}")

@@ -12,7 +12,7 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +44,7 @@ class Target:
     credentials: Credentials
     host_keys: HostKeyPolicy
     connect_timeout_s: float
+    login_deadline_s: float
     link_deadline_s: float
     keepalive_s: float
     ciphers: tuple[str, ...]
@@ -58,7 +59,7 @@ class Transport(paramiko.Transport):
         super().__init__(link)  # anything with a socket's methods will do
         self.host_key_blob = b""
         self._target = target
-        deadline = target.link_deadline_s
+        deadline = target.login_deadline_s
         self.banner_timeout = self.handshake_timeout = self.auth_timeout = self.channel_timeout = deadline
         self.clear_to_send_timeout = min(30.0, deadline)
         options = self.get_security_options()
@@ -73,9 +74,9 @@ class Transport(paramiko.Transport):
         target = self._target
         steps = load_steps(target.credentials)
         with _translated(target.host):
-            self.start_client(timeout=target.link_deadline_s)
+            self.start_client(timeout=target.login_deadline_s)
         if not self.initial_kex_done:
-            raise Timeout(f"{target.host} did not finish the key exchange in {target.link_deadline_s:g} s")
+            raise Timeout(f"{target.host} did not finish the key exchange in {target.login_deadline_s:g} s")
         target.host_keys.check(target.host, target.port, str(self.host_key_type), self.host_key_blob)
         log_in(self, steps, target.credentials.user, target.host)
 
@@ -165,6 +166,11 @@ class Connection(pysftp.Connection):  # type: ignore[misc]
         if self.link is not None:
             self.link.close()
 
+    def on_silence(self, told: Callable[[float], bool]) -> None:
+        """Whom a blocked send tells how long nothing came; the answer True ends it."""
+        assert self.link is not None
+        self.link.on_silence = told
+
     def settle_in(self) -> None:
         """Login is over: keep the connection alive, and wake up less often while it is idle."""
         assert self._transport is not None
@@ -236,8 +242,10 @@ class SftpChannel:
             raise LinkLost(f"{self._host} ended the connection")
         return bytes(data)
 
-    def check_alive(self, waiting_since: float | None) -> None:
+    def check_alive(self, waiting_since: float | None) -> float:
         """Give up when the server owes an answer and nothing at all came for the link's deadline.
+
+        -> for how many seconds nothing came; 0 when nothing is due.
 
         A slow server is not a dead link: after a third of the deadline it is asked for any sign of life,
         which the SSH layer gives even while the SFTP server works. Raises: LinkLost.
@@ -245,7 +253,7 @@ class SftpChannel:
         if not self._transport.is_active():
             raise LinkLost(f"{self._host}: the connection broke")
         if waiting_since is None:
-            return
+            return 0.0
         now = time.monotonic()
         quiet_since = max(waiting_since, self._link.last_received)
         if now - quiet_since > self._deadline_s:
@@ -253,6 +261,7 @@ class SftpChannel:
         if now - max(quiet_since, self._probed_at) > self._deadline_s / 3:
             self._probed_at = now
             self._probe()
+        return now - quiet_since
 
     def _send_some(self, data: bytes) -> int:
         sent = int(self._channel.send(data))
