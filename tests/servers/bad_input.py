@@ -66,7 +66,9 @@ class Site:
         return path
 
     def left(self) -> list[str]:
-        return sorted(str(path.relative_to(self.box)) for path in self.box.rglob("*") if not path.is_dir())
+        return sorted(
+            str(path.relative_to(self.box)) for path in self.box.rglob("*") if path.is_symlink() or not path.is_dir()
+        )
 
     def arrived(self) -> list[str]:
         return sorted(name.removeprefix("up/") for name in self.server.names())
