@@ -147,7 +147,7 @@ class Upload:
         self._possible_repeat = step.possible_repeat
         self._state = PartState(self.source.fingerprint.size)
         self._resumed_at = self._noted_at = 0
-        if self._was_known:  # what an older checkpoint says must not outlive the bytes it speaks of
+        if self._was_known or self._is_large:  # an older one must not outlive the bytes it speaks of
             yield Barrier(self.checkpoint())
         handle = yield from self._create()
         yield from self._fill(handle, b"", resumed=False)
@@ -173,6 +173,8 @@ class Upload:
     def _resume(self, step: ResumeAt) -> Work[None]:
         self._state = PartState(self.source.fingerprint.size, step.offset, step.suspect, step.synced)
         self._resumed_at = self._noted_at = step.offset
+        if self._is_large:
+            yield Barrier(self.checkpoint())
         reply = yield from ask(packets.open_file(self.part, Flag.WRITE | Flag.CREATE))
         if isinstance(reply, Status):
             raise NoResume
@@ -270,6 +272,12 @@ class Upload:
 
     # -- how far
 
+    @property
+    def _is_large(self) -> bool:
+        """Worth a checkpoint at its beginning: without one, a device that dies again and again before the first is due
+        would start over each time. What the part holds behind it is read back, so it need not be up to date."""
+        return self._state.size > self.context.write_block
+
     def checkpoint(self) -> Checkpoint:
         return Checkpoint(
             direction=Direction.UPLOAD,
@@ -288,7 +296,7 @@ class Upload:
         self.context.ledger.note(self.checkpoint())
 
     def _progressed(self) -> None:
-        if self._state.acked != self._noted_at and self._state.size > self.context.write_block:
+        if self._state.acked != self._noted_at and self._is_large:
             self.note()  # the ledger decides by bytes and time when it is written
         if self.context.clock() - self._told_at >= PROGRESS_EVERY_S:
             self._tell(self._state.acked)
