@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from iot.sftp.client.engine import Engine, Making
+from iot.sftp.client.engine import Beside, Engine, Making
 from iot.sftp.client.errors import Cancelled, LinkLost, ServerBusy, SFTPError, Timeout
 from iot.sftp.client.rival import Rival
 from iot.sftp.client.settings import ClientOptions
@@ -17,7 +17,6 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 JITTER = 0.25
 SILENT_S = 1.0
-RIVAL_WAIT_S = 3.0
 
 
 class Connector:
@@ -39,7 +38,7 @@ class Connector:
         failures = 0
         if self.current is None and self._rival is not None:
             rival, self._rival = self._rival, None
-            self.current = rival.take(RIVAL_WAIT_S)
+            self.current = rival.take()
         while self.current is None:
             try:
                 self.current = self._make(Making(self._window, self.fell_silent))
@@ -77,8 +76,11 @@ class Connector:
                 self._rival = None
             return False
         if self._rival is None:
-            self._rival = Rival(lambda: self._make(Making(self._window, self.fell_silent, beside=True)))
+            self._rival = Rival(self._make_beside)
         return self._rival.stands
+
+    def _make_beside(self, patience_s: float, on_dialled: Callable[[], None]) -> Engine:
+        return self._make(Making(self._window, self.fell_silent, Beside(patience_s, on_dialled)))
 
     @property
     def another_stands(self) -> bool:

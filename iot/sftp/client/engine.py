@@ -24,16 +24,24 @@ MAX_BLOCK = 255 * 1024
 
 
 @dataclass(frozen=True, slots=True)
+class Beside:
+    """patience_s: for TCP to connect. on_dialled: called when it has."""
+
+    patience_s: float
+    on_dialled: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
 class Making:
     """How to connect.
 
     start_bytes: in flight at first, as the last connection had found. on_silence: see connector.Connector.fell_silent.
-    beside: another connection is still there; be brief.
+    beside: set when another connection is still there.
     """
 
     start_bytes: int | None
     on_silence: Callable[[float], bool]
-    beside: bool = False
+    beside: Beside | None = None
 
 
 class Engine:
@@ -54,7 +62,7 @@ class Engine:
         making: Making,
     ) -> None:
         self._options = options
-        self.connection = Connection(target, cancelled)
+        self.connection = Connection(target, cancelled, making.beside.on_dialled if making.beside else None)
         try:
             channel = self.connection.open_sftp_channel()
             banner, host_key = self.connection.banner, self.connection.host_key

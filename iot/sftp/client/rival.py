@@ -16,14 +16,22 @@ from iot.sftp.client.errors import SFTPError, TransientError
 
 log = logging.getLogger(__name__)
 
-AGAIN_S = 1.0
+FIRST_PATIENCE_S = 1.0
+PATIENCE_GROWTH = 1.5
+LONGEST_PATIENCE_S = 10.0
+REFUSED_PAUSE_S = 0.25
+LOGIN_S = 8.0
 
 
 class Rival:
-    """make: connects; it is called until it succeeds, or fails for good, or the old connection has come back."""
+    """make(patience_s, on_dialled): connects; called until it succeeds, fails for good, or the old connection is back.
 
-    def __init__(self, make: Callable[[], Engine]) -> None:
+    patience_s: for TCP to connect; short at first, because only a new try sends soon again what got lost.
+    """
+
+    def __init__(self, make: Callable[[float, Callable[[], None]], Engine]) -> None:
         self._make = make
+        self._dialled = threading.Event()
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._engine: Engine | None = None
@@ -34,9 +42,13 @@ class Rival:
     def stands(self) -> bool:
         return self._engine is not None
 
-    def take(self, wait_s: float) -> Engine | None:
-        """The connection; None when it does not stand in time, and then it is given up."""
-        self._thread.join(wait_s)
+    def take(self) -> Engine | None:
+        """The connection, waited for if it is logging in already; None when there is none, and then it is given up."""
+        if self._dialled.is_set():
+            self._thread.join(LOGIN_S)
+        return self._end()
+
+    def _end(self) -> Engine | None:
         with self._lock:
             engine, self._engine = self._engine, None
             self._over.set()
@@ -44,17 +56,20 @@ class Rival:
 
     def abandon(self) -> None:
         """The old connection lives."""
-        engine = self.take(0.0)
+        engine = self._end()
         if engine is not None:
             engine.close()
 
     def _try(self) -> None:
+        patience_s = FIRST_PATIENCE_S
         while not self._over.is_set():
             try:
-                engine = self._make()
+                engine = self._make(patience_s, self._dialled.set)
             except TransientError as error:
                 log.debug("silent link: no other connection yet error=%s", error)
-                self._over.wait(AGAIN_S)
+                self._dialled.clear()
+                patience_s = min(patience_s * PATIENCE_GROWTH, LONGEST_PATIENCE_S)
+                self._over.wait(REFUSED_PAUSE_S)
             except SFTPError as error:
                 log.warning("silent link: no other connection error=%s", error)
                 return

@@ -19,12 +19,10 @@ from iot.sftp.client.fetch import fetch
 from iot.sftp.client.journal import Journal, default_state_dir
 from iot.sftp.client.locks import TransferLocks
 from iot.sftp.client.model import Failure, ProgressCallback, TransferResult, UploadJob
+from iot.sftp.client.rival import LOGIN_S
 from iot.sftp.client.settings import ClientOptions
 from iot.sftp.client.stale import remove_stale_parts
 from iot.sftp.client.wire.job import Job, Work
-
-BESIDE_CONNECT_S = 2.0
-BESIDE_LOGIN_S = 8.0
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -156,7 +154,7 @@ class Runner:
         target = target_from(account.host, account.port, account.user, account.password, self._options)
         refusals = LearnedRefusals(self._journal)
         if making.beside:
-            target = replace(target, connect_timeout_s=BESIDE_CONNECT_S, login_deadline_s=BESIDE_LOGIN_S)
+            target = replace(target, connect_timeout_s=making.beside.patience_s, login_deadline_s=LOGIN_S)
         engine = Engine(target, self._options, self._journal.owner, checkpoints, refusals, self._cancelled, making)
         if making.beside:
             return engine

@@ -107,7 +107,7 @@ class _Options:
 
 
 class Connection(pysftp.Connection):  # type: ignore[misc]
-    """A logged-in connection.
+    """A logged-in connection. on_dialled: called when TCP is connected.
 
     Raises: LinkLost, Timeout, AuthenticationError and its kinds, ConfigurationError.
     """
@@ -117,10 +117,13 @@ class Connection(pysftp.Connection):  # type: ignore[misc]
     _transport: Transport | None = None
     _cnopts = _Options(False)
 
-    def __init__(self, target: Target, cancelled: threading.Event) -> None:
+    def __init__(
+        self, target: Target, cancelled: threading.Event, on_dialled: Callable[[], None] | None = None
+    ) -> None:
         self.target = target
         self.link: Link | None = None
         self._cancelled = cancelled
+        self._on_dialled = on_dialled
         load_steps(target.credentials)  # a key that cannot be used is told before anything is sent
         try:
             super().__init__(
@@ -141,6 +144,8 @@ class Connection(pysftp.Connection):  # type: ignore[misc]
             congestion=target.congestion,
             cancelled=self._cancelled,
         )
+        if self._on_dialled is not None:
+            self._on_dialled()
         with _translated(host):
             self._transport = Transport(self.link, target)
 
