@@ -63,6 +63,8 @@ def _sftp(task: Task, *, sync: bool) -> list[str] | None:
     }
     if task.work.kind not in lines:
         return None
+    if task.work.kind == "resume":
+        task.far.touch()  # reput wants something to go on from
     batch = task.scratch / "batch"
     batch.write_text(lines[task.work.kind] + "\n")
     login = f"{task.site.user}@{task.site.host}"

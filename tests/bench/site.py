@@ -21,15 +21,16 @@ from servers.openssh import OpenSSH
 
 __all__ = ["Site", "open_site"]
 
-GOOD_S = 3.0
+GOOD_S = 5.0
 SILENT_S = 2.0
+HOME = ("SetEnv HOME=/nonexistent",)  # the start-up files of this machine's shell would slow rsync and rclone
 
 
 class _Sshd(OpenSSH):
     """The tests' sshd, listening inside a namespace."""
 
     def __init__(self, root: Path, host: str, inside: Callable[[Sequence[str]], list[str]]) -> None:
-        super().__init__(root)
+        super().__init__(root, more=HOME)
         self.host = host
         self._inside = inside
 
@@ -72,7 +73,7 @@ class Site(ABC):
 
     @contextlib.contextmanager
     def gaps(self) -> Iterator[None]:
-        """Every 5 s: 2 s of silence, and the server's sessions are killed at its beginning."""
+        """After every 5 s of good link 2 s of silence; the server's sessions are killed at its beginning."""
         over = threading.Event()
         thread = threading.Thread(target=self._make_gaps, args=(over,))
         thread.start()
@@ -157,7 +158,7 @@ def open_site(work: Work, folder: Path) -> Iterator[Site]:
     """A link of the work's kind with a server behind it; files live in `folder`."""
     root, known_hosts = folder / "server", folder / "known_hosts"
     if why_not():
-        with OpenSSH(root) as server, _proxy(work, server.port) as link:
+        with OpenSSH(root, more=HOME) as server, _proxy(work, server.port) as link:
             yield _Proxy(server, link, known_hosts)
         return
     with TunLink(work.rate_bps or 1e9, work.rtt_s, work.loss) as tun:

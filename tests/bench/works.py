@@ -18,8 +18,8 @@ Kind = Literal["put", "get", "folder", "resume", "sync"]
 class Work:
     """files x size bytes over a link; rate None is loopback.
 
-    put, get: one file. folder: all files of a folder, each a file on the server. resume: a put while the link falls
-    silent for 2 s of every 5 s and the server's session is killed each time. sync: `files` lie on both sides, only
+    put, get: one file. folder: all files of a folder, each a file on the server. resume: a put while after every
+    5 s the link falls silent for 2 s and the server's session is killed. sync: `files` lie on both sides, only
     `new` of them do not.
     limit_s: a run that takes longer is killed. rounds: fewer rounds for what takes long.
     """
@@ -45,7 +45,7 @@ class Work:
         if self.rate_bps is None:
             return None
         seconds = self.payload_bytes * 8 * HEADERS / self.rate_bps
-        return seconds * 5 / 3 if self.kind == "resume" else seconds
+        return seconds * 7 / 5 if self.kind == "resume" else seconds
 
 
 WORKS = (
