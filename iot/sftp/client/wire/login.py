@@ -79,24 +79,26 @@ def _key_step(user: str, name: str, key: paramiko.PKey) -> Step:
 
 def _keys(credentials: Credentials) -> Iterator[tuple[str, paramiko.PKey]]:
     if credentials.key_file is not None:
-        yield f"key {credentials.key_file}", _load_key(credentials.key_file, credentials.key_passphrase)
+        yield f"key {credentials.key_file}", _load_key(credentials.key_file, credentials)
     if credentials.agent:
         for key in paramiko.Agent().get_keys():
             yield f"agent's {key.get_name()} {key.fingerprint}", key
 
 
-def _load_key(path: Path, passphrase: str | None) -> paramiko.PKey:
+def _load_key(path: Path, credentials: Credentials) -> paramiko.PKey:
+    """No cause is kept: its frames hold the passphrase, and there are loggers that show local values."""
     try:
-        return _open_key(path.expanduser(), passphrase)
+        return _open_key(path.expanduser(), credentials.key_passphrase)
     except (paramiko.PasswordRequiredException, TypeError):
         raise CredentialsInvalid(f"key_file {path} is encrypted: give its key_passphrase") from None
     except FileNotFoundError:
         raise CredentialsInvalid(f"key_file {path} is not there") from None
     except OSError as error:
-        raise CredentialsInvalid(f"key_file {path}: {error.strerror or error}") from error
-    except Exception as error:  # cryptography and paramiko raise many kinds for a key that cannot be read
-        wrong = "the key_passphrase does not open it" if passphrase is not None else "it is not a private key"
-        raise CredentialsInvalid(f"key_file {path}: {wrong} ({type(error).__name__})") from error
+        raise CredentialsInvalid(f"key_file {path}: {error.strerror or error}") from None
+    except Exception as error:  # noqa: BLE001 - cryptography and paramiko raise many kinds for a key they cannot read
+        given = credentials.key_passphrase is not None
+        wrong = "the key_passphrase does not open it" if given else "it is not a private key"
+        raise CredentialsInvalid(f"key_file {path}: {wrong} ({type(error).__name__})") from None
 
 
 def _open_key(path: Path, passphrase: str | None) -> paramiko.PKey:
