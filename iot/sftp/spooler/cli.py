@@ -28,13 +28,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return int(demo.main(given[1:]) or 0)
     options = _parser().parse_args(given)
-    from iot.sftp.spooler.configuration import BadConfiguration
+    from iot.sftp.client import ConfigurationError
 
     try:
         return int(COMMANDS[options.command](options))
-    except BadConfiguration as error:
-        for problem in error.problems:
-            print(problem, file=sys.stderr)
+    except ConfigurationError as error:  # a line for each wrong setting
+        print(error, file=sys.stderr)
         return EX_CONFIG
 
 

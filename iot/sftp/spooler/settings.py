@@ -7,13 +7,15 @@ allowed, and where it came from.
 from __future__ import annotations
 
 import enum
+import os
 import re
+import stat
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from iot.sftp.client import ClientOptions
+from iot.sftp.client import ClientOptions, ConfigurationError
 from iot.sftp.spooler.naming import check_template
 from iot.sftp.spooler.patterns import check_pattern
 
@@ -44,7 +46,7 @@ class _Part(BaseModel):
 class ServerSettings(ClientOptions):
     """Where to log in and how: host, port, user, password, and every option of the client."""
 
-    host: str = Field(min_length=1)
+    host: str = Field(min_length=1, pattern=r"\S")
     port: int = Field(22, ge=1, le=65535)
     user: str | None = None
     password: SecretStr | None = None
@@ -63,12 +65,22 @@ class ServerSettings(ClientOptions):
             _check_readable(value)
         return value
 
+    @field_validator("password_file")
+    @classmethod
+    def _holds_a_password(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            _password_in(value)
+        return value
+
     def login_password(self) -> str | None:
-        """The password, from wherever it was given. Raises: OSError when its file cannot be read any more."""
+        """The password, from wherever it was given. Raises: ConfigurationError when its file has gone bad."""
         if self.password is not None:
             return self.password.get_secret_value()
         if self.password_file is not None:
-            return self.password_file.read_text(encoding="utf-8").rstrip("\r\n")
+            try:
+                return _password_in(self.password_file)
+            except (OSError, ValueError) as error:
+                raise ConfigurationError(f"server.password_file = {str(self.password_file)!r}: {error}") from None
         return None
 
     def client_options(self) -> dict[str, Any]:
@@ -200,7 +212,25 @@ def _check_apart(outbox: OutboxSettings, other: OutboxSettings) -> None:
 
 
 def _check_readable(path: Path) -> None:
+    """A fifo would be waited for: so it is opened without waiting, and refused."""
     try:
-        path.open("rb").close()
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            mode = os.fstat(file).st_mode
+        finally:
+            os.close(file)
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from None
+    if not (stat.S_ISREG(mode) or stat.S_ISCHR(mode)):
+        raise ValueError("is not a file")
+
+
+def _password_in(path: Path) -> str:
+    """The password that a file holds. Raises: OSError; ValueError, which never quotes the content."""
+    try:
+        password = path.read_text(encoding="utf-8").rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise ValueError("holds no UTF-8 text") from None
+    if not password or "\0" in password:
+        raise ValueError("holds no password")
+    return password
