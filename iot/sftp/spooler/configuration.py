@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -71,8 +72,11 @@ def _from_file(path: Path) -> tuple[dict[str, Any], dict[Path_, str]]:
             return tomllib.load(file), {}
     except OSError as error:
         raise BadConfiguration([f"{shown(str(path))}: cannot be read: {error.strerror}"]) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadConfiguration([f"{shown(str(path))}: not valid TOML: {error}"]) from error
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # not TOML, not UTF-8, a number of 5,000 digits, a list in 1,000 lists
+        raise BadConfiguration([f"{shown(str(path))}: not valid TOML: {error}"]) from None
 
 
 def _add_environment(values: dict[str, Any], origins: dict[Path_, str], environment: Mapping[str, str]) -> list[str]:
@@ -80,18 +84,22 @@ def _add_environment(values: dict[str, Any], origins: dict[Path_, str], environm
     for name in sorted(environment):
         if not name.startswith(PREFIX) or name == f"{PREFIX}CONFIG":
             continue
-        keys: list[str | int] = [
-            int(part) if part.isdecimal() else part for part in name[len(PREFIX) :].lower().split("__")
-        ]
+        keys = _keys(name)
         try:
             _put(values, keys, _from_text(keys, environment[name]))
         except (TypeError, IndexError, KeyError):
-            problems.append(f"{name}: no such place in the configuration (from the environment)")
-        except json.JSONDecodeError as error:
-            problems.append(f"{name}: must be a JSON list: {error} (from the environment)")
+            problems.append(f"{shown(name)}: no such place in the configuration (from the environment)")
+        except (ValueError, RecursionError) as error:
+            problems.append(f"{shown(name)}: must be a JSON list: {shown(str(error))} (from the environment)")
         else:
-            origins[tuple(keys)] = f"environment variable {name}"
+            origins[tuple(keys)] = f"environment variable {shown(name)}"
     return problems
+
+
+def _keys(name: str) -> list[str | int]:
+    """The way into the configuration that a variable's name tells; a place in a list has at most three digits."""
+    parts = name[len(PREFIX) :].lower().split("__")
+    return [int(part) if re.fullmatch("[0-9]{1,3}", part) else part for part in parts]
 
 
 def _from_text(keys: list[str | int], text: str) -> Any:
