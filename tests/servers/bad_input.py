@@ -134,7 +134,9 @@ class Site:
 
     @property
     def log(self) -> str:
-        return (self.folder / "log").read_text(errors="replace")
+        with contextlib.suppress(FileNotFoundError):
+            return (self.folder / "log").read_text(errors="replace")
+        return ""
 
     def status(self) -> dict[str, Any]:
         content: dict[str, Any] = json.loads((self.state / "status.json").read_text())
