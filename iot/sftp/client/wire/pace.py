@@ -14,7 +14,7 @@ from dataclasses import dataclass
 KIB = 1024
 FLOOR_BYTES = 64 * KIB
 START_BYTES = 1024 * KIB
-SMALL_BLOCK = 32 * KIB
+SMALL_BLOCK = 32 * KIB - 128  # with its request's head it is one SSH packet, not one and a crumb
 GAIN = 1.5
 SPARE_BLOCKS = 3
 BLOCK_S = 0.005
