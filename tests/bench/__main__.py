@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from faults.tunlink import why_not
 
 
 def main(argv: list[str]) -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # links, servers and folders are cleared away then, too
     if argv[:1] in (["device"], ["scale"]):
         module = importlib.import_module(f"bench.{argv[0]}")
         return int(module.main(argv[1:]))
