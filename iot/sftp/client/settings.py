@@ -21,6 +21,8 @@ __all__ = ["ClientOptions", "ClientSettings", "Durability", "Verify", "describe_
 
 KIB = 1024
 MIB = 1024 * KIB
+BRIEF = 200
+"""Characters of a key or a value that an error shows."""
 
 
 class Verify(str, Enum):
@@ -174,5 +176,9 @@ def describe_errors(error: ValidationError) -> list[str]:
 def _describe(detail: dict[str, Any]) -> str:
     key = ".".join(str(part) for part in detail["loc"])
     secret = any(word in key.lower() for word in ("pass", "secret"))
-    shown = "" if secret or detail["type"] == "missing" else f" (got {detail['input']!r})"
-    return f"{key}: {detail['msg']}{shown}"
+    shown = "" if secret or detail["type"] == "missing" else f" (got {_brief(repr(detail['input']))})"
+    return f"{_brief(key)}: {detail['msg']}{shown}"
+
+
+def _brief(text: str) -> str:
+    return text if len(text) <= BRIEF else f"{text[:BRIEF]}..."

@@ -29,6 +29,8 @@ else:
 __all__ = ["BadConfiguration", "load"]
 
 PREFIX = "IOT_SPOOLER_"
+BRIEF = 200
+"""Characters of a value, a key or a reason that are shown."""
 LISTS = ("include", "exclude", "urgent", "ciphers")
 CREDENTIALS = {
     "sftp_password": "password_file",
@@ -55,7 +57,7 @@ def load(path: Path | None, environment: Mapping[str, str]) -> Settings:
     """
     values, origins = ({}, {}) if path is None else _from_file(path)
     problems = _add_environment(values, origins, environment)
-    _add_credentials(values, origins, environment)
+    problems += _add_credentials(values, origins, environment)
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
@@ -76,7 +78,7 @@ def _from_file(path: Path) -> tuple[dict[str, Any], dict[Path_, str]]:
         ValueError,
         RecursionError,
     ) as error:  # not TOML, not UTF-8, a number of 5,000 digits, a list in 1,000 lists
-        raise BadConfiguration([f"{shown(str(path))}: not valid TOML: {error}"]) from None
+        raise BadConfiguration([f"{shown(str(path))}: not valid TOML: {_brief(str(error))}"]) from None
 
 
 def _add_environment(values: dict[str, Any], origins: dict[Path_, str], environment: Mapping[str, str]) -> list[str]:
@@ -88,11 +90,11 @@ def _add_environment(values: dict[str, Any], origins: dict[Path_, str], environm
         try:
             _put(values, keys, _from_text(keys, environment[name]))
         except (TypeError, IndexError, KeyError):
-            problems.append(f"{shown(name)}: no such place in the configuration (from the environment)")
+            problems.append(f"{_brief(shown(name))}: no such place in the configuration (from the environment)")
         except (ValueError, RecursionError) as error:
-            problems.append(f"{shown(name)}: must be a JSON list: {shown(str(error))} (from the environment)")
+            problems.append(f"{_brief(shown(name))}: must be a JSON list: {_brief(str(error))} (from the environment)")
         else:
-            origins[tuple(keys)] = f"environment variable {shown(name)}"
+            origins[tuple(keys)] = f"environment variable {_brief(shown(name))}"
     return problems
 
 
@@ -127,22 +129,32 @@ def _step(here: Any, key: str | int, fresh: Any) -> Any:
     return here.setdefault(key, fresh)
 
 
-def _add_credentials(values: dict[str, Any], origins: dict[Path_, str], environment: Mapping[str, str]) -> None:
+def _add_credentials(values: dict[str, Any], origins: dict[Path_, str], environment: Mapping[str, str]) -> list[str]:
     folder = environment.get("CREDENTIALS_DIRECTORY")
     server = values.setdefault("server", {})
     if not folder or not isinstance(server, dict):
-        return
+        return []
+    problems = []
     for name, key in CREDENTIALS.items():
         file = Path(folder) / name
-        if any(rival in server for rival in RIVALS.get(key, (key,))) or not file.is_file():
+        if any(rival in server for rival in RIVALS.get(key, (key,))):
             continue
-        server[key] = file.read_text(encoding="utf-8").rstrip("\r\n") if key == "key_passphrase" else str(file)
-        origins["server", key] = f"credential {name}"
+        try:
+            if not file.is_file():
+                continue
+            server[key] = file.read_text(encoding="utf-8").rstrip("\r\n") if key == "key_passphrase" else str(file)
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "holds no UTF-8 text"
+            problems.append(f"server.{key}: {reason} (from credential {name})")
+        else:
+            origins["server", key] = f"credential {name}"
+    return problems
 
 
 def _describe(detail: dict[str, Any], origins: dict[Path_, str], path: Path | None) -> str:
     place: Path_ = tuple(detail["loc"])
-    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).removeprefix(".")
+    key = _brief(key) if key.isprintable() and key else _brief(repr(key))
     origin = next((origins[place[:end]] for end in range(len(place), 0, -1) if place[:end] in origins), None)
     origin = origin or (shown(str(path)) if path else "the environment")
     message = str(detail["msg"]).removeprefix("Value error, ")
@@ -160,4 +172,8 @@ def _value(place: Path_, value: Any) -> str:
         return "(hidden)"
     if isinstance(value, (dict, list, tuple, Settings)) or hasattr(value, "model_fields"):
         return "(...)"
-    return repr(value)
+    return _brief(repr(value))
+
+
+def _brief(text: str) -> str:
+    return text if len(text) <= BRIEF else f"{text[:BRIEF]}..."
