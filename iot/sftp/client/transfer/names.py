@@ -24,6 +24,13 @@ def part_name(dest: bytes, source: bytes, owner: str, suffix: str) -> bytes:
     return posixpath.join(folder, _cut(name, NAME_MAX_BYTES - len(ending)) + ending)
 
 
+def check_sidecar_name(dest: bytes) -> None:
+    """Raises: NameRefused when `<dest>.sha256` would be too long a name; told before a byte is sent."""
+    name = posixpath.basename(dest) + SIDECAR
+    if len(name) > NAME_MAX_BYTES:
+        raise NameRefused(f"{name!r} has {len(name)} bytes; a name has {NAME_MAX_BYTES} at most: send without sidecar")
+
+
 def sidecar_part(part: bytes) -> bytes:
     """The name under which `<dest>.sha256` is sent: the end of the part's own name, which tells whose it is."""
     folder, name = posixpath.split(part)

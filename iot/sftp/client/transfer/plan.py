@@ -5,7 +5,7 @@ nothing            -           -                    -                     Fresh
 nothing, but a     -           -                    size as the source    ProveFinal
   final may stand
 sending            changed     -                    -                     Fresh
-sending            as it was   missing, empty       -                     Fresh
+sending            as it was   missing/empty/long   -                     Fresh
 sending            as it was   there                -                     ResumeAt its size; not acked is suspect
 publishing         changed     -                    -                     Fresh
 publishing         as it was   there                -                     ResumeAt (its bytes are all acked)
@@ -83,6 +83,8 @@ def plan(
         return ProveFinal(again) if stands else again
     offset = min(checkpoint.acked_bytes + rules.beyond_bytes, source.size, (part.size or 0) if part else 0)
     if part is None or (offset == 0 and source.size > 0):
+        return Fresh()
+    if part.size is not None and part.size > source.size:  # somebody else has written to it
         return Fresh()
     return _resume(source, checkpoint, offset, rules)
 
