@@ -62,7 +62,7 @@ def log_in(transport: paramiko.Transport, steps: list[Step], user: str, host: st
             allowed = list(error.allowed_types)
             refused.append(f"{step.name} (not offered by the server)")
         except paramiko.AuthenticationException as error:
-            if not transport.is_active():
+            if not transport.is_active() or "timeout" in str(error):  # paramiko says so of a server that fell silent
                 raise LinkLost(f"{host}: connection lost during login: {error}") from error
             refused.append(step.name)
         except (paramiko.SSHException, EOFError, OSError) as error:
