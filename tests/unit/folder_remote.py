@@ -28,13 +28,14 @@ class FolderRemote:
         self.settled: list = []
         self.cancelled = False
 
-    def upload_many(self, jobs, *, hold_checkpoints=False):
+    def upload_many(self, jobs, *, hold_checkpoints=False, tick=lambda: None):
         if self.cannot_connect:
             raise self.cannot_connect.pop(0)
         self.in_flight = []
         count = 0
         exhausted = False
         while self.in_flight or not exhausted:
+            tick()
             exhausted = self._fill(jobs) or exhausted
             if self.cancelled or (self.lose_after and count >= self.lose_after[0]):
                 error = Cancelled("stopped") if self.cancelled else LinkLost("cut")

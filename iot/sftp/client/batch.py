@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -46,6 +46,7 @@ class Batch:
 
     attempts: connections in a row without progress after which a lost link is the jobs' failure.
     hold: keep the checkpoints of successes until the caller settles them.
+    tick: called at least every 0.25 s while a connection stands, also while all slots are taken.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Batch:
         hold: bool,
         resume: bool = True,
         sha256: bool = False,
+        tick: Callable[[], None] = lambda: None,
     ) -> None:
         self._links = links
         self._checkpoints = checkpoints
@@ -66,6 +68,7 @@ class Batch:
         self._hold = hold
         self._resume = resume
         self._sha256 = sha256
+        self._tick = tick
         self._again: deque[UploadJob] = deque()
         self._sent_bytes: dict[int, int] = {}
         self._exhausted = False
@@ -103,7 +106,7 @@ class Batch:
     def _on_one_connection(self, engine: Engine, feed: Iterator[UploadJob | None]) -> Iterator[Outcome]:
         delivered = engine.pipeline.pace.delivered
         try:
-            for finished in engine.pipeline.run(self._pull(feed, engine), lambda: engine.slots):
+            for finished in engine.pipeline.run(self._pull(feed, engine), lambda: engine.slots, self._tick):
                 outcome = self._outcome(finished, engine)
                 if outcome is not None:
                     yield outcome

@@ -146,7 +146,11 @@ class IoTSFTPClient:
         return outcomes[0]
 
     def upload_many(
-        self, jobs: Iterable[UploadJob | None], *, hold_checkpoints: bool = False
+        self,
+        jobs: Iterable[UploadJob | None],
+        *,
+        hold_checkpoints: bool = False,
+        tick: Callable[[], None] = lambda: None,
     ) -> Iterator[TransferResult | Failure]:
         """Send many files at once over one connection; yield each outcome as it comes, in any order.
 
@@ -154,10 +158,12 @@ class IoTSFTPClient:
         means "none right now, ask again soon" (within 0.25 s). A job's own error is its Failure, its neighbours go on.
         A link that stays lost is a Failure of every job in flight and ends the iteration; so does `cancel`.
         hold_checkpoints: keep the checkpoints of successes until `settle`.
+        tick: called at least every 0.25 s while a connection stands - also while no slot is free, when `jobs` is not
+        asked - for what the caller has to do meanwhile.
 
         Raises: AuthenticationError, TransientError (cannot connect), LocalStateError, ConfigurationError.
         """
-        return self._runner.batch(jobs, hold=hold_checkpoints)
+        return self._runner.batch(jobs, hold=hold_checkpoints, tick=tick)
 
     def settle(self, results: Iterable[TransferResult]) -> None:
         """Drop the held checkpoints of these results, durably; inside journal.write it joins that transaction."""

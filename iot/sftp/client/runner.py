@@ -82,12 +82,26 @@ class Runner:
             return result
 
     def batch(
-        self, jobs: Iterable[UploadJob | None], *, hold: bool, resume: bool = True, sha256: bool = False
+        self,
+        jobs: Iterable[UploadJob | None],
+        *,
+        hold: bool,
+        resume: bool = True,
+        sha256: bool = False,
+        tick: Callable[[], None] = lambda: None,
     ) -> Iterator[TransferResult | Failure]:
         with self.exclusively():
             checkpoints, locks = self._opened()
-            attempts = self._options.attempts
-            batch = Batch(self.links, checkpoints, locks, attempts=attempts, hold=hold, resume=resume, sha256=sha256)
+            batch = Batch(
+                self.links,
+                checkpoints,
+                locks,
+                attempts=self._options.attempts,
+                hold=hold,
+                resume=resume,
+                sha256=sha256,
+                tick=tick,
+            )
             self.batch_runs = True
             try:
                 yield from batch.run(jobs)

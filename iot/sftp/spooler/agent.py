@@ -3,7 +3,7 @@
     while not stopped:
         tick       a piece of a scan, outcomes written down, waits that are over, status, sign of life
         send       while there is work and the server may be tried: jobs are pulled from the queue by the client,
-                   and every pull ticks too
+                   which ticks too, whether or not it has a place for a job
         pause      until the next of these is due, or somebody wakes the loop
 
 A lost link ends one `send`; the next one resumes where it was. A journal that cannot be written holds new jobs, files
@@ -145,6 +145,9 @@ class Agent:
         self._loop.report(self, changed=self._changed)
         self._changed = False
 
+    def _tick_while_busy(self) -> None:
+        self._tick(busy=True)
+
     def _tend(self, now: float, *, busy: bool) -> None:
         full = self.accounts.unsettled >= SETTLE_FILES
         if self.accounts.unsettled and (full or not busy or now >= self._settle_at):
@@ -211,7 +214,7 @@ class Agent:
         self._jobs_ended = False
         self._drain_passes = None
         try:
-            for outcome in self._remote.upload_many(self._jobs(), hold_checkpoints=True):
+            for outcome in self._remote.upload_many(self._jobs(), hold_checkpoints=True, tick=self._tick_while_busy):
                 lost = self._book(outcome) or lost
         except LocalStateError as error:
             self._held_here(error)
@@ -228,9 +231,8 @@ class Agent:
         self._locally(self.accounts.settle)
 
     def _jobs(self) -> Iterator[UploadJob | None]:
-        """What the client pulls. Every pull ticks, so that scans, status and the watchdog go on."""
+        """What the client pulls."""
         while not self._loop.stopping():
-            self._tick(busy=True)
             job = self.sender.next_job() if self._now() >= self._hold_until else None
             if job is None and not self.sender.in_flight:
                 break

@@ -32,10 +32,14 @@ __all__ = ["Connection", "Link", "Remote", "kind_of", "sftp_remote"]
 
 
 class Remote(Protocol):
-    """A client of the far side. Results come back with the key of their job."""
+    """A client of the far side. Results come back with the key of their job.
+
+    `tick` is called at least every 0.25 s while a connection stands, whatever the far side does: the loop's scans,
+    its sign of life and its look at the stop flag hang on it, since jobs are not asked for while all places are taken.
+    """
 
     def upload_many(
-        self, jobs: Iterable[UploadJob | None], *, hold_checkpoints: bool = False
+        self, jobs: Iterable[UploadJob | None], *, hold_checkpoints: bool = False, tick: Callable[[], None] = ...
     ) -> Iterator[TransferResult | Failure]: ...
 
     def settle(self, results: Iterable[TransferResult]) -> None: ...

@@ -2,9 +2,10 @@
 
 Theory of operation. One thread, one loop:
 
+    tick       let the caller do what it has to do by itself, at least every POLL_S
     admit      pull jobs while there are slots
     turn       run every job that can go on; requests that fit are numbered and coalesced
-    commit     make the records of all jobs that reached a barrier durable, in one go
+    commit     make the records of the jobs that reached a barrier durable, many in one go; see barriers.py
     flush      hand the coalesced bytes to the channel
     receive    wait for bytes, cut them into replies, hand each to the job that asked
 
@@ -24,6 +25,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from iot.sftp.client.errors import Cancelled, LinkLost, ProtocolError, SFTPError, Timeout
+from iot.sftp.client.wire.barriers import Barriers
 from iot.sftp.client.wire.job import TURN, WAIT, Answers, Barrier, Command, Job, Linger, Send
 from iot.sftp.client.wire.pace import Mark, Pace
 from iot.sftp.client.wire.packets import Deframer, Reply, Request, parse_reply
@@ -56,6 +58,7 @@ class Finished:
 @dataclass(slots=True, eq=False)
 class _Running:
     job: Job[Any]
+    started_at: float
     inbox: Answers = field(default_factory=list)
     started: bool = False
     waits: bool = False
@@ -100,7 +103,6 @@ class Pipeline:
         self.pace = pace
         self._channel = channel
         self._clock = clock
-        self._commit = commit
         self._reply_deadline_s = reply_deadline_s
         self._cancelled = cancelled
         self._on_silence = on_silence
@@ -117,7 +119,7 @@ class Pipeline:
         self._ready: deque[_Running] = deque()
         self._parked: list[tuple[tuple[int, ...], int, _Running, Send]] = []
         self._lingering: list[tuple[float, int, _Running]] = []
-        self._barriers: list[tuple[_Running, Any]] = []
+        self._barriers: Barriers[_Running] = Barriers(commit)
         self._beside: list[Job[Any]] = []
         self._finished: deque[Finished] = deque()
 
@@ -125,19 +127,26 @@ class Pipeline:
         """Run a job beside the next ones: nobody is told of its end, and nobody waits for it to begin."""
         self._beside.append(job)
 
-    def run(self, jobs: Iterator[Job[Any] | None], slots: Callable[[], int]) -> Iterator[Finished]:
+    def run(
+        self,
+        jobs: Iterator[Job[Any] | None],
+        slots: Callable[[], int],
+        tick: Callable[[], None] = lambda: None,
+    ) -> Iterator[Finished]:
         """Yield each job as it ends, while pulling further ones.
 
         `jobs` is pulled one at a time as slots come free; None means that there is none right now. `slots` may change.
+        `tick` is called in every round of the loop, at least every POLL_S, also while no slot is free.
 
         Raises: LinkLost, Timeout, Cancelled, LocalStateError, after every job in flight has been yielded
         with that same error.
         """
         exhausted = False
         while self._beside:
-            self._start(_Running(self._beside.pop(), silent=True))
+            self._start(_Running(self._beside.pop(), self._clock(), silent=True))
         try:
             while self._active or not exhausted:
+                tick()
                 while not exhausted and self._may_admit(slots()):
                     exhausted = self._admit(jobs)
                 self._turn()
@@ -173,7 +182,7 @@ class Pipeline:
         if job is None:
             self._ask_at = self._clock() + POLL_S
             return False
-        self._start(_Running(job))
+        self._start(_Running(job, self._clock()))
         return False
 
     def _start(self, running: _Running) -> None:
@@ -223,7 +232,7 @@ class Pipeline:
             self._put(running, command)
             return not command.request.cost or self._out_bytes < FLUSH_BYTES or self._let_others(running)
         if isinstance(command, Barrier):
-            self._barriers.append((running, command.record))
+            self._barriers.add(running, command.record, started_at=running.started_at, now=self._clock())
             return False
         if isinstance(command, Linger):
             heapq.heappush(self._lingering, (self._clock() + command.seconds, next(self._turns), running))
@@ -295,14 +304,19 @@ class Pipeline:
         """How long to wait for bytes: not at all while there is work, else until `jobs` may be asked again."""
         if self._ready or self._can_unpark():
             return 0.0
+        commit_s = self._commit_wait_s()
+        if commit_s is not None:
+            return min(commit_s, POLL_S)
         return POLL_S if self._active else max(0.0, self._ask_at - self._clock())
 
+    def _commit_wait_s(self) -> float | None:
+        """Only jobs with something on its way, or in their turn, can still come to a barrier."""
+        others = len(self._pending) + len(self._ready) + len(self._parked)
+        return self._barriers.wait_s(self._clock(), others=min(others, self._slots_taken()))
+
     def _pass_barriers(self) -> None:
-        if not self._barriers:
-            return
-        waiting, self._barriers = self._barriers, []
-        self._commit([record for _, record in waiting])
-        self._ready.extend(running for running, _ in waiting if not running.ended)
+        if self._commit_wait_s() == 0.0:
+            self._ready.extend(running for running in self._barriers.commit() if not running.ended)
 
     def _flush(self) -> None:
         if not self._out:
