@@ -60,7 +60,7 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _by_peer(rows: Iterable[Row]) -> list[list[Row]]:
+def _by_peer(rows: Sequence[Row]) -> list[list[Row]]:
     groups = ([row for row in rows if row.peer == peer.name] for peer in PEERS)
     return [group for group in groups if group]
 
@@ -113,7 +113,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     works = [work for work in WORKS if any(row.work == work.name for row in rows)]
     figure, axes = plt.subplots(-(-len(works) // 2), 2, figsize=(12, 2.6 * -(-len(works) // 2)), squeeze=False)
     for axis, work in zip(axes.flat, works, strict=False):
-        groups = _by_peer(row for row in rows if row.work == work.name)
+        groups = _by_peer([row for row in rows if row.work == work.name])
         for place, group in enumerate(reversed(groups)):
             wall_s = median_wall_s(group)
             color = "tab:blue" if group[0].peer.startswith("ours") else "tab:gray"

@@ -68,7 +68,8 @@ def _drain(files: int, durability: str, folder: Path) -> Point:
         usage = measure(command, log=folder / "log", environment=environment_of(task), limit_s=LIMIT_S)
         arrived = sum(1 for _ in far.iterdir())
     if usage.exit_code != 0 or arrived != files:
-        raise RuntimeError(f"{arrived} of {files} arrived, exit {usage.exit_code}")
+        log = (folder / "log").read_text(errors="replace")[-1000:]
+        raise RuntimeError(f"{arrived} of {files} arrived, exit {usage.exit_code}: {log}")
     shutil.rmtree(folder)
     return Point(files, usage.wall_s, usage.cpu_s, usage.peak_bytes)
 
