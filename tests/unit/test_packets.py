@@ -13,13 +13,12 @@ from hypothesis import strategies as st
 
 from iot.sftp.client import errors
 from iot.sftp.client.errors import ProtocolError
-from iot.sftp.client.wire import packets
+from iot.sftp.client.wire import packets, parsing
 from iot.sftp.client.wire.packets import (
     MAX_PACKET_BYTES,
     Attributes,
     Code,
     Data,
-    Deframer,
     Extended,
     Flag,
     Handle,
@@ -28,6 +27,7 @@ from iot.sftp.client.wire.packets import (
     Request,
     Status,
 )
+from iot.sftp.client.wire.parsing import Deframer
 
 u32 = st.integers(0, 2**32 - 1)
 u64 = st.integers(0, 2**64 - 1)
@@ -113,7 +113,7 @@ def test_attributes_come_back_as_they_were_sent(
 
 def parsed(encoded: bytes) -> tuple[int, packets.Reply]:
     (body,) = Deframer().feed(encoded)
-    return packets.parse_reply(body)
+    return parsing.parse_reply(body)
 
 
 @given(u32, st.integers(0, 40), st.text(max_size=50), text.filter(lambda value: len(value) <= 256))
@@ -150,7 +150,7 @@ def test_the_first_packet_asks_for_version_3() -> None:
 @given(st.dictionaries(text, text, max_size=10), st.integers(3, 9))
 def test_the_servers_extensions_are_all_kept(extensions: dict[bytes, bytes], version: int) -> None:
     body = bytes([2]) + number(version) + b"".join(field(name) + field(data) for name, data in extensions.items())
-    assert packets.parse_version(memoryview(body)) == extensions
+    assert parsing.parse_version(memoryview(body)) == extensions
 
 
 @pytest.mark.parametrize(
@@ -165,15 +165,15 @@ def test_the_servers_extensions_are_all_kept(extensions: dict[bytes, bytes], ver
 )
 def test_a_first_packet_that_is_not_sftp_is_told_as_such(body: bytes, said: str) -> None:
     with pytest.raises(ProtocolError, match=said):
-        packets.parse_version(memoryview(body))
+        parsing.parse_version(memoryview(body))
 
 
 @given(u64, u64, u64, u64)
 def test_limits_free_space_and_hashes_are_read(one: int, two: int, three: int, four: int) -> None:
-    assert packets.parse_limits(struct.pack(">4Q", one, two, three, four)) == (one, two, three, four)
+    assert parsing.parse_limits(struct.pack(">4Q", one, two, three, four)) == (one, two, three, four)
     statvfs = struct.pack(">11Q", 1, 4096, 3, 4, one % 2**40, 6, 7, 8, 9, 10, 11)
-    assert packets.parse_free_space(statvfs) == (4096 * (one % 2**40), 8)
-    assert packets.parse_check_file(field(b"sha256") + bytes(32)) == (b"sha256", bytes(32))
+    assert parsing.parse_free_space(statvfs) == (4096 * (one % 2**40), 8)
+    assert parsing.parse_check_file(field(b"sha256") + bytes(32)) == (b"sha256", bytes(32))
 
 
 # -- fuzz: any bytes at all
@@ -189,7 +189,7 @@ def only_protocol_errors(parse: Callable[[], object]) -> None:
 bodies = st.one_of(
     st.binary(max_size=400),
     st.builds(
-        lambda kind, rest: bytes([kind]) + rest, st.sampled_from(sorted(packets.PARSERS)), st.binary(max_size=400)
+        lambda kind, rest: bytes([kind]) + rest, st.sampled_from(sorted(parsing.PARSERS)), st.binary(max_size=400)
     ),
     st.builds(
         lambda kind, count, rest: bytes([kind]) + number(7) + number(count) + rest,
@@ -211,16 +211,16 @@ bodies = st.one_of(
 @example(b"\x68" + number(1) + b"\xff\xff\xff\xff")
 @example(b"\x69" + number(1) + number(0x80000000) + b"\xff\xff\xff\xff")
 def test_any_reply_is_read_or_refused_with_a_typed_error(body: bytes) -> None:
-    only_protocol_errors(lambda: packets.parse_reply(memoryview(body)))
-    only_protocol_errors(lambda: packets.parse_version(memoryview(body)))
+    only_protocol_errors(lambda: parsing.parse_reply(memoryview(body)))
+    only_protocol_errors(lambda: parsing.parse_version(memoryview(body)))
 
 
 @settings(max_examples=500, deadline=None)
 @given(st.binary(max_size=200))
 def test_any_answer_to_an_extension_is_read_or_refused_with_a_typed_error(body: bytes) -> None:
-    only_protocol_errors(lambda: packets.parse_limits(body))
-    only_protocol_errors(lambda: packets.parse_free_space(body))
-    only_protocol_errors(lambda: packets.parse_check_file(body))
+    only_protocol_errors(lambda: parsing.parse_limits(body))
+    only_protocol_errors(lambda: parsing.parse_free_space(body))
+    only_protocol_errors(lambda: parsing.parse_check_file(body))
 
 
 @given(st.integers(2**63, 2**64 - 1))
@@ -234,7 +234,7 @@ def test_a_listing_that_announces_more_than_it_holds_costs_no_time_and_no_memory
     tracemalloc.start()
     began = time.process_time()
     with pytest.raises(ProtocolError, match="announced"):
-        packets.parse_reply(memoryview(body))
+        parsing.parse_reply(memoryview(body))
     assert time.process_time() - began < 0.1
     assert tracemalloc.get_traced_memory()[1] < 100_000
     tracemalloc.stop()

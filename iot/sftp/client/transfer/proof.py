@@ -6,7 +6,7 @@ from iot.sftp.client.errors import PermanentError, SFTPError
 from iot.sftp.client.model import Span
 from iot.sftp.client.transfer.context import Context
 from iot.sftp.client.transfer.source import Source
-from iot.sftp.client.wire import packets
+from iot.sftp.client.wire import packets, parsing
 from iot.sftp.client.wire.job import TURN, WAIT, Send, Work, ask, expect_data, expect_handle
 from iot.sftp.client.wire.packets import Code, Data, Extended, Flag, Reply, Status
 from iot.sftp.client.wire.server import Refusal
@@ -52,7 +52,7 @@ def same_hash(context: Context, path: bytes, source: Source) -> Work[bool | None
     if not isinstance(reply, Extended):
         context.server.learn(Refusal.CHECK_FILE)
         return None
-    algorithm, digest = packets.parse_check_file(reply.value)
+    algorithm, digest = parsing.parse_check_file(reply.value)
     if algorithm != b"sha256" or len(digest) != 32:
         context.server.learn(Refusal.CHECK_FILE)
         return None

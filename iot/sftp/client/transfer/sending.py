@@ -17,7 +17,7 @@ from iot.sftp.client.transfer.context import Context
 from iot.sftp.client.transfer.proof import matches
 from iot.sftp.client.transfer.source import Source
 from iot.sftp.client.transfer.window import PartState, SyncMark
-from iot.sftp.client.wire import packets
+from iot.sftp.client.wire import packets, parsing
 from iot.sftp.client.wire.job import WAIT, Send, Work, ask, expect_ok
 from iot.sftp.client.wire.packets import Extended, Reply, Request, Status
 from iot.sftp.client.wire.server import Refusal
@@ -219,5 +219,5 @@ def free_space(context: Context, path: bytes) -> Work[int | None]:
     reply = yield from ask(packets.statvfs(path))
     if not isinstance(reply, Extended):
         return None
-    free_bytes, free_inodes = packets.parse_free_space(reply.value)
+    free_bytes, free_inodes = parsing.parse_free_space(reply.value)
     return free_bytes if free_inodes or not free_bytes else 0

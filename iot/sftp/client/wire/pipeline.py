@@ -28,7 +28,8 @@ from iot.sftp.client.errors import Cancelled, LinkLost, ProtocolError, SFTPError
 from iot.sftp.client.wire.barriers import Barriers
 from iot.sftp.client.wire.job import TURN, WAIT, Answers, Barrier, Command, Job, Linger, Send
 from iot.sftp.client.wire.pace import Mark, Pace
-from iot.sftp.client.wire.packets import Deframer, Reply, Request, parse_reply
+from iot.sftp.client.wire.packets import Reply, Request
+from iot.sftp.client.wire.parsing import Deframer, parse_reply
 
 POLL_S = 0.25
 FLUSH_BYTES = 256 * 1024

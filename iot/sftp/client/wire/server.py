@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
-from iot.sftp.client.wire import packets
+from iot.sftp.client.wire import packets, parsing
 from iot.sftp.client.wire.job import Work, ask
 from iot.sftp.client.wire.packets import Extended
 
@@ -77,7 +77,7 @@ def ask_limits(server: Server) -> Work[None]:
     reply = yield from ask(packets.limits())
     if not isinstance(reply, Extended):
         return
-    _, read_bytes, write_bytes, handles = packets.parse_limits(reply.value)
+    _, read_bytes, write_bytes, handles = parsing.parse_limits(reply.value)
     server.max_read = read_bytes or server.max_read
     server.max_write = write_bytes or server.max_write
     server.max_handles = handles or server.max_handles

@@ -20,7 +20,7 @@ import paramiko
 from paramiko.common import cMSG_CHANNEL_REQUEST, cMSG_GLOBAL_REQUEST
 
 from iot.sftp.client.errors import ConfigurationError, LinkLost, ProtocolError, ServerBusy, SFTPError, Timeout
-from iot.sftp.client.wire import packets
+from iot.sftp.client.wire import packets, parsing
 from iot.sftp.client.wire._pysftp import pysftp
 from iot.sftp.client.wire.hostkeys import HostKeyPolicy, fingerprint
 from iot.sftp.client.wire.link import Link, dial
@@ -293,7 +293,7 @@ class SftpChannel:
             self._transport.post(message)
 
     def _receive_version(self) -> dict[bytes, bytes]:
-        deframer = packets.Deframer()
+        deframer = parsing.Deframer()
         started = time.monotonic()
         while time.monotonic() - started < self._deadline_s:
             try:
@@ -301,7 +301,7 @@ class SftpChannel:
             except LinkLost as error:
                 raise LinkLost(f"{self._host} lets us in but offers no SFTP (subsystem refused?): {error}") from error
             for packet in deframer.feed(chunk) if chunk else ():
-                return packets.parse_version(packet)
+                return parsing.parse_version(packet)
         raise Timeout(f"{self._host} did not answer SFTP's first packet in {self._deadline_s:g} s")
 
 
