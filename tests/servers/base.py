@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import time
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from functools import lru_cache
@@ -70,7 +71,8 @@ def _make_key(name: str, kind: str, passphrase: str = "") -> Path:
 
 def client_key(kind: str = "ed25519", passphrase: str = "") -> Path:
     """A private key for logins; the public one is beside it, with ".pub"."""
-    return _make_key("client-locked" if passphrase else "client", kind, passphrase)
+    name = f"client-locked-{zlib.crc32(passphrase.encode()):08x}" if passphrase else "client"  # a file for each
+    return _make_key(name, kind, passphrase)
 
 
 def host_keys(name: str = "host") -> tuple[Path, ...]:
