@@ -19,6 +19,8 @@ from typing import Any
 from unittest.mock import patch
 
 from iot.sftp.client import EmbeddedServer, Journal, LocalStateError, checkpoints
+from iot.sftp.client.model import Span
+from iot.sftp.client.transfer.source import Source
 from iot.sftp.spooler import folders, removal
 from iot.sftp.spooler.agent import Agent
 from iot.sftp.spooler.intake import Clocks
@@ -59,6 +61,7 @@ class Life:
         return self.pauses_left <= 0 or self.ticks > TICKS_MAX
 
     def alive(self) -> None:
+        """A sign of life, also given with every block that is read to be sent."""
         self.ticks += 1
         due = [act for at, act in self.later if at <= self.ticks]
         self.later = [(at, act) for at, act in self.later if at > self.ticks]
@@ -145,6 +148,7 @@ class Device:
                     "host_key": self._server.host_key,
                     "link_deadline_s": 5,
                     "checkpoint_s": 0.01,
+                    "chunk_size": 100_000,
                 },
                 "retry": {"max_attempts": 3},
                 "outbox": [self._outbox],
@@ -185,9 +189,19 @@ class Device:
             finally:
                 self._step()
 
+        read = Source.read
+
+        def and_meanwhile(source: Source, span: Span) -> bytes:
+            data = read(source, span)
+            if threading.current_thread() is threading.main_thread():
+                self._step()
+                self.life.alive()
+            return data
+
         wall = SimpleNamespace(time=self.life.wall, monotonic=time.monotonic)
         for target, name, value in (
             (Journal, "_transact", on_this_disk),
+            (Source, "read", and_meanwhile),
             (removal, "rename_noreplace", self._dying(folders.rename_noreplace)),
             (os, "unlink", self._dying(os.unlink)),
             (os, "fsync", self._dying(os.fsync)),

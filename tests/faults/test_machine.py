@@ -30,7 +30,7 @@ MEMORY = "/dev/shm"  # where an fsync costs nothing: what a power cut does is te
 YEAR_S = 365 * 86400.0
 names = st.sampled_from(["a", "b", "d/c", "d/e/large"])
 sizes = st.sampled_from([0, 10, 10, 4096, 300_000, 1_500_000])
-moments = st.integers(0, 12)
+moments = st.integers(0, 20)
 TICK_S = 0.01  # file times move in steps of a few milliseconds
 
 
@@ -187,7 +187,7 @@ class Machine(RuleBasedStateMachine):
         self.producer.rename_in(name, size)
         self.device.run(4, crash_in=step)
 
-    @rule(name=names, size=sizes, at=st.integers(1, 12), step=st.integers(1, 30))
+    @rule(name=names, size=sizes, at=st.integers(1, 20), step=st.integers(1, 30))
     def agent_crashes_after_a_cut(self, name: str, size: int, at: int, step: int) -> None:
         self.producer.rename_in(name, size)
         self.device.life.later.append((at, self.server.drop_connections))

@@ -114,15 +114,9 @@ def test_a_get_into_a_folder_stays_in_it(name: bytes, tmp_path: Path) -> None:
             "SFTP_KNOWN_HOSTS": str(server.known_hosts),
             "SFTP_STATE_DIR": str(tmp_path / "state"),
         }
-        command = [
-            sys.executable,
-            "-m",
-            "iot.sftp.client.cli",
-            "get",
-            "--",
-            b"/folder/" + name.replace(b"\0", b""),
-            ".",
-        ]
+        path = b"/folder/" + name.replace(b"\0", b"")
+        words = (sys.executable, "-m", "iot.sftp.client.cli", "get", "--", path, ".")
+        command = [os.fsencode(word) for word in words]
         done = subprocess.run(command, cwd=inside, env=environment, capture_output=True, timeout=60, check=False)
     assert b"Traceback" not in done.stderr
     fresh = everything(tmp_path / "outer") - before
