@@ -21,7 +21,7 @@ class Work:
     put, get: one file. folder: all files of a folder, each a file on the server. resume: a put while after every
     5 s the link falls silent for 2 s and the server's session is killed. sync: `files` lie on both sides, only
     `new` of them do not.
-    limit_s: a run that takes longer is killed. rounds: fewer rounds for what takes long.
+    limit_s: a run that takes longer is killed.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Work:
     @property
     def floor_s(self) -> float | None:
         """What the link alone takes, without login and round trips; with the silent time where there is any."""
-        if self.rate_bps is None:
+        if self.rate_bps is None or self.kind == "sync":
             return None
         seconds = self.payload_bytes * 8 * HEADERS / self.rate_bps
         return seconds * 7 / 5 if self.kind == "resume" else seconds
