@@ -151,6 +151,8 @@ class Pipeline:
                 while not exhausted and self._may_admit(slots()):
                     exhausted = self._admit(jobs)
                 self._turn()
+                if self._finished:
+                    self._ask_at = self._clock()  # whoever had nothing to give may have, or may be done, now
                 while self._finished:
                     yield self._finished.popleft()
                 self._communicate(in_haste=not exhausted and self._may_admit(slots()))
