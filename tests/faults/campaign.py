@@ -21,7 +21,7 @@ from pathlib import Path
 
 from faults import power, powercut, scenarios, silence, tunlink, tunnel
 from faults.rig import KIB, MIB
-from faults.steps import STEPS
+from faults.steps import ONCE, STEPS
 from faults.table import Row, as_json, as_markdown
 from servers.openssh import OpenSSH
 
@@ -51,7 +51,7 @@ class Extent:
     isolated: bool = True  # also every named step for itself
 
 
-SHORT = Extent(1, 8, 1, 3, 1, 3, 1, 4, 16 * MIB, 8 * MIB, 40, 2, isolated=False)
+SHORT = Extent(1, 6, 1, 2, 1, 3, 1, 4, 16 * MIB, 6 * MIB, 30, 1, isolated=False)
 
 
 class Campaign:
@@ -106,8 +106,8 @@ class Campaign:
 
     def kills(self) -> None:
         extent = self.extent
-        for first, kind in enumerate(("large", "small")):
-            steps = STEPS if extent.isolated else STEPS[first::2]
+        for kind in ONCE:
+            steps = STEPS if extent.isolated else ONCE[kind]
             for step in [step for step in STEPS if kind in step.files and extent.isolated]:
                 self.add(self.with_server(partial(scenarios.killed_at, step=step, kind=kind)))
             self.add(self.with_server(partial(scenarios.killed_in_turn, kind=kind, steps=steps)))
@@ -131,7 +131,7 @@ class Campaign:
                 for kind in ("large", "small"):
                     self.add(partial(steps, shift=shift, kind=kind))
         else:
-            self.add(partial(steps, shift=0, kind="small", steps=STEPS[::2]))
+            self.add(partial(steps, shift=0, kind="small", steps=ONCE["small"]))
         for mode in power.MODES:
             self.add(partial(self._random_cuts, mode=mode), times=self.extent.power_runs)
 

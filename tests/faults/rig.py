@@ -228,14 +228,21 @@ class Rig:
         row.up_bytes, row.down_bytes = self.link.up_bytes, self.link.down_bytes
         last = {name: {versions[-1]} for name, versions in self.versions.items()}
         self.watch.look()
-        judge(row, self.watch, self.contents, last)
+        judge(row, self.watch, self.contents, last, self.marked())
         return row
 
+    def marked(self) -> int:
+        """Deliveries that the agent marked as possible repeats."""
+        return self.log.read_text(errors="replace").count(" repeat=True") if self.log.exists() else 0
 
-def judge(row: Row, watch: Watch, contents: dict[str, dict[str, int]], last: dict[str, set[str]]) -> None:
+
+def judge(
+    row: Row, watch: Watch, contents: dict[str, dict[str, int]], last: dict[str, set[str]], marked: int = 0
+) -> None:
     """Count what is wrong with the finals in the folder that is watched.
 
     contents: of each name, its versions by hash with their sizes. last: of each name, what may stand there at the end.
+    marked: so many repeats were announced.
     """
     stands: dict[str, str] = {}
     published: Counter[tuple[str, str]] = Counter()
@@ -254,7 +261,9 @@ def judge(row: Row, watch: Watch, contents: dict[str, dict[str, int]], last: dic
     lost = [name for name, digests in last.items() if name not in there or stands.get(name) not in digests]
     parts = [name for name in there if name.endswith(PART)]
     again = {key: times - 1 for key, times in published.items() if times > 1}
-    row.lost, row.left, row.twice = len(lost), len(parts), sum(again.values())
+    row.lost, row.left = len(lost), len(parts)
+    row.repeats = min(sum(again.values()), marked)
+    row.twice = sum(again.values()) - row.repeats
     row.notes += [f"lost: {name}" for name in lost] + [f"left: {name}" for name in parts]
     row.notes += [f"twice: {name} {digest[:8]}" for name, digest in again]
 

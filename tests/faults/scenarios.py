@@ -171,7 +171,7 @@ def flattened(folder: Path, server: Server, rounds: int, *, size: int = 2 * MIB,
             rig.kill()
             rig.drain()
         row = rig.row("two files with one destination", rounds)
-        return _either_may_stand(row, rig)
+        return _either_may_stand(row, rig, rig.marked())
 
 
 def two_devices(folder: Path, server: Server, rounds: int, *, size: int = 2 * MIB, seed: int | None = None) -> Row:
@@ -196,13 +196,15 @@ def two_devices(folder: Path, server: Server, rounds: int, *, size: int = 2 * MI
         for name, known in second.contents.items():
             first.contents.setdefault(name, {}).update(known)
         first.payload_bytes += second.payload_bytes
-        return _either_may_stand(first.row("two devices with one destination", rounds), first)
+        row = first.row("two devices with one destination", rounds)
+        return _either_may_stand(row, first, first.marked() + second.marked())
 
 
-def _either_may_stand(row: Row, rig: Rig) -> Row:
-    """Which of two versions came last is not said; that each is whole is."""
+def _either_may_stand(row: Row, rig: Rig, marked: int) -> Row:
+    """Which of two versions came last is not said; that each is whole is. One that replaced the other before the answer
+    to its rename came is a possible repeat, and marked so."""
     fresh = Row(row.fault, row.injected, row.files)
     fresh.payload_bytes, fresh.up_bytes, fresh.down_bytes = rig.payload_bytes, row.up_bytes, row.down_bytes
     last = {name: set(known) for name, known in rig.contents.items()}
-    judge(fresh, rig.watch, rig.contents, last)
+    judge(fresh, rig.watch, rig.contents, last, marked)
     return fresh

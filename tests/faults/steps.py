@@ -17,7 +17,7 @@ from typing import Any
 
 from iot.sftp.client.wire.packets import Flag, Handle, Kind
 
-__all__ = ["BY_NAME", "STEPS", "Call", "Moment", "Packet", "Step", "install", "wrap"]
+__all__ = ["BY_NAME", "ONCE", "STEPS", "Call", "Moment", "Packet", "Step", "install", "wrap"]
 
 CHANNEL = "iot.sftp.client.wire.session:SftpChannel"
 PIPELINE = "iot.sftp.client.wire.pipeline:Pipeline"
@@ -118,6 +118,11 @@ STEPS: tuple[Step, ...] = (
     *_committed("row forgotten", Call(f"{QUEUE}.forget", third_is_not_empty)),
 )
 BY_NAME = {step.name: step for step in STEPS}
+# Every step once: in turn with a large file and with small ones. The short forms do with that.
+ONCE = {
+    "large": [step for number, step in enumerate(STEPS) if number % 2 == 0 or "small" not in step.files],
+    "small": [step for number, step in enumerate(STEPS) if number % 2 == 1 and "small" in step.files],
+}
 
 
 # -- wrapping

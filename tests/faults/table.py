@@ -18,7 +18,8 @@ class Row:
 
     injected: how often it happened. files: how many had to be delivered. lost: a file or its last version is not there
         at the end. half, mixed: a final was seen that is no version of its file: of another size, or of the right size
-        with other content. twice: one version was published again. left: parts that stayed on the server.
+        with other content. twice: one version was published again, and not marked as a possible repeat. repeats: marked
+        (the answer to the rename was lost, and the final is not there any more). left: parts that stayed on the server.
     *_bytes: the payload, and all that went over the socket both ways, SSH and the repeated logins included.
     """
 
@@ -29,6 +30,7 @@ class Row:
     half: int = 0
     mixed: int = 0
     twice: int = 0
+    repeats: int = 0
     left: int = 0
     payload_bytes: int = 0
     up_bytes: int = 0
@@ -50,7 +52,7 @@ class Row:
         return not (self.lost or self.half or self.mixed or self.twice or self.left)
 
     def add(self, other: Row) -> None:
-        for name in ("injected", "files", "lost", "half", "mixed", "twice", "left"):
+        for name in ("injected", "files", "lost", "half", "mixed", "twice", "repeats", "left"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for name in ("payload_bytes", "up_bytes", "down_bytes"):
             setattr(self, name, getattr(self, name) + getattr(other, name))

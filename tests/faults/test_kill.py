@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from faults import scenarios
 from faults.rig import KIB, MIB
+from faults.steps import ONCE
 from servers.openssh import OpenSSH
 
 pytestmark = pytest.mark.slow
@@ -19,16 +20,16 @@ def server(tmp_path: Path) -> Iterator[OpenSSH]:
         yield running
 
 
-@pytest.mark.parametrize("kind", ["large", "small"])
+@pytest.mark.parametrize("kind", ONCE)
 def test_agent_killed_at_every_named_step(tmp_path: Path, server: OpenSSH, kind: str) -> None:
-    row = scenarios.killed_in_turn(tmp_path / "device", server, kind)
+    row = scenarios.killed_in_turn(tmp_path / "device", server, kind, ONCE[kind])
     assert row.clean, row
 
 
 def test_agent_killed_at_random_moments_of_a_large_upload_sends_almost_nothing_twice(
     tmp_path: Path, server: OpenSSH
 ) -> None:
-    row = scenarios.killed_at_random(tmp_path / "device", server, 20, files=1, size=16 * MIB)
+    row = scenarios.killed_at_random(tmp_path / "device", server, 20, files=1, size=12 * MIB)
     assert row.clean, row
     assert row.extra_percent <= 5, row
 
