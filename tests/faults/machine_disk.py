@@ -34,12 +34,16 @@ class Renamed(NamedTuple):
 
 @dataclass
 class ForgetfulDisk:
-    """backup: a folder on the server's file system. refused: names of files that the server does not take."""
+    """backup: a folder on the server's file system. refused: names of files that the server does not take.
+
+    published: every path that a file was renamed to, with its content at that moment.
+    """
 
     backup: Path
 
     def __post_init__(self) -> None:
         self.refused: set[bytes] = set()
+        self.published: list[tuple[bytes, bytes]] = []
         self._kept_bytes: dict[int, int] = {}
         self._renamed: list[Renamed] = []
         self._count = 0
@@ -67,6 +71,7 @@ class ForgetfulDisk:
             self._count += 1
             before = os.fsencode(self.backup / str(self._count))
             os.link(target, before)
+        self.published.append((target, Path(os.fsdecode(source)).read_bytes()))
         self._renamed.append(Renamed(source, target, os.lstat(source).st_ino, before))
 
     def crash(self, root: Path) -> None:

@@ -4,7 +4,7 @@
     with a reason; what is on the server under a final name is some complete version of its source
 
 The agent and the client are the real ones, the server is the embedded one over a disk that forgets what no fsync has
-brought to it. IOT_SFTP_MACHINE_EXAMPLES sets how many lives are tried (CI: 30).
+brought to it. IOT_SFTP_MACHINE_EXAMPLES sets how many lives are tried (CI: 60).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from faults.machine_device import Device, files_below
@@ -25,7 +25,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from iot.sftp.client import EmbeddedServer
 
-EXAMPLES = int(os.environ.get("IOT_SFTP_MACHINE_EXAMPLES", "30"))
+EXAMPLES = int(os.environ.get("IOT_SFTP_MACHINE_EXAMPLES", "60"))
 MEMORY = "/dev/shm"  # where an fsync costs nothing: what a power cut does is tested elsewhere
 YEAR_S = 365 * 86400.0
 names = st.sampled_from(["a", "b", "d/c", "d/e/large"])
@@ -221,11 +221,12 @@ class Machine(RuleBasedStateMachine):
     def what_is_published_is_a_complete_version(self) -> None:
         if not hasattr(self, "producer"):
             return
-        for path in self.finals():
-            assert path.read_bytes() in self.producer.versions[str(path.relative_to(self.root / "up"))]
-
-    def finals(self) -> Iterator[Path]:
-        return (path for path in files_below(self.root) if not path.name.endswith(".part"))
+        seen = [(path, path.read_bytes()) for path in files_below(self.root) if not path.name.endswith(".part")]
+        seen += [(Path(os.fsdecode(path)), content) for path, content in self.disk.published]
+        self.disk.published.clear()
+        for path, content in seen:
+            name = str(path.relative_to(self.root / "up"))
+            assert content in self.producer.versions[name], f"{name} was published half or mixed"
 
     def is_safe(self, name: str, content: bytes) -> bool:
         final = self.root / "up" / name
