@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from iot.sftp.client.errors import JournalUnavailable
-from iot.sftp.client.journal import FILE_NAME, OWNER_NAME, RESERVE_NAME, Journal, Schema, default_state_dir
+from iot.sftp.client.journal import FILE_NAME, OWNER_NAME, Journal, Schema, default_state_dir
+from iot.sftp.client.space import RESERVE_NAME
 
 NOTES = Schema("notes", ("CREATE TABLE note (id INTEGER PRIMARY KEY, text BLOB NOT NULL)",))
 NOTES_2 = Schema("notes", (*NOTES.migrations, "ALTER TABLE note ADD COLUMN more TEXT"))

@@ -2,19 +2,26 @@
 
 Checkpoints of all transfers are noted in memory and written together, by bytes and by time: on flash every
 commit costs, and a checkpoint that is a little old costs only a few bytes sent again. A barrier writes at once.
+
+Most rows live for a second: between the intent to publish a small file and its delivery. A new one is written over one
+that is to be dropped, and no index is kept on disk but in memory (rows are few): a commit of many touches few pages.
 """
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
 import logging
 import sqlite3
 import time
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 from iot.sftp.client.journal import Journal, Schema
 from iot.sftp.client.model import Checkpoint, Direction, Fingerprint, Phase, Span
+from iot.sftp.client.places import Places
 from iot.sftp.client.wire.server import Refusal
 
 __all__ = ["CHECKPOINTS", "Checkpoints", "LearnedRefusals"]
@@ -22,18 +29,19 @@ __all__ = ["CHECKPOINTS", "Checkpoints", "LearnedRefusals"]
 log = logging.getLogger(__name__)
 
 REFUSAL_DAYS = 7
+TAIL = b"\0"
+"""No name begins with it."""
 
 CHECKPOINTS = Schema(
     "checkpoints",
     (
         """
         CREATE TABLE checkpoint (
+            id INTEGER PRIMARY KEY, key INTEGER NOT NULL,
             server TEXT NOT NULL, direction TEXT NOT NULL, remote BLOB NOT NULL, local BLOB NOT NULL,
             part BLOB NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, ctime_ns INTEGER NOT NULL,
             inode INTEGER NOT NULL, acked INTEGER NOT NULL, synced INTEGER NOT NULL, suspect TEXT NOT NULL,
-            phase TEXT NOT NULL, noted_at INTEGER NOT NULL, crc INTEGER NOT NULL,
-            PRIMARY KEY (server, direction, remote, local)
-        ) WITHOUT ROWID;
+            phase TEXT NOT NULL, noted_at INTEGER NOT NULL, crc INTEGER NOT NULL);
         CREATE TABLE refusal (
             host_key TEXT NOT NULL, what TEXT NOT NULL, banner TEXT NOT NULL, learned_at INTEGER NOT NULL,
             PRIMARY KEY (host_key, what)
@@ -60,9 +68,10 @@ CHECKED = (
     "phase",
     "noted_at",
 )
+COLUMNS = ("id", *CHECKED, "crc", "key")
 NOTE = (
-    "INSERT OR REPLACE INTO checkpoint (server, direction, remote, local, part, size, mtime_ns, ctime_ns, inode, acked,"
-    " synced, suspect, phase, noted_at, crc) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    f"INSERT OR REPLACE INTO checkpoint ({', '.join(COLUMNS)})"  # noqa: S608  names of this file
+    f" VALUES ({', '.join('?' * len(COLUMNS))})"
 )
 
 
@@ -81,9 +90,10 @@ class Checkpoints:
         self._every_s = every_s
         self._clock = clock
         self._noted: dict[Key, Checkpoint] = {}
-        self._dropped: set[Key] = set()
+        self._dropped: dict[Key, None] = {}
         self._written: dict[Key, int] = {}
         self._since: float | None = None
+        self._places: Places = journal.shared.setdefault((__name__, server), Places(journal, server))
 
     def load(self, direction: Direction, remote_path: bytes, local_path: bytes) -> Checkpoint | None:
         key = (direction.value, remote_path, local_path)
@@ -91,8 +101,12 @@ class Checkpoints:
             return self._noted[key]
         if key in self._dropped:
             return None
+        place = self._places.current().get(_hash(key))
+        if place is None:
+            return None
         rows = self._journal.read(
-            "SELECT * FROM checkpoint WHERE server = ? AND direction = ? AND remote = ? AND local = ?",
+            "SELECT * FROM checkpoint WHERE id = ? AND server = ? AND direction = ? AND remote = ? AND local = ?",
+            place,
             self._server,
             *key,
         )
@@ -102,7 +116,7 @@ class Checkpoints:
         """Keep in memory; write the batch when it is due. Raises: JournalUnavailable, DiskFull."""
         key = _key(checkpoint)
         self._noted[key] = checkpoint
-        self._dropped.discard(key)
+        self._dropped.pop(key, None)
         if self._since is None:
             self._since = self._clock()
         ahead = checkpoint.acked_bytes - self._written.setdefault(key, checkpoint.acked_bytes)
@@ -110,12 +124,15 @@ class Checkpoints:
             self.flush()
 
     def commit(self, checkpoints: Sequence[Checkpoint]) -> None:
-        """Make these durable now, with all that was noted. Raises: JournalUnavailable, DiskFull."""
+        """Make these durable now, with all that was noted and some of what is to be dropped.
+
+        Raises: JournalUnavailable, DiskFull.
+        """
         for checkpoint in checkpoints:
             key = _key(checkpoint)
             self._noted[key] = checkpoint
-            self._dropped.discard(key)
-        self.flush()
+            self._dropped.pop(key, None)
+        self._write_all(len(self._noted))
 
     def forget(self, checkpoint: Checkpoint) -> None:
         self.forget_keys([_key(checkpoint)])
@@ -125,30 +142,41 @@ class Checkpoints:
         for key in keys:
             self._noted.pop(key, None)
             self._written.pop(key, None)
-            self._dropped.add(key)
+            self._dropped[key] = None
             if self._since is None:
                 self._since = self._clock()
 
     def flush(self) -> None:
         """Write all that was noted and dropped, in one transaction."""
+        self._write_all(len(self._dropped))
+
+    def _write_all(self, drops: int) -> None:
+        """Drops beyond so many wait for the next batch, whose new rows take the place of the old."""
         if not self._noted and not self._dropped:
             return
-        self._journal.write(self._write)
+        dropped = list(itertools.islice(self._dropped, drops))
+        with self._places.changing() as changes:
+            self._journal.write(lambda db: changes.update(self._write(db, dropped)))
         self._written.update({key: checkpoint.acked_bytes for key, checkpoint in self._noted.items()})
         self._noted.clear()
-        self._dropped.clear()
-        self._since = None
+        for key in dropped:
+            del self._dropped[key]
+        self._since = self._clock() if self._dropped else None
 
-    def _write(self, db: sqlite3.Connection) -> None:
+    def _write(self, db: sqlite3.Connection, dropped: Sequence[Key]) -> dict[int, int | None]:
+        """-> where the rows are now; None for those that are not there any more"""
         now = int(time.time())
-        db.executemany(
-            NOTE,
-            [_row(self._server, checkpoint, now) for checkpoint in self._noted.values()],
-        )
-        db.executemany(
-            "DELETE FROM checkpoint WHERE server = ? AND direction = ? AND remote = ? AND local = ?",
-            [(self._server, *key) for key in self._dropped],
-        )
+        places = self._places.current()
+        old = {key: places[key] for key in map(_hash, dropped) if key in places}
+        free = deque(old.values())
+        following = itertools.count(db.execute("SELECT coalesce(max(id), 0) + 1 FROM checkpoint").fetchone()[0])
+        changes: dict[int, int | None] = dict.fromkeys(old)
+        for checkpoint in self._noted.values():
+            key = _hash(_key(checkpoint))
+            changes[key] = places.get(key) or (free.popleft() if free else next(following))
+            db.execute(NOTE, (changes[key], *_row(self._server, checkpoint, now), key))
+        db.executemany("DELETE FROM checkpoint WHERE id = ?", [(place,) for place in free])
+        return changes
 
     def given_up(self, before_s: float) -> list[Checkpoint]:
         """Uploads whose last checkpoint is older than a moment (seconds of the epoch)."""
@@ -192,7 +220,7 @@ def _row(server: str, checkpoint: Checkpoint, now: int) -> tuple[object, ...]:
     values = (
         server,
         *_key(checkpoint),
-        checkpoint.part,
+        _short(checkpoint.part, checkpoint.remote_path),
         fingerprint.size,
         fingerprint.mtime_ns,
         fingerprint.ctime_ns,
@@ -204,6 +232,22 @@ def _row(server: str, checkpoint: Checkpoint, now: int) -> tuple[object, ...]:
         now,
     )
     return *values, _crc(values)
+
+
+def _hash(key: Key) -> int:
+    """48 bits are enough for the few thousand rows there ever are; a row is believed only if its names are right."""
+    direction, remote, local = key
+    digest = hashlib.blake2b(b"%s:%d:%s%s" % (direction.encode(), len(remote), remote, local), digest_size=6)
+    return int.from_bytes(digest.digest(), "big")
+
+
+def _short(part: bytes, beside: bytes) -> bytes:
+    """Without what it has in common with the name beside which it lies: every byte is written to flash."""
+    return TAIL + part[len(beside) :] if part.startswith(beside) else part
+
+
+def _long(part: bytes, beside: bytes) -> bytes:
+    return bytes(beside + part[len(TAIL) :] if part.startswith(TAIL) else part)
 
 
 def _crc(values: tuple[object, ...]) -> int:
@@ -220,7 +264,7 @@ def _from_row(row: sqlite3.Row) -> Checkpoint | None:
         direction=Direction(row["direction"]),
         remote_path=bytes(row["remote"]),
         local_path=bytes(row["local"]),
-        part=bytes(row["part"]),
+        part=_long(row["part"], row["remote"]),
         fingerprint=Fingerprint(row["size"], row["mtime_ns"], row["ctime_ns"], inode),
         acked_bytes=row["acked"],
         synced_bytes=row["synced"],

@@ -19,31 +19,27 @@ import contextlib
 import logging
 import os
 import secrets
-import shutil
 import sqlite3
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from iot.sftp.client.errors import DiskFull, JournalUnavailable, LocalStateError
+from iot.sftp.client.space import FULL_ERRNOS, Reserve, is_full
+from iot.sftp.client.statedir import default_state_dir, lay_out_wal, move_aside, one_at_a_time, owner_of
 
 __all__ = ["Journal", "Schema", "default_state_dir"]
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 FILE_NAME = "journal.db"
 OWNER_NAME = "owner"
-RESERVE_NAME = "journal.reserve"
-RESERVE_BYTES = 512 * 1024
-FULL_BELOW_BYTES = 128 * 1024
+PAGE_BYTES = 1024
+WAL_PAGES = 4096
+WAL_BYTES = WAL_PAGES * (PAGE_BYTES + 24)
+SHRUNK_PAGES = 64
 BUSY_TIMEOUT_S = 30.0
 ROOMS_TABLE = (
     "CREATE TABLE IF NOT EXISTS room"
@@ -79,20 +75,12 @@ class Corrupt(LocalStateError):
     """The journal's content makes no sense."""
 
 
-def default_state_dir() -> Path:
-    """Where a client used alone keeps its journal: $STATE_DIRECTORY (systemd), else the XDG state folder."""
-    given = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
-    if given:
-        return Path(given)
-    base = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
-    return Path(base) / "iot-sftp"
-
-
 class Journal:
     """One SQLite file, opened for one process, shared by the rooms that register a Schema.
 
     owner: random hex name of this state directory; it is part of every part name, so that two devices
         never write to the same part. It lives in a file of its own and survives the loss of the journal.
+    shared: what the rooms keep in memory for all their users of this journal.
     moved_aside: where an unusable predecessor went when this one was opened, else None.
 
     Raises: JournalUnavailable, DiskFull.
@@ -103,6 +91,8 @@ class Journal:
         self.state_dir = state_dir
         self.moved_aside: Path | None = None
         self._schemas = list(schemas)
+        self._reserve = Reserve(state_dir)
+        self.shared: dict[object, Any] = {}
         if state_dir is None:
             self.owner = secrets.token_hex(8)
             self._db = self._connect(":memory:")
@@ -110,15 +100,16 @@ class Journal:
             return
         with _translated(state_dir):
             state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with _translated(state_dir), _one_at_a_time(state_dir):
-            self.owner = _owner(state_dir / OWNER_NAME)
+        with _translated(state_dir), one_at_a_time(state_dir):
+            self.owner = owner_of(state_dir / OWNER_NAME)
             self._db = self._open_or_replace(state_dir / FILE_NAME)
-            self._keep_reserve()
+            self._reserve.keep()
+            lay_out_wal(state_dir / FILE_NAME)
 
     def register(self, schema: Schema) -> None:
         """Add a room's tables, upgrading them in place. Call before the room's first use."""
         self._schemas.append(schema)
-        with self._guarded(), _one_at_a_time(self.state_dir):
+        with self._guarded(), one_at_a_time(self.state_dir):
             try:
                 self._migrate(schema)
             except (NewerJournal, sqlite3.DatabaseError, UnicodeDecodeError) as error:
@@ -138,12 +129,19 @@ class Journal:
         if self._db.in_transaction:
             return work(self._db)
         with self._guarded():
-            try:
-                return self._transact(work)
-            except sqlite3.OperationalError as error:
-                if not _is_full(error, self.state_dir) or not self._give_up_reserve():
-                    raise
-                return self._transact(work)
+            self._reserve.tend()
+            for make_room in (self._reuse_wal, self._reserve.give_up, self._reuse_wal):
+                try:
+                    return self._transact(work)
+                except sqlite3.OperationalError as error:
+                    if not is_full(error, self.state_dir) or not make_room():
+                        raise
+            return self._transact(work)
+
+    @property
+    def writing(self) -> bool:
+        """Whether a write() is under way: what is written now stands only when that has returned."""
+        return self._db.in_transaction
 
     def read(self, query: str, *values: object) -> list[sqlite3.Row]:
         """All rows of a query. Raises: JournalUnavailable."""
@@ -151,7 +149,10 @@ class Journal:
             return self._db.execute(query, values).fetchall()
 
     def close(self) -> None:
+        with contextlib.suppress(sqlite3.Error):  # only a saving; it is closed already, or in use by others
+            self._shrink()
         self._db.close()
+        self._reserve.keep()  # it takes the room of the -wal that has just gone, before anybody else does
 
     # -- inside
 
@@ -166,11 +167,24 @@ class Journal:
                 self._db.execute("ROLLBACK")
             raise
 
+    def _shrink(self) -> None:
+        """Pages that are free need not be brought from the -wal into the main file, nor stay there."""
+        pages, free = (self._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count"))
+        if free > pages // 2 and pages - free <= SHRUNK_PAGES:
+            self._db.execute("PRAGMA busy_timeout=0")
+            self._db.execute("VACUUM")
+
+    def _reuse_wal(self) -> bool:
+        """Bring the -wal's content into the main file, which has free pages: the next commits overwrite it in place."""
+        with contextlib.suppress(sqlite3.OperationalError):  # no room for that either: then the reserve is next
+            self._db.execute("PRAGMA wal_checkpoint(RESTART)")
+        return True
+
     def _open_or_replace(self, path: Path) -> sqlite3.Connection:
         try:
             return self._open(path)
         except (Corrupt, NewerJournal, sqlite3.DatabaseError, UnicodeDecodeError) as error:
-            if _is_full(error, self.state_dir) and self._give_up_reserve():
+            if is_full(error, self.state_dir) and self._reserve.give_up():
                 return self._open_or_replace(path)
             if not _replaceable(error, path):
                 raise
@@ -178,7 +192,7 @@ class Journal:
 
     def _replace(self, path: Path, reason: Exception) -> sqlite3.Connection:
         word = "newer" if isinstance(reason, NewerJournal) else "corrupt"
-        self.moved_aside = _move_aside(path, word)
+        self.moved_aside = move_aside(path, word)
         log.error("journal set aside path=%s as=%s reason=%s", path, self.moved_aside.name, reason)
         return self._open(path)
 
@@ -200,11 +214,12 @@ class Journal:
         db = sqlite3.connect(name, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
         try:
             db.row_factory = sqlite3.Row
-            db.execute("PRAGMA page_size=1024")
+            db.execute(f"PRAGMA page_size={PAGE_BYTES}")
             db.execute("PRAGMA journal_mode=WAL")
+            db.execute("PRAGMA temp_store=MEMORY")
             db.execute("PRAGMA synchronous=FULL")
-            db.execute("PRAGMA wal_autocheckpoint=512")
-            db.execute("PRAGMA journal_size_limit=1048576")
+            db.execute(f"PRAGMA wal_autocheckpoint={WAL_PAGES}")
+            db.execute(f"PRAGMA journal_size_limit={WAL_BYTES}")
         except BaseException:
             db.close()
             raise
@@ -226,28 +241,6 @@ class Journal:
             return
         self._transact(lambda db: _upgrade(db, schema, version))
 
-    def _keep_reserve(self) -> None:
-        assert self.state_dir is not None
-        path = self.state_dir / RESERVE_NAME
-        if path.exists() and path.stat().st_size == RESERVE_BYTES:
-            return
-        try:
-            with open(path, "wb") as file:
-                file.write(secrets.token_bytes(RESERVE_BYTES))  # random: a compressing file system keeps it whole
-        except OSError as error:
-            path.unlink(missing_ok=True)
-            log.warning("no room for the journal's reserve path=%s error=%s", path, error)
-
-    def _give_up_reserve(self) -> bool:
-        if self.state_dir is None:
-            return False
-        path = self.state_dir / RESERVE_NAME
-        if not path.exists():
-            return False
-        path.unlink()
-        log.error("disk full: journal's reserve given up path=%s", path)
-        return True
-
     @contextlib.contextmanager
     def _guarded(self) -> Iterator[None]:
         with _translated(self.state_dir):
@@ -260,51 +253,6 @@ def _upgrade(db: sqlite3.Connection, schema: Schema, version: int) -> None:
             if statement.strip():
                 db.execute(statement)
     db.execute("INSERT OR REPLACE INTO room VALUES (?, ?, ?)", (schema.name, schema.version, schema.compatible_from))
-
-
-def _owner(path: Path) -> str:
-    """The name of this state directory: read, or made once and kept."""
-    try:
-        text = path.read_text(encoding="ascii").strip()
-        if len(text) >= 16:
-            return text
-    except (FileNotFoundError, UnicodeDecodeError):
-        pass  # first use, or a file torn by a power cut: a new name is made
-    text = secrets.token_hex(8)
-    fresh = path.with_name(path.name + ".new")
-    with open(fresh, "w", encoding="ascii") as file:
-        file.write(text + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(fresh, path)
-    return text
-
-
-def _move_aside(path: Path, word: str) -> Path:
-    """Rename the file and its -wal and -shm to a dated name that is still free."""
-    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-    number = 0
-    while True:
-        target = path.with_name(f"{path.stem}.{word}-{stamp}{f'-{number}' if number else ''}{path.suffix}")
-        if not target.exists():
-            break
-        number += 1
-    for ending in ("", "-wal", "-shm"):
-        with contextlib.suppress(FileNotFoundError):
-            os.rename(f"{path}{ending}", f"{target}{ending}")
-    return target
-
-
-def _is_full(error: BaseException, state_dir: Path | None) -> bool:
-    """SQLite has a word of its own for a full disk, but not where it makes room for its -wal and -shm."""
-    text = str(error)
-    if "full" in text:
-        return True
-    if state_dir is None or not ("I/O" in text or "unable to open" in text):
-        return False
-    with contextlib.suppress(OSError):  # a disk that does not even answer that is not just full
-        return shutil.disk_usage(state_dir).free < FULL_BELOW_BYTES
-    return False
 
 
 def _replaceable(error: BaseException, path: Path) -> bool:
@@ -320,34 +268,19 @@ def _replaceable(error: BaseException, path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _one_at_a_time(state_dir: Path | None) -> Iterator[None]:
-    """Processes that open the same new or broken journal at once make one owner and one journal between them."""
-    if state_dir is None or fcntl is None:
-        yield
-        return
-    folder = os.open(state_dir, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # a file system without locks: one process at a time is the user's care
-            fcntl.flock(folder, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(folder)
-
-
-@contextlib.contextmanager
 def _translated(state_dir: Path | None) -> Iterator[None]:
     """Translate what SQLite and the file system say into this package's errors."""
     where = state_dir or "memory"
     try:
         yield
     except (sqlite3.Error, UnicodeDecodeError) as error:
-        if _is_full(error, state_dir):
+        if is_full(error, state_dir):
             raise DiskFull(f"no space left for the journal in {where}: make room on that disk") from error
         raise JournalUnavailable(
             f"journal in {where}: {error}; check the folder's rights and disk, or move journal.db away"
         ) from error
     except OSError as error:
-        if error.errno == 28:
+        if error.errno in FULL_ERRNOS:
             raise DiskFull(f"no space left in {where}: make room on that disk") from error
         raise JournalUnavailable(
             f"state directory {where}: {error}; make it a folder this user may write to"

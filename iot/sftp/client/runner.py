@@ -111,7 +111,8 @@ class Runner:
     def settle(self, results: Iterable[TransferResult]) -> None:
         checkpoints, _ = self._opened()
         checkpoints.forget_keys(upload_key(result) for result in results)
-        checkpoints.flush()
+        if not self.batch_runs:
+            checkpoints.flush()
 
     def fetch(
         self, source: bytes, dest: str | BinaryIO, progress: ProgressCallback | None, *, resume: bool, sha256: bool

@@ -28,6 +28,8 @@ __all__ = ["Accounts", "Rules"]
 log = logging.getLogger(__name__)
 
 PAGE = 256
+FORGET_FILES = 1024
+"""Rows of files that have gone are dropped so many at a time, or when there is nothing else to do."""
 OWED_RETRY_S = 30.0
 
 
@@ -166,7 +168,7 @@ class Accounts:
 
         Raises: DiskFull, JournalUnavailable; then nothing is lost: the next call tries again.
         """
-        if not self.unsettled and not self._gone:
+        if not self.unsettled:
             return
         self._journal.write(self._write)
         delivered = [entry for entry, _ in self._successes]
@@ -176,7 +178,8 @@ class Accounts:
             ids.clear()
         self._successes.clear()
         self._failures.clear()
-        self._gone.clear()
+        if len(self._gone) >= FORGET_FILES:
+            self._gone.clear()
         self._let_go([entry for entry in delivered if not self._keeps(entry)], self._leavers, {})
         self._let_go(given_up, self._quarantines, notes)
         self._count_quarantined(given_up)
@@ -185,7 +188,8 @@ class Accounts:
         at = self._clocks.wall()
         self._queue.deliver(db, [self._delivery(entry, result, at) for entry, result in self._successes])
         self._queue.fail(db, self._failures, self._clocks.monotonic())
-        self._queue.forget(db, self._gone)
+        if len(self._gone) >= FORGET_FILES:
+            self._queue.forget(db, self._gone)
         for event, ids in self._lost.items():
             self._queue.drop(ids, event)
         if self._successes:
@@ -193,7 +197,7 @@ class Accounts:
 
     def _delivery(self, entry: Entry, result: TransferResult, at: float) -> Delivery:
         event = Event.SENT_TO_KEEP if self._keeps(entry) else Event.SENT
-        words = f"{result.proof.value} durable={int(result.durable)} repeat={int(result.possible_repeat)}"
+        words = result.proof.value + " durable" * result.durable + " repeat" * result.possible_repeat
         return Delivery(entry, event, words, at)
 
     def _keeps(self, entry: Entry) -> bool:

@@ -31,8 +31,8 @@ __all__ = ["Agent", "End", "Loop"]
 
 log = logging.getLogger(__name__)
 
-SETTLE_FILES = 128
-SETTLE_S = 0.5
+SETTLE_FILES = 256
+SETTLE_S = 1.0
 TICK_S = 0.02
 LOCAL_HOLD_S = 5.0
 PATIENCE_S = 2.0

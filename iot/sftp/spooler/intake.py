@@ -247,9 +247,9 @@ class Intake:
 def _rank(order: Order, path: bytes, version: Fingerprint) -> int | bytes:
     match order:
         case Order.OLDEST:
-            return version.mtime_ns
+            return version.mtime_ns // 10**9  # whole seconds: within one, the order of the walk
         case Order.NEWEST:
-            return -version.mtime_ns
+            return -(version.mtime_ns // 10**9)
         case Order.SIZE:
             return version.size
         case _:

@@ -8,6 +8,7 @@ next name may come within the same tick.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import stat
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 PRIVATE_PREFIX = b".iot-sent."
 """Names under which files are put out of the producers' way while they are removed."""
 BATCH = 500
+SORTED = 10_000
+"""So many names at a time are put in order: rows that are added, found and dropped in order cost less flash."""
 GRANULARITY_S = 3.0
 DEPTH_MAX = 100
 TOLD_MAX = 1000
@@ -179,14 +182,15 @@ class Outbox:
         batch: list[Found] = []
         deeper: list[bytes] = []
         with os.scandir(here) as entries:
-            for entry in entries:
-                path = join(folder, os.fsencode(entry.name))
-                found = self._judge(entry, path, deeper)
-                if found is not None:
-                    batch.append(found)
-                if len(batch) >= BATCH:
-                    yield batch
-                    batch = []
+            while some := sorted(itertools.islice(entries, SORTED), key=lambda entry: entry.name):
+                for entry in some:
+                    path = join(folder, os.fsencode(entry.name))
+                    found = self._judge(entry, path, deeper)
+                    if found is not None:
+                        batch.append(found)
+                    if len(batch) >= BATCH:
+                        yield batch
+                        batch = []
         yield batch
         for path in deeper:
             yield from self._descend(here, path, depth + 1)

@@ -2,121 +2,40 @@
 
 The folder is the truth for what is there; a row says how far its delivery is. "Delivered" is committed before the
 source is removed, and the row is forgotten only after the removal is on the disk. Many rows go into one transaction,
-and nothing is written while nothing happens. Paths are BLOBs: names are bytes.
+and nothing is written while nothing happens.
+
+Numbers are given in the order of sending as far as it is known, among equals in that of the walk, which goes by names:
+what changes in the order of numbers costs flash least.
 """
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
 
-from iot.sftp.client import Fingerprint, Journal, Schema
+from iot.sftp.client import Journal
 from iot.sftp.spooler.policy import Event, State, Verdict, after
+from iot.sftp.spooler.rows import (
+    COLUMNS,
+    QUEUE_SCHEMA,
+    SQL_ENTRY,
+    SQL_FILE,
+    Delivery,
+    Entry,
+    Known,
+    NewEntry,
+    Total,
+    entry_from,
+    entry_row,
+    file_row,
+    fingerprint_from,
+)
 
 __all__ = ["NEVER", "QUEUE_SCHEMA", "Delivery", "Entry", "Known", "NewEntry", "Queue", "Total"]
 
-QUEUE_SCHEMA = Schema(
-    "queue",
-    (
-        """
-        CREATE TABLE outbox (id INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE);
-        CREATE TABLE entry (
-            id INTEGER PRIMARY KEY, outbox INTEGER NOT NULL, path BLOB NOT NULL, state INTEGER NOT NULL,
-            size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, ctime_ns INTEGER NOT NULL, inode INTEGER NOT NULL,
-            large INTEGER NOT NULL, priority INTEGER NOT NULL, rank NOT NULL, destination BLOB NOT NULL,
-            first_seen REAL NOT NULL, check_final INTEGER NOT NULL,
-            attempts INTEGER NOT NULL DEFAULT 0, failures INTEGER NOT NULL DEFAULT 0,
-            strikes INTEGER NOT NULL DEFAULT 0, next_attempt REAL, error TEXT, proof TEXT, delivered_at REAL);
-        CREATE UNIQUE INDEX entry_path ON entry (outbox, path);
-        CREATE INDEX entry_ready ON entry (outbox, large, priority, rank) WHERE state = 0;
-        CREATE INDEX entry_waiting ON entry (next_attempt) WHERE state = 2;
-        CREATE INDEX entry_owed ON entry (state) WHERE state IN (3, 5)
-        """,
-    ),
-)
 NEVER = 1e15
 """A next_attempt that does not come within this run."""
-COLUMNS = (
-    "id, outbox, path, state, size, mtime_ns, ctime_ns, inode, large, priority, destination, first_seen,"
-    " check_final, attempts, failures, strikes, error"
-)
-SQL_ADD = (
-    "INSERT INTO entry (outbox, path, state, size, mtime_ns, ctime_ns, inode, large, priority, rank, destination,"
-    " first_seen, check_final) VALUES (?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-    " ON CONFLICT (outbox, path) DO UPDATE SET state = 0, size = excluded.size, mtime_ns = excluded.mtime_ns,"
-    " ctime_ns = excluded.ctime_ns, inode = excluded.inode, large = excluded.large, priority = excluded.priority,"
-    " rank = excluded.rank, destination = excluded.destination, first_seen = excluded.first_seen,"
-    " check_final = excluded.check_final, attempts = 0, failures = 0, strikes = 0, next_attempt = NULL, error = NULL,"
-    " proof = NULL, delivered_at = NULL WHERE state != 1"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class NewEntry:
-    """A settled file, or a new version of a known one.
-
-    rank: its place in the order of its outbox, lower first. first_seen: wall clock, seconds.
-    """
-
-    outbox: int
-    path: bytes
-    fingerprint: Fingerprint
-    large: bool
-    priority: int
-    rank: int | bytes
-    destination: str
-    first_seen: float
-    check_final: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A row of the queue."""
-
-    id: int
-    outbox: int
-    path: bytes
-    state: State
-    fingerprint: Fingerprint
-    large: bool
-    priority: int
-    destination: str
-    first_seen: float
-    check_final: bool
-    attempts: int
-    failures: int
-    strikes: int
-    error: str | None
-
-
-class Known(NamedTuple):
-    """What the queue knows of a path."""
-
-    id: int
-    state: State
-    fingerprint: Fingerprint
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """A success to be written: event SENT or SENT_TO_KEEP, the proof in words, the wall clock in seconds."""
-
-    entry: Entry
-    event: Event
-    proof: str
-    at: float
-
-
-class Total(NamedTuple):
-    """Rows of one outbox in one state: how many, their bytes, the smallest first_seen (wall clock, seconds)."""
-
-    outbox: int
-    state: State
-    files: int
-    bytes: int
-    oldest: float
 
 
 class Queue:
@@ -154,19 +73,36 @@ class Queue:
         """What is known of these paths (at most a few hundred)."""
         marks = ",".join("?" * len(paths))
         columns = "id, path, state, size, mtime_ns, ctime_ns, inode"
-        sql = f"SELECT {columns} FROM entry WHERE outbox = ? AND path IN ({marks})"  # noqa: S608  question marks
+        sql = f"SELECT {columns} FROM file JOIN entry USING (id) WHERE file.outbox = ? AND path IN ({marks})"  # noqa: S608  question marks
         rows = self._journal.read(sql, outbox, *paths)
-        return {row["path"]: Known(row["id"], State(row["state"]), _fingerprint(row)) for row in rows}
+        return {row["path"]: Known(row["id"], State(row["state"]), fingerprint_from(row)) for row in rows}
 
     def add(self, entries: Sequence[NewEntry]) -> None:
         """Make settled files ready, new or in a new version; a row that is being sent stays as it is."""
         if entries:
-            values = [_row(entry) for entry in entries]
-            self._journal.write(lambda db: db.executemany(SQL_ADD, values))
+            self._journal.write(lambda db: self._add(db, entries))
+
+    def _add(self, db: sqlite3.Connection, entries: Sequence[NewEntry]) -> None:
+        known: dict[tuple[int, bytes], Known] = {}
+        for outbox in {entry.outbox for entry in entries}:
+            found = self.known(outbox, [entry.path for entry in entries if entry.outbox == outbox])
+            known.update({(outbox, path): row for path, row in found.items()})
+        following = itertools.count(db.execute("SELECT coalesce(max(id), 0) + 1 FROM file").fetchone()[0])
+        in_order = sorted(entries, key=lambda entry: (entry.outbox, entry.large, entry.priority, entry.rank))
+        rows: list[tuple[int, NewEntry]] = []
+        for entry in in_order:
+            before = known.get((entry.outbox, entry.path))
+            if before is None or before.state is not State.SENDING:
+                rows.append((before.id if before is not None else next(following), entry))
+        db.executemany(SQL_FILE, [file_row(number, entry) for number, entry in rows])
+        db.executemany(SQL_ENTRY, [entry_row(number, entry) for number, entry in rows])
+        db.executemany("DELETE FROM delivered WHERE id = ?", [(number,) for number, _ in rows])
 
     def page(self, outbox: int, after_id: int, limit: int) -> list[Entry]:
         """Rows of an outbox whose number is above after_id, by number."""
-        return self._entries("WHERE outbox = ? AND id > ? ORDER BY id LIMIT ?", outbox, after_id, limit)
+        return self._entries(
+            "WHERE entry.outbox = ? AND entry.id > ? ORDER BY entry.id LIMIT ?", outbox, after_id, limit
+        )
 
     def count(self, outbox: int) -> int:
         rows = self._journal.read("SELECT count(*) AS files FROM entry WHERE outbox = ?", outbox)
@@ -181,9 +117,12 @@ class Queue:
     # -- what is next
 
     def heads(self, outbox: int, *, large: bool, limit: int) -> list[Entry]:
-        """The first ready entries of one outbox, by priority and rank."""
+        """The first ready entries of one outbox, by priority, rank and number."""
         return self._entries(
-            "WHERE state = 0 AND outbox = ? AND large = ? ORDER BY priority, rank LIMIT ?", outbox, int(large), limit
+            "WHERE state = 0 AND entry.outbox = ? AND large = ? ORDER BY priority, rank, entry.id LIMIT ?",
+            outbox,
+            int(large),
+            limit,
         )
 
     def any_ready(self) -> bool:
@@ -216,9 +155,14 @@ class Queue:
     # -- what came of it: inside one Journal.write, together with the client's own rows
 
     def deliver(self, db: sqlite3.Connection, deliveries: Iterable[Delivery]) -> None:
+        items = list(deliveries)
         db.executemany(
-            "UPDATE entry SET state = ?, proof = ?, delivered_at = ?, error = NULL, next_attempt = NULL WHERE id = ?",
-            [(after(State.SENDING, item.event), item.proof, item.at, item.entry.id) for item in deliveries],
+            "UPDATE entry SET state = ?, error = NULL, next_attempt = NULL WHERE id = ?",
+            [(after(State.SENDING, item.event), item.entry.id) for item in items],
+        )
+        db.executemany(
+            "INSERT OR REPLACE INTO delivered (id, at, proof) VALUES (?, ?, ?)",
+            [(item.entry.id, round(item.at), item.proof) for item in items],
         )
 
     def fail(self, db: sqlite3.Connection, failed: Iterable[tuple[Entry, Verdict, str | None]], now: float) -> None:
@@ -238,7 +182,7 @@ class Queue:
 
     def owed(self, state: State, limit: int, after_id: int = 0) -> list[Entry]:
         """Delivered (or quarantined) entries whose file has still to leave the outbox."""
-        return self._entries(f"WHERE state = {int(state)} AND id > ? ORDER BY id LIMIT ?", after_id, limit)
+        return self._entries(f"WHERE state = {int(state)} AND entry.id > ? ORDER BY entry.id LIMIT ?", after_id, limit)
 
     # -- figures
 
@@ -254,8 +198,8 @@ class Queue:
         return rows[0]["error"] if rows else None
 
     def _entries(self, rest: str, *values: object) -> list[Entry]:
-        sql = f"SELECT {COLUMNS} FROM entry {rest}"  # noqa: S608  text of this file
-        return [_entry(row) for row in self._journal.read(sql, *values)]
+        sql = f"SELECT {COLUMNS} FROM entry CROSS JOIN file USING (id) {rest}"  # noqa: S608  text of this file
+        return [entry_from(row) for row in self._journal.read(sql, *values)]
 
 
 def _may(state: State, event: Event) -> bool:
@@ -268,50 +212,8 @@ def _may(state: State, event: Event) -> bool:
 def _delete(db: sqlite3.Connection, ids: Sequence[int], states: Sequence[State]) -> None:
     allowed = ",".join(str(int(state)) for state in states)
     sql = f"DELETE FROM entry WHERE id = ? AND state IN ({allowed})"  # noqa: S608  numbers of this program
-    db.executemany(sql, [(number,) for number in ids])
-
-
-def _row(entry: NewEntry) -> tuple[object, ...]:
-    version = entry.fingerprint
-    return (
-        entry.outbox,
-        entry.path,
-        version.size,
-        version.mtime_ns,
-        version.ctime_ns,
-        _signed(version.inode),
-        int(entry.large),
-        entry.priority,
-        entry.rank,
-        entry.destination.encode("utf-8", "surrogateescape"),
-        entry.first_seen,
-        int(entry.check_final),
-    )
-
-
-def _entry(row: sqlite3.Row) -> Entry:
-    return Entry(
-        id=row["id"],
-        outbox=row["outbox"],
-        path=row["path"],
-        state=State(row["state"]),
-        fingerprint=_fingerprint(row),
-        large=bool(row["large"]),
-        priority=row["priority"],
-        destination=row["destination"].decode("utf-8", "surrogateescape"),
-        first_seen=row["first_seen"],
-        check_final=bool(row["check_final"]),
-        attempts=row["attempts"],
-        failures=row["failures"],
-        strikes=row["strikes"],
-        error=row["error"],
-    )
-
-
-def _fingerprint(row: sqlite3.Row) -> Fingerprint:
-    return Fingerprint(row["size"], row["mtime_ns"], row["ctime_ns"], row["inode"] % 2**64)
-
-
-def _signed(inode: int) -> int:
-    """SQLite keeps 64 bits with a sign; inodes have none."""
-    return inode - 2**64 if inode >= 2**63 else inode
+    values = [(number,) for number in sorted(ids)]
+    db.executemany(sql, values)
+    for table in ("file", "delivered"):
+        sql = f"DELETE FROM {table} WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM entry WHERE id = ?1)"  # noqa: S608  own names
+        db.executemany(sql, values)

@@ -19,7 +19,7 @@ from iot.sftp.spooler.settings import AfterUpload
 __all__ = ["InFlight", "Sender"]
 
 MAX_LARGE = 2
-CLAIM_FILES = 128
+CLAIM_FILES = 256
 CLAIM_BYTES = 1024 * 1024
 
 

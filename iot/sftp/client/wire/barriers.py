@@ -2,8 +2,8 @@
 
 A commit costs a device the same for one record as for a hundred. So a job that wants its record durable waits for
 others, but never long: a quarter of those under way is enough company, and nobody waits longer than a small share of
-the time that it has been under way already - on a link where a file takes a second, a tenth more is not felt, and on a
-quick one it is milliseconds.
+the time that it has been under way already: on a link where a file takes a second that is not felt, and on a quick one
+it is milliseconds.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ J = TypeVar("J")
 
 COMPANY_JOBS = 64
 COMPANY_PART = 4
-WAIT_SHARE = 0.125
+WAIT_SHARE = 0.5
 WAIT_MAX_S = 0.2
 
 

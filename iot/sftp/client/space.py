@@ -1,0 +1,115 @@
+"""Room on the journal's disk: a reserve for bad times, and blocks laid out ahead so that each commit writes less."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import logging
+import os
+import secrets
+import shutil
+import time
+from pathlib import Path
+
+__all__ = ["FULL_ERRNOS", "RESERVE_BYTES", "RESERVE_NAME", "Reserve", "is_full", "lay_out"]
+
+log = logging.getLogger(__name__)
+
+RESERVE_NAME = "journal.reserve"
+RESERVE_BYTES = 512 * 1024
+FULL_BELOW_BYTES = 128 * 1024
+AGAIN_S = 60.0
+PROBE_BYTES = 64 * 1024
+FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class Reserve:
+    """A file that only holds room: given up when the disk is full, so that deliveries can still be settled.
+
+    folder: the state directory; None: there is nothing to keep.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._path = folder / RESERVE_NAME if folder is not None else None
+        self._again_at = float("inf")
+
+    def keep(self) -> None:
+        """Make it unless it is there; without room for it, go on without."""
+        if self._path is None:
+            return
+        self._again_at = float("inf")
+        try:
+            if not self._path.exists() or self._path.stat().st_size != RESERVE_BYTES:
+                _fill(self._path)
+        except OSError as error:
+            with contextlib.suppress(OSError):  # it is not there, or cannot be taken away either
+                self._path.unlink()
+            self._again_at = time.monotonic() + AGAIN_S
+            log.warning("no room for the journal's reserve path=%s error=%s", self._path, error)
+
+    def give_up(self) -> bool:
+        """-> whether there was one."""
+        if self._path is None or not self._path.exists():
+            return False
+        self._path.unlink()
+        self._again_at = time.monotonic() + AGAIN_S
+        log.error("disk full: journal's reserve given up path=%s", self._path)
+        return True
+
+    def tend(self) -> None:
+        """Now and then after it was given up: make it again once there is room for twice as much."""
+        if self._path is None or time.monotonic() < self._again_at:
+            return
+        self._again_at = time.monotonic() + AGAIN_S
+        if shutil.disk_usage(self._path.parent).free > 2 * RESERVE_BYTES:
+            self.keep()
+
+
+def _fill(path: Path) -> None:
+    with open(path, "wb") as file:
+        if not lay_out(file.fileno(), RESERVE_BYTES):
+            file.write(secrets.token_bytes(RESERVE_BYTES))  # random: a compressing file system keeps it whole
+
+
+def lay_out(file: int, size: int) -> bool:
+    """Make the open file so long, its blocks taken but nothing written; False where that cannot be done.
+
+    Not posix_fallocate: where the file system cannot do it, the C library writes zeros instead.
+    """
+    try:
+        call = ctypes.CDLL(None, use_errno=True).fallocate64
+    except (OSError, AttributeError):  # not Linux
+        return False
+    call.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    return bool(call(file, 0, 0, size) == 0)
+
+
+def is_full(error: BaseException, folder: Path | None) -> bool:
+    """SQLite has a word of its own for a full disk, but not where it makes room for its -wal and -shm."""
+    text = str(error)
+    if "full" in text or getattr(error, "errno", None) in FULL_ERRNOS:
+        return True
+    if folder is None or not ("I/O" in text or "unable to open" in text):
+        return False
+    with contextlib.suppress(OSError):  # a disk that does not even answer that is not just full
+        return shutil.disk_usage(folder).free < FULL_BELOW_BYTES or _is_limited(folder)
+    return False
+
+
+def _is_limited(folder: Path) -> bool:
+    """Whether a quota or a limit of this process refuses what the disk would have room for."""
+    probe = folder / f"{RESERVE_NAME}.probe"
+    try:
+        file = os.open(probe, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.pwrite(file, bytes(PROBE_BYTES), 0)
+            os.fsync(file)
+        finally:
+            os.close(file)
+    except OSError as error:
+        return error.errno in FULL_ERRNOS
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink()
+    return False
