@@ -29,7 +29,7 @@ def test_agent_killed_at_every_named_step(tmp_path: Path, server: OpenSSH, kind:
 def test_agent_killed_at_random_moments_of_a_large_upload_sends_almost_nothing_twice(
     tmp_path: Path, server: OpenSSH
 ) -> None:
-    row = scenarios.killed_at_random(tmp_path / "device", server, 20, files=1, size=12 * MIB)
+    row = scenarios.killed_at_random(tmp_path / "device", server, 20, files=1, size=24 * MIB)
     assert row.clean, row
     assert row.extra_percent <= 5, row
 
