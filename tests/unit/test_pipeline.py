@@ -5,6 +5,7 @@ The channel is a script in memory: it decodes the requests by itself, and answer
 
 from __future__ import annotations
 
+import itertools
 import random
 import struct
 import threading
@@ -540,6 +541,33 @@ def test_barriers_of_many_jobs_share_one_commit_and_hold_each_until_it_is_done()
     done = run(script, [Job(barrier_then_rename(name, script), tag=name) for name in names(100)])
     assert [item.error for item in done] == [None] * 100
     assert [sorted(records) for records in script.commits] == [sorted(names(100))]
+
+
+def test_a_record_waits_for_company_but_not_long_and_never_when_alone() -> None:
+    script = Script(round_trip_s=0.2)
+
+    def one_by_one() -> bytes | None:
+        return script.give(script.open[:1])
+
+    script.answer = one_by_one
+    alone = run(script, [Job(barrier_then_rename(b"alone", script))])
+    assert alone[0].error is None
+    assert script.now == pytest.approx(0.4)
+    began = script.now
+    done = run(script, [Job(barrier_then_rename(name, script)) for name in names(40)])
+    assert [item.error for item in done] == [None] * 40
+    assert script.now - began == pytest.approx(80 * 0.2)  # the link was never idle
+    assert len(script.commits) - 1 < 40
+
+
+def test_the_caller_ticks_also_while_all_slots_are_taken() -> None:
+    script = Script()
+    script.answer = lambda: script.all_in_order() if script.now > 10 else None
+    ticks: list[float] = []
+    jobs: list[Job[Any]] = [Job(refused(name)) for name in names(3)]
+    list(script.pipeline().run(iter(jobs), lambda: 1, lambda: ticks.append(script.now)))
+    assert max(later - earlier for earlier, later in itertools.pairwise(ticks)) <= 0.25
+    assert ticks[-1] > 10
 
 
 def test_a_broken_barrier_ends_all_and_nothing_behind_it_is_sent() -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import time
 
 import pytest
+from servers.misbehaving import LateClose, Misbehaving
 
 from iot.sftp.client import EmbeddedServer
 
@@ -99,6 +101,27 @@ def test_ready_status_watchdog_reload_and_stop_are_told(setup):
         process.terminate()
         assert process.wait(5) == 0
         setup.hear("STOPPING=1")
+
+
+def test_signs_of_life_and_sigterm_while_every_slot_waits_for_one_long_answer(setup):
+    """The server is slow, the loop is not: the watchdog must not fire, and nobody waits for the server to stop."""
+    with Misbehaving(setup.base / "slow", LateClose, delay_s=60.0) as server:
+        settings = setup.config.read_text().replace("[server]", "[server]\nslots = 1", 1)
+        old = re.search(r"port = .*\nuser = .*\npassword = .*\nhost_key = .*\n", settings).group()
+        new = f'port = {server.port}\nuser = "{server.user}"\npassword = "{server.password}"\n'
+        setup.config.write_text(settings.replace(old, new + f'host_key = "{server.host_key}"\n'))
+        for number in range(4):
+            (setup.box / str(number)).write_bytes(b"x")
+        with setup.running(WATCHDOG_USEC="1000000") as process:
+            wait_for(lambda: server.hits)
+            while_stalled = time.monotonic()
+            for _ in range(4):
+                setup.hear("WATCHDOG=1", seconds=1.0)
+            (setup.box / "later").write_bytes(b"x")
+            setup.hear("5 files to send", seconds=10.0)
+            assert time.monotonic() - while_stalled > 1
+            process.terminate()
+            assert process.wait(5) == 0
 
 
 def test_wrong_settings_are_refused_on_reload_and_the_old_ones_go_on(setup):

@@ -103,7 +103,8 @@ def _is_limited(folder: Path) -> bool:
     try:
         file = os.open(probe, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            os.pwrite(file, bytes(PROBE_BYTES), 0)
+            if os.pwrite(file, bytes(PROBE_BYTES), 0) < PROBE_BYTES:
+                return True
             os.fsync(file)
         finally:
             os.close(file)

@@ -84,7 +84,7 @@ class Agent:
         self.settings = settings
         self.queue = Queue(journal)
         self.link = _link(settings, random, drain=drain)
-        self.intakes = _intakes(settings, self.queue, clocks, journal_lost=journal.moved_aside is not None)
+        self.intakes = _intakes(settings, self.queue, clocks, journal_lost=_was_lost(journal))
         self.sender = Sender(self.queue, self.intakes, self._progressed)
         rules = _rules(settings, drain=drain)
         self.accounts = Accounts(journal, self.queue, remote, self.intakes, rules, clocks, random)
@@ -298,6 +298,11 @@ class Agent:
         left = [total for total in self.queue.totals() if total.outbox in numbers and total.state in OPEN_STATES]
         failed = any(intake.failed for intake in self.intakes)
         return End.REMAINS if left or failed or settling or self.accounts.quarantined else End.DRAINED
+
+
+def _was_lost(journal: Journal) -> bool:
+    """Whether this journal does not know what earlier ones did."""
+    return journal.moved_aside is not None or journal.state_dir is None
 
 
 def _link(settings: Settings, random: Callable[[], float], *, drain: bool) -> Link:

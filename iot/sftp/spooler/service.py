@@ -23,11 +23,11 @@ from sdnotify import SystemdNotifier
 from iot.sftp.client import Journal, SFTPError
 from iot.sftp.spooler.agent import Agent, End
 from iot.sftp.spooler.configuration import BadConfiguration, load
+from iot.sftp.spooler.home import Home
 from iot.sftp.spooler.intake import Clocks
 from iot.sftp.spooler.lock import locked
 from iot.sftp.spooler.naming import shown
 from iot.sftp.spooler.outbox import SourceFailed
-from iot.sftp.spooler.queue import QUEUE_SCHEMA
 from iot.sftp.spooler.remote import Remote, sftp_remote
 from iot.sftp.spooler.settings import Settings
 from iot.sftp.spooler.status import StatusFile, status_path
@@ -48,15 +48,16 @@ def run(config: Path | None, environment: Mapping[str, str], *, drain: bool) -> 
     settings = load(config, environment)
     logging.getLogger().setLevel(settings.log_level.upper())
     with locked(settings.state_dir):
-        journal = Journal(settings.state_dir, QUEUE_SCHEMA)
+        home = Home(settings, time.monotonic)
         try:
-            return Service(config, environment, drain=drain).run(settings, journal)
+            return Service(config, environment, drain=drain).run(settings, home)
         finally:
-            journal.close()
+            home.close()
 
 
 class Service:
-    """Signals and systemd for one agent after another: each reload makes a new one on the same journal."""
+    """Signals and systemd for one agent after another: each reload makes a new one on the same journal, and so does
+    room for the journal on a disk that was full."""
 
     def __init__(
         self,
@@ -76,19 +77,23 @@ class Service:
         self._watchdog_s = int(environment.get("WATCHDOG_USEC") or 0) / 2e6
         self._fed_at = float("-inf")
         self._terminate = self._reload = self._wake = self._ready = False
+        self._home: Home | None = None
         self._remote: Remote | None = None
         self._status: StatusFile | None = None
         self._wake_in, self._wake_out = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
-    def run(self, settings: Settings, journal: Journal) -> End:
+    def run(self, settings: Settings, home: Home) -> End:
         """One agent after another, until stopped or drained."""
+        self._home = home
         with self._signals():
             while True:
-                end = self._one_agent(settings, journal)
+                end = self._one_agent(settings, home.journal)
+                home.move()
                 if end is not End.STOPPED or self._terminate:
                     self._notify("STOPPING=1")
                     return end
-                settings = self._reloaded(settings)
+                if self._reload:
+                    settings = self._reloaded(settings)
 
     def _one_agent(self, settings: Settings, journal: Journal) -> End:
         path = status_path(settings.state_dir, self._environment)
@@ -122,7 +127,7 @@ class Service:
     # -- what the loop asks (agent.Loop)
 
     def stopping(self) -> bool:
-        return self._terminate or self._reload
+        return self._terminate or self._reload or (self._home is not None and self._home.has_room_again())
 
     def alive(self) -> None:
         now = time.monotonic()

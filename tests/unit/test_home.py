@@ -1,0 +1,119 @@
+"""No room for the journal at the start: the agent delivers all the same, and moves in when there is room."""
+
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from unit.folder_remote import FolderRemote
+
+from iot.sftp.client import DiskFull
+from iot.sftp.spooler.agent import End
+from iot.sftp.spooler.home import LOOK_EVERY_S, Home
+from iot.sftp.spooler.service import Service
+from iot.sftp.spooler.settings import Settings
+
+is_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a disk of its own")
+
+
+def settings(base: Path, **outbox: object) -> Settings:
+    (base / "box").mkdir(exist_ok=True)
+    return Settings.model_validate(
+        {
+            "state_dir": str(base / "state"),
+            "server": {"host": "h"},
+            "outbox": [{"path": str(base / "box"), "destination": "/up", "settle_s": 0, **outbox}],
+        }
+    )
+
+
+def drain(given: Settings, remote: FolderRemote) -> tuple[End, Home]:
+    home = Home(given, lambda: 0.0)
+    service = Service(None, {}, drain=True, make_remote=lambda *_: remote)
+    return service.run(given, home), home
+
+
+@pytest.fixture
+def tiny_files():
+    """A limit of this process that is as good as a quota: no file longer than 2 KiB."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2048, before[1]))
+    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_deliveries_go_on_without_a_journal_and_it_moves_in_when_there_is_room(tmp_path, tiny_files):
+    given = settings(tmp_path)
+    for number in range(30):
+        (tmp_path / "box" / f"{number}").write_bytes(b"content")
+    remote = FolderRemote(tmp_path / "remote")
+    end, home = drain(given, remote)
+    assert (end, len(remote.deliveries), os.listdir(tmp_path / "box")) == (End.DRAINED, 30, [])
+    home.close()
+    now = 0.0
+    home = Home(given, lambda: now)
+    assert home.journal.state_dir is None
+    assert not home.has_room_again()
+    tiny_files()
+    assert not home.has_room_again()
+    now += LOOK_EVERY_S
+    assert home.has_room_again()
+    home.move()
+    assert home.journal.state_dir == tmp_path / "state"
+    assert not home.has_room_again() or home.journal.state_dir is not None
+    home.close()
+
+
+@pytest.mark.parametrize("after_upload", ["keep", "archive"])
+def test_an_agent_whose_deliveries_make_no_room_waits_for_it(tmp_path, tiny_files, after_upload):
+    given = settings(tmp_path, after_upload=after_upload)
+    with pytest.raises(DiskFull):
+        Home(given, lambda: 0.0)
+
+
+@is_root
+def test_on_a_full_disk_deliveries_make_the_room_that_the_journal_needs(tmp_path):
+    disk, away = tmp_path / "disk", tmp_path / "away"
+    disk.mkdir()
+    command = ["unshare", "-m", "--propagation", "private", sys.executable, __file__, str(disk), str(away)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "in memory DRAINED 40 0 on disk\n"
+
+
+def _on_a_full_disk(disk: Path, away: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)], check=True)
+    given = settings(disk)
+    for number in range(100):
+        try:
+            (disk / "box" / f"{number:03d}").write_bytes(bytes(100_000))
+        except OSError:
+            break  # that was the last that had room
+    for name in sorted(os.listdir(disk / "box"))[40:]:
+        os.truncate(disk / "box" / name, 0)
+    while True:
+        try:
+            with open(disk / "filler", "ab", buffering=0) as file:
+                file.write(bytes(4096))
+        except OSError:
+            break
+    (away).mkdir()
+    remote = FolderRemote(away)
+    end, home = drain(given, remote)
+    print("in memory" if home.journal.state_dir is None else "on disk", end.name, end=" ")
+    print(sum(1 for name in remote.deliveries if os.stat(away / name.lstrip("/")).st_size), end=" ")
+    print(len(os.listdir(disk / "box")), end=" ")
+    home.close()
+    os.unlink(disk / "filler")
+    again = Home(given, lambda: 0.0)
+    print("on disk" if again.journal.state_dir else "in memory")
+    again.close()
+    shutil.rmtree(away)
+
+
+if __name__ == "__main__":
+    _on_a_full_disk(Path(sys.argv[1]), Path(sys.argv[2]))
