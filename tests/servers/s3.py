@@ -50,7 +50,7 @@ class S3Gateway(Rclone):
             "FORCE_PATH_STYLE": "true",
         }
         settings = {f"RCLONE_CONFIG_STORE_{name}": value for name, value in store.items()}
-        settings["RCLONE_STREAMING_UPLOAD_CUTOFF"] = "1Gi"  # moto answers 400 to this rclone's streamed multipart
+        settings["RCLONE_STREAMING_UPLOAD_CUTOFF"] = "16Mi"  # moto refuses streamed multipart; held in memory per file
         return super().environment() | settings
 
     def start(self) -> None:
