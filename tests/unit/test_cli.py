@@ -15,8 +15,9 @@ from iot.sftp.client import errors
 from iot.sftp.client.cli_options import EXIT_USAGE, Parser, add_settings, settings_from
 from iot.sftp.client.cli_output import exit_code_of, human_bytes, print_names, terminal_safe
 from iot.sftp.client.cli_progress import LineDisplay, PercentDisplay
+from iot.sftp.client.environment import ClientSettings
 from iot.sftp.client.model import Progress
-from iot.sftp.client.settings import ClientSettings, Durability, Verify
+from iot.sftp.client.settings import Durability, Verify
 
 
 @pytest.fixture(autouse=True)

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from iot.sftp.client.environment import ClientSettings
 from iot.sftp.client.errors import ConfigurationError
 from iot.sftp.client.model import Proof
-from iot.sftp.client.settings import ClientOptions, ClientSettings, Durability, Verify, describe_errors, options_from
+from iot.sftp.client.settings import ClientOptions, Durability, Verify, describe_errors, options_from
 
 
 @pytest.fixture(autouse=True)

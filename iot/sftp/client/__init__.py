@@ -43,9 +43,10 @@ from iot.sftp.client.model import (
     TransferResult,
     UploadJob,
 )
-from iot.sftp.client.settings import ClientOptions, ClientSettings, Durability, Verify, describe_errors
+from iot.sftp.client.settings import ClientOptions, Durability, Verify, describe_errors
 
 if TYPE_CHECKING:
+    from iot.sftp.client.environment import ClientSettings
     from iot.sftp.client.wire.embedded import EmbeddedServer
 
 __all__ = [
@@ -98,9 +99,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """EmbeddedServer is loaded on first use: a device that only sends never needs it."""
+    """Loaded on first use: what a device that only sends never needs."""
     if name == "EmbeddedServer":
         from iot.sftp.client.wire.embedded import EmbeddedServer
 
         return EmbeddedServer
+    if name == "ClientSettings":
+        from iot.sftp.client.environment import ClientSettings
+
+        return ClientSettings
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

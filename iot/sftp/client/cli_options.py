@@ -14,8 +14,9 @@ from pydantic import SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import SettingsError
 
+from iot.sftp.client.environment import ClientSettings
 from iot.sftp.client.errors import ConfigurationError
-from iot.sftp.client.settings import ClientSettings, describe_errors
+from iot.sftp.client.settings import describe_errors
 
 __all__ = ["EXIT_USAGE", "Parser", "add_settings", "settings_from"]
 

@@ -1,6 +1,6 @@
 """Every setting of the client, checked once; below this room they are plain values.
 
-`ClientOptions` takes keywords only. `ClientSettings` reads the same fields, and host, port, user and
+`ClientOptions` takes keywords only. `environment.ClientSettings` reads the same fields, and host, port, user and
 password, from SFTP_<NAME> variables and a .env file: for the command line.
 """
 
@@ -9,15 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from iot.sftp.client.errors import ConfigurationError
 from iot.sftp.client.model import Proof
 
-__all__ = ["ClientOptions", "ClientSettings", "Durability", "Verify", "describe_errors", "options_from"]
+__all__ = ["ClientOptions", "Durability", "Options", "Verify", "describe_errors", "options_from"]
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -41,7 +40,7 @@ class Durability(str, Enum):
     TRUST = "trust"
 
 
-class _Options(BaseModel):
+class Options(BaseModel):
     # -- who we are
     key_file: Path | None = Field(None, description="private key of any type (RSA, ECDSA, Ed25519, with certificate)")
     key_passphrase: SecretStr | None = Field(None, description="passphrase of key_file")
@@ -106,7 +105,7 @@ class _Options(BaseModel):
     )
     owner_tag: str = Field("", description="mixed into part names, e.g. the device's id")
     # -- transport
-    ciphers: Annotated[tuple[str, ...], NoDecode] = Field(
+    ciphers: tuple[str, ...] = Field(
         (), description="ciphers in order of preference; without it AES-GCM first where the processor has AES"
     )
     compression: bool = Field(False, description="SSH zlib compression")
@@ -132,32 +131,10 @@ class _Options(BaseModel):
         return value
 
 
-class ClientOptions(_Options):
+class ClientOptions(Options):
     """All options of IoTSFTPClient beside host, port, user and password."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ClientSettings(_Options, BaseSettings):
-    """The options, and where to log in, from SFTP_<NAME> and .env; keyword arguments win."""
-
-    model_config = SettingsConfigDict(
-        env_prefix="SFTP_", env_file=".env", extra="ignore", frozen=True, populate_by_name=True, env_ignore_empty=True
-    )
-
-    host: str = Field(min_length=1, description="server name or address")
-    port: int = Field(22, ge=1, le=65535, description="TCP port")
-    user: str | None = Field(None, description="login name")
-    password: SecretStr | None = Field(None, description="login password")
-    key_file: Path | None = Field(
-        None,
-        validation_alias=AliasChoices("SFTP_KEY", "SFTP_KEY_FILE", "key_file", "key"),
-        description="private key of any type (RSA, ECDSA, Ed25519, with certificate)",
-    )
-
-    def options(self) -> ClientOptions:
-        """The part of these settings that IoTSFTPClient takes as keywords."""
-        return ClientOptions(**{name: getattr(self, name) for name in ClientOptions.model_fields})
 
 
 def options_from(values: Mapping[str, Any]) -> ClientOptions:
