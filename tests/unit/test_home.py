@@ -1,10 +1,12 @@
 """No room for the journal at the start: the agent delivers all the same, and moves in when there is room."""
 
+import contextlib
 import os
 import resource
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -36,41 +38,43 @@ def drain(given: Settings, remote: FolderRemote) -> tuple[End, Home]:
     return service.run(given, home), home
 
 
-@pytest.fixture
-def tiny_files():
-    """A limit of this process that is as good as a quota: no file longer than 2 KiB."""
+@contextlib.contextmanager
+def tiny_files() -> Iterator[None]:
+    """A limit of this process that is as good as a quota: no file longer than 2 KiB. pytest's own output, where it
+    goes to a file, is under it too: so only for part of a test's body."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2048, before[1]))
-    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_deliveries_go_on_without_a_journal_and_it_moves_in_when_there_is_room(tmp_path, tiny_files):
+def test_deliveries_go_on_without_a_journal_and_it_moves_in_when_there_is_room(tmp_path):
     given = settings(tmp_path)
     for number in range(30):
         (tmp_path / "box" / f"{number}").write_bytes(b"content")
     remote = FolderRemote(tmp_path / "remote")
-    end, home = drain(given, remote)
-    assert (end, len(remote.deliveries), os.listdir(tmp_path / "box")) == (End.DRAINED, 30, [])
-    home.close()
     now = 0.0
-    home = Home(given, lambda: now)
-    assert home.journal.state_dir is None
-    assert not home.has_room_again()
-    tiny_files()
-    assert not home.has_room_again()
+    with tiny_files():
+        end, home = drain(given, remote)
+        home.close()
+        again = Home(given, lambda: now)
+        without_room = (again.journal.state_dir, again.has_room_again())
+    assert (end, len(remote.deliveries), os.listdir(tmp_path / "box")) == (End.DRAINED, 30, [])
+    assert without_room == (None, False)
+    assert not again.has_room_again()  # not looked at yet
     now += LOOK_EVERY_S
-    assert home.has_room_again()
-    home.move()
-    assert home.journal.state_dir == tmp_path / "state"
-    assert not home.has_room_again() or home.journal.state_dir is not None
-    home.close()
+    assert again.has_room_again()
+    again.move()
+    assert again.journal.state_dir == tmp_path / "state"
+    again.close()
 
 
 @pytest.mark.parametrize("after_upload", ["keep", "archive"])
-def test_an_agent_whose_deliveries_make_no_room_waits_for_it(tmp_path, tiny_files, after_upload):
+def test_an_agent_whose_deliveries_make_no_room_waits_for_it(tmp_path, after_upload):
     given = settings(tmp_path, after_upload=after_upload)
-    with pytest.raises(DiskFull):
+    with tiny_files(), pytest.raises(DiskFull):
         Home(given, lambda: 0.0)
 
 
