@@ -182,15 +182,14 @@ class Outbox:
         batch: list[Found] = []
         deeper: list[bytes] = []
         with os.scandir(here) as entries:
-            while some := sorted(itertools.islice(entries, SORTED), key=lambda entry: entry.name):
-                for entry in some:
-                    path = join(folder, os.fsencode(entry.name))
-                    found = self._judge(entry, path, deeper)
-                    if found is not None:
-                        batch.append(found)
-                    if len(batch) >= BATCH:
-                        yield batch
-                        batch = []
+            for entry in _by_name(entries):
+                path = join(folder, os.fsencode(entry.name))
+                found = self._judge(entry, path, deeper)
+                if found is not None:
+                    batch.append(found)
+                if len(batch) >= BATCH:
+                    yield batch
+                    batch = []
         yield batch
         for path in deeper:
             yield from self._descend(here, path, depth + 1)
@@ -244,6 +243,12 @@ class Outbox:
             return
         self._told.add(path)
         log.warning("refused outbox=%s path=%s reason=%s", shown(str(self.path)), shown(path), shown(reason))
+
+
+def _by_name(entries: Iterator[os.DirEntry[str]]) -> Iterator[os.DirEntry[str]]:
+    while some := sorted(itertools.islice(entries, SORTED), key=lambda entry: entry.name, reverse=True):
+        while some:
+            yield some.pop()  # it goes with what it remembers of its file
 
 
 def _mount_point(path: Path) -> Path:
