@@ -61,12 +61,13 @@ def stored(journal: Journal, name: str = "a", server: str = "me@host:22") -> Che
 
 
 sizes = st.integers(0, 2**63 - 1)
+names = st.binary(max_size=50).filter(lambda name: b"\0" not in name)
 all_checkpoints = st.builds(
     Checkpoint,
     st.sampled_from(Direction),
-    st.binary(min_size=1, max_size=50),
-    st.binary(max_size=50),
-    st.binary(max_size=50),
+    names.filter(len),
+    names,
+    names,
     st.builds(Fingerprint, sizes, st.integers(-(2**63), 2**63 - 1), sizes, st.integers(0, 2**64 - 1)),
     sizes,
     sizes,

@@ -20,7 +20,7 @@ import logging
 import os
 import secrets
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -96,7 +96,7 @@ class Journal:
         if state_dir is None:
             self.owner = secrets.token_hex(8)
             self._db = self._connect(":memory:")
-            self._migrate_all()
+            self._migrate(self._schemas)
             return
         with _translated(state_dir):
             state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -104,14 +104,14 @@ class Journal:
             self.owner = owner_of(state_dir / OWNER_NAME)
             self._db = self._open_or_replace(state_dir / FILE_NAME)
             self._reserve.keep()
-            lay_out_wal(state_dir / FILE_NAME)
+            self._transact(lambda _: lay_out_wal(state_dir / FILE_NAME))
 
     def register(self, schema: Schema) -> None:
         """Add a room's tables, upgrading them in place. Call before the room's first use."""
         self._schemas.append(schema)
         with self._guarded(), one_at_a_time(self.state_dir):
             try:
-                self._migrate(schema)
+                self._migrate([schema])
             except (NewerJournal, sqlite3.DatabaseError, UnicodeDecodeError) as error:
                 if self.state_dir is None or not _replaceable(error, self.state_dir / FILE_NAME):
                     raise
@@ -203,7 +203,7 @@ class Journal:
                 raise Corrupt(f"{path} does not pass SQLite's check")
             for statement in CAN_WRITE:  # what cannot be written shows now, not at the first delivery
                 self._db.execute(statement)
-            self._migrate_all()
+            self._migrate(self._schemas)
         except BaseException:
             self._db.close()
             raise
@@ -225,21 +225,23 @@ class Journal:
             raise
         return db
 
-    def _migrate_all(self) -> None:
-        for schema in self._schemas:
-            self._migrate(schema)
+    def _migrate(self, schemas: Sequence[Schema]) -> None:
+        """All upgrades in one transaction: on flash every commit costs."""
+        due = [(schema, self._version(schema)) for schema in schemas]
+        due = [(schema, version) for schema, version in due if version < schema.version]
+        if due:
+            self._transact(lambda db: _upgrade(db, due))
 
-    def _migrate(self, schema: Schema) -> None:
-        self._db.execute(ROOMS_TABLE)
+    def _version(self, schema: Schema) -> int:
+        """The version of a room's tables; 0: they are not there yet. Raises: NewerJournal."""
+        if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'room'").fetchone():
+            return 0
         row = self._db.execute("SELECT version, compatible_from FROM room WHERE name = ?", (schema.name,)).fetchone()
-        version = row["version"] if row else 0
-        if version == schema.version:
-            return
-        if version > schema.version:
-            if row["compatible_from"] > schema.version:
-                raise NewerJournal(f"room {schema.name} has version {version}, this program knows {schema.version}")
-            return
-        self._transact(lambda db: _upgrade(db, schema, version))
+        if row is None:
+            return 0
+        if row["version"] > schema.version and row["compatible_from"] > schema.version:
+            raise NewerJournal(f"room {schema.name} has version {row['version']}, this program knows {schema.version}")
+        return int(row["version"])
 
     @contextlib.contextmanager
     def _guarded(self) -> Iterator[None]:
@@ -247,12 +249,14 @@ class Journal:
             yield
 
 
-def _upgrade(db: sqlite3.Connection, schema: Schema, version: int) -> None:
-    for script in schema.migrations[version:]:
-        for statement in script.split(";"):
-            if statement.strip():
+def _upgrade(db: sqlite3.Connection, due: Sequence[tuple[Schema, int]]) -> None:
+    db.execute(ROOMS_TABLE)
+    for schema, version in due:
+        for script in schema.migrations[version:]:
+            for statement in filter(str.strip, script.split(";")):
                 db.execute(statement)
-    db.execute("INSERT OR REPLACE INTO room VALUES (?, ?, ?)", (schema.name, schema.version, schema.compatible_from))
+        values = (schema.name, schema.version, schema.compatible_from)
+        db.execute("INSERT OR REPLACE INTO room VALUES (?, ?, ?)", values)
 
 
 def _replaceable(error: BaseException, path: Path) -> bool:

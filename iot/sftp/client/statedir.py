@@ -19,6 +19,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 LAID_OUT_BYTES = 1024 * 1024
+ZEROED_BYTES = 64 * 1024
 
 
 def default_state_dir() -> Path:
@@ -64,12 +65,17 @@ def move_aside(path: Path, word: str) -> Path:
 
 
 def lay_out_wal(path: Path) -> None:
-    """Blocks taken ahead: a commit need not write down that its file has grown (ext4: 21 KiB of its own, now 12)."""
+    """Blocks taken ahead, the first of them written: a commit need not write down that the file has grown, nor that a
+    block holds something now (ext4: 21 KiB of its own for a small commit, 12, none). To be called with the journal's
+    write lock: nobody else appends meanwhile.
+    """
     with contextlib.suppress(OSError):  # only a saving
         file = os.open(f"{path}-wal", os.O_RDWR | os.O_CLOEXEC)
         try:
-            if os.fstat(file).st_size < LAID_OUT_BYTES:
+            size = os.fstat(file).st_size
+            if size < LAID_OUT_BYTES:
                 lay_out(file, LAID_OUT_BYTES)
+                os.pwrite(file, bytes(max(ZEROED_BYTES - size, 0)), size)
         finally:
             os.close(file)
 
