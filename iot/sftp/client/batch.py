@@ -14,6 +14,7 @@ from iot.sftp.client.engine import Engine
 from iot.sftp.client.errors import Cancelled, LinkLost, ServerBusy, SFTPError, Timeout, TransientError
 from iot.sftp.client.locks import TransferLocks
 from iot.sftp.client.model import Direction, Failure, TransferResult, UploadJob
+from iot.sftp.client.transfer.context import Context
 from iot.sftp.client.transfer.names import remote_path
 from iot.sftp.client.transfer.source import Source
 from iot.sftp.client.transfer.upload import Upload, UploadTask
@@ -106,7 +107,8 @@ class Batch:
     def _on_one_connection(self, engine: Engine, feed: Iterator[UploadJob | None]) -> Iterator[Outcome]:
         delivered = engine.pipeline.pace.delivered
         try:
-            for finished in engine.pipeline.run(self._pull(feed, engine), lambda: engine.slots, self._tick):
+            pulled = self._pull(feed, self._context(engine))
+            for finished in engine.pipeline.run(pulled, lambda: engine.slots, self._tick):
                 outcome = self._outcome(finished, engine)
                 if outcome is not None:
                     yield outcome
@@ -116,7 +118,11 @@ class Batch:
             self._links.drop()  # what is still under way there has no owner any more
             raise
 
-    def _pull(self, feed: Iterator[UploadJob | None], engine: Engine) -> Iterator[Job[Any] | None]:
+    def _context(self, engine: Engine) -> Context:
+        options = replace(engine.context.options, resume=self._resume, sha256=self._sha256)
+        return replace(engine.context, options=options)
+
+    def _pull(self, feed: Iterator[UploadJob | None], context: Context) -> Iterator[Job[Any] | None]:
         while True:
             job: UploadJob | None
             if self._again:
@@ -127,15 +133,14 @@ class Batch:
                 except StopIteration:
                     self._exhausted = True
                     return
-            yield Job(self._upload(job, engine), _urgency(job), job) if job is not None else None
+            yield Job(self._upload(job, context), _urgency(job), job) if job is not None else None
 
-    def _upload(self, job: UploadJob, engine: Engine) -> Work[TransferResult]:
+    def _upload(self, job: UploadJob, context: Context) -> Work[TransferResult]:
         dest = remote_path(job.dest)
         source = Source(job.source)
         try:
-            options = replace(engine.context.options, resume=self._resume, sha256=self._sha256)
             task = UploadTask(source, dest, job.key, job.fingerprint, job.check_final, job.grace, job.progress)
-            upload = Upload(task, replace(engine.context, options=options))
+            upload = Upload(task, context)
             self._locks.take(upload.part)
             try:
                 return (yield from upload.run())
@@ -154,7 +159,8 @@ class Batch:
             if not self._hold:
                 self._checkpoints.forget_keys([upload_key(finished.result)])
             result: TransferResult = finished.result
-            return replace(result, sent_bytes=self._sent_bytes.pop(id(job)))
+            sent_bytes = self._sent_bytes.pop(id(job))
+            return result if sent_bytes == result.sent_bytes else replace(result, sent_bytes=sent_bytes)
         if isinstance(error, (LinkLost, Timeout)):
             self._again.append(job)
             return None

@@ -164,18 +164,19 @@ class Intake:
         known = self._queue.known(self.number, [found.path for found in batch])
         self._seen_known += len(known)
         now, wall = self._clocks.monotonic(), self._clocks.wall()
-        fresh = []
+        fresh: list[NewEntry] = []
         for path, fingerprint in batch:
             before = known.get(path)
             if before is not None and (before.fingerprint == fingerprint or before.state is State.SENDING):
                 continue
             if self.settling.settled(path, fingerprint, now, wall):
-                fresh.append(self._entry(path, fingerprint, before, wall))
+                fresh += self._entries(path, fingerprint, before, wall)
         if self.settling.overflowed:
             self.settling.overflowed = False
             for path, _ in batch:
                 self.outbox.forget(path)
-        self._add([entry for entry in fresh if entry is not None])
+        self._add(fresh)
+        self._seen_known += sum(1 for entry in fresh if entry.path not in known)
 
     def _look_at_watched(self, now: float) -> None:
         due = self.settling.due(now)[:BATCH]
@@ -192,7 +193,8 @@ class Intake:
         self._take(batch)
         self._seen_known = seen
 
-    def _entry(self, path: bytes, version: Fingerprint, before: Known | None, wall: float) -> NewEntry | None:
+    def _entries(self, path: bytes, version: Fingerprint, before: Known | None, wall: float) -> list[NewEntry]:
+        """-> one, or none where its name is refused"""
         settings = self.settings
         try:
             destination = destination_for(
@@ -204,8 +206,8 @@ class Intake:
             )
         except UnsafeName as error:
             log.warning("refused path=%s reason=%s", shown(path), shown(str(error)))
-            return None
-        return NewEntry(
+            return []
+        entry = NewEntry(
             outbox=self.number,
             path=path,
             fingerprint=version,
@@ -216,6 +218,7 @@ class Intake:
             first_seen=wall,
             check_final=(self.check_first and self.passes == 0) or _only_touched(before, version),
         )
+        return [entry]
 
     def _add(self, entries: Sequence[NewEntry]) -> None:
         try:

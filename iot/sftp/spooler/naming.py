@@ -65,7 +65,8 @@ def _day(mtime_ns: int) -> str:
 def shown(name: bytes | str) -> str:
     """A name for logs and terminals: one word, no control or escape characters, bytes that are no text as \\xNN."""
     text = name.decode("utf-8", "surrogateescape") if isinstance(name, bytes) else name
-    body = "".join(_visible(character) for character in text)
+    plain = text.isprintable() and '"' not in text and "\\" not in text
+    body = text if plain else "".join(map(_visible, text))
     return f'"{body}"' if body != text or not body or " " in body or "=" in body else body
 
 

@@ -39,17 +39,22 @@ NEVER = 1e15
 
 
 class Queue:
-    """The rows of all outboxes. Every method raises JournalUnavailable or DiskFull when the journal does."""
+    """The rows of all outboxes. Every method raises JournalUnavailable or DiskFull when the journal does.
+
+    made_ready: moves on whenever something may have become ready, so that nobody need ask again and again.
+    """
 
     def __init__(self, journal: Journal) -> None:
         """Use the journal, which was opened with QUEUE_SCHEMA or gets it registered here."""
         self._journal = journal
+        self.made_ready = 0
 
     # -- start
 
     def restart(self) -> None:
         """Nothing is in flight and nobody waits: what an earlier process left in these states is ready again."""
         states = (State.SENDING, State.WAITING)
+        self.made_ready += 1
         if self._journal.read("SELECT 1 FROM entry WHERE state IN (?, ?) LIMIT 1", *states):
             self._journal.write(
                 lambda db: db.execute(
@@ -81,6 +86,7 @@ class Queue:
         """Make settled files ready, new or in a new version; a row that is being sent stays as it is."""
         if entries:
             self._journal.write(lambda db: self._add(db, entries))
+            self.made_ready += 1
 
     def _add(self, db: sqlite3.Connection, entries: Sequence[NewEntry]) -> None:
         known: dict[tuple[int, bytes], Known] = {}
@@ -144,6 +150,7 @@ class Queue:
                     "UPDATE entry SET state = 0, next_attempt = NULL WHERE state = 2 AND next_attempt <= ?", (now,)
                 )
             )
+            self.made_ready += 1
             first = self._first_wait()
         return first if first is not None and first < NEVER else None
 
@@ -167,6 +174,7 @@ class Queue:
 
     def fail(self, db: sqlite3.Connection, failed: Iterable[tuple[Entry, Verdict, str | None]], now: float) -> None:
         """Write verdicts (INTERRUPTED, FAILED, GIVEN_UP) with the error's words; now: monotonic clock, seconds."""
+        self.made_ready += 1
         for entry, verdict, error in failed:
             state = after(State.SENDING, verdict.event)
             wait = now + verdict.delay_s if state is State.WAITING else None

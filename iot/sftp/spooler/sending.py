@@ -47,6 +47,7 @@ class Sender:
         self._rotation = [intake.number for intake in intakes]
         self._on_progress = on_progress
         self._claimed: dict[bool, deque[Entry]] = {False: deque(), True: deque()}
+        self._none_left: dict[bool, int] = {}
         self._destinations: set[str] = set()
         self._large_in_flight = 0
 
@@ -85,8 +86,10 @@ class Sender:
         if large and self._large_in_flight >= MAX_LARGE:
             return None
         claimed = self._claimed[large]
-        if not claimed:
+        if not claimed and self._none_left.get(large) != self._queue.made_ready:
             claimed.extend(self._claim(large=large))
+            if not claimed:
+                self._none_left[large] = self._queue.made_ready
         return next((entry for entry in claimed if entry.destination not in self._destinations), None)
 
     def _claim(self, *, large: bool) -> list[Entry]:

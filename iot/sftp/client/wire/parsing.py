@@ -26,6 +26,8 @@ from iot.sftp.client.wire.packets import (
     Status,
 )
 
+KIND_AND_ID = struct.Struct(">BI")
+
 
 class Reader:
     """Takes fields off the front of a packet; every length is checked."""
@@ -37,21 +39,31 @@ class Reader:
         self._at = 0
 
     def take(self, size: int) -> memoryview:
-        end = self._at + size
-        if end > len(self._data):
-            raise ProtocolError(f"server sent a packet that ends early: {len(self._data)} bytes, {end} needed")
-        piece = self._data[self._at : end]
-        self._at = end
-        return piece
+        at = self._pass(size)
+        return self._data[at : self._at]
 
     def u32(self) -> int:
-        return int(U32.unpack(self.take(4))[0])
+        value: int = U32.unpack_from(self._data, self._pass(4))[0]
+        return value
+
+    def kind_and_id(self) -> tuple[int, int]:
+        kind, number = KIND_AND_ID.unpack_from(self._data, self._pass(5))
+        return kind, number
 
     def u64(self) -> int:
-        return int(U64.unpack(self.take(8))[0])
+        value: int = U64.unpack_from(self._data, self._pass(8))[0]
+        return value
 
     def view(self) -> memoryview:
         return self.take(self.u32())
+
+    def _pass(self, size: int) -> int:
+        """-> where the next `size` bytes begin, which are there and are behind us now"""
+        at = self._at
+        end = self._at = at + size
+        if end > len(self._data):
+            raise ProtocolError(f"server sent a packet that ends early: {len(self._data)} bytes, {end} needed")
+        return at
 
     def string(self) -> bytes:
         return bytes(self.view())
@@ -67,8 +79,7 @@ class Reader:
 def parse_reply(packet: memoryview) -> tuple[int, Reply]:
     """A packet without its length -> (request id, reply). Raises: ProtocolError."""
     reader = Reader(packet)
-    kind = reader.take(1)[0]
-    request_id = reader.u32()
+    kind, request_id = reader.kind_and_id()
     parse = PARSERS.get(kind)
     if parse is None:
         raise ProtocolError(f"server sent a packet of unknown type {kind}")
