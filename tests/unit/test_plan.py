@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
 
 import pytest
 
@@ -16,11 +15,11 @@ KNOWN = Fingerprint(SIZE, 5_000_000_000, 7_000_000_000, 42)
 
 SOURCES = {
     "same": KNOWN,
-    "other size": replace(KNOWN, size=SIZE + 1, mtime_ns=6_000_000_000),
-    "other size, same mtime": replace(KNOWN, size=SIZE - 1),
-    "other mtime": replace(KNOWN, mtime_ns=6_000_000_000),
-    "other ctime": replace(KNOWN, ctime_ns=8_000_000_000),
-    "other inode": replace(KNOWN, inode=43),
+    "other size": KNOWN._replace(size=SIZE + 1, mtime_ns=6_000_000_000),
+    "other size, same mtime": KNOWN._replace(size=SIZE - 1),
+    "other mtime": KNOWN._replace(mtime_ns=6_000_000_000),
+    "other ctime": KNOWN._replace(ctime_ns=8_000_000_000),
+    "other inode": KNOWN._replace(inode=43),
 }
 PARTS = {
     "missing": None,

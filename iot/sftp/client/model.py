@@ -6,7 +6,7 @@ import enum
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from iot.sftp.client.errors import SFTPError
 
@@ -51,8 +51,7 @@ class Direction(str, enum.Enum):
     DOWNLOAD = "download"
 
 
-@dataclass(frozen=True, slots=True)
-class Fingerprint:
+class Fingerprint(NamedTuple):
     """Which version of a file this is.
 
     ctime_ns and inode are 0 where the file's side does not tell them (a remote file).
@@ -68,8 +67,7 @@ class Fingerprint:
         return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Span:
+class Span(NamedTuple):
     """The bytes [start, end) of a file."""
 
     start: int

@@ -41,6 +41,7 @@ class Durability(str, Enum):
 
 
 class Options(BaseModel):
+    model_config = ConfigDict(defer_build=True)  # only what is derived from it is used
     # -- who we are
     key_file: Path | None = Field(None, description="private key of any type (RSA, ECDSA, Ed25519, with certificate)")
     key_passphrase: SecretStr | None = Field(None, description="passphrase of key_file")

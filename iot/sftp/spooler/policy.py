@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = [
     "TRANSITIONS",
@@ -108,8 +109,7 @@ class Kind(enum.Enum):
     """cancelled, held or hindered by this device; says nothing about the entry"""
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What follows for the entry: the event, its new counts, and the wait in seconds (FAILED only).
 
     failures: failed tries in a row without progress. strikes: permanent errors; they alone lead to quarantine.

@@ -7,7 +7,6 @@ that a change of 100 states is a few pages. Paths are BLOBs: names are bytes.
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from iot.sftp.client import Fingerprint, Schema
@@ -64,8 +63,7 @@ SQL_ENTRY = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class NewEntry:
+class NewEntry(NamedTuple):
     """A settled file, or a new version of a known one.
 
     rank: its place in the order of its outbox, lower first. first_seen: wall clock, seconds.
@@ -82,8 +80,7 @@ class NewEntry:
     check_final: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A row of the queue."""
 
     id: int
@@ -110,8 +107,7 @@ class Known(NamedTuple):
     fingerprint: Fingerprint
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(NamedTuple):
     """A success to be written: event SENT or SENT_TO_KEEP, the proof in words, the wall clock in seconds."""
 
     entry: Entry

@@ -40,7 +40,7 @@ class Order(str, enum.Enum):
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)  # most are used only within others
 
 
 class ServerSettings(ClientOptions):

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from iot.sftp.client.errors import ProtocolError
 from iot.sftp.client.wire.packets import Attributes, Data, Extended, Handle, Names, Reply, Request, Status
@@ -32,19 +32,16 @@ WAIT = Pause.WAIT
 TURN = Pause.TURN
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(NamedTuple):
     request: Request
     token: Any = None
 
 
-@dataclass(frozen=True, slots=True)
-class Barrier:
+class Barrier(NamedTuple):
     record: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Linger:
+class Linger(NamedTuple):
     seconds: float
 
 

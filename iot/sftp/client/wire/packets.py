@@ -6,9 +6,8 @@ Every length that the server sends is checked before it is used; what does not f
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from enum import IntEnum, IntFlag
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from iot.sftp.client.errors import (
     AlreadyExists,
@@ -108,8 +107,7 @@ ERRORS: dict[int, type[SFTPError]] = {
 # -- requests
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """One request, without its id: the pipeline numbers it.
 
     cost: bytes it keeps in flight; the payload of a WRITE, the length asked for by a READ, else 0.
@@ -125,8 +123,7 @@ class Request:
         return b"".join((HEAD.pack(size, self.kind, request_id), self.head, self.payload))
 
 
-@dataclass(frozen=True, slots=True)
-class Attributes:
+class Attributes(NamedTuple):
     """File attributes; None where not given (draft section 5)."""
 
     size: int | None = None
@@ -146,6 +143,9 @@ class Attributes:
         return b"".join(parts)
 
 
+NO_ATTRIBUTES = Attributes()
+
+
 def string(value: bytes) -> bytes:
     return U32.pack(len(value)) + value
 
@@ -155,7 +155,7 @@ def init() -> bytes:
     return HEAD.pack(5, Kind.INIT, VERSION)
 
 
-def open_file(path: bytes, flags: int, attributes: Attributes = Attributes()) -> Request:
+def open_file(path: bytes, flags: int, attributes: Attributes = NO_ATTRIBUTES) -> Request:
     return Request(Kind.OPEN, string(path) + U32.pack(flags) + attributes.encode())
 
 
@@ -201,7 +201,7 @@ def remove(path: bytes) -> Request:
 
 
 def mkdir(path: bytes) -> Request:
-    return Request(Kind.MKDIR, string(path) + Attributes().encode())
+    return Request(Kind.MKDIR, string(path) + NO_ATTRIBUTES.encode())
 
 
 def rmdir(path: bytes) -> Request:
@@ -248,8 +248,7 @@ def check_file(handle: bytes, algorithm: bytes = b"sha256") -> Request:
 # -- replies
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(NamedTuple):
     """The server's word on a request."""
 
     code: int
@@ -271,29 +270,24 @@ class Status:
         return kind(f"{doing}: server says {said!r} (status {self.code})")
 
 
-@dataclass(frozen=True, slots=True)
-class Handle:
+class Handle(NamedTuple):
     value: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Data:
+class Data(NamedTuple):
     value: memoryview
 
 
-@dataclass(frozen=True, slots=True)
-class Name:
+class Name(NamedTuple):
     filename: bytes
     attributes: Attributes
 
 
-@dataclass(frozen=True, slots=True)
-class Names:
+class Names(NamedTuple):
     entries: tuple[Name, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Extended:
+class Extended(NamedTuple):
     value: bytes
 
 

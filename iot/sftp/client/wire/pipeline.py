@@ -22,7 +22,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from iot.sftp.client.errors import Cancelled, LinkLost, ProtocolError, SFTPError, Timeout
 from iot.sftp.client.wire.barriers import Barriers
@@ -47,8 +47,7 @@ class Channel(Protocol):
     def check_alive(self, waiting_since: float | None) -> float: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(NamedTuple):
     """A job that ended: exactly one of result and error counts; error None means it succeeded."""
 
     tag: Any
