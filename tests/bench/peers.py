@@ -128,7 +128,7 @@ def _library(task: Task, name: str) -> list[str] | None:
 
 def _ours(task: Task, durability: str) -> list[str]:
     if task.work.kind in ("put", "get"):
-        paths = [task.local, task.far] if task.work.kind == "put" else [task.far, task.local]
+        paths = [task.local, f"{task.far.parent}/"] if task.work.kind == "put" else [task.far, task.local]
         options = ["--host", task.site.host, "--port", str(task.site.port), "--user", task.site.user]
         options += ["--key", str(task.site.key_file), "--known-hosts", str(task.site.known_hosts)]
         options += ["--server-durability", durability, "--state-dir", str(task.scratch / "state")]

@@ -112,7 +112,7 @@ class Rig:
         """Rename a file of random content into the outbox, durably, as a producer that lost nothing in a power cut."""
         data = self.random.randbytes(size) if content is None else content
         folder = self._boxes[box]
-        fresh = folder / f".{name}.writing"
+        fresh = self.home / f".{name}.writing"  # not in the outbox: a scan would take it for ready
         with fresh.open("wb") as file:
             file.write(data)
             file.flush()
@@ -136,7 +136,7 @@ class Rig:
 
     def left(self) -> list[Path]:
         """What still lies in the outboxes, also under a private name."""
-        return [path for box in self._boxes for path in files(box) if not path.name.endswith(".writing")]
+        return [path for box in self._boxes for path in files(box)]
 
     # -- the agent
 

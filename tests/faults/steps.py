@@ -19,7 +19,7 @@ from iot.sftp.client.wire.packets import Flag, Handle, Kind
 
 __all__ = ["BY_NAME", "ONCE", "STEPS", "Call", "Moment", "Packet", "Step", "install", "wrap"]
 
-CHANNEL = "iot.sftp.client.wire.session:SftpChannel"
+CHANNEL = "iot.sftp.client.wire.channel:SftpChannel"
 PIPELINE = "iot.sftp.client.wire.pipeline:Pipeline"
 REQUEST = "iot.sftp.client.wire.packets:Request"
 QUEUE = "iot.sftp.spooler.queue:Queue"

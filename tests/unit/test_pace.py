@@ -22,20 +22,20 @@ def run(
     -> bytes a second, and bytes in flight over time
     """
     answers: list[tuple[float, int, Mark, int]] = []
-    free_at, in_flight, done, number, seen = now, 0, 0, 0, []
+    free_at, done, number, seen = now, 0, 0, []
     began, end = now, now + seconds
     while now < end:
-        while in_flight == 0 or in_flight + pace.block <= pace.window:
+        while pace.has_room(pace.block):
             block = pace.block
             free_at = max(free_at, now) + block / rate
             number += 1
-            heapq.heappush(answers, (free_at + round_trip_s, number, pace.sent(now), block))
-            in_flight += block
-        seen.append((now, in_flight))
+            heapq.heappush(answers, (free_at + round_trip_s, number, pace.sent(now, block), block))
+        seen.append((now, pace.in_flight))
         now, _, mark, block = heapq.heappop(answers)
-        in_flight -= block
         done += block
         pace.answered(mark, block, now)
+    for at, _, mark, block in sorted(answers):  # nothing is left in flight
+        pace.answered(mark, block, at)
     return done / (now - began), seen
 
 
@@ -54,7 +54,7 @@ LINKS = [
 def test_the_window_fills_the_link_and_little_more(rate: float, round_trip_s: float) -> None:
     pace = Pace(16 * MIB, BLOCK)
     pace.allow_blocks(BLOCK)
-    run(pace, rate, round_trip_s, 30 * round_trip_s)
+    run(pace, rate, round_trip_s, max(60.0, 30 * round_trip_s))
     reached, seen = run(pace, rate, round_trip_s, max(2.0, 40 * round_trip_s), now=1000.0)
     product = rate * round_trip_s
     assert reached >= 0.9 * rate
@@ -67,6 +67,17 @@ def test_the_link_is_full_after_a_few_round_trips(rate: float, round_trip_s: flo
     pace = Pace(16 * MIB, BLOCK)
     run(pace, rate, round_trip_s, 10 * round_trip_s)
     assert pace.window >= rate * round_trip_s
+
+
+def test_answers_that_were_held_up_and_come_at_once_are_no_faster_link() -> None:
+    pace = Pace(16 * MIB, BLOCK)
+    run(pace, 50e6 / 8, 0.1, 2)
+    rate, now = pace.rate, 3.0
+    early = [pace.sent(now, BLOCK) for _ in range(8)]
+    late = pace.sent(now + 0.49, BLOCK)
+    for mark in (*early, late):
+        pace.answered(mark, BLOCK, now + 0.6)
+    assert pace.rate <= rate
 
 
 def test_a_link_that_becomes_slower_gets_a_smaller_window_within_seconds() -> None:
@@ -97,7 +108,7 @@ def test_before_any_answer_it_is_careful() -> None:
 def test_answers_without_payload_tell_the_round_trip_and_leave_the_window() -> None:
     pace = Pace(16 * MIB, BLOCK)
     before = pace.window
-    pace.answered(pace.sent(1.0), 0, 1.25)
+    pace.answered(pace.sent(1.0, 0), 0, 1.25)
     assert pace.round_trip_s == 0.25
     assert pace.window == before
 
@@ -114,7 +125,7 @@ def test_limits_hold_whatever_is_measured(
     now = 0.0
     for waited, cost, took in answers:  # a clock that stands still or leaps is only another measurement
         now += waited
-        mark = pace.sent(now)
+        mark = pace.sent(now, cost)
         now += took
         pace.answered(mark, cost, now)
         assert 1 <= pace.block <= max_block
@@ -126,7 +137,7 @@ def test_memory_stays_flat_over_a_long_run() -> None:
     pace = Pace(8 * MIB, BLOCK)
     now = 0.0
     for number in range(20_000):  # falling rates are the worst case for a running maximum
-        mark = pace.sent(now)
+        mark = pace.sent(now, 32 * 1024)
         now += 0.001 + number * 1e-7
         pace.answered(mark, 32 * 1024, now)
     assert len(pace._rates) < 4000

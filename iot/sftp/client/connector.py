@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 JITTER = 0.25
 SILENT_S = 1.0
+SILENT_ROUNDS = 3
 
 
 class Connector:
@@ -70,7 +71,7 @@ class Connector:
 
         -> whether another connection stands that may take over.
         """
-        if quiet_s < SILENT_S:
+        if quiet_s < self._silent_s():
             if self._rival is not None:
                 self._rival.abandon()
                 self._rival = None
@@ -78,6 +79,10 @@ class Connector:
         if self._rival is None:
             self._rival = Rival(self._make_beside)
         return self._rival.stands
+
+    def _silent_s(self) -> float:
+        round_trip_s = self.current.pace.round_trip_s if self.current is not None else None
+        return max(SILENT_S, SILENT_ROUNDS * (round_trip_s or 0.0))
 
     def _make_beside(self, patience_s: float, on_dialled: Callable[[], None]) -> Engine:
         return self._make(Making(self._window, self.fell_silent, Beside(patience_s, on_dialled)))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import paramiko
+from paramiko.auth_handler import AuthOnlyHandler
 
 from iot.sftp.client.errors import CredentialsInvalid, LinkLost, LoginRefused
 
@@ -71,6 +74,24 @@ def log_in(transport: paramiko.Transport, steps: list[Step], user: str, host: st
             return
     more = f"; the server asks for {', '.join(allowed)}" if allowed else ""
     raise LoginRefused(f"{host} refused user {user!r}; tried {', '.join(refused) or 'all we have'}{more}")
+
+
+class AuthHandler(AuthOnlyHandler):  # type: ignore[misc]
+    """paramiko's, but ready for the answer before the question is sent: it makes its event only afterwards."""
+
+    def send_auth_request(self, *arguments: Any) -> Any:
+        self._answered = threading.Event()
+        return super().send_auth_request(*arguments)
+
+    @property
+    def auth_event(self) -> threading.Event | None:
+        return self._answered
+
+    @auth_event.setter
+    def auth_event(self, _: threading.Event | None) -> None:
+        """There is one already."""
+
+    _answered: threading.Event | None = None
 
 
 def _key_step(user: str, name: str, key: paramiko.PKey) -> Step:

@@ -110,7 +110,6 @@ class Pipeline:
         self._ids = itertools.count(1)
         self._turns = itertools.count()
         self._pending: dict[int, _Pending] = {}
-        self._in_flight = 0
         self._ask_at = clock()
         self._check_at = clock()
         self._out: list[bytes] = []
@@ -207,7 +206,9 @@ class Pipeline:
 
     def _can_unpark(self) -> bool:
         """A flush is due before the next block once enough has been coalesced."""
-        return bool(self._parked) and self._out_bytes < FLUSH_BYTES and self._has_room(self._parked[0][3].request)
+        return (
+            bool(self._parked) and self._out_bytes < FLUSH_BYTES and self.pace.has_room(self._parked[0][3].request.cost)
+        )
 
     def _advance(self, running: _Running) -> None:
         """Let a job go on until it waits, is parked, wants a barrier or a turn, or ends."""
@@ -228,7 +229,7 @@ class Pipeline:
     def _obey(self, running: _Running, command: Command) -> bool:
         """-> whether the job can go on at once"""
         if isinstance(command, Send):
-            if command.request.cost and not self._has_room(command.request):
+            if command.request.cost and not self.pace.has_room(command.request.cost):
                 heapq.heappush(self._parked, (running.job.urgency, next(self._turns), running, command))
                 return False
             self._put(running, command)
@@ -249,14 +250,10 @@ class Pipeline:
         self._ready.append(running)
         return False
 
-    def _has_room(self, request: Request) -> bool:
-        return not self._in_flight or self._in_flight + request.cost <= self.pace.window
-
     def _put(self, running: _Running, send: Send) -> None:
         request_id = next(self._ids) & 0xFFFFFFFF
-        mark = self.pace.sent(self._clock())
+        mark = self.pace.sent(self._clock(), send.request.cost)
         self._pending[request_id] = _Pending(running, send.token, send.request, mark)
-        self._in_flight += send.request.cost
         data = send.request.encode(request_id)
         self._out.append(data)
         self._out_bytes += len(data)
@@ -339,7 +336,6 @@ class Pipeline:
         pending = self._pending.pop(request_id, None)
         if pending is None:
             raise ProtocolError(f"server answered request {request_id}, which was never asked or is answered already")
-        self._in_flight -= pending.request.cost
         self.pace.answered(pending.mark, pending.request.cost, self._clock())
         owner = pending.owner
         if owner.ended:
@@ -354,7 +350,7 @@ class Pipeline:
         self._check_at = now + POLL_S
         oldest = next(iter(self._pending.values()), None)
         quiet_s = self._channel.check_alive(oldest.mark.sent_at if oldest else None)
-        if self._on_silence(quiet_s if self._in_flight else 0.0):
+        if self._on_silence(quiet_s if self.pace.in_flight else 0.0):
             raise LinkLost("the link fell silent, and another connection stands")
         if oldest is not None and now - oldest.mark.sent_at > self._reply_deadline_s:
             raise Timeout(f"no answer for {self._reply_deadline_s:g} s to a request of type {oldest.request.kind}")
