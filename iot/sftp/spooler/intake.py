@@ -25,10 +25,10 @@ __all__ = ["Clocks", "Intake"]
 
 log = logging.getLogger(__name__)
 
-WHOLE_SHARE = 1000.0
+WHOLE_SHARE = 2000.0
 QUICK_SHARE = 20.0
 BUSY_SHARE = 5.0
-WHOLE_MAX_S = 300.0
+WHOLE_MAX_S = 600.0
 QUICK_MAX_S = 60.0
 TIGHT_BATCH = 16
 URGENT = 0
