@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iot.sftp.client.errors import NameRefused
-from iot.sftp.client.transfer.names import NAME_MAX_BYTES, check_sidecar_name, parents, part_name, remote_path
+from iot.sftp.client.transfer.names import NAME_MAX_BYTES, check_final_name, parents, part_name, remote_path
 
 names = st.binary(min_size=1, max_size=NAME_MAX_BYTES).map(lambda name: name.replace(b"/", b"_").replace(b"\0", b"_"))
 folders = st.sampled_from([b"", b"/", b"/up", b"up/gw 1", b"/a/b/c"])
@@ -82,6 +82,13 @@ def test_the_folders_above_a_path_come_outermost_first(path: bytes, expected: li
 
 
 def test_a_sidecar_whose_name_would_be_too_long_is_refused_before_a_byte_is_sent() -> None:
-    check_sidecar_name(b"/d/" + b"n" * 248)
+    check_final_name(b"/d/" + b"n" * 248, sidecar=True)
+    check_final_name(b"/d/" + b"n" * 255)
     with pytest.raises(NameRefused, match="sidecar"):
-        check_sidecar_name(b"/d/" + b"n" * 249)
+        check_final_name(b"/d/" + b"n" * 249, sidecar=True)
+
+
+@pytest.mark.parametrize("dest", [b"/d/" + b"n" * 256, b"/" + "é".encode() * 128 + b"/file", b"n" * 256])
+def test_a_name_longer_than_servers_take_is_refused_with_its_length(dest: bytes) -> None:
+    with pytest.raises(NameRefused, match="has 256 bytes; a name has 255 at most"):
+        check_final_name(dest)

@@ -586,3 +586,9 @@ def test_a_sidecar_lies_beside_the_final_also_under_a_long_name(lab: Lab) -> Non
         lab.run()
         assert lab.files.content[lab.dest + b".sha256"].endswith(b"  " + b"n" * length + b"\n")
     assert not any(name.endswith(b".part") or b".part." in name for name in lab.files.content)
+
+
+def test_a_final_name_that_is_too_long_is_refused_before_the_server_is_asked_anything(lab: Lab) -> None:
+    lab.dest = b"/up/" + b"n" * 256
+    lab.fails(errors.NameRefused)
+    assert lab.files.events == []

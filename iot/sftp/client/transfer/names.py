@@ -24,11 +24,23 @@ def part_name(dest: bytes, source: bytes, owner: str, suffix: str) -> bytes:
     return posixpath.join(folder, _cut(name, NAME_MAX_BYTES - len(ending)) + ending)
 
 
-def check_sidecar_name(dest: bytes) -> None:
-    """Raises: NameRefused when `<dest>.sha256` would be too long a name; told before a byte is sent."""
+def check_final_name(dest: bytes, *, sidecar: bool = False) -> None:
+    """Told before a byte is sent: the part's name is cut to fit, so the server would refuse only the rename.
+
+    Raises: NameRefused when a name in `dest`, or that of its sidecar, is too long.
+    """
+    longest = max(dest.split(b"/"), key=len)
+    if len(longest) > NAME_MAX_BYTES:
+        raise NameRefused(f"{_shown(longest)} has {len(longest)} bytes; a name has {NAME_MAX_BYTES} at most")
     name = posixpath.basename(dest) + SIDECAR
-    if len(name) > NAME_MAX_BYTES:
-        raise NameRefused(f"{name!r} has {len(name)} bytes; a name has {NAME_MAX_BYTES} at most: send without sidecar")
+    if sidecar and len(name) > NAME_MAX_BYTES:
+        raise NameRefused(
+            f"{_shown(name)} has {len(name)} bytes; a name has {NAME_MAX_BYTES} at most: send without sidecar"
+        )
+
+
+def _shown(name: bytes) -> str:
+    return repr(name.decode("utf-8", "backslashreplace"))
 
 
 def sidecar_part(part: bytes) -> bytes:

@@ -23,7 +23,7 @@ from iot.sftp.client.model import (
 )
 from iot.sftp.client.transfer.context import Context
 from iot.sftp.client.transfer.folders import create_in_folder
-from iot.sftp.client.transfer.names import check_sidecar_name, part_name
+from iot.sftp.client.transfer.names import check_final_name, part_name
 from iot.sftp.client.transfer.plan import Fresh, ProveFinal, ResumeAt, Rules, Step, plan
 from iot.sftp.client.transfer.proof import final_stands, hash_of, same_content
 from iot.sftp.client.transfer.publish import Ending, confirm, publish, wants_confirmation, write_sidecar
@@ -79,8 +79,7 @@ class Upload:
         try:
             if self.task.wanted not in (None, self.source.fingerprint):
                 raise SourceChanged(f"{self.source.name} is not the version any more that was to be sent")
-            if self.context.options.sidecar:
-                check_sidecar_name(self.task.dest)
+            check_final_name(self.task.dest, sidecar=self.context.options.sidecar)
             step = yield from self._survey()
             if isinstance(step, ProveFinal):
                 if (yield from final_stands(self.context, self.task.dest, self.source)):
