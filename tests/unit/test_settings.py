@@ -36,6 +36,8 @@ WRONG = {
     "backoff_s": -1,
     "checkpoint_bytes": 5,
     "chunk_size": 17 * 1024 * 1024,
+    "ciphers": ("no-such-cipher",),
+    "congestion": "no-such-control",
     "connect_timeout_s": 0,
     "host_key": "md5:aa:bb",
     "link_deadline_s": -60,

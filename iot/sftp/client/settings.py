@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 
 from iot.sftp.client.errors import ConfigurationError
 from iot.sftp.client.model import Proof
+from iot.sftp.client.wire.offers import check_ciphers, check_congestion
 
 __all__ = ["ClientOptions", "Durability", "Options", "Verify", "describe_errors", "options_from"]
 
@@ -116,6 +117,19 @@ class Options(BaseModel):
     @classmethod
     def _ciphers_from_text(cls, value: object) -> object:
         return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
+
+    @field_validator("ciphers")
+    @classmethod
+    def _known_ciphers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        check_ciphers(value)
+        return value
+
+    @field_validator("congestion")
+    @classmethod
+    def _usable_congestion(cls, value: str | None) -> str | None:
+        if value:
+            check_congestion(value)
+        return value
 
     @field_validator("host_key")
     @classmethod

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 
 from iot.sftp.client.errors import Cancelled, ConfigurationError, LinkLost
+from iot.sftp.client.wire.offers import set_congestion
 
 log = logging.getLogger(__name__)
 
@@ -176,7 +177,7 @@ def _tune(sock: socket.socket, deadline_s: float, congestion: str | None) -> Non
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(deadline_s * 1000))
     if congestion:
         try:
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, "TCP_CONGESTION", 13), congestion.encode())
+            set_congestion(sock, congestion)
         except OSError as error:
             raise ConfigurationError(
                 f"congestion: this system has no {congestion!r} ({error.strerror}); "
