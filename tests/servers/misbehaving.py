@@ -25,6 +25,7 @@ from servers.embedded import Embedded
 
 from iot.sftp.client.wire.embedded_files import OpenFile, SFTPSession
 from iot.sftp.client.wire.embedded_protocol import (
+    EXTENDED_REPLY,
     FAILURE,
     OP_UNSUPPORTED,
     PERMISSION_DENIED,
@@ -213,6 +214,22 @@ class FailsWrite(Quirk):
         if self.count() == self.which:
             self.refuse(FAILURE, "this block was not written")
         return super().on_write(message)
+
+
+class GarbledExtras(FailsWrite):
+    """What the extensions that only help answer is cut short; and a WRITE fails, so that free space is asked for."""
+
+    which = 0
+
+    def garbled(self, message: Message) -> Reply:
+        if not self.hit():
+            raise Refusal(FAILURE, "not now")
+        return EXTENDED_REPLY, b"\0\0\0\x20garbled"
+
+    on_limits = on_statvfs = on_fstatvfs = garbled
+
+    def on_unknown(self, message: Message) -> Reply:
+        return self.garbled(message)
 
 
 class DiskFull(Quirk):
@@ -491,6 +508,7 @@ MISBEHAVIOURS: dict[str, type[Quirk]] = {
     "fails CLOSE": FailsClose,
     "fails the 40th WRITE": FailsWrite,
     "writes short when the disk is full": DiskFull,
+    "answers its extensions with garbage": GarbledExtras,
     "answers out of order": OutOfOrder,
     "answers late": Late,
     "answers twice": Twice,

@@ -16,6 +16,7 @@ from servers.misbehaving import (
     MISBEHAVIOURS,
     DropsIdle,
     FourHandles,
+    GarbledExtras,
     LateClose,
     LosesTail,
     Misbehaving,
@@ -55,6 +56,7 @@ OUTCOMES: dict[str, type[SFTPError] | None] = {
     "fails CLOSE": ServerRefused,
     "fails the 40th WRITE": ServerRefused,
     "writes short when the disk is full": NoSpaceOnServer,
+    "answers its extensions with garbage": ARRIVES,
     "answers out of order": ARRIVES,
     "answers late": ARRIVES,
     "answers twice": LinkLost,
@@ -214,3 +216,18 @@ def test_a_live_server_that_stops_reading_costs_no_attempt(tmp_path):
         with connect(server, tmp_path, attempts=1) as client:
             client.upload(tmp_path / "source", server.path("file"))
         assert server.content("file") == content
+
+
+def test_extensions_that_answer_garbage_count_as_not_offered(tmp_path):
+    """limits, check-file, and statvfs after the third WRITE has failed: one connection, one attempt, a true error."""
+    content = make(tmp_path, 3 * 1024 * 1024)
+    with Misbehaving(tmp_path / "root", GarbledExtras, which=3) as server:
+        with connect(server, tmp_path, attempts=1, proof="full") as client:
+            with pytest.raises(ServerRefused, match="this block was not written"):
+                client.upload(tmp_path / "source", server.path("file"))
+            engine = client._runner.links.engine()
+            assert not engine.server.tells_free_space
+            result = client.upload(tmp_path / "source", server.path("file"))
+            assert client._runner.links.engine() is engine
+        assert (result.proof.value, server.content("file")) == ("full", content)
+        assert server.hits >= 4

@@ -15,6 +15,7 @@ from servers.plain import plain_client
 
 WRITES = 60
 CLOSE = 4
+EXTENDED = 200
 LOST = (OSError, EOFError, paramiko.SSHException, paramiko.SFTPError, struct.error)
 BLOCK = bytes(range(256)) * 128
 OPTIONS: dict[str, dict[str, float]] = {
@@ -34,6 +35,8 @@ def started(folder: Path, quirk: type[Quirk]) -> Iterator[Misbehaving]:
 def deliver(sftp: paramiko.SFTPClient) -> None:
     """Write a part in blocks, many in flight, publish it over an existing file, read it back; then rest."""
     sftp.stat("/final")
+    with contextlib.suppress(OSError):
+        sftp._request(EXTENDED, b"limits@openssh.com")
     files = [sftp.open(f"/part{number}", "wb") for number in range(5)]
     files[0].set_pipelined()
     for _ in range(WRITES):

@@ -8,8 +8,8 @@ from iot.sftp.client.transfer.context import Context
 from iot.sftp.client.transfer.source import Source
 from iot.sftp.client.wire import packets, parsing
 from iot.sftp.client.wire.job import TURN, WAIT, Send, Work, ask, expect_data, expect_handle
-from iot.sftp.client.wire.packets import Code, Data, Extended, Flag, Reply, Status
-from iot.sftp.client.wire.server import Refusal
+from iot.sftp.client.wire.packets import Code, Data, Flag, Reply, Status
+from iot.sftp.client.wire.server import Refusal, understood
 
 WHOLE_BYTES = 1024 * 1024
 
@@ -49,10 +49,7 @@ def same_hash(context: Context, path: bytes, source: Source) -> Work[bool | None
     handle = expect_handle(reply, f"cannot read back {path!r}")
     reply = yield from ask(packets.check_file(handle))
     yield from ask(packets.close(handle))
-    if not isinstance(reply, Extended):
-        context.server.learn(Refusal.CHECK_FILE)
-        return None
-    algorithm, digest = parsing.parse_check_file(reply.value)
+    algorithm, digest = understood(reply, parsing.parse_check_file) or (b"", b"")
     if algorithm != b"sha256" or len(digest) != 32:
         context.server.learn(Refusal.CHECK_FILE)
         return None

@@ -19,8 +19,8 @@ from iot.sftp.client.transfer.source import Source
 from iot.sftp.client.transfer.window import PartState, SyncMark
 from iot.sftp.client.wire import packets, parsing
 from iot.sftp.client.wire.job import WAIT, Send, Work, ask, expect_ok
-from iot.sftp.client.wire.packets import Extended, Reply, Request, Status
-from iot.sftp.client.wire.server import Refusal
+from iot.sftp.client.wire.packets import Reply, Request, Status
+from iot.sftp.client.wire.server import Refusal, understood
 
 SYNC_EVERY_S = 1.0
 SYNC_EVERY_BYTES = 1024 * 1024
@@ -216,8 +216,9 @@ def free_space(context: Context, path: bytes) -> Work[int | None]:
     """Bytes free on a file's file system (statvfs@openssh.com); None where the server does not tell."""
     if not context.server.tells_free_space:
         return None
-    reply = yield from ask(packets.statvfs(path))
-    if not isinstance(reply, Extended):
+    found = understood((yield from ask(packets.statvfs(path))), parsing.parse_free_space)
+    if found is None:
+        context.server.forget_extension(b"statvfs@openssh.com")
         return None
-    free_bytes, free_inodes = parsing.parse_free_space(reply.value)
+    free_bytes, free_inodes = found
     return free_bytes if free_inodes or not free_bytes else 0

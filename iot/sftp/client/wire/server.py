@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import TypeVar
 
+from iot.sftp.client.errors import ProtocolError
 from iot.sftp.client.wire import packets, parsing
 from iot.sftp.client.wire.job import Work, ask
-from iot.sftp.client.wire.packets import Extended
+from iot.sftp.client.wire.packets import Extended, Reply
 
+T = TypeVar("T")
 SAFE_DATA_BYTES = 32 * 1024
+LEAST_DATA_BYTES = 1024  # a limit below this is taken for a mistake
 SAFE_SLOTS = 64
 
 
@@ -64,20 +68,39 @@ class Server:
     def refuses(self, what: Refusal) -> bool:
         return what in self.refused
 
+    def forget_extension(self, name: bytes) -> None:
+        """It is announced, but of no use: not asked again on this connection."""
+        self.extensions.pop(name, None)
+
     def learn(self, what: Refusal) -> None:
         if what not in self.refused:
             self.refused.add(what)
             self.on_refusal(what)
 
 
+def understood(reply: Reply, parse: Callable[[bytes], T]) -> T | None:
+    """The answer of an extension that is only a help: None where it was refused or makes no sense.
+
+    What the protocol itself requires is held to its rules; a help that cannot be read is no help, and no broken link.
+    """
+    if not isinstance(reply, Extended):
+        return None
+    try:
+        return parse(reply.value)
+    except ProtocolError:
+        return None
+
+
 def ask_limits(server: Server) -> Work[None]:
     """Ask for the limits where the server can tell them (limits@openssh.com); else the safe ones stay."""
     if b"limits@openssh.com" not in server.extensions:
         return
-    reply = yield from ask(packets.limits())
-    if not isinstance(reply, Extended):
+    found = understood((yield from ask(packets.limits())), parsing.parse_limits)
+    if found is None:
         return
-    _, read_bytes, write_bytes, handles = parsing.parse_limits(reply.value)
-    server.max_read = read_bytes or server.max_read
-    server.max_write = write_bytes or server.max_write
+    _, read_bytes, write_bytes, handles = found
+    if read_bytes >= LEAST_DATA_BYTES:
+        server.max_read = read_bytes
+    if write_bytes >= LEAST_DATA_BYTES:
+        server.max_write = write_bytes
     server.max_handles = handles or server.max_handles
