@@ -299,17 +299,6 @@ def test_a_password_file_that_holds_no_password_is_named(content: bytes, site: S
     assert "--password-file" in typed.stderr
 
 
-@pytest.mark.parametrize("key", ["key_file", "known_hosts", "password_file"])
-@pytest.mark.parametrize("kind", ["fifo", "folder"])
-def test_a_file_setting_that_is_no_file_is_named_and_never_waited_for(
-    key: str, kind: str, site: Site, tmp_path: Path
-) -> None:
-    (os.mkfifo if kind == "fifo" else os.mkdir)(tmp_path / "it")
-    checked = site.spooler("check", **{"password": None, key: tmp_path / "it"})
-    assert checked.returncode == 78, checked.stderr
-    assert f"server.{key}" in checked.stderr
-
-
 def test_every_bad_setting_of_the_command_line_is_named_at_once_with_78(tmp_path: Path) -> None:
     bad = {
         "SFTP_PORT": "0",

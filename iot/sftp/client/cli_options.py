@@ -16,6 +16,7 @@ from pydantic_settings import SettingsError
 
 from iot.sftp.client.environment import ClientSettings
 from iot.sftp.client.errors import ConfigurationError
+from iot.sftp.client.givenfile import read_text_once
 from iot.sftp.client.settings import describe_errors
 
 __all__ = ["EXIT_USAGE", "Parser", "add_settings", "settings_from"]
@@ -139,9 +140,11 @@ def _ask(settings: ClientSettings) -> str:
 
 def _secret_in(path: Path, option: str) -> str:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{option} {path}: {error}") from error
+        lines = read_text_once(path).splitlines()
+    except OSError as error:
+        raise ConfigurationError(f"{option} {path}: {error.strerror}") from error
+    except UnicodeDecodeError:  # its words quote what it could not read
+        raise ConfigurationError(f"{option} {path}: holds no UTF-8 text") from None
     if not lines or not lines[0]:
         raise ConfigurationError(f"{option} {path}: its first line is empty")
     return lines[0]

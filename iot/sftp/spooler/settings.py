@@ -212,17 +212,17 @@ def _check_apart(outbox: OutboxSettings, other: OutboxSettings) -> None:
 
 
 def _check_readable(path: Path) -> None:
-    """A fifo would be waited for: so it is opened without waiting, and refused."""
+    """A fifo would be waited for, and a device read without end: so it is opened without waiting, and refused."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            mode = os.fstat(file).st_mode
+            status = os.fstat(file)
         finally:
             os.close(file)
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from None
-    if not (stat.S_ISREG(mode) or stat.S_ISCHR(mode)):
-        raise ValueError("is not a file")
+    if not stat.S_ISREG(status.st_mode) and not os.path.samestat(status, os.stat(os.devnull)):
+        raise ValueError("is not a regular file")
 
 
 def _password_in(path: Path) -> str:

@@ -29,6 +29,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.hazmat.primitives.serialization.ssh import SSHCertificate
 
 from iot.sftp.client.errors import ConfigurationError, HostKeyMismatch, HostKeyUnknown
+from iot.sftp.client.givenfile import check_file
 
 
 class HostKeyPolicy(Protocol):
@@ -87,6 +88,7 @@ class KnownHosts:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
+            check_file(path)
             text = path.read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
             text = ""

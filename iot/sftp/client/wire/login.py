@@ -13,6 +13,7 @@ import paramiko
 from paramiko.auth_handler import AuthOnlyHandler
 
 from iot.sftp.client.errors import CredentialsInvalid, LinkLost, LoginRefused
+from iot.sftp.client.givenfile import check_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,7 @@ def _load_key(path: Path, credentials: Credentials) -> paramiko.PKey:
 
 def _open_key(path: Path, passphrase: str | None) -> paramiko.PKey:
     """cryptography wants the passphrase as bytes, and says TypeError when it is missing, or not needed."""
+    check_file(path)
     if passphrase is not None:
         with contextlib.suppress(TypeError):  # the key is not encrypted: it opens without, as it does for ssh
             # by position: the name of this argument changed in paramiko 5.0
