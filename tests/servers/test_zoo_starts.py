@@ -6,6 +6,7 @@ import paramiko
 import pytest
 from servers.base import Server
 from servers.plain import plain_client
+from servers.zoo import ZOO
 
 LOST = (OSError, EOFError, paramiko.SSHException)
 
@@ -34,8 +35,9 @@ def test_a_cut_session_fails_and_a_killed_server_comes_back_with_its_files(any_s
         assert sftp.stat(any_server.path("survives")).st_size == 10
 
 
+@pytest.mark.parametrize("any_server", [kind for kind in ZOO if kind != "openssh"], indirect=True)
 def test_a_wrong_password_is_refused(any_server: Server) -> None:
-    if any_server.password is None:
-        pytest.skip("this one lets in by key; test_openssh_starts.py has the password login")
+    """OpenSSH of the zoo lets in by key; test_openssh_starts.py has its password login."""
+    assert any_server.password
     with pytest.raises(paramiko.AuthenticationException), plain_client(any_server, "wrong"):
         pass  # never reached
