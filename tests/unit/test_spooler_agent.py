@@ -149,6 +149,37 @@ def test_failing_file_blocks_nobody_and_goes_to_quarantine_with_a_reason(rig):
     assert rig.arrived() == ["a", "c", "sub/bad"]
 
 
+def test_a_drain_says_that_something_remains_as_long_as_it_lies_in_quarantine(rig):
+    rig.put("bad")
+    rig.put("good")
+    rig.remote.refuse["/up/bad"] = PermissionDenied("no")
+    rig.retry = {"max_attempts": 2}
+    assert rig.run() is End.REMAINS
+    rig.remote.refuse.clear()
+    assert rig.run() is End.REMAINS
+    assert rig.agent.accounts.quarantined == 1
+    assert rig.left() == [".quarantine/bad", ".quarantine/bad.reason.txt"]
+    release(rig.box / ".quarantine", rig.box)
+    assert rig.run() is End.DRAINED
+    assert rig.agent.accounts.quarantined == 0
+
+
+def test_what_is_taken_out_of_quarantine_by_hand_is_not_counted_for_ever(rig):
+    (rig.box / ".quarantine").mkdir()
+    rig.put(".quarantine/bad")
+    seen = []
+    rig.loop.stop_at = rig.loop.now + 200
+
+    def report(agent, *, changed, final=False):
+        if rig.loop.now > rig.loop.stop_at - 100:
+            (rig.box / ".quarantine/bad").unlink(missing_ok=True)
+        seen.append(agent.accounts.quarantined)
+
+    rig.loop.report = report
+    rig.run(drain=False)
+    assert (seen[0], seen[-1]) == (1, 0)
+
+
 def test_strikes_persist_over_runs(rig):
     rig.put("bad")
     rig.remote.refuse["/up/bad"] = PermissionDenied("no")

@@ -18,6 +18,7 @@ from iot.sftp.spooler.intake import Clocks, Intake
 from iot.sftp.spooler.naming import shown
 from iot.sftp.spooler.outbox import SourceFailed
 from iot.sftp.spooler.policy import Backoff, Event, Kind, State, Verdict, judge
+from iot.sftp.spooler.quarantine import count
 from iot.sftp.spooler.queue import NEVER, Delivery, Entry, Queue
 from iot.sftp.spooler.remote import Remote, kind_of
 from iot.sftp.spooler.removal import Delete, Item, Leaver, MoveTo, recover, take_away
@@ -31,6 +32,7 @@ PAGE = 256
 FORGET_FILES = 1024
 """Rows of files that have gone are dropped so many at a time, or when there is nothing else to do."""
 OWED_RETRY_S = 30.0
+RECOUNT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,8 @@ class Rules:
 class Accounts:
     """The books of all outboxes.
 
-    quarantined: files given up in this run. last_error: what last went wrong with a file.
+    quarantined: files that lie in quarantine, those of earlier runs included. last_error: what last went wrong with a
+        file.
     """
 
     def __init__(
@@ -81,6 +84,12 @@ class Accounts:
         self._lost: dict[Event, list[int]] = {Event.CHANGED: [], Event.VANISHED: []}
         self._gone: list[int] = []
         self._owed_at = float("-inf")
+        self.recount()
+
+    def recount(self) -> None:
+        """Look what lies in quarantine: files are released or removed there by others."""
+        self.quarantined = sum(map(count, {intake.settings.quarantine_folder for intake in self._intakes.values()}))
+        self._recount_at = self._clocks.monotonic() + RECOUNT_S
 
     @property
     def unsettled(self) -> int:
@@ -226,6 +235,8 @@ class Accounts:
         now = self._clocks.monotonic()
         if now >= self._owed_at:
             self.resume()
+        if self.quarantined and now >= self._recount_at:
+            self.recount()
         for intake in self._intakes.values():
             self._recover(intake)
             leaver = self._leavers[intake.number]

@@ -42,7 +42,8 @@ OPEN_STATES = (State.READY, State.SENDING, State.WAITING, State.DELIVERED, State
 
 
 class End(enum.Enum):
-    """Why the loop ended. DRAINED: all there was is delivered; REMAINS: something is left after its attempts."""
+    """Why the loop ended. DRAINED: all there was is delivered; REMAINS: something is left after its attempts, be it in
+    the outbox or in quarantine, from this run or an earlier one."""
 
     STOPPED = enum.auto()
     DRAINED = enum.auto()
@@ -117,6 +118,7 @@ class Agent:
     def wake(self) -> None:
         """Scan now and try the server now (the network is up, or the operator asks)."""
         self.link.wake()
+        self.accounts.recount()
         for intake in self.intakes:
             intake.wake()
 
@@ -187,10 +189,13 @@ class Agent:
         if self._drain and self._given_up():
             return False
         try:
-            return self.queue.any_ready()
+            return self._any_ready()
         except LocalStateError as error:
             self._held_here(error)
             return False
+
+    def _any_ready(self) -> bool:
+        return self.queue.any_ready([intake.number for intake in self.intakes])
 
     def _first_look_done(self, now: float) -> bool:
         """The order is right only when all is known; but a huge outbox does not hold up the start."""
@@ -276,7 +281,7 @@ class Agent:
             return End.REMAINS
         if self.local_error or self.link.ready_at > self._now():
             return None
-        if self._wait_over_at is not None or self.queue.any_ready() or not self._looked_again():
+        if self._wait_over_at is not None or self._any_ready() or not self._looked_again():
             return None
         settling = [intake for intake in self.intakes if len(intake.settling)]
         patience_s = max((DRAIN_SETTLE_S + 3 * intake.settling.settle_s for intake in settling), default=0.0)
@@ -297,6 +302,7 @@ class Agent:
         numbers = {intake.number for intake in self.intakes}
         left = [total for total in self.queue.totals() if total.outbox in numbers and total.state in OPEN_STATES]
         failed = any(intake.failed for intake in self.intakes)
+        self.accounts.recount()
         return End.REMAINS if left or failed or settling or self.accounts.quarantined else End.DRAINED
 
 

@@ -55,7 +55,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     run = commands.add_parser("run", parents=[common], help="deliver until stopped")
     run.add_argument(
-        "--drain", action="store_true", help="send what is there, then end: 0 all delivered, 75 something remains"
+        "--drain",
+        action="store_true",
+        help="send what is there, then end: 0 all delivered, 75 something remains, be it in quarantine",
     )
     commands.add_parser("check", parents=[common], help="report every wrong setting at once")
     status = commands.add_parser("status", parents=[common], help="backlog, connection, last error")

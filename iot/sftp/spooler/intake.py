@@ -216,9 +216,14 @@ class Intake:
             rank=_rank(settings.order, path, version),
             destination=destination,
             first_seen=wall,
-            check_final=(self.check_first and self.passes == 0) or _only_touched(before, version),
+            check_final=self._may_stand(before, version),
         )
         return [entry]
+
+    def _may_stand(self, before: Known | None, version: Fingerprint) -> bool:
+        """Whether an earlier delivery of this version may be on the server already."""
+        first_look = self.check_first and self.passes == 0
+        return first_look or (before is None and self._queue.lost_rows) or _only_touched(before, version)
 
     def _add(self, entries: Sequence[NewEntry]) -> None:
         try:

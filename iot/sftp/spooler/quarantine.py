@@ -1,4 +1,4 @@
-"""Back from quarantine: every file to the place it came from, never over a newer one."""
+"""What is in quarantine, and back from there: every file to the place it came from, never over a newer one."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ from pathlib import Path
 from iot.sftp.spooler.folders import DIRECTORY, directory, make_below, rename_noreplace
 from iot.sftp.spooler.naming import shown
 
-__all__ = ["release"]
+__all__ = ["count", "release"]
 
 log = logging.getLogger(__name__)
 REASON = b".reason.txt"
+
+
+def count(quarantine: Path) -> int:
+    """How many files lie there; 0 where there is no such folder."""
+    return sum(not name.endswith(REASON) for _, _, names in os.walk(bytes(quarantine)) for name in names)
 
 
 def release(quarantine: Path, outbox: Path) -> tuple[int, int]:

@@ -11,14 +11,17 @@ what changes in the order of numbers costs flash least.
 from __future__ import annotations
 
 import itertools
+import logging
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 from iot.sftp.client import Journal
 from iot.sftp.spooler.policy import Event, State, Verdict, after
 from iot.sftp.spooler.rows import (
     COLUMNS,
     QUEUE_SCHEMA,
+    SQL_DAMAGED,
     SQL_ENTRY,
     SQL_FILE,
     Delivery,
@@ -34,6 +37,9 @@ from iot.sftp.spooler.rows import (
 
 __all__ = ["NEVER", "QUEUE_SCHEMA", "Delivery", "Entry", "Known", "NewEntry", "Queue", "Total"]
 
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
 NEVER = 1e15
 """A next_attempt that does not come within this run."""
 
@@ -42,17 +48,20 @@ class Queue:
     """The rows of all outboxes. Every method raises JournalUnavailable or DiskFull when the journal does.
 
     made_ready: moves on whenever something may have become ready, so that nobody need ask again and again.
+    lost_rows: rows were damaged and dropped; a file that is found again may have been delivered already.
     """
 
     def __init__(self, journal: Journal) -> None:
         """Use the journal, which was opened with QUEUE_SCHEMA or gets it registered here."""
         self._journal = journal
         self.made_ready = 0
+        self.lost_rows = False
 
     # -- start
 
     def restart(self) -> None:
         """Nothing is in flight and nobody waits: what an earlier process left in these states is ready again."""
+        self._drop_damaged()
         states = (State.SENDING, State.WAITING)
         self.made_ready += 1
         if self._journal.read("SELECT 1 FROM entry WHERE state IN (?, ?) LIMIT 1", *states):
@@ -79,8 +88,12 @@ class Queue:
         marks = ",".join("?" * len(paths))
         columns = "id, path, state, size, mtime_ns, ctime_ns, inode"
         sql = f"SELECT {columns} FROM file JOIN entry USING (id) WHERE file.outbox = ? AND path IN ({marks})"  # noqa: S608  question marks
-        rows = self._journal.read(sql, outbox, *paths)
-        return {row["path"]: Known(row["id"], State(row["state"]), fingerprint_from(row)) for row in rows}
+
+        def read() -> dict[bytes, Known]:
+            rows = self._journal.read(sql, outbox, *paths)
+            return {row["path"]: Known(row["id"], State(row["state"]), fingerprint_from(row)) for row in rows}
+
+        return self._healed(read)
 
     def add(self, entries: Sequence[NewEntry]) -> None:
         """Make settled files ready, new or in a new version; a row that is being sent stays as it is."""
@@ -131,8 +144,12 @@ class Queue:
             limit,
         )
 
-    def any_ready(self) -> bool:
-        return bool(self._journal.read("SELECT 1 FROM entry WHERE state = 0 LIMIT 1"))
+    def any_ready(self, outboxes: Sequence[int]) -> bool:
+        """Whether one of these outboxes has something to send; there may be rows of one that is not used any more."""
+        marks = ",".join("?" * len(outboxes))
+        rest = f"WHERE state = 0 AND entry.outbox IN ({marks}) AND large IN (0, 1) LIMIT 1"
+        sql = f"SELECT 1 FROM entry CROSS JOIN file USING (id) {rest}"  # noqa: S608  question marks
+        return bool(self._journal.read(sql, *outboxes))
 
     def begin(self, entries: Sequence[Entry]) -> None:
         """One more attempt of each, on record before a byte is sent."""
@@ -155,9 +172,11 @@ class Queue:
         return first if first is not None and first < NEVER else None
 
     def _first_wait(self) -> float | None:
-        rows = self._journal.read("SELECT min(next_attempt) AS first FROM entry WHERE state = 2")
-        first: float | None = rows[0]["first"]
-        return first
+        def read() -> float | None:
+            first = self._journal.read("SELECT min(next_attempt) AS first FROM entry WHERE state = 2")[0]["first"]
+            return None if first is None else float(first)
+
+        return self._healed(read)
 
     # -- what came of it: inside one Journal.write, together with the client's own rows
 
@@ -195,19 +214,40 @@ class Queue:
     # -- figures
 
     def totals(self) -> list[Total]:
-        rows = self._journal.read(
+        sql = (
             "SELECT outbox, state, count(*) AS files, sum(size) AS bytes, min(first_seen) AS oldest"
             " FROM entry GROUP BY outbox, state"
         )
-        return [Total(row["outbox"], State(row["state"]), row["files"], row["bytes"], row["oldest"]) for row in rows]
 
-    def last_error(self) -> str | None:
-        rows = self._journal.read("SELECT error FROM entry WHERE state = 2 ORDER BY next_attempt DESC LIMIT 1")
-        return rows[0]["error"] if rows else None
+        def read() -> list[Total]:
+            rows = self._journal.read(sql)
+            return [
+                Total(row["outbox"], State(row["state"]), row["files"], row["bytes"], row["oldest"]) for row in rows
+            ]
+
+        return self._healed(read)
 
     def _entries(self, rest: str, *values: object) -> list[Entry]:
         sql = f"SELECT {COLUMNS} FROM entry CROSS JOIN file USING (id) {rest}"  # noqa: S608  text of this file
-        return [entry_from(row) for row in self._journal.read(sql, *values)]
+        return self._healed(lambda: [entry_from(row) for row in self._journal.read(sql, *values)])
+
+    # -- damage
+
+    def _healed(self, read: Callable[[], T]) -> T:
+        """What was read, after rows that cannot be read were dropped."""
+        try:
+            return read()
+        except (AttributeError, TypeError, ValueError):
+            self._drop_damaged()
+            return read()
+
+    def _drop_damaged(self) -> None:
+        """SQLite keeps no checksums. A row that makes no sense is forgotten: its file is found again by the scan."""
+        ids = [row["id"] for row in self._journal.read(SQL_DAMAGED)]
+        if ids:
+            self.lost_rows = True
+            log.error("damaged rows dropped from the queue rows=%d", len(ids))
+            self._journal.write(lambda db: _forget_all(db, ids))
 
 
 def _may(state: State, event: Event) -> bool:
@@ -215,6 +255,11 @@ def _may(state: State, event: Event) -> bool:
         return after(state, event) is State.GONE
     except ValueError:
         return False
+
+
+def _forget_all(db: sqlite3.Connection, ids: Sequence[int]) -> None:
+    for table in ("entry", "file", "delivered"):
+        db.executemany(f"DELETE FROM {table} WHERE id = ?", [(number,) for number in ids])  # noqa: S608  own names
 
 
 def _delete(db: sqlite3.Connection, ids: Sequence[int], states: Sequence[State]) -> None:

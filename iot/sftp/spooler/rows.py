@@ -15,6 +15,7 @@ from iot.sftp.spooler.policy import Event, State
 __all__ = [
     "COLUMNS",
     "QUEUE_SCHEMA",
+    "SQL_DAMAGED",
     "SQL_ENTRY",
     "SQL_FILE",
     "Delivery",
@@ -51,7 +52,7 @@ QUEUE_SCHEMA = Schema(
 )
 COLUMNS = (
     "entry.id, entry.outbox, path, state, size, mtime_ns, ctime_ns, inode, large, priority, destination, first_seen,"
-    " check_final, attempts, failures, strikes, error"
+    " check_final, attempts, failures, strikes, CAST(error AS BLOB) AS error"
 )
 SQL_FILE = (
     "INSERT OR REPLACE INTO file (id, outbox, path, mtime_ns, ctime_ns, inode, destination, check_final)"
@@ -61,6 +62,24 @@ SQL_ENTRY = (
     "INSERT OR REPLACE INTO entry (id, outbox, state, size, large, priority, rank, first_seen)"
     " VALUES (?, ?, 0, ?, ?, ?, ?, ?)"
 )
+
+WHOLE_NUMBERS = (
+    *("entry.outbox", "size", "large", "priority", "attempts", "failures", "strikes"),
+    *("mtime_ns", "ctime_ns", "inode", "check_final"),
+)
+SQL_DAMAGED = " OR ".join(
+    (
+        "SELECT entry.id FROM entry LEFT JOIN file USING (id) WHERE file.id IS NULL",
+        "file.outbox IS NOT entry.outbox",
+        f"typeof(state) <> 'integer' OR state NOT BETWEEN {int(State.READY)} AND {int(State.QUARANTINED)}",
+        *(f"typeof({column}) <> 'integer'" for column in WHOLE_NUMBERS),
+        "large NOT IN (0, 1) OR size < 0",
+        *(f"typeof({name}) <> 'blob' OR {name} = x'' OR instr({name}, x'00')" for name in ("path", "destination")),
+        "typeof(first_seen) NOT IN ('integer', 'real')",
+        "typeof(next_attempt) NOT IN ('null', 'integer', 'real')",
+    )
+)
+"""Rows that make no sense: a bit that flipped on flash gives a number that is no state, or text where a number was."""
 
 
 class NewEntry(NamedTuple):
@@ -167,7 +186,7 @@ def entry_from(row: sqlite3.Row) -> Entry:
         attempts=row["attempts"],
         failures=row["failures"],
         strikes=row["strikes"],
-        error=row["error"],
+        error=None if row["error"] is None else row["error"].decode("utf-8", "replace"),
     )
 
 

@@ -175,7 +175,7 @@ def table(content: Mapping[str, Any], *, running: bool, wall: float) -> str:
         f"connection  {connection['state']} {connection['server']}" + _next(connection, wall),
         f"backlog     {backlog['files']} files, {_size(backlog['bytes'])}{age}",
         f"rate        {_size(content['rate_bytes_per_s'])}/s, {content['in_flight']} in flight",
-        f"delivered   {content['delivered']['files']} files since start, {content['quarantined']} to quarantine",
+        f"delivered   {content['delivered']['files']} files since start, {content['quarantined']} in quarantine",
         f"last error  {content['last_error'] or 'none'}",
     ]
     lines += [
