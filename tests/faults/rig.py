@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from faults.proxy import BadLink, Fault
 from faults.table import Row
@@ -41,6 +42,8 @@ MIB = 1024 * KIB
 TESTS = Path(__file__).parents[1]
 DEADLINE_S = 120.0
 SETTLED_S = 10
+MARKED = re.compile(r"delivered path=(?P<name>\S+) .*\bbytes=(?P<size>\d+) .*\brepeat=True")
+Marks: TypeAlias = "Counter[tuple[str, int]]"
 
 
 class Rig:
@@ -231,18 +234,24 @@ class Rig:
         judge(row, self.watch, self.contents, last, self.marked())
         return row
 
-    def marked(self) -> int:
+    def marked(self) -> Marks:
         """Deliveries that the agent marked as possible repeats."""
-        return self.log.read_text(errors="replace").count(" repeat=True") if self.log.exists() else 0
+        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        found = [match for match in map(MARKED.search, lines) if match]
+        return Counter((match["name"], int(match["size"])) for match in found)
 
 
 def judge(
-    row: Row, watch: Watch, contents: dict[str, dict[str, int]], last: dict[str, set[str]], marked: int = 0
+    row: Row,
+    watch: Watch,
+    contents: dict[str, dict[str, int]],
+    last: dict[str, set[str]],
+    marked: Marks | None = None,
 ) -> None:
     """Count what is wrong with the finals in the folder that is watched.
 
     contents: of each name, its versions by hash with their sizes. last: of each name, what may stand there at the end.
-    marked: so many repeats were announced.
+    marked: how often a repeat was announced, by name and size: no other file's, nor another version's, excuses one.
     """
     stands: dict[str, str] = {}
     published: Counter[tuple[str, str]] = Counter()
@@ -262,8 +271,13 @@ def judge(
     parts = [name for name in there if name.endswith(PART)]
     again = {key: times - 1 for key, times in published.items() if times > 1}
     row.lost, row.left = len(lost), len(parts)
-    row.repeats = min(sum(again.values()), marked)
-    row.twice = sum(again.values()) - row.repeats
+    announced = Counter(marked or {})
+    for (name, digest), times in again.items():
+        key = name, contents.get(name, {}).get(digest, -1)
+        excused = min(times, announced[key])
+        announced[key] -= excused
+        row.repeats += excused
+        row.twice += times - excused
     row.notes += [f"lost: {name}" for name in lost] + [f"left: {name}" for name in parts]
     row.notes += [f"twice: {name} {digest[:8]}" for name, digest in again]
 

@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from faults.rig import KIB, MIB, Rig, judge, wait_for
+from faults.rig import KIB, MIB, Marks, Rig, judge, wait_for
 from faults.steps import STEPS, Step
 from faults.table import Row
 from servers.base import Server
@@ -162,9 +162,9 @@ def flattened(folder: Path, server: Server, rounds: int, *, size: int = 2 * MIB,
     """Two outboxes of one device lead to one destination; the agent is killed meanwhile."""
     boxes = ("one", "two")
     with Rig(folder, server, rate_bps=40 * MBIT, boxes=boxes, destination=folder.name, seed=seed) as rig:
-        for _ in range(rounds):
-            rig.put("same", size, box=0)
-            rig.put("same", size, box=1)
+        for number in range(rounds):
+            rig.put("same", size + 2 * number, box=0)
+            rig.put("same", size + 2 * number + 1, box=1)
             rig.start()
             mark = rig.link.up_bytes + rig.random.uniform(0, 2 * size)
             rig.wait(lambda at=mark: rig.link.up_bytes >= at or not rig.left(), NO_MORE_S)  # type: ignore[misc]
@@ -183,9 +183,11 @@ def two_devices(folder: Path, server: Server, rounds: int, *, size: int = 2 * MI
         second = stack.enter_context(
             Rig(folder / "two", server, destination=folder.name, device_id="two", link=first.link, watch=first.watch)
         )
-        for _ in range(rounds):
-            for rig in (first, second):
-                rig.put("same", size)
+        for number in range(rounds):
+            for place, rig in enumerate((first, second)):
+                rig.put(
+                    "same", size + 2 * number + place
+                )  # each version has its own size: an announced repeat tells it
                 rig.start()
             mark = first.link.up_bytes + first.random.uniform(0, 2 * size)
             first.wait(lambda at=mark: first.link.up_bytes >= at or not first.left(), NO_MORE_S)  # type: ignore[misc]
@@ -200,7 +202,7 @@ def two_devices(folder: Path, server: Server, rounds: int, *, size: int = 2 * MI
         return _either_may_stand(row, first, first.marked() + second.marked())
 
 
-def _either_may_stand(row: Row, rig: Rig, marked: int) -> Row:
+def _either_may_stand(row: Row, rig: Rig, marked: Marks) -> Row:
     """Which of two versions came last is not said; that each is whole is. One that replaced the other before the answer
     to its rename came is a possible repeat, and marked so."""
     fresh = Row(row.fault, row.injected, row.files)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
-from faults.rig import judge
+import pytest
+from faults.rig import MARKED, Marks, judge
 from faults.steps import BY_NAME, STEPS
 from faults.table import Row, as_markdown
 from faults.watch import Watch
+from unit.test_spooler_agent import Rig as AgentRig
 
 VERSION = b"a version of a file"
 CONTENTS = {"file": {hashlib.sha256(VERSION).hexdigest(): len(VERSION)}}
@@ -21,7 +25,7 @@ def publish(folder: Path, content: bytes) -> None:
     os.replace(folder / "file.1234.part", folder / "file")
 
 
-def judged(folder: Path, *contents: bytes, leave_part: bool = False) -> Row:
+def judged(folder: Path, *contents: bytes, leave_part: bool = False, marked: Marks | None = None) -> Row:
     """What the judge says of these contents, published one after the other."""
     watch, row = Watch(folder), Row("fault")
     for content in contents:
@@ -30,7 +34,7 @@ def judged(folder: Path, *contents: bytes, leave_part: bool = False) -> Row:
     if leave_part:
         (folder / "file.5678.part").write_bytes(b"")
     watch.close()
-    judge(row, watch, CONTENTS, LAST)
+    judge(row, watch, CONTENTS, LAST, marked)
     return row
 
 
@@ -55,6 +59,38 @@ def test_other_content_of_the_right_size_is_mixed(tmp_path: Path) -> None:
 
 def test_the_same_version_published_again_is_twice(tmp_path: Path) -> None:
     assert judged(tmp_path, VERSION, VERSION).twice == 1
+
+
+def test_an_announced_repeat_is_none_but_excuses_no_other_one(tmp_path: Path) -> None:
+    for number, (marks, expected) in enumerate(
+        [
+            ({("file", len(VERSION)): 1}, (1, 0)),
+            ({("file", len(VERSION)): 5}, (1, 0)),
+            ({("file", len(VERSION) + 1): 1}, (0, 1)),
+            ({("other", len(VERSION)): 1}, (0, 1)),
+        ]
+    ):
+        (tmp_path / str(number)).mkdir()
+        row = judged(tmp_path / str(number), VERSION, VERSION, marked=Counter(marks))
+        assert (row.repeats, row.twice) == expected
+
+
+def test_one_announcement_excuses_one_repeat(tmp_path: Path) -> None:
+    row = judged(tmp_path, VERSION, VERSION, VERSION, marked=Counter({("file", len(VERSION)): 1}))
+    assert (row.repeats, row.twice) == (1, 1)
+    assert not row.clean
+
+
+def test_the_agents_announcement_is_understood(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As the agent itself logs it."""
+    rig = AgentRig(tmp_path)
+    rig.put("file", VERSION)
+    deliver = rig.remote._deliver
+    rig.remote._deliver = lambda job: replace(deliver(job), possible_repeat=True)
+    with caplog.at_level("INFO"):
+        rig.run()
+    [found] = [match for match in map(MARKED.search, caplog.messages) if match]
+    assert (found["name"], int(found["size"])) == ("file", len(VERSION))
 
 
 def test_a_part_that_stays_is_left(tmp_path: Path) -> None:
