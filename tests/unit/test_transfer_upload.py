@@ -592,3 +592,32 @@ def test_a_final_name_that_is_too_long_is_refused_before_the_server_is_asked_any
     lab.dest = b"/up/" + b"n" * 256
     lab.fails(errors.NameRefused)
     assert lab.files.events == []
+
+
+def test_what_was_synced_before_the_rename_is_not_read_back_when_its_answer_is_lost(lab: Lab) -> None:
+    lab.loses_link(nth("RENAME"))
+    lab.files.events.clear()
+    result = lab.run()
+    assert lab.published == CONTENT
+    assert (result.sent_bytes, lab.files.did("READ"), lab.files.did("WRITE")) == (0, [], [])
+
+
+def test_a_device_that_dies_again_and_again_does_not_read_the_same_bytes_back_each_time(lab: Lab) -> None:
+    """Every life ends before a checkpoint is due by bytes or time."""
+    lab.path.write_bytes(random.Random(3).randbytes(4 * 2**20))
+
+    def passes(event: Event) -> None:
+        lab.clock.now += 0.002
+
+    lab.files.refuse = passes
+    read_bytes = 0
+    for life in range(6):
+        lab.ledger = Checkpoints(lab.journal, "s", every_bytes=4 * 2**20, every_s=1e9, clock=lab.clock)
+        lab.files.events.clear()
+        if life < 5:
+            lab.loses_link(nth("WRITE", 700))
+        else:
+            lab.run()
+        read_bytes += sum(event.length for event in lab.files.did("READ"))
+    assert lab.published == lab.path.read_bytes()
+    assert read_bytes <= 4 * 2**20

@@ -112,15 +112,15 @@ class Checkpoints:
         )
         return _from_row(rows[0]) if rows else None  # one that makes no sense counts as none: start over
 
-    def note(self, checkpoint: Checkpoint) -> None:
-        """Keep in memory; write the batch when it is due. Raises: JournalUnavailable, DiskFull."""
+    def note(self, checkpoint: Checkpoint, *, now: bool = False) -> None:
+        """Keep in memory; write the batch when it is due, or now. Raises: JournalUnavailable, DiskFull."""
         key = _key(checkpoint)
         self._noted[key] = checkpoint
         self._dropped.pop(key, None)
         if self._since is None:
             self._since = self._clock()
         ahead = checkpoint.acked_bytes - self._written.setdefault(key, checkpoint.acked_bytes)
-        if ahead >= self._every_bytes or self._clock() - self._since >= self._every_s:
+        if now or ahead >= self._every_bytes or self._clock() - self._since >= self._every_s:
             self.flush()
 
     def commit(self, checkpoints: Sequence[Checkpoint]) -> None:

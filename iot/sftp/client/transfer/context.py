@@ -16,8 +16,8 @@ class Ledger(Protocol):
 
     def load(self, direction: Direction, remote_path: bytes, local_path: bytes) -> Checkpoint | None: ...
 
-    def note(self, checkpoint: Checkpoint) -> None:
-        """Keep for the next batch; written by bytes and time, for all transfers at once."""
+    def note(self, checkpoint: Checkpoint, *, now: bool = False) -> None:
+        """Keep for the next batch; written by bytes and time, for all transfers at once, or now."""
 
     def forget(self, checkpoint: Checkpoint) -> None:
         """The transfer is done, or starts over: drop the checkpoint with the next batch."""

@@ -30,13 +30,14 @@ from iot.sftp.client.wire.server import Refusal
 class Ending:
     """What ends the writing of a part: attributes (best effort), fsync, CLOSE, and a look at its size.
 
-    requests: in the order in which the server must handle them.
+    requests: in the order in which the server must handle them. synced: the fsync has succeeded.
     """
 
     def __init__(self, context: Context, source: Source, part: bytes, handle: bytes) -> None:
         self._context = context
         self._source = source
         self._part = part
+        self.synced = False
         attributes = _kept_attributes(context, source)
         self.requests: dict[str, Request] = {}
         if attributes != Attributes():
@@ -53,6 +54,7 @@ class Ending:
             self._context.server.learn(Refusal.FSYNC)
         elif synced is not None:
             expect_ok(synced, "the server could not bring the part to its disk")
+            self.synced = True
         expect_ok(replies["close"], f"the server failed to close {self._part!r}")
         yield from _prove(self._context, self._source, self._part, replies["stat"])
 

@@ -76,7 +76,7 @@ class Sending:
         self._reading_bytes = 0
         self._to_mend: deque[Span] = deque()
         self._sync_runs = False
-        self._synced_at = context.clock()
+        self._synced_at = float("-inf") if resumed else context.clock()  # what was left there is brought to disk first
         self._failure: Exception | None = None
         self.sent_bytes = 0
 

@@ -36,6 +36,7 @@ from iot.sftp.client.wire.packets import Attributes, Code, Flag, Status
 from iot.sftp.client.wire.server import Refusal
 
 PROGRESS_EVERY_S = 0.1
+FIRST_GAIN_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ class Upload:
         self._digest: str | None = None
         self._started_at = context.clock()
         self._noted_at = 0
+        self._certain_at = self._gain = 0
         self._told_at = context.clock()
 
     def run(self) -> Work[TransferResult]:
@@ -174,6 +176,7 @@ class Upload:
     def _resume(self, step: ResumeAt) -> Work[None]:
         self._state = PartState(self.source.fingerprint.size, step.offset, step.suspect, step.synced)
         self._resumed_at = self._noted_at = step.offset
+        self._certain_at, self._gain = self._state.certain, FIRST_GAIN_BYTES
         if self._is_large:
             yield Barrier(self.checkpoint())
         reply = yield from ask(packets.open_file(self.part, Flag.WRITE | Flag.CREATE))
@@ -214,6 +217,8 @@ class Upload:
         except PermanentError:
             self._state.distrust()
             raise
+        if ending.synced:  # it came behind every write
+            self._state.sync_done(self._state.sync_mark())
         yield from self._close_all()
 
     def _opened(self, handle: bytes) -> bytes:
@@ -299,8 +304,18 @@ class Upload:
     def _progressed(self) -> None:
         if self._state.acked != self._noted_at and self._is_large:
             self.note()  # the ledger decides by bytes and time when it is written
+        self._note_gain()
         if self.context.clock() - self._told_at >= PROGRESS_EVERY_S:
             self._tell(self._state.acked)
+
+    def _note_gain(self) -> None:
+        """Who died once soon dies again: after a resume what has become certain is written at 256 KiB, 512 KiB, 1 MiB
+        and so on until the ledger's own steps do, or the same bytes would be read back each time."""
+        if not 0 < self._gain < self.context.options.checkpoint_bytes or not self._is_large:
+            return
+        if self._state.certain - self._certain_at >= self._gain:
+            self._certain_at, self._gain = self._state.certain, 2 * self._gain
+            self.context.ledger.note(self.checkpoint(), now=True)
 
     def _tell(self, done_bytes: int) -> None:
         self._told_at = self.context.clock()

@@ -74,6 +74,11 @@ class PartState:
         """What must be read back if the connection ended now; merged, in order."""
         return merge((*self._unread, *self._reading, *self._mending, *self._mended))
 
+    @property
+    def certain(self) -> int:
+        """How many bytes need not be read back if the connection ended now."""
+        return self.synced - sum(min(span.end, self.synced) - min(span.start, self.synced) for span in self.suspect)
+
     def next_block(self, limit: int) -> Span | None:
         """The next span to send, at most `limit` bytes; None when all is sent."""
         if self._sent >= self.size:
