@@ -39,6 +39,7 @@ __all__ = ["MISBEHAVIOURS", "Misbehaving", "Quirk"]
 KIB = 1024
 READ_FLAG, WRITE_FLAG, CREATE_FLAG, TRUNCATE_FLAG = 1, 2, 8, 16
 CLOSE = 4
+EXTENDED = 200
 
 
 class Misbehaving(Embedded):
@@ -393,6 +394,15 @@ class LateClose(Late):
         return kind == CLOSE
 
 
+class LateExtensions(Late):
+    """fsync, rename and hash take their time, as on a server whose disk is busy."""
+
+    delay_s = 1.5
+
+    def is_late(self, kind: int) -> bool:
+        return kind == EXTENDED
+
+
 class Twice(Quirk):
     """Every answer comes two times."""
 
@@ -521,6 +531,7 @@ MISBEHAVIOURS: dict[str, type[Quirk]] = {
     "zero-fills a block in a crash": ZeroFills,
     "moves the file away when it is complete": MovesAway,
     "answers CLOSE after three times the link's deadline": LateClose,
+    "answers fsync, rename and hash late": LateExtensions,
     "stops reading while alive": StopsReading,
     "refuses reads": WriteOnly,
     "presents another host key the second time": NewHostKey,

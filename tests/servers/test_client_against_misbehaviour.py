@@ -18,6 +18,7 @@ from servers.misbehaving import (
     FourHandles,
     GarbledExtras,
     LateClose,
+    LateExtensions,
     LosesTail,
     Misbehaving,
     MovesAway,
@@ -36,6 +37,7 @@ from iot.sftp.client import (
     PermissionDenied,
     ServerRefused,
     SFTPError,
+    Timeout,
     TransferResult,
     UploadJob,
 )
@@ -69,11 +71,16 @@ OUTCOMES: dict[str, type[SFTPError] | None] = {
     "zero-fills a block in a crash": ARRIVES,
     "moves the file away when it is complete": ARRIVES,
     "answers CLOSE after three times the link's deadline": ARRIVES,
+    "answers fsync, rename and hash late": ARRIVES,
     "stops reading while alive": ARRIVES,
     "refuses reads": ARRIVES,
     "presents another host key the second time": ARRIVES,
 }
-BRIEF: dict[type, dict[str, Any]] = {StopsReading: {"pause_s": 2.0, "after": 10}, LateClose: {"delay_s": 3.0}}
+BRIEF: dict[type, dict[str, Any]] = {
+    StopsReading: {"pause_s": 2.0, "after": 10},
+    LateClose: {"delay_s": 3.0},
+    LateExtensions: {"delay_s": 0.3},
+}
 
 
 def connect(server: Misbehaving, tmp_path: Path, **changes: Any) -> IoTSFTPClient:
@@ -202,12 +209,26 @@ def test_another_host_key_the_second_time_stops_everything(tmp_path):
             client.exists(server.path("file"))
 
 
-def test_a_slow_answer_to_close_is_not_a_dead_link(tmp_path):
+@pytest.mark.parametrize(("quirk", "delay_s"), [(LateClose, 3.0), (LateExtensions, 1.5)])
+def test_a_slow_answer_is_not_a_dead_link(quirk, delay_s, tmp_path):
     content = make(tmp_path, 1000)
-    with Misbehaving(tmp_path / "root", LateClose, delay_s=3.0) as server:
-        with connect(server, tmp_path, link_deadline_s=1.0, attempts=1) as client:
+    with Misbehaving(tmp_path / "root", quirk, delay_s=delay_s) as server:
+        with connect(server, tmp_path, link_deadline_s=1.0, attempts=1, proof="full") as client:
             client.upload(tmp_path / "source", server.path("file"))
         assert server.content("file") == content
+
+
+@pytest.mark.parametrize("quirk", [LateClose, LateExtensions])
+def test_a_server_that_does_not_answer_is_given_up_at_its_own_deadline(quirk, tmp_path):
+    make(tmp_path, 1000)
+    with (
+        Misbehaving(tmp_path / "root", quirk, delay_s=8.0) as server,
+        connect(server, tmp_path, server_reply_s=1.0, attempts=1) as client,
+    ):
+        began = time.monotonic()
+        with pytest.raises(Timeout, match="no answer for 1 s"):
+            client.upload(tmp_path / "source", server.path("file"))
+        assert 1.0 <= time.monotonic() - began < 4.0
 
 
 def test_a_live_server_that_stops_reading_costs_no_attempt(tmp_path):

@@ -24,18 +24,25 @@ class Expected:
     """What is expected of one server.
 
     durable: it confirms by fsync. replaces: it renames over an existing file in one step. resumes: it goes on with a
-    part. refusals: what the client has learned of it after a lost link.
+    part. hashes: it hashes for proof="full". refusals: what the client has learned of it after a lost link.
     """
 
     def __init__(
-        self, *, durable: bool, replaces: bool = True, resumes: bool = True, refusals: tuple[str, ...] = ()
+        self,
+        *,
+        durable: bool,
+        replaces: bool = True,
+        resumes: bool = True,
+        hashes: bool = False,
+        refusals: tuple[str, ...] = (),
     ) -> None:
-        self.durable, self.replaces, self.resumes, self.refusals = durable, replaces, resumes, set(refusals)
+        self.durable, self.replaces, self.resumes, self.hashes = durable, replaces, resumes, hashes
+        self.refusals = set(refusals)
 
 
 FALLBACKS = {
     "openssh": Expected(durable=True),
-    "proftpd": Expected(durable=True),
+    "proftpd": Expected(durable=True, hashes=True),
     "embedded": Expected(durable=True),
     "asyncssh": Expected(durable=True),
     "rclone": Expected(durable=False),
@@ -180,10 +187,12 @@ def test_a_source_that_changes_is_never_published(any_server, place, tmp_path):
 
 
 @pytest.mark.parametrize("proof", ["tail", "full"])
-def test_the_content_is_proven_when_asked(any_server, place, tmp_path, proof):
+def test_the_content_is_proven_when_asked(any_server, expected, place, tmp_path, proof):
     content = make(tmp_path / "source", 3 * 1024 * 1024)
     with connect(any_server, tmp_path, proof=proof, sidecar=True) as client:
         result = client.upload(tmp_path / "source", any_server.path(f"{place}/{proof}"), sha256=True)
+        learned = {what.value for what in client._runner.links.engine().server.refused}
+    assert learned == (set() if expected.hashes or proof == "tail" else {"check-file"})
     assert result.proof.value == proof
     assert any_server.content(f"{place}/{proof}") == content
     assert any_server.content(f"{place}/{proof}.sha256") == f"{result.sha256}  {proof}\n".encode()

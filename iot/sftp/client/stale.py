@@ -21,6 +21,9 @@ def remove_stale_parts(engine: Engine, checkpoints: Checkpoints, age_s: float) -
     for checkpoint in checkpoints.given_up(time.time() - age_s):
         if _may_go_on(checkpoint):
             continue
+        if checkpoint.part == checkpoint.remote_path:  # direct_write: a final, and perhaps another one by now
+            checkpoints.forget(checkpoint)
+            continue
         try:
             engine.pipeline.run_one(Job(operations.delete(checkpoint.part)))
             log.info("stale part removed part=%r", checkpoint.part)
