@@ -90,11 +90,19 @@ class PowerLab:
     def _standing_bytes(self) -> int:
         """How much of the large file the server holds as it should be, in its part or under its final name."""
         paths = [path for path in self.rig.watch.root.glob("large*") if path.name.endswith(PART) or path.suffix == ""]
-        return max((self._equal_bytes(path.read_bytes()) for path in paths), default=0)
+        return max((self._equal_bytes(content(path)) for path in paths), default=0)
 
     def _equal_bytes(self, data: bytes) -> int:
         starts = range(0, min(len(data), len(self._large)), BLOCK)
         return sum(len(data[at : at + BLOCK]) for at in starts if data[at : at + BLOCK] == self._large[at : at + BLOCK])
+
+
+def content(path: Path) -> bytes:
+    """Nothing where it has gone meanwhile: the server still renames what it was asked to before the silence."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from faults import power
 from faults.rig import MARKED, Marks, judge
 from faults.steps import BY_NAME, STEPS
 from faults.table import Row, as_markdown
@@ -95,6 +96,10 @@ def test_the_agents_announcement_is_understood(tmp_path: Path, caplog: pytest.Lo
 
 def test_a_part_that_stays_is_left(tmp_path: Path) -> None:
     assert judged(tmp_path, VERSION, leave_part=True).left == 1
+
+
+def test_a_part_that_goes_while_the_lab_looks_counts_as_nothing(tmp_path: Path) -> None:
+    assert power.content(tmp_path / "renamed-meanwhile") == b""
 
 
 def test_rows_add_up_in_the_table() -> None:
