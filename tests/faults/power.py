@@ -122,8 +122,8 @@ def cut_in_turn(folder: Path, shift: int, kind: str, steps: Sequence[Step] = STE
     with lab(folder) as power:
         rig = power.rig
         for number, step in mine:
+            rig.kill()  # first: it would deliver some of the new files, and leave too few for the step
             fill(rig, kind, f"-{number:02}")
-            rig.kill()
             rig.start(step.name, action="stop")
             assert rig.stopped_at(step.name, NO_MORE_S), f"{step.name} was not reached: {rig.told()}"
             power.cut(MODES[(number + shift) % 3])
