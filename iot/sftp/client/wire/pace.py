@@ -22,8 +22,7 @@ START_BYTES = 512 * KIB
 START_MAX_BYTES = 1024 * KIB
 START_RATE = 5e6
 SMALL_BLOCK = 32 * KIB - 128  # with its request's head it is one SSH packet, not one and a crumb
-GAIN = 1.25
-START_GAIN = 1.5
+GAIN = 1.5
 GROWTH = 1.25
 FLAT_ROUNDS = 3
 SPARE_BLOCKS = 3
@@ -117,9 +116,8 @@ class Pace:
         assert self.round_trip_s is not None
         self.block = int(min(max(self.rate * BLOCK_S, SMALL_BLOCK), self._max_block))
         self.block = min(self.block, self._max_block)
-        gain, least = GAIN, FLOOR_BYTES
+        least = FLOOR_BYTES
         if self._grows:
-            gain = START_GAIN
             least = max(self._start_bytes, int(min(START_RATE * self.round_trip_s, START_MAX_BYTES)))
-        wanted = gain * self.rate * self.round_trip_s + SPARE_BLOCKS * self.block
+        wanted = GAIN * self.rate * self.round_trip_s + SPARE_BLOCKS * self.block
         self.window = int(min(max(wanted, least), self.max_bytes))
