@@ -71,21 +71,18 @@ class Connector:
 
         -> whether another connection stands that may take over.
         """
-        if quiet_s < self._silent_s():
+        round_trip_s = (self.current.pace.round_trip_s if self.current is not None else None) or 0.0
+        if quiet_s < max(SILENT_S, SILENT_ROUNDS * round_trip_s):
             if self._rival is not None:
                 self._rival.abandon()
                 self._rival = None
             return False
         if self._rival is None:
-            self._rival = Rival(self._make_beside)
+            self._rival = Rival(self._make_beside, round_trip_s)
         return self._rival.stands
 
-    def _silent_s(self) -> float:
-        round_trip_s = self.current.pace.round_trip_s if self.current is not None else None
-        return max(SILENT_S, SILENT_ROUNDS * (round_trip_s or 0.0))
-
-    def _make_beside(self, patience_s: float, on_dialled: Callable[[], None]) -> Engine:
-        return self._make(Making(self._window, self.fell_silent, Beside(patience_s, on_dialled)))
+    def _make_beside(self, redial_s: float, on_dialled: Callable[[], None]) -> Engine:
+        return self._make(Making(self._window, self.fell_silent, Beside(redial_s, on_dialled)))
 
     @property
     def another_stands(self) -> bool:

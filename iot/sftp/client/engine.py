@@ -25,9 +25,9 @@ MAX_BLOCK = 255 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """patience_s: for TCP to connect. on_dialled: called when it has."""
+    """redial_s: see wire.link.dial. on_dialled: called when TCP is connected."""
 
-    patience_s: float
+    redial_s: float
     on_dialled: Callable[[], None]
 
 

@@ -1,7 +1,7 @@
 """A second connection, tried beside one that has fallen silent.
 
 A link that was cut for a moment comes back sooner than TCP notices: its timers have doubled meanwhile. So while nothing
-is answered although bytes are in flight, a new connection is tried about every second, in a thread of its own; when it
+is answered although bytes are in flight, a new connection is dialled again and again, in a thread of its own; when it
 stands, it takes over. Nothing is lost by that: what was not acked is proven or sent again, as after any loss.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 
 from iot.sftp.client.engine import Engine
@@ -16,21 +17,22 @@ from iot.sftp.client.errors import SFTPError, TransientError
 
 log = logging.getLogger(__name__)
 
-FIRST_PATIENCE_S = 1.0
-PATIENCE_GROWTH = 1.5
-LONGEST_PATIENCE_S = 10.0
+REDIAL_S = 0.25
+REDIAL_ROUNDS = 2
+PATIENCE_S = 10.0
 REFUSED_PAUSE_S = 0.25
 LOGIN_S = 8.0
 
 
 class Rival:
-    """make(patience_s, on_dialled): connects; called until it succeeds, fails for good, or the old connection is back.
+    """make(redial_s, on_dialled): connects; called until it succeeds, fails for good, or the old connection is back.
 
-    patience_s: for TCP to connect; short at first, because only a new try sends soon again what got lost.
+    round_trip_s: what the old connection had.
     """
 
-    def __init__(self, make: Callable[[float, Callable[[], None]], Engine]) -> None:
+    def __init__(self, make: Callable[[float, Callable[[], None]], Engine], round_trip_s: float) -> None:
         self._make = make
+        self._redial_s = max(REDIAL_S, REDIAL_ROUNDS * round_trip_s)
         self._dialled = threading.Event()
         self._lock = threading.Lock()
         self._over = threading.Event()
@@ -61,15 +63,14 @@ class Rival:
             engine.close()
 
     def _try(self) -> None:
-        patience_s = FIRST_PATIENCE_S
         while not self._over.is_set():
+            began = time.monotonic()
             try:
-                engine = self._make(patience_s, self._dialled.set)
+                engine = self._make(self._redial_s, self._dialled.set)
             except TransientError as error:
                 log.debug("silent link: no other connection yet error=%s", error)
                 self._dialled.clear()
-                patience_s = min(patience_s * PATIENCE_GROWTH, LONGEST_PATIENCE_S)
-                self._over.wait(REFUSED_PAUSE_S)
+                self._over.wait(max(0.0, REFUSED_PAUSE_S - (time.monotonic() - began)))
             except SFTPError as error:
                 log.warning("silent link: no other connection error=%s", error)
                 return

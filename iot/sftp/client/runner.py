@@ -19,7 +19,7 @@ from iot.sftp.client.fetch import fetch
 from iot.sftp.client.journal import Journal, default_state_dir
 from iot.sftp.client.locks import TransferLocks
 from iot.sftp.client.model import Failure, ProgressCallback, TransferResult, UploadJob
-from iot.sftp.client.rival import LOGIN_S
+from iot.sftp.client.rival import LOGIN_S, PATIENCE_S
 from iot.sftp.client.settings import ClientOptions
 from iot.sftp.client.stale import remove_stale_parts
 from iot.sftp.client.wire.job import Job, Work
@@ -169,7 +169,9 @@ class Runner:
         target = target_from(account.host, account.port, account.user, account.password, self._options)
         refusals = LearnedRefusals(self._journal)
         if making.beside:
-            target = replace(target, connect_timeout_s=making.beside.patience_s, login_deadline_s=LOGIN_S)
+            target = replace(
+                target, connect_timeout_s=PATIENCE_S, login_deadline_s=LOGIN_S, redial_s=making.beside.redial_s
+            )
         engine = Engine(target, self._options, self._journal.owner, checkpoints, refusals, self._cancelled, making)
         if making.beside:
             return engine

@@ -23,9 +23,10 @@ from iot.sftp.client.model import (
     TransferResult,
 )
 from iot.sftp.client.transfer.context import Context
+from iot.sftp.client.transfer.look import look
 from iot.sftp.client.transfer.names import part_name
 from iot.sftp.client.transfer.sink import FileSink, Sink, StreamSink
-from iot.sftp.client.transfer.upload import PROGRESS_EVERY_S, look
+from iot.sftp.client.transfer.upload import PROGRESS_EVERY_S
 from iot.sftp.client.transfer.window import AckedPrefix
 from iot.sftp.client.wire import packets
 from iot.sftp.client.wire.job import TURN, WAIT, Send, Work, ask, expect_data, expect_handle

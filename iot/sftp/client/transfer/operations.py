@@ -9,8 +9,8 @@ from iot.sftp.client.errors import NameRefused, NotFound
 from iot.sftp.client.model import RemoteFile
 from iot.sftp.client.transfer.context import Context
 from iot.sftp.client.transfer.folders import make_folder, make_parents
+from iot.sftp.client.transfer.look import look
 from iot.sftp.client.transfer.publish import publish
-from iot.sftp.client.transfer.upload import look
 from iot.sftp.client.wire import packets
 from iot.sftp.client.wire.job import Work, ask, expect_handle, expect_names, expect_ok
 from iot.sftp.client.wire.packets import Attributes, Code, Name, Reply, Status

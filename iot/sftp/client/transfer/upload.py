@@ -18,11 +18,11 @@ from iot.sftp.client.model import (
     Phase,
     Progress,
     ProgressCallback,
-    RemoteFile,
     TransferResult,
 )
 from iot.sftp.client.transfer.context import Context
 from iot.sftp.client.transfer.folders import create_in_folder
+from iot.sftp.client.transfer.look import look_at_once, shown
 from iot.sftp.client.transfer.names import check_final_name, part_name
 from iot.sftp.client.transfer.plan import Fresh, ProveFinal, ResumeAt, Rules, Step, plan
 from iot.sftp.client.transfer.proof import final_stands, hash_of, same_content
@@ -31,8 +31,8 @@ from iot.sftp.client.transfer.sending import NoResume, Sending
 from iot.sftp.client.transfer.source import Source
 from iot.sftp.client.transfer.window import PartState
 from iot.sftp.client.wire import packets
-from iot.sftp.client.wire.job import Barrier, Work, ask, expect_attributes, expect_handle
-from iot.sftp.client.wire.packets import Attributes, Code, Flag, Status
+from iot.sftp.client.wire.job import Barrier, Work, ask, ask_all, expect_handle
+from iot.sftp.client.wire.packets import Attributes, Code, Flag, Handle, Status
 from iot.sftp.client.wire.server import Refusal
 
 PROGRESS_EVERY_S = 0.1
@@ -103,8 +103,7 @@ class Upload:
             known = None
         if known is None and not task.check_final:
             return Fresh()
-        part = yield from look(self.part)
-        final = yield from look(task.dest)
+        part, final = yield from look_at_once([self.part, task.dest])
         rules = Rules(options.verify, options.trust, options.tail_size, self.source.identified, self._beyond_bytes())
         step = plan(self.source.fingerprint, known, part, final, rules)
         if isinstance(step, ResumeAt) and not (yield from self._can_resume(step)):
@@ -170,8 +169,8 @@ class Upload:
             )  # it is there from an earlier attempt: the name says that it is ours
             reply = yield from ask(request)
         if isinstance(reply, Status) and reply.code == Code.FAILURE and self.context.handles:
-            raise ServerBusy(f"cannot create {_shown(self.part)} while others are open: {reply.message}")
-        return self._opened(expect_handle(reply, f"cannot create {_shown(self.part)}"))
+            raise ServerBusy(f"cannot create {shown(self.part)} while others are open: {reply.message}")
+        return self._opened(expect_handle(reply, f"cannot create {shown(self.part)}"))
 
     def _resume(self, step: ResumeAt) -> Work[None]:
         self._state = PartState(self.source.fingerprint.size, step.offset, step.suspect, step.synced)
@@ -179,18 +178,19 @@ class Upload:
         self._certain_at, self._gain = self._state.certain, FIRST_GAIN_BYTES
         if self._is_large:
             yield Barrier(self.checkpoint())
-        reply = yield from ask(packets.open_file(self.part, Flag.WRITE | Flag.CREATE))
-        if isinstance(reply, Status):
-            raise NoResume
-        handle = self._opened(expect_handle(reply, f"cannot reopen {_shown(self.part)}"))
-        reader = b""
+        requests = [packets.open_file(self.part, Flag.WRITE | Flag.CREATE)]
         if step.suspect:
-            reply = yield from ask(packets.open_file(self.part, Flag.READ))
-            if isinstance(reply, Status):
-                self.context.server.learn(Refusal.READ_BACK)
-                raise NoResume
-            reader = self._opened(expect_handle(reply, f"cannot read back {_shown(self.part)}"))
-        yield from self._fill(handle, reader, resumed=True)
+            requests.append(packets.open_file(self.part, Flag.READ))
+        writing, *reading = yield from ask_all(requests, self.context.server.in_order)
+        opened = [self._opened(reply.value) for reply in (writing, *reading) if isinstance(reply, Handle)]
+        if isinstance(writing, Status):
+            raise NoResume
+        if any(isinstance(reply, Status) for reply in reading):
+            self.context.server.learn(Refusal.READ_BACK)
+            raise NoResume
+        for reply in (writing, *reading):
+            expect_handle(reply, f"cannot reopen {shown(self.part)}")
+        yield from self._fill(opened[0], opened[1] if reading else b"", resumed=True)
 
     def _fill(self, handle: bytes, reader: bytes, resumed: bool) -> Work[None]:
         ending = Ending(self.context, self.source, self.part, handle)
@@ -322,16 +322,3 @@ class Upload:
         if self.task.progress is not None:
             progress = Progress(self.source.name, done_bytes, self._state.size, self._resumed_at)
             self.task.progress(progress)
-
-
-def look(path: bytes) -> Work[RemoteFile | None]:
-    """STAT; None where there is no such file. Raises: PermissionDenied, ServerRefused ..."""
-    reply = yield from ask(packets.stat(path))
-    if isinstance(reply, Status) and reply.code in (Code.NO_SUCH_FILE, Code.NO_SUCH_PATH):
-        return None
-    found = expect_attributes(reply, f"cannot look at {_shown(path)}")
-    return RemoteFile(found.size, found.mtime_s, found.mode)
-
-
-def _shown(path: bytes) -> str:
-    return repr(path.decode("utf-8", "backslashreplace"))

@@ -78,7 +78,7 @@ def ask_all(requests: list[Request], in_order: bool) -> Work[list[Reply]]:
     One round trip where the server handles requests in order, else one each.
     """
     if in_order:
-        return (yield from _in_one_flight(requests))
+        return (yield from ask_at_once(requests))
     replies: list[Reply] = []
     for request in requests:
         reply = yield from ask(request)
@@ -86,7 +86,8 @@ def ask_all(requests: list[Request], in_order: bool) -> Work[list[Reply]]:
     return replies
 
 
-def _in_one_flight(requests: list[Request]) -> Work[list[Reply]]:
+def ask_at_once(requests: list[Request]) -> Work[list[Reply]]:
+    """Several requests that do not rely on one another; all their answers, in their order, refusals included."""
     replies: dict[int, Reply] = {}
     for number, request in enumerate(requests):
         replies.update((yield Send(request, number)))

@@ -15,14 +15,20 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from iot.sftp.client.errors import Cancelled, ConfigurationError, LinkLost
 from iot.sftp.client.wire.offers import set_congestion
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 log = logging.getLogger(__name__)
 
 SEND_WAIT_S = 0.1
 RECEIVE_BYTES = 256 * 1024
+CALLS_MAX = 20
+REDIAL_GROWTH = 1.1
 
 
 class Link:
@@ -124,46 +130,92 @@ def dial(
     deadline_s: float,
     congestion: str | None,
     cancelled: threading.Event,
+    redial_s: float | None = None,
 ) -> Link:
-    """Connect to the first address of `host` that answers. Raises: LinkLost, ConfigurationError."""
+    """Connect to the first address of `host` that answers. Raises: LinkLost, ConfigurationError.
+
+    redial_s: after so many seconds without an answer dial again, and again, beside what was dialled before: when the
+    link comes back, a new call is answered at once, while TCP repeats a lost one after 1, 3, 7 ... seconds.
+    """
     try:
         addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise LinkLost(f"cannot find the address of {host!r}: {error}; check the name and the network") from error
     failures = []
     for family, kind, protocol, _, address in addresses:
-        sock = socket.socket(family, kind, protocol)
         try:
-            _connect(sock, address, connect_timeout_s, cancelled)
-            _tune(sock, deadline_s, congestion)
-            return Link(sock, deadline_s, cancelled)
+            with _Dialling(lambda: socket.socket(family, kind, protocol), address, redial_s) as dialling:  # noqa: B023
+                sock = dialling.wait(connect_timeout_s, cancelled)
         except OSError as error:
-            sock.close()
             failures.append(f"{address[0]}: {_reason(error, connect_timeout_s)}")
+            continue
+        try:
+            _tune(sock, deadline_s, congestion)
         except BaseException:
             sock.close()
             raise
+        return Link(sock, deadline_s, cancelled)
     raise LinkLost(f"cannot connect to {host} port {port}: {'; '.join(failures)}")
 
 
-def _connect(sock: socket.socket, address: tuple[object, ...], timeout_s: float, cancelled: threading.Event) -> None:
-    """Connect in small waits, so that a cancel ends it. Raises: TimeoutError, OSError, Cancelled."""
-    sock.setblocking(False)
-    code = sock.connect_ex(address)
-    if code in (0, errno.EISCONN):
-        return
-    if code not in (errno.EINPROGRESS, errno.EWOULDBLOCK):
-        raise OSError(code, os.strerror(code))
-    connected = _Waiter(sock, selectors.EVENT_WRITE)
-    give_up_at = time.monotonic() + timeout_s
-    while not connected(SEND_WAIT_S):
-        if cancelled.is_set():
-            raise Cancelled("stopped on request while connecting")
-        if time.monotonic() > give_up_at:
-            raise TimeoutError
-    code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    if code:
-        raise OSError(code, os.strerror(code))
+class _Dialling:
+    """One address, called once or, in growing intervals, again; the first call that is answered counts.
+
+    make: a new socket. Raises: OSError when a call is refused.
+    """
+
+    def __init__(self, make: Callable[[], socket.socket], address: tuple[object, ...], redial_s: float | None) -> None:
+        self._make = make
+        self._address = address
+        self._redial_s = redial_s
+        self._selector = _selector()
+        self._calls: list[socket.socket] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for call in self._calls:
+            call.close()
+        self._selector.close()
+
+    def wait(self, timeout_s: float, cancelled: threading.Event) -> socket.socket:
+        """In small waits, so that a cancel ends it. Raises: TimeoutError, OSError, Cancelled."""
+        give_up_at = time.monotonic() + timeout_s
+        dial_at = time.monotonic()
+        while True:
+            now = time.monotonic()
+            if now >= dial_at:
+                self._dial()
+                dial_at = now + self._next_pause_s()
+            for key, _ in self._selector.select(min(SEND_WAIT_S, max(dial_at - now, 0.0))):
+                return self._answered(key.fileobj)  # type: ignore[arg-type]
+            if cancelled.is_set():
+                raise Cancelled("stopped on request while connecting")
+            if now > give_up_at:
+                raise TimeoutError
+
+    def _dial(self) -> None:
+        call = self._make()
+        self._calls.append(call)
+        call.setblocking(False)
+        code = call.connect_ex(self._address)
+        if code not in (0, errno.EISCONN, errno.EINPROGRESS, errno.EWOULDBLOCK):
+            raise OSError(code, os.strerror(code))
+        self._selector.register(call, selectors.EVENT_WRITE)
+
+    def _next_pause_s(self) -> float:
+        if self._redial_s is None or len(self._calls) >= CALLS_MAX:
+            return float("inf")
+        pause_s, self._redial_s = self._redial_s, self._redial_s * REDIAL_GROWTH
+        return pause_s
+
+    def _answered(self, call: socket.socket) -> socket.socket:
+        code = call.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            raise OSError(code, os.strerror(code))
+        self._calls.remove(call)
+        return call
 
 
 def _reason(error: OSError, timeout_s: float) -> str:
@@ -189,8 +241,12 @@ class _Waiter:
     """Wait until one socket can be read or written; any system's best way (the selectors module)."""
 
     def __init__(self, sock: socket.socket, event: int) -> None:
-        self._selector = selectors.DefaultSelector() if os.name == "nt" else selectors.PollSelector()
+        self._selector = _selector()
         self._selector.register(sock, event)
 
     def __call__(self, wait_s: float) -> bool:
         return bool(self._selector.select(wait_s))
+
+
+def _selector() -> selectors.BaseSelector:
+    return selectors.DefaultSelector() if os.name == "nt" else selectors.PollSelector()

@@ -32,6 +32,7 @@ from iot.sftp.client.wire.packets import Reply, Request
 from iot.sftp.client.wire.parsing import Deframer, parse_reply
 
 POLL_S = 0.25
+SILENT_POLL_S = 0.03  # another connection is on its way, and counts from the moment at which it stands
 FLUSH_BYTES = 256 * 1024
 RECEIVE_BYTES = 4 * 1024 * 1024
 LINGERING_JOBS = 1024  # more than these take slots again: each costs a little memory
@@ -112,6 +113,7 @@ class Pipeline:
         self._pending: dict[int, _Pending] = {}
         self._ask_at = clock()
         self._check_at = clock()
+        self._poll_s = POLL_S
         self._out: list[bytes] = []
         self._out_bytes = 0
         self._active: dict[int, _Running] = {}
@@ -305,8 +307,8 @@ class Pipeline:
             return 0.0
         commit_s = self._commit_wait_s()
         if commit_s is not None:
-            return min(commit_s, POLL_S)
-        return POLL_S if self._active else max(0.0, self._ask_at - self._clock())
+            return min(commit_s, self._poll_s)
+        return self._poll_s if self._active else max(0.0, self._ask_at - self._clock())
 
     def _commit_wait_s(self) -> float | None:
         """Only jobs with something on its way, or in their turn, can still come to a barrier."""
@@ -347,9 +349,10 @@ class Pipeline:
 
     def _check_deadlines(self) -> None:
         now = self._clock()
-        self._check_at = now + POLL_S
         oldest = next(iter(self._pending.values()), None)
         quiet_s = self._channel.check_alive(oldest.mark.sent_at if oldest else None)
+        self._poll_s = SILENT_POLL_S if self.pace.in_flight and quiet_s > 2 * POLL_S else POLL_S
+        self._check_at = now + self._poll_s
         if self._on_silence(quiet_s if self.pace.in_flight else 0.0):
             raise LinkLost("the link fell silent, and another connection stands")
         if oldest is not None and now - oldest.mark.sent_at > self._reply_deadline_s:

@@ -72,6 +72,7 @@ class Connection(pysftp.Connection):  # type: ignore[misc]
             deadline_s=target.link_deadline_s,
             congestion=target.congestion,
             cancelled=self._cancelled,
+            redial_s=target.redial_s,
         )
         if self._on_dialled is not None:
             self._on_dialled()

@@ -39,6 +39,7 @@ class Target:
     ciphers: tuple[str, ...]
     compression: bool
     congestion: str | None
+    redial_s: float | None = None
 
 
 class Transport(paramiko.ServiceRequestingTransport):  # type: ignore[misc]
