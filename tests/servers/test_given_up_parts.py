@@ -16,6 +16,7 @@ from servers.openssh import OpenSSH
 from iot.sftp.client import IoTSFTPClient, LinkLost, stale
 
 SIZE = 2 * 1024 * 1024
+SMALL = 30_000
 DAY_S = 86400
 FOREIGN = "up/large.0badcafe.part"
 
@@ -80,6 +81,23 @@ def test_the_part_of_a_source_that_is_another_version_is_removed(
     later(monkeypatch, DAY_S + 60)
     upload.client().connect()
     assert upload.names() == []
+
+
+def test_the_part_of_a_small_file_that_was_withdrawn_is_removed_too(
+    sshd: OpenSSH, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with BadLink(sshd.host, sshd.port, script=[Fault("cut", up_bytes=SMALL // 2)]) as link:
+        upload = Interrupted(sshd, link, tmp_path)
+        upload.source.write_bytes(os.urandom(SMALL))
+        [part] = upload.interrupt()
+        upload.source.unlink()
+        with upload.client() as client:
+            client.give_up([(str(upload.source), upload.server.path("up/large"))])
+            client.connect()
+            assert upload.names() == [part]
+        later(monkeypatch, DAY_S + 60)
+        upload.client().connect()
+        assert upload.names() == []
 
 
 def test_a_part_that_can_still_be_gone_on_with_stays_however_old(

@@ -26,6 +26,7 @@ class FolderRemote:
         self.deliveries: list[str] = []
         self.in_flight: list = []
         self.settled: list = []
+        self.given_up: list = []
         self.cancelled = False
 
     def upload_many(self, jobs, *, hold_checkpoints=False, tick=lambda: None):
@@ -82,6 +83,9 @@ class FolderRemote:
 
     def settle(self, results):
         self.settled += results
+
+    def give_up(self, uploads):
+        self.given_up += uploads
 
     def cancel(self):
         self.cancelled = True

@@ -234,6 +234,28 @@ def test_file_that_vanishes_is_no_error(rig):
     assert "g" in rig.arrived()
 
 
+def test_a_file_that_was_tried_and_is_withdrawn_is_given_up_so_that_its_part_can_go(rig):
+    rig.put("f")
+    rig.put("g")
+    rig.outbox["order"] = "name"
+    rig.remote.slots = 1
+    rig.remote.cannot_connect = [LinkLost("no answer")] * 10
+    rig.run()
+    assert rig.remote.given_up == []  # nothing was tried: nothing can be there
+
+    def lose(job):
+        (rig.box / "f").unlink(missing_ok=True)
+        rig.remote.cancelled = True
+
+    rig.remote.cannot_connect = []
+    rig.remote.before = lose
+    rig.remote.slots = 2
+    rig.run()
+    rig.remote.cancelled = False
+    assert rig.run() is End.DRAINED
+    assert rig.remote.given_up == [(str(rig.box / "f"), "/up/f")]
+
+
 def test_archive_mode_moves_with_its_tree(rig):
     rig.outbox["after_upload"] = "archive"
     rig.put("a/b/f")

@@ -173,6 +173,13 @@ class IoTSFTPClient:
         """
         self._runner.settle(results)
 
+    def give_up(self, uploads: Iterable[tuple[str, str]]) -> None:
+        """These uploads (source, dest) will not be tried again: what an attempt has left on the server is removed.
+
+        Not at once, but with the other stale parts, when a connection is made `stale_part_s` from now.
+        """
+        self._runner.give_up(uploads)
+
     def download_file(self, source: str, dest: str | os.PathLike[str] | BinaryIO, **keywords: Any) -> bool:
         """Like `download`; False and `last_error` instead of an error."""
         return self._succeeds(lambda: self.download(source, dest, **keywords))

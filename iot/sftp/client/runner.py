@@ -13,7 +13,7 @@ from typing import BinaryIO, TypeVar
 from iot.sftp.client.batch import Batch, upload_key
 from iot.sftp.client.checkpoints import CHECKPOINTS, Checkpoints, LearnedRefusals
 from iot.sftp.client.connector import Connector
-from iot.sftp.client.engine import Engine, Making, target_from
+from iot.sftp.client.engine import Engine, Making, target_from, transfer_options
 from iot.sftp.client.errors import ConfigurationError, JournalUnavailable
 from iot.sftp.client.fetch import fetch
 from iot.sftp.client.journal import Journal, default_state_dir
@@ -21,7 +21,7 @@ from iot.sftp.client.locks import TransferLocks
 from iot.sftp.client.model import Failure, ProgressCallback, TransferResult, UploadJob
 from iot.sftp.client.rival import LOGIN_S, PATIENCE_S
 from iot.sftp.client.settings import ClientOptions
-from iot.sftp.client.stale import remove_stale_parts
+from iot.sftp.client.stale import abandoned, remove_stale_parts
 from iot.sftp.client.wire.job import Job, Work
 
 log = logging.getLogger(__name__)
@@ -113,6 +113,16 @@ class Runner:
         checkpoints.forget_keys(upload_key(result) for result in results)
         if not self.batch_runs:
             checkpoints.flush()
+
+    def give_up(self, uploads: Iterable[tuple[str, str]]) -> None:
+        checkpoints, _ = self._opened()
+        assert self._journal is not None
+        options = transfer_options(self._options, self._journal.owner)
+        for source, dest in uploads:
+            given_up = abandoned(source, dest, options)
+            if checkpoints.load(given_up.direction, given_up.remote_path, given_up.local_path) is None:
+                checkpoints.note(given_up)
+        checkpoints.flush()
 
     def fetch(
         self, source: bytes, dest: str | BinaryIO, progress: ProgressCallback | None, *, resume: bool, sha256: bool

@@ -9,8 +9,10 @@ import time
 from iot.sftp.client.checkpoints import Checkpoints
 from iot.sftp.client.engine import Engine
 from iot.sftp.client.errors import LinkLost, SFTPError, Timeout
-from iot.sftp.client.model import Checkpoint, Fingerprint
+from iot.sftp.client.model import Checkpoint, Direction, Fingerprint
 from iot.sftp.client.transfer import operations
+from iot.sftp.client.transfer.context import Options
+from iot.sftp.client.transfer.names import part_name, remote_path
 from iot.sftp.client.wire.job import Job
 
 log = logging.getLogger(__name__)
@@ -32,6 +34,13 @@ def remove_stale_parts(engine: Engine, checkpoints: Checkpoints, age_s: float) -
         except SFTPError as error:
             log.info("stale part not removed part=%r error=%s", checkpoint.part, error)
         checkpoints.forget(checkpoint)
+
+
+def abandoned(source: str, dest: str, options: Options) -> Checkpoint:
+    """The record of an upload that will not be tried again, of which a part may be on the server."""
+    remote, local = remote_path(dest), os.fsencode(os.path.abspath(source))
+    part = remote if options.direct_write else part_name(remote, local, options.owner, options.part_suffix)
+    return Checkpoint(Direction.UPLOAD, remote, local, part, Fingerprint(0, 0))
 
 
 def _may_go_on(checkpoint: Checkpoint) -> bool:

@@ -81,7 +81,7 @@ class Accounts:
         }
         self._successes: list[tuple[Entry, TransferResult]] = []
         self._failures: list[tuple[Entry, Verdict, str | None]] = []
-        self._lost: dict[Event, list[int]] = {Event.CHANGED: [], Event.VANISHED: []}
+        self._lost: dict[Event, list[Entry]] = {Event.CHANGED: [], Event.VANISHED: []}
         self._gone: list[int] = []
         self._owed_at = float("-inf")
         self.recount()
@@ -119,7 +119,7 @@ class Accounts:
         kind = kind_of(failure.error)
         event = self._gone_or_changed(entry) if kind in (Kind.PERMANENT, Kind.CHANGED) else None
         if event is not None:
-            self._lost[event].append(entry.id)
+            self._lost[event].append(entry)
             log.info("%s path=%s", event.name.lower(), shown(entry.path))
             return
         verdict = self._verdict(Kind.TRANSIENT if kind is Kind.CHANGED else kind, entry, progressed)
@@ -183,8 +183,8 @@ class Accounts:
         delivered = [entry for entry, _ in self._successes]
         given_up = [entry for entry, verdict, _ in self._failures if verdict.event is Event.GIVEN_UP]
         notes = {entry.id: words or "" for entry, _, words in self._failures}
-        for ids in self._lost.values():
-            ids.clear()
+        for entries in self._lost.values():
+            entries.clear()
         self._successes.clear()
         self._failures.clear()
         if len(self._gone) >= FORGET_FILES:
@@ -199,8 +199,13 @@ class Accounts:
         self._queue.fail(db, self._failures, self._clocks.monotonic())
         if len(self._gone) >= FORGET_FILES:
             self._queue.forget(db, self._gone)
-        for event, ids in self._lost.items():
-            self._queue.drop(ids, event)
+        for event, entries in self._lost.items():
+            self._queue.drop([entry.id for entry in entries], event)
+        withdrawn = self._lost[Event.VANISHED]  # an attempt may have left something there
+        if withdrawn:
+            self._remote.give_up(
+                [(self._intakes[entry.outbox].source(entry), entry.destination) for entry in withdrawn]
+            )
         if self._successes:
             self._remote.settle([result for _, result in self._successes])
 
@@ -238,6 +243,8 @@ class Accounts:
         if self.quarantined and now >= self._recount_at:
             self.recount()
         for intake in self._intakes.values():
+            self._lost[Event.VANISHED] += intake.withdrawn
+            intake.withdrawn.clear()
             self._recover(intake)
             leaver = self._leavers[intake.number]
             if isinstance(leaver, Archive):

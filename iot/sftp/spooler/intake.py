@@ -8,6 +8,7 @@ one while nothing happens.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from iot.sftp.spooler.naming import UnsafeName, destination_for, shown
 from iot.sftp.spooler.outbox import BATCH, Found, Outbox, SourceFailed
 from iot.sftp.spooler.patterns import matcher, wanted
 from iot.sftp.spooler.policy import Event, State
-from iot.sftp.spooler.queue import Known, NewEntry, Queue
+from iot.sftp.spooler.queue import Entry, Known, NewEntry, Queue
 from iot.sftp.spooler.settings import AfterUpload, Order, OutboxSettings
 from iot.sftp.spooler.settling import Settling
 
@@ -46,6 +47,7 @@ class Intake:
     """One outbox on its way into the queue.
 
     failed: why the outbox cannot be read, None when it can. passes: whole walks finished.
+    withdrawn: entries whose file its producer has taken away after it was tried; to be dropped by whoever takes them.
     check_first: look whether an earlier delivery stands already, for everything found in the first walk.
     """
 
@@ -64,6 +66,7 @@ class Intake:
         self.failed: str | None = None
         self.passes = 0
         self.settling = Settling(settings.settle_s)
+        self.withdrawn: list[Entry] = []
         self.number, fresh = queue.outbox(bytes(settings.path))
         self.check_first = journal_lost or (fresh and settings.after_upload is AfterUpload.KEEP)
         self.outbox = Outbox(
@@ -90,6 +93,10 @@ class Intake:
     @property
     def walking(self) -> bool:
         return self._walk is not None
+
+    def source(self, entry: Entry) -> str:
+        """Where the file of an entry lies."""
+        return os.fsdecode(os.path.join(bytes(self.settings.path), entry.path))
 
     def wake(self) -> None:
         """Look again now."""
@@ -236,13 +243,14 @@ class Intake:
             log.warning("disk full: queueing a few files at a time outbox=%s", shown(self.settings.label))
 
     def _drop_vanished(self) -> None:
-        """Forget rows of files that their producer has taken away again."""
+        """Forget rows of files that their producer has taken away again; an attempt may have left something there."""
         after_id = 0
         while page := self._queue.page(self.number, after_id, BATCH):
             after_id = page[-1].id
             idle = [entry for entry in page if entry.state in (State.READY, State.WAITING, State.KEPT)]
-            gone = [entry.id for entry in idle if self.outbox.look(entry.path) is None]
-            self._queue.drop(gone, Event.VANISHED)
+            gone = [entry for entry in idle if self.outbox.look(entry.path) is None]
+            self.withdrawn += [entry for entry in gone if _was_tried(entry)]
+            self._queue.drop([entry.id for entry in gone if not _was_tried(entry)], Event.VANISHED)
 
     def _source_failed(self, reason: str, now: float) -> None:
         self.close()
@@ -250,6 +258,11 @@ class Intake:
             log.error("source failed outbox=%s reason=%s", shown(self.settings.label), shown(reason))
         self.failed = reason
         self._quick_at = self._whole_at = now + max(self._scan_s, 1.0)
+
+
+def _was_tried(entry: Entry) -> bool:
+    """Something of it may be on the server that is not a delivery."""
+    return entry.attempts > 0 and entry.state is not State.KEPT
 
 
 def _rank(order: Order, path: bytes, version: Fingerprint) -> int | bytes:

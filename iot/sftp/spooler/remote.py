@@ -1,6 +1,6 @@
 """What the spooler asks of a client, whatever the protocol behind it, and how it stands with the server.
 
-Another kind of remote needs a class with these five methods and a constructor beside `sftp_remote`.
+Another kind of remote needs a class with these methods and a constructor beside `sftp_remote`.
 """
 
 from __future__ import annotations
@@ -43,6 +43,9 @@ class Remote(Protocol):
     ) -> Iterator[TransferResult | Failure]: ...
 
     def settle(self, results: Iterable[TransferResult]) -> None: ...
+
+    def give_up(self, uploads: Iterable[tuple[str, str]]) -> None:
+        """(source, destination) of what will not be tried again: what an attempt has left there may be removed."""
 
     def cancel(self) -> None: ...
 

@@ -6,7 +6,6 @@ urgent file never waits behind many; large files have few places, so that a smal
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -111,15 +110,15 @@ class Sender:
         flight = self.in_flight[entry.id] = InFlight(entry)
         self._destinations.add(entry.destination)
         self._large_in_flight += entry.large
-        settings = self._intakes[entry.outbox].settings
+        intake = self._intakes[entry.outbox]
         return UploadJob(
-            source=os.fsdecode(os.path.join(bytes(settings.path), entry.path)),
+            source=intake.source(entry),
             dest=entry.destination,
             key=entry.id,
             priority=job_priority(entry.priority, large=entry.large),
             fingerprint=entry.fingerprint,
             check_final=entry.check_final,
-            grace=settings.after_upload is not AfterUpload.KEEP,
+            grace=intake.settings.after_upload is not AfterUpload.KEEP,
             progress=self._follow(flight) if entry.large else None,
         )
 
