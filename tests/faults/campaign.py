@@ -39,7 +39,7 @@ class Extent:
     kill_runs: int = 15
     kills: int = 20
     server_kill_runs: int = 6
-    server_kills: int = 10
+    server_kills: int = 25
     power_runs: int = 7
     power_cuts: int = 10
     link_runs: int = 10
