@@ -22,7 +22,7 @@ from iot.sftp.client.model import (
 )
 from iot.sftp.client.transfer.context import Context
 from iot.sftp.client.transfer.folders import create_in_folder
-from iot.sftp.client.transfer.look import look_at_once, shown
+from iot.sftp.client.transfer.look import look_at_all, shown
 from iot.sftp.client.transfer.names import check_final_name, part_name
 from iot.sftp.client.transfer.plan import Fresh, ProveFinal, ResumeAt, Rules, Step, plan
 from iot.sftp.client.transfer.proof import final_stands, hash_of, same_content
@@ -103,7 +103,7 @@ class Upload:
             known = None
         if known is None and not task.check_final:
             return Fresh()
-        part, final = yield from look_at_once([self.part, task.dest])
+        part, final = yield from look_at_all([self.part, task.dest], self.context.server.in_order)
         rules = Rules(options.verify, options.trust, options.tail_size, self.source.identified, self._beyond_bytes())
         step = plan(self.source.fingerprint, known, part, final, rules)
         if isinstance(step, ResumeAt) and not (yield from self._can_resume(step)):
