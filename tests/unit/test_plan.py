@@ -99,12 +99,33 @@ def test_the_table_of_all_cases() -> None:
             raise AssertionError(f"{case} -> {step}") from error
 
 
+@pytest.mark.parametrize(
+    ("rules", "step"),
+    [
+        (Rules(readable=False), ResumeAt(OLD_SUSPECT.start, (), OLD_SUSPECT.start)),
+        (Rules(trust=True, readable=False), ResumeAt(OLD_SUSPECT.start, (), OLD_SUSPECT.start)),
+        (Rules(verify="full", readable=False), Fresh()),
+        (Rules(verify="tail", readable=False), Fresh()),
+    ],
+)
+def test_what_cannot_be_read_back_is_sent_again(rules: Rules, step: Step) -> None:
+    known = Checkpoint(Direction.UPLOAD, b"/d", b"/s", b"/p", KNOWN, ACKED, SYNCED, (OLD_SUSPECT,))
+    assert plan(KNOWN, known, RemoteFile(ACKED), None, rules) == step
+
+
+def test_nothing_suspect_needs_no_reading() -> None:
+    known = Checkpoint(Direction.UPLOAD, b"/d", b"/s", b"/p", KNOWN, ACKED, ACKED)
+    assert plan(KNOWN, known, RemoteFile(ACKED), None, Rules(readable=False)) == ResumeAt(ACKED, (), ACKED)
+
+
 @pytest.mark.parametrize("phase", Phase)
-@pytest.mark.parametrize("verify", VERIFY)
-def test_an_empty_file_whose_part_is_there_goes_on_to_be_published(phase: Phase, verify: str) -> None:
+@pytest.mark.parametrize(
+    ("verify", "readable"), [pair for pair in itertools.product(VERIFY, (True, False)) if pair != ("tail", False)]
+)
+def test_an_empty_file_whose_part_is_there_goes_on_to_be_published(phase: Phase, verify: str, readable: bool) -> None:
     empty = Fingerprint(0, 1, 2, 3)
     known = Checkpoint(Direction.UPLOAD, b"/d", b"/s", b"/p", empty, phase=phase)
-    step = plan(empty, known, RemoteFile(0), None, Rules(verify))
+    step = plan(empty, known, RemoteFile(0), None, Rules(verify, readable=readable))
     assert isinstance(step, ResumeAt)
     assert (step.offset, step.suspect) == (0, ())
 

@@ -438,14 +438,39 @@ def test_a_trusted_server_is_not_read_back(lab: Lab) -> None:
     assert not result.durable
 
 
-def test_a_server_that_forbids_reading_gets_a_fresh_upload_and_that_is_remembered(lab: Lab) -> None:
+@pytest.mark.parametrize("code", [Code.PERMISSION_DENIED, Code.OP_UNSUPPORTED, Code.FAILURE])
+@pytest.mark.parametrize("refused", ["OPEN", "READ"])
+def test_from_a_server_that_forbids_reading_only_what_is_synced_counts(lab: Lab, refused: str, code: Code) -> None:
+    content = random.Random(4).randbytes(200 * BLOCK)
+    lab.path.write_bytes(content)
+
+    def passes(event: Event) -> None:
+        lab.clock.now += 0.3  # an fsync is due on the way
+
+    lab.files.refuse = passes
+    lab.loses_link(nth("WRITE", 100))
+    known = lab.known
+    assert known is not None
+    assert 0 < known.synced_bytes < len(lab.files.content[lab.part])
+    lab.files.events.clear()
+    lab.files.refuse = lambda event: (
+        Status(code, "") if event.what == refused and (event.what == "READ" or event.flags & 1) else None
+    )
+    result = lab.run()
+    assert lab.published == content
+    assert result.sent_bytes == len(content) - known.synced_bytes
+    assert min(event.offset for event in lab.files.did("WRITE")) == known.synced_bytes
+    assert lab.refused == ({Refusal.READ_BACK} if code != Code.FAILURE else set())
+
+
+def test_a_tail_that_cannot_be_read_is_a_fresh_upload(lab: Lab) -> None:
+    lab.options = {"verify": "tail"}
     lab.loses_link(nth("WRITE", 15))
     denied = Status(Code.PERMISSION_DENIED, "")
     lab.files.refuse = lambda event: denied if event.what == "OPEN" and event.flags & 1 else None
-    result = lab.run()
+    assert lab.run().resumed_at == 0
     assert lab.published == CONTENT
-    assert result.resumed_at == 0
-    assert Refusal.READ_BACK in lab.refused
+    assert lab.refused == {Refusal.READ_BACK}
 
 
 @pytest.mark.parametrize("code", [Code.OP_UNSUPPORTED, Code.FAILURE])

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from iot.sftp.client.model import RemoteFile
 from iot.sftp.client.wire import packets
-from iot.sftp.client.wire.job import Work, ask_all, expect_attributes
+from iot.sftp.client.wire.job import Work, ask_at_once, expect_attributes
 from iot.sftp.client.wire.packets import Code, Reply, Status
 
-__all__ = ["look", "look_at_all", "shown"]
+__all__ = ["look", "look_at_once", "shown"]
 
 
 def look(path: bytes) -> Work[RemoteFile | None]:
     """STAT; None where there is no such file. Raises: PermissionDenied, ServerRefused ..."""
-    return (yield from look_at_all([path], in_order=True))[0]
+    return (yield from look_at_once([path]))[0]
 
 
-def look_at_all(paths: list[bytes], in_order: bool) -> Work[list[RemoteFile | None]]:
-    """The same for several: in one flight, but one after the other where the server does several things at a time.
-
-    After a cut such a server may still be busy with the part.
-    """
-    replies = yield from ask_all([packets.stat(path) for path in paths], in_order)
+def look_at_once(paths: list[bytes]) -> Work[list[RemoteFile | None]]:
+    """The same for several, in one flight."""
+    replies = yield from ask_at_once([packets.stat(path) for path in paths])
     return [_found(path, reply) for path, reply in zip(paths, replies, strict=True)]
 
 

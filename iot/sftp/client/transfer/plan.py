@@ -7,6 +7,7 @@ nothing, but a     -           -                    size as the source    ProveF
 sending            changed     -                    -                     Fresh
 sending            as it was   missing/empty/long   -                     Fresh
 sending            as it was   there                -                     ResumeAt its size; not acked is suspect
+                               there, unreadable    -                     ResumeAt where nothing before is suspect
 publishing         changed     -                    -                     Fresh
 publishing         as it was   there                -                     ResumeAt (its bytes are all acked)
 publishing         as it was   gone                 size as the source    ProveFinal
@@ -28,7 +29,8 @@ class Rules:
 
     identified: the source has a name and times by which a change shows; a stream has not.
     beyond_bytes: so much of what the part holds behind acked is taken up, too: it was in flight at the loss, and is
-        read back instead of sent again. 0 where the server does not let us read.
+        read back instead of sent again.
+    readable: the server lets us read back what is suspect; else it is sent again.
     """
 
     verify: str = "timestamp"
@@ -36,6 +38,7 @@ class Rules:
     tail_size: int = 1024 * 1024
     identified: bool = True
     beyond_bytes: int = 0
+    readable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,15 @@ class ResumeAt:
     suspect: tuple[Span, ...] = ()
     synced: int = 0
     tail: Span | None = None
+
+    def unread(self) -> ResumeAt | Fresh:
+        """The same without reading back: what is suspect is sent again, and all behind it."""
+        if self.tail is not None:
+            return Fresh()
+        if not self.suspect:
+            return self
+        start = min(span.start for span in self.suspect)
+        return ResumeAt(start, (), min(self.synced, start)) if start else Fresh()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +98,8 @@ def plan(
         return Fresh()
     if part.size is not None and part.size > source.size:  # somebody else has written to it
         return Fresh()
-    return _resume(source, checkpoint, offset, rules)
+    step = _resume(source, checkpoint, offset, rules)
+    return step if rules.readable else step.unread()
 
 
 def _resume(source: Fingerprint, checkpoint: Checkpoint, offset: int, rules: Rules) -> ResumeAt:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from iot.sftp.client.errors import NoSpaceOnServer, PermanentError
+from iot.sftp.client.errors import NoSpaceOnServer, PermanentError, PermissionDenied, SFTPError, Unsupported
 from iot.sftp.client.model import Span
 from iot.sftp.client.transfer.context import Context
 from iot.sftp.client.transfer.proof import matches
@@ -20,7 +20,7 @@ from iot.sftp.client.transfer.window import PartState, SyncMark
 from iot.sftp.client.wire import packets, parsing
 from iot.sftp.client.wire.job import WAIT, Send, Work, ask, expect_ok
 from iot.sftp.client.wire.packets import Reply, Request, Status
-from iot.sftp.client.wire.server import Refusal, understood
+from iot.sftp.client.wire.server import Refusal, Server, understood
 
 SYNC_EVERY_S = 1.0
 SYNC_EVERY_BYTES = 1024 * 1024
@@ -31,6 +31,10 @@ READ_BACK_BLOCK = 32 * 1024
 
 class NoResume(Exception):
     """The server refuses to go on with a part: start over, and remember it for this server."""
+
+
+class NoReadBack(Exception):
+    """The server does not let us read a part: what is suspect is sent again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,8 +186,8 @@ class Sending:
         try:
             same = matches(reply, self._source, span)
         except PermanentError as error:
-            self._context.server.learn(Refusal.READ_BACK)
-            raise NoResume from error
+            note_refused_reading(self._context.server, error)
+            same = False  # what cannot be read is not proven: it is sent again
         if same:
             self._state.proven(span)
         else:
@@ -210,6 +214,12 @@ class Sending:
             if free is not None and free < max(self._state.size - self._state.acked, 1):
                 raise NoSpaceOnServer(f"{failure}; {free} bytes are free there") from failure
         raise failure
+
+
+def note_refused_reading(server: Server, refusal: SFTPError) -> None:
+    """Only what speaks of reading as such is remembered: a gateway with a cache fails single reads for a while."""
+    if isinstance(refusal, PermissionDenied | Unsupported):
+        server.learn(Refusal.READ_BACK)
 
 
 def free_space(context: Context, path: bytes) -> Work[int | None]:

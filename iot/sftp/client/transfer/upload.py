@@ -22,12 +22,12 @@ from iot.sftp.client.model import (
 )
 from iot.sftp.client.transfer.context import Context
 from iot.sftp.client.transfer.folders import create_in_folder
-from iot.sftp.client.transfer.look import look_at_all, shown
+from iot.sftp.client.transfer.look import look_at_once, shown
 from iot.sftp.client.transfer.names import check_final_name, part_name
 from iot.sftp.client.transfer.plan import Fresh, ProveFinal, ResumeAt, Rules, Step, plan
 from iot.sftp.client.transfer.proof import final_stands, hash_of, same_content
 from iot.sftp.client.transfer.publish import Ending, confirm, publish, wants_confirmation, write_sidecar
-from iot.sftp.client.transfer.sending import NoResume, Sending
+from iot.sftp.client.transfer.sending import NoReadBack, NoResume, Sending, note_refused_reading
 from iot.sftp.client.transfer.source import Source
 from iot.sftp.client.transfer.window import PartState
 from iot.sftp.client.wire import packets
@@ -103,35 +103,37 @@ class Upload:
             known = None
         if known is None and not task.check_final:
             return Fresh()
-        part, final = yield from look_at_all([self.part, task.dest], self.context.server.in_order)
-        rules = Rules(options.verify, options.trust, options.tail_size, self.source.identified, self._beyond_bytes())
+        part, final = yield from look_at_once([self.part, task.dest])
+        readable = not self.context.server.refuses(Refusal.READ_BACK)
+        beyond_bytes = self.context.pace.max_bytes
+        rules = Rules(options.verify, options.trust, options.tail_size, self.source.identified, beyond_bytes, readable)
         step = plan(self.source.fingerprint, known, part, final, rules)
         if isinstance(step, ResumeAt) and not (yield from self._can_resume(step)):
             return Fresh()
         return step
 
-    def _beyond_bytes(self) -> int:
-        return 0 if self.context.server.refuses(Refusal.READ_BACK) else self.context.pace.max_bytes
-
     def _can_resume(self, step: ResumeAt) -> Work[bool]:
-        server = self.context.server
-        if server.refuses(Refusal.RESUME) or (step.suspect and server.refuses(Refusal.READ_BACK)):
+        if self.context.server.refuses(Refusal.RESUME):
             return False
         if step.tail is None:
             return True
-        return (yield from same_content(self.context, self.part, self.source, step.tail))
+        try:
+            return (yield from same_content(self.context, self.part, self.source, step.tail))
+        except PermanentError as refusal:
+            note_refused_reading(self.context.server, refusal)
+            return False
 
     # -- send
 
     def _send(self, step: Step) -> Work[None]:
-        if isinstance(step, ResumeAt):
+        while isinstance(step, ResumeAt):
             try:
-                yield from self._guarded(self._resume(step))
+                return (yield from self._guarded(self._resume(step)))
+            except NoReadBack:
+                step = step.unread()
             except NoResume:
                 self.context.server.learn(Refusal.RESUME)
                 step = Fresh()
-            else:
-                return
         assert isinstance(step, Fresh)
         yield from self._guarded(self._start_over(step))
 
@@ -139,7 +141,7 @@ class Upload:
         """Whatever ends the work: how far it came is noted. A refusal also closes what is open."""
         try:
             yield from work
-        except (NoResume, SFTPError):
+        except (NoReadBack, NoResume, SFTPError):
             if not self._state.acked == self._resumed_at == 0:
                 self.note()
             yield from self._close_all()
@@ -185,9 +187,10 @@ class Upload:
         opened = [self._opened(reply.value) for reply in (writing, *reading) if isinstance(reply, Handle)]
         if isinstance(writing, Status):
             raise NoResume
-        if any(isinstance(reply, Status) for reply in reading):
-            self.context.server.learn(Refusal.READ_BACK)
-            raise NoResume
+        for reply in reading:
+            if isinstance(reply, Status):
+                note_refused_reading(self.context.server, reply.error("cannot read back"))
+                raise NoReadBack
         for reply in (writing, *reading):
             expect_handle(reply, f"cannot reopen {shown(self.part)}")
         yield from self._fill(opened[0], opened[1] if reading else b"", resumed=True)
