@@ -16,7 +16,7 @@ from iot.sftp.client.wire.job import Job, Work
 from iot.sftp.client.wire.login import Credentials
 from iot.sftp.client.wire.pace import START_BYTES, Pace
 from iot.sftp.client.wire.pipeline import Pipeline
-from iot.sftp.client.wire.server import SAFE_SLOTS, Server, ask_limits
+from iot.sftp.client.wire.server import SAFE_SLOTS, Server, ask_limits, handles_in_order
 from iot.sftp.client.wire.session import Connection, Target
 
 SPARE_HANDLES = 8
@@ -64,8 +64,8 @@ class Engine:
         self._options = options
         self.connection = Connection(target, cancelled, making.beside.on_dialled if making.beside else None)
         try:
-            channel = self.connection.open_sftp_channel()
             banner, host_key = self.connection.banner, self.connection.host_key
+            channel = self.connection.open_sftp_channel(handles_in_order(banner))
             self.server = Server(banner, host_key, channel.extensions, refused=refusals.load(host_key, banner))
             self.server.on_refusal = lambda what: refusals.learn(host_key, banner, what)
             self.pace = Pace(options.max_in_flight_bytes, self.server.max_write, making.start_bytes or START_BYTES)

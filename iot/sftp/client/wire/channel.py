@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 
 import paramiko
 from paramiko.common import cMSG_CHANNEL_REQUEST, cMSG_GLOBAL_REQUEST
@@ -14,36 +16,45 @@ from iot.sftp.client.wire.transport import Target, Transport, translated
 
 __all__ = ["SftpChannel"]
 
+VERSION_POLL_S = 0.25
 RECEIVE_WINDOW_BYTES = 32 * 1024 * 1024
 PACKET_BYTES = 32704  # payload of one SSH packet that every server takes; paramiko cuts there, too
 
 
 class SftpChannel:
-    """An SFTP subsystem's byte stream, with the extensions that the server announced.
+    """An SFTP subsystem's byte stream, behind the VERSION packet with which the server opens it.
 
     The subsystem is requested and INIT sent in one go: a round trip less than waiting in between.
+
+    extensions: what VERSION announced. Where requests are handled in order, the first ones follow INIT at once, and
+    it is empty until the first answer has come.
     """
 
-    def __init__(self, transport: Transport, link: Link, target: Target) -> None:
+    def __init__(self, transport: Transport, link: Link, target: Target, in_order: bool) -> None:
         self._transport = transport
         self._link = link
         self._host = target.host
         self._deadline_s = target.link_deadline_s
         self._probed_at = 0.0
+        self.extensions: dict[bytes, bytes] = {}
+        self._greeting = b""
         try:
             with translated(target.host):
                 self._channel = transport.open_session(window_size=RECEIVE_WINDOW_BYTES, timeout=target.link_deadline_s)
         except paramiko.ChannelException as error:
             raise ServerBusy(f"{target.host} opens no more sessions: {error}") from error
         self._request_subsystem()
+        self._version_due_since: float | None = time.monotonic()
         self.send(packets.init())
-        self.extensions = self._receive_version()
+        while not in_order and self._version_due_since is not None:
+            self.receive(packets.MAX_PACKET_BYTES, VERSION_POLL_S)
+            self._check_version()
 
     def send(self, data: bytes) -> None:
         """Send all of `data`. Raises: LinkLost."""
         view = memoryview(data)
         at = 0
-        with translated(self._host):
+        with self._translated():
             while at < len(view):
                 self._channel.settimeout(1.0)
                 try:
@@ -55,13 +66,13 @@ class SftpChannel:
         """What has come, at most `limit` bytes; None when nothing came in time. Raises: LinkLost."""
         self._channel.settimeout(timeout_s)
         try:
-            with translated(self._host):
+            with self._translated():
                 data = self._channel.recv(limit)
+                if not data:
+                    raise LinkLost(f"{self._host} ended the connection")
         except TimeoutError:
             return None
-        if not data:
-            raise LinkLost(f"{self._host} ended the connection")
-        return bytes(data)
+        return self._behind_version(data) if self._version_due_since is not None else bytes(data)
 
     def check_alive(self, waiting_since: float | None) -> float:
         """Give up when the server owes an answer and nothing at all came for the link's deadline.
@@ -73,6 +84,7 @@ class SftpChannel:
         """
         if not self._transport.is_active():
             raise LinkLost(f"{self._host}: the connection broke")
+        self._check_version()
         if waiting_since is None:
             return 0.0
         now = time.monotonic()
@@ -108,14 +120,27 @@ class SftpChannel:
         with translated(self._host):
             self._transport.post(message)
 
-    def _receive_version(self) -> dict[bytes, bytes]:
-        deframer = parsing.Deframer()
-        started = time.monotonic()
-        while time.monotonic() - started < self._deadline_s:
-            try:
-                chunk = self.receive(packets.MAX_PACKET_BYTES, 0.25)
-            except LinkLost as error:
-                raise LinkLost(f"{self._host} lets us in but offers no SFTP (subsystem refused?): {error}") from error
-            for packet in deframer.feed(chunk) if chunk else ():
-                return parsing.parse_version(packet)
-        raise Timeout(f"{self._host} did not answer SFTP's first packet in {self._deadline_s:g} s")
+    def _behind_version(self, data: bytes) -> bytes | None:
+        """Take VERSION off the front of the stream -> what follows it."""
+        self._greeting += data
+        for packet in parsing.Deframer().feed(self._greeting):
+            self.extensions.update(parsing.parse_version(packet))
+            rest = self._greeting[4 + len(packet) :]
+            self._version_due_since, self._greeting = None, b""
+            return rest or None
+        return None
+
+    def _check_version(self) -> None:
+        due_since = self._version_due_since
+        if due_since is not None and time.monotonic() - due_since > self._deadline_s:
+            raise Timeout(f"{self._host} did not answer SFTP's first packet in {self._deadline_s:g} s")
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            with translated(self._host):
+                yield
+        except LinkLost as error:
+            if self._version_due_since is None:
+                raise
+            raise LinkLost(f"{self._host} lets us in but offers no SFTP (subsystem refused?): {error}") from error

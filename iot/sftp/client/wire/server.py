@@ -33,7 +33,7 @@ class Refusal(str, Enum):
 class Server:
     """One server, as far as it is known.
 
-    banner, host_key: who it is. extensions: names from its VERSION packet.
+    banner, host_key: who it is. extensions: from its VERSION packet, which is there with the first answer.
     max_read, max_write: payload bytes of one request. max_handles: open files at once.
     on_refusal: told when something new is learned.
     """
@@ -50,7 +50,7 @@ class Server:
     @property
     def in_order(self) -> bool:
         """Whether it handles requests strictly one after the other, so that dependent ones may share a flight."""
-        return "OpenSSH" in self.banner
+        return handles_in_order(self.banner)
 
     @property
     def can_fsync(self) -> bool:
@@ -78,6 +78,11 @@ class Server:
             self.on_refusal(what)
 
 
+def handles_in_order(banner: str) -> bool:
+    """See Server.in_order."""
+    return "OpenSSH" in banner
+
+
 def understood(reply: Reply, parse: Callable[[bytes], T]) -> T | None:
     """The answer of an extension that is only a help: None where it was refused or makes no sense.
 
@@ -92,8 +97,11 @@ def understood(reply: Reply, parse: Callable[[bytes], T]) -> T | None:
 
 
 def ask_limits(server: Server) -> Work[None]:
-    """Ask for the limits where the server can tell them (limits@openssh.com); else the safe ones stay."""
-    if b"limits@openssh.com" not in server.extensions:
+    """Ask for the limits where the server can tell them (limits@openssh.com); else the safe ones stay.
+
+    OpenSSH is asked in the same flight with INIT, before it has said what it offers; an older one politely refuses.
+    """
+    if not server.in_order and b"limits@openssh.com" not in server.extensions:
         return
     found = understood((yield from ask(packets.limits())), parsing.parse_limits)
     if found is None:

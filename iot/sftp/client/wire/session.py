@@ -125,8 +125,8 @@ class Connection(pysftp.Connection):  # type: ignore[misc]
         assert self._transport is not None
         return fingerprint(self._transport.host_key_blob)
 
-    def open_sftp_channel(self) -> SftpChannel:
-        """A channel for the pipeline. Raises: LinkLost, Timeout, ServerBusy."""
+    def open_sftp_channel(self, in_order: bool) -> SftpChannel:
+        """A channel for the pipeline; in_order: see wire.server. Raises: LinkLost, Timeout, ServerBusy."""
         assert self._transport is not None
         assert self.link is not None
-        return SftpChannel(self._transport, self.link, self.target)
+        return SftpChannel(self._transport, self.link, self.target, in_order)
