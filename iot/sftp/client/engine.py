@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +19,9 @@ from iot.sftp.client.wire.pace import START_BYTES, Pace
 from iot.sftp.client.wire.pipeline import Pipeline
 from iot.sftp.client.wire.server import SAFE_SLOTS, Server, ask_limits, handles_in_order
 from iot.sftp.client.wire.session import Connection, Target
+
+if sys.platform != "win32":
+    import resource
 
 SPARE_HANDLES = 8
 MAX_BLOCK = 255 * 1024
@@ -90,10 +94,19 @@ class Engine:
     def _learn_limits(self) -> Work[None]:
         yield from ask_limits(self.server)
         self.pace.allow_blocks(min(self.server.max_write, self.server.max_read, MAX_BLOCK))
-        self.slots = max(1, min(self._options.slots, self.server.max_handles - SPARE_HANDLES))
+        there = self.server.max_handles - SPARE_HANDLES
+        self.slots = max(1, min(self._options.slots, there, _open_files_allowed() // 2))
 
     def close(self) -> None:
         self.connection.close()
+
+
+def _open_files_allowed() -> int:
+    """How many files this process may have open, as far as its system tells."""
+    if sys.platform == "win32":
+        return 512
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return soft if soft != resource.RLIM_INFINITY else 2**31
 
 
 def target_from(host: str, port: int, user: str, password: str | None, options: ClientOptions) -> Target:

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import random
+import resource
 import select
 import signal
 import time
@@ -36,6 +37,7 @@ __all__ = ["Service", "run"]
 
 log = logging.getLogger(__name__)
 
+OPEN_FILES = 8192
 CLOCKS = Clocks(time.monotonic, time.time)
 MakeRemote = Callable[[Settings, Journal], Remote]
 
@@ -47,12 +49,22 @@ def run(config: Path | None, environment: Mapping[str, str], *, drain: bool) -> 
     """
     settings = load(config, environment)
     logging.getLogger().setLevel(settings.log_level.upper())
+    _allow_open_files()
     with locked(settings.state_dir):
         home = Home(settings, time.monotonic)
         try:
             return Service(config, environment, drain=drain).run(settings, home)
         finally:
             home.close()
+
+
+def _allow_open_files() -> None:
+    """A file in flight is an open file, and the limit that a process starts with (1,024) is kept for programs that use
+    select(), which this one does with two files only."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class Service:

@@ -38,6 +38,7 @@ class Link:
     sent_bytes, received_bytes: all that passed, SSH's own bytes included.
     on_silence: told while a send is blocked for how long nothing came; True ends it.
     last_received: monotonic time of the last byte from the server.
+    logs_in: until `settle_in`: a cancel ends a wait, and what comes is acknowledged at once.
     """
 
     def __init__(self, sock: socket.socket, deadline_s: float, cancelled: threading.Event) -> None:
@@ -48,7 +49,8 @@ class Link:
         self._ahead = memoryview(b"")
         self._readable = _Waiter(sock, selectors.EVENT_READ)
         self._writable = _Waiter(sock, selectors.EVENT_WRITE)
-        self.receive_wait_s = SEND_WAIT_S
+        self.logs_in = True
+        self._receive_wait_s = SEND_WAIT_S
         self.on_silence: Callable[[float], bool] = lambda _: False
         self.sent_bytes = 0
         self.received_bytes = 0
@@ -89,8 +91,8 @@ class Link:
         try:
             data = self._sock.recv(RECEIVE_BYTES)
         except BlockingIOError:
-            if not self._readable(self.receive_wait_s):
-                if self._cancelled.is_set() and self.receive_wait_s == SEND_WAIT_S:
+            if not self._readable(self._receive_wait_s):
+                if self._cancelled.is_set() and self.logs_in:
                     raise OSError(errno.ECANCELED, "cancelled during login") from None
                 raise TimeoutError from None
             try:
@@ -100,7 +102,14 @@ class Link:
         if data:
             self.received_bytes += len(data)
             self.last_received = time.monotonic()
+            if self.logs_in:
+                _acknowledge(self._sock)
         return data
+
+    def settle_in(self, wakeup_s: float) -> None:
+        """Login is over: wake up less often while nothing comes."""
+        self.logs_in = False
+        self._receive_wait_s = wakeup_s
 
     @property
     def _closed(self) -> bool:
@@ -113,7 +122,7 @@ class Link:
         self._sock.close()
 
     def settimeout(self, timeout_s: float) -> None:
-        """paramiko's own polling interval is replaced by receive_wait_s: fewer wake-ups while idle."""
+        """paramiko's own polling interval is replaced by ours: fewer wake-ups while idle."""
 
     def fileno(self) -> int:
         return self._sock.fileno()
@@ -235,6 +244,12 @@ def _tune(sock: socket.socket, deadline_s: float, congestion: str | None) -> Non
                 f"congestion: this system has no {congestion!r} ({error.strerror}); "
                 "see /proc/sys/net/ipv4/tcp_available_congestion_control"
             ) from error
+
+
+def _acknowledge(sock: socket.socket) -> None:
+    """Now, not 40 ms later: sshd's side waits for it (Nagle) with the answer that follows the one just received."""
+    if hasattr(socket, "TCP_QUICKACK"):  # Linux
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
 
 class _Waiter:

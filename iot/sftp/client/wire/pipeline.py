@@ -136,7 +136,8 @@ class Pipeline:
     ) -> Iterator[Finished]:
         """Yield each job as it ends, while pulling further ones.
 
-        `jobs` is pulled one at a time as slots come free; None means that there is none right now. `slots` may change.
+        `jobs` is pulled one at a time as slots come free; None means that there is none right now. `slots` may change;
+        its second half is for jobs so small that those of the first half leave link and processor idle.
         `tick` is called in every round of the loop, at least every POLL_S, also while no slot is free.
 
         Raises: LinkLost, Timeout, Cancelled, LocalStateError, after every job in flight has been yielded
@@ -148,14 +149,15 @@ class Pipeline:
         try:
             while self._active or not exhausted:
                 tick()
-                while not exhausted and self._may_admit(slots()):
+                idle = self._is_idle()
+                while not exhausted and self._may_admit(slots(), idle):
                     exhausted = self._admit(jobs)
                 self._turn()
                 if self._finished:
                     self._ask_at = self._clock()  # whoever had nothing to give may have, or may be done, now
                 while self._finished:
                     yield self._finished.popleft()
-                self._communicate(in_haste=not exhausted and self._may_admit(slots()))
+                self._communicate(in_haste=not exhausted and self._may_admit(slots(), self._is_idle()))
         except SFTPError as error:
             self._end_all(error)
             yield from self._finished
@@ -173,8 +175,13 @@ class Pipeline:
 
     # -- admit and turn
 
-    def _may_admit(self, slots: int) -> bool:
-        return self._slots_taken() < slots and self._clock() >= self._ask_at
+    def _may_admit(self, slots: int, idle: bool) -> bool:
+        most = slots if idle else (slots + 1) // 2
+        return self._slots_taken() < most and self._clock() >= self._ask_at
+
+    def _is_idle(self) -> bool:
+        """Nobody waits for room in the window or has an answer to look at."""
+        return not self._parked and not any(running.started for running in self._ready)
 
     def _admit(self, jobs: Iterator[Job[Any] | None]) -> bool:
         """-> whether `jobs` is exhausted"""

@@ -110,7 +110,7 @@ class Connection(pysftp.Connection):  # type: ignore[misc]
         """Login is over: keep the connection alive, and wake up less often while it is idle."""
         assert self._transport is not None
         assert self.link is not None
-        self.link.receive_wait_s = IDLE_WAKEUP_S
+        self.link.settle_in(IDLE_WAKEUP_S)
         if self.target.keepalive_s:
             self._transport.set_keepalive(self.target.keepalive_s)
 
