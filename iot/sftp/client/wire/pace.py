@@ -25,7 +25,7 @@ SMALL_BLOCK = 32 * KIB - 128  # with its request's head it is one SSH packet, no
 GAIN = 1.5
 GROWTH = 1.25
 FLAT_ROUNDS = 3
-SPARE_BLOCKS = 3
+SPARE_BLOCKS = 2
 BLOCK_S = 0.005
 RATE_MEMORY_S = 3.0
 
