@@ -649,35 +649,19 @@ def test_a_slot_that_comes_free_is_taken_at_once_and_not_with_the_next_answer() 
     assert next(done).tag == b"slow"
 
 
-def test_the_second_half_of_the_slots_is_for_jobs_that_leave_the_link_idle() -> None:
-    def most_at_once(size: int) -> int:
-        script = Script(max_bytes=64 * KIB)
-        rounds = itertools.count(1)
-        slots = 10
-        under_way = most = 0
+@pytest.mark.parametrize(("size", "expected"), [(KIB, 40), (32 * KIB, 32), (64 * KIB, 20)])
+def test_the_second_half_of_the_slots_is_for_jobs_that_are_small_together(size: int, expected: int) -> None:
+    under_way = most = 0
 
-        def answer() -> bytes | None:
-            nonlocal slots
-            if next(rounds) % 3:
-                return None  # the link takes its time
-            slots = 40  # the first answers tell how many files may be open
-            return script.all_in_order()
+    def upload(name: bytes) -> Work[None]:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        yield from ask(packets.close(name))
+        under_way -= 1
 
-        def upload(name: bytes) -> Work[None]:
-            nonlocal under_way, most
-            under_way += 1
-            most = max(most, under_way)
-            yield from ask(packets.close(name))
-            yield from writes(name, 1, size)
-            yield from ask(packets.close(name))
-            under_way -= 1
-
-        script.answer = answer
-        list(script.pipeline().run(iter([Job(upload(name)) for name in names(200)]), lambda: slots))
-        return most
-
-    assert most_at_once(100) == 40
-    assert most_at_once(32 * KIB) == 20
+    run(Script(), [Job(upload(name), payload_bytes=size) for name in names(200)], slots=40)
+    assert most == expected
 
 
 def test_slots_may_be_fewer_later() -> None:

@@ -133,7 +133,12 @@ class Batch:
                 except StopIteration:
                     self._exhausted = True
                     return
-            yield Job(self._upload(job, context), _urgency(job), job) if job is not None else None
+            yield self._job(job, context) if job is not None else None
+
+    def _job(self, job: UploadJob, context: Context) -> Job[TransferResult]:
+        """The caller's priority first, then small before large."""
+        size = job.fingerprint.size if job.fingerprint else _size(job)
+        return Job(self._upload(job, context), (job.priority, int(size > SMALL_BYTES)), job, size)
 
     def _upload(self, job: UploadJob, context: Context) -> Work[TransferResult]:
         dest = remote_path(job.dest)
@@ -190,12 +195,6 @@ def _name(job: UploadJob) -> str:
     if isinstance(job.source, (str, bytes, os.PathLike)):
         return os.fsdecode(job.source)
     return str(getattr(job.source, "name", "stream"))
-
-
-def _urgency(job: UploadJob) -> tuple[int, ...]:
-    """The caller's priority first, then small before large."""
-    size = job.fingerprint.size if job.fingerprint else _size(job)
-    return job.priority, int(size > SMALL_BYTES)
 
 
 def _size(job: UploadJob) -> int:

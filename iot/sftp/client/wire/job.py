@@ -56,12 +56,14 @@ class Job(Generic[R]):
 
     work: the generator, not yet started.
     urgency: jobs with the lower value get room first; (priority, size class) in practice.
+    payload_bytes: what it is going to move, as far as that is known.
     tag: the owner's own handle.
     """
 
     work: Work[R]
     urgency: tuple[int, ...] = (0,)
     tag: Any = None
+    payload_bytes: int = 0
 
 
 def ask(request: Request) -> Work[Reply]:

@@ -35,6 +35,7 @@ POLL_S = 0.25
 SILENT_POLL_S = 0.03  # another connection is on its way, and counts from the moment at which it stands
 FLUSH_BYTES = 256 * 1024
 RECEIVE_BYTES = 4 * 1024 * 1024
+TOGETHER_BYTES = 1024 * 1024
 LINGERING_JOBS = 1024  # more than these take slots again: each costs a little memory
 
 
@@ -117,6 +118,7 @@ class Pipeline:
         self._out: list[bytes] = []
         self._out_bytes = 0
         self._active: dict[int, _Running] = {}
+        self._active_bytes = 0
         self._ready: deque[_Running] = deque()
         self._parked: list[tuple[tuple[int, ...], int, _Running, Send]] = []
         self._lingering: list[tuple[float, int, _Running]] = []
@@ -137,7 +139,7 @@ class Pipeline:
         """Yield each job as it ends, while pulling further ones.
 
         `jobs` is pulled one at a time as slots come free; None means that there is none right now. `slots` may change;
-        its second half is for jobs so small that those of the first half leave link and processor idle.
+        its second half is for jobs so small that all of them together do not fill a link.
         `tick` is called in every round of the loop, at least every POLL_S, also while no slot is free.
 
         Raises: LinkLost, Timeout, Cancelled, LocalStateError, after every job in flight has been yielded
@@ -149,15 +151,14 @@ class Pipeline:
         try:
             while self._active or not exhausted:
                 tick()
-                idle = self._is_idle()
-                while not exhausted and self._may_admit(slots(), idle):
+                while not exhausted and self._may_admit(slots()):
                     exhausted = self._admit(jobs)
                 self._turn()
                 if self._finished:
                     self._ask_at = self._clock()  # whoever had nothing to give may have, or may be done, now
                 while self._finished:
                     yield self._finished.popleft()
-                self._communicate(in_haste=not exhausted and self._may_admit(slots(), self._is_idle()))
+                self._communicate(in_haste=not exhausted and self._may_admit(slots()))
         except SFTPError as error:
             self._end_all(error)
             yield from self._finished
@@ -175,13 +176,9 @@ class Pipeline:
 
     # -- admit and turn
 
-    def _may_admit(self, slots: int, idle: bool) -> bool:
-        most = slots if idle else (slots + 1) // 2
+    def _may_admit(self, slots: int) -> bool:
+        most = slots if self._active_bytes < TOGETHER_BYTES else (slots + 1) // 2
         return self._slots_taken() < most and self._clock() >= self._ask_at
-
-    def _is_idle(self) -> bool:
-        """Nobody waits for room in the window or has an answer to look at."""
-        return not self._parked and not any(running.started for running in self._ready)
 
     def _admit(self, jobs: Iterator[Job[Any] | None]) -> bool:
         """-> whether `jobs` is exhausted"""
@@ -197,6 +194,7 @@ class Pipeline:
 
     def _start(self, running: _Running) -> None:
         self._active[id(running)] = running
+        self._active_bytes += running.job.payload_bytes
         self._ready.append(running)
 
     def _slots_taken(self) -> int:
@@ -270,7 +268,10 @@ class Pipeline:
     def _end(self, running: _Running, finished: Finished) -> None:
         running.ended = True
         running.job.work.close()
-        if self._active.pop(id(running), None) is not None and not running.silent:
+        if self._active.pop(id(running), None) is None:
+            return
+        self._active_bytes -= running.job.payload_bytes
+        if not running.silent:
             self._finished.append(finished)
 
     def _end_all(self, error: SFTPError) -> None:
