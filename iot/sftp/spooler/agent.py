@@ -292,9 +292,7 @@ class Agent:
     def _looked_again(self) -> bool:
         """A whole walk of every outbox, begun after the last job, has found nothing new."""
         if self._drain_passes is None:
-            self._drain_passes = [intake.passes + 1 + intake.walking for intake in self.intakes]
-            for intake in self.intakes:
-                intake.wake()
+            self._drain_passes = [intake.wake() for intake in self.intakes]
         needed = zip(self.intakes, self._drain_passes, strict=True)
         return all(intake.failed or intake.passes >= passes for intake, passes in needed)
 

@@ -84,6 +84,7 @@ class Intake:
         self._small = small_file_bytes
         self._walk: Iterator[list[Found]] | None = None
         self._whole = True
+        self._again = False  # woken during this walk
         self._seen_known = 0
         self._cost_s = 0.0
         self._step_at = self._quick_at = self._whole_at = float("-inf")
@@ -98,9 +99,14 @@ class Intake:
         """Where the file of an entry lies."""
         return os.fsdecode(os.path.join(bytes(self.settings.path), entry.path))
 
-    def wake(self) -> None:
-        """Look again now."""
+    def wake(self) -> int:
+        """Look again now: at everything, also when a walk is under way.
+
+        -> what `passes` has to be for that to be done.
+        """
+        self._again = self._walk is not None
         self._quick_at = self._whole_at = self._step_at = float("-inf")
+        return self.passes + (2 if self._again and self._whole else 1)
 
     def close(self) -> None:
         """Give up a walk that is under way."""
@@ -136,6 +142,7 @@ class Intake:
 
     def _start(self, now: float) -> None:
         self._whole = now >= self._whole_at or self.failed is not None
+        self._again = False
         self._cost_s = 0.0
         self._seen_known = 0
         self._walk = self.outbox.walk(whole=self._whole)
@@ -162,7 +169,8 @@ class Intake:
         if not self._whole:
             return
         self.passes += 1
-        self._whole_at = now + min(max(self._scan_s, self._cost_s * WHOLE_SHARE), WHOLE_MAX_S)
+        if not self._again:
+            self._whole_at = now + min(max(self._scan_s, self._cost_s * WHOLE_SHARE), WHOLE_MAX_S)
         if not busy and self._queue.count(self.number) > self._seen_known:
             self._drop_vanished()
 
