@@ -727,7 +727,7 @@ def test_ids_of_requests_start_over_after_the_last_32_bit_number() -> None:
 
     script = Script()
     pipeline = script.pipeline()
-    pipeline._ids = itertools.count(2**32 - 2)
+    pipeline._outstanding._numbers = itertools.count(2**32 - 2)
     assert sorted(pipeline.run_one(Job(writes(b"a", 6)))) == [(number, 0) for number in range(6)]
     assert [item.request_id for item in script.asked] == [2**32 - 2, 2**32 - 1, 0, 1, 2, 3]
 

@@ -21,14 +21,13 @@ import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-from iot.sftp.client.errors import Cancelled, LinkLost, ProtocolError, SFTPError, Timeout
+from iot.sftp.client.errors import Cancelled, LinkLost, SFTPError, Timeout
 from iot.sftp.client.wire.barriers import Barriers
-from iot.sftp.client.wire.job import TURN, WAIT, Answers, Barrier, Command, Job, Linger, Send
-from iot.sftp.client.wire.pace import Mark, Pace
-from iot.sftp.client.wire.packets import Reply, Request
+from iot.sftp.client.wire.job import TURN, WAIT, Barrier, Command, Job, Linger, Send
+from iot.sftp.client.wire.outstanding import Outstanding, Running
+from iot.sftp.client.wire.pace import Pace
 from iot.sftp.client.wire.parsing import Deframer, parse_reply
 
 POLL_S = 0.25
@@ -57,32 +56,6 @@ class Finished(NamedTuple):
     error: SFTPError | None = None
 
 
-@dataclass(slots=True, eq=False)
-class _Running:
-    job: Job[Any]
-    started_at: float
-    inbox: Answers = field(default_factory=list)
-    started: bool = False
-    waits: bool = False
-    silent: bool = False
-    ended: bool = False
-
-    def resume(self) -> Command:
-        if not self.started:
-            self.started = True
-            return next(self.job.work)
-        answers, self.inbox = self.inbox, []
-        return self.job.work.send(answers)
-
-
-@dataclass(slots=True)
-class _Pending:
-    owner: _Running
-    token: Any
-    request: Request
-    mark: Mark
-
-
 class Pipeline:
     """Drives jobs over one channel.
 
@@ -109,20 +82,19 @@ class Pipeline:
         self._cancelled = cancelled
         self._on_silence = on_silence
         self._deframer = Deframer()
-        self._ids = itertools.count(1)
         self._turns = itertools.count()
-        self._pending: dict[int, _Pending] = {}
+        self._outstanding = Outstanding(pace)
         self._ask_at = clock()
         self._check_at = clock()
         self._poll_s = POLL_S
         self._out: list[bytes] = []
         self._out_bytes = 0
-        self._active: dict[int, _Running] = {}
+        self._active: dict[int, Running] = {}
         self._active_bytes = 0
-        self._ready: deque[_Running] = deque()
-        self._parked: list[tuple[tuple[int, ...], int, _Running, Send]] = []
-        self._lingering: list[tuple[float, int, _Running]] = []
-        self._barriers: Barriers[_Running] = Barriers(commit)
+        self._ready: deque[Running] = deque()
+        self._parked: list[tuple[tuple[int, ...], int, Running, Send]] = []
+        self._lingering: list[tuple[float, int, Running]] = []
+        self._barriers: Barriers[Running] = Barriers(commit)
         self._beside: list[Job[Any]] = []
         self._finished: deque[Finished] = deque()
 
@@ -147,7 +119,7 @@ class Pipeline:
         """
         exhausted = False
         while self._beside:
-            self._start(_Running(self._beside.pop(), self._clock(), silent=True))
+            self._start(Running(self._beside.pop(), self._clock(), silent=True))
         try:
             while self._active or not exhausted:
                 tick()
@@ -189,10 +161,10 @@ class Pipeline:
         if job is None:
             self._ask_at = self._clock() + POLL_S
             return False
-        self._start(_Running(job, self._clock()))
+        self._start(Running(job, self._clock()))
         return False
 
-    def _start(self, running: _Running) -> None:
+    def _start(self, running: Running) -> None:
         self._active[id(running)] = running
         self._active_bytes += running.job.payload_bytes
         self._ready.append(running)
@@ -217,7 +189,7 @@ class Pipeline:
             bool(self._parked) and self._out_bytes < FLUSH_BYTES and self.pace.has_room(self._parked[0][3].request.cost)
         )
 
-    def _advance(self, running: _Running) -> None:
+    def _advance(self, running: Running) -> None:
         """Let a job go on until it waits, is parked, wants a barrier or a turn, or ends."""
         while True:
             try:
@@ -233,7 +205,7 @@ class Pipeline:
             if not self._obey(running, command):
                 return
 
-    def _obey(self, running: _Running, command: Command) -> bool:
+    def _obey(self, running: Running, command: Command) -> bool:
         """-> whether the job can go on at once"""
         if isinstance(command, Send):
             if command.request.cost and not self.pace.has_room(command.request.cost):
@@ -253,19 +225,16 @@ class Pipeline:
         running.waits = not running.inbox
         return not running.waits
 
-    def _let_others(self, running: _Running) -> bool:
+    def _let_others(self, running: Running) -> bool:
         self._ready.append(running)
         return False
 
-    def _put(self, running: _Running, send: Send) -> None:
-        request_id = next(self._ids) & 0xFFFFFFFF
-        mark = self.pace.sent(self._clock(), send.request.cost)
-        self._pending[request_id] = _Pending(running, send.token, send.request, mark)
-        data = send.request.encode(request_id)
+    def _put(self, running: Running, send: Send) -> None:
+        data = self._outstanding.ask(running, send, self._clock())
         self._out.append(data)
         self._out_bytes += len(data)
 
-    def _end(self, running: _Running, finished: Finished) -> None:
+    def _end(self, running: Running, finished: Finished) -> None:
         running.ended = True
         running.job.work.close()
         if self._active.pop(id(running), None) is None:
@@ -282,7 +251,7 @@ class Pipeline:
         self._lingering.clear()
         self._barriers.clear()
 
-    def _last_word(self, running: _Running, error: SFTPError) -> Finished:
+    def _last_word(self, running: Running, error: SFTPError) -> Finished:
         """Give a job the answers that had come for it, then the error: what was answered counts."""
         try:
             if running.inbox:
@@ -320,7 +289,7 @@ class Pipeline:
 
     def _commit_wait_s(self) -> float | None:
         """Only jobs with something on its way, or in their turn, can still come to a barrier."""
-        others = len(self._pending) + len(self._ready) + len(self._parked)
+        others = len(self._outstanding) + len(self._ready) + len(self._parked)
         return self._barriers.wait_s(self._clock(), others=min(others, self._slots_taken()))
 
     def _pass_barriers(self) -> None:
@@ -340,24 +309,13 @@ class Pipeline:
         if chunk is None:
             return
         for packet in self._deframer.feed(chunk):
-            self._dispatch(*parse_reply(packet))
-
-    def _dispatch(self, request_id: int, reply: Reply) -> None:
-        pending = self._pending.pop(request_id, None)
-        if pending is None:
-            raise ProtocolError(f"server answered request {request_id}, which was never asked or is answered already")
-        self.pace.answered(pending.mark, pending.request.cost, self._clock())
-        owner = pending.owner
-        if owner.ended:
-            return
-        owner.inbox.append((pending.token, reply))
-        if owner.waits:
-            owner.waits = False
-            self._ready.append(owner)
+            owner = self._outstanding.answered(*parse_reply(packet), self._clock())
+            if owner is not None:
+                self._ready.append(owner)
 
     def _check_deadlines(self) -> None:
         now = self._clock()
-        oldest = next(iter(self._pending.values()), None)
+        oldest = self._outstanding.oldest
         quiet_s = self._channel.check_alive(oldest.mark.sent_at if oldest else None)
         self._poll_s = SILENT_POLL_S if self.pace.in_flight and quiet_s > 2 * POLL_S else POLL_S
         self._check_at = now + self._poll_s
