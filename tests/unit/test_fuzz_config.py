@@ -108,6 +108,7 @@ def check(path: Path | None, environment: Mapping[str, str]) -> Settings | None:
 @FUZZ
 @given(changes)
 @example([(("server", "part_suffix"), "\0")])
+@example([(("server", "ciphers"), ["x" * 100_000])])
 def test_any_tree_gives_settings_or_names_the_keys(tmp_path: Path, pairs: list[tuple[tuple[str, str], Any]]) -> None:
     path = tmp_path / "fuzz.toml"
     tree = changed(pairs)

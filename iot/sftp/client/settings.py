@@ -23,6 +23,8 @@ KIB = 1024
 MIB = 1024 * KIB
 BRIEF = 200
 """Characters of a key or a value that an error shows."""
+MESSAGE = 1000
+"""Characters of what is wrong with it, which may name it again."""
 
 
 class Verify(str, Enum):
@@ -169,8 +171,8 @@ def _describe(detail: dict[str, Any]) -> str:
     key = ".".join(str(part) for part in detail["loc"])
     secret = any(word in key.lower() for word in ("pass", "secret"))
     shown = "" if secret or detail["type"] == "missing" else f" (got {_brief(repr(detail['input']))})"
-    return f"{_brief(key)}: {detail['msg']}{shown}"
+    return f"{_brief(key)}: {_brief(detail['msg'], MESSAGE)}{shown}"
 
 
-def _brief(text: str) -> str:
-    return text if len(text) <= BRIEF else f"{text[:BRIEF]}..."
+def _brief(text: str, most: int = BRIEF) -> str:
+    return text if len(text) <= most else f"{text[:most]}..."

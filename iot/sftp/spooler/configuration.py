@@ -31,6 +31,8 @@ __all__ = ["BadConfiguration", "load"]
 PREFIX = "IOT_SPOOLER_"
 BRIEF = 200
 """Characters of a value, a key or a reason that are shown."""
+MESSAGE = 1000
+"""Characters of what is wrong with a value, which may name it again."""
 LISTS = ("include", "exclude", "urgent", "ciphers")
 CREDENTIALS = {
     "sftp_password": "password_file",
@@ -162,7 +164,7 @@ def _describe(detail: dict[str, Any], origins: dict[Path_, str], path: Path | No
         return f"{key}: missing; it must be given (in {origin})"
     if detail["type"] == "extra_forbidden":
         return f"{key}: no such setting (from {origin})"
-    return f"{key} = {_value(place, detail['input'])}: {message} (from {origin})"
+    return f"{key} = {_value(place, detail['input'])}: {_brief(message, MESSAGE)} (from {origin})"
 
 
 def _value(place: Path_, value: Any) -> str:
@@ -175,5 +177,5 @@ def _value(place: Path_, value: Any) -> str:
     return _brief(repr(value))
 
 
-def _brief(text: str) -> str:
-    return text if len(text) <= BRIEF else f"{text[:BRIEF]}..."
+def _brief(text: str, most: int = BRIEF) -> str:
+    return text if len(text) <= most else f"{text[:most]}..."

@@ -6,7 +6,8 @@
 acked: the contiguous prefix whose writes were answered, whatever the order of the answers.
 synced: what acked was when an fsync that has succeeded was sent.
 suspect: spans below acked that a server may have lost: read back, and written again where they differ. A span
-that was written again counts as suspect until an fsync sent after that has succeeded.
+that was written again, by this connection or one before it, counts as suspect until an fsync sent after that has
+succeeded.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class PartState:
 
     def __init__(self, size: int, start: int = 0, suspect: tuple[Span, ...] = (), synced: int = 0) -> None:
         self.size = size
-        self.synced = synced
+        self.synced = self._inherited = synced
         self.resent = 0
         self._sent = start
         self._acked = AckedPrefix(start)
@@ -107,8 +108,13 @@ class PartState:
         return span
 
     def proven(self, span: Span) -> None:
-        """A span was read back and is as it should be."""
+        """A span was read back and is as it should be: there, if perhaps not on the disk.
+
+        Where an earlier connection has counted it as synced, it was mended after that, or would not be suspect.
+        """
         self._reading.remove(span)
+        if span.start < self._inherited:
+            self._mended.add(span)
 
     def mend(self, span: Span) -> None:
         """A span was read back and differs: it is being written again."""

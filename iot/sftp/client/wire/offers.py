@@ -9,6 +9,8 @@ from pathlib import Path
 
 import paramiko
 
+SHOWN = 200
+"""Characters of the unknown ones that are told."""
 CONTROLS = Path("/proc/sys/net/ipv4/tcp_available_congestion_control")
 
 
@@ -17,7 +19,7 @@ def check_ciphers(names: Iterable[str]) -> None:
     known = paramiko.Transport._cipher_info  # private, but what paramiko itself checks against
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise ValueError(f"unknown {', '.join(map(repr, unknown))}: known are {', '.join(known)}")
+        raise ValueError(f"unknown {', '.join(map(repr, unknown))[:SHOWN]}: known are {', '.join(known)}")
 
 
 def check_congestion(name: str) -> None:
