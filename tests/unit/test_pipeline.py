@@ -608,18 +608,23 @@ def test_shorter_waits_end_first() -> None:
 # -- slots and feeding
 
 
+class Crowd:
+    """Jobs that count how many of them are under way at once."""
+
+    def __init__(self) -> None:
+        self.under_way = self.most = 0
+
+    def work(self, name: bytes) -> Work[None]:
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        yield from ask(packets.close(name))
+        yield from ask(packets.close(name))
+        self.under_way -= 1
+
+
 def test_no_more_jobs_are_pulled_than_there_are_slots() -> None:
     script = Script()
-    under_way = most = 0
-
-    def counted(name: bytes) -> Work[None]:
-        nonlocal under_way, most
-        under_way += 1
-        most = max(most, under_way)
-        yield from ask(packets.close(name))
-        yield from ask(packets.close(name))
-        under_way -= 1
-
+    crowd = Crowd()
     pulled = 0
 
     def feed() -> Iterator[Job[Any]]:
@@ -627,12 +632,12 @@ def test_no_more_jobs_are_pulled_than_there_are_slots() -> None:
         for name in names(40):
             pulled += 1
             assert pulled - finished <= 8, "pulled ahead of the slots"
-            yield Job(counted(name))
+            yield Job(crowd.work(name))
 
     finished = 0
     for _ in script.pipeline().run(feed(), lambda: 7):
         finished += 1
-    assert (finished, most) == (40, 7)
+    assert (finished, crowd.most) == (40, 7)
 
 
 def test_a_slot_that_comes_free_is_taken_at_once_and_not_with_the_next_answer() -> None:
@@ -651,17 +656,9 @@ def test_a_slot_that_comes_free_is_taken_at_once_and_not_with_the_next_answer() 
 
 @pytest.mark.parametrize(("size", "expected"), [(KIB, 40), (32 * KIB, 32), (64 * KIB, 20)])
 def test_the_second_half_of_the_slots_is_for_jobs_that_are_small_together(size: int, expected: int) -> None:
-    under_way = most = 0
-
-    def upload(name: bytes) -> Work[None]:
-        nonlocal under_way, most
-        under_way += 1
-        most = max(most, under_way)
-        yield from ask(packets.close(name))
-        under_way -= 1
-
-    run(Script(), [Job(upload(name), payload_bytes=size) for name in names(200)], slots=40)
-    assert most == expected
+    crowd = Crowd()
+    run(Script(), [Job(crowd.work(name), payload_bytes=size) for name in names(200)], slots=40)
+    assert crowd.most == expected
 
 
 def test_slots_may_be_fewer_later() -> None:

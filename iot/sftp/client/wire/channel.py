@@ -24,7 +24,8 @@ PACKET_BYTES = 32704  # payload of one SSH packet that every server takes; param
 class SftpChannel:
     """An SFTP subsystem's byte stream, behind the VERSION packet with which the server opens it.
 
-    The subsystem is requested and INIT sent in one go: a round trip less than waiting in between.
+    INIT follows the request for the subsystem as soon as the server's window lets it: at once, a round trip less than
+    waiting for the answer, or with sshd, which opens the window with that answer, behind it.
 
     extensions: what VERSION announced. Where requests are handled in order, the first ones follow INIT at once, and
     it is empty until the first answer has come.
