@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from servers.openssh import OpenSSH
 
-FILES = 300
+FILES = 900
 
 
 @pytest.mark.parametrize(("soft", "hard"), [(128, 128), (128, 4096)])
