@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conditions import require
 from hypothesis import settings
 from servers.base import Server
 from servers.openssh import OpenSSH
@@ -43,6 +44,11 @@ def pytest_sessionstart() -> None:
     installed_only = os.environ.get("CI") == "true" or "IOT_SFTP_INSTALLED" in os.environ
     if installed_only and "site-packages" not in place.parts:
         pytest.exit(f"the tests must run against the installed wheel, not {place}: use `sh tests/run`", 2)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers("needs"):
+        require(*marker.args)
 
 
 @pytest.fixture

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from faults import power, powercut, scenarios, silence, tunlink, tunnel
+from conditions import why_not
+from faults import power, scenarios, silence, tunnel
 from faults.rig import KIB, MIB
 from faults.steps import ONCE, STEPS
 from faults.table import Row, as_json, as_markdown
@@ -122,8 +123,8 @@ class Campaign:
             self.add(self.with_server(partial(kills, files=files, size=size)), times=self.extent.server_kill_runs)
 
     def power_cuts(self) -> None:
-        if powercut.why_not():
-            self.failures.append(f"no power cuts: {powercut.why_not()}")
+        if why_not("loop-mounts"):
+            self.failures.append(f"no power cuts: {why_not('loop-mounts')}")
             return
         steps = partial(power.cut_in_turn, fault="power cut at a named step")
         if self.extent.isolated:
@@ -147,7 +148,7 @@ class Campaign:
         cuts = partial(scenarios.cut_at_random, cuts=extent.link_cuts, size=extent.link_bytes)
         bound = EXTRA_LINK_PERCENT if extent.isolated else EXTRA_KILL_PERCENT
         self.add(self.with_server(cuts), lambda row: row.extra_percent <= bound, extent.link_runs)
-        if tunlink.why_not() is None:
+        if why_not("tun") is None:
             self.add(partial(tunnel.lossy_upload, silences=2 if extent.isolated else 1))
 
     def files(self) -> None:

@@ -21,7 +21,6 @@ import functools
 import os
 import struct
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,7 +28,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["PowerCutDisk", "why_not"]
+__all__ = ["PowerCutDisk"]
 
 EXT4_IOC_SHUTDOWN = 0x8004587D
 NO_LOG_FLUSH = 2
@@ -38,15 +37,6 @@ MS_REC, MS_PRIVATE = 0x4000, 0x40000
 MIB = 1 << 20
 SECTOR_BYTES = 512
 UNMOUNT_S = 5.0
-
-
-def why_not() -> str | None:
-    """Why there can be no PowerCutDisk here; None when there can."""
-    if sys.platform != "linux" or os.geteuid() != 0:
-        return "a disk whose power can be cut needs root on Linux"
-    if not os.access("/dev/loop-control", os.W_OK):
-        return "/dev/loop-control is missing"
-    return None
 
 
 @functools.lru_cache(maxsize=1)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from faults import scenarios, silence, tunlink, tunnel
+from faults import scenarios, silence, tunnel
 from faults.rig import MIB
 from servers.openssh import OpenSSH
 
@@ -47,9 +47,8 @@ def test_two_devices_with_one_destination_never_mix(tmp_path: Path, server: Open
     assert row.clean, row
 
 
-@pytest.mark.root
+@pytest.mark.needs("tun")
 @pytest.mark.slow
-@pytest.mark.skipif(tunlink.why_not() is not None, reason=str(tunlink.why_not()))
 def test_upload_over_loss_and_silence_at_ip_level(tmp_path: Path) -> None:
     row = tunnel.lossy_upload(tmp_path / "lab")
     assert row.clean, row

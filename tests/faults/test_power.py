@@ -6,22 +6,13 @@ from pathlib import Path
 
 import pytest
 from faults import power
-from faults.powercut import why_not
 from faults.rig import MIB
 from faults.steps import ONCE
-from servers.base import missing
 
 CHECKPOINT_BYTES = 4 * MIB
 IN_FLIGHT_BYTES = MIB
 
-pytestmark = [pytest.mark.root, pytest.mark.slow]
-
-
-@pytest.fixture(autouse=True)
-def _can_cut() -> None:
-    reason = why_not()
-    if reason:
-        missing(reason)
+pytestmark = [pytest.mark.needs("loop-mounts"), pytest.mark.slow]
 
 
 @pytest.mark.parametrize("kind", ONCE)

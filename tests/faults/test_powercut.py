@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from faults.powercut import PowerCutDisk, why_not
-from servers.base import missing
+from faults.powercut import PowerCutDisk
 
 MIB = 1 << 20
 DIES_MOUNTED = """
@@ -24,14 +23,11 @@ print("mounted", flush=True)
 time.sleep(60)
 """
 
-pytestmark = pytest.mark.root
+pytestmark = pytest.mark.needs("loop-mounts")
 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[PowerCutDisk]:
-    reason = why_not()
-    if reason:
-        missing(reason)
     with PowerCutDisk(tmp_path / "device", size_mib=64) as mounted:
         yield mounted
 
@@ -99,9 +95,6 @@ def test_a_process_that_is_still_there_is_named(disk: PowerCutDisk, monkeypatch:
 
 
 def test_nothing_is_mounted_after_its_process_was_killed(tmp_path: Path) -> None:
-    reason = why_not()
-    if reason:
-        missing(reason)
     tests = str(Path(__file__).parents[1])
     command = [sys.executable, "-c", DIES_MOUNTED, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": tests}) as child:

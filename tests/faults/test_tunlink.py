@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
-from faults.tunlink import TunLink, why_not
+from faults.tunlink import TunLink
 
-pytestmark = [pytest.mark.root, pytest.mark.skipif(why_not() is not None, reason=str(why_not()))]
+pytestmark = pytest.mark.needs("tun")
 
 SINK = """
 import socket

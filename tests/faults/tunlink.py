@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, final
 
-__all__ = ["Counts", "TunLink", "why_not"]
+__all__ = ["Counts", "TunLink"]
 
 Side = Literal["client", "server"]
 
@@ -50,16 +50,6 @@ class Counts:
     up_packets: int
     down_packets: int
     dropped_packets: int
-
-
-def why_not() -> str | None:
-    """Why there can be no TunLink here; None when there can."""
-    if sys.platform != "linux" or os.geteuid() != 0:
-        return "a link at IP level needs root on Linux"
-    if not os.access("/dev/net/tun", os.W_OK):
-        return "/dev/net/tun is missing"
-    made = subprocess.run(["ip", "netns", "list"], check=False, capture_output=True)
-    return None if made.returncode == 0 else "`ip netns` does not work here (package iproute2)"
 
 
 @final

@@ -20,8 +20,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from conditions import missing, require
 from faults.powercut import enter_private_namespace
-from servers.base import Server, missing
+from servers.base import Server
 
 from iot.sftp.client import IoTSFTPClient
 
@@ -188,8 +189,7 @@ def without_root_rights() -> list[str]:
 @contextlib.contextmanager
 def mounted(folder: Path, kind: str, options: str, source: str = "none") -> Iterator[Path]:
     """A file system for the time of a block, in this process's own mount namespace: nothing is left behind."""
-    if os.geteuid() != 0:
-        missing("a mount needs root")
+    require("mounts")
     enter_private_namespace()
     folder.mkdir(parents=True, exist_ok=True)
     kinds = ["--bind"] if kind == "bind" else ["-t", kind]

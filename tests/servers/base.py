@@ -18,14 +18,14 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-import pytest
+from conditions import missing
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["ProcessServer", "Server", "client_key", "free_port", "host_keys", "missing", "program"]
+__all__ = ["ProcessServer", "Server", "client_key", "free_port", "host_keys", "program"]
 
 HOST = "127.0.0.1"
 START_S = 20.0
@@ -40,13 +40,6 @@ def program(name: str, package: str) -> str:
     if not found:
         missing(f"{name} is missing: apt-get install {package}")
     return found
-
-
-def missing(message: str) -> NoReturn:
-    """What a test needs is not here: a failure under CI, a skip on a developer's machine."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(message)
-    pytest.skip(message)
 
 
 def free_port() -> int:

@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from servers.base import ProcessServer, client_key, host_keys, missing, program
+from conditions import missing
+from servers.base import ProcessServer, client_key, host_keys, program
 
 __all__ = ["OpenSSH", "throwaway_user"]
 

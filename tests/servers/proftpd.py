@@ -32,7 +32,9 @@ ScoreboardFile {state}/scoreboard
 SystemLog {state}/log
 TransferLog none
 WtmpLog off
-DelayEngine off
+<IfModule mod_delay.c>
+  DelayEngine off
+</IfModule>
 AllowOverwrite on
 AllowStoreRestart on
 AllowRetrieveRestart on

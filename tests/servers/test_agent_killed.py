@@ -63,9 +63,10 @@ def finish(agent, tmp_path, hashes):
 )
 def test_agent_killed_at_random_moments_delivers_all_once(agent, tmp_path, files):
     hashes = fill(tmp_path / "box", files)
+    moments = random.Random(len(files))
     for _ in range(6):
         process = agent()
-        time.sleep(0.5 + random.random())
+        time.sleep(0.5 + moments.random())
         process.send_signal(signal.SIGKILL)
         process.communicate()
     finish(agent, tmp_path, hashes)

@@ -71,7 +71,7 @@ def test_an_unreadable_outbox_folder_or_file_is_told_and_the_rest_goes(site: Sit
     assert site.arrived() == ["no-file", "no-folder/file", "readable"]
 
 
-@pytest.mark.root
+@pytest.mark.needs("mounts")
 def test_an_outbox_on_a_read_only_mount_delivers_once_and_says_that_it_cannot_remove(site: Site) -> None:
     enter_private_namespace()
     behind = site.folder / "behind"

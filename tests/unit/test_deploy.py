@@ -9,8 +9,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from conditions import missing
 from pydantic import BaseModel, ByteSize
-from servers.base import missing
 
 from iot.sftp.spooler.configuration import BadConfiguration, load
 from iot.sftp.spooler.settings import NOT_FROM_FILE, OutboxSettings, RetrySettings, ServerSettings, Settings

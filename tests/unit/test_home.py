@@ -18,8 +18,6 @@ from iot.sftp.spooler.home import LOOK_EVERY_S, Home
 from iot.sftp.spooler.service import Service
 from iot.sftp.spooler.settings import Settings
 
-is_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a disk of its own")
-
 
 def settings(base: Path, **outbox: object) -> Settings:
     (base / "box").mkdir(exist_ok=True)
@@ -78,7 +76,7 @@ def test_an_agent_whose_deliveries_make_no_room_waits_for_it(tmp_path, after_upl
         Home(given, lambda: 0.0)
 
 
-@is_root
+@pytest.mark.needs("mounts")
 def test_on_a_full_disk_deliveries_make_the_room_that_the_journal_needs(tmp_path):
     disk, away = tmp_path / "disk", tmp_path / "away"
     disk.mkdir()

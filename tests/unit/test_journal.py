@@ -23,8 +23,6 @@ NOTES = Schema("notes", ("CREATE TABLE note (id INTEGER PRIMARY KEY, text BLOB N
 NOTES_2 = Schema("notes", (*NOTES.migrations, "ALTER TABLE note ADD COLUMN more TEXT"))
 NOTES_2_ALONE = Schema("notes", NOTES_2.migrations, compatible_from=2)
 
-is_root = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root")
-
 
 def put(journal: Journal, text: bytes) -> None:
     journal.write(lambda db: db.execute("INSERT INTO note (text) VALUES (?)", (text,)))
@@ -320,7 +318,7 @@ except JournalUnavailable as error:
 """
 
 
-@is_root
+@pytest.mark.needs("root")
 def test_a_folder_that_may_not_be_written_is_told_and_nothing_is_moved(tmp_path: Path) -> None:
     for folder in [tmp_path, *list(tmp_path.parents)[:2]]:
         folder.chmod(0o755)
@@ -419,7 +417,7 @@ def on_a_full_disk(folder: Path, script: str) -> str:
     return done.stdout
 
 
-@is_root
+@pytest.mark.needs("mounts")
 def test_a_full_disk_costs_the_reserve_and_deliveries_are_still_settled(tmp_path: Path) -> None:
     said = on_a_full_disk(tmp_path, GOES_ON)
     assert "went on" in said
@@ -427,12 +425,12 @@ def test_a_full_disk_costs_the_reserve_and_deliveries_are_still_settled(tmp_path
     assert "reserve again True" in said
 
 
-@is_root
+@pytest.mark.needs("mounts")
 def test_a_start_on_a_full_disk_gives_up_the_reserve_and_keeps_the_journal(tmp_path: Path) -> None:
     assert "started" in on_a_full_disk(tmp_path, STARTS)
 
 
-@is_root
+@pytest.mark.needs("mounts")
 def test_a_disk_without_room_for_a_journal_is_told_and_cured_by_room(tmp_path: Path) -> None:
     assert on_a_full_disk(tmp_path, NO_ROOM) == "told True\nrecovered None\n"
 

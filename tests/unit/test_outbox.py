@@ -92,7 +92,7 @@ def test_missing_outbox_is_a_failed_source(tmp_path):
         paths(outbox(tmp_path / "nowhere"))
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+@pytest.mark.needs("mounts")
 def test_unmounted_outbox_is_not_empty(tmp_path):
     script = """
 import os, subprocess, sys

@@ -128,12 +128,14 @@ def test_wrong_settings_are_refused_on_reload_and_the_old_ones_go_on(setup):
     with setup.running() as process:
         setup.hear("READY=1")
         good = setup.config.read_text()
-        setup.config.write_text(good + "nonsense = 1\n")
+        assert '"/up"' in good
+        setup.config.write_text(good.replace('"/up"', '"/elsewhere"') + "nonsense = 1\n")
         process.send_signal(signal.SIGHUP)
         setup.hear("RELOADING=1")
         setup.hear("READY=1")
         (setup.box / "f").write_bytes(b"x")
         wait_for((setup.base / "remote/up/f").exists)
+        assert not (setup.base / "remote/elsewhere").exists()
 
 
 def test_second_agent_on_one_state_directory_is_kept_out(setup):

@@ -117,7 +117,7 @@ def test_a_new_file_has_the_rights_that_the_umask_leaves(tmp_path: Path) -> None
     assert stat.S_IMODE(os.stat(tmp_path / "file").st_mode) == 0o640
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.needs("dev-full")
 def test_a_full_disk_is_told_as_such() -> None:
     sink = FileSink(b"/tmp/never", b"/dev/full")
     sink._fd = os.open("/dev/full", os.O_RDWR)
@@ -173,7 +173,7 @@ def test_a_raw_stream_that_takes_a_little_at_a_time_gets_all() -> None:
     assert stream.content.getvalue() == b"0123456789"
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.needs("dev-full")
 def test_what_the_callers_file_refuses_is_told_in_our_words() -> None:
     with open("/dev/full", "r+b", buffering=0) as file:
         sink = StreamSink(cast(BinaryIO, file))

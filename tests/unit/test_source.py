@@ -126,7 +126,7 @@ def test_what_is_no_file_is_refused_with_its_name(tmp_path: Path) -> None:
         Source("a\0b")
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc")
+@pytest.mark.needs("proc")
 def test_a_refused_source_leaves_no_descriptor_open(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     before = open_descriptors()
