@@ -1,5 +1,6 @@
-"""What the scan finds, what it refuses, what counts as settled; how files leave."""
+"""What the scan finds, what it refuses, what counts as ready; how files leave."""
 
+import itertools
 import os
 import socket
 import subprocess
@@ -9,8 +10,8 @@ import pytest
 from iot.sftp.client import Fingerprint
 from iot.sftp.spooler import removal
 from iot.sftp.spooler.outbox import GRANULARITY_S, Outbox, SourceFailed
+from iot.sftp.spooler.readiness import Readiness
 from iot.sftp.spooler.removal import Delete, Item, MoveTo, private_name, recover, take_away
-from iot.sftp.spooler.settling import Settling
 
 
 class Clock:
@@ -119,38 +120,95 @@ assert sum(map(len, box.walk(whole=True))) == 0
     subprocess.run(command, check=True, timeout=30, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
 
 
-# -- settling
+# -- readiness: a quiet time
 
 
-def test_old_file_is_settled_at_first_sight_and_a_fresh_one_is_watched():
-    settling = Settling(2.0)
+def test_old_file_is_ready_at_first_sight_and_a_fresh_one_is_watched():
+    readiness = Readiness(2.0)
     old = Fingerprint(1, 90 * 10**9)
     fresh = Fingerprint(1, 99 * 10**9)
-    assert settling.settled(b"old", old, now=5.0, wall=100.0)
-    assert not settling.settled(b"fresh", fresh, now=5.0, wall=100.0)
-    assert not settling.settled(b"fresh", fresh, now=6.9, wall=9999.0)
-    assert settling.due(6.9) == []
-    assert settling.settled(b"fresh", fresh, now=7.0, wall=0.0)
-    assert len(settling) == 0
+    assert readiness.quiet(b"old", old, now=5.0, wall=100.0)
+    assert not readiness.quiet(b"fresh", fresh, now=5.0, wall=100.0)
+    assert not readiness.quiet(b"fresh", fresh, now=6.9, wall=9999.0)
+    assert readiness.due(6.9, 10) == []
+    assert readiness.next_due() == 7.0
+    assert readiness.due(7.0, 10) == [b"fresh"]
+    assert readiness.quiet(b"fresh", fresh, now=7.0, wall=0.0)
+    readiness.forget(b"fresh")
+    assert len(readiness) == 0
 
 
-def test_growing_file_is_never_settled():
-    settling = Settling(2.0)
+def test_growing_file_is_never_ready():
+    readiness = Readiness(2.0)
     for second in range(10):
-        assert not settling.settled(b"log", Fingerprint(second, second), now=float(second), wall=0.0)
+        assert not readiness.quiet(b"log", Fingerprint(second, second), now=float(second), wall=0.0)
 
 
 def test_after_a_clock_jump_file_times_are_not_believed():
-    settling = Settling(2.0)
-    settling.clocks(0.0, 100.0)
-    settling.clocks(1.0, 2_000_000_000.0)
+    readiness = Readiness(2.0)
+    readiness.clocks(0.0, 100.0)
+    readiness.clocks(1.0, 2_000_000_000.0)
     being_written = Fingerprint(1, 100 * 10**9)
-    assert not settling.settled(b"x", being_written, now=1.0, wall=2_000_000_000.0)
-    assert settling.settled(b"x", being_written, now=3.1, wall=2_000_000_002.0)
+    assert not readiness.quiet(b"x", being_written, now=1.0, wall=2_000_000_000.0)
+    assert readiness.quiet(b"x", being_written, now=3.1, wall=2_000_000_002.0)
 
 
 def test_rename_in_mode_takes_every_file_at_once():
-    assert Settling(0).settled(b"x", Fingerprint(0, 10**30), now=0.0, wall=0.0)
+    assert Readiness(0).quiet(b"x", Fingerprint(0, 10**30), now=0.0, wall=0.0)
+
+
+def test_a_file_has_rested_only_while_both_clocks_agree():
+    readiness = Readiness(2.0)
+    old = Fingerprint(1, 10 * 10**9, 40 * 10**9)
+    readiness.clocks(0.0, 100.0)
+    assert not readiness.rested(old, now=59.0, wall=159.0, seconds=60)  # it may have jumped before we came
+    assert readiness.rested(old, now=60.0, wall=160.0, seconds=60)
+    assert not readiness.rested(old._replace(ctime_ns=101 * 10**9), now=60.0, wall=160.0, seconds=60)
+    readiness.clocks(61.0, 99_999.0)
+    assert not readiness.rested(old, now=61.0, wall=99_999.0, seconds=60)
+    assert readiness.rested(old, now=61.0, wall=99_999.0, seconds=0)
+
+
+def test_an_open_file_is_asked_for_again_the_less_often_the_longer_it_stays_open():
+    readiness = Readiness(2.0)
+    version = Fingerprint(1, 1)
+    now, asked = 0.0, []
+    readiness.opened(b"log", version, now)
+    while now < 7200:
+        now = readiness.next_due()
+        if readiness.due(now, 10) == [b"log"]:
+            readiness.opened(b"log", version, now)
+            asked.append(now)
+    assert asked[0] == 1.0
+    assert asked[-1] - asked[-2] == 30.0
+    assert len(asked) < 300
+    assert (len(readiness), readiness.open_files) == (1, 1)
+
+
+def test_thousands_of_watched_files_cost_one_look_through_in_a_while():
+    readiness = Readiness(2.0)
+    for number in range(20_000):
+        readiness.opened(b"%d" % number, Fingerprint(1, 1), now=number / 1e4)
+    looks, now = 0, 3.0
+    while now < 4.0:
+        found = readiness.due(now, 500)
+        looks += bool(found)
+        for path in found:
+            readiness.opened(path, Fingerprint(1, 1), now)
+        now = max(readiness.next_due(), now + 0.001)
+    assert looks <= 20_000 / 500 + 4
+
+
+def test_a_file_that_goes_on_changing_is_ready_once_in_a_hold_time():
+    readiness = Readiness(2.0)
+    ready = []
+    for tenth in range(2000):
+        now, version = tenth / 10, Fingerprint(tenth // 26, tenth // 26)  # a line each 2.6 s
+        if readiness.quiet(b"log", version, now, 0.0, 60.0):
+            readiness.forget(b"log")
+            ready.append(now)
+    assert len(ready) == 3
+    assert min(after - before for before, after in itertools.pairwise(ready)) >= 60
 
 
 # -- removal

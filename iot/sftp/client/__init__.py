@@ -31,6 +31,7 @@ from iot.sftp.client.errors import (
     Timeout,
     TransientError,
     Unsupported,
+    is_gone,
 )
 from iot.sftp.client.journal import Journal, Schema, default_state_dir
 from iot.sftp.client.model import (
@@ -95,6 +96,7 @@ __all__ = [
     "__version__",
     "default_state_dir",
     "describe_errors",
+    "is_gone",
 ]
 
 

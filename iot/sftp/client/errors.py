@@ -30,6 +30,8 @@ SFTPError
 
 from __future__ import annotations
 
+import errno
+
 __all__ = [
     "AlreadyExists",
     "AuthenticationError",
@@ -57,6 +59,7 @@ __all__ = [
     "Timeout",
     "TransientError",
     "Unsupported",
+    "is_gone",
 ]
 
 
@@ -162,3 +165,12 @@ class ConfigurationError(SFTPError):
 
 class Cancelled(SFTPError):
     """The caller asked to stop; what was sent is kept for a resume."""
+
+
+def is_gone(error: OSError) -> bool:
+    """Whether the local system says that there is no such file or folder.
+
+    Any other error (no permission, no descriptor left, a stale mount, a bad disk) leaves that unknown, and what is
+    unknown is never taken for gone.
+    """
+    return error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)

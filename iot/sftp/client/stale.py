@@ -8,7 +8,7 @@ import time
 
 from iot.sftp.client.checkpoints import Checkpoints
 from iot.sftp.client.engine import Engine
-from iot.sftp.client.errors import LinkLost, SFTPError, Timeout
+from iot.sftp.client.errors import LinkLost, SFTPError, Timeout, is_gone
 from iot.sftp.client.model import Checkpoint, Direction, Fingerprint
 from iot.sftp.client.transfer import operations
 from iot.sftp.client.transfer.context import Options
@@ -46,6 +46,6 @@ def abandoned(source: str, dest: str, options: Options) -> Checkpoint:
 def _may_go_on(checkpoint: Checkpoint) -> bool:
     try:
         now = Fingerprint.of(os.stat(checkpoint.local_path))
-    except OSError:
-        return False
+    except OSError as error:
+        return not is_gone(error)
     return (now.size, now.mtime_ns) == (checkpoint.fingerprint.size, checkpoint.fingerprint.mtime_ns)

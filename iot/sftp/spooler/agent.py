@@ -283,11 +283,11 @@ class Agent:
             return None
         if self._wait_over_at is not None or self._any_ready() or not self._looked_again():
             return None
-        settling = [intake for intake in self.intakes if len(intake.settling)]
-        patience_s = max((DRAIN_SETTLE_S + 3 * intake.settling.settle_s for intake in settling), default=0.0)
-        if settling and self._now() - self._started_at < patience_s:
+        watched = [intake for intake in self.intakes if len(intake.readiness)]
+        patience_s = max((DRAIN_SETTLE_S + 3 * intake.readiness.settle_s for intake in watched), default=0.0)
+        if watched and self._now() - self._started_at < patience_s:
             return None
-        return self._balance(settling)
+        return self._balance(watched)
 
     def _looked_again(self) -> bool:
         """A whole walk of every outbox, begun after the last job, has found nothing new."""
@@ -296,12 +296,12 @@ class Agent:
         needed = zip(self.intakes, self._drain_passes, strict=True)
         return all(intake.failed or intake.passes >= passes for intake, passes in needed)
 
-    def _balance(self, settling: Sequence[Intake]) -> End:
+    def _balance(self, watched: Sequence[Intake]) -> End:
         numbers = {intake.number for intake in self.intakes}
         left = [total for total in self.queue.totals() if total.outbox in numbers and total.state in OPEN_STATES]
         failed = any(intake.failed for intake in self.intakes)
         self.accounts.recount()
-        return End.REMAINS if left or failed or settling or self.accounts.quarantined else End.DRAINED
+        return End.REMAINS if left or failed or watched or self.accounts.quarantined else End.DRAINED
 
 
 def _was_lost(journal: Journal) -> bool:

@@ -1,4 +1,4 @@
-"""From an outbox folder into the queue: walks it in small steps, waits until files are settled, adds what is new.
+"""From an outbox folder into the queue: walks it in small steps, waits until files are ready, adds what is new.
 
 A walk is never done in one go: each step looks at one batch, so that a folder of 100,000 files holds up neither the
 transfers nor the watchdog. How often is measured, not set: walks take at most a small share of the time, a smaller
@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from iot.sftp.client import DiskFull, Fingerprint
+from iot.sftp.spooler.lease import Writer
 from iot.sftp.spooler.naming import UnsafeName, destination_for, shown
 from iot.sftp.spooler.outbox import BATCH, Found, Outbox, SourceFailed
 from iot.sftp.spooler.patterns import matcher, wanted
 from iot.sftp.spooler.policy import Event, State
 from iot.sftp.spooler.queue import Entry, Known, NewEntry, Queue
+from iot.sftp.spooler.readiness import Readiness
 from iot.sftp.spooler.settings import AfterUpload, Order, OutboxSettings
-from iot.sftp.spooler.settling import Settling
 
 __all__ = ["Clocks", "Intake"]
 
@@ -46,7 +47,7 @@ class Clocks:
 class Intake:
     """One outbox on its way into the queue.
 
-    failed: why the outbox cannot be read, None when it can. passes: whole walks finished.
+    failed: why the outbox, or a folder in it, cannot be read, None when all can. passes: whole walks finished.
     withdrawn: entries whose file its producer has taken away after it was tried; to be dropped by whoever takes them.
     check_first: look whether an earlier delivery stands already, for everything found in the first walk.
     """
@@ -65,7 +66,7 @@ class Intake:
         self.settings = settings
         self.failed: str | None = None
         self.passes = 0
-        self.settling = Settling(settings.settle_s)
+        self.readiness = Readiness(settings.settle_s)
         self.withdrawn: list[Entry] = []
         self.number, fresh = queue.outbox(bytes(settings.path))
         self.check_first = journal_lost or (fresh and settings.after_upload is AfterUpload.KEEP)
@@ -85,6 +86,7 @@ class Intake:
         self._walk: Iterator[list[Found]] | None = None
         self._whole = True
         self._again = False  # woken during this walk
+        self._lost = False  # the last walk could not be finished
         self._seen_known = 0
         self._cost_s = 0.0
         self._step_at = self._quick_at = self._whole_at = float("-inf")
@@ -118,9 +120,7 @@ class Intake:
         """When `step` has something to do, on the monotonic clock."""
         if self._walk is not None:
             return self._step_at
-        due = min(self._quick_at, self._whole_at)
-        settled = self.settling.next_due()
-        return due if settled is None else min(due, settled)
+        return min(self._quick_at, self._whole_at, self.readiness.next_due())
 
     def step(self, *, busy: bool) -> None:
         """Do the next small piece, if any is due; busy: transfers are under way and come first.
@@ -128,7 +128,7 @@ class Intake:
         Raises: DiskFull, JournalUnavailable.
         """
         now = self._clocks.monotonic()
-        self.settling.clocks(now, self._clocks.wall())
+        self.readiness.clocks(now, self._clocks.wall())
         try:
             self._look_at_watched(now)
             if self._walk is None and now >= min(self._quick_at, self._whole_at):
@@ -141,7 +141,7 @@ class Intake:
     # -- inside
 
     def _start(self, now: float) -> None:
-        self._whole = now >= self._whole_at or self.failed is not None
+        self._whole = now >= self._whole_at or self._lost
         self._again = False
         self._cost_s = 0.0
         self._seen_known = 0
@@ -162,9 +162,8 @@ class Intake:
     def _finish(self, busy: bool) -> None:
         now = self._clocks.monotonic()
         self._walk = None
-        if self.failed is not None:
-            log.info("source readable again outbox=%s", shown(self.settings.label))
-            self.failed = None
+        self._lost = False
+        self._say_failed(next(iter(self.outbox.unread.values()), None))
         self._quick_at = now + min(max(self._scan_s, self._cost_s * QUICK_SHARE), QUICK_MAX_S)
         if not self._whole:
             return
@@ -175,35 +174,70 @@ class Intake:
             self._drop_vanished()
 
     def _take(self, batch: Sequence[Found]) -> None:
-        """Add what is settled and not known in this version."""
+        """Add what is ready and not known in this version."""
         known = self._queue.known(self.number, [found.path for found in batch])
         self._seen_known += len(known)
         now, wall = self._clocks.monotonic(), self._clocks.wall()
+        quiet = [found for found in batch if self._is_quiet(found, known.get(found.path), now, wall)]
         fresh: list[NewEntry] = []
-        for path, fingerprint in batch:
-            before = known.get(path)
-            if before is not None and (before.fingerprint == fingerprint or before.state is State.SENDING):
-                continue
-            if self.settling.settled(path, fingerprint, now, wall):
-                fresh += self._entries(path, fingerprint, before, wall)
-        if self.settling.overflowed:
-            self.settling.overflowed = False
+        for path, fingerprint in self._complete(quiet, now, wall):
+            fresh += self._entries(path, fingerprint, known.get(path), wall)
+        if self.readiness.overflowed:
+            self.readiness.overflowed = False
             for path, _ in batch:
                 self.outbox.forget(path)
         self._add(fresh)
+        for entry in fresh:
+            self.readiness.forget(entry.path)
         self._seen_known += sum(1 for entry in fresh if entry.path not in known)
 
+    def _is_quiet(self, found: Found, before: Known | None, now: float, wall: float) -> bool:
+        """Whether this version is new and has been quiet; one that has followed a delivery was guessed wrong once."""
+        if before is not None and (before.state is State.SENDING or self._same_version(before, found.fingerprint)):
+            self.readiness.forget(found.path)
+            return False
+        hold_s = self.settings.hold_s if self._was_guessed_wrong(found, before) else 0.0
+        return self.readiness.quiet(found.path, found.fingerprint, now, wall, hold_s)
+
+    def _was_guessed_wrong(self, found: Found, before: Known | None) -> bool:
+        """Whether its producer has gone on writing to a file that was delivered, where nobody can know that he will."""
+        if before is None or before.state is not State.DELIVERED or before.fingerprint.inode != found.fingerprint.inode:
+            return False
+        completeness = self.outbox.completeness
+        return completeness is None or not completeness.known
+
+    def _same_version(self, before: Known, found: Fingerprint) -> bool:
+        """Where inodes do not last, a kept file stays the same while size and time do: a remount sends nothing."""
+        was, system = before.fingerprint, self.outbox.system
+        if before.state is State.KEPT and not system.inodes:
+            return was == found._replace(inode=was.inode, ctime_ns=found.ctime_ns if system.times else was.ctime_ns)
+        return was == found
+
+    def _complete(self, quiet: Sequence[Found], now: float, wall: float) -> Iterator[Found]:
+        """Those of the quiet files that nobody is known to write to, in the version that was asked for."""
+        for (path, fingerprint), answer in self.outbox.ask(quiet) if quiet else ():
+            if answer is None:
+                self.outbox.forget(path)  # not known: it is found again
+            elif answer.fingerprint is None:
+                self.readiness.forget(path)
+            elif answer.writer is Writer.SOME:
+                self.readiness.opened(path, answer.fingerprint, now)
+            elif answer.fingerprint == fingerprint or self.readiness.quiet(path, answer.fingerprint, now, wall):
+                yield Found(path, answer.fingerprint)
+
     def _look_at_watched(self, now: float) -> None:
-        due = self.settling.due(now)[:BATCH]
-        if not due:
-            return
         batch = []
-        for path in due:
-            fingerprint = self.outbox.look(path)
+        for path in self.readiness.due(now, BATCH):
+            try:
+                fingerprint = self.outbox.look(path)
+            except SourceFailed:
+                continue  # not known: it comes up again
             if fingerprint is None:
-                self.settling.forget(path)
+                self.readiness.forget(path)
             else:
                 batch.append(Found(path, fingerprint))
+        if not batch:
+            return
         seen = self._seen_known
         self._take(batch)
         self._seen_known = seen
@@ -256,16 +290,30 @@ class Intake:
         while page := self._queue.page(self.number, after_id, BATCH):
             after_id = page[-1].id
             idle = [entry for entry in page if entry.state in (State.READY, State.WAITING, State.KEPT)]
-            gone = [entry for entry in idle if self.outbox.look(entry.path) is None]
+            gone = [entry for entry in idle if self._is_gone(entry)]
             self.withdrawn += [entry for entry in gone if _was_tried(entry)]
             self._queue.drop([entry.id for entry in gone if not _was_tried(entry)], Event.VANISHED)
 
+    def _is_gone(self, entry: Entry) -> bool:
+        try:
+            return self.outbox.look(entry.path) is None
+        except SourceFailed:
+            return False  # not known
+
     def _source_failed(self, reason: str, now: float) -> None:
         self.close()
-        if self.failed != reason:
-            log.error("source failed outbox=%s reason=%s", shown(self.settings.label), shown(reason))
-        self.failed = reason
+        self._lost = True
+        self._say_failed(reason)
         self._quick_at = self._whole_at = now + max(self._scan_s, 1.0)
+
+    def _say_failed(self, reason: str | None) -> None:
+        if reason == self.failed:
+            return
+        if reason is not None:
+            log.error("source failed outbox=%s reason=%s", shown(self.settings.label), shown(reason))
+        else:
+            log.info("source readable again outbox=%s", shown(self.settings.label))
+        self.failed = reason
 
 
 def _was_tried(entry: Entry) -> bool:

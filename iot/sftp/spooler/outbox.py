@@ -4,6 +4,9 @@ A whole walk looks at every file. A quick walk looks only into folders whose mod
 were listed: it finds new, renamed-in and removed names, but not a file rewritten in place. A folder counts as listed
 for good only when it was listed GRANULARITY_S after its time was first seen: file systems keep coarse times, and the
 next name may come within the same tick.
+
+What cannot be looked at is unknown, never gone: a folder that cannot be read stays in `unread` until it can or is gone,
+and to ask for a file in it raises SourceFailed.
 """
 
 from __future__ import annotations
@@ -12,12 +15,14 @@ import itertools
 import logging
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from iot.sftp.client import Fingerprint
+from iot.sftp.client import Fingerprint, is_gone
+from iot.sftp.spooler.filesystem import FileSystem, file_system
 from iot.sftp.spooler.folders import DIRECTORY, join, open_below, split
+from iot.sftp.spooler.lease import Answer, Completeness, Leases, Writer
 from iot.sftp.spooler.naming import shown
 
 __all__ = ["BATCH", "PRIVATE_PREFIX", "Found", "Outbox", "SourceFailed"]
@@ -31,6 +36,8 @@ SORTED = 10_000
 """So many names at a time are put in order: rows that are added, found and dropped in order cost less flash."""
 GRANULARITY_S = 3.0
 DEPTH_MAX = 100
+LOST_AND_FOUND = b"lost+found"
+"""Of an outbox that is a whole file system: root's, and no producer's."""
 TOLD_MAX = 1000
 
 
@@ -58,6 +65,8 @@ class Outbox:
     path: the folder. wanted: tells of a path below it whether it is to be sent. hidden: folders below it that are not
     scanned (archive, quarantine). recursive: look into folders. clock: monotonic seconds.
     leftovers: paths of private names met by the last walk; the caller recovers them and clears the list.
+    unread: folders below it that could not be read when they were last looked at, with the reason.
+    leases, system: who can be known to write there, and the file system; of the device it is on.
     """
 
     def __init__(
@@ -71,6 +80,9 @@ class Outbox:
     ) -> None:
         self.path = path
         self.leftovers: list[bytes] = []
+        self.unread: dict[bytes, str] = {}
+        self.system = FileSystem()
+        self.leases: Leases | None = None
         self._wanted = wanted
         self._clock = clock
         self._hidden = hidden
@@ -85,9 +97,9 @@ class Outbox:
         try:
             root = os.open(self.path, DIRECTORY)
         except OSError as error:
-            raise SourceFailed(f"outbox {shown(str(self.path))}: {error.strerror}") from error
+            raise self._failed(error) from error
         try:
-            self._check_device(os.fstat(root).st_dev)
+            self._check_device(root)
         except BaseException:
             os.close(root)
             raise
@@ -103,12 +115,13 @@ class Outbox:
             if whole or not self._complete:
                 self._complete = False
                 self._listed.clear()
+                self.unread.clear()
                 yield from self._list(root, b"", 0)
                 self._complete = True
             else:
                 yield from self._changed(root)
         except OSError as error:
-            raise SourceFailed(f"outbox {shown(str(self.path))}: {error.strerror}") from error
+            raise self._failed(error) from error
         finally:
             os.close(root)
 
@@ -123,12 +136,44 @@ class Outbox:
             finally:
                 os.close(here)
         except OSError as error:
-            if error.errno == 5:  # EIO says nothing about whether the file is there
-                raise SourceFailed(f"outbox {shown(str(self.path))}: {error.strerror}") from error
+            if not is_gone(error):
+                raise self._failed(error, path) from error
             return None
         finally:
             os.close(root)
         return Fingerprint.of(status) if stat.S_ISREG(status.st_mode) else None
+
+    def ask(self, files: Sequence[Found]) -> Iterator[tuple[Found, Answer | None]]:
+        """Who has these files open for writing, and which version that was asked of; None: it cannot be looked at.
+
+        Cheapest when they come folder by folder. Raises: SourceFailed.
+        """
+        root = self.open()
+        here, opened = -1, None
+        try:
+            for found in files:
+                folder, name = split(found.path)
+                try:
+                    if folder != opened:
+                        if here >= 0:
+                            os.close(here)
+                        here, opened = -1, None
+                        here, opened = open_below(root, folder), folder
+                    assert self.leases is not None
+                    answer = self.leases.ask(here, name)
+                except OSError as error:
+                    yield found, Answer(Writer.UNKNOWN, None) if is_gone(error) else None
+                else:
+                    yield found, answer
+        finally:
+            if here >= 0:
+                os.close(here)
+            os.close(root)
+
+    @property
+    def completeness(self) -> Completeness | None:
+        """Whether it can be known here that a file is complete; None before the outbox was first opened."""
+        return self.leases.completeness if self.leases is not None else None
 
     def forget(self, path: bytes) -> None:
         """Look into this file's folder again at the next walk."""
@@ -139,28 +184,35 @@ class Outbox:
 
     # -- inside
 
-    def _check_device(self, device: int) -> None:
+    def _failed(self, error: OSError, below: bytes = b"") -> SourceFailed:
+        place = os.path.join(bytes(self.path), below) if below else bytes(self.path)
+        return SourceFailed(f"outbox {shown(place)}: {error.strerror}")
+
+    def _check_device(self, root: int) -> None:
         """The mount point behind the folder must stay the same; a new device behind it is a remount."""
-        if self._home is None:
-            self._home = device, _mount_point(self.path)
-            return
-        if device == self._home[0]:
+        device = os.fstat(root).st_dev
+        if self._home is not None and device == self._home[0]:
             return
         mount_point = _mount_point(self.path)
-        if mount_point != self._home[1]:
-            raise SourceFailed(f"outbox {shown(str(self.path))}: {self._home[1]} is not mounted any more")
-        log.warning("outbox remounted path=%s device=%d", shown(str(self.path)), device)
+        if self._home is not None:
+            if mount_point != self._home[1]:
+                raise SourceFailed(f"outbox {shown(str(self.path))}: {self._home[1]} is not mounted any more")
+            log.warning("outbox remounted path=%s device=%d", shown(str(self.path)), device)
+            self._complete = False
         self._home = device, mount_point
-        self._complete = False
+        self.system = file_system(root)
+        self.leases = Leases(root)
 
     def _changed(self, root: int) -> Iterator[list[Found]]:
+        for folder in [folder for folder in self.unread if folder not in self._listed]:
+            yield from self._enter(root, folder)
         for folder, listed in list(self._listed.items()):
             try:
                 status = os.stat(folder or b".", dir_fd=root, follow_symlinks=False)
-            except OSError:
-                self._listed.pop(folder, None)  # gone with its files, or out of reach: the whole walk will tell
+            except OSError as error:
+                self._cannot_read(folder, error)
                 continue
-            if (status.st_ino, status.st_mtime_ns) == listed[:2] and listed.final:
+            if (status.st_ino, status.st_mtime_ns) == listed[:2] and listed.final and folder not in self.unread:
                 continue
             yield from self._enter(root, folder)
 
@@ -168,13 +220,31 @@ class Outbox:
         try:
             here = open_below(root, folder)
         except OSError as error:
-            self._refuse(folder, f"folder: {error.strerror}")
-            self._listed.pop(folder, None)
+            self._cannot_read(folder, error)
             return
+        yield from self._list_open(here, folder, folder.count(b"/") + 1)
+
+    def _list_open(self, here: int, folder: bytes, depth: int) -> Iterator[list[Found]]:
+        """The files of an open folder, which is closed then."""
+        self.unread.pop(folder, None)
         try:
-            yield from self._list(here, folder, folder.count(b"/") + 1)
+            yield from self._list(here, folder, depth)
+        except OSError as error:
+            if not folder:
+                raise
+            self._cannot_read(folder, error)
         finally:
             os.close(here)
+
+    def _cannot_read(self, folder: bytes, error: OSError) -> None:
+        """Gone with its files, or out of reach: then what lies in it is not known."""
+        self._listed.pop(folder, None)
+        if is_gone(error):
+            self.unread.pop(folder, None)
+            return
+        if folder != LOST_AND_FOUND:
+            self.unread[folder] = f"folder {shown(folder)}: {error.strerror}"
+        self._refuse(folder, f"folder: {error.strerror}")
 
     def _list(self, here: int, folder: bytes, depth: int) -> Iterator[list[Found]]:
         """The files of the open folder `here`, then those of folders below it that are not listed yet."""
@@ -203,12 +273,9 @@ class Outbox:
         try:
             inner = os.open(split(path)[1], DIRECTORY | os.O_NOFOLLOW, dir_fd=here)
         except OSError as error:
-            self._refuse(path, f"folder: {error.strerror}")
+            self._cannot_read(path, error)
             return
-        try:
-            yield from self._list(inner, path, depth)
-        finally:
-            os.close(inner)
+        yield from self._list_open(inner, path, depth)
 
     def _judge(self, entry: os.DirEntry[str], path: bytes, deeper: list[bytes]) -> Found | None:
         if entry.name.startswith(os.fsdecode(PRIVATE_PREFIX)):
@@ -222,8 +289,10 @@ class Outbox:
             return None
         try:
             status = entry.stat(follow_symlinks=False)
-        except OSError:
-            return None  # it went while the folder was read
+        except OSError as error:
+            if not is_gone(error):
+                self.unread[split(path)[0]] = f"{shown(path)}: {error.strerror}"
+            return None  # it went while the folder was read, or is not known
         if not stat.S_ISREG(status.st_mode):
             self._refuse(path, _kind(status.st_mode))
             return None

@@ -96,6 +96,7 @@ class OutboxSettings(_Part):
     name: str = ""
     destination: str
     settle_s: float = Field(2.0, ge=0, le=86400)
+    hold_s: float = Field(60.0, ge=0, le=86400)
     recursive: bool = True
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()

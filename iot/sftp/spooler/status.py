@@ -88,7 +88,9 @@ def _outbox(agent: Agent, intake: Intake, totals: list[Total]) -> dict[str, Any]
         "state": _state(agent, intake),
         "files": sum(total.files for total in backlog),
         "bytes": sum(total.bytes for total in backlog),
-        "settling": len(intake.settling),
+        "watched": len(intake.readiness),
+        "open_for_writing": intake.readiness.open_files,
+        "completeness": str(intake.outbox.completeness or "not known yet"),
         "waiting": mine[State.WAITING].files if State.WAITING in mine else 0,
         "kept": mine[State.KEPT].files if State.KEPT in mine else 0,
         "error": shown(intake.failed) if intake.failed else None,
@@ -180,7 +182,8 @@ def table(content: Mapping[str, Any], *, running: bool, wall: float) -> str:
     ]
     lines += [
         f"outbox      {outbox['name']}: {outbox['state']}, {outbox['files']} files, {_size(outbox['bytes'])},"
-        f" {outbox['settling']} settling, {outbox['waiting']} waiting, {outbox['kept']} kept"
+        f" {outbox['watched']} not ready ({outbox['open_for_writing']} open for writing),"
+        f" {outbox['waiting']} waiting, {outbox['kept']} kept, completeness {outbox['completeness']}"
         + _because(outbox["error"])
         for outbox in content["outboxes"]
     ]

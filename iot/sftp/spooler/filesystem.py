@@ -1,0 +1,73 @@
+"""What a file system cannot promise: who else writes to it, and whether its inodes keep their numbers.
+
+Asked with fstatfs(2). A type that is not listed is an ordinary local one: only a known weakness changes anything.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+__all__ = ["FileSystem", "file_system"]
+
+STATFS_BYTES = 256
+"""More than any struct statfs has."""
+
+
+class FileSystem(NamedTuple):
+    """shared: other machines may write there, unseen by this kernel. inodes: a file keeps its inode number when it is
+    looked at again after a remount. times: change times are kept apart from modification times, over a remount too."""
+
+    name: str = ""
+    shared: bool = False
+    inodes: bool = True
+    times: bool = True
+
+
+FAT = {"inodes": False, "times": False}
+KNOWN = {
+    0x4D44: FileSystem("vfat", **FAT),
+    0x2011BAB0: FileSystem("exfat", **FAT),
+    0x65735546: FileSystem("fuse", shared=True, inodes=False),
+    0x6969: FileSystem("nfs", shared=True),
+    0x517B: FileSystem("smb", shared=True),
+    0xFF534D42: FileSystem("cifs", shared=True),
+    0xFE534D42: FileSystem("smb3", shared=True),
+    0x01021997: FileSystem("9p", shared=True),
+    0x00C36400: FileSystem("ceph", shared=True),
+    0x5346414F: FileSystem("afs", shared=True),
+    0x6B414653: FileSystem("afs", shared=True),
+    0x73757245: FileSystem("coda", shared=True),
+    0x7461636F: FileSystem("ocfs2", shared=True),
+    0x01161970: FileSystem("gfs2", shared=True),
+    0x786F4256: FileSystem("vboxsf", shared=True),
+}
+"""Numbers of linux/magic.h and of the file systems' own sources."""
+ORDINARY = FileSystem()
+
+
+def file_system(descriptor: int) -> FileSystem:
+    """The file system of an open file or folder; an ordinary one where it cannot be told."""
+    call = _fstatfs()
+    buffer = ctypes.create_string_buffer(STATFS_BYTES)
+    if call is None or call(descriptor, buffer) != 0:
+        return ORDINARY
+    number = ctypes.c_long.from_buffer(buffer).value & 0xFFFFFFFF
+    return KNOWN.get(number, ORDINARY)
+
+
+@functools.cache
+def _fstatfs() -> Callable[[int, ctypes.Array[ctypes.c_char]], int] | None:
+    try:
+        call = ctypes.CDLL(None, use_errno=True).fstatfs
+    except (OSError, AttributeError):
+        return None  # not Linux
+    call.argtypes = (ctypes.c_int, ctypes.c_void_p)
+    call.restype = ctypes.c_int
+
+    def fstatfs(descriptor: int, buffer: ctypes.Array[ctypes.c_char]) -> int:
+        return int(call(descriptor, buffer))
+
+    return fstatfs
