@@ -117,7 +117,10 @@ class Accounts:
     def failed(self, entry: Entry, failure: Failure, *, progressed: bool) -> None:
         """A job's own failure; a file that went or changed meanwhile is told from one that is refused."""
         kind = kind_of(failure.error)
-        event = self._gone_or_changed(entry) if kind in (Kind.PERMANENT, Kind.CHANGED) else None
+        try:
+            event = self._gone_or_changed(entry) if kind in (Kind.PERMANENT, Kind.CHANGED) else None
+        except SourceFailed:
+            kind, event = Kind.TRANSIENT, None  # nothing is known of the file: it may not be its fault
         if event is not None:
             self._lost[event].append(entry)
             log.info("%s path=%s", event.name.lower(), shown(entry.path))
@@ -160,11 +163,9 @@ class Accounts:
         return verdict
 
     def _gone_or_changed(self, entry: Entry) -> Event | None:
+        """What the folder says of a file whose job has failed. Raises: SourceFailed."""
         outbox = self._intakes[entry.outbox].outbox
-        try:
-            found = outbox.look(entry.path)
-        except SourceFailed:
-            return None
+        found = outbox.look(entry.path)
         outbox.forget(entry.path)
         if found is None:
             return Event.VANISHED
