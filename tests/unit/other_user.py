@@ -21,7 +21,7 @@ def in_child(work: Callable[[], None]) -> None:
         try:
             work()
             code = 0
-        except BaseException:
+        except BaseException:  # noqa: BLE001  it is shown, and the parent fails
             traceback.print_exc()
         finally:
             os._exit(code)
