@@ -71,6 +71,113 @@ def test_put_into_a_folder_keeps_the_name(shell: Shell, sshd: OpenSSH) -> None:
     assert sshd.names() == ["in/name", "other/name"]
 
 
+def files(shell: Shell, *names: str) -> None:
+    for name in names:
+        (shell.folder / name).write_text(name)
+
+
+def test_a_pattern_that_the_shell_expanded_never_sends_one_file_under_the_name_of_another(
+    shell: Shell, sshd: OpenSSH
+) -> None:
+    files(shell, "a.csv", "b.csv", "c.csv")
+    for words in (["a.csv", "b.csv"], ["a.csv", "b.csv", "c.csv"]):
+        done = shell("put", *words)
+        assert done.returncode == 64
+        assert f"{words[-1]} is a file on this machine: did the shell expand a pattern?".encode() in done.stderr
+        assert b"FOLDER/" in done.stderr
+    assert (b"-T" in shell("put", "a.csv", "b.csv").stderr.splitlines()[-1]) is True
+    assert sshd.names() == []
+
+
+def test_several_files_go_into_a_folder(shell: Shell, sshd: OpenSSH) -> None:
+    files(shell, "a.csv", "b.csv", "c.csv")
+    done = shell("put", "a.csv", "b.csv", sshd.path("new/"))
+    assert done.returncode == 0, done.stderr
+    assert shell("put", "a.csv", "b.csv", "c.csv", sshd.path("new")).returncode == 0
+    assert sshd.names() == ["new/a.csv", "new/b.csv", "new/c.csv"]
+    assert sshd.content("new/b.csv") == b"b.csv"
+
+
+@pytest.mark.parametrize("dest", ["nowhere", "there"])
+def test_several_files_without_a_folder_are_refused_and_nothing_is_sent(shell: Shell, sshd: OpenSSH, dest: str) -> None:
+    files(shell, "a.csv", "b.csv")
+    (sshd.root / "there").write_bytes(b"a file")
+    done = shell("put", "a.csv", "b.csv", sshd.path(dest), "--known-hosts", str(sshd.known_hosts))
+    assert done.returncode == 64
+    assert b"need a folder as DEST" in done.stderr or b"is a file on this machine" in done.stderr
+    assert (sshd.names(), sshd.content("there")) == (["there"], b"a file")
+
+
+def test_two_files_of_one_name_are_refused_and_nothing_is_sent(shell: Shell, sshd: OpenSSH) -> None:
+    for folder in ("x", "y"):
+        (shell.folder / folder).mkdir()
+        (shell.folder / folder / "a.csv").write_text(folder)
+    done = shell("put", "x/a.csv", "y/a.csv", sshd.path("in/"))
+    assert done.returncode == 64
+    assert b"several of the files are called a.csv" in done.stderr
+    assert sshd.names() == []
+
+
+def test_one_file_that_cannot_be_sent_does_not_hold_up_the_others(shell: Shell, sshd: OpenSSH) -> None:
+    files(shell, "a.csv", "c.csv")
+    done = shell("put", "a.csv", "missing", "c.csv", sshd.path("in/"))
+    assert done.returncode == 1
+    assert b"missing" in done.stderr
+    assert sshd.names() == ["in/a.csv", "in/c.csv"]
+
+
+def test_a_file_under_the_name_of_another_is_sent_when_asked_for(shell: Shell, sshd: OpenSSH) -> None:
+    """-T; and a name given twice comes from no pattern."""
+    name = sshd.path("a.csv")
+    for words in (["a.csv", name, "-T"], ["b.csv", name, "-T"], [name, name]):
+        files(shell, "a.csv", "b.csv")
+        done = shell("put", *words)
+        assert done.returncode == 0, done.stderr
+    assert sshd.content("a.csv") == b"b.csv"
+
+
+def test_get_compares_with_the_expected_hash(shell: Shell, sshd: OpenSSH) -> None:
+    (sshd.root / "f").write_bytes(b"content")
+    digest = hashlib.sha256(b"content").hexdigest()
+    done = shell("get", sshd.path("f"), "--sha256", digest)
+    assert done.returncode == 0, done.stderr
+    assert b"proof full (expected SHA-256)" in done.stderr
+    done = shell("get", sshd.path("f"), "-q", "--print-sha256")
+    assert done.stdout.split()[0].decode() == digest
+    (shell.folder / "f").unlink()
+    done = shell("get", sshd.path("f"), "--sha256", "0" * 64)
+    assert done.returncode == 74
+    assert digest.encode() in done.stderr
+    assert shell("get", sshd.path("f"), "--sha256", "12").returncode == 78
+    assert not list(shell.folder.glob("f*"))
+
+
+def test_get_of_a_generated_file_gives_all_of_it(shell: Shell) -> None:
+    done = shell("get", "/proc/version", "f")
+    assert done.returncode == 0, done.stderr
+    assert (shell.folder / "f").read_bytes() == Path("/proc/version").read_bytes()
+    assert b"proof none (end of file)" in done.stderr
+
+
+def test_a_password_never_goes_to_the_host_of_an_env_file_that_nobody_asked_for(tmp_path: Path) -> None:
+    """Not even a connection is made there."""
+    with socket.create_server(("127.0.0.1", 0)) as evil:
+        evil.settimeout(0.5)
+        port = evil.getsockname()[1]
+        foreign = f"SFTP_HOST=127.0.0.1\nSFTP_PORT={port}\nSFTP_HOST_KEY=SHA256:{'A' * 43}\nSFTP_ATTEMPTS=1\n"
+        (tmp_path / ".env").write_text(foreign)
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("SFTP_")}
+        environment |= {"SFTP_PASSWORD": "hunter2", "SFTP_CONNECT_TIMEOUT_S": "1", "SFTP_LINK_DEADLINE_S": "1"}
+        done = subprocess.run(
+            [*COMMAND, "exists", "/"], cwd=tmp_path, env=environment, capture_output=True, timeout=60, check=False
+        )
+        with pytest.raises(TimeoutError):
+            evil.accept()
+    assert done.returncode == 78
+    assert b"SFTP_HOST, SFTP_PORT, SFTP_HOST_KEY unless it is asked for: --env-file" in done.stderr
+    assert str(tmp_path / ".env").encode() in done.stderr
+
+
 def test_small_commands(shell: Shell, sshd: OpenSSH) -> None:
     assert shell("mkdir", sshd.path("a/b")).returncode == 0
     (shell.folder / "f").write_bytes(b"1")
@@ -156,7 +263,7 @@ def test_a_stopped_put_says_how_to_go_on_and_does(
 def test_restart_starts_over(shell: Shell, sshd: OpenSSH) -> None:
     (shell.folder / "f").write_bytes(b"1" * 100_000)
     for _ in range(2):
-        done = shell("put", "f", sshd.path("f"), "--restart")
+        done = shell("put", "f", sshd.path("f"), "--restart", "-T")  # the server's files are this machine's
         assert done.returncode == 0, done.stderr
         assert b"resumed" not in done.stderr
 

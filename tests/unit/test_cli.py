@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import io
+import logging
 import sys
 from pathlib import Path
 
@@ -13,11 +14,12 @@ from hypothesis import strategies as st
 
 from iot.sftp.client import errors
 from iot.sftp.client.cli_options import EXIT_USAGE, Parser, add_settings, settings_from
-from iot.sftp.client.cli_output import exit_code_of, human_bytes, print_names, terminal_safe
+from iot.sftp.client.cli_output import exit_code_of, human_bytes, print_names
 from iot.sftp.client.cli_progress import LineDisplay, PercentDisplay
 from iot.sftp.client.environment import ClientSettings
 from iot.sftp.client.model import Progress
 from iot.sftp.client.settings import Durability, Verify
+from iot.sftp.client.terminal import TerminalSafeFormatter, terminal_safe
 
 
 @pytest.fixture(autouse=True)
@@ -27,10 +29,10 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def parse(*words: str) -> ClientSettings:
+def parse(*words: str, env_file: Path | None = None) -> ClientSettings:
     parser = Parser(prog="test")
     add_settings(parser)
-    return settings_from(vars(parser.parse_args(list(words))))
+    return settings_from(vars(parser.parse_args(list(words))), env_file=env_file)
 
 
 def test_every_setting_is_an_option_and_names_its_variable() -> None:
@@ -54,11 +56,12 @@ def test_no_option_takes_a_secret_itself() -> None:
 def test_option_wins_over_environment_and_environment_over_env_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    (tmp_path / ".env").write_text("SFTP_HOST=from-file\nSFTP_USER=from-file\nSFTP_PORT=2022\nSFTP_KEY=/file/key\n")
+    asked = tmp_path / "asked"
+    asked.write_text("SFTP_HOST=from-file\nSFTP_USER=from-file\nSFTP_PORT=2022\nSFTP_KEY=/file/key\n")
     monkeypatch.setenv("SFTP_USER", "from-environment")
     monkeypatch.setenv("SFTP_HOST", "from-environment")
     monkeypatch.setenv("SFTP_KEY", "/environment/key")
-    settings = parse("--host", "from-option", "--key", "/option/key")
+    settings = parse("--host", "from-option", "--key", "/option/key", env_file=asked)
     assert (settings.host, settings.user, settings.port) == ("from-option", "from-environment", 2022)
     assert settings.key_file == Path("/option/key")
 
@@ -99,6 +102,61 @@ def test_all_wrong_settings_are_told_at_once_with_where_they_come_from(monkeypat
     text = str(caught.value)
     for expected in ("host: ", "99999", "--port or SFTP_PORT", "SFTP_ATTEMPTS", "--host-key"):
         assert expected in text
+
+
+def test_the_env_file_that_was_read_is_named_with_what_it_sets_and_may_not_set(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / ".env").write_text("SFTP_HOST=evil\nSFTP_HOST_KEY=SHA256:evil\nSFTP_USER=me\nOTHER=1\n")
+    assert parse("--host", "good").user == "me"
+    told = capsys.readouterr().err.splitlines()
+    assert told == [
+        f"{tmp_path}/.env sets SFTP_USER",
+        f"{tmp_path}/.env may not set SFTP_HOST, SFTP_HOST_KEY unless it is asked for: --env-file {tmp_path}/.env",
+    ]
+    assert parse("--port", "22", env_file=tmp_path / ".env").host == "evil"
+
+
+def test_an_env_file_with_nothing_for_us_is_not_worth_a_word(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / ".env").write_text("DATABASE=x\nHOST=y\nKEY=z\n")
+    parse("--host", "good")
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("words", [("--pasword=hunter2",), ("--pasword", "hunter2"), ("hunter2",)])
+def test_a_mistyped_option_of_the_command_line_never_repeats_its_value(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse("--host", "h", *words)
+    assert caught.value.code == EXIT_USAGE
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert "hunter2" not in told
+    assert ("--pasword" in told) is (len(words) > 1 or "=" in words[0])
+
+
+HOSTILE = "\x1b]0;owned\x07\rdone\n\x1b[2Jroot# \u202e\x9b31m"
+
+
+def test_whatever_is_logged_cannot_act_on_a_terminal() -> None:
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(TerminalSafeFormatter("%(levelname)s %(message)s"))
+    log = logging.Logger("hostile")  # noqa: LOG001 - of this test alone
+    log.addHandler(handler)
+    log.warning("server says %s", HOSTILE)
+    log.warning(HOSTILE)
+    try:
+        raise ValueError(HOSTILE)
+    except ValueError:
+        log.exception("failed")
+    lines = stream.getvalue().split("\n")
+    assert all(line.isprintable() for line in lines)
+    assert lines[0].startswith("WARNING server says \\x1b]0;owned")
+    assert lines[1].startswith("WARNING \\x1b]")
+    assert "Traceback" in stream.getvalue()
 
 
 def test_missing_env_file_is_a_configuration_error(tmp_path: Path) -> None:

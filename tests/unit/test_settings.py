@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from iot.sftp.client.environment import ClientSettings
+from iot.sftp.client.environment import TRUST, ClientSettings, env_file_here
 from iot.sftp.client.errors import ConfigurationError
 from iot.sftp.client.model import Proof
 from iot.sftp.client.settings import ClientOptions, Durability, Verify, describe_errors, options_from
@@ -69,8 +70,32 @@ OPTION_ORDER = ClientOptions.model_fields
 
 
 def test_an_unknown_option_is_refused_and_not_ignored() -> None:
-    with pytest.raises(ConfigurationError, match=r"^atempts: .*not permitted.*\(got 5\)"):
+    with pytest.raises(ConfigurationError, match=r"^atempts: no such setting"):
         options_from({"atempts": 5})
+
+
+def test_a_mistyped_option_never_repeats_its_value() -> None:
+    """It could be the password."""
+    with pytest.raises(ConfigurationError, match="pasword") as told:
+        options_from({"pasword": "hunter2", "key_pasphrase": {"a": ["hunter2"]}, "attempts": 0})
+    assert "hunter2" not in str(told.value)
+    assert "attempts: " in str(told.value)
+
+
+@pytest.mark.parametrize("value", [12345678, ["12345678"], {"a": "12345678"}])
+@pytest.mark.parametrize("key", ["password", "key_passphrase"])
+def test_a_secret_of_the_wrong_kind_is_not_repeated(key: str, value: object) -> None:
+    with pytest.raises(ValidationError) as wrong:
+        ClientSettings(host="h", **{key: value})
+    [line] = describe_errors(wrong.value)
+    assert line.startswith(f"{key}: ")
+    assert "12345678" not in line
+
+
+def test_what_is_missing_does_not_show_its_neighbours() -> None:
+    with pytest.raises(ValidationError) as wrong:
+        ClientSettings(password="hunter2", user="someone")
+    assert "someone" not in "; ".join(describe_errors(wrong.value))
 
 
 @pytest.mark.parametrize("suffix", ["", "a/b", "x\0", "s" * 33])
@@ -128,11 +153,75 @@ def test_the_environment_gives_every_option(monkeypatch: pytest.MonkeyPatch) -> 
 def test_keywords_win_over_the_environment_and_that_over_the_env_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    (tmp_path / ".env").write_text("SFTP_HOST=file\nSFTP_PORT=1\nSFTP_USER=file\nOTHER=ignored\n")
+    (tmp_path / "asked").write_text("SFTP_HOST=file\nSFTP_PORT=1\nSFTP_USER=file\nOTHER=ignored\n")
     monkeypatch.setenv("SFTP_PORT", "2")
     monkeypatch.setenv("SFTP_USER", "environment")
-    settings = ClientSettings(user="keyword")
+    settings = ClientSettings(user="keyword", _env_file=tmp_path / "asked")
     assert (settings.host, settings.port, settings.user) == ("file", 2, "keyword")
+
+
+FOREIGN = {
+    "SFTP_HOST": "evil",
+    "SFTP_PORT": "2222",
+    "SFTP_KNOWN_HOSTS": "/evil/hosts",
+    "SFTP_HOST_KEY": "SHA256:evil",
+    "SFTP_KEY": "/evil/key",
+    "SFTP_KEY_FILE": "/evil/key",
+    "SFTP_KEY_PASSPHRASE": "evil",
+    "SFTP_AGENT": "1",
+    "SFTP_CIPHERS": "aes128-ctr",
+    "SFTP_STATE_DIR": "/evil/state",
+}
+
+
+def env_file(values: dict[str, str]) -> str:
+    return "".join(f"{name}={value}\n" for name, value in values.items())
+
+
+def test_an_env_file_that_nobody_asked_for_sets_nothing_about_trust(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(env_file({**FOREIGN, "SFTP_USER": "me", "sftp_attempts": "7", "key": "/evil/key"}))
+    settings = ClientSettings(host="good")
+    assert settings == ClientSettings(host="good", user="me", attempts=7, _env_file=None)
+    found = env_file_here()
+    assert found is not None
+    assert set(found.refused) == set(FOREIGN)
+    assert set(found.taken) == {"sftp_user", "sftp_attempts"}
+
+
+def test_an_env_file_that_is_asked_for_sets_everything(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(env_file({**FOREIGN, "SFTP_KNOWN_HOSTS": ""}))
+    settings = ClientSettings(_env_file=tmp_path / ".env")
+    assert (settings.host, settings.port, settings.host_key, settings.agent) == ("evil", 2222, "SHA256:evil", True)
+    assert settings.key_file == Path("/evil/key")
+
+
+def test_every_setting_about_trust_is_one_that_exists() -> None:
+    assert set(ClientSettings.model_fields) >= TRUST
+
+
+def test_an_env_file_that_nobody_asked_for_cannot_pass_a_secret_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SFTP_PASSWORD", "hunter2")
+    (tmp_path / ".env").write_text("SFTP_USER=${SFTP_PASSWORD}\nSFTP_PART_SUFFIX=.${SFTP_PASSWORD}\n")
+    settings = ClientSettings(host="good")
+    assert "hunter2" not in repr(settings)
+    assert settings.user == "${SFTP_PASSWORD}"
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder", "not UTF-8"])
+def test_an_env_file_that_cannot_be_read_is_named_and_ignored(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.write_bytes(b"SFTP_USER=\xff\n")
+    assert ClientSettings(host="good").user is None
+    found = env_file_here()
+    assert found is not None
+    assert found.problem
 
 
 def test_an_empty_variable_counts_as_not_given(monkeypatch: pytest.MonkeyPatch) -> None:

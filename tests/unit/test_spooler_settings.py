@@ -134,3 +134,34 @@ def test_check_exits_with_78_or_0(config, tmp_path, capsys, monkeypatch):
     assert "state_dir: missing" in capsys.readouterr().err
     assert main(["check", "--config", str(tmp_path / "none.toml")]) == 78
     assert main(["check", "--config", str(config(GOOD))]) == 0
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'pasword = "hunter2"',
+        "pasword = 12345678",
+        'pasword = ["hunter2"]',
+        'pasword = {secret = "hunter2"}',
+        'password = {valeu = "hunter2"}',
+        'agent = {pasword = "hunter2"}',
+        "password = 12345678",
+        "key_passphrase = 12345678",
+        'password = ["hunter2"]',
+        "key_passphrase = [12345678]",
+    ],
+)
+def test_a_mistyped_setting_or_a_secret_of_the_wrong_kind_never_shows_its_value(config, capsys, line):
+    path = config(GOOD.replace("tail_size = 4096", line))
+    assert main(["check", "--config", str(path)]) == 78
+    told = capsys.readouterr()
+    assert f"server.{line.partition(' ')[0]}" in told.err
+    assert "hunter2" not in told.out + told.err
+    assert "12345678" not in told.out + told.err
+
+
+@pytest.mark.parametrize("name", ["SERVER__PASWORD", "PASWORD", "SERVER__PASSWORD__VALUE", "OUTBOX__0__PASWORD"])
+def test_a_mistyped_variable_never_shows_its_value(config, name):
+    told = problems(config(GOOD), {f"IOT_SPOOLER_{name}": "hunter2"})
+    assert "hunter2" not in "\n".join(told)
+    assert name.split("__")[-1 if "PASWORD" in name else 0].lower() in "\n".join(told).lower()

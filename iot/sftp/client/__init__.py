@@ -35,6 +35,7 @@ from iot.sftp.client.errors import (
 )
 from iot.sftp.client.journal import Journal, Schema, default_state_dir
 from iot.sftp.client.model import (
+    Evidence,
     Failure,
     Fingerprint,
     Progress,
@@ -45,6 +46,7 @@ from iot.sftp.client.model import (
     UploadJob,
 )
 from iot.sftp.client.settings import ClientOptions, Durability, Verify, describe_errors
+from iot.sftp.client.terminal import TerminalSafeFormatter
 
 if TYPE_CHECKING:
     from iot.sftp.client.environment import ClientSettings
@@ -61,6 +63,7 @@ __all__ = [
     "DiskFull",
     "Durability",
     "EmbeddedServer",
+    "Evidence",
     "Failure",
     "Fingerprint",
     "HostKeyMismatch",
@@ -87,6 +90,7 @@ __all__ = [
     "ServerBusy",
     "ServerRefused",
     "SourceChanged",
+    "TerminalSafeFormatter",
     "Timeout",
     "TransferResult",
     "TransientError",

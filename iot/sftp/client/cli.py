@@ -14,9 +14,11 @@ import shlex
 import signal
 import stat
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 from iot.sftp.client._version import __version__
 from iot.sftp.client.cli_options import Parser, add_settings, settings_from
@@ -24,8 +26,9 @@ from iot.sftp.client.cli_output import EXIT_NO, EXIT_TEXT, exit_code_of, human_b
 from iot.sftp.client.cli_progress import shown
 from iot.sftp.client.client import IoTSFTPClient
 from iot.sftp.client.environment import ClientSettings
-from iot.sftp.client.errors import Cancelled, NameRefused, NotFound, SFTPError
+from iot.sftp.client.errors import Cancelled, LocalStateError, NameRefused, NotFound, PermanentError, SFTPError
 from iot.sftp.client.model import TransferResult
+from iot.sftp.client.terminal import TerminalSafeFormatter
 
 __all__ = ["main"]
 
@@ -52,15 +55,69 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (SFTPError, OSError) as error:
         say(f"iot-sftp: {error}")
         return exit_code_of(error)
+    except Exception as error:  # noqa: BLE001 - what Python would print of it is not safe for a terminal
+        say(traceback.format_exc())
+        return exit_code_of(error)
 
 
 def put(client: IoTSFTPClient, arguments: argparse.Namespace) -> int:
-    source = arguments.source
-    dest = arguments.dest or os.path.basename(source)
-    if dest.endswith("/") or (arguments.dest and _is_remote_folder(client, dest)):
-        dest = posixpath.join(dest, os.path.basename(source))
-    with shown(os.path.basename(source), quiet=arguments.quiet) as progress:
-        result = client.upload(source, dest, progress=progress, resume=not arguments.restart, sha256=arguments.sha256)
+    """Send each source; one that fails does not hold up the others, and the first failure gives the exit code."""
+    *sources, last = arguments.paths
+    if not sources:
+        sources, dest = [last], os.path.basename(last)
+    elif arguments.no_target_directory and len(sources) == 1:
+        dest = last
+    else:
+        _refuse_expanded_pattern(sources, last, arguments)
+        dest = _dest_of(client, sources, last, arguments)
+    codes = [_put_one(client, source, _below(dest, source), arguments) for source in sources]
+    return next((code for code in codes if code), 0)
+
+
+def _refuse_expanded_pattern(sources: Sequence[str], dest: str, arguments: argparse.Namespace) -> None:
+    """`put *.csv` comes here as `put a.csv b.csv`: nobody meant to send one under the other's name."""
+    if not os.path.isfile(dest) or [dest] == list(sources):
+        return
+    single = f"; if {dest} is the remote name all the same, say -T" if len(sources) == 1 else ""
+    _refuse(
+        f"DEST {dest} is a file on this machine: did the shell expand a pattern? To send it like the others, end with a"
+        f" remote folder, such as FOLDER/{single}",
+        arguments,
+    )
+
+
+def _dest_of(client: IoTSFTPClient, sources: Sequence[str], dest: str, arguments: argparse.Namespace) -> str:
+    """The remote file, or the remote folder with a "/" at its end."""
+    if not dest.endswith("/"):
+        if _is_remote_folder(client, dest):
+            dest += "/"
+        elif len(sources) > 1:
+            _refuse(f"{len(sources)} files need a folder as DEST; {dest} is none: end it in / to make it", arguments)
+    names = [os.path.basename(source) for source in sources]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        _refuse(f"several of the files are called {twice[0]}: one would replace the other", arguments)
+    return dest
+
+
+def _refuse(reason: str, arguments: argparse.Namespace) -> NoReturn:
+    parser: Parser = arguments.parser
+    parser.error(f"{reason}. Nothing was sent")
+
+
+def _below(dest: str, source: str) -> str:
+    return dest + os.path.basename(source) if dest.endswith("/") else dest
+
+
+def _put_one(client: IoTSFTPClient, source: str, dest: str, arguments: argparse.Namespace) -> int:
+    try:
+        with shown(os.path.basename(source), quiet=arguments.quiet) as progress:
+            result = client.upload(
+                source, dest, progress=progress, resume=not arguments.restart, sha256=arguments.sha256
+            )
+    except (PermanentError, LocalStateError) as error:  # this file's; what else goes wrong is everyone's
+        say(f"iot-sftp: {error}")
+        return exit_code_of(error)
     _report(result, arguments)
     return 0
 
@@ -71,7 +128,8 @@ def get(client: IoTSFTPClient, arguments: argparse.Namespace) -> int:
     if os.path.isdir(dest) or dest.endswith(os.sep):
         dest = os.path.join(dest, _local_name(source))
     with shown(posixpath.basename(source), quiet=arguments.quiet) as progress:
-        result = client.download(source, dest, progress=progress, resume=not arguments.restart, sha256=arguments.sha256)
+        sha256 = arguments.expected or arguments.sha256
+        result = client.download(source, dest, progress=progress, resume=not arguments.restart, sha256=sha256)
     _report(result, arguments)
     return 0
 
@@ -119,8 +177,8 @@ def _parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
-    _add_transfer(commands, "put", put, "send a file", "local file", "remote file or folder (default: same name)")
-    _add_transfer(commands, "get", get, "fetch a file", "remote file", "local file or folder (default: here)")
+    _add_put(commands)
+    _add_get(commands)
     _add_ls(commands)
     move = _add(commands, "mv", mv, "rename a remote file; an existing destination is replaced atomically")
     move.add_argument("source")
@@ -137,13 +195,39 @@ def _parser() -> Parser:
 Commands = argparse._SubParsersAction  # argparse gives this type no public name
 
 
-def _add_transfer(commands: Commands[Parser], name: str, run: Command, text: str, source: str, dest: str) -> None:
-    parser = _add(commands, name, run, text)
-    parser.add_argument("source", help=source)
-    parser.add_argument("dest", nargs="?", help=dest)
-    parser.add_argument("--restart", action="store_true", help="start over; do not go on from an earlier part")
+def _add_put(commands: Commands[Parser]) -> None:
+    parser = _add_transfer(commands, "put", put, "send files")
+    parser.add_argument(
+        "paths",
+        nargs="+",
+        metavar="SRC... [DEST]",
+        help="local files; the last of several words is the remote file, or folder (it ends in / or is there already),"
+        " and for several files it must be a folder. Without it: the same name",
+    )
+    parser.add_argument(
+        "-T",
+        "--no-target-directory",
+        action="store_true",
+        help="DEST is the name of the remote file, whatever stands here or there under it",
+    )
     parser.add_argument("--sha256", action="store_true", help="print the SHA-256 of the content, as sha256sum does")
+
+
+def _add_get(commands: Commands[Parser]) -> None:
+    parser = _add_transfer(commands, "get", get, "fetch a file")
+    parser.add_argument("source", help="remote file")
+    parser.add_argument("dest", nargs="?", help="local file or folder (default: here)")
+    parser.add_argument("--sha256", dest="expected", metavar="HEX", help="what the content must hash to, else no file")
+    parser.add_argument(
+        "--print-sha256", dest="sha256", action="store_true", help="print the SHA-256 of the content, as sha256sum does"
+    )
+
+
+def _add_transfer(commands: Commands[Parser], name: str, run: Command, text: str) -> Parser:
+    parser = _add(commands, name, run, text)
+    parser.add_argument("--restart", action="store_true", help="start over; do not go on from an earlier part")
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress, no closing line")
+    return parser
 
 
 def _add_ls(commands: Commands[Parser]) -> None:
@@ -160,9 +244,14 @@ def _add(commands: Commands[Parser], name: str, run: Command, text: str) -> Pars
     parser = commands.add_parser(
         name, help=text, description=text, epilog=EXIT_TEXT, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, parser=parser)
     parser.add_argument("-v", "--verbose", action="store_true", help="say what is done, on standard error")
-    parser.add_argument("--env-file", type=Path, metavar="FILE", help="settings file (default: .env here, if any)")
+    parser.add_argument(
+        "--env-file",
+        type=Path,
+        metavar="FILE",
+        help="settings file (without it: .env here, which may not set whom to trust)",
+    )
     add_settings(parser)
     return parser
 
@@ -222,16 +311,17 @@ def _report(result: TransferResult, arguments: argparse.Namespace) -> None:
     rate = result.sent_bytes / result.seconds if result.seconds else 0
     resumed = f", resumed at {result.resumed_at}" if result.resumed_at else ""
     done = ", was there already" if result.already_done else ""
+    proof = f"{result.proven} ({result.evidence.value})" if result.evidence is not None else result.proven
     say(
         f"{result.source} -> {result.dest}: {result.size} bytes in {result.seconds:.1f} s"
-        f" ({human_bytes(int(rate))}/s), proof {result.proof.value}{resumed}{done}"
+        f" ({human_bytes(int(rate))}/s), proof {proof}{resumed}{done}"
     )
 
 
 def _log_to_stderr(*, verbose: bool) -> None:
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.ERROR, stream=sys.stderr, format="%(levelname)s %(message)s"
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(TerminalSafeFormatter("%(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, handlers=[handler])
     logging.getLogger("paramiko").setLevel(logging.WARNING if verbose else logging.CRITICAL)
 
 

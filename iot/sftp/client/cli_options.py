@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import shlex
 import sys
 from collections.abc import Iterable, Mapping
 from enum import Enum
@@ -14,10 +15,12 @@ from pydantic import SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import SettingsError
 
-from iot.sftp.client.environment import ClientSettings
+from iot.sftp.client.cli_output import say
+from iot.sftp.client.environment import ClientSettings, env_file_here
 from iot.sftp.client.errors import ConfigurationError
 from iot.sftp.client.givenfile import read_text_once
 from iot.sftp.client.settings import describe_errors
+from iot.sftp.client.terminal import terminal_safe
 
 __all__ = ["EXIT_USAGE", "Parser", "add_settings", "settings_from"]
 
@@ -34,12 +37,20 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
-        self.exit(EXIT_USAGE, f"{self.prog}: {message}\n")
+        self.exit(EXIT_USAGE, f"{self.prog}: {terminal_safe(message)}\n")
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does, but a word that is no option of ours could be a secret: its value is not repeated."""
+        known, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            options = [word.partition("=")[0] for word in unknown if word.startswith("-")]
+            self.error(f"no such option: {' '.join(options)}" if options else f"{len(unknown)} words too many")
+        return known
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """One option for each setting; what is not given is absent, so that it never hides the environment."""
-    group = parser.add_argument_group("settings (each also from SFTP_<NAME> and from a .env file; an option wins)")
+    group = parser.add_argument_group("settings (each also from SFTP_<NAME>, and from an --env-file; an option wins)")
     for name, field in ClientSettings.model_fields.items():
         if _holds(field, SecretStr):
             _add_secret(group, name, field)
@@ -51,7 +62,8 @@ def settings_from(given: Mapping[str, Any], *, env_file: Path | None = None) -> 
     """Settings from the parsed options, then the environment, then the .env file; asks for a missing password.
 
     given: parsed arguments; those that are no setting are left alone.
-    env_file: None reads ".env" in the working folder, if there is one.
+    env_file: may set everything. None reads ".env" in the working folder, if there is one: it sets nothing of
+        environment.TRUST, and what it sets and what not is told on standard error.
 
     Raises: ConfigurationError naming every wrong setting and where it may come from.
     """
@@ -59,6 +71,8 @@ def settings_from(given: Mapping[str, Any], *, env_file: Path | None = None) -> 
     for name in _secrets():
         if f"{name}_file" in given:
             values[name] = _secret_in(Path(given[f"{name}_file"]), f"--{_dashed(name)}-file")
+    if env_file is None:
+        _tell_of_env_file()
     settings = _checked(values, env_file)
     if _needs_password(settings):
         settings = _checked(values | {"password": _ask(settings)}, env_file)
@@ -108,11 +122,25 @@ def _checked(values: Mapping[str, Any], env_file: Path | None) -> ClientSettings
     if env_file is not None and not env_file.is_file():
         raise ConfigurationError(f"--env-file {env_file}: no such file")
     try:
-        return ClientSettings(_env_file=env_file or ".env", **values)
+        return ClientSettings(**values) if env_file is None else ClientSettings(_env_file=env_file, **values)
     except ValidationError as error:
         raise ConfigurationError("\n".join(_with_sources(describe_errors(error)))) from None
     except SettingsError as error:
         raise ConfigurationError(str(error)) from error
+
+
+def _tell_of_env_file() -> None:
+    """Nobody asked for this file, and it may be anybody's: one line for what it sets, one for what it may not."""
+    found = env_file_here()
+    if found is None:
+        return
+    if found.problem:
+        say(f"{found.path} is not read: {found.problem}")
+    if found.taken:
+        say(f"{found.path} sets {', '.join(name.upper() for name in found.taken)}")
+    if found.refused:
+        names = ", ".join(found.refused)
+        say(f"{found.path} may not set {names} unless it is asked for: --env-file {shlex.quote(str(found.path))}")
 
 
 def _with_sources(lines: Iterable[str]) -> list[str]:
@@ -133,7 +161,7 @@ def _needs_password(settings: ClientSettings) -> bool:
 
 def _ask(settings: ClientSettings) -> str:
     try:
-        return getpass.getpass(f"password for {settings.user or 'you'} at {settings.host}: ")
+        return getpass.getpass(terminal_safe(f"password for {settings.user or 'you'} at {settings.host}: "))
     except EOFError:
         raise ConfigurationError("no password given") from None
 

@@ -7,8 +7,9 @@ import sys
 from collections.abc import Iterable
 
 from iot.sftp.client import errors
+from iot.sftp.client.terminal import terminal_safe
 
-__all__ = ["EXIT_CODES", "EXIT_NO", "exit_code_of", "human_bytes", "print_names", "say", "terminal_safe"]
+__all__ = ["EXIT_CODES", "EXIT_NO", "exit_code_of", "human_bytes", "print_names", "say"]
 
 EXIT_NO = 1
 # The first class that fits decides (sysexits.h numbers).
@@ -26,6 +27,7 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (errors.Cancelled, 130),
     (errors.SFTPError, 74),
     (OSError, 74),
+    (Exception, 70),
 )
 EXIT_TEXT = """\
 exit codes:
@@ -33,6 +35,7 @@ exit codes:
   1    no: it does not exist, or the destination may not be replaced
   64   wrong usage
   69   unavailable: no connection, the link was lost, or the server does not offer it
+  70   a mistake in this program; the traceback tells where
   74   input or output failed: disk full, local state, refused by the server
   75   temporary: deadline, busy server, source changed meanwhile; try again
   76   the server broke the protocol
@@ -45,11 +48,6 @@ exit codes:
 def exit_code_of(error: BaseException) -> int:
     """The exit code that stands for an error."""
     return next(code for kind, code in EXIT_CODES if isinstance(error, kind))
-
-
-def terminal_safe(name: str) -> str:
-    """A name or message that cannot move the cursor, colour or reorder a terminal: such characters become escapes."""
-    return "".join(char if char.isprintable() else _escaped(char) for char in name)
 
 
 def say(text: str) -> None:
@@ -78,9 +76,3 @@ def human_bytes(count: int) -> str:
             return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1024
     return f"{value:.1f} TiB"
-
-
-def _escaped(char: str) -> str:
-    if "\udc80" <= char <= "\udcff":  # a byte that is not UTF-8, as surrogateescape keeps it
-        return f"\\x{ord(char) - 0xDC00:02x}"
-    return char.encode("unicode_escape", "surrogatepass").decode("ascii")

@@ -191,18 +191,24 @@ class IoTSFTPClient:
         *,
         progress: ProgressCallback | None = None,
         resume: bool = True,
-        sha256: bool = False,
+        sha256: bool | str = False,
     ) -> TransferResult:
-        """Fetch one file into a part beside `dest`, bring it to the disk, and rename it there in one step.
+        """Fetch one file into a part beside `dest`, prove it, bring it to the disk, and rename it there in one step.
 
-        Goes on where an earlier attempt ended if the remote file is still the same.
+        Goes on where an earlier attempt ended if the remote file is still the same, as far as `verify` asks. The file
+        is read to its end, whatever size the server reports.
 
-        Raises: TransientError, NotFound, SourceChanged, PermanentError, AuthenticationError, LocalStateError,
-            Cancelled.
+        dest: path, or open file: writable and seekable, readable too where its content is to be proven.
+        sha256: True puts the digest into the result; 64 hex digits are what the content must hash to.
+
+        Before it gets its name the content is compared with `sha256` and, with the option `sidecar`, with
+        `<source>.sha256` on the server; else as `proof` asks. What differs is fetched once more from the start, then
+        it is an error, and nothing is left. The result states what was proven, and by what.
+
+        Raises: TransientError, NotFound, SourceChanged, ProofFailed, PermanentError, AuthenticationError,
+            LocalStateError, ConfigurationError (what cannot be kept for an open file), Cancelled.
         """
-        path = remote_path(source)
-        target = os.fspath(dest) if isinstance(dest, (str, os.PathLike)) else dest
-        return self._runner.fetch(path, target, progress, resume=resume, sha256=sha256)
+        return self._runner.fetch(remote_path(source), dest, progress, resume=resume, sha256=sha256)
 
     # -- paths
 

@@ -1,24 +1,57 @@
 """The client's settings from the environment and .env. Apart from settings.py, since an agent never needs it: what it
-imports would cost a device a sixth of its start, and memory."""
+imports would cost a device a sixth of its start, and memory.
+
+A `.env` that happens to lie in the working folder may be anybody's: an archive that was unpacked there, a checkout.
+Unless it is asked for by name, it sets nothing of TRUST: not whom we talk to, not how we know him, not which keys are
+used, not where state is kept. So a password from the environment never goes to a host from such a file.
+"""
 
 from __future__ import annotations
 
+import io
+from dataclasses import dataclass
 from pathlib import Path
 
+from dotenv import dotenv_values
 from pydantic import AliasChoices, Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from iot.sftp.client.givenfile import read_text_once
 from iot.sftp.client.settings import ClientOptions, Options
 
-__all__ = ["ClientSettings"]
+__all__ = ["TRUST", "ClientSettings", "EnvFile", "env_file_here"]
+
+TRUST = frozenset(
+    ("host", "port", "known_hosts", "host_key", "key_file", "key_passphrase", "agent", "ciphers", "state_dir")
+)
+"""Settings that a .env file may give only where it is asked for by name."""
+HERE = ".env"
+
+
+@dataclass(frozen=True, slots=True)
+class EnvFile:
+    """A .env file that nobody asked for.
+
+    taken: the settings it gives, by the lower-case names of their variables. refused: variables it must not set.
+    problem: why it could not be read; empty when it was.
+    """
+
+    path: Path
+    taken: dict[str, str]
+    refused: tuple[str, ...] = ()
+    problem: str = ""
 
 
 class ClientSettings(Options, BaseSettings):
-    """The options, and where to log in, from SFTP_<NAME> and .env; keyword arguments win."""
+    """The options, and where to log in, from SFTP_<NAME> and .env; keyword arguments win.
+
+    _env_file: a file that may set everything. Without it .env in the working folder is read, and sets nothing of
+        TRUST; None reads none.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix="SFTP_",
-        env_file=".env",
+        env_file=(),
         extra="ignore",
         frozen=True,
         populate_by_name=True,
@@ -39,3 +72,45 @@ class ClientSettings(Options, BaseSettings):
     def options(self) -> ClientOptions:
         """The part of these settings that IoTSFTPClient takes as keywords."""
         return ClientOptions(**{name: getattr(self, name) for name in ClientOptions.model_fields})
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic's signature
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        if isinstance(dotenv_settings, DotEnvSettingsSource) and dotenv_settings.env_file == ():
+            found = env_file_here()
+            dotenv_settings.env_vars = dict(found.taken) if found is not None else {}
+        return init_settings, env_settings, dotenv_settings, file_secret_settings
+
+
+def env_file_here() -> EnvFile | None:
+    """What the .env of the working folder may set and what not; None where there is none, or nothing of ours in it.
+
+    Values stand as they are written: ${NAME} is not replaced, or such a file could pass a secret on.
+    """
+    path = Path(HERE).absolute()
+    try:
+        given = dotenv_values(stream=io.StringIO(read_text_once(path)), interpolate=False)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return EnvFile(path, {}, problem=str(error.strerror or error))
+    except UnicodeDecodeError:
+        return EnvFile(path, {}, problem="holds no UTF-8 text")
+    settings = _variables()
+    ours = {name: value for name, value in given.items() if value and name.lower() in settings}
+    if not ours:
+        return None
+    refused = tuple(name for name in ours if settings[name.lower()] in TRUST)
+    return EnvFile(path, {name.lower(): value for name, value in ours.items() if name not in refused}, refused)
+
+
+def _variables() -> dict[str, str]:
+    """The setting that each variable gives; names in lower case."""
+    names = {f"sftp_{name}": name for name in ClientSettings.model_fields}
+    return names | {"sftp_key": "key_file"}

@@ -2,58 +2,132 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import re
 from dataclasses import replace
 from typing import BinaryIO
 
 from iot.sftp.client.checkpoints import Checkpoints
 from iot.sftp.client.connector import Connector
 from iot.sftp.client.engine import Engine
-from iot.sftp.client.errors import LinkLost, SFTPError, Timeout
+from iot.sftp.client.errors import ConfigurationError, LinkLost, ProofFailed, SFTPError, Timeout
 from iot.sftp.client.locks import TransferLocks
-from iot.sftp.client.model import Direction, ProgressCallback, TransferResult
+from iot.sftp.client.model import Direction, ProgressCallback, Proof, TransferResult
+from iot.sftp.client.settings import ClientOptions
 from iot.sftp.client.transfer.download import Download, DownloadTask
 from iot.sftp.client.wire.job import Job
 
+__all__ = ["Fetch", "download_task"]
 
-def fetch(
-    links: Connector,
-    checkpoints: Checkpoints,
-    locks: TransferLocks,
+log = logging.getLogger(__name__)
+SHA256_DIGITS = 64
+
+
+def download_task(
     source: bytes,
-    dest: str | BinaryIO,
+    dest: str | os.PathLike[str] | BinaryIO,
     progress: ProgressCallback | None,
-    resume: bool,
-    sha256: bool,
-) -> TransferResult:
-    """Fetch `source`; a lost link is met with a new connection, progress resets the count of attempts."""
-    task = DownloadTask(source, dest, progress)
-    attempts = links.attempts()
-    first = True
-    while True:
-        engine = links.engine()
-        delivered = engine.pipeline.pace.delivered
+    sha256: bool | str,
+    options: ClientOptions,
+) -> DownloadTask:
+    """What to fetch, with everything refused that could not be kept for this destination.
+
+    sha256: as hex digits, what the content must hash to; True only asks for the digest.
+
+    Raises: ConfigurationError naming the option.
+    """
+    expected = _expected_sha256(sha256)
+    if isinstance(dest, (str, os.PathLike)):
+        return DownloadTask(source, os.fspath(dest), progress, expected)
+    _check_open_file(dest, options, readable=bool(sha256))
+    return DownloadTask(source, dest, progress, expected)
+
+
+def _expected_sha256(sha256: bool | str) -> str | None:
+    if isinstance(sha256, bool):
+        return None
+    if not re.fullmatch(f"[0-9a-fA-F]{{{SHA256_DIGITS}}}", str(sha256)):
+        raise ConfigurationError(f"sha256: must be True, False or {SHA256_DIGITS} hex digits, as sha256sum prints them")
+    return sha256.lower()
+
+
+def _check_open_file(dest: BinaryIO, options: ClientOptions, *, readable: bool) -> None:
+    """An open file has no times or mode of its own to keep, and content that cannot be read cannot be proven."""
+    for name, kept in (("keep_times", options.keep_times), ("keep_mode", options.keep_mode)):
+        if kept:
+            raise ConfigurationError(f"{name}: an open file cannot take it over; give the path of a file as dest")
+    if not (dest.writable() and dest.seekable()):
+        raise ConfigurationError("dest: an open file must be writable and seekable; give the path of a file instead")
+    proofs = {"sha256": readable, "sidecar": options.sidecar, "proof": options.proof is not Proof.SIZE}
+    for name, wanted in proofs.items():
+        if wanted and not dest.readable():
+            raise ConfigurationError(f"{name}: cannot prove what is in an open file that is not readable; open it w+b")
+
+
+class Fetch:
+    """One call of download.
+
+    resume: go on behind what an earlier call has brought to the disk. sha256: put the digest into the result.
+    """
+
+    def __init__(
+        self,
+        links: Connector,
+        checkpoints: Checkpoints,
+        locks: TransferLocks,
+        task: DownloadTask,
+        *,
+        resume: bool,
+        sha256: bool,
+    ) -> None:
+        self._links = links
+        self._checkpoints = checkpoints
+        self._locks = locks
+        self._task = task
+        self._resume = resume
+        self._sha256 = sha256
+        self._received_bytes = 0
+
+    def run(self) -> TransferResult:
+        """Fetch over as many connections as it takes; once more from the start where the proof fails.
+
+        Raises: the errors of client.IoTSFTPClient.download.
+        """
         try:
-            return _once(engine, checkpoints, locks, task, resume or not first, sha256)
-        except (LinkLost, Timeout) as error:
-            links.drop()
-            attempts.failed(error, progressed=engine.pipeline.pace.delivered > delivered)
-            first = False
-        except SFTPError:
-            links.drop()  # what is still under way there has no owner any more
-            raise
+            return self._over_lost_links()
+        except ProofFailed as error:  # it may be what was stitched together, or a .sha256 that came after its file
+            log.warning("fetching once more from the start error=%s", error)
+            return self._over_lost_links()
+
+    def _over_lost_links(self) -> TransferResult:
+        """A lost link is met with a new connection; progress resets the count of attempts."""
+        attempts = self._links.attempts()
+        while True:
+            engine = self._links.engine()
+            delivered = engine.pipeline.pace.delivered
+            try:
+                return self._once(engine)
+            except (LinkLost, Timeout) as error:
+                self._links.drop()
+                attempts.failed(error, progressed=engine.pipeline.pace.delivered > delivered)
+                self._resume = True
+            except ProofFailed:
+                raise  # every answer has come: the connection is as good as before
+            except SFTPError:
+                self._links.drop()  # what is still under way there has no owner any more
+                raise
+            finally:
+                self._checkpoints.flush()
+
+    def _once(self, engine: Engine) -> TransferResult:
+        options = replace(engine.context.options, resume=self._resume, sha256=self._sha256)
+        download = Download(self._task, replace(engine.context, options=options))
+        self._locks.take(download.part)
+        try:
+            result: TransferResult = engine.pipeline.run_one(Job(download.run()))
         finally:
-            checkpoints.flush()
-
-
-def _once(
-    engine: Engine, checkpoints: Checkpoints, locks: TransferLocks, task: DownloadTask, resume: bool, sha256: bool
-) -> TransferResult:
-    options = replace(engine.context.options, resume=resume, sha256=sha256)
-    download = Download(task, replace(engine.context, options=options))
-    locks.take(download.part)
-    try:
-        result: TransferResult = engine.pipeline.run_one(Job(download.run()))
-    finally:
-        locks.release(download.part)
-    checkpoints.forget_keys([(Direction.DOWNLOAD.value, task.source, result.local_path)])
-    return result
+            self._locks.release(download.part)
+            self._received_bytes += download.received_bytes
+        self._checkpoints.forget_keys([(Direction.DOWNLOAD.value, self._task.source, result.local_path)])
+        return replace(result, sent_bytes=self._received_bytes)

@@ -13,6 +13,7 @@ from iot.sftp.client.errors import SFTPError
 __all__ = [
     "Checkpoint",
     "Direction",
+    "Evidence",
     "Failure",
     "Fingerprint",
     "Phase",
@@ -28,11 +29,22 @@ LocalSource = str | bytes | os.PathLike[str] | BinaryIO
 
 
 class Proof(str, enum.Enum):
-    """How far the content on the server was proven before it was published."""
+    """How far the content at the destination was proven before it was published."""
 
     SIZE = "size"
     TAIL = "tail"
     FULL = "full"
+
+
+class Evidence(str, enum.Enum):
+    """What the proof of a download rests on."""
+
+    END_OF_FILE = "end of file"
+    SIZE = "size"
+    SECOND_READING = "second reading"
+    SERVER_HASH = "server's SHA-256"
+    EXPECTED_HASH = "expected SHA-256"
+    SHA256_FILE = "remote .sha256"
 
 
 class Phase(str, enum.Enum):
@@ -155,6 +167,9 @@ class TransferResult:
     possible_repeat: the answer to an earlier rename was lost and the file was gone; it was sent again.
     durable: the server confirmed by fsync that content and name are on its disk.
     sha256: hex digest of the whole content, only when asked for.
+    proof: how far the content was proven. None, for a download only: the server reports no size that fits, so nothing
+        is known but that READ came to the end of the file.
+    evidence: of a download: what the proof rests on.
     """
 
     source: str
@@ -163,7 +178,7 @@ class TransferResult:
     sent_bytes: int
     resumed_at: int
     seconds: float
-    proof: Proof
+    proof: Proof | None
     durable: bool = False
     already_done: bool = False
     possible_repeat: bool = False
@@ -171,6 +186,12 @@ class TransferResult:
     key: object = None
     fingerprint: Fingerprint | None = None
     local_path: bytes = b""
+    evidence: Evidence | None = None
+
+    @property
+    def proven(self) -> str:
+        """`proof` as a word: "size", "tail", "full", or "none"."""
+        return self.proof.value if self.proof is not None else "none"
 
 
 @dataclass(frozen=True, slots=True)

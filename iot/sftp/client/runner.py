@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -15,7 +16,7 @@ from iot.sftp.client.checkpoints import CHECKPOINTS, Checkpoints, LearnedRefusal
 from iot.sftp.client.connector import Connector
 from iot.sftp.client.engine import Engine, Making, target_from, transfer_options
 from iot.sftp.client.errors import ConfigurationError, JournalUnavailable
-from iot.sftp.client.fetch import fetch
+from iot.sftp.client.fetch import Fetch, download_task
 from iot.sftp.client.journal import Journal, default_state_dir
 from iot.sftp.client.locks import TransferLocks
 from iot.sftp.client.model import Failure, ProgressCallback, TransferResult, UploadJob
@@ -125,11 +126,18 @@ class Runner:
         checkpoints.flush()
 
     def fetch(
-        self, source: bytes, dest: str | BinaryIO, progress: ProgressCallback | None, *, resume: bool, sha256: bool
+        self,
+        source: bytes,
+        dest: str | os.PathLike[str] | BinaryIO,
+        progress: ProgressCallback | None,
+        *,
+        resume: bool,
+        sha256: bool | str,
     ) -> TransferResult:
+        task = download_task(source, dest, progress, sha256, self._options)
         with self.exclusively():
             checkpoints, locks = self._opened()
-            return fetch(self.links, checkpoints, locks, source, dest, progress, resume, sha256)
+            return Fetch(self.links, checkpoints, locks, task, resume=resume, sha256=bool(sha256)).run()
 
     def drop(self) -> None:
         with self._lock:

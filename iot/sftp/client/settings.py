@@ -97,7 +97,9 @@ class Options(BaseModel):
     publish_grace_s: float = Field(
         30.0, ge=0, description="seconds until one more look at a final that no fsync confirmed"
     )
-    sidecar: bool = Field(False, description="also write <dest>.sha256 (format of sha256sum)")
+    sidecar: bool = Field(
+        False, description="upload: also write <dest>.sha256, as sha256sum does; download: must match <source>.sha256"
+    )
     checkpoint_bytes: int = Field(4 * MIB, ge=64 * KIB, description="a checkpoint at the latest after so many bytes")
     checkpoint_s: float = Field(10.0, gt=0, description="a checkpoint at the latest after so many seconds")
     stale_part_s: float = Field(
@@ -163,15 +165,25 @@ def options_from(values: Mapping[str, Any]) -> ClientOptions:
 
 
 def describe_errors(error: ValidationError) -> list[str]:
-    """One line for each wrong setting: its key, what is wrong, and its value unless that could be a secret."""
+    """One line for each wrong setting: its key, what is wrong, and its value unless that could be a secret.
+
+    Whatever has no known name could be a mistyped password.
+    """
     return [_describe(dict(detail)) for detail in error.errors(include_url=False, include_context=False)]
 
 
 def _describe(detail: dict[str, Any]) -> str:
-    key = ".".join(str(part) for part in detail["loc"])
+    key = _brief(".".join(str(part) for part in detail["loc"]))
+    if detail["type"] == "extra_forbidden":
+        return f"{key}: no such setting (what it was set to is not shown)"
+    shown = f" (got {_brief(repr(detail['input']))})" if _may_be_shown(key, detail) else ""
+    return f"{key}: {_brief(detail['msg'], MESSAGE)}{shown}"
+
+
+def _may_be_shown(key: str, detail: dict[str, Any]) -> bool:
+    """A mapping holds other settings, too, and a value that is missing shows its neighbours."""
     secret = any(word in key.lower() for word in ("pass", "secret"))
-    shown = "" if secret or detail["type"] == "missing" else f" (got {_brief(repr(detail['input']))})"
-    return f"{_brief(key)}: {_brief(detail['msg'], MESSAGE)}{shown}"
+    return not secret and detail["type"] != "missing" and not isinstance(detail["input"], Mapping)
 
 
 def _brief(text: str, most: int = BRIEF) -> str:

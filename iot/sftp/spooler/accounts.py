@@ -109,7 +109,7 @@ class Accounts:
             result.sent_bytes,
             result.resumed_at,
             result.seconds,
-            result.proof.value,
+            result.proven,
             result.durable,
             result.possible_repeat,
         )
@@ -212,7 +212,7 @@ class Accounts:
 
     def _delivery(self, entry: Entry, result: TransferResult, at: float) -> Delivery:
         event = Event.SENT_TO_KEEP if self._keeps(entry) else Event.SENT
-        words = result.proof.value + " durable" * result.durable + " repeat" * result.possible_repeat
+        words = result.proven + " durable" * result.durable + " repeat" * result.possible_repeat
         return Delivery(entry, event, words, at)
 
     def _keeps(self, entry: Entry) -> bool:

@@ -77,12 +77,14 @@ def _settings(options: argparse.Namespace) -> Settings:
 def _run(options: argparse.Namespace) -> int:
     import logging
 
-    from iot.sftp.client import LocalStateError
+    from iot.sftp.client import LocalStateError, TerminalSafeFormatter
     from iot.sftp.spooler.agent import End
     from iot.sftp.spooler.lock import AlreadyRunning
     from iot.sftp.spooler.service import run
 
-    logging.basicConfig(level="INFO", format="%(levelname)s %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(TerminalSafeFormatter("%(levelname)s %(message)s"))
+    logging.basicConfig(level="INFO", handlers=[handler])
     logging.getLogger("paramiko").setLevel("CRITICAL")  # its errors come to us as exceptions, and are told once
     try:
         end = run(options.config, os.environ, drain=options.drain)

@@ -1,19 +1,23 @@
 """One download, from the look at the remote file to the renamed local one; a job for the pipeline.
 
+    look -> go on behind what is there -> read to the end -> look again -> prove -> publish
+
 The local part lies beside the destination and is brought to the disk before any checkpoint speaks of its bytes,
-so a device's power cut costs at most what came since the last one.
+so a device's power cut costs at most what came since the last one. It gets its final name only when the remote file
+is still the one that was looked at first and the content is proven as far as the settings ask.
 """
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-from iot.sftp.client.errors import NotFound, SFTPError, SourceChanged
+from iot.sftp.client.errors import NotFound, PermanentError, ProofFailed, SFTPError, SourceChanged
 from iot.sftp.client.model import (
     Checkpoint,
     Direction,
+    Evidence,
     Fingerprint,
     Progress,
     ProgressCallback,
@@ -22,24 +26,32 @@ from iot.sftp.client.model import (
     Span,
     TransferResult,
 )
+from iot.sftp.client.transfer.checksum_file import fetch_sha256_file
 from iot.sftp.client.transfer.context import Context
 from iot.sftp.client.transfer.look import look
 from iot.sftp.client.transfer.names import part_name
-from iot.sftp.client.transfer.sink import FileSink, Sink, StreamSink
+from iot.sftp.client.transfer.proof import hash_of, same_content, same_hash
+from iot.sftp.client.transfer.reading import Reading
+from iot.sftp.client.transfer.sink import FileSink, Kept, Sink, StreamSink
 from iot.sftp.client.transfer.upload import PROGRESS_EVERY_S
-from iot.sftp.client.transfer.window import AckedPrefix
 from iot.sftp.client.wire import packets
-from iot.sftp.client.wire.job import TURN, WAIT, Send, Work, ask, expect_data, expect_handle
-from iot.sftp.client.wire.packets import Code, Data, Flag, Reply, Status
+from iot.sftp.client.wire.job import Work, ask, expect_handle
+from iot.sftp.client.wire.packets import Flag
+
+TYPE_BITS, FOLDER, REGULAR = 0o170000, 0o040000, 0o100000
 
 
 @dataclass(frozen=True, slots=True)
 class DownloadTask:
-    """What to fetch to where: a local path, or a writable seekable binary file."""
+    """What to fetch to where: a local path, or a writable seekable binary file.
+
+    expected_sha256: what the content must hash to, as lower-case hex digits.
+    """
 
     source: bytes
     dest: str | BinaryIO
     progress: ProgressCallback | None = None
+    expected_sha256: str | None = None
 
 
 class Download:
@@ -49,37 +61,26 @@ class Download:
         self.task = task
         self.context = context
         self._sink: Sink = StreamSink(task.dest) if not isinstance(task.dest, str) else self._file_sink(task.dest)
-        self._version = Fingerprint(0, 0)
-        self._prefix = AckedPrefix(0)
-        self._next = 0
-        self._again: list[Span] = []
-        self._outstanding = 0
-        self._failure: SFTPError | None = None
-        self._received_bytes = 0
+        self._remote = RemoteFile(None)
+        self._reading = Reading(context, self._name, None, self._sink.write, self._progressed)
         self._resumed_at = 0
         self._saved = (0, 0.0)
+        self._digest: str | None = None
         self._started_at = self._told_at = context.clock()
 
     def run(self) -> Work[TransferResult]:
-        """Raises: NotFound, SourceChanged, PermissionDenied, LocalStateError ..."""
+        """Raises: NotFound, SourceChanged, ProofFailed, PermissionDenied, LocalStateError ..."""
         try:
-            self._version = _version((yield from self._look()))
-            self._begin()
-            handle = expect_handle(
-                (yield from ask(packets.open_file(self.task.source, Flag.READ))), self._doing("open")
-            )
-            try:
-                yield from self._fetch(handle)
-            finally:
-                self._save()
-            yield from ask(packets.close(handle))
-            if _version((yield from self._look())) != self._version:
-                raise SourceChanged(f"{self._name} changed on the server while it was fetched")
-            digest = yield from self._hash()
-            self._sink.publish()
-            return self._result(digest)
-        except SourceChanged:
-            self._restart()
+            self._remote = yield from self._look()
+            expected = yield from self._expected_hashes()
+            self._resumed_at = yield from self._begin()
+            yield from self._fetch()
+            yield from self._look_again()
+            proof, evidence = yield from self._prove(expected)
+            self._sink.publish(self._kept())
+            return self._result(proof, evidence)
+        except (SourceChanged, ProofFailed):
+            self._throw_away()
             raise
         finally:
             self._sink.close()
@@ -88,6 +89,11 @@ class Download:
     def part(self) -> bytes:
         """The local part's path; empty for an open file."""
         return self._sink.part
+
+    @property
+    def received_bytes(self) -> int:
+        """So many bytes of the file has this connection given, those read twice included."""
+        return self._reading.received_bytes
 
     # -- begin
 
@@ -100,79 +106,76 @@ class Download:
         found = yield from look(self.task.source)
         if found is None:
             raise NotFound(f"{self._name} is not on the server")
-        if found.mode is not None and found.mode & 0o170000 == 0o040000:
+        kind = (found.mode or 0) & TYPE_BITS
+        if kind == FOLDER:
             raise NotFound(f"{self._name} is a folder, not a file")
+        if kind not in (REGULAR, 0):
+            raise PermanentError(f"{self._name} is not a regular file, but a device, a pipe or a socket")
         return found
 
-    def _begin(self) -> None:
-        """Go on behind what an earlier attempt has on the disk, if the remote file is still the same."""
-        known = None
-        if self.context.options.resume and self._sink.path:
-            known = self.context.ledger.load(Direction.DOWNLOAD, self.task.source, self._sink.path)
-        offset = 0
-        if known is not None and known.fingerprint == self._version and known.part == self._sink.part:
-            offset = min(known.acked_bytes, self._sink.size())
-        self._sink.open(offset)
-        self._prefix = AckedPrefix(offset)
-        self._next = self._resumed_at = offset
+    def _expected_hashes(self) -> Work[list[tuple[str, Evidence]]]:
+        expected = []
+        if self.task.expected_sha256 is not None:
+            expected.append((self.task.expected_sha256, Evidence.EXPECTED_HASH))
+        if self.context.options.sidecar:
+            expected.append(((yield from fetch_sha256_file(self.task.source)), Evidence.SHA256_FILE))
+        return expected
+
+    def _begin(self) -> Work[int]:
+        """Open the part -> the offset to go on at, behind what an earlier attempt has brought to the disk."""
+        offset = self._usable_bytes()
+        options = self.context.options
+        private = options.keep_mode and self._remote.mode is not None
+        self._sink.open(offset, private=private)
+        if offset and options.verify in ("tail", "full"):
+            start = 0 if options.verify == "full" else max(0, offset - options.tail_size)
+            if not (yield from same_content(self.context, self.task.source, self._sink, Span(start, offset))):
+                offset = 0
+                self._sink.open(offset, private=private)
         self._saved = (offset, self.context.clock())
+        return offset
+
+    def _usable_bytes(self) -> int:
+        """What of the part was read from the remote file as it is now; nothing, where the server cannot tell."""
+        if not self.context.options.resume or not self._sink.path:
+            return 0
+        known = self.context.ledger.load(Direction.DOWNLOAD, self.task.source, self._sink.path)
+        if known is None or known.part != self._sink.part or not self._is_same_version(known.fingerprint):
+            return 0
+        return min(known.acked_bytes, self._sink.size())
+
+    def _is_same_version(self, known: Fingerprint) -> bool:
+        size, mtime_s = self._remote.size, self._remote.mtime_s
+        if not size or size != known.size:
+            return False
+        return self.context.options.verify == "size" or (bool(mtime_s) and _version(self._remote) == known)
 
     # -- fetch
 
-    def _fetch(self, handle: bytes) -> Work[None]:
-        size = self._version.size
-        while self._failure is None and self._prefix.end < size:
-            span = self._next_span(size)
-            if span is None:
-                self._take((yield WAIT))
-                continue
-            self._outstanding += 1
-            self._take((yield Send(packets.read(handle, span.start, span.length), span)))
-        while self._outstanding:
-            self._take((yield WAIT))
-        if self._failure is not None:
+    def _fetch(self) -> Work[None]:
+        opening = yield from ask(packets.open_file(self.task.source, Flag.READ))
+        handle = expect_handle(opening, f"cannot open {self._name!r}")
+        self._reading = Reading(self.context, self._name, self._remote.size, self._sink.write, self._progressed)
+        try:
+            yield from self._reading.run(handle, self._resumed_at)
+        except SFTPError:
             yield from ask(packets.close(handle))
-            raise self._failure
-
-    def _next_span(self, size: int) -> Span | None:
-        if self._again:
-            return self._again.pop()
-        if self._next >= size:
-            return None
-        span = Span(self._next, min(self._next + self.context.read_block, size))
-        self._next = span.end
-        return span
-
-    def _take(self, answers: list[tuple[Any, Reply]]) -> None:
-        for span, reply in answers:
-            self._outstanding -= 1
-            try:
-                self._received(span, reply)
-            except SFTPError as error:
-                self._failure = self._failure or error
-        if answers:
-            self._tell(self._prefix.end)
-        saved_bytes, saved_at = self._saved
-        options, now = self.context.options, self.context.clock()
-        due = self._prefix.end - saved_bytes >= options.checkpoint_bytes or now - saved_at >= options.checkpoint_s
-        if due:
+            raise
+        finally:
             self._save()
+        yield from ask(packets.close(handle))
 
-    def _received(self, span: Span, reply: Reply) -> None:
-        if isinstance(reply, Status) and reply.code == Code.EOF:
-            raise SourceChanged(f"{self._name} became shorter on the server while it was fetched")
-        data = reply.value if isinstance(reply, Data) else expect_data(reply, self._doing("read"))
-        if not 0 < len(data) <= span.length:
-            raise SourceChanged(f"{self._name}: server sent {len(data)} bytes where {span.length} were asked for")
-        self._sink.write(span.start, data)
-        self._received_bytes += len(data)
-        self._prefix.add(Span(span.start, span.start + len(data)))
-        if len(data) < span.length:
-            self._again.append(Span(span.start + len(data), span.end))
+    def _progressed(self) -> None:
+        self._tell(self._reading.end)
+        saved_bytes, saved_at = self._saved
+        options = self.context.options
+        many = self._reading.end - saved_bytes >= options.checkpoint_bytes
+        if many or self.context.clock() - saved_at >= options.checkpoint_s:
+            self._save()
 
     def _save(self) -> None:
         """Bring the bytes to the disk, then let the checkpoint speak of them."""
-        end = self._prefix.end
+        end = self._reading.end
         if end <= self._saved[0] or not self._sink.path:
             return
         self._sink.sync()
@@ -181,40 +184,81 @@ class Download:
 
     def _checkpoint(self, acked: int) -> Checkpoint:
         return Checkpoint(
-            Direction.DOWNLOAD, self.task.source, self._sink.path, self._sink.part, self._version, acked, acked
+            direction=Direction.DOWNLOAD,
+            remote_path=self.task.source,
+            local_path=self._sink.path,
+            part=self._sink.part,
+            fingerprint=_version(self._remote),
+            acked_bytes=acked,
+            synced_bytes=acked,
         )
 
-    def _restart(self) -> None:
-        """The remote file is another one now: what was fetched belongs to no version."""
+    # -- prove
+
+    def _look_again(self) -> Work[None]:
+        now = yield from self._look()
+        if (now.size, now.mtime_s) != (self._remote.size, self._remote.mtime_s):
+            raise SourceChanged(f"{self._name} changed on the server while it was fetched")
+
+    def _prove(self, expected: list[tuple[str, Evidence]]) -> Work[tuple[Proof | None, Evidence]]:
+        """-> what is proven by what. A hash that is known from elsewhere leaves nothing to be read again."""
+        options = self.context.options
+        if expected or options.sha256:
+            self._digest = yield from hash_of(self._sink)
+        for digest, evidence in expected:
+            if digest != self._digest:
+                raise ProofFailed(f"{self._name} has SHA-256 {self._digest}, but the {evidence.value} is {digest}")
+        if expected:
+            return Proof.FULL, expected[0][1]
+        if options.proof is Proof.FULL:
+            return Proof.FULL, (yield from self._prove_whole())
+        if options.proof is Proof.TAIL:
+            yield from self._read_again(Span(max(0, self._reading.end - options.tail_size), self._reading.end))
+            return Proof.TAIL, Evidence.SECOND_READING
+        return (Proof.SIZE, Evidence.SIZE) if self._remote.size == self._reading.end else (None, Evidence.END_OF_FILE)
+
+    def _prove_whole(self) -> Work[Evidence]:
+        same = yield from same_hash(self.context, self.task.source, self._sink)
+        if same is None:
+            yield from self._read_again(Span(0, self._reading.end))
+            return Evidence.SECOND_READING
+        if not same:
+            raise ProofFailed(f"the server's SHA-256 of {self._name} is not that of what was fetched")
+        return Evidence.SERVER_HASH
+
+    def _read_again(self, span: Span) -> Work[None]:
+        if not (yield from same_content(self.context, self.task.source, self._sink, span)):
+            raise ProofFailed(f"bytes {span.start} to {span.end} of {self._name} read differently a second time")
+
+    def _throw_away(self) -> None:
+        """What was fetched belongs to no version, or is not what it should be: nothing may go on from there."""
         self._sink.discard()
         if self._sink.path:
             self.context.ledger.forget(self._checkpoint(0))
 
     # -- end
 
-    def _hash(self) -> Work[str | None]:
-        if not self.context.options.sha256:
-            return None
-        for digest in self._sink.sha256():
-            if digest is not None:
-                return digest
-            yield TURN
-        return None
+    def _kept(self) -> Kept:
+        options = self.context.options
+        return Kept(
+            self._remote.mode if options.keep_mode else None, self._remote.mtime_s if options.keep_times else None
+        )
 
-    def _result(self, digest: str | None) -> TransferResult:
+    def _result(self, proof: Proof | None, evidence: Evidence) -> TransferResult:
         self._told_at = 0.0
-        self._tell(self._version.size)
+        self._tell(self._reading.end)
         return TransferResult(
             source=self._name,
             dest=self._sink.name,
-            size=self._version.size,
-            sent_bytes=self._received_bytes,
+            size=self._reading.end,
+            sent_bytes=self.received_bytes,
             resumed_at=self._resumed_at,
             seconds=self.context.clock() - self._started_at,
-            proof=Proof.SIZE,
+            proof=proof,
+            evidence=evidence,
             durable=bool(self._sink.path),
-            sha256=digest,
-            fingerprint=self._version,
+            sha256=self._digest,
+            fingerprint=_version(self._remote),
             local_path=self._sink.path,
         )
 
@@ -222,14 +266,12 @@ class Download:
         if self.task.progress is None or self.context.clock() - self._told_at < PROGRESS_EVERY_S:
             return
         self._told_at = self.context.clock()
-        self.task.progress(Progress(self._name, done_bytes, self._version.size, self._resumed_at))
+        total_bytes = max(done_bytes, self._remote.size or 0)  # a size of 0 or none is no total
+        self.task.progress(Progress(self._name, done_bytes, total_bytes, self._resumed_at))
 
     @property
     def _name(self) -> str:
         return self.task.source.decode("utf-8", "surrogateescape")
-
-    def _doing(self, what: str) -> str:
-        return f"cannot {what} {self._name!r}"
 
 
 def _version(found: RemoteFile) -> Fingerprint:

@@ -4,16 +4,34 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 from collections.abc import Iterator
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, NamedTuple, Protocol
 
 from iot.sftp.client.errors import LocalStateError
+from iot.sftp.client.model import Span
 from iot.sftp.client.transfer.source import HASH_BLOCK, local_error
+
+log = logging.getLogger(__name__)
+BY_DESCRIPTOR = os.utime in os.supports_fd and os.chmod in os.supports_fd
+
+
+class Kept(NamedTuple):
+    """What the file takes over from the remote one; None leaves it as it is."""
+
+    mode: int | None = None
+    mtime_s: int | None = None
+
+
+NOTHING_KEPT = Kept()
 
 
 class Sink(Protocol):
-    """path: the destination as bytes, empty where there is nothing to resume. part: name until it is whole."""
+    """path: the destination as bytes, empty where there is nothing to resume. part: name until it is whole.
+
+    Every method may raise DiskFull, PermissionDenied, LocalStateError ...
+    """
 
     name: str
     path: bytes
@@ -21,7 +39,9 @@ class Sink(Protocol):
 
     def size(self) -> int: ...
 
-    def open(self, offset: int) -> None: ...
+    def open(self, offset: int, *, private: bool = False) -> None: ...
+
+    def read(self, span: Span) -> bytes: ...
 
     def write(self, offset: int, data: memoryview) -> None: ...
 
@@ -29,7 +49,7 @@ class Sink(Protocol):
 
     def sha256(self) -> Iterator[str | None]: ...
 
-    def publish(self) -> None: ...
+    def publish(self, kept: Kept) -> None: ...
 
     def discard(self) -> None: ...
 
@@ -53,12 +73,21 @@ class FileSink:
         except OSError as error:
             raise local_error(error, self.name) from error
 
-    def open(self, offset: int) -> None:
-        """Open the part and cut it behind `offset`; a link that somebody put there is not followed."""
+    def open(self, offset: int, *, private: bool = False) -> None:
+        """Open the part and cut it behind `offset`; a link that somebody put there is not followed.
+
+        private: only the owner may read it until it is published with a mode of its own.
+        """
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+        self.close()
         with self._translated():
-            self._fd = os.open(self.part, flags, 0o666)
+            self._fd = os.open(self.part, flags, 0o600 if private else 0o666)
             os.ftruncate(self._fd, offset)
+
+    def read(self, span: Span) -> bytes:
+        """The bytes of a span as the part has them; fewer where it ends."""
+        with self._translated():
+            return _read_at(self._fd, span)
 
     def write(self, offset: int, data: memoryview) -> None:
         with self._translated():
@@ -79,7 +108,9 @@ class FileSink:
                 yield None
         yield digest.hexdigest()
 
-    def publish(self) -> None:
+    def publish(self, kept: Kept = NOTHING_KEPT) -> None:
+        """On the disk with all it keeps, then renamed; then the new name is on the disk, too."""
+        self._take_over(kept)
         self.sync()
         self.close()
         with self._translated():
@@ -96,12 +127,23 @@ class FileSink:
             os.close(self._fd)
             self._fd = -1
 
+    def _take_over(self, kept: Kept) -> None:
+        """Best effort: FAT knows no modes. Never a set-user-id bit: that would be the server's word on local rights."""
+        target = self._fd if BY_DESCRIPTOR else self.part
+        try:
+            if kept.mode is not None:
+                os.chmod(target, kept.mode & 0o777)
+            if kept.mtime_s is not None:
+                os.utime(target, (kept.mtime_s, kept.mtime_s))
+        except OSError as error:
+            log.warning("not kept path=%s mode=%s mtime_s=%s error=%s", self.name, kept.mode, kept.mtime_s, error)
+
     def _translated(self) -> contextlib.AbstractContextManager[None]:
         return _translated(self.name)
 
 
 class StreamSink:
-    """An open, writable, seekable binary file of the caller's; never resumed."""
+    """An open, writable, seekable binary file of the caller's; never resumed. To prove its content, readable too."""
 
     path = b""
     part = b""
@@ -109,13 +151,22 @@ class StreamSink:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._start = file.tell()
+        self._length = 0
         self.name = str(getattr(file, "name", "stream"))
 
     def size(self) -> int:
         return 0
 
-    def open(self, offset: int) -> None:
+    def open(self, offset: int, *, private: bool = False) -> None:
         """Nothing to do: the caller has opened it."""
+
+    def read(self, span: Span) -> bytes:
+        data = b""
+        with _translated(self.name):
+            self._file.seek(self._start + span.start)
+            while len(data) < span.length and (more := self._file.read(span.length - len(data))):
+                data += more
+        return data
 
     def write(self, offset: int, data: memoryview) -> None:
         with _translated(self.name):
@@ -124,7 +175,8 @@ class StreamSink:
                 count = self._file.write(data)  # a raw file may take less than it is given
                 if not count:
                     raise LocalStateError(f"{self.name} takes no more bytes")
-                data = data[count:]
+                data, offset = data[count:], offset + count
+        self._length = max(self._length, offset)
 
     def sync(self) -> None:
         with _translated(self.name):
@@ -132,13 +184,12 @@ class StreamSink:
 
     def sha256(self) -> Iterator[str | None]:
         digest = hashlib.sha256()
-        self._file.seek(self._start)
-        while block := self._file.read(HASH_BLOCK):
-            digest.update(block)
+        for start in range(0, self._length, HASH_BLOCK):  # the caller's file may hold more behind it
+            digest.update(self.read(Span(start, min(start + HASH_BLOCK, self._length))))
             yield None
         yield digest.hexdigest()
 
-    def publish(self) -> None:
+    def publish(self, kept: Kept = NOTHING_KEPT) -> None:
         self.sync()
 
     def discard(self) -> None:
@@ -155,6 +206,21 @@ def _translated(name: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise local_error(error, name) from error
+
+
+def _read_at(fd: int, span: Span) -> bytes:
+    data = b""
+    while len(data) < span.length:
+        length, offset = span.length - len(data), span.start + len(data)
+        if hasattr(os, "pread"):
+            more = os.pread(fd, length, offset)
+        else:
+            os.lseek(fd, offset, os.SEEK_SET)
+            more = os.read(fd, length)
+        if not more:
+            break
+        data += more
+    return data
 
 
 def _write_at(fd: int, data: memoryview, offset: int) -> int:
