@@ -38,8 +38,9 @@ def hostile_port() -> Iterator[int]:
 
 
 def told(words: list[str], folder: Path) -> bytes:
+    environment = {**clean_environment(), "SFTP_PASSWORD": "x"}
     command = [sys.executable, "-m", *words]
-    done = subprocess.run(command, cwd=folder, env={**clean_environment(), "SFTP_PASSWORD": "x"}, capture_output=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, timeout=60, check=False)
     return done.stdout + done.stderr
 
 
