@@ -14,9 +14,9 @@ from unit.other_user import in_child, without_capabilities
 from unit.test_spooler_agent import Rig
 
 from iot.sftp.client import Fingerprint, PermissionDenied
+from iot.sftp.client.abandoned_parts import _may_go_on
 from iot.sftp.client.errors import is_gone
 from iot.sftp.client.model import Checkpoint, Direction
-from iot.sftp.client.stale import _may_go_on
 from iot.sftp.spooler.agent import End
 from iot.sftp.spooler.outbox import Outbox, SourceFailed
 

@@ -7,9 +7,11 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
+from iot.sftp.client.abandoned_parts import AbandonedParts
 from iot.sftp.client.checkpoints import Checkpoints
+from iot.sftp.client.connector import Connector
 from iot.sftp.client.engine import Engine
 from iot.sftp.client.errors import Cancelled, LinkLost, ServerBusy, SFTPError, Timeout, TransientError
 from iot.sftp.client.locks import TransferLocks
@@ -27,36 +29,21 @@ SMALL_BYTES = 1024 * 1024
 Outcome = TransferResult | Failure
 
 
-class Links(Protocol):
-    """Where connections come from; see connector.Connector."""
-
-    def engine(self) -> Engine: ...
-
-    def drop(self) -> None: ...
-
-    def close(self) -> None: ...
-
-    @property
-    def another_stands(self) -> bool: ...
-
-    def wait_before_attempt(self, failures: int) -> None: ...
-
-
 class Batch:
     """One call of upload_many.
 
-    attempts: connections in a row without progress after which a lost link is the jobs' failure.
+    stale_part_s: seconds after which the part of an abandoned upload is removed.
     hold: keep the checkpoints of successes until the caller settles them.
-    tick: called at least every 0.25 s while a connection stands, also while all slots are taken.
+    tick: called at least every 0.25 s, also while connecting and while all slots are taken.
     """
 
     def __init__(
         self,
-        links: Links,
+        links: Connector,
         checkpoints: Checkpoints,
         locks: TransferLocks,
         *,
-        attempts: int,
+        stale_part_s: float,
         hold: bool,
         resume: bool = True,
         sha256: bool = False,
@@ -65,7 +52,8 @@ class Batch:
         self._links = links
         self._checkpoints = checkpoints
         self._locks = locks
-        self._attempts = attempts
+        self._attempts = links.attempts(tick, harmless=())
+        self._stale_part_s = stale_part_s
         self._hold = hold
         self._resume = resume
         self._sha256 = sha256
@@ -73,50 +61,42 @@ class Batch:
         self._again: deque[UploadJob] = deque()
         self._sent_bytes: dict[int, int] = {}
         self._exhausted = False
-        self._failures = 0
+        self._begun = False
 
     def run(self, jobs: Iterable[UploadJob | None]) -> Iterator[Outcome]:
         """Yield an outcome for every job. Raises: AuthenticationError, TransientError, LocalStateError."""
         feed = iter(jobs)
         try:
-            while not self._exhausted or self._again:
-                try:
-                    engine = self._links.engine()
-                except TransientError as error:
-                    if not self._again:
-                        raise
-                    yield from self._fail_all(error)
-                    return
-                try:
+            for attempt in self._attempts:
+                with attempt as engine:
                     yield from self._on_one_connection(engine, feed)
-                except Cancelled:
-                    self._links.close()
-                    return
-                except (LinkLost, Timeout) as error:
-                    self._links.drop()
-                    if self._links.another_stands:
-                        continue
-                    self._failures += 1
-                    if self._failures >= self._attempts:
-                        yield from self._fail_all(error)
-                        return
-                    self._links.wait_before_attempt(self._failures)
+        except Cancelled as error:
+            self._links.close()
+            yield from self._fail_all(error)
+        except TransientError as error:
+            if not self._again:
+                raise
+            yield from self._fail_all(error)
         finally:
             self._checkpoints.flush()
 
     def _on_one_connection(self, engine: Engine, feed: Iterator[UploadJob | None]) -> Iterator[Outcome]:
-        delivered = engine.pipeline.pace.delivered
+        self._abandoned = AbandonedParts(self._checkpoints, self._locks, self._stale_part_s)
         try:
-            pulled = self._pull(feed, self._context(engine))
-            for finished in engine.pipeline.run(pulled, lambda: engine.slots, self._tick):
-                outcome = self._outcome(finished, engine)
-                if outcome is not None:
-                    yield outcome
-        except (GeneratorExit, SFTPError):
-            if engine.pipeline.pace.delivered > delivered:
-                self._failures = 0
-            self._links.drop()  # what is still under way there has no owner any more
-            raise
+            while self._unfinished:
+                pulled = self._pull(feed, self._context(engine))
+                for finished in engine.pipeline.run(pulled, lambda: engine.slots, self._tick):
+                    outcome = self._outcome(finished, engine)
+                    if outcome is not None:
+                        yield outcome
+        except (LinkLost, Timeout):
+            if self._unfinished:
+                raise
+            self._links.drop()  # every outcome is known: no other connection is needed
+
+    @property
+    def _unfinished(self) -> bool:
+        return bool(self._again) or not self._exhausted
 
     def _context(self, engine: Engine) -> Context:
         options = replace(engine.context.options, resume=self._resume, sha256=self._sha256)
@@ -133,7 +113,10 @@ class Batch:
                 except StopIteration:
                     self._exhausted = True
                     return
-            yield self._job(job, context) if job is not None else None
+            if job is not None:
+                yield self._job(job, context)
+                self._begun = True
+            yield self._abandoned.next_job() if self._begun else None
 
     def _job(self, job: UploadJob, context: Context) -> Job[TransferResult]:
         """The caller's priority first, then small before large."""
@@ -146,6 +129,7 @@ class Batch:
         try:
             task = UploadTask(source, dest, job.key, job.fingerprint, job.check_final, job.grace, job.progress)
             upload = Upload(task, context)
+            yield from self._abandoned.wait_for(upload.part)
             self._locks.take(upload.part)
             try:
                 return (yield from upload.run())
@@ -156,11 +140,13 @@ class Batch:
             source.close()
 
     def _outcome(self, finished: Finished, engine: Engine) -> Outcome | None:
-        """None: the job goes back to the queue."""
-        job: UploadJob = finished.tag
+        """None: the job goes back to the queue, or is none of the caller's."""
+        job: UploadJob | None = finished.tag
         error = finished.error
+        if job is None:
+            return None  # a bundle of abandoned parts
         if error is None:
-            self._failures = 0
+            self._attempts.progressed()
             if not self._hold:
                 self._checkpoints.forget_keys([upload_key(finished.result)])
             result: TransferResult = finished.result

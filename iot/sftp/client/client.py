@@ -15,7 +15,6 @@ from iot.sftp.client.runner import Account, Runner
 from iot.sftp.client.settings import options_from
 from iot.sftp.client.transfer import operations
 from iot.sftp.client.transfer.names import remote_path
-from iot.sftp.client.wire.job import Job
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -31,7 +30,8 @@ class IoTSFTPClient:
     """A synchronous SFTP client for devices: resumable, journaled, pipelined.
 
     Connects by itself on first use and again after a loss. Host keys are always checked. One operation runs at a
-    time; calls from several threads wait for each other. `cancel` may be called from any thread or signal handler.
+    time; calls from several threads wait for each other, but none waits for an `upload_many`: until that is exhausted
+    or closed, other operations raise ConfigurationError. `cancel` may be called from any thread or signal handler.
 
     Bool methods return False on an error and keep it in `last_error`; their twins raise it:
     upload_file/upload, download_file/download, move_file/move, delete_file/delete, make_dir/mkdir, delete_dir/rmdir,
@@ -75,30 +75,21 @@ class IoTSFTPClient:
 
     def connect(self) -> None:
         """Connect now instead of on first use. Raises: TransientError, AuthenticationError, ConfigurationError."""
-        with self._runner.exclusively():
-            self._runner.links.engine()
+        self._runner.connect()
 
     def is_connected(self) -> bool:
         """Whether the server answers on the present connection: one real round trip, with the link's deadline.
 
         While upload_many is under way its connection counts as it is.
         """
-        engine = self._runner.links.current
-        if engine is None or self._runner.batch_runs:
-            return engine is not None
         try:
-            with self._runner.exclusively():
-                engine.pipeline.run_one(Job(operations.real_path(b".")))
-        except PermanentError:
-            return True  # an answer is an answer
+            return self._runner.is_connected()
         except SFTPError as error:
             self.last_error = error
-            self._runner.drop()
             return False
-        return True
 
     def disconnect(self) -> None:
-        """Close the connection; the next operation opens a new one."""
+        """Close the connection; the next operation opens a new one. An upload_many under way is ended."""
         self._runner.drop()
 
     def close(self) -> None:
@@ -112,8 +103,7 @@ class IoTSFTPClient:
     @property
     def connection(self) -> Any:
         """The pysftp.Connection, for what this client does not wrap; its transfers are not journaled."""
-        with self._runner.exclusively():
-            return self._runner.links.engine().connection
+        return self._runner.connect().connection
 
     # -- transfers
 
@@ -138,12 +128,12 @@ class IoTSFTPClient:
         Raises: TransientError (try again: it resumes), PermanentError, AuthenticationError, LocalStateError, Cancelled.
         """
         job = UploadJob(source, dest, progress=progress)
-        outcomes = [*self._runner.batch([job], hold=False, resume=resume, sha256=sha256)]
-        if not outcomes:
+        outcome = self._runner.upload(job, resume=resume, sha256=sha256)
+        if outcome is None:
             raise Cancelled("stopped on request")
-        if isinstance(outcomes[0], Failure):
-            raise outcomes[0].error
-        return outcomes[0]
+        if isinstance(outcome, Failure):
+            raise outcome.error
+        return outcome
 
     def upload_many(
         self,
@@ -158,10 +148,12 @@ class IoTSFTPClient:
         means "none right now, ask again soon" (within 0.25 s). A job's own error is its Failure, its neighbours go on.
         A link that stays lost is a Failure of every job in flight and ends the iteration; so does `cancel`.
         hold_checkpoints: keep the checkpoints of successes until `settle`.
-        tick: called at least every 0.25 s while a connection stands - also while no slot is free, when `jobs` is not
+        tick: called at least every 0.25 s - also while connecting, and while no slot is free, when `jobs` is not
         asked - for what the caller has to do meanwhile.
+        The outcomes may be taken by any thread, one at a time; `close` ends it early, as does dropping the iterator.
 
-        Raises: AuthenticationError, TransientError (cannot connect), LocalStateError, ConfigurationError.
+        Raises: AuthenticationError, TransientError (cannot connect), LocalStateError; ConfigurationError, also when
+            an outcome is asked for while another one is being waited for.
         """
         return self._runner.batch(jobs, hold=hold_checkpoints, tick=tick)
 
@@ -176,7 +168,7 @@ class IoTSFTPClient:
     def give_up(self, uploads: Iterable[tuple[str, str]]) -> None:
         """These uploads (source, dest) will not be tried again: what an attempt has left on the server is removed.
 
-        Not at once, but with the other stale parts, when a connection is made `stale_part_s` from now.
+        Not at once, but with the other abandoned parts: beside uploads, `stale_part_s` from now.
         """
         self._runner.give_up(uploads)
 
@@ -229,7 +221,7 @@ class IoTSFTPClient:
 
     def delete(self, path: str) -> None:
         """Delete a file. Raises: NotFound, PermissionDenied, TransientError ..."""
-        self._runner.run(lambda _, again: operations.delete(remote_path(path), again))
+        self._runner.run(lambda _, earlier: operations.delete(remote_path(path), earlier))
 
     def move_file(self, source: str, dest: str) -> bool:
         """Like `move`; False and `last_error` instead of an error."""
@@ -241,7 +233,7 @@ class IoTSFTPClient:
         Raises: NotFound, AlreadyExists (server cannot replace), PermissionDenied, TransientError ...
         """
         old, new = remote_path(source), remote_path(dest)
-        self._runner.run(lambda engine, again: operations.move(engine.context, old, new, again))
+        self._runner.run(lambda engine, earlier: operations.move(engine.context, old, new, earlier))
 
     def make_dir(self, path: str) -> bool:
         """Like `mkdir`; False and `last_error` instead of an error."""
@@ -257,7 +249,7 @@ class IoTSFTPClient:
 
     def rmdir(self, path: str) -> None:
         """Delete an empty folder. Raises: NotFound, ServerRefused (not empty) ..."""
-        self._runner.run(lambda engine, again: operations.delete_dir(engine.context, remote_path(path), again))
+        self._runner.run(lambda engine, earlier: operations.delete_dir(engine.context, remote_path(path), earlier))
 
     def list_files(self, path: str, file_pattern: str | None = None) -> list[str] | None:
         """Like `list`; None where the path cannot be listed, [] where it is empty.

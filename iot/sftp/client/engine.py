@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from iot.sftp.client.checkpoints import Checkpoints, LearnedRefusals
 from iot.sftp.client.settings import ClientOptions, Durability
+from iot.sftp.client.stop import StopFlag
 from iot.sftp.client.transfer.context import Context, Options
 from iot.sftp.client.wire.hostkeys import HostKeyPolicy, KnownHosts, Pinned
 from iot.sftp.client.wire.job import Job, Work
@@ -40,11 +40,12 @@ class Making:
     """How to connect.
 
     start_bytes: in flight at first, as the last connection had found. on_silence: see connector.Connector.fell_silent.
-    beside: set when another connection is still there.
+    stop: ends connecting, and later whatever runs. beside: set when another connection is still there.
     """
 
     start_bytes: int | None
     on_silence: Callable[[float], bool]
+    stop: StopFlag
     beside: Beside | None = None
 
 
@@ -62,11 +63,10 @@ class Engine:
         owner: str,
         checkpoints: Checkpoints,
         refusals: LearnedRefusals,
-        cancelled: threading.Event,
         making: Making,
     ) -> None:
         self._options = options
-        self.connection = Connection(target, cancelled, making.beside.on_dialled if making.beside else None)
+        self.connection = Connection(target, making.stop, making.beside.on_dialled if making.beside else None)
         try:
             banner, host_key = self.connection.banner, self.connection.host_key
             channel = self.connection.open_sftp_channel(handles_in_order(banner))
@@ -79,7 +79,7 @@ class Engine:
                 clock=time.monotonic,
                 commit=checkpoints.commit,
                 reply_deadline_s=options.server_reply_s,
-                cancelled=cancelled,
+                cancelled=making.stop,
                 on_silence=making.on_silence,
             )
             self.connection.on_silence(making.on_silence)
@@ -96,6 +96,11 @@ class Engine:
         self.pace.allow_blocks(min(self.server.max_write, self.server.max_read, MAX_BLOCK))
         there = self.server.max_handles - SPARE_HANDLES
         self.slots = max(1, min(self._options.slots, there, _open_files_allowed() // 2))
+
+    @property
+    def sent_bytes(self) -> int:
+        """All that this connection has handed to the system for sending."""
+        return self.connection.link.sent_bytes if self.connection.link is not None else 0
 
     def close(self) -> None:
         self.connection.close()

@@ -11,7 +11,7 @@ from typing import BinaryIO
 from iot.sftp.client.checkpoints import Checkpoints
 from iot.sftp.client.connector import Connector
 from iot.sftp.client.engine import Engine
-from iot.sftp.client.errors import ConfigurationError, LinkLost, ProofFailed, SFTPError, Timeout
+from iot.sftp.client.errors import ConfigurationError, LinkLost, ProofFailed, Timeout
 from iot.sftp.client.locks import TransferLocks
 from iot.sftp.client.model import Direction, ProgressCallback, Proof, TransferResult
 from iot.sftp.client.settings import ClientOptions
@@ -102,23 +102,16 @@ class Fetch:
 
     def _over_lost_links(self) -> TransferResult:
         """A lost link is met with a new connection; progress resets the count of attempts."""
-        attempts = self._links.attempts()
-        while True:
-            engine = self._links.engine()
-            delivered = engine.pipeline.pace.delivered
-            try:
-                return self._once(engine)
-            except (LinkLost, Timeout) as error:
-                self._links.drop()
-                attempts.failed(error, progressed=engine.pipeline.pace.delivered > delivered)
-                self._resume = True
-            except ProofFailed:
-                raise  # every answer has come: the connection is as good as before
-            except SFTPError:
-                self._links.drop()  # what is still under way there has no owner any more
-                raise
-            finally:
-                self._checkpoints.flush()
+        for attempt in self._links.attempts(harmless=(ProofFailed,)):  # with it every answer has come
+            with attempt as engine:
+                try:
+                    return self._once(engine)
+                except (LinkLost, Timeout):
+                    self._resume = True
+                    raise
+                finally:
+                    self._checkpoints.flush()
+        raise AssertionError("attempts end with a result or an error")
 
     def _once(self, engine: Engine) -> TransferResult:
         options = replace(engine.context.options, resume=self._resume, sha256=self._sha256)

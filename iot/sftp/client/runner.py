@@ -5,28 +5,40 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+import weakref
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import BinaryIO, TypeVar
 
-from iot.sftp.client.batch import Batch, upload_key
+from iot.sftp.client.abandoned_parts import abandoned
+from iot.sftp.client.batch import Batch, Outcome, upload_key
 from iot.sftp.client.checkpoints import CHECKPOINTS, Checkpoints, LearnedRefusals
 from iot.sftp.client.connector import Connector
 from iot.sftp.client.engine import Engine, Making, target_from, transfer_options
-from iot.sftp.client.errors import ConfigurationError, JournalUnavailable
+from iot.sftp.client.errors import (
+    Cancelled,
+    ConfigurationError,
+    JournalUnavailable,
+    LinkLost,
+    PermanentError,
+    Timeout,
+)
 from iot.sftp.client.fetch import Fetch, download_task
 from iot.sftp.client.journal import Journal, default_state_dir
 from iot.sftp.client.locks import TransferLocks
-from iot.sftp.client.model import Failure, ProgressCallback, TransferResult, UploadJob
-from iot.sftp.client.rival import LOGIN_S, PATIENCE_S
+from iot.sftp.client.model import ProgressCallback, TransferResult, UploadJob
+from iot.sftp.client.ownership import Outcomes, Ownership
 from iot.sftp.client.settings import ClientOptions
-from iot.sftp.client.stale import abandoned, remove_stale_parts
+from iot.sftp.client.standby import LOGIN_S, PATIENCE_S
+from iot.sftp.client.stop import StopFlag
+from iot.sftp.client.transfer.operations import Earlier, real_path
 from iot.sftp.client.wire.job import Job, Work
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+
+ENDING_POLL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,65 +66,117 @@ class Runner:
         self._owns_journal = journal is None
         self._checkpoints: Checkpoints | None = None
         self._locks: TransferLocks | None = None
-        self._cancelled = threading.Event()
-        self._lock = threading.RLock()
-        self.batch_runs = False
-        self.links = Connector(self._connect_once, options, self._cancelled)
+        self._stop = StopFlag()
+        self._ownership = Ownership()
+        self._outcomes: Callable[[], Outcomes[Outcome] | None] = lambda: None
+        self.links = Connector(self._connect_once, options, self._stop)
 
     def cancel(self) -> None:
-        self._cancelled.set()
+        self._stop.set()
 
-    @contextlib.contextmanager
-    def exclusively(self) -> Iterator[None]:
-        """One operation at a time; what was cancelled is over when it ends.
+    def connect(self) -> Engine:
+        with self._exclusively():
+            for attempt in self.links.attempts():
+                with attempt as engine:
+                    return engine
+        raise AssertionError("attempts end with a connection or an error")
 
-        Raises: ConfigurationError from inside a running batch: its connection is taken.
-        """
-        with self._lock:
-            if self.batch_runs:
-                raise ConfigurationError("upload_many is under way on this client: use a second client meanwhile")
+    def is_connected(self) -> bool:
+        """Raises: LinkLost, Timeout, Cancelled."""
+        if self.links.current is None or self._ownership.batch_runs:
+            return self.links.current is not None
+        with self._exclusively():
             try:
-                yield
-            finally:
-                self._cancelled.clear()
+                if self.links.current is not None:
+                    self.links.current.pipeline.run_one(Job(real_path(b".")))
+            except PermanentError:
+                pass  # an answer is an answer
+            except BaseException:
+                self.links.drop()
+                raise
+        return self.links.current is not None
 
-    def run(self, work: Callable[[Engine, bool], Work[T]]) -> T:
+    def run(self, work: Callable[[Engine, Earlier], Work[T]]) -> T:
         """One small job, again on a new connection where the link is lost."""
-        with self.exclusively():
-            result: T = self.links.retrying(lambda engine, again: engine.pipeline.run_one(Job(work(engine, again))))
-            return result
+        earlier = Earlier()
+        with self._exclusively():
+            for attempt in self.links.attempts():
+                with attempt as engine:
+                    sent_bytes = engine.sent_bytes
+                    try:
+                        result: T = engine.pipeline.run_one(Job(work(engine, earlier)))
+                    except (LinkLost, Timeout):
+                        earlier.lost(something_sent=engine.sent_bytes > sent_bytes)
+                        raise
+                    return result
+        raise AssertionError("attempts end with a result or an error")
+
+    def upload(self, job: UploadJob, *, resume: bool, sha256: bool) -> Outcome | None:
+        """-> None when it was cancelled before it began"""
+        with self._exclusively():
+            outcomes = [*self._batch(hold=False, resume=resume, sha256=sha256).run([job])]
+            return outcomes[0] if outcomes else None
 
     def batch(
-        self,
-        jobs: Iterable[UploadJob | None],
-        *,
-        hold: bool,
-        resume: bool = True,
-        sha256: bool = False,
-        tick: Callable[[], None] = lambda: None,
-    ) -> Iterator[TransferResult | Failure]:
-        with self.exclusively():
-            checkpoints, locks = self._opened()
-            batch = Batch(
-                self.links,
-                checkpoints,
-                locks,
-                attempts=self._options.attempts,
-                hold=hold,
-                resume=resume,
-                sha256=sha256,
-                tick=tick,
-            )
-            self.batch_runs = True
+        self, jobs: Iterable[UploadJob | None], *, hold: bool, tick: Callable[[], None] = lambda: None
+    ) -> Iterator[Outcome]:
+        outcomes = Outcomes(self._steps(jobs, hold, tick))
+        self._outcomes = weakref.ref(outcomes)
+        return outcomes
+
+    def _steps(
+        self, jobs: Iterable[UploadJob | None], hold: bool, tick: Callable[[], None]
+    ) -> Generator[Outcome, None, None]:
+        with self._exclusively(batch=True):
+            yield from self._batch(hold=hold, tick=tick).run(jobs)
+
+    def _batch(
+        self, *, hold: bool, resume: bool = True, sha256: bool = False, tick: Callable[[], None] = lambda: None
+    ) -> Batch:
+        checkpoints, locks = self._opened()
+        stale_part_s = self._options.stale_part_s
+        return Batch(
+            self.links,
+            checkpoints,
+            locks,
+            stale_part_s=stale_part_s,
+            hold=hold,
+            resume=resume,
+            sha256=sha256,
+            tick=tick,
+        )
+
+    @contextlib.contextmanager
+    def _exclusively(self, *, batch: bool = False) -> Iterator[None]:
+        """One operation at a time; what was cancelled is over when it ends.
+
+        Raises: ConfigurationError while a batch runs: its connection is taken.
+        """
+        with self._ownership.held(batch=batch):
             try:
-                yield from batch.run(jobs)
+                self._opened()
+                yield
             finally:
-                self.batch_runs = False
+                self._stop.clear()
+
+    @contextlib.contextmanager
+    def _ending(self) -> Iterator[None]:
+        """For what ends the connection: a batch is ended first, calls of other threads are waited for."""
+        while (outcomes := self._outcomes()) is not None and self._ownership.batch_runs:
+            if outcomes.calls_from_here:
+                break
+            try:
+                outcomes.close()
+            except ConfigurationError:  # another thread is waiting for an outcome
+                self._stop.set()
+                time.sleep(ENDING_POLL_S)
+        with self._ownership.held(from_inside=True):
+            yield
 
     def settle(self, results: Iterable[TransferResult]) -> None:
         checkpoints, _ = self._opened()
         checkpoints.forget_keys(upload_key(result) for result in results)
-        if not self.batch_runs:
+        if not self._ownership.batch_runs:
             checkpoints.flush()
 
     def give_up(self, uploads: Iterable[tuple[str, str]]) -> None:
@@ -135,17 +199,17 @@ class Runner:
         sha256: bool | str,
     ) -> TransferResult:
         task = download_task(source, dest, progress, sha256, self._options)
-        with self.exclusively():
+        with self._exclusively():
             checkpoints, locks = self._opened()
             return Fetch(self.links, checkpoints, locks, task, resume=resume, sha256=bool(sha256)).run()
 
     def drop(self) -> None:
-        with self._lock:
+        with self._ending():
             self.links.close()
 
     def close(self) -> None:
         """Disconnect, and close the journal unless it was given to us."""
-        with self._lock:
+        with self._ending():
             self.links.close()
             if self._locks is not None:
                 self._locks.close()
@@ -181,21 +245,14 @@ class Runner:
             return Journal(None, CHECKPOINTS)
 
     def _connect_once(self, making: Making) -> Engine:
-        checkpoints, _ = self._opened()
-        assert self._journal is not None
+        """In a thread of its own: the journal's part of this client is there already, or not any more."""
+        journal, checkpoints = self._journal, self._checkpoints
+        if journal is None or checkpoints is None:
+            raise Cancelled("the client was closed while connecting")
         account = self._account
         target = target_from(account.host, account.port, account.user, account.password, self._options)
-        refusals = LearnedRefusals(self._journal)
         if making.beside:
             target = replace(
                 target, connect_timeout_s=PATIENCE_S, login_deadline_s=LOGIN_S, redial_s=making.beside.redial_s
             )
-        engine = Engine(target, self._options, self._journal.owner, checkpoints, refusals, self._cancelled, making)
-        if making.beside:
-            return engine
-        try:
-            remove_stale_parts(engine, checkpoints, self._options.stale_part_s)
-        except BaseException:
-            engine.close()
-            raise
-        return engine
+        return Engine(target, self._options, journal.owner, checkpoints, LearnedRefusals(journal), making)

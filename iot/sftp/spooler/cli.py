@@ -80,9 +80,10 @@ def _run(options: argparse.Namespace) -> int:
     from iot.sftp.client import LocalStateError, TerminalSafeFormatter
     from iot.sftp.spooler.agent import End
     from iot.sftp.spooler.lock import AlreadyRunning
+    from iot.sftp.spooler.logs import NonBlockingHandler
     from iot.sftp.spooler.service import run
 
-    handler = logging.StreamHandler(sys.stderr)
+    handler = NonBlockingHandler(sys.stderr.fileno())
     handler.setFormatter(TerminalSafeFormatter("%(levelname)s %(message)s"))
     logging.basicConfig(level="INFO", handlers=[handler])
     logging.getLogger("paramiko").setLevel("CRITICAL")  # its errors come to us as exceptions, and are told once

@@ -34,8 +34,8 @@ __all__ = ["Connection", "Link", "Remote", "kind_of", "sftp_remote"]
 class Remote(Protocol):
     """A client of the far side. Results come back with the key of their job.
 
-    `tick` is called at least every 0.25 s while a connection stands, whatever the far side does: the loop's scans,
-    its sign of life and its look at the stop flag hang on it, since jobs are not asked for while all places are taken.
+    `tick` is called at least every 0.25 s, whatever the far side does, also while connecting: the loop's scans, its
+    sign of life and its look at the stop flag hang on it, since jobs are not asked for while all places are taken.
     """
 
     def upload_many(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import stat as modes
+from dataclasses import dataclass
 
 from iot.sftp.client.errors import NameRefused, NotFound
 from iot.sftp.client.model import RemoteFile
@@ -34,24 +35,42 @@ def real_path(path: bytes) -> Work[bytes]:
     return expect_names((yield from ask(packets.realpath(path))), f"cannot resolve {path!r}").entries[0].filename
 
 
-def delete(path: bytes, again: bool = False) -> Work[None]:
-    """`again`: the answer to an earlier try was lost, so a file that is gone is what was wanted."""
-    _expect_gone((yield from ask(packets.remove(path))), again, f"cannot delete {path!r}")
+@dataclass(slots=True)
+class Earlier:
+    """What earlier attempts of an operation may have done already.
+
+    asking: the request that does it has been made. done: it may have reached the server, and its answer was lost.
+    """
+
+    asking: bool = False
+    done: bool = False
+
+    def lost(self, *, something_sent: bool) -> None:
+        """The link broke; something_sent: bytes have left this device since the attempt began."""
+        self.done = self.done or (self.asking and something_sent)
+        self.asking = False
 
 
-def move(context: Context, source: bytes, dest: bytes, again: bool = False) -> Work[None]:
+def delete(path: bytes, earlier: Earlier) -> Work[None]:
+    """A file that is gone after an answer was lost is what was wanted."""
+    earlier.asking = True
+    _expect_gone((yield from ask(packets.remove(path))), earlier, f"cannot delete {path!r}")
+
+
+def move(context: Context, source: bytes, dest: bytes, earlier: Earlier) -> Work[None]:
     """Rename; a file that stands at `dest` is replaced in one step where the server can."""
     if (yield from look(source)) is None:
-        if again and (yield from look(dest)) is not None:
+        if earlier.done and (yield from look(dest)) is not None:
             return  # the lost answer was a yes
         raise NotFound(f"cannot move {source!r}: it is not on the server")
     if context.options.make_dirs:
         yield from make_parents(context, dest)
+    earlier.asking = True
     yield from publish(context, source, dest)
 
 
-def _expect_gone(reply: Reply, again: bool, doing: str) -> None:
-    if again and isinstance(reply, Status) and reply.code == Code.NO_SUCH_FILE:
+def _expect_gone(reply: Reply, earlier: Earlier, doing: str) -> None:
+    if earlier.done and isinstance(reply, Status) and reply.code == Code.NO_SUCH_FILE:
         return
     expect_ok(reply, doing)
 
@@ -63,10 +82,11 @@ def make_dir(context: Context, path: bytes) -> Work[None]:
     yield from make_folder(context, folder)
 
 
-def delete_dir(context: Context, path: bytes, again: bool = False) -> Work[None]:
+def delete_dir(context: Context, path: bytes, earlier: Earlier) -> Work[None]:
     """Delete an empty folder."""
+    earlier.asking = True
     context.folders.discard(path.rstrip(b"/"))
-    _expect_gone((yield from ask(packets.rmdir(path))), again, f"cannot delete folder {path!r} (is it empty?)")
+    _expect_gone((yield from ask(packets.rmdir(path))), earlier, f"cannot delete folder {path!r} (is it empty?)")
 
 
 def list_paths(path: bytes, folders: bool) -> Work[list[bytes]]:

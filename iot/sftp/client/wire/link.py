@@ -12,12 +12,12 @@ import logging
 import os
 import selectors
 import socket
-import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from iot.sftp.client.errors import Cancelled, ConfigurationError, LinkLost
+from iot.sftp.client.stop import StopFlag
 from iot.sftp.client.wire.offers import set_congestion
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Link:
     logs_in: until `settle_in`: a cancel ends a wait, and what comes is acknowledged at once.
     """
 
-    def __init__(self, sock: socket.socket, deadline_s: float, cancelled: threading.Event) -> None:
+    def __init__(self, sock: socket.socket, deadline_s: float, cancelled: StopFlag) -> None:
         sock.setblocking(False)
         self._sock = sock
         self._deadline_s = deadline_s
@@ -138,7 +138,7 @@ def dial(
     connect_timeout_s: float,
     deadline_s: float,
     congestion: str | None,
-    cancelled: threading.Event,
+    cancelled: StopFlag,
     redial_s: float | None = None,
 ) -> Link:
     """Connect to the first address of `host` that answers. Raises: LinkLost, ConfigurationError.
@@ -188,7 +188,7 @@ class _Dialling:
             call.close()
         self._selector.close()
 
-    def wait(self, timeout_s: float, cancelled: threading.Event) -> socket.socket:
+    def wait(self, timeout_s: float, cancelled: StopFlag) -> socket.socket:
         """In small waits, so that a cancel ends it. Raises: TimeoutError, OSError, Cancelled."""
         give_up_at = time.monotonic() + timeout_s
         dial_at = time.monotonic()

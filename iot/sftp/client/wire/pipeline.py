@@ -18,12 +18,12 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from iot.sftp.client.errors import Cancelled, LinkLost, SFTPError, Timeout
+from iot.sftp.client.stop import StopFlag
 from iot.sftp.client.wire.barriers import Barriers
 from iot.sftp.client.wire.job import TURN, WAIT, Barrier, Command, Job, Linger, Send
 from iot.sftp.client.wire.outstanding import Outstanding, Running
@@ -72,7 +72,7 @@ class Pipeline:
         clock: Callable[[], float],
         commit: Callable[[Sequence[Any]], None],
         reply_deadline_s: float,
-        cancelled: threading.Event,
+        cancelled: StopFlag,
         on_silence: Callable[[float], bool] = lambda _: False,
     ) -> None:
         self.pace = pace
@@ -132,11 +132,11 @@ class Pipeline:
                     yield self._finished.popleft()
                 self._communicate(in_haste=not exhausted and self._may_admit(slots()))
         except SFTPError as error:
-            self._end_all(error)
+            self._end_all(error, listen=True)
             yield from self._finished
             raise
         finally:
-            self._end_all(Cancelled("the caller stopped asking for results"))
+            self._end_all(Cancelled("the caller stopped asking for results"), listen=False)
             self._finished.clear()
 
     def run_one(self, job: Job[Any]) -> Any:
@@ -243,18 +243,20 @@ class Pipeline:
         if not running.silent:
             self._finished.append(finished)
 
-    def _end_all(self, error: SFTPError) -> None:
+    def _end_all(self, error: SFTPError, *, listen: bool) -> None:
+        """listen: jobs still get the answers that had come for them. Not when the caller's own code has failed, which
+        they may call again then."""
         for running in list(self._active.values()):
-            self._end(running, self._last_word(running, error))
+            self._end(running, self._last_word(running, error, listen=listen))
         self._ready.clear()
         self._parked.clear()
         self._lingering.clear()
         self._barriers.clear()
 
-    def _last_word(self, running: Running, error: SFTPError) -> Finished:
+    def _last_word(self, running: Running, error: SFTPError, *, listen: bool) -> Finished:
         """Give a job the answers that had come for it, then the error: what was answered counts."""
         try:
-            if running.inbox:
+            if running.inbox and listen:
                 running.resume()
         except StopIteration as stop:
             return Finished(running.job.tag, stop.value)

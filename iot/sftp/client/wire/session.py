@@ -8,11 +8,11 @@ keys and log in are replaced, because they have no deadline and check too little
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable
 
 import paramiko
 
+from iot.sftp.client.stop import StopFlag
 from iot.sftp.client.wire._pysftp import pysftp
 from iot.sftp.client.wire.channel import SftpChannel
 from iot.sftp.client.wire.hostkeys import fingerprint
@@ -46,9 +46,7 @@ class Connection(pysftp.Connection):  # type: ignore[misc]
     _transport: Transport | None = None
     _cnopts = _Options(False)
 
-    def __init__(
-        self, target: Target, cancelled: threading.Event, on_dialled: Callable[[], None] | None = None
-    ) -> None:
+    def __init__(self, target: Target, cancelled: StopFlag, on_dialled: Callable[[], None] | None = None) -> None:
         self.target = target
         self.link: Link | None = None
         self._cancelled = cancelled

@@ -1,0 +1,135 @@
+"""Connections that are made in a thread of their own, while the caller's thread goes on.
+
+Connecting    the next connection: name resolution, dialling and login block, so the caller waits in small steps,
+              ticks meanwhile, and may walk away at any time.
+Standby       a second one, tried beside a connection that has fallen silent. A link that was cut for a moment comes
+              back sooner than TCP notices: its timers have doubled meanwhile. So while nothing is answered although
+              bytes are in flight, it is dialled again and again; when it stands, it takes over. Nothing is lost by
+              that: what was not acked is proven or sent again, as after any loss.
+
+The thread owns nothing but what it makes: a connection that nobody waits for any more is closed as soon as it stands.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from iot.sftp.client.engine import Engine
+from iot.sftp.client.errors import Cancelled, SFTPError, TransientError
+from iot.sftp.client.stop import WAKE_S, StopFlag
+
+log = logging.getLogger(__name__)
+
+REDIAL_S = 0.25
+REDIAL_ROUNDS = 2
+PATIENCE_S = 10.0
+REFUSED_PAUSE_S = 0.25
+LOGIN_S = 8.0
+
+
+class Connecting:
+    """make(stop): connects, unless `stop` is set meanwhile. stop: of the client."""
+
+    name = "iot-sftp connecting"
+
+    def __init__(self, make: Callable[[StopFlag], Engine], stop: StopFlag) -> None:
+        self._make = make
+        self._client_stop = stop
+        self._stop = StopFlag(above=stop)
+        self._over = threading.Event()
+        self._lock = threading.Lock()
+        self._abandoned = False
+        self._engine: Engine | None = None
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def wait(self, tick: Callable[[], None], limit_s: float = float("inf")) -> None:
+        """Until it is over, or so long; ticking. Raises: Cancelled."""
+        give_up_at = time.monotonic() + limit_s
+        while not self._over.wait(WAKE_S) and time.monotonic() < give_up_at:
+            tick()
+            if self._client_stop.is_set():
+                raise Cancelled("stopped on request while connecting")
+
+    @property
+    def engine(self) -> Engine | None:
+        """What came of it so far. Raises: what `make` raised."""
+        if self._error is not None:
+            raise self._error
+        return self._engine
+
+    def abandon(self) -> None:
+        """Nobody waits for it any more."""
+        with self._lock:
+            self._abandoned = True
+            engine, self._engine = self._engine, None
+        self._stop.set()
+        if engine is not None:
+            engine.close()
+
+    def _run(self) -> None:
+        try:
+            self._try()
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
+            self._error = error
+        finally:
+            self._over.set()
+
+    def _try(self) -> None:
+        self._offer(self._make(self._stop))
+
+    def _offer(self, engine: Engine) -> None:
+        with self._lock:
+            if not self._abandoned:
+                self._engine = engine
+                return
+        engine.close()
+
+
+class Standby(Connecting):
+    """make(stop, redial_s, on_dialled): called until it succeeds, fails for good, or the old connection is back.
+
+    round_trip_s: what the old connection had.
+    """
+
+    name = "iot-sftp standby connection"
+
+    def __init__(
+        self, make: Callable[[StopFlag, float, Callable[[], None]], Engine], stop: StopFlag, round_trip_s: float
+    ) -> None:
+        redial_s = max(REDIAL_S, REDIAL_ROUNDS * round_trip_s)
+        self._dialled = threading.Event()
+        super().__init__(lambda stop: make(stop, redial_s, self._dialled.set), stop)
+        self.start()
+
+    @property
+    def stands(self) -> bool:
+        return self._engine is not None
+
+    def taken_over(self, tick: Callable[[], None]) -> Engine | None:
+        """The connection, waited for if it is logging in already; None when there is none. Raises: Cancelled."""
+        if self._dialled.is_set():
+            self.wait(tick, LOGIN_S)
+        return self._engine
+
+    def _try(self) -> None:
+        while not self._stop.is_set():
+            began = time.monotonic()
+            try:
+                engine = self._make(self._stop)
+            except TransientError as error:
+                log.debug("silent link: no other connection yet error=%s", error)
+                self._dialled.clear()
+                self._stop.wait(max(0.0, REFUSED_PAUSE_S - (time.monotonic() - began)))
+            except SFTPError as error:
+                log.warning("silent link: no other connection error=%s", error)
+                return
+            else:
+                self._offer(engine)
+                return

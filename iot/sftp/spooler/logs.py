@@ -1,0 +1,70 @@
+"""The log on standard error, which never holds up the agent: a log may lose lines, deliveries may not.
+
+Whoever reads standard error may stop reading: a full pipe, a terminal under Ctrl-S, a journal that is restarted. A
+write blocks then, so a thread that owns nothing else does it. What does not fit into its queue is lost and counted.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import threading
+import time
+
+__all__ = ["NonBlockingHandler"]
+
+QUEUED_LINES = 1000
+LAST_WORDS_S = 1.0
+LOST = "WARNING %d log lines lost: nobody was reading\n"
+
+
+class NonBlockingHandler(logging.Handler):
+    """fd: where the lines go. Its flags are left alone: other processes share them."""
+
+    def __init__(self, fd: int, *, queued_lines: int = QUEUED_LINES) -> None:
+        super().__init__()
+        self._fd = fd
+        self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._room = queued_lines
+        self._lost = 0
+        self._writer = threading.Thread(target=self._write, name="iot-spooler log", daemon=True)
+        self._writer.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record) + "\n"
+        except Exception:  # noqa: BLE001 - logging's own way to report a bad log call
+            self.handleError(record)
+            return
+        if self._lines.qsize() >= self._room:
+            self._lost += 1
+            return
+        self._tell_lost()
+        self._put(line)
+
+    def close(self) -> None:
+        """Give the last lines a moment; the process ends in any case."""
+        if self._writer.is_alive():
+            give_up_at = time.monotonic() + LAST_WORDS_S
+            self._tell_lost()
+            self._lines.put(None)
+            self._writer.join(max(0.0, give_up_at - time.monotonic()))
+        super().close()
+
+    def _tell_lost(self) -> None:
+        if self._lost:
+            self._put(LOST % self._lost)
+            self._lost = 0
+
+    def _put(self, line: str) -> None:
+        self._lines.put(line.encode("utf-8", "backslashreplace"))
+
+    def _write(self) -> None:
+        while (line := self._lines.get()) is not None:
+            rest = memoryview(line)
+            try:
+                while rest:
+                    rest = rest[os.write(self._fd, rest) :]
+            except OSError:
+                pass  # nobody can ever read this line: there is no other place to say so

@@ -1,0 +1,235 @@
+"""Connections made in a thread of their own: the caller goes on meanwhile, and nothing is left behind."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from iot.sftp.client.connector import SILENT_S, Connector
+from iot.sftp.client.engine import Making
+from iot.sftp.client.errors import Cancelled, LinkLost, LoginRefused
+from iot.sftp.client.settings import ClientOptions
+from iot.sftp.client.stop import StopFlag
+
+ENOUGH_S = 10.0
+
+
+class Engine:
+    def __init__(self, round_trip_s: float | None = None) -> None:
+        self.pace = SimpleNamespace(window=7, round_trip_s=round_trip_s)
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Network:
+    """Connections as the test lets them be made: `pass_one` ends one that is being made."""
+
+    def __init__(self) -> None:
+        self.makings: list[Making] = []
+        self.made: list[Engine] = []
+        self.free = True
+        self._gate = threading.Semaphore(0)
+        self.error: Exception | None = None
+
+    def make(self, making: Making) -> Any:
+        self.makings.append(making)
+        while not (self.free or self._gate.acquire(timeout=0.01)):
+            if making.stop.is_set():
+                raise LinkLost("stopped")
+        if self.error is not None:
+            raise self.error
+        self.made.append(Engine())
+        return self.made[-1]
+
+    def pass_one(self) -> None:
+        self._gate.release()
+
+
+@pytest.fixture
+def network() -> Network:
+    return Network()
+
+
+@pytest.fixture
+def stop() -> StopFlag:
+    return StopFlag()
+
+
+@pytest.fixture
+def links(network: Network, stop: StopFlag) -> Iterator[Connector]:
+    links = Connector(network.make, ClientOptions(backoff_s=0), stop)
+    yield links
+    links.close()
+    until(lambda: not threads())
+
+
+def nothing() -> None:
+    pass
+
+
+def until(done: Callable[[], bool]) -> None:
+    give_up_at = time.monotonic() + ENOUGH_S
+    while not done():
+        assert time.monotonic() < give_up_at
+        time.sleep(0.005)
+
+
+def threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("iot-sftp")]
+
+
+def test_the_callers_tick_runs_every_quarter_of_a_second_while_connecting(links: Connector, network: Network) -> None:
+    network.free = False
+    ticks: list[float] = [time.monotonic()]
+
+    def tick() -> None:
+        ticks.append(time.monotonic())
+        if len(ticks) > 10:
+            network.pass_one()
+
+    assert links.engine(tick) is network.made[0]
+    pauses_s = [later - earlier for earlier, later in itertools.pairwise(ticks)]
+    assert min(pauses_s) < 0.25, pauses_s  # on a busy machine some are longer
+
+
+def test_a_cancel_ends_connecting_at_once_and_nothing_is_left_behind(
+    links: Connector, network: Network, stop: StopFlag
+) -> None:
+    network.free = False
+    cancelled: list[float] = []
+
+    def cancel() -> None:
+        stop.set()
+        cancelled.append(time.monotonic())
+
+    threading.Timer(0.2, cancel).start()
+    with pytest.raises(Cancelled):
+        next(iter(links.attempts()))
+    assert time.monotonic() - cancelled[0] < 3  # 0.1 s on a machine that has nothing else to do
+    assert links.current is None
+    until(lambda: not threads())
+
+
+def test_a_connection_that_stands_after_the_caller_has_gone_is_closed(links: Connector, network: Network) -> None:
+    network.free = False
+
+    def tick() -> None:
+        network.free = True
+        until(lambda: bool(network.made))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        links.engine(tick)
+    until(lambda: network.made[0].closed)
+    assert links.current is None
+
+
+def test_what_failed_in_the_thread_is_raised_to_the_caller(links: Connector, network: Network) -> None:
+    network.error = ZeroDivisionError("any error at all")
+    with pytest.raises(ZeroDivisionError):
+        links.engine(nothing)
+
+
+def test_a_connection_once_made_is_kept_and_its_window_is_known_to_the_next(links: Connector, network: Network) -> None:
+    assert links.engine(nothing) is links.engine(nothing)
+    links.drop()
+    links.engine(nothing)
+    assert [making.start_bytes for making in network.makings] == [None, 7]
+    assert network.made[0].closed
+
+
+def test_a_standby_is_tried_only_when_the_link_is_silent(links: Connector, network: Network) -> None:
+    links.engine(nothing)
+    assert not links.fell_silent(SILENT_S * 0.9)
+    assert len(network.makings) == 1
+    assert not threads()
+    network.free = False
+    links.fell_silent(SILENT_S * 1.1)
+    until(lambda: len(network.makings) == 2)
+    assert network.makings[1].beside is not None
+
+
+def test_a_slow_link_is_given_some_round_trips_before_it_counts_as_silent(links: Connector, network: Network) -> None:
+    links.engine(nothing)
+    network.made[0].pace.round_trip_s = 2.0
+    assert not links.fell_silent(5.9)
+    assert len(network.makings) == 1
+
+
+def test_the_standby_takes_over_when_the_silent_connection_is_dropped(links: Connector, network: Network) -> None:
+    links.engine(nothing)
+    until(lambda: links.fell_silent(SILENT_S * 2))
+    assert links.another_stands
+    links.drop()
+    assert links.engine(nothing) is network.made[1]
+    assert len(network.makings) == 2
+    assert not network.made[1].closed
+    assert not links.another_stands
+
+
+def test_a_standby_that_is_logging_in_already_is_waited_for(links: Connector, network: Network) -> None:
+    links.engine(nothing)
+    network.free = False
+    links.fell_silent(SILENT_S * 2)
+    until(lambda: len(network.makings) == 2)
+    beside = network.makings[1].beside
+    assert beside is not None
+    beside.on_dialled()
+    links.drop()
+    ticks: list[int] = []
+
+    def tick() -> None:
+        ticks.append(1)
+        network.pass_one()
+
+    assert links.engine(tick) is network.made[1]
+    assert ticks
+
+
+def test_a_standby_is_abandoned_when_the_old_connection_answers_again(links: Connector, network: Network) -> None:
+    links.engine(nothing)
+    until(lambda: links.fell_silent(SILENT_S * 2))
+    assert not links.fell_silent(0.0)
+    assert network.made[1].closed
+    assert not links.another_stands
+    assert links.engine(nothing) is network.made[0]
+
+
+def test_a_standby_that_is_still_dialling_is_abandoned_too(links: Connector, network: Network) -> None:
+    links.engine(nothing)
+    network.free = False
+    links.fell_silent(SILENT_S * 2)
+    until(lambda: len(network.makings) == 2)
+    links.fell_silent(0.0)
+    until(lambda: not threads())
+    assert len(network.made) == 1
+
+
+def test_close_abandons_the_standby(links: Connector, network: Network) -> None:
+    links.engine(nothing)
+    until(lambda: links.fell_silent(SILENT_S * 2))
+    links.close()
+    assert all(engine.closed for engine in network.made)
+    assert len(network.made) == 2
+
+
+def test_a_standby_dials_again_after_a_lost_call_and_gives_up_after_a_refused_login(
+    links: Connector, network: Network
+) -> None:
+    links.engine(nothing)
+    network.error = LinkLost("no answer")
+    links.fell_silent(SILENT_S * 2)
+    until(lambda: len(network.makings) >= 3)
+    network.error = LoginRefused("no")
+    until(lambda: not threads())
+    tried = len(network.makings)
+    time.sleep(0.6)
+    assert len(network.makings) == tried
