@@ -18,9 +18,10 @@ from pathlib import Path
 from conditions import missing
 from servers.base import ProcessServer, client_key, host_keys, program
 
-__all__ = ["OpenSSH", "throwaway_user"]
+__all__ = ["OpenSSH", "open_the_way", "throwaway_user"]
 
 USER_PREFIX = "iotsftp-"
+SHELL_USER_PREFIX = "iotsftpsh-"
 CONFIGURATION = """\
 ListenAddress {host}:{port}
 {host_keys}
@@ -46,23 +47,36 @@ def _remove_users_of_dead_runs() -> None:
     """A run that was killed left its user behind; the name ends with the pid of that run."""
     for entry in pwd.getpwall():
         name, _, pid = entry.pw_name.partition("-")
-        if f"{name}-" == USER_PREFIX and pid.isdigit() and not Path(f"/proc/{pid}").exists():
+        if f"{name}-" in (USER_PREFIX, SHELL_USER_PREFIX) and pid.isdigit() and not Path(f"/proc/{pid}").exists():
             subprocess.run(["userdel", entry.pw_name], check=False, capture_output=True, timeout=60)
 
 
-@lru_cache(maxsize=1)
-def throwaway_user() -> tuple[str, str]:
-    """A system user for this test run with a random password, removed at its end. Needs root."""
+@lru_cache(maxsize=4)
+def throwaway_user(shell: str = "") -> tuple[str, str]:
+    """A system user for this test run with a random password, removed at its end. Needs root.
+
+    shell: for servers that start their subsystem with it; without one the user has none.
+    """
     if os.geteuid() != 0:
-        missing("a login with password at the real sshd needs root, to make a throw-away user")
+        missing("a login with password at a real server needs root, to make a throw-away user")
     _remove_users_of_dead_runs()
-    name, password = f"{USER_PREFIX}{os.getpid()}", secrets.token_urlsafe(12)
-    shell = shutil.which("nologin", path="/usr/sbin:/sbin:/usr/bin") or "/bin/false"
+    name = f"{SHELL_USER_PREFIX if shell else USER_PREFIX}{os.getpid()}"
+    password = secrets.token_urlsafe(12)
+    shell = shell or shutil.which("nologin", path="/usr/sbin:/sbin:/usr/bin") or "/bin/false"
     command = ["useradd", "--system", "--no-create-home", "--home-dir", "/", "--shell", shell, name]
     subprocess.run(command, check=True, timeout=60)
     atexit.register(subprocess.run, ["userdel", name], check=False, capture_output=True, timeout=60)
     subprocess.run(["chpasswd"], input=f"{name}:{password}\n".encode(), check=True, timeout=60)
     return name, password
+
+
+def open_the_way(root: Path, user: str) -> None:
+    """The throw-away user owns the folder and may walk to it through the tests' own temporary folders."""
+    shutil.chown(root, user)
+    temporary = Path(tempfile.gettempdir())
+    for folder in root.parents:
+        if temporary in folder.parents:
+            folder.chmod(folder.stat().st_mode | 0o011)
 
 
 @lru_cache(maxsize=1)
@@ -101,20 +115,12 @@ class OpenSSH(ProcessServer):
         self._program = program("sshd", "openssh-server")
         if password:
             self.user, self.password = throwaway_user()
-            self._open_the_way()
+            open_the_way(root, self.user)
         else:
             self.user, self.key_file = getpass.getuser(), client_key()
 
     def keys(self) -> tuple[Path, ...]:
         return host_keys(self.keys_name)
-
-    def _open_the_way(self) -> None:
-        """The throw-away user owns the folder and may walk to it through the tests' own temporary folders."""
-        shutil.chown(self.root, self.user)
-        temporary = Path(tempfile.gettempdir())
-        for folder in self.root.parents:
-            if temporary in folder.parents:
-                folder.chmod(folder.stat().st_mode | 0o011)
 
     def command(self) -> list[str]:
         if os.geteuid() == 0:

@@ -48,6 +48,8 @@ FALLBACKS = {
     "rclone": Expected(durable=False),
     "s3": Expected(durable=False, resumes=False, refusals=("resume",)),
     "s3-cached": Expected(durable=False),
+    "ssh2": Expected(durable=False, replaces=False, refusals=("write-create",)),
+    "dropbear": Expected(durable=True),
 }
 
 

@@ -15,11 +15,13 @@ from pathlib import Path
 
 from servers.asyncssh_server import AsyncSSH
 from servers.base import Server
+from servers.dropbear import Dropbear
 from servers.embedded import Embedded
 from servers.openssh import OpenSSH
 from servers.proftpd import ProFTPD
 from servers.rclone import Rclone
 from servers.s3 import S3Gateway
+from servers.ssh2 import Ssh2
 
 __all__ = ["ZOO", "start"]
 
@@ -31,6 +33,8 @@ ZOO: dict[str, Callable[[Path], Server]] = {
     "s3": S3Gateway,
     "s3-cached": partial(S3Gateway, cache="writes"),
     "embedded": Embedded,
+    "ssh2": Ssh2,
+    "dropbear": Dropbear,
 }
 
 

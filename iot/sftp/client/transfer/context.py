@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from iot.sftp.client.model import Checkpoint, Direction, Proof
+from iot.sftp.client.transfer.window import PartState
 from iot.sftp.client.wire.pace import Pace
 from iot.sftp.client.wire.server import Server
 
@@ -49,7 +50,10 @@ class Options:
 
 @dataclass(slots=True)
 class Context:
-    """One connection's server, pace and ledger. folders: remote folders known to be there. handles: open parts."""
+    """One connection's server, pace and ledger.
+
+    folders: remote folders known to be there. handles: open parts. large: the large parts that are being filled.
+    """
 
     server: Server
     pace: Pace
@@ -58,6 +62,7 @@ class Context:
     clock: Callable[[], float]
     folders: set[bytes] = field(default_factory=set)
     handles: set[bytes] = field(default_factory=set)
+    large: dict[bytes, PartState] = field(default_factory=dict)
 
     @property
     def write_block(self) -> int:

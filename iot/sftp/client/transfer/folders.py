@@ -7,7 +7,7 @@ import posixpath
 from iot.sftp.client.transfer.context import Context
 from iot.sftp.client.transfer.names import parents
 from iot.sftp.client.wire import packets
-from iot.sftp.client.wire.job import Work, ask, ask_all, expect_ok
+from iot.sftp.client.wire.job import Work, ask, ask_all, expect_ok, expect_status
 from iot.sftp.client.wire.packets import Attributes, Code, Reply, Request, Status
 
 S_IFMT = 0o170000
@@ -21,8 +21,8 @@ def make_parents(context: Context, path: bytes) -> Work[None]:
             yield from make_folder(context, folder)
 
 
-def create_in_folder(context: Context, path: bytes, request: Request) -> Work[Reply]:
-    """Answer of a request that makes `path`, after making the folders above it where they are missing.
+def create_in_folder(context: Context, path: bytes, requests: list[Request]) -> Work[list[Reply]]:
+    """Answers of requests of which the first makes `path`, after making the folders above it where they are missing.
 
     A folder that is new to this connection is asked for in the same flight: no round trip is lost, whether it is there
     or not, and all files that follow find it.
@@ -30,14 +30,19 @@ def create_in_folder(context: Context, path: bytes, request: Request) -> Work[Re
     folder = posixpath.dirname(path)
     if context.options.make_dirs and folder not in context.folders and folder not in (b"", b"/"):
         context.folders.add(folder)
-        both = [packets.mkdir(folder), request]
-        reply = (yield from ask_all(both, context.server.in_order))[1]
+        folder_made, *replies = yield from ask_all([packets.mkdir(folder), *requests], context.server.in_order)
+        expect_status(folder_made, f"cannot make folder {folder!r}")
     else:
-        reply = yield from ask(request)
-    missing = isinstance(reply, Status) and reply.code in (Code.NO_SUCH_FILE, Code.NO_SUCH_PATH, Code.FAILURE)
-    if missing and context.options.make_dirs and (yield from _make_missing(context, folder)):
-        reply = yield from ask(request)
-    return reply
+        replies = yield from ask_all(requests, context.server.in_order)
+    made = replies[0]
+    if not context.options.make_dirs or not isinstance(made, Status):
+        return replies
+    missing = made.code in (Code.NO_SUCH_FILE, Code.NO_SUCH_PATH)
+    if missing or made.code == Code.FAILURE:
+        was_made = yield from _make_missing(context, folder)
+        if missing or was_made:  # another job may have made it a moment after our request was handled
+            replies = yield from ask_all(requests, context.server.in_order)
+    return replies
 
 
 def _make_missing(context: Context, folder: bytes) -> Work[bool]:

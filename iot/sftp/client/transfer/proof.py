@@ -1,4 +1,4 @@
-"""Proof by content: read remote spans back and compare them with the source."""
+"""Proof by content: hash remote files there, or read them back, and compare with the source."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from iot.sftp.client.model import Span
 from iot.sftp.client.transfer.context import Context
 from iot.sftp.client.transfer.source import Source
 from iot.sftp.client.wire import packets, parsing
-from iot.sftp.client.wire.job import TURN, WAIT, Send, Work, ask, expect_data, expect_handle
+from iot.sftp.client.wire.job import TURN, WAIT, Answers, Send, Work, ask, expect_data, expect_handle
 from iot.sftp.client.wire.packets import Code, Data, Flag, Reply, Status
 from iot.sftp.client.wire.server import Refusal, understood
 
-WHOLE_BYTES = 1024 * 1024
+HASH_FROM_BYTES = 1024 * 1024
+"""What is smaller is read back: it takes no longer than a hash."""
 
 
 class Content(Protocol):
@@ -26,29 +27,37 @@ class Content(Protocol):
 
 
 def final_stands(context: Context, path: bytes, source: Source) -> Work[bool]:
-    """Whether the remote file is this version of the source: whole up to 1 MiB, else by hash, else by its tail."""
-    size = source.fingerprint.size
-    if size > WHOLE_BYTES:
+    """Whether the remote file is this version of the source, by its whole content.
+
+    False also where the server lets us neither hash nor read: not proven, so it is sent again.
+    """
+    try:
+        return (yield from same_file(context, path, source))
+    except PermanentError:
+        return False
+
+
+def same_file(context: Context, path: bytes, source: Source) -> Work[bool]:
+    """Compare the whole content: by the server's hash where it has one, else read back.
+
+    Raises: the refusal when it can be neither hashed nor read.
+    """
+    if source.fingerprint.size > HASH_FROM_BYTES:
         answer = yield from same_hash(context, path, source)
         if answer is not None:
             return answer
-    tail = Span(max(0, size - max(context.options.tail_size, WHOLE_BYTES)), size)
-    try:
-        return (yield from same_content(context, path, source, tail))
-    except PermanentError:
-        return False  # it cannot be read or is gone: not proven
+    return (yield from same_content(context, path, source, Span(0, source.fingerprint.size)))
 
 
 def same_content(context: Context, path: bytes, source: Content, span: Span) -> Work[bool]:
     """Read a span of a remote file back and compare. Raises: the refusal when it cannot be read."""
     reply = yield from ask(packets.open_file(path, Flag.READ))
     handle = expect_handle(reply, f"cannot read back {path!r}")
-    try:
-        same = yield from _compare(context, handle, source, span)
-    except SFTPError:
-        yield from ask(packets.close(handle))
-        raise
+    comparison = Comparison(context, source, handle, span)
+    same = yield from comparison.run()
     yield from ask(packets.close(handle))
+    if comparison.failure is not None:
+        raise comparison.failure
     return same
 
 
@@ -76,42 +85,70 @@ def hash_of(source: Content) -> Work[str]:
     raise AssertionError("a hash ends with its digest")
 
 
-def _compare(context: Context, handle: bytes, source: Content, span: Span) -> Work[bool]:
-    """A short answer is no difference: the rest is asked for again from where it stopped."""
-    same = True
-    outstanding = 0
-    at = span.start
-    again: list[Span] = []
-    while (same and (again or at < span.end)) or outstanding:
-        if same and (again or at < span.end):
-            piece = again.pop() if again else Span(at, min(at + context.read_block, span.end))
-            at = max(at, piece.end)
-            answers = yield Send(packets.read(handle, piece.start, piece.length), piece)
-            outstanding += 1
-        else:
-            answers = yield WAIT
-        for asked, reply in answers:
-            outstanding -= 1
-            end = asked.start + _length(reply)
-            same = same and asked.start < end <= asked.end and matches(reply, source, Span(asked.start, end))
-            if same and end < asked.end:
-                again.append(Span(end, asked.end))
-    return same
+class Comparison:
+    """Reads a span of an open remote file, many blocks in flight, up to the first difference.
+
+    failure: why it could not be read to its end.
+    """
+
+    def __init__(self, context: Context, source: Content, handle: bytes, span: Span) -> None:
+        self.failure: SFTPError | None = None
+        self._context = context
+        self._source = source
+        self._handle = handle
+        self._end = span.end
+        self._next = span.start
+        self._again: list[Span] = []
+        self._same = True
+
+    def run(self) -> Work[bool]:
+        """Whether all of it is what the source holds; no answer is due any more when it ends."""
+        outstanding = 0
+        while True:
+            piece = self._next_piece()
+            if piece is None and not outstanding:
+                return self._same
+            if piece is None:
+                answers = yield WAIT
+            else:
+                outstanding += 1
+                answers = yield Send(packets.read(self._handle, piece.start, piece.length), piece)
+            outstanding -= len(answers)
+            self._take(answers)
+
+    def _next_piece(self) -> Span | None:
+        if self.failure is not None or not self._same:
+            return None
+        if self._again:
+            return self._again.pop()
+        if self._next >= self._end:
+            return None
+        piece = Span(self._next, min(self._next + self._context.read_block, self._end))
+        self._next = piece.end
+        return piece
+
+    def _take(self, answers: Answers) -> None:
+        for piece, reply in answers:
+            try:
+                agreed = agreeing(reply, self._source, piece)
+            except SFTPError as error:
+                self.failure = self.failure or error
+                continue
+            if not agreed:
+                self._same = False
+            elif agreed < piece.length:
+                self._again.append(Span(piece.start + agreed, piece.end))
 
 
-def _length(reply: Reply) -> int:
-    """Bytes in a READ's answer; 0 at the end of the file. Raises: the refusal."""
-    if isinstance(reply, Status) and reply.code == Code.EOF:
-        return 0
-    return len(expect_data(reply, "cannot read back"))
+def agreeing(reply: Reply, source: Content, span: Span) -> int:
+    """How many bytes from the start of the span a READ has proven: 0 where what came differs from the source.
 
-
-def matches(reply: Reply, source: Content, span: Span) -> bool:
-    """Whether a READ's answer is what the source has there; less than asked for is a difference.
-
+    Servers may send less than was asked for: the rest is to be asked for again.
     Raises: the refusal, when the server does not let us read.
     """
     if isinstance(reply, Status) and reply.code == Code.EOF:
-        return False
-    data = reply.value if isinstance(reply, Data) else expect_data(reply, "cannot read back")
-    return data == source.read(span)
+        return 0
+    data = bytes(reply.value if isinstance(reply, Data) else expect_data(reply, "cannot read back"))
+    if len(data) > span.length:
+        return 0
+    return len(data) if data == source.read(Span(span.start, span.start + len(data))) else 0

@@ -11,16 +11,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from iot.sftp.client.errors import NoSpaceOnServer, PermanentError, PermissionDenied, SFTPError, Unsupported
+from iot.sftp.client.errors import (
+    LocalStateError,
+    NoSpaceOnServer,
+    PermanentError,
+    PermissionDenied,
+    SFTPError,
+    Unsupported,
+)
 from iot.sftp.client.model import Span
 from iot.sftp.client.transfer.context import Context
-from iot.sftp.client.transfer.proof import matches
+from iot.sftp.client.transfer.proof import agreeing
 from iot.sftp.client.transfer.source import Source
 from iot.sftp.client.transfer.window import PartState, SyncMark
-from iot.sftp.client.wire import packets, parsing
-from iot.sftp.client.wire.job import WAIT, Send, Work, ask, expect_ok
+from iot.sftp.client.wire import packets
+from iot.sftp.client.wire.job import WAIT, Send, Work, expect_ok
 from iot.sftp.client.wire.packets import Reply, Request, Status
-from iot.sftp.client.wire.server import Refusal, Server, understood
+from iot.sftp.client.wire.server import Refusal, Server
 
 SYNC_EVERY_S = 1.0
 SYNC_EVERY_BYTES = 1024 * 1024
@@ -57,7 +64,6 @@ class Sending:
         self,
         context: Context,
         source: Source,
-        part: bytes,
         state: PartState,
         handle: bytes,
         reader: bytes,
@@ -67,7 +73,6 @@ class Sending:
     ) -> None:
         self._context = context
         self._source = source
-        self._part = part
         self._state = state
         self._handle = handle
         self._reader = reader
@@ -96,14 +101,18 @@ class Sending:
         Raises: NoResume, PermanentError.
         """
         while self._failure is None and not (self._state.complete and len(self._ended) == self._endings):
-            command = self._next_read_back() or self._next_sync() or self._next_write() or self._next_ending()
+            try:
+                command = self._next_read_back() or self._next_sync() or self._next_write() or self._next_ending()
+            except SFTPError as error:  # the source cannot be read any more
+                self._failure = error
+                break
             if command is not None:
                 self._outstanding += 1
             self._take((yield command or WAIT))
         while self._outstanding:  # also after a failure: no answer may come late to a handle that is closed
             self._take((yield WAIT))
         if self._failure is not None:
-            yield from self._explain(self._failure)
+            raise self._failure
         return self._ended
 
     # -- what to ask next
@@ -156,7 +165,7 @@ class Sending:
             self._outstanding -= 1
             try:
                 self._answered(token, reply)
-            except (PermanentError, NoResume) as error:
+            except (PermanentError, LocalStateError, NoResume) as error:
                 self._failure = self._failure or error
         if answers:
             self._on_progress()
@@ -184,12 +193,14 @@ class Sending:
     def _read_back(self, span: Span, reply: Reply) -> None:
         self._reading_bytes -= span.length
         try:
-            same = matches(reply, self._source, span)
+            agreed = agreeing(reply, self._source, span)
         except PermanentError as error:
             note_refused_reading(self._context.server, error)
-            same = False  # what cannot be read is not proven: it is sent again
-        if same:
+            agreed = 0  # what cannot be read is not proven: it is sent again
+        if agreed == span.length:
             self._state.proven(span)
+        elif agreed:
+            self._state.read_short(span, span.start + agreed)
         else:
             self._state.mend(span)
             self._to_mend.append(span)
@@ -207,28 +218,8 @@ class Sending:
                 raise NoResume from error
             raise
 
-    def _explain(self, failure: Exception) -> Work[None]:
-        """Servers say FAILURE for a full disk as for anything else: ask for the free space."""
-        if isinstance(failure, PermanentError) and not isinstance(failure, NoSpaceOnServer):
-            free = yield from free_space(self._context, self._part)
-            if free is not None and free < max(self._state.size - self._state.acked, 1):
-                raise NoSpaceOnServer(f"{failure}; {free} bytes are free there") from failure
-        raise failure
-
 
 def note_refused_reading(server: Server, refusal: SFTPError) -> None:
     """Only what speaks of reading as such is remembered: a gateway with a cache fails single reads for a while."""
     if isinstance(refusal, PermissionDenied | Unsupported):
         server.learn(Refusal.READ_BACK)
-
-
-def free_space(context: Context, path: bytes) -> Work[int | None]:
-    """Bytes free on a file's file system (statvfs@openssh.com); None where the server does not tell."""
-    if not context.server.tells_free_space:
-        return None
-    found = understood((yield from ask(packets.statvfs(path))), parsing.parse_free_space)
-    if found is None:
-        context.server.forget_extension(b"statvfs@openssh.com")
-        return None
-    free_bytes, free_inodes = found
-    return free_bytes if free_inodes or not free_bytes else 0

@@ -10,7 +10,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from iot.sftp.client.errors import PermanentError, ServerBusy, SFTPError, SourceChanged
+from iot.sftp.client.errors import (
+    NoSpaceOnServer,
+    PermanentError,
+    ServerBusy,
+    ServerRefused,
+    SFTPError,
+    SourceChanged,
+)
 from iot.sftp.client.model import (
     Checkpoint,
     Direction,
@@ -18,10 +25,12 @@ from iot.sftp.client.model import (
     Phase,
     Progress,
     ProgressCallback,
+    Proof,
     TransferResult,
 )
 from iot.sftp.client.transfer.context import Context
 from iot.sftp.client.transfer.folders import create_in_folder
+from iot.sftp.client.transfer.free_space import check_room, full, room_request
 from iot.sftp.client.transfer.look import look_at_once, shown
 from iot.sftp.client.transfer.names import check_final_name, part_name
 from iot.sftp.client.transfer.plan import Fresh, ProveFinal, ResumeAt, Rules, Step, plan
@@ -31,10 +40,23 @@ from iot.sftp.client.transfer.sending import NoReadBack, NoResume, Sending, note
 from iot.sftp.client.transfer.source import Source
 from iot.sftp.client.transfer.window import PartState
 from iot.sftp.client.wire import packets
-from iot.sftp.client.wire.job import Barrier, Work, ask, ask_all, expect_handle
-from iot.sftp.client.wire.packets import Attributes, Code, Flag, Handle, Status
+from iot.sftp.client.wire.job import (
+    Barrier,
+    Work,
+    ask,
+    ask_all,
+    expect_handle,
+    expect_status,
+    handle_or_refusal,
+)
+from iot.sftp.client.wire.packets import Attributes, Code, Flag, Reply, Request, Status
 from iot.sftp.client.wire.server import Refusal
 
+CREATE = Flag.WRITE | Flag.CREATE | Flag.TRUNCATE | Flag.EXCLUSIVE
+CREATE_DIRECT = Flag.WRITE | Flag.CREATE | Flag.TRUNCATE
+REOPEN = Flag.WRITE | Flag.CREATE
+REOPEN_CLASSIC = Flag.READ | Flag.WRITE
+"""For servers that know the modes of fopen alone; tried last, because others refuse it."""
 PROGRESS_EVERY_S = 0.1
 FIRST_GAIN_BYTES = 256 * 1024
 
@@ -70,6 +92,8 @@ class Upload:
         self.sent_bytes = 0
         self._possible_repeat = False
         self._was_known = False
+        self._resume_refused = False
+        self._proof = context.options.proof
         self._digest: str | None = None
         self._started_at = context.clock()
         self._noted_at = 0
@@ -126,26 +150,42 @@ class Upload:
     # -- send
 
     def _send(self, step: Step) -> Work[None]:
-        while isinstance(step, ResumeAt):
-            try:
-                return (yield from self._guarded(self._resume(step)))
-            except NoReadBack:
-                step = step.unread()
-            except NoResume:
-                self.context.server.learn(Refusal.RESUME)
-                step = Fresh()
-        assert isinstance(step, Fresh)
-        yield from self._guarded(self._start_over(step))
+        try:
+            while isinstance(step, ResumeAt):
+                try:
+                    return (yield from self._guarded(self._resume(step)))
+                except NoReadBack:
+                    step = step.unread()
+                except NoResume:
+                    self._resume_refused = True
+                    step = Fresh()
+            assert isinstance(step, Fresh)
+            yield from self._guarded(self._start_over(step))
+        finally:
+            self.context.large.pop(self.part, None)
 
     def _guarded(self, work: Work[None]) -> Work[None]:
         """Whatever ends the work: how far it came is noted. A refusal also closes what is open."""
         try:
             yield from work
-        except (NoReadBack, NoResume, SFTPError):
+        except (NoReadBack, NoResume, SFTPError) as failure:
             if not self._state.acked == self._resumed_at == 0:
                 self.note()
             yield from self._close_all()
+            if isinstance(failure, (NoResume, NoSpaceOnServer, ServerRefused)):
+                yield from self._leave_room(failure)
             raise
+
+    def _leave_room(self, failure: Exception) -> Work[None]:
+        """On a full server the part is dropped: smaller files may fit. Raises: NoSpaceOnServer if that is it."""
+        name = self.source.name
+        no_space = failure if isinstance(failure, NoSpaceOnServer) else None
+        no_space = no_space or (yield from full(self.context, self.part, name, self._state))
+        if no_space is None:
+            return
+        if self.part != self.task.dest:
+            yield from ask(packets.remove(self.part))
+        raise no_space from (None if no_space is failure else failure)
 
     def _start_over(self, step: Fresh) -> Work[None]:
         self._possible_repeat = step.possible_repeat
@@ -154,25 +194,38 @@ class Upload:
         if self._was_known or self._is_large:  # an older one must not outlive the bytes it speaks of
             yield Barrier(self.checkpoint())
         handle = yield from self._create()
+        if self._resume_refused:
+            self.context.server.learn(Refusal.RESUME)
         yield from self._fill(handle, b"", resumed=False)
 
     def _create(self) -> Work[bytes]:
         """A part of its own, never an old one emptied: what a lost connection still has on its way to the old one, or
         an opening of it that comes late, cannot reach the new one then."""
         mode = self.source.mode if self.context.options.keep_mode else None
-        flags = Flag.WRITE | Flag.CREATE | Flag.EXCLUSIVE
-        if self.context.options.direct_write:
-            flags = Flag.WRITE | Flag.CREATE | Flag.TRUNCATE
-        request = packets.open_file(self.part, flags, Attributes(mode=mode))
-        reply = yield from create_in_folder(self.context, self.part, request)
-        if isinstance(reply, Status) and reply.code not in (Code.NO_SUCH_FILE, Code.PERMISSION_DENIED):
-            yield from ask(
-                packets.remove(self.part)
-            )  # it is there from an earlier attempt: the name says that it is ours
-            reply = yield from ask(request)
-        if isinstance(reply, Status) and reply.code == Code.FAILURE and self.context.handles:
-            raise ServerBusy(f"cannot create {shown(self.part)} while others are open: {reply.message}")
-        return self._opened(expect_handle(reply, f"cannot create {shown(self.part)}"))
+        direct = self.context.options.direct_write
+        flags = CREATE_DIRECT if direct else CREATE
+        requests = [packets.open_file(self.part, flags, Attributes(mode=mode)), *self._room_request()]
+        doing = f"cannot create {shown(self.part)}"
+        reply, *room = yield from create_in_folder(self.context, self.part, requests)
+        if not direct and isinstance(reply, Status) and reply.code not in (Code.NO_SUCH_FILE, Code.PERMISSION_DENIED):
+            # it is there from an earlier attempt: the name says that it is ours
+            expect_status((yield from ask(packets.remove(self.part))), f"cannot remove {shown(self.part)}")
+            reply, *room = yield from ask_all(requests, self.context.server.in_order)
+        crowded = isinstance(reply, Status) and reply.code == Code.FAILURE and self.context.handles
+        if crowded and (yield from full(self.context, self.part, self.source.name, self._state)) is None:
+            raise ServerBusy(f"{doing} while others are open")
+        handle = self._opened(expect_handle(reply, doing))
+        self._check_room(room)
+        return handle
+
+    def _room_request(self) -> list[Request]:
+        return room_request(self.context, self.part, self._state.size)
+
+    def _check_room(self, told: list[Reply]) -> None:
+        """Raises: NoSpaceOnServer; a file that fits is counted from here on."""
+        if told:
+            check_room(self.context, self.source.name, self._state, told[0])
+            self.context.large[self.part] = self._state
 
     def _resume(self, step: ResumeAt) -> Work[None]:
         self._state = PartState(self.source.fingerprint.size, step.offset, step.suspect, step.synced)
@@ -180,27 +233,39 @@ class Upload:
         self._certain_at, self._gain = self._state.certain, FIRST_GAIN_BYTES
         if self._is_large:
             yield Barrier(self.checkpoint())
-        requests = [packets.open_file(self.part, Flag.WRITE | Flag.CREATE)]
-        if step.suspect:
-            requests.append(packets.open_file(self.part, Flag.READ))
-        writing, *reading = yield from ask_all(requests, self.context.server.in_order)
-        opened = [self._opened(reply.value) for reply in (writing, *reading) if isinstance(reply, Handle)]
-        if isinstance(writing, Status):
+        doing = f"cannot reopen {shown(self.part)}"
+        reading = [packets.open_file(self.part, Flag.READ)] if step.suspect else []
+        replies = yield from self._reopen([*reading, *self._room_request()])
+        opened = [self._opened_or_refused(reply, doing) for reply in replies[: 1 + len(reading)]]
+        if isinstance(opened[0], Status):
             raise NoResume
-        for reply in reading:
-            if isinstance(reply, Status):
-                note_refused_reading(self.context.server, reply.error("cannot read back"))
-                raise NoReadBack
-        for reply in (writing, *reading):
-            expect_handle(reply, f"cannot reopen {shown(self.part)}")
-        yield from self._fill(opened[0], opened[1] if reading else b"", resumed=True)
+        reader = opened[1] if reading else b""
+        if isinstance(reader, Status):
+            note_refused_reading(self.context.server, reader.error("cannot read back"))
+            raise NoReadBack
+        self._check_room(replies[1 + len(reading) :])
+        yield from self._fill(opened[0], reader, resumed=True)
+
+    def _reopen(self, others: list[Request]) -> Work[list[Reply]]:
+        """Open the part for writing, in the mode that this server knows -> its answer and those of the others."""
+        server = self.context.server
+        flags = REOPEN_CLASSIC if server.refuses(Refusal.WRITE_CREATE) else REOPEN
+        first, *rest = yield from ask_all([packets.open_file(self.part, flags), *others], server.in_order)
+        if flags == REOPEN and isinstance(first, Status):
+            first = yield from ask(packets.open_file(self.part, REOPEN_CLASSIC))
+            if not isinstance(first, Status):
+                server.learn(Refusal.WRITE_CREATE)
+        return [first, *rest]
+
+    def _opened_or_refused(self, reply: Reply, doing: str) -> bytes | Status:
+        opened = handle_or_refusal(reply, doing)
+        return opened if isinstance(opened, Status) else self._opened(opened)
 
     def _fill(self, handle: bytes, reader: bytes, resumed: bool) -> Work[None]:
         ending = Ending(self.context, self.source, self.part, handle)
         sending = Sending(
             self.context,
             self.source,
-            self.part,
             self._state,
             handle,
             reader,
@@ -216,7 +281,7 @@ class Upload:
                 self._handles.remove(handle)
                 self.context.handles.discard(handle)
         try:
-            yield from ending.check(replies)
+            self._proof = yield from ending.check(replies)
         except PermanentError:
             self._state.distrust()
             raise
@@ -244,10 +309,13 @@ class Upload:
         final = b""
         if self.part != self.task.dest:
             yield Barrier(self.checkpoint())
-            final = yield from publish(self.context, self.part, self.task.dest, wants_confirmation(self.context))
+            # with a sidecar to write first, the final would be open while that may fail
+            reopen = wants_confirmation(self.context) and not self.context.options.sidecar
+            final = yield from publish(self.context, self.part, self.task.dest, reopen)
         return (yield from self._settle(final))
 
     def _already_done(self) -> Work[TransferResult]:
+        self._proof = Proof.FULL
         yield from self._hash()
         return (yield from self._settle(b"", already_done=True))
 
@@ -269,7 +337,7 @@ class Upload:
             sent_bytes=self.sent_bytes,
             resumed_at=self._resumed_at,
             seconds=self.context.clock() - self._started_at,
-            proof=options.proof,
+            proof=self._proof,
             durable=durable,
             already_done=already_done,
             possible_repeat=self._possible_repeat,

@@ -116,6 +116,13 @@ class PartState:
         if span.start < self._inherited:
             self._mended.add(span)
 
+    def read_short(self, span: Span, end: int) -> None:
+        """A span was read back up to `end` only, and is as it should be there: the rest is still to be read."""
+        self._reading.remove(span)
+        self._reading.add(Span(span.start, end))
+        self.proven(Span(span.start, end))
+        self._unread.insert(0, Span(end, span.end))
+
     def mend(self, span: Span) -> None:
         """A span was read back and differs: it is being written again."""
         self._reading.remove(span)

@@ -106,10 +106,24 @@ def expect_ok(reply: Reply, doing: str) -> None:
         raise reply.error(doing)
 
 
+def expect_status(reply: Reply, doing: str) -> Status:
+    """Yes or no, where both are fine. Raises: ProtocolError for an answer of another kind."""
+    if isinstance(reply, Status):
+        return reply
+    raise _unexpected(reply, doing)
+
+
 def expect_handle(reply: Reply, doing: str) -> bytes:
     if isinstance(reply, Handle):
         return reply.value
     raise _refusal(reply, doing)
+
+
+def handle_or_refusal(reply: Reply, doing: str) -> bytes | Status:
+    """Raises: ProtocolError for an answer of another kind."""
+    if isinstance(reply, Status) and not reply.ok:
+        return reply
+    return expect_handle(reply, doing)
 
 
 def expect_attributes(reply: Reply, doing: str) -> Attributes:

@@ -108,10 +108,15 @@ def parse_limits(body: bytes) -> tuple[int, int, int, int]:
     return reader.u64(), reader.u64(), reader.u64(), reader.u64()
 
 
-def parse_free_space(body: bytes) -> tuple[int, int]:
-    """A statvfs reply -> (bytes, inodes) free for an ordinary user."""
+def parse_free_space(body: bytes) -> tuple[int, int | None]:
+    """A statvfs reply -> (bytes, inodes) free for an ordinary user; None where inodes are not counted (vfat, btrfs).
+
+    Raises: ProtocolError, also for a file system without a size: such a server does not know.
+    """
     values = struct.unpack(">11Q", Reader(memoryview(body)).take(88))
-    return values[1] * values[4], values[7]
+    if not values[1] * values[2]:
+        raise ProtocolError("server tells of a file system of 0 bytes")
+    return values[1] * values[4], values[7] if values[5] else None
 
 
 def parse_check_file(body: bytes) -> tuple[bytes, bytes]:

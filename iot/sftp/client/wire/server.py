@@ -22,6 +22,7 @@ class Refusal(str, Enum):
     """What a server may refuse although the protocol has it; learned from its answers."""
 
     RESUME = "resume"  # opening an existing part without truncation, or writing at an offset
+    WRITE_CREATE = "write-create"  # opening with WRITE|CREATE: a server of the classic modes takes READ|WRITE for it
     READ_BACK = "read-back"  # reading what was uploaded (write-only drop box)
     RENAME = "rename"
     FSYNC = "fsync"

@@ -1,0 +1,127 @@
+"""One device with its journal and a scripted server: what the tests of uploads without network share."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from unit.scripted import Clock, Event, Files, drive
+
+from iot.sftp.client.checkpoints import CHECKPOINTS, Checkpoints
+from iot.sftp.client.errors import LinkLost, SFTPError
+from iot.sftp.client.journal import Journal
+from iot.sftp.client.model import Checkpoint, Direction, TransferResult
+from iot.sftp.client.transfer.context import Context, Options
+from iot.sftp.client.transfer.source import Source
+from iot.sftp.client.transfer.upload import Upload, UploadTask
+from iot.sftp.client.wire.pace import Pace
+from iot.sftp.client.wire.packets import Code, Reply, Status
+from iot.sftp.client.wire.server import Refusal, Server
+
+__all__ = ["BLOCK", "CONTENT", "DEST", "EXTENSIONS", "FAILURE", "Lab", "any_request", "nth", "refusing", "whats"]
+
+DEST = b"/up/file"
+EXTENSIONS = dict.fromkeys([b"fsync@openssh.com", b"posix-rename@openssh.com"], b"1")
+FAILURE = Status(Code.FAILURE, "Failure")
+BLOCK = 1024
+CONTENT = random.Random(7).randbytes(20 * BLOCK + 77)
+
+
+@dataclass
+class Lab:
+    """One device with its journal, and a server; every attempt is a new connection."""
+
+    path: Path
+    dest: bytes = DEST
+    files: Files = field(default_factory=Files)
+    options: dict[str, Any] = field(default_factory=dict)
+    extensions: dict[bytes, bytes] = field(default_factory=lambda: dict(EXTENSIONS))
+    banner: str = "SSH-2.0-OpenSSH_9.2"
+    task: dict[str, Any] = field(default_factory=dict)
+    refused: set[Refusal] = field(default_factory=set)
+    clock: Clock = field(default_factory=Clock)
+    block: int = BLOCK
+
+    def __post_init__(self) -> None:
+        self.journal = Journal(None, CHECKPOINTS)
+        self.ledger = Checkpoints(self.journal, "s", every_bytes=1, every_s=1, clock=self.clock)
+
+    def upload(self) -> Upload:
+        server = Server(self.banner, "key", self.extensions, max_write=self.block, refused=self.refused)
+        options = Options(**{"chunk_size": self.block, "owner": "me", **self.options})
+        context = Context(server, Pace(8 * 2**20, BLOCK), self.ledger, options, self.clock)
+        return Upload(UploadTask(Source(self.path), self.dest, **self.task), context)
+
+    def run(self, **script: Any) -> TransferResult:
+        upload = self.upload()
+        committing = script.pop("at_barrier", lambda: None)
+
+        def at_barrier() -> None:
+            self.ledger.commit([self.files.events[-1].record])
+            committing()
+
+        return drive(upload.run(), self.files, at_barrier=at_barrier, clock=self.clock, **script)
+
+    def fails(self, kind: type[SFTPError], **script: Any) -> SFTPError:
+        with pytest.raises(kind) as told:
+            self.run(**script)
+        return told.value
+
+    def loses_link(self, at: Callable[[Event], bool], **script: Any) -> None:
+        self.fails(LinkLost, lose_at=at, error=LinkLost("cut by the script"), **script)
+        self.files.handles.clear()
+
+    @property
+    def part(self) -> bytes:
+        upload = self.upload()
+        upload.source.close()
+        return upload.part
+
+    @property
+    def known(self) -> Checkpoint | None:
+        return self.ledger.load(Direction.UPLOAD, DEST, os.fsencode(self.path))
+
+    @property
+    def published(self) -> bytes | None:
+        content = self.files.content.get(DEST)
+        return None if content is None else bytes(content)
+
+    def expect_unpublished(self) -> None:
+        assert self.published is None
+        assert self.files.did("RENAME") == self.files.did("PLAIN-RENAME") == []
+
+
+def nth(what: str, number: int = 1) -> Callable[[Event], bool]:
+    count = 0
+
+    def hit(event: Event) -> bool:
+        nonlocal count
+        count += event.what == what
+        return event.what == what and count == number
+
+    return hit
+
+
+def any_request(number: int) -> Callable[[Event], bool]:
+    """The request of this number, counted from 1, whatever it asks."""
+    count = 0
+
+    def hit(event: Event) -> bool:
+        nonlocal count
+        count += 1
+        return count == number
+
+    return hit
+
+
+def refusing(hit: Callable[[Event], bool], reply: Reply = FAILURE) -> Callable[[Event], Reply | None]:
+    return lambda event: reply if hit(event) else None
+
+
+def whats(files: Files) -> list[str]:
+    return [event.what for event in files.events]
