@@ -15,7 +15,7 @@ from iot.sftp.client.batch import Batch, upload_key
 from iot.sftp.client.checkpoints import CHECKPOINTS, Checkpoints, LearnedRefusals
 from iot.sftp.client.connector import Connector
 from iot.sftp.client.engine import Engine, Making, target_from, transfer_options
-from iot.sftp.client.errors import ConfigurationError, JournalUnavailable
+from iot.sftp.client.errors import ConfigurationError, JournalUnavailable, LocalStateError
 from iot.sftp.client.fetch import Fetch, download_task
 from iot.sftp.client.journal import Journal, default_state_dir
 from iot.sftp.client.locks import TransferLocks
@@ -112,8 +112,6 @@ class Runner:
     def settle(self, results: Iterable[TransferResult]) -> None:
         checkpoints, _ = self._opened()
         checkpoints.forget_keys(upload_key(result) for result in results)
-        if not self.batch_runs:
-            checkpoints.flush()
 
     def give_up(self, uploads: Iterable[tuple[str, str]]) -> None:
         checkpoints, _ = self._opened()
@@ -142,17 +140,27 @@ class Runner:
     def drop(self) -> None:
         with self._lock:
             self.links.close()
+            self._flush()
 
     def close(self) -> None:
         """Disconnect, and close the journal unless it was given to us."""
         with self._lock:
             self.links.close()
+            self._flush()
             if self._locks is not None:
                 self._locks.close()
             if self._journal is not None and self._owns_journal:
                 self._journal.close()
                 self._journal = None
             self._checkpoints = self._locks = None
+
+    def _flush(self) -> None:
+        """Drop now what was settled."""
+        if self._checkpoints is not None:
+            try:
+                self._checkpoints.flush()
+            except LocalStateError as error:  # a checkpoint too many does no harm
+                log.warning("settled checkpoints stay in the journal: %s", error)
 
     def _opened(self) -> tuple[Checkpoints, TransferLocks]:
         """The journal's part of this client, opened on first use."""
