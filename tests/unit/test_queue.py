@@ -141,7 +141,7 @@ def test_a_damaged_count_of_numbers_stands_in_nobodys_way(tmp_path, damage):
     journal.close()
 
 
-@pytest.mark.parametrize(("state", "event"), itertools.product([state for state in State if state >= 0], Event))
+@pytest.mark.parametrize(("state", "event"), [*itertools.product(list(State)[:-1], Event)])
 def test_the_journal_takes_a_transition_only_out_of_the_state_that_it_leaves(journal, state, event):
     """Every pair, in the table or not, on real rows: the wrong ones raise and change nothing."""
     queue = Queue(journal)

@@ -191,14 +191,14 @@ def test_a_destination_corrected_by_reload_counts_for_what_is_queued_and_not_for
         for number in range(3):
             (setup.box / str(number)).write_bytes(b"x")
         with setup.running() as process:
-            wait_for(lambda: server.hits)
-            setup.hear("3 files to send")
+            wait_for(lambda: server.hits, seconds=60)
+            setup.hear("3 files to send", seconds=60)
             setup.config.write_text(settings)
             process.send_signal(signal.SIGHUP)
-            setup.hear("RELOADING=1")
+            setup.hear("RELOADING=1", seconds=60)
             wait_for(lambda: not list(setup.box.iterdir()), seconds=90)
             process.terminate()
-            assert process.wait(5) == 0
+            assert process.wait(60) == 0
             log = process.stderr.read()
         roots = {path.name: path.parent.name for path in (setup.base / "slow").rglob("*") if path.is_file()}
     assert {name: roots[name] for name in "012"} == {"0": "wrong", "1": "up", "2": "up"}

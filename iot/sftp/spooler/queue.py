@@ -251,14 +251,14 @@ class Queue:
         sound = [entry for entry in entries if entry.id not in self._damaged]
         for state in sorted({entry.state for entry in sound}):
             following = after(state, event)
-            mine = sorted((entry for entry in sound if entry.state is state), key=lambda each: each.id)
-            sql = transition(state, event, changes)
-            count = db.executemany(sql, [(*values(entry), entry.id) for entry in mine]).rowcount
+            mine = [row for row in sorted(sound, key=lambda row: row.id) if row.state is state]
+            parameters = [values(row) + (row.id,) for row in mine]  # noqa: RUF005  mypy cannot follow the unpacking
+            count = db.executemany(transition(state, event, changes), parameters).rowcount
             if count != len(mine):
                 raise ValueError(f"{event.name}: {len(mine) - count} of {len(mine)} entries were not {state.name}")
             if following is State.GONE:
-                _forget(db, ("file", "delivered"), [entry.id for entry in mine])
-            moved.extend(entry._replace(state=following) for entry in mine)
+                _forget(db, ("file", "delivered"), [row.id for row in mine])
+            moved.extend(row._replace(state=following) for row in mine)
         return moved
 
     def owed(self, state: State, limit: int, after_id: int = 0) -> list[Entry]:
