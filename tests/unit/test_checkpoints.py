@@ -62,13 +62,14 @@ def stored(journal: Journal, name: str = "a", server: str = "me@host:22") -> Che
 
 sizes = st.integers(0, 2**63 - 1)
 names = st.binary(max_size=50).filter(lambda name: b"\0" not in name)
+times = st.builds(lambda second, ns: second * 10**9 + ns, st.integers(-(2**63), 2**63 - 1), st.integers(0, 10**9 - 1))
 all_checkpoints = st.builds(
     Checkpoint,
     st.sampled_from(Direction),
     names.filter(len),
     names,
     names,
-    st.builds(Fingerprint, sizes, st.integers(-(2**63), 2**63 - 1), sizes, st.integers(0, 2**64 - 1)),
+    st.builds(Fingerprint, sizes, times, times, st.integers(0, 2**64 - 1)),
     sizes,
     sizes,
     st.lists(st.builds(Span, sizes, sizes), max_size=5).map(tuple),
@@ -77,7 +78,7 @@ all_checkpoints = st.builds(
 
 
 @given(st.lists(all_checkpoints, max_size=10))
-def test_any_checkpoint_comes_back_as_it_was(noted: list[Checkpoint]) -> None:
+def test_any_checkpoint_of_a_file_of_any_date_comes_back_as_it_was(noted: list[Checkpoint]) -> None:
     journal = Journal(None, CHECKPOINTS)
     kept = make(journal)
     kept.commit(noted)

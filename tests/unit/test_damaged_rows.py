@@ -31,8 +31,8 @@ def damage(rig, *statements):
 
 
 COLUMNS = {
-    "entry": "state size large priority first_seen attempts failures strikes outbox next_attempt",
-    "file": "outbox path mtime_ns ctime_ns inode destination check_final",
+    "entry": "state size large priority first_seen attempts failures strikes outbox next_attempt rule unanswered",
+    "file": "outbox path mtime_ns ctime_ns inode check_final",
 }
 
 
@@ -49,6 +49,20 @@ def test_whatever_stands_in_a_row_every_file_arrives(rig, caplog, table, column,
     assert rig.left() == []
     if bad in ("'text'", "''", "x''") or (bad == "99" and column in ("state", "large")):
         assert "damaged rows dropped from the queue rows=1" in caplog.text
+
+
+@pytest.mark.parametrize("path", ["../../etc/passwd", "/etc/passwd", "b/", "b//b", "b/./b"])
+def test_a_path_that_leaves_the_outbox_is_no_path(rig, caplog, path):
+    damage(rig, f"UPDATE file SET path = CAST('{path}' AS BLOB) WHERE id = 2")
+    assert rig.run() is End.DRAINED
+    assert rig.arrived() == NAMES
+    assert "damaged rows dropped from the queue rows=1" in caplog.text
+
+
+def test_where_a_rule_of_destinations_was_lost_the_files_follow_the_one_in_force(rig):
+    damage(rig, "UPDATE entry SET rule = 1, unanswered = 1 WHERE id = 2", "DELETE FROM rule")
+    assert rig.run() is End.DRAINED
+    assert rig.arrived() == NAMES
 
 
 @pytest.mark.parametrize("table", ["entry", "file"])

@@ -9,6 +9,8 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -72,12 +74,61 @@ def test_two_rooms_commit_together_or_not_at_all(tmp_path: Path) -> None:
     journal.register(Schema("queue", ("CREATE TABLE entry (id INTEGER)",)))
 
     def both(db: sqlite3.Connection) -> None:
-        put(journal, b"inner")
+        db.execute("INSERT INTO note (text) VALUES (X'61')")
         db.execute("INSERT INTO nowhere VALUES (1)")
 
     with pytest.raises(JournalUnavailable):
         journal.write(both)
     assert texts(journal) == []
+    journal.close()
+
+
+def test_a_write_inside_a_write_is_an_error_of_the_program_and_leaves_nothing(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, NOTES)
+
+    def outer(db: sqlite3.Connection) -> None:
+        db.execute("INSERT INTO note (text) VALUES (X'61')")
+        put(journal, b"inner")
+
+    with pytest.raises(RuntimeError, match="inside"):
+        journal.write(outer)
+    assert texts(journal) == []
+    put(journal, b"after")
+    assert texts(journal) == [b"after"]
+    journal.close()
+
+
+def test_another_thread_waits_for_the_transaction_and_neither_joins_nor_sees_it(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, NOTES)
+    under_way, go_on = threading.Event(), threading.Event()
+    seen: list[list[bytes]] = []
+
+    def slow(db: sqlite3.Connection) -> None:
+        db.execute("INSERT INTO note (text) VALUES (X'61')")
+        under_way.set()
+        go_on.wait(30)
+        raise ValueError("rolled back")
+
+    def first() -> None:
+        with pytest.raises(ValueError, match="rolled back"):
+            journal.write(slow)
+
+    def reads() -> None:
+        seen.append(texts(journal))
+
+    threads = [threading.Thread(target=first), threading.Thread(target=put, args=(journal, b"other"))]
+    threads.append(threading.Thread(target=reads))
+    threads[0].start()
+    assert under_way.wait(30)
+    for thread in threads[1:]:
+        thread.start()
+    time.sleep(0.2)
+    assert all(thread.is_alive() for thread in threads)
+    go_on.set()
+    for thread in threads:
+        thread.join(30)
+    assert texts(journal) == [b"other"]
+    assert seen in ([[]], [[b"other"]])
     journal.close()
 
 

@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iot.sftp.spooler.naming import UnsafeName, check_template, destination_for, shown
+from iot.sftp.spooler.naming import UnsafeName, check_template, destination_for, rule_for, shown
 from iot.sftp.spooler.patterns import check_pattern, wanted
 
 
 def dest(path, template="/up", mtime_ns=0):
-    return destination_for(path, template, device_id="gw-1", outbox="logs", mtime_ns=mtime_ns)
+    return destination_for(path, rule_for(template, device_id="gw-1", outbox="logs"), mtime_ns)
 
 
 def test_the_tree_is_preserved_below_the_destination():
@@ -29,9 +29,25 @@ def test_every_byte_of_a_name_arrives(name):
     assert dest(name).encode("utf-8", "surrogateescape") == b"/up/" + name
 
 
-@pytest.mark.parametrize("mtime_ns", [-(2**63), 2**63 - 1, 0])
-def test_any_file_time_gives_a_day(mtime_ns):
-    assert dest(b"x", "{date}", mtime_ns)
+@pytest.mark.parametrize(
+    ("second", "day"),
+    [
+        (0, "1970-01-01"),
+        (-1, "1969-12-31"),
+        (-(2**31), "1901-12-13"),
+        (13_569_465_600, "2400-01-01"),
+        (15_032_385_535, "2446-05-10"),
+        (253_402_300_799, "9999-12-31"),
+        (2**63 - 1, "9999-12-31"),
+        (-(2**63), "0001-01-01"),
+    ],
+)
+def test_any_file_time_gives_its_day(second, day):
+    assert dest(b"x", "{date}", second * 10**9) == f"{day}/x"
+
+
+def test_a_name_that_reads_like_a_placeholder_is_no_placeholder():
+    assert destination_for(b"{date}", rule_for("/{outbox}", device_id="d", outbox="{date}"), 0) == "/{date}/{date}"
 
 
 @pytest.mark.parametrize("template", ["/up/{user}", "/up/{", "/a/../b", "a\0", "{{device_id}}"])

@@ -7,11 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iot.sftp.spooler.policy import (
+    NEVER,
     TRANSITIONS,
     Backoff,
     Event,
     Kind,
+    Rules,
     State,
+    Tries,
     after,
     job_priority,
     judge,
@@ -21,16 +24,9 @@ from iot.sftp.spooler.policy import (
 BACKOFF = Backoff(1.0, 300.0)
 
 
-def verdict(kind, *, failures=0, strikes=0, progressed=False, max_attempts=8):
-    return judge(
-        kind,
-        failures=failures,
-        strikes=strikes,
-        progressed=progressed,
-        max_attempts=max_attempts,
-        backoff=BACKOFF,
-        random=0.0,
-    )
+def verdict(kind, *, failures=0, strikes=0, losses=0, progressed=False, max_failures=None):
+    rules = Rules(BACKOFF, max_attempts=8, max_failures=max_failures)
+    return judge(kind, Tries(failures, strikes, losses), rules, progressed=progressed, random=0.0)
 
 
 @pytest.mark.parametrize(("state", "event"), list(itertools.product(State, Event)))
@@ -51,7 +47,7 @@ def test_what_is_being_sent_is_never_renewed_under_way():
 def test_transient_errors_never_lead_to_quarantine(failures, strikes, progressed):
     for kind in (Kind.LINK, Kind.TRANSIENT, Kind.STOPPED):
         result = verdict(kind, failures=failures, strikes=strikes, progressed=progressed)
-        assert result.event in (Event.INTERRUPTED, Event.FAILED)
+        assert result.event in (Event.INTERRUPTED, Event.POSTPONED, Event.FAILED)
         assert result.strikes == strikes
 
 
@@ -61,9 +57,31 @@ def test_permanent_errors_lead_to_quarantine_at_the_limit_and_not_before():
 
 
 def test_an_entry_that_only_loses_the_link_lets_others_go_first():
-    assert verdict(Kind.LINK, failures=1).event is Event.INTERRUPTED
-    assert verdict(Kind.LINK, failures=2).event is Event.FAILED
-    assert verdict(Kind.LINK, failures=50, progressed=True).event is Event.INTERRUPTED
+    assert verdict(Kind.LINK, losses=1) == (Event.INTERRUPTED, 0, 0, 0.0, 2)
+    assert verdict(Kind.LINK, losses=2) == (Event.POSTPONED, 0, 0, 4.0, 3)
+    assert verdict(Kind.LINK, losses=50, progressed=True) == (Event.INTERRUPTED, 0, 0, 0.0, 0)
+
+
+@given(st.integers(0, 10_000), st.integers(0, 10_000), st.booleans())
+def test_a_lost_link_is_never_the_files_fault(losses, failures, progressed):
+    """However often: it is not counted as a failure of the file, and the file is not left for the next run."""
+    result = verdict(Kind.LINK, failures=failures, losses=losses, progressed=progressed, max_failures=3)
+    assert result.event in (Event.INTERRUPTED, Event.POSTPONED)
+    assert result.failures == (0 if progressed else failures)
+    assert result.delay_s <= BACKOFF.cap_s
+
+
+@pytest.mark.parametrize("kind", [Kind.TRANSIENT, Kind.PERMANENT])
+def test_failures_of_its_own_leave_a_file_for_the_next_run_at_the_limit_and_not_before(kind):
+    assert verdict(kind, failures=1, max_failures=3).delay_s == 2.0
+    assert verdict(kind, failures=2, max_failures=3).delay_s == NEVER
+    assert verdict(kind, failures=2, max_failures=3, progressed=True).delay_s == 1.0
+    assert verdict(kind, failures=2, losses=9).delay_s == 4.0
+
+
+def test_each_wait_is_twice_the_one_before_up_to_the_cap():
+    waits = [verdict(Kind.TRANSIENT, failures=failures).delay_s for failures in range(11)]
+    assert waits == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 300.0, 300.0]
 
 
 @given(st.integers(1, 5000), st.floats(0, 1, exclude_max=True))

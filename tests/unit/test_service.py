@@ -178,3 +178,28 @@ def test_the_command_starts_light(setup):
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, env=setup.environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_destination_corrected_by_reload_counts_for_what_is_queued_and_not_for_what_is_begun(setup):
+    """One file is in flight at a server that does not answer, the others wait for its only slot."""
+    with Misbehaving(setup.base / "slow", LateClose, delay_s=8.0) as server:
+        settings = setup.config.read_text().replace("[server]", "[server]\nslots = 1", 1)
+        old = re.search(r"port = .*\nuser = .*\npassword = .*\nhost_key = .*\n", settings).group()
+        new = f'port = {server.port}\nuser = "{server.user}"\npassword = "{server.password}"\n'
+        settings = settings.replace(old, new + f'host_key = "{server.host_key}"\n')
+        setup.config.write_text(settings.replace('destination = "/up"', 'destination = "/wrong"'))
+        for number in range(3):
+            (setup.box / str(number)).write_bytes(b"x")
+        with setup.running() as process:
+            wait_for(lambda: server.hits, seconds=60)
+            setup.hear("3 files to send", seconds=60)
+            setup.config.write_text(settings)
+            process.send_signal(signal.SIGHUP)
+            setup.hear("RELOADING=1", seconds=60)
+            wait_for(lambda: not list(setup.box.iterdir()), seconds=90)
+            process.terminate()
+            assert process.wait(60) == 0
+            log = process.stderr.read()
+        roots = {path.name: path.parent.name for path in (setup.base / "slow").rglob("*") if path.is_file()}
+    assert {name: roots[name] for name in "012"} == {"0": "wrong", "1": "up", "2": "up"}
+    assert re.search(r"earlier destination.* files=1", log)

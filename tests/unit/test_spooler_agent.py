@@ -1,6 +1,7 @@
 """The loop against a remote that is a folder: losses, refusals, crashes between any two steps, bad disks."""
 
 import os
+import sqlite3
 
 import pytest
 from unit.folder_remote import FolderRemote
@@ -15,9 +16,11 @@ from iot.sftp.client import (
 )
 from iot.sftp.spooler.agent import Agent, End
 from iot.sftp.spooler.intake import Clocks
+from iot.sftp.spooler.policy import State
 from iot.sftp.spooler.quarantine import release
 from iot.sftp.spooler.queue import QUEUE_SCHEMA
 from iot.sftp.spooler.settings import Settings
+from iot.sftp.spooler.status import snapshot
 
 
 class Loop:
@@ -254,6 +257,129 @@ def test_a_file_that_was_tried_and_is_withdrawn_is_given_up_so_that_its_part_can
     rig.remote.cancelled = False
     assert rig.run() is End.DRAINED
     assert rig.remote.given_up == [(str(rig.box / "f"), "/up/f")]
+
+
+def test_a_link_that_is_lost_again_and_again_leaves_no_file_to_the_next_run(rig):
+    """Every connection makes progress: then a drain goes on however often, also with the files that are in flight."""
+    for number in range(60):
+        rig.put(f"f{number:02}")
+    rig.retry = {"drain_attempts": 3}
+    rig.remote.slots = 50
+    rig.remote.lose_after = [2] * 20
+    assert rig.run() is End.DRAINED
+    assert rig.left() == []
+    assert rig.remote.lose_after == []
+
+
+def test_a_drain_ends_when_no_connection_makes_progress_any_more(rig):
+    for number in range(10):
+        rig.put(f"f{number}")
+    rig.retry = {"drain_attempts": 3}
+    rig.remote.lose_after = [4, *[0] * 99]
+    assert rig.run() is End.REMAINS
+    assert len(rig.left()) == 6
+    assert len(rig.remote.lose_after) == 99 - 3  # as many connections without progress as drain_attempts says
+
+
+def test_a_corrected_destination_counts_for_all_that_is_queued(rig):
+    for number in range(600):
+        rig.put(f"f{number}")
+    rig.outbox["destination"] = "/wrong"
+    rig.remote.slots = 2
+
+    def stop_in_the_middle(job):
+        rig.loop.stop = len(rig.remote.deliveries) >= 5
+
+    rig.remote.before = stop_in_the_middle
+    assert rig.run(drain=False) is End.STOPPED
+    old = set(rig.remote.deliveries)
+    flying = 600 - len(rig.left()) - len(old)
+    assert flying == 0
+    rig.outbox["destination"] = "/up"
+    rig.loop.stop = False
+    rig.remote.before = lambda job: None
+    assert rig.run() is End.DRAINED
+    new = set(rig.remote.deliveries) - old
+    assert all(dest.startswith("/up/") for dest in new)
+    assert len(new) + len(old) == 600
+
+
+def test_what_was_begun_keeps_its_destination_and_is_reported(rig, caplog):
+    for name in ("begun", "queued"):
+        rig.put(name)
+    rig.outbox |= {"destination": "/wrong", "order": "name"}
+    rig.retry = {"drain_attempts": 2}
+    rig.remote.slots = 1
+
+    def lose_the_answer(job):
+        raise LinkLost("nobody knows whether it was published")
+
+    rig.remote.before = lose_the_answer
+    assert rig.run() is End.REMAINS
+    rig.remote.before = lambda job: None
+    rig.outbox["destination"] = "/up"
+    seen = []
+    rig.loop.report = lambda agent, **_: seen.append(
+        sum(outbox["earlier_destination"] for outbox in snapshot(agent, 0.0, 0.0)["outboxes"])
+    )
+    assert rig.run() is End.DRAINED
+    assert sorted(rig.remote.deliveries) == ["/up/queued", "/wrong/begun"]
+    assert (seen[0], seen[-1]) == (1, 0)
+    assert "earlier destination" in caplog.text
+    assert "files=1" in caplog.text
+
+
+def test_a_refused_file_follows_the_corrected_destination_and_its_part_may_go(rig):
+    """What the server has answered for is not under way: nothing can stand at the old place but a part."""
+    rig.put("f")
+    rig.outbox["destination"] = "/wrong"
+    rig.remote.refuse["/wrong/f"] = PermissionDenied("no rights")
+    assert rig.run() is End.REMAINS
+    assert rig.left() == ["f"]
+    rig.outbox["destination"] = "/up"
+    assert rig.run() is End.DRAINED
+    assert rig.arrived() == ["f"]
+    assert rig.remote.given_up == [(str(rig.box / "f"), "/wrong/f")]
+
+
+def test_the_remote_is_asked_outside_every_transaction(rig, monkeypatch):
+    """What a transaction did in the remote's memory would stay when it is rolled back."""
+    rig.put("f")
+    rig.put("gone")
+    depth = []
+    transact = Journal._transact
+
+    def inside(journal, work):
+        depth.append(1)
+        try:
+            return transact(journal, work)
+        finally:
+            depth.pop()
+
+    asked = []
+    monkeypatch.setattr(Journal, "_transact", inside)
+    for name in ("settle", "give_up"):
+        monkeypatch.setattr(rig.remote, name, lambda items, name=name: asked.append((name, len(depth))))
+    rig.remote.before = lambda job: (rig.box / "gone").unlink(missing_ok=True)
+    assert rig.run() is End.DRAINED
+    assert ("give_up", 0) in asked
+    assert ("settle", 0) in asked
+    assert all(transactions == 0 for _, transactions in asked)
+
+
+def test_what_the_remote_keeps_goes_only_after_the_delivery_is_on_record(rig, monkeypatch):
+    """The checkpoint is what recognises a finished upload when its row still says that it was under way."""
+    rig.put("f")
+    journal_says = []
+
+    def settle(results):
+        db = sqlite3.connect(rig.base / "state" / "journal.db")
+        journal_says.extend(row[0] for row in db.execute("SELECT state FROM entry"))
+        db.close()
+
+    monkeypatch.setattr(rig.remote, "settle", settle)
+    assert rig.run() is End.DRAINED
+    assert journal_says == [State.DELIVERED]
 
 
 def test_archive_mode_moves_with_its_tree(rig):

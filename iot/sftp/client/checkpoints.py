@@ -186,7 +186,8 @@ class Checkpoints:
             Direction.UPLOAD.value,
             int(before_s),
         )
-        return [checkpoint for checkpoint in map(_from_row, rows) if checkpoint is not None]
+        found = [checkpoint for checkpoint in map(_from_row, rows) if checkpoint is not None]
+        return [checkpoint for checkpoint in found if _key(checkpoint) not in self._dropped]
 
 
 class LearnedRefusals:
@@ -216,15 +217,11 @@ def _key(checkpoint: Checkpoint) -> Key:
 
 
 def _row(server: str, checkpoint: Checkpoint, now: int) -> tuple[object, ...]:
-    fingerprint = checkpoint.fingerprint
     values = (
         server,
         *_key(checkpoint),
         _short(checkpoint.part, checkpoint.remote_path),
-        fingerprint.size,
-        fingerprint.mtime_ns,
-        fingerprint.ctime_ns,
-        fingerprint.inode - (1 << 64 if fingerprint.inode >= 1 << 63 else 0),  # SQLite's integers are signed
+        *checkpoint.fingerprint.columns(),
         checkpoint.acked_bytes,
         checkpoint.synced_bytes,
         json.dumps([(span.start, span.end) for span in checkpoint.suspect]),
@@ -259,13 +256,12 @@ def _from_row(row: sqlite3.Row) -> Checkpoint | None:
     if row["crc"] != _crc(tuple(row[name] for name in CHECKED)):
         log.warning("checkpoint passed over: its checksum is wrong remote=%r", row["remote"])
         return None
-    inode = row["inode"] + (1 << 64 if row["inode"] < 0 else 0)
     return Checkpoint(
         direction=Direction(row["direction"]),
         remote_path=bytes(row["remote"]),
         local_path=bytes(row["local"]),
         part=_long(row["part"], row["remote"]),
-        fingerprint=Fingerprint(row["size"], row["mtime_ns"], row["ctime_ns"], inode),
+        fingerprint=Fingerprint.from_columns(row["size"], row["mtime_ns"], row["ctime_ns"], row["inode"]),
         acked_bytes=row["acked"],
         synced_bytes=row["synced"],
         suspect=tuple(Span(start, end) for start, end in json.loads(row["suspect"])),

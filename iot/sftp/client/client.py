@@ -158,10 +158,10 @@ class IoTSFTPClient:
         return self._runner.batch(jobs, hold=hold_checkpoints, tick=tick)
 
     def settle(self, results: Iterable[TransferResult]) -> None:
-        """Drop the held checkpoints of these results: what came of them is on record elsewhere.
+        """Drop the held checkpoints of these results: what came of them is on record elsewhere, durably.
 
-        While upload_many runs they go with the next records that are written, at the latest when it ends: one that a
-        crash leaves does no harm, the transfer of the next file of that name only looks once more.
+        They go with the next records that are written, at the latest on `disconnect`: one that a crash leaves does no
+        harm, the transfer of the next file of that name only looks once more.
         """
         self._runner.settle(results)
 

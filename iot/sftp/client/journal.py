@@ -20,6 +20,7 @@ import logging
 import os
 import secrets
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +79,8 @@ class Corrupt(LocalStateError):
 class Journal:
     """One SQLite file, opened for one process, shared by the rooms that register a Schema.
 
+    Threads take turns: while one is in a transaction, the others wait with their reads and writes.
+
     owner: random hex name of this state directory; it is part of every part name, so that two devices
         never write to the same part. It lives in a file of its own and survives the loss of the journal.
     shared: what the rooms keep in memory for all their users of this journal.
@@ -92,6 +95,7 @@ class Journal:
         self.moved_aside: Path | None = None
         self._schemas = list(schemas)
         self._reserve = Reserve(state_dir)
+        self._turn = threading.RLock()
         self.shared: dict[object, Any] = {}
         if state_dir is None:
             self.owner = secrets.token_hex(8)
@@ -109,7 +113,7 @@ class Journal:
     def register(self, schema: Schema) -> None:
         """Add a room's tables, upgrading them in place. Call before the room's first use."""
         self._schemas.append(schema)
-        with self._guarded(), one_at_a_time(self.state_dir):
+        with self._turn, self._guarded(), one_at_a_time(self.state_dir):
             try:
                 self._migrate([schema])
             except (NewerJournal, sqlite3.DatabaseError, UnicodeDecodeError) as error:
@@ -121,14 +125,15 @@ class Journal:
     def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work` in one durable transaction; when this returns, its effect survives a power cut.
 
-        `work` may be run twice (after room was made on a full disk), so it must only use the database.
-        Inside another write() it joins that transaction.
+        `work` may be run twice (after room was made on a full disk), so it must only use the database: what it
+        changed elsewhere would stay when the transaction fails.
 
-        Raises: JournalUnavailable, DiskFull; then nothing of `work` has been kept.
+        Raises: JournalUnavailable, DiskFull; then nothing of `work` has been kept. RuntimeError inside another
+            write(): whoever called it would take for durable what may still be rolled back.
         """
-        if self._db.in_transaction:
-            return work(self._db)
-        with self._guarded():
+        with self._turn, self._guarded():
+            if self._db.in_transaction:
+                raise RuntimeError("write() inside the work of another write()")
             self._reserve.tend()
             for make_room in (self._reuse_wal, self._reserve.give_up, self._reuse_wal):
                 try:
@@ -138,21 +143,17 @@ class Journal:
                         raise
             return self._transact(work)
 
-    @property
-    def writing(self) -> bool:
-        """Whether a write() is under way: what is written now stands only when that has returned."""
-        return self._db.in_transaction
-
     def read(self, query: str, *values: object) -> list[sqlite3.Row]:
         """All rows of a query. Raises: JournalUnavailable."""
-        with self._guarded():
+        with self._turn, self._guarded():
             return self._db.execute(query, values).fetchall()
 
     def close(self) -> None:
-        with contextlib.suppress(sqlite3.Error):  # only a saving; it is closed already, or in use by others
-            self._shrink()
-        self._db.close()
-        self._reserve.keep()  # it takes the room of the -wal that has just gone, before anybody else does
+        with self._turn:
+            with contextlib.suppress(sqlite3.Error):  # only a saving; it is closed already, or in use by others
+                self._shrink()
+            self._db.close()
+            self._reserve.keep()  # it takes the room of the -wal that has just gone, before anybody else does
 
     # -- inside
 

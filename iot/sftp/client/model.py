@@ -78,6 +78,28 @@ class Fingerprint(NamedTuple):
     def of(cls, status: os.stat_result) -> Fingerprint:
         return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
+    def columns(self) -> tuple[int, int | bytes, int | bytes, int]:
+        """Size, both times and inode as SQLite keeps them, every value exactly.
+
+        Its integers have 64 bits and a sign. As nanoseconds they reach from 1677 to 2262, file systems much further: a
+        time beyond is a BLOB of 12 bytes. Inodes have no sign.
+        """
+        inode = self.inode - 2**64 if self.inode >= 2**63 else self.inode
+        return self.size, _time_column(self.mtime_ns), _time_column(self.ctime_ns), inode
+
+    @classmethod
+    def from_columns(cls, size: int, mtime_ns: int | bytes, ctime_ns: int | bytes, inode: int) -> Fingerprint:
+        return cls(size, _time_from(mtime_ns), _time_from(ctime_ns), inode % 2**64)
+
+
+def _time_column(time_ns: int) -> int | bytes:
+    """64 bits of seconds are 94 bits of nanoseconds."""
+    return time_ns if -(2**63) <= time_ns < 2**63 else time_ns.to_bytes(12, "big", signed=True)
+
+
+def _time_from(column: int | bytes) -> int:
+    return int.from_bytes(column, "big", signed=True) if isinstance(column, bytes) else column
+
 
 class Span(NamedTuple):
     """The bytes [start, end) of a file."""

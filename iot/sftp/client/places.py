@@ -30,9 +30,8 @@ class Places:
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[dict[int, int | None]]:
-        """Takes what a transaction has changed; where it is not sure that it stands, all is read again."""
+        """Takes what a transaction has changed; where that failed, all is read again."""
         changes: dict[int, int | None] = {}
-        sure = not self._journal.writing
         try:
             yield changes
         except BaseException:
@@ -41,5 +40,3 @@ class Places:
         self._places.update({key: place for key, place in changes.items() if place is not None})
         for key in [key for key, place in changes.items() if place is None]:
             self._places.pop(key, None)
-        if not sure:
-            self._version = None

@@ -21,6 +21,7 @@ from iot.sftp.client.errors import (
     ConfigurationError,
     JournalUnavailable,
     LinkLost,
+    LocalStateError,
     PermanentError,
     Timeout,
 )
@@ -176,8 +177,6 @@ class Runner:
     def settle(self, results: Iterable[TransferResult]) -> None:
         checkpoints, _ = self._opened()
         checkpoints.forget_keys(upload_key(result) for result in results)
-        if not self._ownership.batch_runs:
-            checkpoints.flush()
 
     def give_up(self, uploads: Iterable[tuple[str, str]]) -> None:
         checkpoints, _ = self._opened()
@@ -206,17 +205,27 @@ class Runner:
     def drop(self) -> None:
         with self._ending():
             self.links.close()
+            self._flush()
 
     def close(self) -> None:
         """Disconnect, and close the journal unless it was given to us."""
         with self._ending():
             self.links.close()
+            self._flush()
             if self._locks is not None:
                 self._locks.close()
             if self._journal is not None and self._owns_journal:
                 self._journal.close()
                 self._journal = None
             self._checkpoints = self._locks = None
+
+    def _flush(self) -> None:
+        """Drop now what was settled."""
+        if self._checkpoints is not None:
+            try:
+                self._checkpoints.flush()
+            except LocalStateError as error:  # a checkpoint too many does no harm
+                log.warning("settled checkpoints stay in the journal: %s", error)
 
     def _opened(self) -> tuple[Checkpoints, TransferLocks]:
         """The journal's part of this client, opened on first use."""

@@ -10,21 +10,20 @@ import logging
 import os
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from iot.sftp.client import Failure, Journal, TransferResult
 from iot.sftp.spooler.archive import Archive
 from iot.sftp.spooler.intake import Clocks, Intake
 from iot.sftp.spooler.naming import shown
 from iot.sftp.spooler.outbox import SourceFailed
-from iot.sftp.spooler.policy import Backoff, Event, Kind, State, Verdict, judge
+from iot.sftp.spooler.policy import Event, Kind, Rules, State, Tries, Verdict, judge
 from iot.sftp.spooler.quarantine import count
-from iot.sftp.spooler.queue import NEVER, Delivery, Entry, Queue
+from iot.sftp.spooler.queue import Delivery, Entry, Queue
 from iot.sftp.spooler.remote import Remote, kind_of
 from iot.sftp.spooler.removal import Delete, Item, Leaver, MoveTo, recover, take_away
 from iot.sftp.spooler.settings import AfterUpload
 
-__all__ = ["Accounts", "Rules"]
+__all__ = ["Accounts"]
 
 log = logging.getLogger(__name__)
 
@@ -33,19 +32,6 @@ FORGET_FILES = 1024
 """Rows of files that have gone are dropped so many at a time, or when there is nothing else to do."""
 OWED_RETRY_S = 30.0
 RECOUNT_S = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """When a file is tried again and when it is given up.
-
-    max_attempts: permanent errors until quarantine. max_failures: failures in a row after which a file is left for the
-    next run (`--drain`); None: never.
-    """
-
-    backoff: Backoff
-    max_attempts: int
-    max_failures: int | None = None
 
 
 class Accounts:
@@ -82,7 +68,8 @@ class Accounts:
         self._successes: list[tuple[Entry, TransferResult]] = []
         self._failures: list[tuple[Entry, Verdict, str | None]] = []
         self._lost: dict[Event, list[Entry]] = {Event.CHANGED: [], Event.VANISHED: []}
-        self._gone: list[int] = []
+        self._losses: dict[int, int] = {}
+        self._gone: dict[int, Entry] = {}
         self._owed_at = float("-inf")
         self.recount()
 
@@ -100,6 +87,7 @@ class Accounts:
 
     def succeeded(self, entry: Entry, result: TransferResult) -> None:
         self._successes.append((entry, result))
+        self._losses.pop(entry.id, None)
         self.destination_failed.pop(entry.outbox, None)
         log.info(
             "delivered path=%s dest=%s bytes=%d sent=%d resumed_at=%d s=%.3f proof=%s durable=%s repeat=%s",
@@ -123,13 +111,14 @@ class Accounts:
             kind, event = Kind.TRANSIENT, None  # nothing is known of the file: it may not be its fault
         if event is not None:
             self._lost[event].append(entry)
+            self._losses.pop(entry.id, None)
             log.info("%s path=%s", event.name.lower(), shown(entry.path))
             return
         verdict = self._verdict(Kind.TRANSIENT if kind is Kind.CHANGED else kind, entry, progressed)
         words = f"{type(failure.error).__name__}: {failure.error}"
         self._failures.append((entry, verdict, words))
-        if verdict.event is Event.INTERRUPTED:
-            return
+        if verdict.event is not Event.FAILED and verdict.event is not Event.GIVEN_UP:
+            return  # the link's, or a stop: the loop tells it
         self.last_error = f"{shown(entry.path)}: {words}"
         if kind is Kind.PERMANENT:
             self.destination_failed[entry.outbox] = self.last_error
@@ -137,30 +126,35 @@ class Accounts:
             "failed path=%s error=%s attempt=%d strikes=%d next_s=%.1f",
             shown(entry.path),
             shown(words),
-            entry.attempts + 1,
+            entry.attempts,
             verdict.strikes,
             verdict.delay_s,
         )
 
     def interrupted(self, entries: Sequence[Entry]) -> None:
         """Jobs that ended without a word of their own."""
-        for entry in entries:
-            self._failures.append((entry, Verdict(Event.INTERRUPTED, entry.failures, entry.strikes), None))
+        self._return(entries, Event.INTERRUPTED)
+
+    def released(self, entries: Sequence[Entry]) -> None:
+        """Entries that were claimed and never handed out."""
+        self._return(entries, Event.RELEASED)
+
+    def moved(self, entries: Sequence[Entry]) -> None:
+        """Entries whose destination was changed after an attempt: what that has left there may go."""
+        self._remote.give_up([(self._source(entry), entry.left_at) for entry in entries if entry.left_at is not None])
+
+    def _return(self, entries: Sequence[Entry], event: Event) -> None:
+        self._failures += [(entry, Verdict(event, entry.failures, entry.strikes), None) for entry in entries]
 
     def _verdict(self, kind: Kind, entry: Entry, progressed: bool) -> Verdict:
-        verdict = judge(
-            kind,
-            failures=entry.failures,
-            strikes=entry.strikes,
-            progressed=progressed,
-            max_attempts=self._rules.max_attempts,
-            backoff=self._rules.backoff,
-            random=self._random(),
-        )
-        limit = self._rules.max_failures
-        if verdict.event is Event.FAILED and limit is not None and verdict.failures >= limit:
-            return Verdict(Event.FAILED, verdict.failures, verdict.strikes, NEVER)
+        tries = Tries(entry.failures, entry.strikes, self._losses.pop(entry.id, 0))
+        verdict = judge(kind, tries, self._rules, progressed=progressed, random=self._random())
+        if verdict.losses:
+            self._losses[entry.id] = verdict.losses
         return verdict
+
+    def _source(self, entry: Entry) -> str:
+        return self._intakes[entry.outbox].source(entry)
 
     def _gone_or_changed(self, entry: Entry) -> Event | None:
         """What the folder says of a file whose job has failed. Raises: SourceFailed."""
@@ -176,39 +170,44 @@ class Accounts:
     def settle(self) -> None:
         """Write all outcomes down in one transaction, then let the delivered files go.
 
+        The remote's own records frame it: what it may clean up is on record before the row goes, and what it needs to
+        recognise a finished upload goes only after "delivered" is on the disk. A crash between repeats the step.
+
         Raises: DiskFull, JournalUnavailable; then nothing is lost: the next call tries again.
         """
         if not self.unsettled:
             return
-        self._journal.write(self._write)
-        delivered = [entry for entry, _ in self._successes]
-        given_up = [entry for entry, verdict, _ in self._failures if verdict.event is Event.GIVEN_UP]
+        self._withdraw(self._lost[Event.VANISHED])
+        gone = list(self._gone.values()) if len(self._gone) >= FORGET_FILES else []
+        delivered, failed = self._journal.write(lambda db: self._write(db, gone))
+        results = [result for _, result in self._successes]
         notes = {entry.id: words or "" for entry, _, words in self._failures}
         for entries in self._lost.values():
             entries.clear()
+        for entry in gone:
+            del self._gone[entry.id]
         self._successes.clear()
         self._failures.clear()
-        if len(self._gone) >= FORGET_FILES:
-            self._gone.clear()
-        self._let_go([entry for entry in delivered if not self._keeps(entry)], self._leavers, {})
+        if results:
+            self._remote.settle(results)
+        given_up = [entry for entry in failed if entry.state is State.QUARANTINED]
+        self._let_go([entry for entry in delivered if entry.state is State.DELIVERED], self._leavers, {})
         self._let_go(given_up, self._quarantines, notes)
         self._count_quarantined(given_up)
 
-    def _write(self, db: sqlite3.Connection) -> None:
+    def _write(self, db: sqlite3.Connection, gone: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
         at = self._clocks.wall()
-        self._queue.deliver(db, [self._delivery(entry, result, at) for entry, result in self._successes])
-        self._queue.fail(db, self._failures, self._clocks.monotonic())
-        if len(self._gone) >= FORGET_FILES:
-            self._queue.forget(db, self._gone)
+        delivered = self._queue.deliver(db, [self._delivery(entry, result, at) for entry, result in self._successes])
+        failed = self._queue.fail(db, self._failures, self._clocks.monotonic())
         for event, entries in self._lost.items():
-            self._queue.drop([entry.id for entry in entries], event)
-        withdrawn = self._lost[Event.VANISHED]  # an attempt may have left something there
-        if withdrawn:
-            self._remote.give_up(
-                [(self._intakes[entry.outbox].source(entry), entry.destination) for entry in withdrawn]
-            )
-        if self._successes:
-            self._remote.settle([result for _, result in self._successes])
+            self._queue.lose(db, entries, event)
+        self._queue.forget(db, gone)
+        return delivered, failed
+
+    def _withdraw(self, entries: Sequence[Entry]) -> None:
+        """Their producer has taken the files away: an attempt may have left something on the server."""
+        if entries:
+            self._remote.give_up([(self._source(entry), entry.destination) for entry in entries])
 
     def _delivery(self, entry: Entry, result: TransferResult, at: float) -> Delivery:
         event = Event.SENT_TO_KEEP if self._keeps(entry) else Event.SENT
@@ -221,7 +220,7 @@ class Accounts:
     def _count_quarantined(self, entries: Sequence[Entry]) -> None:
         self.quarantined += len(entries)
         for entry in entries:
-            log.error("quarantined path=%s strikes=%d", shown(entry.path), entry.strikes + 1)
+            log.error("quarantined path=%s attempts=%d", shown(entry.path), entry.attempts)
 
     # -- letting files go
 
@@ -232,7 +231,7 @@ class Accounts:
             after_id = 0
             while page := self._queue.owed(state, PAGE, after_id):
                 after_id = page[-1].id
-                mine = [entry for entry in page if entry.outbox in self._intakes]
+                mine = [entry for entry in page if entry.outbox in self._intakes and entry.id not in self._gone]
                 self._let_go(mine, leavers, {entry.id: entry.error or "" for entry in mine})
         self.flush()
 
@@ -244,8 +243,7 @@ class Accounts:
         if self.quarantined and now >= self._recount_at:
             self.recount()
         for intake in self._intakes.values():
-            self._lost[Event.VANISHED] += intake.withdrawn
-            intake.withdrawn.clear()
+            self._drop_withdrawn(intake)
             self._recover(intake)
             leaver = self._leavers[intake.number]
             if isinstance(leaver, Archive):
@@ -254,8 +252,15 @@ class Accounts:
     def flush(self) -> None:
         """Forget the rows of files that have gone. Raises: DiskFull, JournalUnavailable."""
         if self._gone:
-            self._journal.write(lambda db: self._queue.forget(db, self._gone))
+            gone = list(self._gone.values())
+            self._journal.write(lambda db: self._queue.forget(db, gone))
             self._gone.clear()
+
+    def _drop_withdrawn(self, intake: Intake) -> None:
+        """Where the journal cannot be written, they are found again by the next whole walk."""
+        withdrawn, intake.withdrawn = intake.withdrawn, []
+        self._withdraw(withdrawn)
+        self._queue.drop(withdrawn, Event.VANISHED)
 
     def _recover(self, intake: Intake) -> None:
         if not intake.outbox.leftovers:
@@ -293,7 +298,8 @@ class Accounts:
             return
         finally:
             os.close(root)
-        self._gone += done
+        by_id = {entry.id: entry for entry in entries}
+        self._gone.update({number: by_id[number] for number in done})
         if failed:
             self._owe(intake, failed[0][1])
 
@@ -307,7 +313,7 @@ def _reason(entry: Entry, notes: Mapping[int, str]) -> str:
     if entry.id not in notes:
         return ""
     return (
-        f"file: {shown(entry.path)}\ndestination: {shown(entry.destination)}\nattempts: {entry.attempts + 1}\n"
+        f"file: {shown(entry.path)}\ndestination: {shown(entry.destination)}\nattempts: {entry.attempts}\n"
         f"last error: {notes[entry.id]}\n\nTo send it again: iot-spooler retry --config FILE\n"
     )
 

@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from iot.sftp.client import Cancelled, Failure, Journal, LinkLost, LocalStateError, SFTPError, TransferResult, UploadJob
-from iot.sftp.spooler.accounts import Accounts, Rules
+from iot.sftp.spooler.accounts import Accounts
 from iot.sftp.spooler.intake import Clocks, Intake
 from iot.sftp.spooler.naming import shown
-from iot.sftp.spooler.policy import Backoff, Kind, State
+from iot.sftp.spooler.policy import Backoff, Kind, Rules, State
 from iot.sftp.spooler.queue import Queue
 from iot.sftp.spooler.remote import Connection, Link, Remote, kind_of
 from iot.sftp.spooler.sending import Sender
@@ -86,9 +86,9 @@ class Agent:
         self.queue = Queue(journal)
         self.link = _link(settings, random, drain=drain)
         self.intakes = _intakes(settings, self.queue, clocks, journal_lost=_was_lost(journal))
-        self.sender = Sender(self.queue, self.intakes, self._progressed)
         rules = _rules(settings, drain=drain)
         self.accounts = Accounts(journal, self.queue, remote, self.intakes, rules, clocks, random)
+        self.sender = Sender(self.queue, self.intakes, self._progressed, self.accounts.moved)
         self.delivered_files = 0
         self.sent_bytes = 0
         self.local_error: str | None = None
@@ -106,6 +106,7 @@ class Agent:
     def run(self) -> End:
         """Work until the loop is stopped or, when draining, until nothing more can be done."""
         self._locally(self.queue.restart)
+        self._locally(self._tell_earlier)
         self._locally(self.accounts.resume)
         end = self._work()
         self._locally(self.accounts.settle)
@@ -114,6 +115,17 @@ class Agent:
             intake.close()
         self._loop.report(self, changed=True, final=True)
         return end
+
+    def _tell_earlier(self) -> None:
+        labels = {intake.number: intake.settings.label for intake in self.intakes}
+        for total in self.queue.totals():
+            if total.earlier and total.state is State.READY and total.outbox in labels:
+                log.warning(
+                    "begun under an earlier destination, which they keep until the server has answered for them"
+                    " outbox=%s files=%d",
+                    shown(labels[total.outbox]),
+                    total.earlier,
+                )
 
     def wake(self) -> None:
         """Scan now and try the server now (the network is up, or the operator asks)."""
@@ -230,7 +242,9 @@ class Agent:
         else:
             if lost is None and not self._jobs_ended and not self._loop.stopping():
                 lost = LinkLost("the connection could not be made")
-        self.accounts.interrupted(self.sender.abandon())
+        flying, claimed = self.sender.abandon()
+        self.accounts.interrupted(flying)
+        self.accounts.released(claimed)
         if lost is not None:
             self._lost(lost)
         self._locally(self.accounts.settle)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from iot.sftp.client import DiskFull, Fingerprint
 from iot.sftp.spooler.lease import Writer
-from iot.sftp.spooler.naming import UnsafeName, destination_for, shown
+from iot.sftp.spooler.naming import UnsafeName, check_path, rule_for, shown
 from iot.sftp.spooler.outbox import BATCH, Found, Outbox, SourceFailed
 from iot.sftp.spooler.patterns import matcher, wanted
 from iot.sftp.spooler.policy import Event, State
@@ -68,7 +68,8 @@ class Intake:
         self.passes = 0
         self.readiness = Readiness(settings.settle_s)
         self.withdrawn: list[Entry] = []
-        self.number, fresh = queue.outbox(bytes(settings.path))
+        rule = rule_for(settings.destination, device_id=device_id, outbox=settings.label)
+        self.number, fresh = queue.outbox(bytes(settings.path), rule)
         self.check_first = journal_lost or (fresh and settings.after_upload is AfterUpload.KEEP)
         self.outbox = Outbox(
             settings.path,
@@ -80,7 +81,6 @@ class Intake:
         self._urgent = matcher(settings.urgent, ignore_case=settings.ignore_case)
         self._queue = queue
         self._clocks = clocks
-        self._device_id = device_id
         self._scan_s = scan_s
         self._small = small_file_bytes
         self._walk: Iterator[list[Found]] | None = None
@@ -246,13 +246,7 @@ class Intake:
         """-> one, or none where its name is refused"""
         settings = self.settings
         try:
-            destination = destination_for(
-                path,
-                settings.destination,
-                device_id=self._device_id,
-                outbox=settings.label,
-                mtime_ns=version.mtime_ns,
-            )
+            check_path(path)
         except UnsafeName as error:
             log.warning("refused path=%s reason=%s", shown(path), shown(str(error)))
             return []
@@ -263,7 +257,6 @@ class Intake:
             large=version.size > self._small,
             priority=URGENT if self._urgent(path.decode("utf-8", "surrogateescape")) else settings.priority,
             rank=_rank(settings.order, path, version),
-            destination=destination,
             first_seen=wall,
             check_final=self._may_stand(before, version),
         )
@@ -292,7 +285,7 @@ class Intake:
             idle = [entry for entry in page if entry.state in (State.READY, State.WAITING, State.KEPT)]
             gone = [entry for entry in idle if self._is_gone(entry)]
             self.withdrawn += [entry for entry in gone if _was_tried(entry)]
-            self._queue.drop([entry.id for entry in gone if not _was_tried(entry)], Event.VANISHED)
+            self._queue.drop([entry for entry in gone if not _was_tried(entry)], Event.VANISHED)
 
     def _is_gone(self, entry: Entry) -> bool:
         try:
@@ -324,13 +317,18 @@ def _was_tried(entry: Entry) -> bool:
 def _rank(order: Order, path: bytes, version: Fingerprint) -> int | bytes:
     match order:
         case Order.OLDEST:
-            return version.mtime_ns // 10**9  # whole seconds: within one, the order of the walk
+            return _second(version)
         case Order.NEWEST:
-            return -(version.mtime_ns // 10**9)
+            return -_second(version)
         case Order.SIZE:
             return version.size
         case _:
             return path
+
+
+def _second(version: Fingerprint) -> int:
+    """Whole seconds: within one, the order of the walk. Negated too, it has to fit into 64 bits."""
+    return max(version.mtime_ns // 10**9, 1 - 2**63)
 
 
 def _only_touched(before: Known | None, version: Fingerprint) -> bool:

@@ -7,14 +7,16 @@ every byte of a name arrives as it was.
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta, timezone
+from datetime import date
 
-__all__ = ["TEMPLATES", "UnsafeName", "check_template", "destination_for", "shown"]
+__all__ = ["TEMPLATES", "UnsafeName", "check_path", "check_template", "destination_for", "rule_for", "shown"]
 
 TEMPLATES = ("device_id", "outbox", "date")
 PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
-EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-LAST_SECOND = 253_402_300_799  # 9999-12-31T23:59:59Z, the last that datetime knows
+DAY = "\0"
+"""Where a rule has the day: the one character that is in no path."""
+EPOCH_DAY = date(1970, 1, 1).toordinal()
+DAY_NS = 86_400 * 10**9
 
 
 class UnsafeName(ValueError):
@@ -32,23 +34,29 @@ def check_template(template: str) -> None:
         raise ValueError('must not contain ".." or a NUL')
 
 
-def destination_for(path: bytes, template: str, *, device_id: str, outbox: str, mtime_ns: int) -> str:
-    """The remote path of a file: the template filled in, then the path below the outbox as it is.
+def rule_for(template: str, *, device_id: str, outbox: str) -> str:
+    """The template with all filled in that is the same for every file: what an attempt is recorded with."""
+    values = {"device_id": device_id, "outbox": outbox, "date": DAY}
+    return PLACEHOLDER.sub(lambda match: values[match.group(1)], template)
+
+
+def destination_for(path: bytes, rule: str, mtime_ns: int) -> str:
+    """The remote path of a file: where the rule says, then the path below the outbox as it is.
 
     {date} is the day (UTC) of the file's modification time, so that every attempt goes to the same place.
 
-    Raises: UnsafeName for "..", NUL, an empty or an absolute path.
+    Raises: UnsafeName, see check_path.
     """
-    values = {"device_id": device_id, "outbox": outbox, "date": _day(mtime_ns)}
-    base = PLACEHOLDER.sub(lambda match: values[match.group(1)], template)
-    return _join(base, _checked(path).decode("utf-8", "surrogateescape"))
+    check_path(path)
+    base = rule.replace(DAY, _day(mtime_ns)) if DAY in rule else rule
+    return _join(base, path.decode("utf-8", "surrogateescape"))
 
 
-def _checked(path: bytes) -> bytes:
+def check_path(path: bytes) -> None:
+    """Raises: UnsafeName for "..", NUL, an empty or an absolute path."""
     parts = path.split(b"/")
     if b"\0" in path or any(part in (b"", b".", b"..") for part in parts):
         raise UnsafeName(f"not a path below an outbox: {shown(path)}")
-    return path
 
 
 def _join(base: str, path: str) -> str:
@@ -58,8 +66,8 @@ def _join(base: str, path: str) -> str:
 
 
 def _day(mtime_ns: int) -> str:
-    second = min(max(mtime_ns // 1_000_000_000, 0), LAST_SECOND)
-    return (EPOCH + timedelta(seconds=second)).strftime("%Y-%m-%d")
+    """The nearest day that a calendar of four digits has."""
+    return date.fromordinal(min(max(EPOCH_DAY + mtime_ns // DAY_NS, 1), date.max.toordinal())).isoformat()
 
 
 def shown(name: bytes | str) -> str:

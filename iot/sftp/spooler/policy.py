@@ -5,11 +5,15 @@ An entry's life, one arrow a row of TRANSITIONS:
     READY --BEGUN--> SENDING --SENT--> DELIVERED --SETTLED--> GONE     (removed or archived)
       ^                 |  `----SENT_TO_KEEP--> KEPT                   (remembered: the file stays)
       |                 |-----INTERRUPTED--> READY                     (link lost, stopped: go on where it was)
-      `---DUE-- WAITING <-----FAILED-------'
+      |                 |-----RELEASED--> READY                        (never handed out)
+      `---DUE-- WAITING <-----FAILED         (this file's own error)
+                  ^     |-----POSTPONED ---. (the link was lost again and again: others go first)
+                  `-----|------------------'
                         `-----GIVEN_UP--> QUARANTINED --SETTLED--> GONE
 
-RENEWED: the file has a new version, which starts from READY. CHANGED, VANISHED: the entry is dropped; the folder
-is the truth for what is there.
+RESTARTED: a new run; nothing is in flight and nobody waits. RENEWED: the file has a new version, which is an entry of
+its own; the old one goes, unless its file has still to leave. CHANGED, VANISHED: the entry is dropped; the folder is
+the truth for what is there.
 """
 
 from __future__ import annotations
@@ -19,11 +23,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 __all__ = [
+    "NEVER",
     "TRANSITIONS",
     "Backoff",
     "Event",
     "Kind",
+    "Rules",
     "State",
+    "Tries",
     "Verdict",
     "after",
     "job_priority",
@@ -33,6 +40,10 @@ __all__ = [
 
 LOSSES_IN_PLACE = 2
 """An entry that was in flight at so many losses in a row without progress lets the others go first."""
+
+
+NEVER = 1e15
+"""A wait that does not end within this run, in seconds."""
 
 
 class State(enum.IntEnum):
@@ -54,6 +65,8 @@ class Event(enum.Enum):
     SENT = enum.auto()
     SENT_TO_KEEP = enum.auto()
     INTERRUPTED = enum.auto()
+    RELEASED = enum.auto()
+    POSTPONED = enum.auto()
     FAILED = enum.auto()
     GIVEN_UP = enum.auto()
     CHANGED = enum.auto()
@@ -61,28 +74,31 @@ class Event(enum.Enum):
     RENEWED = enum.auto()
     DUE = enum.auto()
     SETTLED = enum.auto()
+    RESTARTED = enum.auto()
 
 
 TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.READY, Event.BEGUN): State.SENDING,
-    (State.READY, Event.RENEWED): State.READY,
+    (State.READY, Event.RENEWED): State.GONE,
     (State.READY, Event.VANISHED): State.GONE,
     (State.SENDING, Event.SENT): State.DELIVERED,
     (State.SENDING, Event.SENT_TO_KEEP): State.KEPT,
     (State.SENDING, Event.INTERRUPTED): State.READY,
+    (State.SENDING, Event.RELEASED): State.READY,
+    (State.SENDING, Event.POSTPONED): State.WAITING,
     (State.SENDING, Event.FAILED): State.WAITING,
     (State.SENDING, Event.GIVEN_UP): State.QUARANTINED,
     (State.SENDING, Event.CHANGED): State.GONE,
     (State.SENDING, Event.VANISHED): State.GONE,
+    (State.SENDING, Event.RESTARTED): State.READY,
     (State.WAITING, Event.DUE): State.READY,
-    (State.WAITING, Event.RENEWED): State.READY,
+    (State.WAITING, Event.RENEWED): State.GONE,
     (State.WAITING, Event.VANISHED): State.GONE,
+    (State.WAITING, Event.RESTARTED): State.READY,
     (State.DELIVERED, Event.SETTLED): State.GONE,
-    (State.DELIVERED, Event.RENEWED): State.READY,
-    (State.KEPT, Event.RENEWED): State.READY,
+    (State.KEPT, Event.RENEWED): State.GONE,
     (State.KEPT, Event.VANISHED): State.GONE,
     (State.QUARANTINED, Event.SETTLED): State.GONE,
-    (State.QUARANTINED, Event.RENEWED): State.READY,
 }
 
 
@@ -109,16 +125,26 @@ class Kind(enum.Enum):
     """cancelled, held or hindered by this device; says nothing about the entry"""
 
 
-class Verdict(NamedTuple):
-    """What follows for the entry: the event, its new counts, and the wait in seconds (FAILED only).
+class Tries(NamedTuple):
+    """What an entry has behind it.
 
-    failures: failed tries in a row without progress. strikes: permanent errors; they alone lead to quarantine.
+    failures: failed tries of its own in a row. strikes: permanent errors; they alone lead to quarantine.
+    losses: lost links in a row at which it was in flight without progress.
     """
+
+    failures: int = 0
+    strikes: int = 0
+    losses: int = 0
+
+
+class Verdict(NamedTuple):
+    """What follows for the entry: the event, its new Tries, and the wait in seconds (FAILED, POSTPONED)."""
 
     event: Event
     failures: int
     strikes: int
     delay_s: float = 0.0
+    losses: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,25 +164,48 @@ class Backoff:
         return min(doubled, self.cap_s) * (1.0 + self.jitter * random)
 
 
-def judge(
-    kind: Kind, *, failures: int, strikes: int, progressed: bool, max_attempts: int, backoff: Backoff, random: float
-) -> Verdict:
-    """What a failure of this kind means for an entry that had `failures` and `strikes` before."""
-    count = 1 if progressed else failures + 1
-    wait_s = backoff.delay_s(count, random)
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """When a file is tried again and when it is given up.
+
+    max_attempts: permanent errors until quarantine. max_failures: failures of its own in a row after which a file is
+    left for the next run (`--drain`); None: never.
+    """
+
+    backoff: Backoff
+    max_attempts: int
+    max_failures: int | None = None
+
+
+def judge(kind: Kind, before: Tries, rules: Rules, *, progressed: bool, random: float) -> Verdict:
+    """What a failure of this kind means for an entry.
+
+    progressed: the server has confirmed some of it meanwhile. random: within [0, 1).
+    """
     match kind:
         case Kind.CHANGED:
             return Verdict(Event.CHANGED, 0, 0)
         case Kind.STOPPED:
-            return Verdict(Event.INTERRUPTED, failures, strikes)
-        case Kind.LINK if progressed or count <= LOSSES_IN_PLACE:
-            return Verdict(Event.INTERRUPTED, 0 if progressed else count, strikes)
-        case Kind.LINK | Kind.TRANSIENT:
-            return Verdict(Event.FAILED, count, strikes, wait_s)
-        case Kind.PERMANENT if strikes + 1 >= max_attempts:
-            return Verdict(Event.GIVEN_UP, count, strikes + 1)
-        case _:
-            return Verdict(Event.FAILED, count, strikes + 1, wait_s)
+            return Verdict(Event.INTERRUPTED, before.failures, before.strikes, losses=before.losses)
+        case Kind.LINK:
+            return _link_lost(before, rules, progressed=progressed, random=random)
+    failures = 1 if progressed else before.failures + 1
+    strikes = before.strikes + (1 if kind is Kind.PERMANENT else 0)
+    if kind is Kind.PERMANENT and strikes >= rules.max_attempts:
+        return Verdict(Event.GIVEN_UP, failures, strikes)
+    left = rules.max_failures is not None and failures >= rules.max_failures
+    return Verdict(Event.FAILED, failures, strikes, NEVER if left else rules.backoff.delay_s(failures, random))
+
+
+def _link_lost(before: Tries, rules: Rules, *, progressed: bool, random: float) -> Verdict:
+    """Never the file's fault: it may have to stand back, but it is tried again as long as the link is."""
+    if progressed:
+        return Verdict(Event.INTERRUPTED, 0, before.strikes)
+    losses = before.losses + 1
+    if losses <= LOSSES_IN_PLACE:
+        return Verdict(Event.INTERRUPTED, before.failures, before.strikes, losses=losses)
+    wait_s = rules.backoff.delay_s(losses, random)
+    return Verdict(Event.POSTPONED, before.failures, before.strikes, wait_s, losses)
 
 
 def prefers_large(small: int | None, large: int | None, *, large_in_flight: int, max_large: int) -> bool:

@@ -1,23 +1,26 @@
-"""The durable queue: one row for each file that is known, in the journal beside the checkpoints.
+"""The durable queue: one row for each version of a file that is known, in the journal beside the checkpoints.
 
 The folder is the truth for what is there; a row says how far its delivery is. "Delivered" is committed before the
 source is removed, and the row is forgotten only after the removal is on the disk. Many rows go into one transaction,
 and nothing is written while nothing happens.
 
 Numbers are given in the order of sending as far as it is known, among equals in that of the walk, which goes by names:
-what changes in the order of numbers costs flash least.
+what changes in the order of numbers costs flash least. No number is given twice in a journal's life, and a new version
+is a new row: what comes late for an old one cannot reach it.
+
+Every change of state is a row of policy.TRANSITIONS, in memory and in SQL: a row that is not in the state that the
+event leaves is an error of this program, and raises. Only damaged rows are dropped out of turn.
 """
 
 from __future__ import annotations
 
-import itertools
 import logging
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from iot.sftp.client import Journal
-from iot.sftp.spooler.policy import Event, State, Verdict, after
+from iot.sftp.spooler.policy import NEVER, TRANSITIONS, Event, State, Verdict, after
 from iot.sftp.spooler.rows import (
     COLUMNS,
     QUEUE_SCHEMA,
@@ -28,20 +31,23 @@ from iot.sftp.spooler.rows import (
     Entry,
     Known,
     NewEntry,
+    Places,
     Total,
     entry_from,
     entry_row,
     file_row,
     fingerprint_from,
+    transition,
 )
 
-__all__ = ["NEVER", "QUEUE_SCHEMA", "Delivery", "Entry", "Known", "NewEntry", "Queue", "Total"]
+__all__ = ["QUEUE_SCHEMA", "Delivery", "Entry", "Known", "NewEntry", "Queue", "Total"]
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+Row = TypeVar("Row", Entry, Known)
 
-NEVER = 1e15
-"""A next_attempt that does not come within this run."""
+NUMBERS = 4096
+"""So many are reserved at a time: what is left of them when the process ends is not used."""
 
 
 class Queue:
@@ -56,38 +62,48 @@ class Queue:
         self._journal = journal
         self.made_ready = 0
         self.lost_rows = False
+        self._places = Places()
+        self._numbers = range(0)
+        self._damaged: set[int] = set()
 
     # -- start
 
     def restart(self) -> None:
         """Nothing is in flight and nobody waits: what an earlier process left in these states is ready again."""
         self._drop_damaged()
-        states = (State.SENDING, State.WAITING)
         self.made_ready += 1
+        states = (State.SENDING, State.WAITING)
         if self._journal.read("SELECT 1 FROM entry WHERE state IN (?, ?) LIMIT 1", *states):
+            again = ", failures = 0, next_attempt = NULL"
             self._journal.write(
-                lambda db: db.execute(
-                    "UPDATE entry SET state = ?, failures = 0, next_attempt = NULL WHERE state IN (?, ?)",
-                    (State.READY, *states),
-                )
+                lambda db: [db.execute(transition(state, Event.RESTARTED, again, "TRUE")) for state in states]
             )
 
-    def outbox(self, path: bytes) -> tuple[int, bool]:
-        """The number of the outbox with this path, and whether it is new to this journal."""
-        rows = self._journal.read("SELECT id FROM outbox WHERE path = ?", path)
-        if rows:
-            return rows[0]["id"], False
-        number = self._journal.write(lambda db: db.execute("INSERT INTO outbox (path) VALUES (?)", (path,)).lastrowid)
-        assert number is not None
-        return number, True
+    def outbox(self, path: bytes, rule: str) -> tuple[int, bool]:
+        """The number of the outbox with this path, and whether it is new to this journal.
+
+        rule: where its files go from now on (naming.rule_for), except those that have an attempt unanswered.
+        """
+        base = rule.encode("utf-8", "surrogateescape")
+        known = self._journal.read("SELECT id FROM outbox WHERE path = ?", path)
+        in_force = "SELECT 1 FROM rule WHERE outbox = ? AND base = ?"
+        if not known or not self._journal.read(in_force, known[0]["id"], base):
+            self._journal.write(lambda db: _register(db, path, base))
+        number = self._journal.read("SELECT id FROM outbox WHERE path = ?", path)[0]["id"]
+        for row in self._journal.read("SELECT id, outbox, base FROM rule WHERE typeof(base) = 'blob'"):
+            self._places.rules[row["id"]] = row["base"].decode("utf-8", "surrogateescape")
+            if (row["outbox"], row["base"]) == (number, base):
+                self._places.in_force[number] = row["id"]
+        return number, not known
 
     # -- what is there
 
     def known(self, outbox: int, paths: Sequence[bytes]) -> dict[bytes, Known]:
-        """What is known of these paths (at most a few hundred)."""
+        """The newest version that is known of each of these paths (at most a few hundred)."""
         marks = ",".join("?" * len(paths))
         columns = "id, path, state, size, mtime_ns, ctime_ns, inode"
-        sql = f"SELECT {columns} FROM file JOIN entry USING (id) WHERE file.outbox = ? AND path IN ({marks})"  # noqa: S608  question marks
+        rest = f"WHERE file.outbox = ? AND path IN ({marks}) ORDER BY id"
+        sql = f"SELECT {columns} FROM file JOIN entry USING (id) {rest}"  # noqa: S608  question marks
 
         def read() -> dict[bytes, Known]:
             rows = self._journal.read(sql, outbox, *paths)
@@ -96,26 +112,28 @@ class Queue:
         return self._healed(read)
 
     def add(self, entries: Sequence[NewEntry]) -> None:
-        """Make settled files ready, new or in a new version; a row that is being sent stays as it is."""
+        """Make complete files ready, new or in a new version; not while an earlier version is being sent."""
         if entries:
-            self._journal.write(lambda db: self._add(db, entries))
+            known: dict[tuple[int, bytes], Known] = {}
+            for outbox in {entry.outbox for entry in entries}:
+                found = self.known(outbox, [entry.path for entry in entries if entry.outbox == outbox])
+                known.update({(outbox, path): row for path, row in found.items()})
+            self._numbers = self._journal.write(lambda db: self._add(db, entries, known))
             self.made_ready += 1
 
-    def _add(self, db: sqlite3.Connection, entries: Sequence[NewEntry]) -> None:
-        known: dict[tuple[int, bytes], Known] = {}
-        for outbox in {entry.outbox for entry in entries}:
-            found = self.known(outbox, [entry.path for entry in entries if entry.outbox == outbox])
-            known.update({(outbox, path): row for path, row in found.items()})
-        following = itertools.count(db.execute("SELECT coalesce(max(id), 0) + 1 FROM file").fetchone()[0])
-        in_order = sorted(entries, key=lambda entry: (entry.outbox, entry.large, entry.priority, entry.rank))
-        rows: list[tuple[int, NewEntry]] = []
-        for entry in in_order:
-            before = known.get((entry.outbox, entry.path))
-            if before is None or before.state is not State.SENDING:
-                rows.append((before.id if before is not None else next(following), entry))
+    def _add(
+        self, db: sqlite3.Connection, entries: Sequence[NewEntry], known: Mapping[tuple[int, bytes], Known]
+    ) -> range:
+        """-> the numbers that are left"""
+        self._move(db, Event.RENEWED, [row for row in known.values() if (row.state, Event.RENEWED) in TRANSITIONS])
+        busy = {place for place, row in known.items() if row.state is State.SENDING}
+        fresh = [entry for entry in entries if (entry.outbox, entry.path) not in busy]
+        fresh.sort(key=lambda entry: (entry.outbox, entry.large, entry.priority, entry.rank))
+        numbers = self._numbers if len(fresh) <= len(self._numbers) else _reserve(db, len(fresh))
+        rows = list(zip(numbers, fresh, strict=False))
         db.executemany(SQL_FILE, [file_row(number, entry) for number, entry in rows])
         db.executemany(SQL_ENTRY, [entry_row(number, entry) for number, entry in rows])
-        db.executemany("DELETE FROM delivered WHERE id = ?", [(number,) for number, _ in rows])
+        return numbers[len(rows) :]
 
     def page(self, outbox: int, after_id: int, limit: int) -> list[Entry]:
         """Rows of an outbox whose number is above after_id, by number."""
@@ -127,11 +145,10 @@ class Queue:
         rows = self._journal.read("SELECT count(*) AS files FROM entry WHERE outbox = ?", outbox)
         return int(rows[0]["files"])
 
-    def drop(self, ids: Sequence[int], event: Event) -> None:
-        """Forget rows whose file is not there any more or is another version (VANISHED, CHANGED)."""
-        states = [state for state in State if _may(state, event)]
-        if ids:
-            self._journal.write(lambda db: _delete(db, ids, states))
+    def drop(self, entries: Sequence[Entry], event: Event) -> None:
+        """Forget entries whose file is not there any more or is another version (VANISHED, CHANGED)."""
+        if entries:
+            self._journal.write(lambda db: self.lose(db, entries, event))
 
     # -- what is next
 
@@ -151,22 +168,20 @@ class Queue:
         sql = f"SELECT 1 FROM entry CROSS JOIN file USING (id) {rest}"  # noqa: S608  question marks
         return bool(self._journal.read(sql, *outboxes))
 
-    def begin(self, entries: Sequence[Entry]) -> None:
-        """One more attempt of each, on record before a byte is sent."""
-        values = [(after(entry.state, Event.BEGUN), entry.id) for entry in entries]
-        self._journal.write(
-            lambda db: db.executemany("UPDATE entry SET state = ?, attempts = attempts + 1 WHERE id = ?", values)
+    def begin(self, entries: Sequence[Entry]) -> list[Entry]:
+        """One more attempt of each, on record with its destination before a byte is sent; as they are then."""
+        changes = ", attempts = attempts + 1, unanswered = unanswered + 1, rule = ?"
+        begun = self._journal.write(
+            lambda db: self._move(db, Event.BEGUN, entries, changes, lambda entry: (entry.rule,))
         )
+        return [entry._replace(attempts=entry.attempts + 1, unanswered=entry.unanswered + 1) for entry in begun]
 
     def wake(self, now: float) -> float | None:
         """Make entries ready whose wait is over; when the next one will be, or None. Monotonic clock, seconds."""
         first = self._first_wait()
         if first is not None and first <= now:
-            self._journal.write(
-                lambda db: db.execute(
-                    "UPDATE entry SET state = 0, next_attempt = NULL WHERE state = 2 AND next_attempt <= ?", (now,)
-                )
-            )
+            due = transition(State.WAITING, Event.DUE, ", next_attempt = NULL", "next_attempt <= ?")
+            self._journal.write(lambda db: db.execute(due, (now,)))
             self.made_ready += 1
             first = self._first_wait()
         return first if first is not None and first < NEVER else None
@@ -178,34 +193,73 @@ class Queue:
 
         return self._healed(read)
 
-    # -- what came of it: inside one Journal.write, together with the client's own rows
+    # -- what came of it: inside one Journal.write; what is returned are the entries as they are then
 
-    def deliver(self, db: sqlite3.Connection, deliveries: Iterable[Delivery]) -> None:
-        items = list(deliveries)
-        db.executemany(
-            "UPDATE entry SET state = ?, error = NULL, next_attempt = NULL WHERE id = ?",
-            [(after(State.SENDING, item.event), item.entry.id) for item in items],
-        )
+    def deliver(self, db: sqlite3.Connection, deliveries: Iterable[Delivery]) -> list[Entry]:
+        items = {item.entry.id: item for item in deliveries}
+        moved: list[Entry] = []
+        for event in {item.event for item in items.values()}:
+            mine = [item.entry for item in items.values() if item.event is event]
+            moved += self._move(db, event, mine, ", error = NULL, next_attempt = NULL")
         db.executemany(
             "INSERT OR REPLACE INTO delivered (id, at, proof) VALUES (?, ?, ?)",
-            [(item.entry.id, round(item.at), item.proof) for item in items],
+            [(entry.id, round(items[entry.id].at), items[entry.id].proof) for entry in moved],
         )
+        return moved
 
-    def fail(self, db: sqlite3.Connection, failed: Iterable[tuple[Entry, Verdict, str | None]], now: float) -> None:
-        """Write verdicts (INTERRUPTED, FAILED, GIVEN_UP) with the error's words; now: monotonic clock, seconds."""
+    def fail(
+        self, db: sqlite3.Connection, failed: Iterable[tuple[Entry, Verdict, str | None]], now: float
+    ) -> list[Entry]:
+        """Write verdicts with the error's words; now: monotonic clock, seconds."""
         self.made_ready += 1
-        for entry, verdict, error in failed:
-            state = after(State.SENDING, verdict.event)
-            wait = now + verdict.delay_s if state is State.WAITING else None
-            db.execute(
-                "UPDATE entry SET state = ?, failures = ?, strikes = ?, next_attempt = ?, error = coalesce(?, error)"
-                " WHERE id = ?",
-                (state, verdict.failures, verdict.strikes, wait, error, entry.id),
-            )
+        items = {entry.id: (entry, verdict, error) for entry, verdict, error in failed}
+        counts = ", attempts = ?, unanswered = ?, failures = ?, strikes = ?"
+        changes = f"{counts}, next_attempt = ?, error = coalesce(?, error)"
 
-    def forget(self, db: sqlite3.Connection, ids: Sequence[int]) -> None:
-        """Drop rows whose file has durably left the outbox; a row that was renewed meanwhile stays."""
-        _delete(db, ids, [state for state in State if _may(state, Event.SETTLED)])
+        def values(entry: Entry) -> tuple[object, ...]:
+            _, verdict, error = items[entry.id]
+            wait = now + verdict.delay_s if after(entry.state, verdict.event) is State.WAITING else None
+            return *_attempts(entry, verdict.event), verdict.failures, verdict.strikes, wait, error
+
+        moved: list[Entry] = []
+        for event in {verdict.event for _, verdict, _ in items.values()}:
+            mine = [entry for entry, verdict, _ in items.values() if verdict.event is event]
+            moved += self._move(db, event, mine, changes, values)
+        return moved
+
+    def lose(self, db: sqlite3.Connection, entries: Sequence[Entry], event: Event) -> None:
+        """Forget entries whose file is not there any more or is another version (VANISHED, CHANGED)."""
+        self._move(db, event, entries)
+
+    def forget(self, db: sqlite3.Connection, entries: Sequence[Entry]) -> None:
+        """Drop entries whose file has durably left the outbox."""
+        self._move(db, Event.SETTLED, entries)
+
+    def _move(
+        self,
+        db: sqlite3.Connection,
+        event: Event,
+        entries: Sequence[Row],
+        changes: str = "",
+        values: Callable[[Row], tuple[object, ...]] = lambda _: (),
+    ) -> list[Row]:
+        """Apply a transition to these rows, on disk and in what is returned; changes, values: further columns.
+
+        Raises: ValueError when one is not in the state that the event leaves.
+        """
+        moved: list[Row] = []
+        sound = [entry for entry in entries if entry.id not in self._damaged]
+        for state in sorted({entry.state for entry in sound}):
+            following = after(state, event)
+            mine = [row for row in sorted(sound, key=lambda row: row.id) if row.state is state]
+            parameters = [values(row) + (row.id,) for row in mine]  # noqa: RUF005  mypy cannot follow the unpacking
+            count = db.executemany(transition(state, event, changes), parameters).rowcount
+            if count != len(mine):
+                raise ValueError(f"{event.name}: {len(mine) - count} of {len(mine)} entries were not {state.name}")
+            if following is State.GONE:
+                _forget(db, ("file", "delivered"), [row.id for row in mine])
+            moved.extend(row._replace(state=following) for row in mine)
+        return moved
 
     def owed(self, state: State, limit: int, after_id: int = 0) -> list[Entry]:
         """Delivered (or quarantined) entries whose file has still to leave the outbox."""
@@ -214,22 +268,19 @@ class Queue:
     # -- figures
 
     def totals(self) -> list[Total]:
-        sql = (
-            "SELECT outbox, state, count(*) AS files, sum(size) AS bytes, min(first_seen) AS oldest"
-            " FROM entry GROUP BY outbox, state"
-        )
+        in_force = ",".join(map(str, self._places.in_force.values()))
+        earlier = f"count(CASE WHEN unanswered > 0 AND rule NOT IN ({in_force}) THEN 1 END)"
+        figures = f"count(*) AS files, sum(size) AS bytes, min(first_seen) AS oldest, {earlier} AS earlier"
+        sql = f"SELECT outbox, state, {figures} FROM entry GROUP BY outbox, state"  # noqa: S608  text and numbers above
 
-        def read() -> list[Total]:
-            rows = self._journal.read(sql)
-            return [
-                Total(row["outbox"], State(row["state"]), row["files"], row["bytes"], row["oldest"]) for row in rows
-            ]
+        def total(row: Any) -> Total:
+            return Total(row["outbox"], State(row["state"]), row["files"], row["bytes"], row["oldest"], row["earlier"])
 
-        return self._healed(read)
+        return self._healed(lambda: [total(row) for row in self._journal.read(sql)])
 
     def _entries(self, rest: str, *values: object) -> list[Entry]:
         sql = f"SELECT {COLUMNS} FROM entry CROSS JOIN file USING (id) {rest}"  # noqa: S608  text of this file
-        return self._healed(lambda: [entry_from(row) for row in self._journal.read(sql, *values)])
+        return self._healed(lambda: [entry_from(row, self._places) for row in self._journal.read(sql, *values)])
 
     # -- damage
 
@@ -237,7 +288,7 @@ class Queue:
         """What was read, after rows that cannot be read were dropped."""
         try:
             return read()
-        except (AttributeError, TypeError, ValueError):
+        except (AttributeError, LookupError, TypeError, ValueError):
             self._drop_damaged()
             return read()
 
@@ -247,26 +298,32 @@ class Queue:
         if ids:
             self.lost_rows = True
             log.error("damaged rows dropped from the queue rows=%d", len(ids))
-            self._journal.write(lambda db: _forget_all(db, ids))
+            self._journal.write(lambda db: _forget(db, ("entry", "file", "delivered"), ids))
+            self._damaged.update(ids)
 
 
-def _may(state: State, event: Event) -> bool:
-    try:
-        return after(state, event) is State.GONE
-    except ValueError:
-        return False
+def _attempts(entry: Entry, event: Event) -> tuple[int, int]:
+    """-> attempts, unanswered: an error of the file's own is an answer; what was never handed out was no attempt"""
+    if event is Event.RELEASED:
+        return entry.attempts - 1, entry.unanswered - 1
+    return entry.attempts, 0 if event in (Event.FAILED, Event.GIVEN_UP) else entry.unanswered
 
 
-def _forget_all(db: sqlite3.Connection, ids: Sequence[int]) -> None:
-    for table in ("entry", "file", "delivered"):
+def _register(db: sqlite3.Connection, path: bytes, base: bytes) -> None:
+    db.execute("INSERT OR IGNORE INTO outbox (path) VALUES (?)", (path,))
+    db.execute("INSERT OR IGNORE INTO rule (outbox, base) SELECT id, ? FROM outbox WHERE path = ?", (base, path))
+
+
+def _reserve(db: sqlite3.Connection, count: int) -> range:
+    """Numbers that were never given: on record before the first of them is used."""
+    kept = db.execute("SELECT max(next) FROM number WHERE typeof(next) = 'integer' AND next < 1 << 62").fetchone()[0]
+    used = [db.execute(f"SELECT max(id) FROM {table}").fetchone()[0] for table in ("file", "entry")]  # noqa: S608  own names
+    first = max(kept or 1, *(1 + (number or 0) for number in used))
+    numbers = range(first, first + max(count, NUMBERS))
+    db.execute("INSERT OR REPLACE INTO number VALUES (1, ?)", (numbers.stop,))
+    return numbers
+
+
+def _forget(db: sqlite3.Connection, tables: Sequence[str], ids: Sequence[int]) -> None:
+    for table in tables:
         db.executemany(f"DELETE FROM {table} WHERE id = ?", [(number,) for number in ids])  # noqa: S608  own names
-
-
-def _delete(db: sqlite3.Connection, ids: Sequence[int], states: Sequence[State]) -> None:
-    allowed = ",".join(str(int(state)) for state in states)
-    sql = f"DELETE FROM entry WHERE id = ? AND state IN ({allowed})"  # noqa: S608  numbers of this program
-    values = [(number,) for number in sorted(ids)]
-    db.executemany(sql, values)
-    for table in ("file", "delivered"):
-        sql = f"DELETE FROM {table} WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM entry WHERE id = ?1)"  # noqa: S608  own names
-        db.executemany(sql, values)

@@ -42,10 +42,17 @@ class Remote(Protocol):
         self, jobs: Iterable[UploadJob | None], *, hold_checkpoints: bool = False, tick: Callable[[], None] = ...
     ) -> Iterator[TransferResult | Failure]: ...
 
-    def settle(self, results: Iterable[TransferResult]) -> None: ...
+    def settle(self, results: Iterable[TransferResult]) -> None:
+        """That these are delivered is on record, durably: what a remote keeps to recognise them may go.
+
+        Once for each result, after that record and never inside its transaction; a crash between leaves what may go.
+        """
 
     def give_up(self, uploads: Iterable[tuple[str, str]]) -> None:
-        """(source, destination) of what will not be tried again: what an attempt has left there may be removed."""
+        """(source, destination) of what will not be tried again: what an attempt has left there may be removed.
+
+        Durable when it returns; called before the queue forgets the upload, perhaps twice.
+        """
 
     def cancel(self) -> None: ...
 

@@ -10,7 +10,8 @@ import sqlite3
 from typing import NamedTuple
 
 from iot.sftp.client import Fingerprint, Schema
-from iot.sftp.spooler.policy import Event, State
+from iot.sftp.spooler.naming import destination_for
+from iot.sftp.spooler.policy import Event, State, after
 
 __all__ = [
     "COLUMNS",
@@ -22,11 +23,13 @@ __all__ = [
     "Entry",
     "Known",
     "NewEntry",
+    "Places",
     "Total",
     "entry_from",
     "entry_row",
     "file_row",
     "fingerprint_from",
+    "transition",
 ]
 
 QUEUE_SCHEMA = Schema(
@@ -48,36 +51,63 @@ QUEUE_SCHEMA = Schema(
         CREATE INDEX entry_owed ON entry (state) WHERE state IN (3, 5);
         CREATE TABLE delivered (id INTEGER PRIMARY KEY, at REAL NOT NULL, proof TEXT NOT NULL)
         """,
+        """
+        CREATE TABLE number (id INTEGER PRIMARY KEY CHECK (id = 1), next INTEGER NOT NULL);
+        CREATE TABLE rule (
+            id INTEGER PRIMARY KEY, outbox INTEGER NOT NULL, base BLOB NOT NULL, UNIQUE (outbox, base));
+        INSERT INTO rule (outbox, base)
+            SELECT DISTINCT file.outbox, substr(destination, 1, length(destination) - length(path))
+            FROM file JOIN entry USING (id)
+            WHERE attempts > 0 AND typeof(destination) = 'blob' AND substr(destination, -length(path)) = path;
+        ALTER TABLE entry ADD COLUMN rule INTEGER;
+        ALTER TABLE entry ADD COLUMN unanswered INTEGER NOT NULL DEFAULT 0;
+        UPDATE entry SET unanswered = 1, rule = (
+            SELECT rule.id FROM file JOIN rule ON rule.outbox = file.outbox
+            AND base = substr(destination, 1, length(destination) - length(path))
+            WHERE file.id = entry.id AND substr(destination, -length(path)) = path)
+            WHERE attempts > 0;
+        CREATE TABLE version (
+            id INTEGER PRIMARY KEY, outbox INTEGER NOT NULL, path BLOB NOT NULL, mtime_ns INTEGER NOT NULL,
+            ctime_ns INTEGER NOT NULL, inode INTEGER NOT NULL, check_final INTEGER NOT NULL);
+        INSERT INTO version SELECT id, outbox, path, mtime_ns, ctime_ns, inode, check_final FROM file;
+        DROP TABLE file;
+        ALTER TABLE version RENAME TO file;
+        CREATE INDEX file_path ON file (outbox, path)
+        """,
     ),
+    compatible_from=2,
 )
 COLUMNS = (
-    "entry.id, entry.outbox, path, state, size, mtime_ns, ctime_ns, inode, large, priority, destination, first_seen,"
-    " check_final, attempts, failures, strikes, CAST(error AS BLOB) AS error"
+    "entry.id, entry.outbox, path, state, size, mtime_ns, ctime_ns, inode, large, priority, first_seen,"
+    " check_final, attempts, failures, strikes, rule, unanswered, CAST(error AS BLOB) AS error"
 )
-SQL_FILE = (
-    "INSERT OR REPLACE INTO file (id, outbox, path, mtime_ns, ctime_ns, inode, destination, check_final)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-)
+SQL_FILE = "INSERT INTO file (id, outbox, path, mtime_ns, ctime_ns, inode, check_final) VALUES (?, ?, ?, ?, ?, ?, ?)"
 SQL_ENTRY = (
-    "INSERT OR REPLACE INTO entry (id, outbox, state, size, large, priority, rank, first_seen)"
-    " VALUES (?, ?, 0, ?, ?, ?, ?, ?)"
+    "INSERT INTO entry (id, outbox, state, size, large, priority, rank, first_seen) VALUES (?, ?, 0, ?, ?, ?, ?, ?)"
 )
 
 WHOLE_NUMBERS = (
-    *("entry.outbox", "size", "large", "priority", "attempts", "failures", "strikes"),
-    *("mtime_ns", "ctime_ns", "inode", "check_final"),
+    *("entry.outbox", "size", "large", "priority", "attempts", "failures", "strikes", "unanswered"),
+    *("inode", "check_final"),
 )
-SQL_DAMAGED = " OR ".join(
-    (
-        "SELECT entry.id FROM entry LEFT JOIN file USING (id) WHERE file.id IS NULL",
-        "file.outbox IS NOT entry.outbox",
-        f"typeof(state) <> 'integer' OR state NOT BETWEEN {int(State.READY)} AND {int(State.QUARANTINED)}",
-        *(f"typeof({column}) <> 'integer'" for column in WHOLE_NUMBERS),
-        "large NOT IN (0, 1) OR size < 0",
-        *(f"typeof({name}) <> 'blob' OR {name} = x'' OR instr({name}, x'00')" for name in ("path", "destination")),
-        "typeof(first_seen) NOT IN ('integer', 'real')",
-        "typeof(next_attempt) NOT IN ('null', 'integer', 'real')",
-    )
+PATH_BETWEEN_SLASHES = "CAST(x'2f' || path || x'2f' AS BLOB)"
+NO_TIME = "typeof({0}) <> 'integer' AND (typeof({0}) <> 'blob' OR length({0}) <> 12)"
+DAMAGES = (
+    "file.id IS NULL",
+    "file.outbox IS NOT entry.outbox",
+    f"typeof(state) <> 'integer' OR state NOT BETWEEN {int(State.READY)} AND {int(State.QUARANTINED)}",
+    *(f"typeof({column}) <> 'integer'" for column in WHOLE_NUMBERS),
+    "large NOT IN (0, 1) OR size < 0",
+    *(NO_TIME.format(column) for column in ("mtime_ns", "ctime_ns")),
+    "typeof(path) <> 'blob' OR path = x'' OR instr(path, x'00')",
+    *(f"instr({PATH_BETWEEN_SLASHES}, CAST('{name}' AS BLOB))" for name in ("//", "/./", "/../")),
+    "rule IS NOT NULL AND rule NOT IN (SELECT rule.id FROM rule WHERE typeof(base) = 'blob')",
+    "typeof(first_seen) NOT IN ('integer', 'real')",
+    "typeof(next_attempt) NOT IN ('null', 'integer', 'real')",
+)
+SQL_DAMAGED = (
+    f"SELECT entry.id FROM entry LEFT JOIN file USING (id) WHERE {' OR '.join(DAMAGES)}"  # noqa: S608  text above
+    " UNION SELECT file.id FROM file LEFT JOIN entry USING (id) WHERE entry.id IS NULL"
 )
 """Rows that make no sense: a bit that flipped on flash gives a number that is no state, or text where a number was."""
 
@@ -94,13 +124,17 @@ class NewEntry(NamedTuple):
     large: bool
     priority: int
     rank: int | bytes
-    destination: str
     first_seen: float
     check_final: bool = False
 
 
 class Entry(NamedTuple):
-    """A row of the queue."""
+    """A row of the queue.
+
+    destination: where its present or next attempt goes. left_at: where else earlier attempts have gone, which may have
+    left a part there. rule: see naming.rule_for; None before the first attempt. unanswered: attempts since the server
+    last answered for this file; each may have published it, so that until then it keeps its destination.
+    """
 
     id: int
     outbox: int
@@ -110,6 +144,9 @@ class Entry(NamedTuple):
     large: bool
     priority: int
     destination: str
+    left_at: str | None
+    rule: int | None
+    unanswered: int
     first_seen: float
     check_final: bool
     attempts: int
@@ -136,27 +173,34 @@ class Delivery(NamedTuple):
 
 
 class Total(NamedTuple):
-    """Rows of one outbox in one state: how many, their bytes, the smallest first_seen (wall clock, seconds)."""
+    """Rows of one outbox in one state: how many, their bytes, the smallest first_seen (wall clock, seconds).
+
+    earlier: how many of them keep a destination that the configuration does not give any more.
+    """
 
     outbox: int
     state: State
     files: int
     bytes: int
     oldest: float
+    earlier: int
+
+
+def transition(state: State, event: Event, changes: str = "", which: str = "id = ?") -> str:
+    """The SQL of a transition: it touches a row only in the state that the event leaves.
+
+    changes: further columns. Raises: ValueError for a pair that cannot happen.
+    """
+    following = after(state, event)
+    where = f"WHERE state = {int(state)} AND {which}"
+    if following is State.GONE:
+        return f"DELETE FROM entry {where}"  # noqa: S608  text of this program
+    return f"UPDATE entry SET state = {int(following)}{changes} {where}"  # noqa: S608  text of this program
 
 
 def file_row(number: int, entry: NewEntry) -> tuple[object, ...]:
-    version = entry.fingerprint
-    return (
-        number,
-        entry.outbox,
-        entry.path,
-        version.mtime_ns,
-        version.ctime_ns,
-        _signed(version.inode),
-        entry.destination.encode("utf-8", "surrogateescape"),
-        int(entry.check_final),
-    )
+    _, *times_and_inode = entry.fingerprint.columns()
+    return number, entry.outbox, entry.path, *times_and_inode, int(entry.check_final)
 
 
 def entry_row(number: int, entry: NewEntry) -> tuple[object, ...]:
@@ -171,16 +215,45 @@ def entry_row(number: int, entry: NewEntry) -> tuple[object, ...]:
     )
 
 
-def entry_from(row: sqlite3.Row) -> Entry:
+class Places:
+    """Which rule of destinations an attempt follows.
+
+    rules: all that were ever in force, by number. in_force: the number of the present one of each outbox.
+    """
+
+    def __init__(self) -> None:
+        self.rules: dict[int, str] = {}
+        self.in_force: dict[int, int] = {}
+
+    def of(self, row: sqlite3.Row, path: bytes, version: Fingerprint) -> tuple[int | None, str, str | None]:
+        """-> rule, destination, left_at of an Entry"""
+        former, present = row["rule"], self.in_force.get(row["outbox"])
+        idle = row["state"] in (State.READY, State.WAITING)
+        if former is not None and (not idle or row["unanswered"] or present in (None, former)):
+            return former, self._destination(former, path, version), None
+        left_at = self._destination(former, path, version) if former is not None else None
+        return present, self._destination(present, path, version), left_at
+
+    def _destination(self, rule: int | None, path: bytes, version: Fingerprint) -> str:
+        """ "" for a file that was never tried, of an outbox that is not in the configuration."""
+        return "" if rule is None else destination_for(path, self.rules[rule], version.mtime_ns)
+
+
+def entry_from(row: sqlite3.Row, places: Places) -> Entry:
+    path, version = row["path"], fingerprint_from(row)
+    rule, destination, left_at = places.of(row, path, version)
     return Entry(
         id=row["id"],
         outbox=row["outbox"],
-        path=row["path"],
+        path=path,
         state=State(row["state"]),
-        fingerprint=fingerprint_from(row),
+        fingerprint=version,
         large=bool(row["large"]),
         priority=row["priority"],
-        destination=row["destination"].decode("utf-8", "surrogateescape"),
+        destination=destination,
+        left_at=left_at,
+        rule=rule,
+        unanswered=row["unanswered"],
         first_seen=row["first_seen"],
         check_final=bool(row["check_final"]),
         attempts=row["attempts"],
@@ -191,9 +264,4 @@ def entry_from(row: sqlite3.Row) -> Entry:
 
 
 def fingerprint_from(row: sqlite3.Row) -> Fingerprint:
-    return Fingerprint(row["size"], row["mtime_ns"], row["ctime_ns"], row["inode"] % 2**64)
-
-
-def _signed(inode: int) -> int:
-    """SQLite keeps 64 bits with a sign; inodes have none."""
-    return inode - 2**64 if inode >= 2**63 else inode
+    return Fingerprint.from_columns(row["size"], row["mtime_ns"], row["ctime_ns"], row["inode"])

@@ -36,15 +36,23 @@ class InFlight:
 class Sender:
     """Hands out jobs and knows what is under way.
 
-    on_progress: called with the bytes newly confirmed by the server.
+    on_progress: called with the bytes newly confirmed by the server. on_moved: called with entries that go to another
+    destination than their earlier attempts, before they do.
     """
 
-    def __init__(self, queue: Queue, intakes: Sequence[Intake], on_progress: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        queue: Queue,
+        intakes: Sequence[Intake],
+        on_progress: Callable[[int], None],
+        on_moved: Callable[[Sequence[Entry]], None],
+    ) -> None:
         self.in_flight: dict[int, InFlight] = {}
         self._queue = queue
         self._intakes = {intake.number: intake for intake in intakes}
         self._rotation = [intake.number for intake in intakes]
         self._on_progress = on_progress
+        self._on_moved = on_moved
         self._claimed: dict[bool, deque[Entry]] = {False: deque(), True: deque()}
         self._none_left: dict[bool, int] = {}
         self._destinations: set[str] = set()
@@ -70,13 +78,13 @@ class Sender:
         assert isinstance(outcome.key, int)
         return self._land(outcome.key)
 
-    def abandon(self) -> list[Entry]:
-        """Everything handed out or claimed, when the client has ended without a word on it."""
+    def abandon(self) -> tuple[list[Entry], list[Entry]]:
+        """When the client has ended: what was handed out and had no word said on it, and what was only claimed."""
         flying = [self._land(number).entry for number in list(self.in_flight)]
         waiting = [entry for claimed in self._claimed.values() for entry in claimed]
         for claimed in self._claimed.values():
             claimed.clear()
-        return flying + waiting
+        return flying, waiting
 
     # -- inside
 
@@ -102,9 +110,12 @@ class Sender:
                 break
             chosen.append(entry)
             total += entry.fingerprint.size
-        if chosen:
-            self._queue.begin(chosen)
-        return chosen
+        if not chosen:
+            return []
+        moved = [entry for entry in chosen if entry.left_at is not None]
+        if moved:
+            self._on_moved(moved)
+        return self._queue.begin(chosen)
 
     def _job(self, entry: Entry) -> UploadJob:
         flight = self.in_flight[entry.id] = InFlight(entry)

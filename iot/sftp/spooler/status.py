@@ -93,6 +93,7 @@ def _outbox(agent: Agent, intake: Intake, totals: list[Total]) -> dict[str, Any]
         "completeness": str(intake.outbox.completeness or "not known yet"),
         "waiting": mine[State.WAITING].files if State.WAITING in mine else 0,
         "kept": mine[State.KEPT].files if State.KEPT in mine else 0,
+        "earlier_destination": sum(total.earlier for total in backlog),
         "error": shown(intake.failed) if intake.failed else None,
     }
 
@@ -184,6 +185,7 @@ def table(content: Mapping[str, Any], *, running: bool, wall: float) -> str:
         f"outbox      {outbox['name']}: {outbox['state']}, {outbox['files']} files, {_size(outbox['bytes'])},"
         f" {outbox['watched']} not ready ({outbox['open_for_writing']} open for writing),"
         f" {outbox['waiting']} waiting, {outbox['kept']} kept, completeness {outbox['completeness']}"
+        + (f", {outbox['earlier_destination']} to an earlier destination" if outbox["earlier_destination"] else "")
         + _because(outbox["error"])
         for outbox in content["outboxes"]
     ]
