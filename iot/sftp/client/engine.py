@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from iot.sftp.client.checkpoints import Checkpoints, LearnedRefusals
+from iot.sftp.client.errors import Cancelled
 from iot.sftp.client.settings import ClientOptions, Durability
 from iot.sftp.client.transfer.context import Context, Options
 from iot.sftp.client.wire.hostkeys import HostKeyPolicy, KnownHosts, Pinned
@@ -17,6 +18,7 @@ from iot.sftp.client.wire.job import Job, Work
 from iot.sftp.client.wire.login import Credentials
 from iot.sftp.client.wire.pace import START_BYTES, Pace
 from iot.sftp.client.wire.pipeline import Pipeline
+from iot.sftp.client.wire.prompts import Answerer, from_command, from_file
 from iot.sftp.client.wire.server import SAFE_SLOTS, Server, ask_limits, handles_in_order
 from iot.sftp.client.wire.session import Connection, Target
 
@@ -24,6 +26,7 @@ if sys.platform != "win32":
     import resource
 
 SPARE_HANDLES = 8
+TICK_S = 0.25
 MAX_BLOCK = 255 * 1024
 
 
@@ -82,7 +85,6 @@ class Engine:
                 cancelled=cancelled,
                 on_silence=making.on_silence,
             )
-            self.connection.on_silence(making.on_silence)
             self.connection.settle_in()
         except BaseException:
             self.connection.close()
@@ -101,6 +103,68 @@ class Engine:
         self.connection.close()
 
 
+def connect_beside(make: Callable[[], Engine], cancelled: threading.Event, tick: Callable[[], None]) -> Engine:
+    """Connect in a thread that owns nothing, while `tick` runs in the caller's at least every TICK_S.
+
+    make: connects. Whatever it waits for - a name, an address, a login - a cancel, or a tick that raises, ends the wait
+    at once; the connection that it still makes is closed unused.
+
+    Raises: what `make` raises; Cancelled; what `tick` raises.
+    """
+    attempt = _Connecting(make)
+    try:
+        while not attempt.done.wait(TICK_S):
+            tick()
+            if cancelled.is_set():
+                raise Cancelled("stopped on request while connecting")
+    except BaseException:
+        attempt.abandon()
+        raise
+    return attempt.outcome()
+
+
+class _Connecting:
+    """One call of `make` in a daemon thread; `abandon` and the end of the thread settle who closes the engine."""
+
+    def __init__(self, make: Callable[[], Engine]) -> None:
+        self.done = threading.Event()
+        self._make = make
+        self._lock = threading.Lock()
+        self._abandoned = False
+        self._engine: Engine | None = None
+        self._error: BaseException | None = None
+        threading.Thread(target=self._run, name="iot-sftp connecting", daemon=True).start()
+
+    def outcome(self) -> Engine:
+        if self._error is not None:
+            raise self._error
+        assert self._engine is not None
+        return self._engine
+
+    def abandon(self) -> None:
+        with self._lock:
+            self._abandoned = True
+            engine = self._engine
+        if engine is not None:
+            engine.close()
+
+    def _run(self) -> None:
+        try:
+            engine = self._make()
+        except BaseException as error:  # noqa: BLE001 - it is raised in the thread that waits for it
+            self._error = error
+        else:
+            self._keep(engine)
+        self.done.set()
+
+    def _keep(self, engine: Engine) -> None:
+        with self._lock:
+            self._engine = engine
+            abandoned = self._abandoned
+        if abandoned:
+            engine.close()
+
+
 def _open_files_allowed() -> int:
     """How many files this process may have open, as far as its system tells."""
     if sys.platform == "win32":
@@ -113,7 +177,12 @@ def target_from(host: str, port: int, user: str, password: str | None, options: 
     """The plain values that a connection needs. Raises: ConfigurationError for an unreadable known_hosts."""
     passphrase = options.key_passphrase
     credentials = Credentials(
-        user, password, options.key_file, passphrase.get_secret_value() if passphrase else None, options.agent
+        user,
+        password,
+        options.key_file,
+        passphrase.get_secret_value() if passphrase else None,
+        options.agent,
+        _answers(options),
     )
     return Target(
         host=host,
@@ -128,6 +197,16 @@ def target_from(host: str, port: int, user: str, password: str | None, options: 
         compression=options.compression,
         congestion=options.congestion,
     )
+
+
+def _answers(options: ClientOptions) -> Callable[[], Answerer] | None:
+    """What answers a server's prompts beside the password, made for each login."""
+    callback, command, file = options.prompts, options.prompt_command, options.prompt_file
+    if callback is not None:
+        return lambda: callback
+    if command:
+        return lambda: from_command(command)
+    return (lambda: from_file(file)) if file is not None else None
 
 
 def _host_keys(options: ClientOptions) -> HostKeyPolicy:
