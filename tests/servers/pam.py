@@ -8,7 +8,8 @@ import os
 import subprocess
 from pathlib import Path
 
-from servers.base import client_key, missing, program
+from conditions import missing
+from servers.base import client_key, program
 from servers.openssh import OpenSSH
 
 __all__ = ["SecondFactor"]

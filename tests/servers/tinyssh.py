@@ -14,7 +14,8 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING
 
-from servers.base import client_key, free_port, missing, program
+from conditions import require
+from servers.base import client_key, free_port, program
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -29,8 +30,7 @@ class TinySSH:
     throw-away user with a home of its own (root)."""
 
     def __init__(self) -> None:
-        if os.geteuid() != 0:
-            missing("a login at tinysshd needs root, to make a throw-away user")
+        require("root")
         self._program = program("tinysshd", "tinysshd")
         self.folder = Path(mkdtemp(prefix="iot-sftp-tinyssh-"))
         self.folder.chmod(0o755)
