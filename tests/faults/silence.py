@@ -34,7 +34,7 @@ PHASES: dict[str, Step | None] = {
     "connect": None,
     "banner": Step("banner", Call("paramiko.transport:Transport._check_banner"), "before"),
     "key exchange": Step("key exchange", Call("paramiko.transport:Transport._send_kex_init"), "before"),
-    "login": Step("login", Call(f"{WIRE}.transport:log_in"), "before"),
+    "login": Step("login", Call(f"{WIRE}.login:Login.run"), "before"),
     "channel": Step("channel", Call(f"{WIRE}.session:Connection.open_sftp_channel"), "before"),
     "open": _packet("open", Packet(Kind.OPEN)),
     "write": _packet("write", Packet(Kind.WRITE), 4),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import threading
+import time
 from collections import deque
 from types import SimpleNamespace
 from typing import Any
@@ -30,6 +32,8 @@ class Script:
     """Stands for paramiko's transport and channel: `comes` is what arrives, piece by piece; b"" is the end."""
 
     remote_chanid = 0
+    clear_to_send = threading.Event()
+    clear_to_send.set()
 
     def __init__(self, *comes: bytes) -> None:
         self.comes = deque(comes)
@@ -56,7 +60,7 @@ class Script:
 
 
 def channel(script: Script, *, in_order: bool, deadline_s: float = 5) -> SftpChannel:
-    link: Any = SimpleNamespace(last_received=0.0)
+    link: Any = SimpleNamespace(last_received=0.0, ready=lambda wait_s: True)
     target: Any = SimpleNamespace(host="host", link_deadline_s=deadline_s)
     transport: Any = script
     return SftpChannel(transport, link, target, in_order)
@@ -65,7 +69,7 @@ def channel(script: Script, *, in_order: bool, deadline_s: float = 5) -> SftpCha
 def test_requests_may_follow_init_at_once_where_they_are_handled_in_order() -> None:
     script = Script()
     stream = channel(script, in_order=True)
-    stream.send(b"request")
+    assert stream.send(b"request", 0) == 7
     assert script.sent == init() + b"request"
     assert stream.extensions == {}
     for piece in (VERSION[:3], VERSION[3:9], VERSION[9:] + ANSWER[:5], ANSWER[5:]):
@@ -99,8 +103,12 @@ def test_another_beginning_is_refused(comes: bytes, error: type[Exception], told
 
 
 def test_a_version_that_does_not_come_is_a_timeout_though_the_link_lives() -> None:
-    stream = channel(Script(), in_order=True, deadline_s=0.0)
+    stream = channel(Script(), in_order=True, deadline_s=0.3)
+    stream.check_alive(None)  # not before its time
+    time.sleep(0.31)
     with pytest.raises(Timeout, match="first packet"):
         stream.check_alive(None)
+    began = time.monotonic()
     with pytest.raises(Timeout, match="first packet"):
-        channel(Script(), in_order=False, deadline_s=0.0)
+        channel(Script(), in_order=False, deadline_s=0.3)
+    assert time.monotonic() - began >= 0.3

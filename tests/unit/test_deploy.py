@@ -25,6 +25,8 @@ MODELS: dict[str, type[BaseModel]] = {
     "server": ServerSettings,
     "outbox": OutboxSettings,
 }
+ALTERNATIVES = {"password", "prompt_file"}
+"""Keys that exclude another one, which is set in their place: password_file, prompt_command."""
 
 
 def blocks(text: str) -> dict[str, dict[str, str]]:
@@ -42,7 +44,7 @@ def blocks(text: str) -> dict[str, dict[str, str]]:
 
 def uncommented(line: str, secrets: Path) -> str:
     match = SET_OR_SHOWN.fullmatch(line)
-    if match is None or match[1] == "password":  # password and password_file exclude each other
+    if match is None or match[1] in ALTERNATIVES:
         return line
     return line.removeprefix("# ").replace("/etc/iot-spooler/", f"{secrets}/")
 
@@ -85,7 +87,7 @@ def test_example_loads_with_every_key_set(tmp_path: Path) -> None:
     complete = tmp_path / "complete.toml"
     complete.write_text("\n".join(uncommented(line, tmp_path) for line in EXAMPLE.read_text().splitlines()))
     settings = load(complete, {})
-    assert settings.server.model_fields_set == expected()["server"] - {"password"}
+    assert settings.server.model_fields_set == expected()["server"] - ALTERNATIVES
     assert settings.outbox[0].model_fields_set == expected()["outbox"]
     assert settings.retry == RetrySettings()
 

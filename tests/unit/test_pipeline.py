@@ -56,7 +56,7 @@ class Script:
     def clock(self) -> float:
         return self.now
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes, wait_s: float) -> int:
         self.sends.append(len(data))
         at = 0
         while at < len(data):
@@ -70,6 +70,7 @@ class Script:
             at += 4 + size
         assert at == len(data)
         self.in_flight_at_most = max(self.in_flight_at_most, sum(item.data for item in self.open))
+        return len(data)
 
     def receive(self, limit: int, timeout_s: float) -> bytes | None:
         data = self.answer() if self.answer else self.all_in_order()

@@ -1,5 +1,6 @@
 """Resumable, journaled SFTP transfers for devices behind bad links."""
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from iot.sftp.client._version import __version__
@@ -13,6 +14,7 @@ from iot.sftp.client.errors import (
     DiskFull,
     HostKeyMismatch,
     HostKeyUnknown,
+    Incompatible,
     JournalUnavailable,
     LinkLost,
     LocalStateError,
@@ -52,6 +54,8 @@ if TYPE_CHECKING:
     from iot.sftp.client.environment import ClientSettings
     from iot.sftp.client.wire.embedded import EmbeddedServer
 
+logging.getLogger("iot.sftp").addHandler(logging.NullHandler())  # a library prints nothing that nobody asked for
+
 __all__ = [
     "AlreadyExists",
     "AuthenticationError",
@@ -68,6 +72,7 @@ __all__ = [
     "Fingerprint",
     "HostKeyMismatch",
     "HostKeyUnknown",
+    "Incompatible",
     "IoTSFTPClient",
     "Journal",
     "JournalUnavailable",

@@ -17,6 +17,7 @@ from iot.sftp.client.wire.job import Job, Work
 from iot.sftp.client.wire.login import Credentials
 from iot.sftp.client.wire.pace import START_BYTES, Pace
 from iot.sftp.client.wire.pipeline import Pipeline
+from iot.sftp.client.wire.prompts import Answerer, from_command, from_file
 from iot.sftp.client.wire.server import SAFE_SLOTS, Server, ask_limits, handles_in_order
 from iot.sftp.client.wire.session import Connection, Target
 
@@ -82,7 +83,6 @@ class Engine:
                 cancelled=making.stop,
                 on_silence=making.on_silence,
             )
-            self.connection.on_silence(making.on_silence)
             self.connection.settle_in()
         except BaseException:
             self.connection.close()
@@ -118,7 +118,12 @@ def target_from(host: str, port: int, user: str, password: str | None, options: 
     """The plain values that a connection needs. Raises: ConfigurationError for an unreadable known_hosts."""
     passphrase = options.key_passphrase
     credentials = Credentials(
-        user, password, options.key_file, passphrase.get_secret_value() if passphrase else None, options.agent
+        user,
+        password,
+        options.key_file,
+        passphrase.get_secret_value() if passphrase else None,
+        options.agent,
+        _answers(options),
     )
     return Target(
         host=host,
@@ -133,6 +138,16 @@ def target_from(host: str, port: int, user: str, password: str | None, options: 
         compression=options.compression,
         congestion=options.congestion,
     )
+
+
+def _answers(options: ClientOptions) -> Callable[[], Answerer] | None:
+    """What answers a server's prompts beside the password, made for each login."""
+    callback, command, file = options.prompts, options.prompt_command, options.prompt_file
+    if callback is not None:
+        return lambda: callback
+    if command:
+        return lambda: from_command(command)
+    return (lambda: from_file(file)) if file is not None else None
 
 
 def _host_keys(options: ClientOptions) -> HostKeyPolicy:

@@ -3,7 +3,8 @@ imports would cost a device a sixth of its start, and memory.
 
 A `.env` that happens to lie in the working folder may be anybody's: an archive that was unpacked there, a checkout.
 Unless it is asked for by name, it sets nothing of TRUST: not whom we talk to, not how we know him, not which keys are
-used, not where state is kept. So a password from the environment never goes to a host from such a file.
+used, not what is run for an answer, not where state is kept. So a password from the environment never goes to a host
+from such a file.
 """
 
 from __future__ import annotations
@@ -22,7 +23,19 @@ from iot.sftp.client.settings import ClientOptions, Options
 __all__ = ["TRUST", "ClientSettings", "EnvFile", "env_file_here"]
 
 TRUST = frozenset(
-    ("host", "port", "known_hosts", "host_key", "key_file", "key_passphrase", "agent", "ciphers", "state_dir")
+    (
+        "host",
+        "port",
+        "known_hosts",
+        "host_key",
+        "key_file",
+        "key_passphrase",
+        "agent",
+        "prompt_file",
+        "prompt_command",
+        "ciphers",
+        "state_dir",
+    )
 )
 """Settings that a .env file may give only where it is asked for by name."""
 HERE = ".env"
@@ -71,7 +84,7 @@ class ClientSettings(Options, BaseSettings):
 
     def options(self) -> ClientOptions:
         """The part of these settings that IoTSFTPClient takes as keywords."""
-        return ClientOptions(**{name: getattr(self, name) for name in ClientOptions.model_fields})
+        return ClientOptions(**{name: getattr(self, name) for name in Options.model_fields})
 
     @classmethod
     def settings_customise_sources(

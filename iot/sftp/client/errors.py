@@ -19,7 +19,8 @@ SFTPError
     HostKeyUnknown        no known key: fails closed, the message says how to add it
     HostKeyMismatch       the key is not the known one, or it is revoked
     LoginRefused          wrong user, password or key
-    CredentialsInvalid    the key file or the passphrase cannot be used; nothing was sent
+    CredentialsInvalid    a key file, passphrase or answer to a prompt cannot be had or used
+    Incompatible          no common algorithm; the message lists what both sides offer
   LocalStateError         this device: tell the operator, keep the files
     JournalUnavailable    the journal cannot be opened, read or written
     DiskFull              no space left on a local disk
@@ -41,6 +42,7 @@ __all__ = [
     "DiskFull",
     "HostKeyMismatch",
     "HostKeyUnknown",
+    "Incompatible",
     "JournalUnavailable",
     "LinkLost",
     "LocalStateError",
@@ -144,7 +146,11 @@ class LoginRefused(AuthenticationError):
 
 
 class CredentialsInvalid(AuthenticationError):
-    """The key file or the passphrase cannot be used; nothing was sent to the server."""
+    """A key file or passphrase cannot be used, and nothing was sent; or there is no answer to what the server asks."""
+
+
+class Incompatible(AuthenticationError):
+    """The server and this client have no algorithm in common; trying again changes nothing."""
 
 
 class LocalStateError(SFTPError):

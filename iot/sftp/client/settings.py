@@ -6,12 +6,13 @@ password, from SFTP_<NAME> variables and a .env file: for the command line.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
 from iot.sftp.client.errors import ConfigurationError
 from iot.sftp.client.model import Proof
@@ -49,6 +50,12 @@ class Options(BaseModel):
     key_file: Path | None = Field(None, description="private key of any type (RSA, ECDSA, Ed25519, with certificate)")
     key_passphrase: SecretStr | None = Field(None, description="passphrase of key_file")
     agent: bool = Field(False, description="offer the keys of a running ssh-agent")
+    prompt_file: Path | None = Field(
+        None, description="answers to what the server asks beside the password, one a line in its order"
+    )
+    prompt_command: tuple[str, ...] = Field(
+        (), description="command whose first line answers what the server asks beside the password, e.g. a TOTP code"
+    )
     # -- who the server is
     known_hosts: Path | None = Field(None, description="known_hosts file; without it ~/.ssh/known_hosts")
     host_key: str | None = Field(
@@ -122,6 +129,11 @@ class Options(BaseModel):
     def _ciphers_from_text(cls, value: object) -> object:
         return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
 
+    @field_validator("prompt_command", mode="before")
+    @classmethod
+    def _words_from_text(cls, value: object) -> object:
+        return tuple(shlex.split(value)) if isinstance(value, str) else value
+
     @field_validator("ciphers")
     @classmethod
     def _known_ciphers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -155,6 +167,18 @@ class ClientOptions(Options):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    prompts: Callable[[str, bool], str] | None = Field(
+        None,
+        exclude=True,
+        description="answers what the server asks beside the password: (prompt, echo) -> answer",
+    )
+
+    @model_validator(mode="after")
+    def _one_answer(self) -> ClientOptions:
+        if sum(map(bool, (self.prompts, self.prompt_command, self.prompt_file))) > 1:
+            raise ValueError("give one of prompts, prompt_command and prompt_file")
+        return self
+
 
 def options_from(values: Mapping[str, Any]) -> ClientOptions:
     """Check keyword options. Raises: ConfigurationError naming every wrong one."""
@@ -176,13 +200,15 @@ def _describe(detail: dict[str, Any]) -> str:
     key = _brief(".".join(str(part) for part in detail["loc"]))
     if detail["type"] == "extra_forbidden":
         return f"{key}: no such setting (what it was set to is not shown)"
+    if not key:
+        return _brief(detail["msg"], MESSAGE)
     shown = f" (got {_brief(repr(detail['input']))})" if _may_be_shown(key, detail) else ""
     return f"{key}: {_brief(detail['msg'], MESSAGE)}{shown}"
 
 
 def _may_be_shown(key: str, detail: dict[str, Any]) -> bool:
     """A mapping holds other settings, too, and a value that is missing shows its neighbours."""
-    secret = any(word in key.lower() for word in ("pass", "secret"))
+    secret = any(word in key.lower() for word in ("pass", "secret", "prompt"))
     return not secret and detail["type"] != "missing" and not isinstance(detail["input"], Mapping)
 
 

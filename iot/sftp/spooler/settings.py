@@ -22,7 +22,7 @@ from iot.sftp.spooler.patterns import check_pattern
 __all__ = ["AfterUpload", "Order", "OutboxSettings", "RetrySettings", "ServerSettings", "Settings"]
 
 MIB = 1024 * 1024
-NOT_FROM_FILE = ("attempts", "owner_tag", "state_dir")
+NOT_FROM_FILE = ("attempts", "owner_tag", "prompts", "state_dir")
 Size = Annotated[ByteSize, Field(ge=0)]
 
 

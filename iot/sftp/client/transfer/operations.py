@@ -6,7 +6,7 @@ import posixpath
 import stat as modes
 from dataclasses import dataclass
 
-from iot.sftp.client.errors import NameRefused, NotFound
+from iot.sftp.client.errors import NameRefused, NotFound, PermanentError, ServerRefused
 from iot.sftp.client.model import RemoteFile
 from iot.sftp.client.transfer.context import Context
 from iot.sftp.client.transfer.folders import make_folder, make_parents
@@ -15,6 +15,9 @@ from iot.sftp.client.transfer.publish import publish
 from iot.sftp.client.wire import packets
 from iot.sftp.client.wire.job import Work, ask, expect_handle, expect_names, expect_ok
 from iot.sftp.client.wire.packets import Attributes, Code, Name, Reply, Status
+
+LISTING_BYTES = 32 * 1024 * 1024
+NAME_BYTES = 64  # what Python adds to a name, about
 
 
 def exists(path: bytes) -> Work[bool]:
@@ -90,18 +93,36 @@ def delete_dir(context: Context, path: bytes, earlier: Earlier) -> Work[None]:
 
 
 def list_paths(path: bytes, folders: bool) -> Work[list[bytes]]:
-    """Paths of the files (or folders) right below `path`, sorted. Raises: NotFound, NameRefused ..."""
+    """Paths of the files (or folders) right below `path`, sorted. Raises: NotFound, NameRefused, ServerRefused ..."""
     handle = expect_handle((yield from ask(packets.opendir(path))), f"cannot list {path!r}")
+    try:
+        found = yield from _listed(path, handle, folders)
+    except PermanentError:
+        yield from ask(packets.close(handle))
+        raise
+    yield from ask(packets.close(handle))
+    return sorted(found)
+
+
+def _listed(path: bytes, handle: bytes, folders: bool) -> Work[list[bytes]]:
+    """What READDIR gives until its end; a listing without an end is given up before it fills the memory."""
     found: list[bytes] = []
+    listed_bytes = 0
     while True:
         reply = yield from ask(packets.readdir(handle))
         if isinstance(reply, Status) and reply.code == Code.EOF:
-            break
-        for name in expect_names(reply, f"cannot list {path!r}").entries:
+            return found
+        entries = expect_names(reply, f"cannot list {path!r}").entries
+        if not entries:
+            return found  # for OpenSSH's client, too, an empty answer is the end
+        for name in entries:
+            listed_bytes += len(path) + len(name.filename) + NAME_BYTES
+            if listed_bytes > LISTING_BYTES:
+                raise ServerRefused(
+                    f"cannot list {path!r}: the server lists more than {LISTING_BYTES >> 20} MiB of names"
+                )
             if name.filename not in (b".", b"..") and (yield from _is_folder(path, name)) is folders:
-                found.append(_join(path, name.filename))  # noqa: PERF401 - a comprehension cannot yield
-    yield from ask(packets.close(handle))
-    return sorted(found)
+                found.append(_join(path, name.filename))
 
 
 def _is_folder(path: bytes, name: Name) -> Work[bool]:

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 import paramiko
 from paramiko.common import cMSG_CHANNEL_REQUEST, cMSG_GLOBAL_REQUEST
 
-from iot.sftp.client.errors import LinkLost, ServerBusy, Timeout
+from iot.sftp.client.errors import LinkLost, Timeout
 from iot.sftp.client.wire import packets, parsing
+from iot.sftp.client.wire.boundary import translated
 from iot.sftp.client.wire.link import Link
-from iot.sftp.client.wire.transport import Target, Transport, translated
+from iot.sftp.client.wire.transport import Target, Transport
 
 __all__ = ["SftpChannel"]
 
@@ -39,40 +40,52 @@ class SftpChannel:
         self._probed_at = 0.0
         self.extensions: dict[bytes, bytes] = {}
         self._greeting = b""
-        try:
-            with translated(target.host):
-                self._channel = transport.open_session(window_size=RECEIVE_WINDOW_BYTES, timeout=target.link_deadline_s)
-        except paramiko.ChannelException as error:
-            raise ServerBusy(f"{target.host} opens no more sessions: {error}") from error
+        with translated(target.host):
+            self._channel = transport.open_session(window_size=RECEIVE_WINDOW_BYTES, timeout=target.link_deadline_s)
         self._request_subsystem()
         self._version_due_since: float | None = time.monotonic()
-        self.send(packets.init())
+        self._begin()
         while not in_order and self._version_due_since is not None:
             self.receive(packets.MAX_PACKET_BYTES, VERSION_POLL_S)
             self._check_version()
 
-    def send(self, data: bytes) -> None:
-        """Send all of `data`. Raises: LinkLost."""
+    def _begin(self) -> None:
+        rest = packets.init()
+        while rest := rest[self.send(rest, VERSION_POLL_S) :]:
+            self._check_version()
+
+    def send(self, data: bytes | memoryview, wait_s: float) -> int:
+        """Send what goes; wait at most `wait_s` where nothing does -> how many bytes are on their way.
+
+        Fewer than given where the server opens its window no further, or TCP takes no more: a server that reads nothing
+        never keeps the caller from what else it has to do. Raises: LinkLost.
+        """
         view = memoryview(data)
         at = 0
+        give_up_at = time.monotonic() + wait_s
         with self._translated():
-            while at < len(view):
-                self._channel.settimeout(1.0)
+            while at < len(view) and self._may_send(left_s := max(0.0, give_up_at - time.monotonic())):
+                self._channel.settimeout(left_s)
                 try:
                     at += self._send_some(bytes(view[at : at + PACKET_BYTES]))
                 except TimeoutError:  # the server's window is closed; the link may be fine
-                    self.check_alive(self._link.last_received)
+                    break
+        return at
+
+    def _may_send(self, wait_s: float) -> bool:
+        """Not while keys are exchanged: paramiko would wait for their end."""
+        return self._link.ready(wait_s) and self._transport.clear_to_send.wait(wait_s)
 
     def receive(self, limit: int, timeout_s: float) -> bytes | None:
         """What has come, at most `limit` bytes; None when nothing came in time. Raises: LinkLost."""
         self._channel.settimeout(timeout_s)
-        try:
-            with self._translated():
+        with self._translated():
+            try:
                 data = self._channel.recv(limit)
-                if not data:
-                    raise LinkLost(f"{self._host} ended the connection")
-        except TimeoutError:
-            return None
+            except TimeoutError:
+                return None
+            if not data:
+                raise LinkLost(f"{self._host} ended the connection")
         return self._behind_version(data) if self._version_due_since is not None else bytes(data)
 
     def check_alive(self, waiting_since: float | None) -> float:
@@ -92,7 +105,7 @@ class SftpChannel:
         quiet_since = max(waiting_since, self._link.last_received)
         if now - quiet_since > self._deadline_s:
             raise LinkLost(f"{self._host}: nothing came for {self._deadline_s:g} s; the link is dead")
-        if now - max(quiet_since, self._probed_at) > self._deadline_s / 3:
+        if now - max(quiet_since, self._probed_at) > self._deadline_s / 3 and self._may_send(0.0):
             self._probed_at = now
             self._probe()
         return now - quiet_since

@@ -1,20 +1,22 @@
 """The TCP socket under SSH: dialled with deadlines, tuned, counted, and never blocked for ever.
 
 paramiko writes in the caller's thread and waits as long as the kernel takes; on a link that died without a
-word that is for ever. This socket gives up when nothing moved in either direction for the link's deadline.
+word that is for ever. This socket never waits in a send: whoever has much to send asks whether it is ready, and looks
+after everything else meanwhile.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
+import queue
 import selectors
 import socket
+import threading
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from iot.sftp.client.errors import Cancelled, ConfigurationError, LinkLost
 from iot.sftp.client.stop import StopFlag
@@ -23,62 +25,71 @@ from iot.sftp.client.wire.offers import set_congestion
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-log = logging.getLogger(__name__)
+T = TypeVar("T")
 
-SEND_WAIT_S = 0.1
+POLL_S = 0.1
+HELD_BYTES = 1024 * 1024
 RECEIVE_BYTES = 256 * 1024
 CALLS_MAX = 20
 REDIAL_GROWTH = 1.1
 
 
 class Link:
-    """A connected socket, as paramiko wants one.
+    """A connected socket, as paramiko wants one; it takes what is sent at once, and holds what TCP does not take yet.
 
-    deadline_s: seconds without a byte in either direction after which a blocked send fails.
+    A sender asks `ready` first, so that what is held stays small; the transport's own small messages pass at any time,
+    and its thread never waits for a peer that does not read.
+
     sent_bytes, received_bytes: all that passed, SSH's own bytes included.
-    on_silence: told while a send is blocked for how long nothing came; True ends it.
     last_received: monotonic time of the last byte from the server.
     logs_in: until `settle_in`: a cancel ends a wait, and what comes is acknowledged at once.
     """
 
-    def __init__(self, sock: socket.socket, deadline_s: float, cancelled: StopFlag) -> None:
+    def __init__(self, sock: socket.socket, cancelled: StopFlag) -> None:
         sock.setblocking(False)
         self._sock = sock
-        self._deadline_s = deadline_s
         self._cancelled = cancelled
         self._ahead = memoryview(b"")
+        self._held = b""
+        self._sending = threading.Lock()
         self._readable = _Waiter(sock, selectors.EVENT_READ)
         self._writable = _Waiter(sock, selectors.EVENT_WRITE)
         self.logs_in = True
-        self._receive_wait_s = SEND_WAIT_S
-        self.on_silence: Callable[[float], bool] = lambda _: False
+        self._receive_wait_s = POLL_S
         self.sent_bytes = 0
         self.received_bytes = 0
         self.last_received = time.monotonic()
 
     def send(self, data: bytes) -> int:
-        """Raises: TimeoutError when nothing could be sent for a moment; OSError when the link is dead."""
+        """Take all of it. Raises: OSError when the link is dead, or too much is held."""
+        with self._sending:
+            if self._held:
+                if len(self._held) > HELD_BYTES:
+                    raise ConnectionAbortedError(errno.ECONNABORTED, "the server reads nothing")
+                self._held += data
+            else:
+                self._held = data[self._send_some(data) :]
+        return len(data)
+
+    def ready(self, wait_s: float) -> bool:
+        """Whether TCP has taken all that was sent, waited for at most `wait_s`. Raises: OSError."""
+        if not self._held:
+            return True
+        if self._writable(wait_s):
+            self._send_held()
+        return not self._held
+
+    def _send_held(self) -> None:
+        with self._sending:
+            self._held = self._held[self._send_some(self._held) :]
+
+    def _send_some(self, data: bytes) -> int:
         try:
             count = self._sock.send(data)
         except BlockingIOError:
-            count = self._send_later(data)
+            return 0
         self.sent_bytes += count
         return count
-
-    def _send_later(self, data: bytes) -> int:
-        blocked_at = time.monotonic()
-        while not self._writable(SEND_WAIT_S):
-            if self._cancelled.is_set():
-                raise OSError(errno.ECANCELED, "cancelled")
-            quiet_s = time.monotonic() - max(blocked_at, self.last_received)
-            if quiet_s > self._deadline_s:
-                raise OSError(errno.ETIMEDOUT, f"nothing could be sent for {self._deadline_s:g} s")
-            if self.on_silence(quiet_s):
-                raise OSError(errno.ETIMEDOUT, "silent, and another connection stands")
-        try:
-            return self._sock.send(data)
-        except BlockingIOError:
-            raise TimeoutError from None  # paramiko asks again
 
     def recv(self, size: int) -> bytes:
         """Raises: TimeoutError when nothing came for a moment; paramiko does its housekeeping then."""
@@ -88,10 +99,12 @@ class Link:
         return bytes(data)
 
     def _receive(self) -> bytes:
+        if self._held:
+            self._send_held()
         try:
             data = self._sock.recv(RECEIVE_BYTES)
         except BlockingIOError:
-            if not self._readable(self._receive_wait_s):
+            if not self._readable(POLL_S if self._held else self._receive_wait_s):
                 if self._cancelled.is_set() and self.logs_in:
                     raise OSError(errno.ECANCELED, "cancelled during login") from None
                 raise TimeoutError from None
@@ -146,12 +159,8 @@ def dial(
     redial_s: after so many seconds without an answer dial again, and again, beside what was dialled before: when the
     link comes back, a new call is answered at once, while TCP repeats a lost one after 1, 3, 7 ... seconds.
     """
-    try:
-        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        raise LinkLost(f"cannot find the address of {host!r}: {error}; check the name and the network") from error
     failures = []
-    for family, kind, protocol, _, address in addresses:
+    for family, kind, protocol, _, address in _addresses(host, port, connect_timeout_s, cancelled):
         try:
             with _Dialling(lambda: socket.socket(family, kind, protocol), address, redial_s) as dialling:  # noqa: B023
                 sock = dialling.wait(connect_timeout_s, cancelled)
@@ -163,8 +172,40 @@ def dial(
         except BaseException:
             sock.close()
             raise
-        return Link(sock, deadline_s, cancelled)
+        return Link(sock, cancelled)
     raise LinkLost(f"cannot connect to {host} port {port}: {'; '.join(failures)}")
+
+
+def _addresses(host: str, port: int, timeout_s: float, cancelled: StopFlag) -> Sequence[Any]:
+    """Ask for the addresses of a name in a thread that owns nothing: the system's resolver knows neither a deadline
+    nor a cancel. Raises: LinkLost, Cancelled.
+    """
+    answer: queue.SimpleQueue[Sequence[Any] | Exception] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answer.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except (OSError, UnicodeError) as error:
+            answer.put(error)
+
+    threading.Thread(target=ask, name="iot-sftp resolving", daemon=True).start()
+    found = _awaited(answer, timeout_s, cancelled)
+    if found is None:
+        raise LinkLost(f"cannot find the address of {host!r}: the resolver gave no answer in {timeout_s:g} s")
+    if isinstance(found, Exception):
+        raise LinkLost(f"cannot find the address of {host!r}: {found}; check the name and the network") from found
+    return found
+
+
+def _awaited(answer: queue.SimpleQueue[T], timeout_s: float, cancelled: StopFlag) -> T | None:
+    """In small waits, so that a cancel ends it; None when nothing came in time. Raises: Cancelled."""
+    give_up_at = time.monotonic() + timeout_s
+    while time.monotonic() < give_up_at:
+        with contextlib.suppress(queue.Empty):
+            return answer.get(timeout=POLL_S)
+        if cancelled.is_set():
+            raise Cancelled("stopped on request while connecting")
+    return None
 
 
 class _Dialling:
@@ -197,7 +238,7 @@ class _Dialling:
             if now >= dial_at:
                 self._dial()
                 dial_at = now + self._next_pause_s()
-            for key, _ in self._selector.select(min(SEND_WAIT_S, max(dial_at - now, 0.0))):
+            for key, _ in self._selector.select(min(POLL_S, max(dial_at - now, 0.0))):
                 return self._answered(key.fileobj)  # type: ignore[arg-type]
             if cancelled.is_set():
                 raise Cancelled("stopped on request while connecting")

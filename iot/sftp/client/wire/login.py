@@ -11,70 +11,116 @@ from typing import Any
 
 import paramiko
 from paramiko.auth_handler import AuthOnlyHandler
+from paramiko.common import cMSG_USERAUTH_INFO_RESPONSE
 
 from iot.sftp.client.errors import CredentialsInvalid, LinkLost, LoginRefused
 from iot.sftp.client.givenfile import check_file
+from iot.sftp.client.wire.boundary import printable, translated
+from iot.sftp.client.wire.prompts import Answerer, Answers, Password
+
+TRIES_MAX = 2
+PROMPTS_MAX = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What may be offered; secrets are kept out of repr. Loading a key raises CredentialsInvalid."""
+    """What may be offered; secrets are kept out of repr. Loading a key raises CredentialsInvalid.
+
+    answers: makes what answers the prompts of one login that do not ask for the password.
+    """
 
     user: str
     password: str | None = field(default=None, repr=False)
     key_file: Path | None = None
     key_passphrase: str | None = field(default=None, repr=False)
     agent: bool = False
+    answers: Callable[[], Answerer] | None = field(default=None, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Step:
-    """One way to log in: what it is called, the SSH method it needs, and how to try it."""
+    """One way to log in: what it is called, the SSH method it needs, and how to try it. ready: whether it still can."""
 
     name: str
     method: str
     attempt: Callable[[paramiko.Transport], list[str]]
+    ready: Callable[[], bool] = lambda: True
+    tries: int = 0
 
 
-def load_steps(credentials: Credentials) -> list[Step]:
-    """All that can be offered, keys first; checked before anything is sent. Raises: CredentialsInvalid."""
-    user = credentials.user
-    steps = [_key_step(user, name, key) for name, key in _keys(credentials)]
-    if credentials.password is not None:
-        password = credentials.password
-        steps.append(Step("password", "password", lambda transport: transport.auth_password(user, password)))
-    if not steps:
-        raise CredentialsInvalid(
-            "nothing to log in with: give a password, a key_file, or agent=True with a running ssh-agent that has keys"
-        )
-    return steps
+class Login:
+    """What can be offered in one login, keys first; checked before anything is sent. Raises: CredentialsInvalid."""
 
+    def __init__(self, credentials: Credentials) -> None:
+        user = credentials.user
+        self._user = user
+        self._password = password = Password(credentials.password)
+        source = credentials.answers() if credentials.answers is not None else None
+        self._answers = answers = Answers(password, source)
+        self._agent = paramiko.Agent() if credentials.agent else None
+        self._steps = [_key_step(user, name, key) for name, key in _keys(credentials, self._agent)]
+        typed = [
+            Step(
+                "password",
+                "password",
+                lambda transport: transport.auth_password(user, password.take(), fallback=False),
+                lambda: not password.spent,
+            ),
+            Step(
+                "prompts",
+                "keyboard-interactive",
+                lambda transport: transport.auth_interactive(user, answers.give),
+                lambda: answers.has_any,
+            ),
+        ]
+        # whoever has answers beside the password expects more than that one prompt
+        self._steps += [step for step in (typed if source is None else reversed(typed)) if step.ready()]
+        if not self._steps:
+            self.close()
+            raise CredentialsInvalid(
+                "nothing to log in with: give a password, a key_file, or agent=True with a running ssh-agent that has"
+                " keys"
+            )
 
-def log_in(transport: paramiko.Transport, steps: list[Step], user: str, host: str) -> None:
-    """Go through the steps until the server lets us in; a partial success goes on with what it asks next.
+    def run(self, transport: paramiko.Transport, host: str) -> None:
+        """Go through the steps until the server lets us in; a partial success goes on with what it asks for next.
 
-    Raises: LoginRefused, LinkLost.
-    """
-    refused = []
-    allowed: list[str] | None = None
-    for step in steps:
-        if allowed and step.method not in allowed:
-            continue
-        try:
-            allowed = step.attempt(transport)
-        except paramiko.BadAuthenticationType as error:
-            allowed = list(error.allowed_types)
-            refused.append(f"{step.name} (not offered by the server)")
-        except paramiko.AuthenticationException as error:
-            if not transport.is_active() or "timeout" in str(error):  # paramiko says so of a server that fell silent
-                raise LinkLost(f"{host}: connection lost during login: {error}") from error
-            refused.append(step.name)
-        except (paramiko.SSHException, EOFError, OSError) as error:
-            raise LinkLost(f"{host}: connection lost during login: {error}") from error
-        if transport.is_authenticated():
-            return
-    more = f"; the server asks for {', '.join(allowed)}" if allowed else ""
-    raise LoginRefused(f"{host} refused user {user!r}; tried {', '.join(refused) or 'all we have'}{more}")
+        Raises: LoginRefused, CredentialsInvalid, LinkLost, ProtocolError.
+        """
+        tried: list[str] = []
+        allowed: list[str] | None = None
+        while step := self._next(allowed):
+            step.tries += 1
+            with translated(host):
+                try:
+                    allowed = step.attempt(transport)
+                    step.tries = TRIES_MAX
+                    self._password.accepted()
+                    self._answers.accepted()
+                except paramiko.BadAuthenticationType as error:
+                    allowed = list(error.allowed_types)
+                    tried.append(f"{step.name} (not offered by the server)")
+                except paramiko.AuthenticationException as error:
+                    if not transport.is_active() or "timeout" in str(error):  # paramiko says so of a silent server
+                        raise LinkLost(f"{host}: connection lost during login: {error}") from error
+                    step.tries = TRIES_MAX
+                    tried.append(step.name)
+            if transport.is_authenticated():
+                return
+        more = f"; the server asks for {printable(', '.join(allowed))}" if allowed else ""
+        raise LoginRefused(f"{host} refused user {self._user!r}; tried {', '.join(tried) or 'all we have'}{more}")
+
+    def close(self) -> None:
+        """Leave the agent."""
+        if self._agent is not None:
+            self._agent.close()
+
+    def _next(self, allowed: list[str] | None) -> Step | None:
+        """What is refused is never tried again; what was not offered may be asked for after another step."""
+        for step in self._steps:
+            if step.tries < TRIES_MAX and step.ready() and (allowed is None or step.method in allowed):
+                return step
+        return None
 
 
 class AuthHandler(AuthOnlyHandler):  # type: ignore[misc]
@@ -94,16 +140,38 @@ class AuthHandler(AuthOnlyHandler):  # type: ignore[misc]
 
     _answered: threading.Event | None = None
 
+    def _parse_userauth_info_request(self, message: paramiko.Message) -> None:
+        """As paramiko's, but it believes neither the number of prompts nor their encoding (RFC 4256, section 3.2)."""
+        if self.auth_method == "password":
+            raise LoginRefused("the server wants the password to be changed first")
+        if self.auth_method != "keyboard-interactive":
+            raise paramiko.SSHException("the server asks where nobody answers")
+        title, instructions, _, count = _text(message), _text(message), message.get_string(), message.get_int()
+        if count > PROMPTS_MAX:
+            raise paramiko.SSHException(f"the server asks {count} things at once; {PROMPTS_MAX} are allowed")
+        prompts = [(_text(message), message.get_boolean()) for _ in range(count)]
+        answers = self.interactive_handler(title, instructions, prompts)
+        reply = paramiko.Message()
+        reply.add_byte(cMSG_USERAUTH_INFO_RESPONSE)
+        reply.add_int(len(answers))
+        for answer in answers:
+            reply.add_string(answer)
+        self.transport._send_message(reply)
+
+
+def _text(message: paramiko.Message) -> str:
+    return str(message.get_string().decode("utf-8", "replace"))
+
 
 def _key_step(user: str, name: str, key: paramiko.PKey) -> Step:
     return Step(name, "publickey", lambda transport: transport.auth_publickey(user, key))
 
 
-def _keys(credentials: Credentials) -> Iterator[tuple[str, paramiko.PKey]]:
+def _keys(credentials: Credentials, agent: paramiko.Agent | None) -> Iterator[tuple[str, paramiko.PKey]]:
     if credentials.key_file is not None:
         yield f"key {credentials.key_file}", _load_key(credentials.key_file, credentials)
-    if credentials.agent:
-        for key in paramiko.Agent().get_keys():
+    if agent is not None:
+        for key in agent.get_keys():
             yield f"agent's {key.get_name()} {key.fingerprint}", key
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import paramiko
 
+from iot.sftp.client.wire.packetizer import CHACHA20
+
 SHOWN = 200
 """Characters of the unknown ones that are told."""
 CONTROLS = Path("/proc/sys/net/ipv4/tcp_available_congestion_control")
@@ -16,7 +18,7 @@ CONTROLS = Path("/proc/sys/net/ipv4/tcp_available_congestion_control")
 
 def check_ciphers(names: Iterable[str]) -> None:
     """Raises: ValueError naming every cipher that is unknown, and those that are known."""
-    known = paramiko.Transport._cipher_info  # private, but what paramiko itself checks against
+    known = [*paramiko.Transport._cipher_info, CHACHA20]  # private, but what paramiko itself checks against
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ValueError(f"unknown {', '.join(map(repr, unknown))[:SHOWN]}: known are {', '.join(known)}")

@@ -6,7 +6,7 @@ Theory of operation. One thread, one loop:
     admit      pull jobs while there are slots
     turn       run every job that can go on; requests that fit are numbered and coalesced
     commit     make the records of the jobs that reached a barrier durable, many in one go; see barriers.py
-    flush      hand the coalesced bytes to the channel
+    flush      hand the coalesced bytes to the channel, as many as it takes
     receive    wait for bytes, cut them into replies, hand each to the job that asked
 
 A WRITE or READ waits for room in the window (Pace); it is given to the most urgent job first and then in
@@ -31,6 +31,7 @@ from iot.sftp.client.wire.pace import Pace
 from iot.sftp.client.wire.parsing import Deframer, parse_reply
 
 POLL_S = 0.25
+BLOCKED_S = 0.1  # a wait for a server that reads nothing; everybody has a turn in between
 SILENT_POLL_S = 0.03  # another connection is on its way, and counts from the moment at which it stands
 FLUSH_BYTES = 256 * 1024
 RECEIVE_BYTES = 4 * 1024 * 1024
@@ -39,9 +40,9 @@ LINGERING_JOBS = 1024  # more than these take slots again: each costs a little m
 
 
 class Channel(Protocol):
-    """What the pipeline needs of a channel; see session.SftpChannel."""
+    """What the pipeline needs of a channel; see channel.SftpChannel."""
 
-    def send(self, data: bytes) -> None: ...
+    def send(self, data: bytes | memoryview, wait_s: float) -> int: ...
 
     def receive(self, limit: int, timeout_s: float) -> bytes | None: ...
 
@@ -282,8 +283,8 @@ class Pipeline:
 
     def _patience_s(self) -> float:
         """How long to wait for bytes: not at all while there is work, else until `jobs` may be asked again."""
-        if self._ready or self._can_unpark():
-            return 0.0
+        if self._ready or self._out or self._can_unpark():
+            return 0.0  # what the channel has not taken waits there
         commit_s = self._commit_wait_s()
         if commit_s is not None:
             return min(commit_s, self._poll_s)
@@ -302,9 +303,9 @@ class Pipeline:
         if not self._out:
             return
         data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
-        self._out.clear()
-        self._out_bytes = 0
-        self._channel.send(data)
+        sent = self._channel.send(data, BLOCKED_S)
+        self._out = [data[sent:]] if sent < len(data) else []
+        self._out_bytes = len(data) - sent
 
     def _receive(self, wait_s: float) -> None:
         chunk = self._channel.receive(RECEIVE_BYTES, wait_s)

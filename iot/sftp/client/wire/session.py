@@ -14,11 +14,12 @@ import paramiko
 
 from iot.sftp.client.stop import StopFlag
 from iot.sftp.client.wire._pysftp import pysftp
+from iot.sftp.client.wire.boundary import translated
 from iot.sftp.client.wire.channel import SftpChannel
 from iot.sftp.client.wire.hostkeys import fingerprint
 from iot.sftp.client.wire.link import Link, dial
-from iot.sftp.client.wire.login import load_steps
-from iot.sftp.client.wire.transport import Target, Transport, translated
+from iot.sftp.client.wire.login import Login
+from iot.sftp.client.wire.transport import Target, Transport
 
 __all__ = ["Connection", "Target"]
 
@@ -51,7 +52,7 @@ class Connection(pysftp.Connection):  # type: ignore[misc]
         self.link: Link | None = None
         self._cancelled = cancelled
         self._on_dialled = on_dialled
-        load_steps(target.credentials)  # a key that cannot be used is told before anything is sent
+        self._login = Login(target.credentials)  # a key that cannot be used is told before anything is sent
         try:
             super().__init__(
                 target.host, username=target.credentials.user, port=target.port, cnopts=_Options(target.compression)
@@ -59,6 +60,8 @@ class Connection(pysftp.Connection):  # type: ignore[misc]
         except BaseException:
             self.close()
             raise
+        finally:
+            self._login.close()
 
     def _start_transport(self, host: str, port: int) -> None:
         """pysftp's hook: ours dials with a deadline, every address of a name, and tunes the socket."""
@@ -75,7 +78,7 @@ class Connection(pysftp.Connection):  # type: ignore[misc]
         if self._on_dialled is not None:
             self._on_dialled()
         with translated(host):
-            self._transport = Transport(self.link, target)
+            self._transport = Transport(self.link, target, self._login)
 
     def _set_authentication(self, password: object, private_key: object, private_key_pass: object) -> None:
         """pysftp's hook: it knows RSA and DSA only; Transport.connect logs in instead."""
@@ -98,11 +101,6 @@ class Connection(pysftp.Connection):  # type: ignore[misc]
             self._transport.close()
         if self.link is not None:
             self.link.close()
-
-    def on_silence(self, told: Callable[[float], bool]) -> None:
-        """Whom a blocked send tells how long nothing came; the answer True ends it."""
-        assert self.link is not None
-        self.link.on_silence = told
 
     def settle_in(self) -> None:
         """Login is over: keep the connection alive, and wake up less often while it is idle."""

@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import paramiko
-from paramiko.common import cMSG_SERVICE_REQUEST
+from paramiko.common import MSG_CHANNEL_DATA, MSG_CHANNEL_EXTENDED_DATA, cMSG_SERVICE_REQUEST
 
-from iot.sftp.client.errors import ConfigurationError, LinkLost, ProtocolError, SFTPError, Timeout
+from iot.sftp.client.errors import ConfigurationError, LoginRefused, Timeout
+from iot.sftp.client.wire.boundary import printable, translated
 from iot.sftp.client.wire.hostkeys import HostKeyPolicy
 from iot.sftp.client.wire.link import Link
-from iot.sftp.client.wire.login import AuthHandler, Credentials, load_steps, log_in
+from iot.sftp.client.wire.login import AuthHandler, Credentials, Login
+from iot.sftp.client.wire.packetizer import (
+    CHACHA20,
+    CHACHA20_INFO,
+    MAX_PACKET_BYTES,
+    BoundedDecompressor,
+    Packetizer,
+    offers_chacha20,
+)
 
-__all__ = ["Target", "Transport", "translated"]
+__all__ = ["Target", "Transport"]
 
+logging.getLogger("paramiko").addHandler(logging.NullHandler())  # else a program without logging prints its tracebacks
+
+EXTENSIONS_MAX = 256
+NO_MORE_METHODS = 14  # SSH_DISCONNECT_NO_MORE_AUTH_METHODS_AVAILABLE (RFC 4253, section 11.1)
+LISTED = 280
+"""Characters of one side's list of algorithms in a message."""
 AES_GCM = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
 WITHOUT_AES = ("aes128-ctr", "aes192-ctr", "aes256-ctr", *AES_GCM)
 
@@ -43,35 +58,69 @@ class Target:
 
 
 class Transport(paramiko.ServiceRequestingTransport):  # type: ignore[misc]
-    """paramiko's transport with deadlines in every phase, and the host key checked before any credential is sent."""
+    """paramiko's transport with deadlines in every phase, and the host key checked before any credential is sent.
+
+    Its thread ends in an orderly way whatever the server sends: what went wrong is kept for the caller, who gets it
+    through `boundary.translated`.
+    """
 
     auth_handler: AuthHandler | None
+    _cipher_info: ClassVar[dict[str, Any]] = paramiko.Transport._cipher_info | (
+        {CHACHA20: CHACHA20_INFO} if offers_chacha20() else {}
+    )
+    _compression_info: ClassVar[dict[str, Any]] = {
+        name: (pair[0], BoundedDecompressor if pair[1] else None)
+        for name, pair in paramiko.Transport._compression_info.items()
+    }
 
-    def __init__(self, link: Link, target: Target) -> None:
-        super().__init__(link)  # anything with a socket's methods will do
+    _channel_handler_table: ClassVar[dict[int, Any]] = paramiko.Transport._channel_handler_table | {
+        MSG_CHANNEL_DATA: lambda channel, message: _feed(channel, paramiko.Channel._feed, message),
+        MSG_CHANNEL_EXTENDED_DATA: lambda channel, message: _feed(channel, paramiko.Channel._feed_extended, message),
+    }
+
+    def __init__(self, link: Link, target: Target, login: Login) -> None:
+        super().__init__(link, packetizer_class=Packetizer)  # anything with a socket's methods will do
         self.host_key_blob = b""
         self._target = target
+        self._login = login
         self._service_offered = threading.Event()
         deadline = target.login_deadline_s
         self.banner_timeout = self.handshake_timeout = self.auth_timeout = self.channel_timeout = deadline
+        self.packetizer.greeting_deadline_s = deadline
         self.clear_to_send_timeout = min(30.0, deadline)
         options = self.get_security_options()
         try:
-            options.ciphers = target.ciphers or _default_ciphers(options.ciphers)
+            options.ciphers = target.ciphers or _default_ciphers((*options.ciphers, CHACHA20), self._cipher_info)
         except ValueError as error:
-            raise ConfigurationError(f"ciphers: {error}; known are {', '.join(options.ciphers)}") from error
+            raise ConfigurationError(f"ciphers: {error}; known are {', '.join(self._cipher_info)}") from error
         self._prefer_known_keys()
 
     def connect(self, *_: Any, **__: Any) -> None:
         """pysftp's one call: negotiate, check who the server is, then log in."""
         target = self._target
-        steps = load_steps(target.credentials)
         with translated(target.host):
             self.start_client(timeout=target.login_deadline_s)
         if not self.initial_kex_done:
             raise Timeout(f"{target.host} did not finish the key exchange in {target.login_deadline_s:g} s")
         target.host_keys.check(target.host, target.port, str(self.host_key_type), self.host_key_blob)
-        log_in(self, steps, target.credentials.user, target.host)
+        self._login.run(self, target.host)
+
+    def run(self) -> None:
+        """paramiko's thread; what it does not expect itself would be printed, and leave its callers waiting."""
+        try:
+            super().run()
+        except Exception as error:  # noqa: BLE001 - raised in the caller's thread
+            self.saved_exception = error
+            self.close()
+            for event in (self.completion_event, *self.channel_events.values()):
+                if event is not None:
+                    event.set()
+
+    def _log(self, level: int, msg: object, *args: object) -> None:
+        """paramiko's log is for its developers: what matters to a caller is raised. It shows the server's raw text."""
+        if self.logger.isEnabledFor(logging.DEBUG):
+            for line in msg if isinstance(msg, list) else [str(msg) % args if args else msg]:
+                self.logger.debug("%s", printable(str(line)))
 
     def ensure_session(self) -> None:
         """paramiko's hook: ask for the login service without waiting for its answer, which is one round trip less.
@@ -110,6 +159,30 @@ class Transport(paramiko.ServiceRequestingTransport):  # type: ignore[misc]
         super()._verify_key(host_key, sig)  # private, but the one place that sees the blob
         self.host_key_blob = bytes(host_key)
 
+    def _parse_kex_init(self, message: paramiko.Message) -> None:
+        """Raises: IncompatiblePeer naming what both sides offer."""
+        try:
+            super()._parse_kex_init(message)
+        except paramiko.ssh_exception.IncompatiblePeer as error:
+            message.rewind()
+            theirs = self._really_parse_kex_init(message)
+            raise type(error)(_no_agreement(self._get_latest_kex_init(), theirs) or str(error)) from error
+
+    def _parse_ext_info(self, message: paramiko.Message) -> None:
+        """paramiko believes the number of extensions, and reads on behind the end of the packet."""
+        if message.get_int() > EXTENSIONS_MAX:
+            raise paramiko.SSHException(f"the server announces more than {EXTENSIONS_MAX} extensions")
+        message.rewind()
+        super()._parse_ext_info(message)
+
+    def _parse_disconnect(self, message: paramiko.Message) -> None:
+        """Keep the reason, in whatever encoding it comes, for whoever waits for an answer."""
+        code = message.get_int()
+        reason = printable(message.get_string().decode("utf-8", "replace"))
+        text = f"the server ended the connection: {reason!r} (code {code})"
+        over = self.auth_handler is not None and (code == NO_MORE_METHODS or "authentication" in reason.lower())
+        self.saved_exception = LoginRefused(text) if over and not self.authenticated else paramiko.SSHException(text)
+
     def post(self, message: paramiko.Message) -> None:
         """Send a message of the SSH layer, after a running key exchange. Raises: what paramiko raises."""
         self._send_user_message(message)
@@ -121,27 +194,39 @@ class Transport(paramiko.ServiceRequestingTransport):  # type: ignore[misc]
             self.get_security_options().key_types = tuple(names)
 
 
-@contextlib.contextmanager
-def translated(host: str) -> Iterator[None]:
-    """paramiko's and the socket's errors as ours; timeouts pass, they are answered on the spot."""
-    try:
-        yield
-    except (SFTPError, TimeoutError, paramiko.ChannelException):
-        raise
-    except (paramiko.SSHException, EOFError, OSError) as error:
-        text = str(error) or type(error).__name__
-        if "banner" in text:
-            raise LinkLost(f"{host}: {text}; is this an SSH server's port?") from error
-        raise LinkLost(f"{host}: {text}") from error
-    except (ValueError, IndexError, UnicodeDecodeError) as error:
-        raise ProtocolError(f"{host} sent what SSH does not allow: {error}") from error
+def _feed(channel: paramiko.Channel, feed: Callable[[Any, Any], None], message: paramiko.Message) -> None:
+    """Hold what has come until it is read; paramiko takes any amount. Raises: SSHException."""
+    feed(channel, message)
+    held = len(channel.in_buffer) + len(channel.in_stderr_buffer)
+    if held > channel.in_window_size + MAX_PACKET_BYTES:
+        raise paramiko.SSHException(f"the server sent {held} bytes; its window is {channel.in_window_size}")
 
 
-def _default_ciphers(offered: Sequence[str]) -> tuple[str, ...]:
+def _default_ciphers(offered: Sequence[str], known: Container[str]) -> tuple[str, ...]:
+    """Without the CBC modes; chacha20 last, because Python pays for each of its packets."""
     first = AES_GCM if _has_aes() else WITHOUT_AES
-    known = [name for name in first if name in offered]
-    rest = [name for name in offered if name not in known and "cbc" not in name]
-    return tuple(known + rest)
+    names = [name for name in dict.fromkeys((*first, *offered)) if name in offered and name in known]
+    return tuple(name for name in names if "cbc" not in name)
+
+
+LISTS = {
+    "key exchange": ("kex_algo_list",),
+    "host key": ("server_key_algo_list",),
+    "cipher": ("client_encrypt_algo_list", "server_encrypt_algo_list"),
+    "MAC": ("client_mac_algo_list", "server_mac_algo_list"),
+    "compression": ("client_compress_algo_list", "server_compress_algo_list"),
+}
+"""What has to be agreed on, and where KEXINIT lists it (RFC 4253, section 7.1)."""
+
+
+def _no_agreement(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
+    """Which list has nothing in common, and both sides of it."""
+    for what, keys in LISTS.items():
+        for key in keys:
+            if not set(ours[key]) & set(theirs[key]):
+                listed = [printable(", ".join(names), LISTED) or "nothing" for names in (ours[key], theirs[key])]
+                return f"no common {what}: we offer {listed[0]}; the server offers {listed[1]}"
+    return ""
 
 
 def _has_aes() -> bool:

@@ -1,0 +1,172 @@
+"""SSH's binary packets (RFC 4253, section 6) by paramiko, with bounds on what a server can make us hold, and with
+chacha20-poly1305@openssh.com (OpenSSH PROTOCOL.chacha20poly1305), which paramiko does not know.
+
+Anybody on the path can send the banner and the first packets: nothing that is read there is believed before its length
+is, and the host key is checked long after.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import paramiko
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
+from cryptography.hazmat.primitives.poly1305 import Poly1305
+from paramiko.packet import Packetizer as PlainPacketizer
+
+__all__ = ["CHACHA20", "CHACHA20_INFO", "MAX_PACKET_BYTES", "BoundedDecompressor", "Packetizer", "offers_chacha20"]
+
+MAX_PACKET_BYTES = 256 * 1024
+"""As OpenSSH; RFC 4253 asks for 35,000 at least."""
+MAX_GREETING_BYTES = 64 * 1024
+"""All lines up to the version's, which is at most 255 bytes (RFC 4253, section 4.2)."""
+CHACHA20 = "chacha20-poly1305@openssh.com"
+TAG_BYTES = 16
+LENGTH_BYTES = 4
+
+
+class Packetizer(PlainPacketizer):  # type: ignore[misc]
+    """paramiko's, with a bound on every length that the server announces.
+
+    greeting_deadline_s: seconds for all lines up to the version's.
+    """
+
+    greeting_deadline_s = 60.0
+
+    def __init__(self, socket: object) -> None:
+        super().__init__(socket)
+        self._greeting_bytes = 0
+        self._greeting_began = time.monotonic()
+        self._seals: ChaCha20 | None = None
+        self._opens: ChaCha20 | None = None
+
+    def read_all(self, n: int, check_rekey: bool = False) -> bytes:
+        """Raises: SSHException for a length that no packet has."""
+        if not 0 <= n <= MAX_PACKET_BYTES:
+            raise paramiko.SSHException(
+                f"the server announces a packet of {n} more bytes; {MAX_PACKET_BYTES} are allowed"
+            )
+        data: bytes = super().read_all(n, check_rekey)
+        # paramiko waits for a new key only where a packet begins, which is where its length has to be opened
+        return self._opens.open_length(data) if check_rekey and self._opens is not None else data
+
+    def write_all(self, out: bytes) -> None:
+        super().write_all(self._seals.seal_length(out) if self._seals is not None else out)
+
+    def set_outbound_cipher(self, block_engine: Any, *arguments: Any, **keywords: Any) -> None:
+        super().set_outbound_cipher(block_engine, *arguments, **keywords)
+        self._seals = block_engine if isinstance(block_engine, ChaCha20) else None
+        if self._seals is not None:
+            self._seals.sequence = lambda: int(self._Packetizer__sequence_number_out)
+
+    def set_inbound_cipher(self, block_engine: Any, *arguments: Any, **keywords: Any) -> None:
+        super().set_inbound_cipher(block_engine, *arguments, **keywords)
+        self._opens = block_engine if isinstance(block_engine, ChaCha20) else None
+        if self._opens is not None:
+            self._opens.sequence = lambda: int(self._Packetizer__sequence_number_in)
+
+    def _read_timeout(self, timeout: float) -> bytes:
+        """paramiko's read of the lines before the packets. Raises: SSHException for too much, or for too long."""
+        data: bytes = super()._read_timeout(timeout)
+        self._greeting_bytes += len(data)
+        if self._greeting_bytes > MAX_GREETING_BYTES:
+            raise paramiko.SSHException(f": no version in the first {MAX_GREETING_BYTES} bytes")
+        if time.monotonic() - self._greeting_began > self.greeting_deadline_s:
+            raise paramiko.SSHException(f": no version in {self.greeting_deadline_s:g} s")
+        return data
+
+
+class ChaCha20:
+    """One direction of chacha20-poly1305@openssh.com, in the place where paramiko has AES-GCM.
+
+    A packet is sealed under its sequence number: its length with one key, the rest with another, and the tag covers
+    both as they are on the wire. `paramiko` hands the length over as the additional data, and in the clear.
+
+    sequence: the number of the packet under way; set by the packetizer.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        self._key, self._length_key = key[:32], key[32:]
+        self._sealed_length = b""
+        self.sequence: Callable[[], int] = lambda: 0
+
+    def encrypt(self, _: bytes, packet: bytes, length: bytes) -> bytes:
+        """-> the sealed packet and its tag; `seal_length` gives the length that belongs to it."""
+        nonce = self._nonce()
+        self._sealed_length = _chacha20(self._length_key, nonce, length)
+        sealed = _chacha20(self._key, nonce, packet, block=1)
+        return sealed + self._tag(nonce).finalize_over(self._sealed_length + sealed)
+
+    def decrypt(self, _: bytes, packet: bytes, __: bytes) -> bytes:
+        """Raises: SSHException when the tag is not that of the packet."""
+        nonce, sealed, tag = self._nonce(), packet[:-TAG_BYTES], packet[-TAG_BYTES:]
+        self._tag(nonce).verify_over(self._sealed_length + sealed, tag)
+        return _chacha20(self._key, nonce, sealed, block=1)
+
+    def seal_length(self, out: bytes) -> bytes:
+        """A packet behind its length in the clear -> behind the sealed one."""
+        return self._sealed_length + out[LENGTH_BYTES:]
+
+    def open_length(self, beginning: bytes) -> bytes:
+        """The first bytes of a packet -> the same with the length in the clear."""
+        self._sealed_length = beginning[:LENGTH_BYTES]
+        return _chacha20(self._length_key, self._nonce(), self._sealed_length) + beginning[LENGTH_BYTES:]
+
+    def _nonce(self) -> bytes:
+        return struct.pack(">Q", self.sequence())
+
+    def _tag(self, nonce: bytes) -> _Tag:
+        return _Tag(_chacha20(self._key, nonce, bytes(32)))
+
+
+class _Tag:
+    def __init__(self, key: bytes) -> None:
+        self._poly1305 = Poly1305(key)
+
+    def finalize_over(self, data: bytes) -> bytes:
+        self._poly1305.update(data)
+        return self._poly1305.finalize()
+
+    def verify_over(self, data: bytes, tag: bytes) -> None:
+        self._poly1305.update(data)
+        try:
+            self._poly1305.verify(tag)
+        except InvalidSignature:
+            raise paramiko.SSHException("Mismatched MAC") from None
+
+
+def _chacha20(key: bytes, nonce: bytes, data: bytes, block: int = 0) -> bytes:
+    """cryptography's nonce is the number of the first block (little endian) and the nonce itself."""
+    return Cipher(algorithms.ChaCha20(key, struct.pack("<Q", block) + nonce), mode=None).encryptor().update(data)
+
+
+CHACHA20_INFO = {"class": ChaCha20, "block-size": 8, "iv-size": 12, "key-size": 64, "is_aead": True}
+"""What paramiko.Transport has to know of it."""
+
+
+def offers_chacha20() -> bool:
+    """Whether the cryptography library of this system has it; a FIPS build has not."""
+    try:
+        ChaCha20(bytes(64)).encrypt(b"", b"", b"")
+    except UnsupportedAlgorithm:
+        return False
+    return True
+
+
+class BoundedDecompressor:
+    """Inflates one packet after the other; one that grows out of all bounds ends the connection."""
+
+    def __init__(self) -> None:
+        self._zlib = zlib.decompressobj()
+
+    def __call__(self, data: bytes) -> bytes:
+        """Raises: SSHException."""
+        inflated = self._zlib.decompress(data, MAX_PACKET_BYTES)
+        if len(inflated) >= MAX_PACKET_BYTES:
+            raise paramiko.SSHException(f"a compressed packet of {len(data)} bytes holds more than {MAX_PACKET_BYTES}")
+        return inflated

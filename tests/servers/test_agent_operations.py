@@ -1,0 +1,43 @@
+"""What an operator tells a running agent, at a real server: look now (SIGUSR1, flush), and leave a folder alone."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from servers.bad_input import Site, until
+from servers.openssh import OpenSSH
+
+
+@pytest.fixture
+def site(sshd: OpenSSH, tmp_path: Path) -> Site:
+    return Site(sshd, tmp_path / "device")
+
+
+def test_sigusr1_makes_a_running_agent_look_and_deliver_now(site: Site) -> None:
+    site.top["scan_s"] = 3600
+    site.put("first")
+    with site.running() as agent:
+        until(lambda: site.arrived() == ["first"], 60)
+        site.put("second")
+        time.sleep(1)
+        assert site.arrived() == ["first"]  # it has no other reason to look
+        agent.send_signal(signal.SIGUSR1)
+        until(lambda: site.arrived() == ["first", "second"], 60)
+        until(lambda: site.left() == [])
+
+
+def test_an_outbox_that_is_not_enabled_is_left_alone_until_it_is(site: Site) -> None:
+    site.put("file")
+    site.outbox["enabled"] = False
+    done: subprocess.CompletedProcess[str] = site.drain()
+    assert done.returncode == 0, done.stderr
+    assert site.arrived() == []
+    assert site.left() == ["file"]
+    site.outbox["enabled"] = True
+    assert site.drain().returncode == 0
+    assert site.arrived() == ["file"]
+    assert site.left() == []
