@@ -175,6 +175,8 @@ class Device:
         for path in before.iterdir():
             if not path.name.endswith("-shm") and path.is_file():
                 shutil.copy2(path, self.state / path.name)
+            elif path.is_dir():
+                path.rename(self.state / path.name)  # archive and quarantine: files that were moved, not state
 
     def _install(self) -> None:
         """Every durable step of the agent's thread is a place to die at; the journal's disk may be full."""

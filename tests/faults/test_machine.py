@@ -22,6 +22,7 @@ from faults.machine_disk import ForgetfulDisk
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from quarantined import quarantined
 
 from iot.sftp.client import EmbeddedServer
 
@@ -235,11 +236,10 @@ class Machine(RuleBasedStateMachine):
         in_outbox = [self.device.box / name, (self.device.box / name).with_name(f".iot-sent.{os.path.basename(name)}")]
         if any(path.is_file() and path.read_bytes() == content for path in in_outbox):
             return True
-        return any(
-            path.read_bytes() == content and path.with_name(f"{path.name}.reason.txt").exists()
-            for path in files_below(self.device.box / ".quarantine")
-            if not path.name.endswith(".reason.txt")
-        )
+        return content in self.quarantined()
+
+    def quarantined(self) -> set[bytes]:
+        return {file.content for file in quarantined(self.device.state / "quarantine")}
 
     # -- and when all is well again, everything goes
 
@@ -250,10 +250,10 @@ class Machine(RuleBasedStateMachine):
             self.heal()
             self.nothing_is_lost()
             self.what_is_published_is_a_complete_version()
-            quarantined = {path.read_bytes() for path in files_below(self.device.box / ".quarantine")}
+            given_up = self.quarantined()
             for name, content in self.producer.wanted.items():
                 final = self.root / "up" / name
-                assert content in quarantined or final.read_bytes() == content, f"{name} stayed behind"
+                assert content in given_up or final.read_bytes() == content, f"{name} stayed behind"
         finally:
             self.device.shut_down()
             self.server.stop()
@@ -270,8 +270,7 @@ class Machine(RuleBasedStateMachine):
 
     def left(self) -> list[str]:
         """What is still to be delivered."""
-        found = [str(path.relative_to(self.device.box)) for path in files_below(self.device.box)]
-        waiting = [name for name in found if not name.startswith((".quarantine/", ".archive/"))]
+        waiting = [str(path.relative_to(self.device.box)) for path in files_below(self.device.box)]
         if not self.keeps:
             return waiting
         return [name for name in waiting if not self.is_delivered(name)]

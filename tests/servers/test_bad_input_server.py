@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from conditions import why_not
 from faults.powercut import enter_private_namespace
+from quarantined import quarantined
 from servers.bad_input import Site, mounted
 from servers.base import client_key
 from servers.openssh import OpenSSH
@@ -94,8 +95,10 @@ def test_a_folder_without_the_right_to_write_is_named_and_the_others_go_on(site:
         assert drained.returncode == 75, drained.stderr
         assert "PermissionDenied" in drained.stderr
     assert site.arrived() == [f"file{number}" for number in range(5)]
-    assert site.left() == [".quarantine/closed/file", ".quarantine/closed/file.reason.txt"]
-    assert "PermissionDenied" in (site.box / ".quarantine/closed/file.reason.txt").read_text()
+    assert site.left() == []
+    (closed,) = quarantined(site.state / "quarantine")
+    assert (closed.path, closed.content) == ("closed/file", b"content")
+    assert "PermissionDenied" in closed.record["reason"]
     (site.server.root / "up/closed").chmod(0o755)
     assert site.spooler("retry").returncode == 0
     assert site.drain().returncode == 0
@@ -118,7 +121,7 @@ def test_a_full_server_is_named_waited_for_without_a_strike_and_nothing_half_is_
         assert drained.returncode == 75
         assert "NoSpaceOnServer" in drained.stderr
         assert site.content("large") is None
-        assert site.left()[-1:] != [".quarantine"]
+        assert not quarantined(site.state / "quarantine")
         assert "large" in site.left()
         for part in full.glob("*.part"):
             part.unlink()

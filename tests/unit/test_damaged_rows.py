@@ -3,6 +3,7 @@
 import sqlite3
 
 import pytest
+from quarantined import quarantined
 from unit.test_spooler_agent import Rig
 
 from iot.sftp.client import LinkLost
@@ -75,7 +76,7 @@ def test_half_a_row_is_none(rig, table):
 def test_an_error_that_is_no_text_is_shown_as_far_as_it_is(rig):
     damage(rig, "UPDATE entry SET error = CAST(x'ff41' AS TEXT), state = 5 WHERE id = 2")
     assert rig.run() is End.REMAINS
-    assert "\N{REPLACEMENT CHARACTER}A" in (rig.box / ".quarantine" / "b.reason.txt").read_text()
+    assert [file.record["reason"] for file in quarantined(rig.quarantine)] == ["\N{REPLACEMENT CHARACTER}A"]
 
 
 def test_what_was_delivered_under_a_damaged_row_is_compared_and_not_taken_for_new(rig, tmp_path):

@@ -11,7 +11,7 @@ from iot.sftp.client import Fingerprint
 from iot.sftp.spooler import removal
 from iot.sftp.spooler.outbox import GRANULARITY_S, Outbox, SourceFailed
 from iot.sftp.spooler.readiness import Readiness
-from iot.sftp.spooler.removal import Delete, Item, MoveTo, private_name, recover, take_away
+from iot.sftp.spooler.removal import Delete, Item, private_name, recover, take_away
 
 
 class Clock:
@@ -41,7 +41,6 @@ def test_finds_files_of_any_name_in_the_tree(tmp_path):
             pass
     assert paths(outbox(tmp_path)) == sorted(b"sub/deep/" + name for name in names)
     assert paths(outbox(tmp_path, recursive=False)) == []
-    assert paths(outbox(tmp_path, hidden=frozenset([b"sub/deep"]))) == []
     assert paths(outbox(tmp_path, wanted=lambda path: path.endswith("empty"))) == [b"sub/deep/empty"]
 
 
@@ -273,24 +272,3 @@ def test_private_file_that_no_row_claims_gets_its_name_back_and_replaces_nothing
     recover(root, box.leftovers[0])
     os.close(root)
     assert {path.read_bytes() for path in tmp_path.iterdir()} == {b"old", b"new"}
-
-
-def test_archive_keeps_the_tree_and_replaces_nothing(tmp_path):
-    box, archive = tmp_path / "box", tmp_path / "archive"
-    (box / "sub").mkdir(parents=True)
-    for content in (b"1", b"2"):
-        (box / "sub" / "f").write_bytes(content)
-        assert remove(box, [Item(1, b"sub/f", version(box / "sub" / "f"))], MoveTo(archive)) == ([1], [])
-    assert (archive / "sub" / "f").read_bytes() == b"1"
-    assert (archive / "sub" / "f.1").read_bytes() == b"2"
-
-
-def test_quarantined_file_has_its_reason_beside_it(tmp_path):
-    box, target = tmp_path / "box", tmp_path / "q"
-    box.mkdir()
-    name = "n" * 255
-    (box / name).write_bytes(b"x")
-    item = Item(1, name.encode(), version(box / name), "because")
-    remove(box, [item], MoveTo(target, reasons=True))
-    assert (target / name).read_bytes() == b"x"
-    assert [path.read_text() for path in target.glob("*.reason.txt")] == ["because"]

@@ -1,9 +1,11 @@
 """The loop against a remote that is a folder: losses, refusals, crashes between any two steps, bad disks."""
 
 import os
+import shutil
 import sqlite3
 
 import pytest
+from quarantined import quarantined
 from unit.folder_remote import FolderRemote
 
 from iot.sftp.client import (
@@ -57,6 +59,7 @@ class Rig:
         self.base = tmp_path
         self.box = tmp_path / "box"
         self.box.mkdir()
+        self.quarantine = tmp_path / "state" / "quarantine"
         self.remote = FolderRemote(tmp_path / "remote")
         self.loop = Loop()
         self.outbox = {"path": str(self.box), "destination": "/up", "settle_s": 0}
@@ -143,11 +146,14 @@ def test_failing_file_blocks_nobody_and_goes_to_quarantine_with_a_reason(rig):
     rig.loop.stop_at = rig.loop.now + 3600
     rig.run(drain=False)
     assert rig.arrived() == ["a", "c"]
-    assert rig.left() == [".quarantine/sub/bad", ".quarantine/sub/bad.reason.txt"]
-    assert "no rights there" in (rig.box / ".quarantine/sub/bad.reason.txt").read_text()
+    assert rig.left() == []
+    (bad,) = quarantined(rig.quarantine)
+    assert (bad.path, bad.content) == ("sub/bad", b"x")
+    assert "no rights there" in bad.record["reason"]
+    assert (bad.record["attempts"], bad.record["destination"]) == (4, "/up/sub/bad")
     rig.remote.refuse.clear()
     rig.loop.stop_at = 1e9
-    assert release(rig.box / ".quarantine", rig.box) == (1, 0)
+    assert release([rig.quarantine], [rig.box]) == (1, 0)
     assert rig.run() is End.DRAINED
     assert rig.arrived() == ["a", "c", "sub/bad"]
 
@@ -161,21 +167,22 @@ def test_a_drain_says_that_something_remains_as_long_as_it_lies_in_quarantine(ri
     rig.remote.refuse.clear()
     assert rig.run() is End.REMAINS
     assert rig.agent.accounts.quarantined == 1
-    assert rig.left() == [".quarantine/bad", ".quarantine/bad.reason.txt"]
-    release(rig.box / ".quarantine", rig.box)
+    assert [file.path for file in quarantined(rig.quarantine)] == ["bad"]
+    release([rig.quarantine], [rig.box])
     assert rig.run() is End.DRAINED
     assert rig.agent.accounts.quarantined == 0
 
 
 def test_what_is_taken_out_of_quarantine_by_hand_is_not_counted_for_ever(rig):
-    (rig.box / ".quarantine").mkdir()
-    rig.put(".quarantine/bad")
+    folder = rig.quarantine / "0123456789abcdef"
+    folder.mkdir(parents=True)
+    (folder / "bad").touch()
     seen = []
     rig.loop.stop_at = rig.loop.now + 200
 
     def report(agent, *, changed, final=False):
         if rig.loop.now > rig.loop.stop_at - 100:
-            (rig.box / ".quarantine/bad").unlink(missing_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
         seen.append(agent.accounts.quarantined)
 
     rig.loop.report = report
@@ -190,7 +197,7 @@ def test_strikes_persist_over_runs(rig):
     assert rig.run() is End.REMAINS
     assert rig.left() == ["bad"]
     assert rig.run() is End.REMAINS
-    assert rig.left() == [".quarantine/bad", ".quarantine/bad.reason.txt"]
+    assert [file.path for file in quarantined(rig.quarantine)] == ["bad"]
 
 
 def test_full_server_is_waited_for_without_a_strike(rig):
@@ -386,7 +393,9 @@ def test_archive_mode_moves_with_its_tree(rig):
     rig.outbox["after_upload"] = "archive"
     rig.put("a/b/f")
     assert rig.run() is End.DRAINED
-    assert rig.left() == [".archive/a/b/f"]
+    archived = [path for path in (rig.base / "state/archive/box").rglob("*") if path.is_file()]
+    assert [str(path)[-5:] for path in archived if path.name == "f"] == ["a/b/f"]
+    assert rig.left() == []
     assert rig.run() is End.DRAINED
     assert len(rig.remote.deliveries) == 1
 

@@ -9,18 +9,18 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime, timezone
 
 from iot.sftp.client import Failure, Journal, TransferResult
-from iot.sftp.spooler.archive import Archive
 from iot.sftp.spooler.intake import Clocks, Intake
+from iot.sftp.spooler.leaving import Leaving, unclaimed
 from iot.sftp.spooler.naming import shown
 from iot.sftp.spooler.outbox import SourceFailed
 from iot.sftp.spooler.policy import Event, Kind, Rules, State, Tries, Verdict, judge
-from iot.sftp.spooler.quarantine import count
 from iot.sftp.spooler.queue import Delivery, Entry, Queue
 from iot.sftp.spooler.remote import Remote, kind_of
-from iot.sftp.spooler.removal import Delete, Item, Leaver, MoveTo, recover, take_away
+from iot.sftp.spooler.removal import Item, Leaver, recover, take_away
 from iot.sftp.spooler.settings import AfterUpload
 
 __all__ = ["Accounts"]
@@ -31,14 +31,16 @@ PAGE = 256
 FORGET_FILES = 1024
 """Rows of files that have gone are dropped so many at a time, or when there is nothing else to do."""
 OWED_RETRY_S = 30.0
+OWED_RETRY_MAX_S = 600.0
 RECOUNT_S = 60.0
+COUNT_STEPS = 4
+TIDY_S = 0.02
 
 
 class Accounts:
     """The books of all outboxes.
 
-    quarantined: files that lie in quarantine, those of earlier runs included. last_error: what last went wrong with a
-        file.
+    last_error: what last went wrong with a file. held: of each outbox the entries that cannot leave it, with why.
     """
 
     def __init__(
@@ -47,11 +49,12 @@ class Accounts:
         queue: Queue,
         remote: Remote,
         intakes: Sequence[Intake],
+        leaving: Leaving,
         rules: Rules,
         clocks: Clocks,
         random: Callable[[], float],
     ) -> None:
-        self.quarantined = 0
+        self.held: dict[int, dict[int, str]] = {intake.number: {} for intake in intakes}
         self.last_error: str | None = None
         self.destination_failed: dict[int, str] = {}
         self._journal = journal
@@ -61,22 +64,31 @@ class Accounts:
         self._rules = rules
         self._clocks = clocks
         self._random = random
-        self._leavers = {intake.number: _leaver(intake) for intake in intakes}
-        self._quarantines = {
-            intake.number: MoveTo(intake.settings.quarantine_folder, reasons=True) for intake in intakes
-        }
+        self._leaving = leaving
         self._successes: list[tuple[Entry, TransferResult]] = []
         self._failures: list[tuple[Entry, Verdict, str | None]] = []
         self._lost: dict[Event, list[Entry]] = {Event.CHANGED: [], Event.VANISHED: []}
         self._losses: dict[int, int] = {}
         self._gone: dict[int, Entry] = {}
+        self._owed: Iterator[None] | None = None
         self._owed_at = float("-inf")
-        self.recount()
+        self._owed_wait_s = OWED_RETRY_S
+        self._recount_at = float("-inf")
 
-    def recount(self) -> None:
-        """Look what lies in quarantine: files are released or removed there by others."""
-        self.quarantined = sum(map(count, {intake.settings.quarantine_folder for intake in self._intakes.values()}))
-        self._recount_at = self._clocks.monotonic() + RECOUNT_S
+    @property
+    def quarantined(self) -> int:
+        """Files that lie in quarantine, those of earlier runs included."""
+        return self._leaving.census.files
+
+    def is_quarantine_empty(self) -> bool:
+        """Looked at now, in one go."""
+        self._leaving.census.begin()
+        self._leaving.census.finish()
+        return not self._leaving.census.files and self._leaving.census.failed is None
+
+    def wake(self) -> None:
+        """Try again to let go what could not go, and look into the quarantine, at the next occasion."""
+        self._owed_at = self._recount_at = float("-inf")
 
     @property
     def unsettled(self) -> int:
@@ -191,8 +203,8 @@ class Accounts:
         if results:
             self._remote.settle(results)
         given_up = [entry for entry in failed if entry.state is State.QUARANTINED]
-        self._let_go([entry for entry in delivered if entry.state is State.DELIVERED], self._leavers, {})
-        self._let_go(given_up, self._quarantines, notes)
+        self._let_go([entry for entry in delivered if entry.state is State.DELIVERED], self._leaving.delivered, {})
+        self._let_go(given_up, self._leaving.given_up, notes)
         self._count_quarantined(given_up)
 
     def _write(self, db: sqlite3.Connection, gone: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
@@ -218,7 +230,8 @@ class Accounts:
         return self._intakes[entry.outbox].settings.after_upload is AfterUpload.KEEP
 
     def _count_quarantined(self, entries: Sequence[Entry]) -> None:
-        self.quarantined += len(entries)
+        self._leaving.census.files += len(entries)
+        self._recount_at = self._clocks.monotonic()
         for entry in entries:
             log.error("quarantined path=%s attempts=%d", shown(entry.path), entry.attempts)
 
@@ -226,28 +239,52 @@ class Accounts:
 
     def resume(self) -> None:
         """Make good what is owed: delivered and given-up files that are still in their outbox."""
+        for _ in self._pay():
+            pass
+        self.flush()
+
+    def _pay(self) -> Iterator[None]:
         self._owed_at = float("inf")
-        for state, leavers in ((State.DELIVERED, self._leavers), (State.QUARANTINED, self._quarantines)):
+        held = {key for some in self.held.values() for key in some}
+        seen: set[int] = set()
+        for state, leavers in ((State.DELIVERED, self._leaving.delivered), (State.QUARANTINED, self._leaving.given_up)):
             after_id = 0
             while page := self._queue.owed(state, PAGE, after_id):
                 after_id = page[-1].id
                 mine = [entry for entry in page if entry.outbox in self._intakes and entry.id not in self._gone]
                 self._let_go(mine, leavers, {entry.id: entry.error or "" for entry in mine})
-        self.flush()
+                seen.update(entry.id for entry in mine)
+                yield
+        for some in self.held.values():
+            for key in held.difference(seen):
+                some.pop(key, None)  # another version has come in its place
+        stuck = held and all(any(key in some for some in self.held.values()) for key in held)
+        self._owed_wait_s = min(self._owed_wait_s * 2, OWED_RETRY_MAX_S) if stuck else OWED_RETRY_S
 
     def tend(self) -> None:
-        """Now and then: try again to let go what could not go, put back what no row claims, tidy the archives."""
+        """Now and then, each time a small step: try again to let go what could not go, put back what no row claims,
+        tidy the archives, count what lies in quarantine."""
         now = self._clocks.monotonic()
-        if now >= self._owed_at:
-            self.resume()
-        if self.quarantined and now >= self._recount_at:
-            self.recount()
+        if self._owed is None and now >= self._owed_at:
+            self._owed = self._pay()
+        if self._owed is not None and next(self._owed, self) is self:
+            self._owed = None
+        self._count(now)
         for intake in self._intakes.values():
             self._drop_withdrawn(intake)
             self._recover(intake)
-            leaver = self._leavers[intake.number]
-            if isinstance(leaver, Archive):
-                leaver.tidy(now, self._clocks.wall())
+        for archive in self._leaving.archives:
+            archive.tidy(TIDY_S / len(self._leaving.archives))
+
+    def _count(self, now: float) -> None:
+        """Files are released or removed by others: what was counted is counted again now and then."""
+        census = self._leaving.census
+        if now >= self._recount_at:
+            self._recount_at = float("inf")
+            census.begin()
+        counted = any(not census.step() for _ in range(COUNT_STEPS))
+        if counted and (census.files or census.failed):
+            self._recount_at = min(self._recount_at, now + RECOUNT_S)
 
     def flush(self) -> None:
         """Forget the rows of files that have gone. Raises: DiskFull, JournalUnavailable."""
@@ -271,7 +308,7 @@ class Accounts:
         except SourceFailed:
             return  # the next walk finds them again
         try:
-            for path in leftovers:
+            for path in unclaimed(self._queue, intake.number, leftovers):
                 recover(root, path)
                 intake.outbox.forget(path)
         except OSError as error:
@@ -285,7 +322,8 @@ class Accounts:
             self._let_go_from(self._intakes[number], mine, leavers[number], notes)
 
     def _let_go_from(self, intake: Intake, entries: Sequence[Entry], leaver: Leaver, notes: Mapping[int, str]) -> None:
-        items = [Item(entry.id, entry.path, entry.fingerprint, _reason(entry, notes)) for entry in entries]
+        at = self._clocks.wall()
+        items = [Item(entry.id, entry.path, entry.fingerprint, _about(entry, notes, at)) for entry in entries]
         try:
             root = intake.outbox.open()
         except SourceFailed as error:
@@ -293,35 +331,39 @@ class Accounts:
             return
         try:
             done, failed = take_away(root, items, leaver)
-        except OSError as error:
-            self._owe(intake, error)  # nothing is durable: every step can run twice
-            return
         finally:
             os.close(root)
         by_id = {entry.id: entry for entry in entries}
         self._gone.update({number: by_id[number] for number in done})
+        held = self.held[intake.number]
+        for key in done:
+            held.pop(key, None)
         if failed:
-            self._owe(intake, failed[0][1])
+            self._hold(intake, {entry.id: entry.path for entry in entries}, failed)
 
-    def _owe(self, intake: Intake, error: Exception) -> None:
+    def _hold(self, intake: Intake, paths: Mapping[int, bytes], failed: Sequence[tuple[int, OSError]]) -> None:
+        """They stay delivered (or given up) and are not sent again; the next try comes later and later."""
+        held = self.held[intake.number]
+        for key, error in failed:
+            reason = error.strerror or str(error)
+            if held.get(key) != reason:
+                log.error("cannot take out path=%s reason=%s", shown(paths[key]), shown(reason))
+            held[key] = reason
+        self.last_error = f"{intake.settings.label}: cannot take files out of the outbox: {failed[0][1]}"
+        self._owed_at = self._clocks.monotonic() + self._owed_wait_s
+
+    def _owe(self, intake: Intake, error: SourceFailed) -> None:
         self.last_error = f"{intake.settings.label}: cannot take files out of the outbox: {error}"
-        self._owed_at = self._clocks.monotonic() + OWED_RETRY_S
+        self._owed_at = self._clocks.monotonic() + self._owed_wait_s
         log.error("cannot take out outbox=%s error=%s", shown(intake.settings.label), shown(str(error)))
 
 
-def _reason(entry: Entry, notes: Mapping[int, str]) -> str:
-    if entry.id not in notes:
-        return ""
-    return (
-        f"file: {shown(entry.path)}\ndestination: {shown(entry.destination)}\nattempts: {entry.attempts}\n"
-        f"last error: {notes[entry.id]}\n\nTo send it again: iot-spooler retry --config FILE\n"
-    )
-
-
-def _leaver(intake: Intake) -> Leaver:
-    settings = intake.settings
-    if settings.after_upload is AfterUpload.ARCHIVE:
-        return Archive(
-            settings.archive_folder, max_age_s=settings.archive_max_age_s, max_bytes=settings.archive_max_bytes
-        )
-    return Delete()
+def _about(entry: Entry, notes: Mapping[int, str], at: float) -> dict[str, str | int]:
+    """What the quarantine keeps of an entry."""
+    day = datetime.fromtimestamp(at, timezone.utc)
+    return {
+        "destination": entry.destination,
+        "attempts": entry.attempts,
+        "reason": notes.get(entry.id, ""),
+        "at": day.isoformat(timespec="seconds"),
+    }

@@ -20,6 +20,7 @@ from typing import Protocol
 from iot.sftp.client import Cancelled, Failure, Journal, LinkLost, LocalStateError, SFTPError, TransferResult, UploadJob
 from iot.sftp.spooler.accounts import Accounts
 from iot.sftp.spooler.intake import Clocks, Intake
+from iot.sftp.spooler.leaving import leaving
 from iot.sftp.spooler.naming import shown
 from iot.sftp.spooler.policy import Backoff, Kind, Rules, State
 from iot.sftp.spooler.queue import Queue
@@ -87,7 +88,8 @@ class Agent:
         self.link = _link(settings, random, drain=drain)
         self.intakes = _intakes(settings, self.queue, clocks, journal_lost=_was_lost(journal))
         rules = _rules(settings, drain=drain)
-        self.accounts = Accounts(journal, self.queue, remote, self.intakes, rules, clocks, random)
+        ways = leaving(settings, self.intakes, loop.alive)
+        self.accounts = Accounts(journal, self.queue, remote, self.intakes, ways, rules, clocks, random)
         self.sender = Sender(self.queue, self.intakes, self._progressed, self.accounts.moved)
         self.delivered_files = 0
         self.sent_bytes = 0
@@ -130,7 +132,7 @@ class Agent:
     def wake(self) -> None:
         """Scan now and try the server now (the network is up, or the operator asks)."""
         self.link.wake()
-        self.accounts.recount()
+        self.accounts.wake()
         for intake in self.intakes:
             intake.wake()
 
@@ -314,8 +316,8 @@ class Agent:
         numbers = {intake.number for intake in self.intakes}
         left = [total for total in self.queue.totals() if total.outbox in numbers and total.state in OPEN_STATES]
         failed = any(intake.failed for intake in self.intakes)
-        self.accounts.recount()
-        return End.REMAINS if left or failed or watched or self.accounts.quarantined else End.DRAINED
+        remains = left or failed or watched or not self.accounts.is_quarantine_empty()
+        return End.REMAINS if remains else End.DRAINED
 
 
 def _was_lost(journal: Journal) -> bool:

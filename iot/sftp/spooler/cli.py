@@ -122,17 +122,39 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _retry(options: argparse.Namespace) -> int:
+    from iot.sftp.spooler import lock  # noqa: F401  while the installation can be read for certain
     from iot.sftp.spooler.quarantine import release
 
     settings = _settings(options)
-    released = stuck = 0
-    for outbox in settings.outbox:
-        done, left = release(outbox.quarantine_folder, outbox.path)
-        released += done
-        stuck += left
+    _act_as_owner(settings.state_dir)
+    quarantines = map(settings.quarantine_of, settings.outbox)
+    released, stuck = release(quarantines, [outbox.path for outbox in settings.outbox])
     print(f"released {released} files" + (f", {stuck} could not be moved (see above)" if stuck else ""))
     _poke(settings)
     return EX_FAILED if stuck else EX_OK
+
+
+def _act_as_owner(state_dir: Path) -> None:
+    """As root, become the user whose agent keeps its state there, for good: what is done to an outbox, which producers
+    can write to, is done with the agent's rights at most."""
+    import pwd
+
+    try:
+        owner = os.stat(state_dir)
+    except FileNotFoundError:
+        return  # no agent has run here
+    if os.geteuid() != 0 or owner.st_uid == 0:
+        return
+    group = owner.st_gid
+    try:
+        user = pwd.getpwuid(owner.st_uid)
+    except KeyError:
+        os.setgroups([])  # a number without a name
+    else:
+        group = user.pw_gid
+        os.initgroups(user.pw_name, group)
+    os.setresgid(group, group, group)
+    os.setresuid(owner.st_uid, owner.st_uid, owner.st_uid)
 
 
 def _flush(options: argparse.Namespace) -> int:

@@ -18,6 +18,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from iot.sftp.client import ConfigurationError
+from iot.sftp.spooler.layout import contradictions
 from iot.sftp.spooler.naming import shown
 from iot.sftp.spooler.settings import Settings
 
@@ -65,6 +66,8 @@ def load(path: Path | None, environment: Mapping[str, str]) -> Settings:
     except ValidationError as error:
         details = error.errors(include_url=False, include_context=False)
         raise BadConfiguration(problems + [_describe(dict(detail), origins, path) for detail in details]) from None
+    origin = shown(str(path)) if path else "the environment"
+    problems += [f"{problem} (in {origin})" for problem in contradictions(settings)]
     if problems:
         raise BadConfiguration(problems)
     return settings

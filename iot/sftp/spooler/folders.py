@@ -5,19 +5,23 @@ Names and paths are bytes. A path below a folder has its parts separated by "/";
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import functools
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import secrets
+import stat
+from collections.abc import Callable
 
-__all__ = ["directory", "free_name", "join", "make_below", "open_below", "rename_noreplace", "split"]
+__all__ = ["DIRECTORY", "free_name", "join", "make_below", "open_below", "rename_noreplace", "split"]
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 RENAME_NOREPLACE = 1
 NAME_MAX = 255
-NOT_OFFERED = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM)
+NOT_OFFERED = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
+"""The kernel or the file system does not know the call or its flag. A refusal (EPERM, EACCES) is none of these: it
+would meet the next way, too, perhaps half-way."""
 
 
 def split(path: bytes) -> tuple[bytes, bytes]:
@@ -44,13 +48,13 @@ def open_below(root: int, path: bytes) -> int:
     return here
 
 
-def make_below(root: int, path: bytes) -> int:
+def make_below(root: int, path: bytes, mode: int = 0o755) -> int:
     """Like open_below, and makes what is missing; each new folder's name is durable when this returns."""
     here = os.dup(root)
     try:
         for part in path.split(b"/") if path else ():
             try:
-                os.mkdir(part, 0o755, dir_fd=here)
+                os.mkdir(part, mode, dir_fd=here)
                 os.fsync(here)
             except FileExistsError:
                 pass  # an earlier file of the same tree made it
@@ -63,22 +67,10 @@ def make_below(root: int, path: bytes) -> int:
     return here
 
 
-@contextmanager
-def directory(path: str | bytes, below: bytes = b"") -> Iterator[int]:
-    """The folder `below` the folder `path`, open for the time of a with-block. Raises: OSError."""
-    root = os.open(path, DIRECTORY)
-    try:
-        here = open_below(root, below)
-    finally:
-        os.close(root)
-    try:
-        yield here
-    finally:
-        os.close(here)
-
-
 def rename_noreplace(source_dir: int, source: bytes, target_dir: int, target: bytes) -> None:
-    """Rename without replacing: renameat2(2) with RENAME_NOREPLACE, else link and unlink.
+    """Rename without replacing: renameat2(2) with RENAME_NOREPLACE; where that is not offered, link and unlink.
+
+    On an error the file has its old name and no other.
 
     Raises: FileExistsError when the target is there; other OSError as rename does.
     """
@@ -89,18 +81,46 @@ def rename_noreplace(source_dir: int, source: bytes, target_dir: int, target: by
         number = ctypes.get_errno()
         if number not in NOT_OFFERED:
             raise OSError(number, os.strerror(number), os.fsdecode(target))
-    _link_and_unlink(source_dir, source, target_dir, target)
+    if _links_exist(target_dir):
+        _link_and_unlink(source_dir, source, target_dir, target)
+    else:
+        _look_and_rename(source_dir, source, target_dir, target)
+
+
+def _links_exist(folder: int) -> bool:
+    """Whether the file system has hard links. FAT answers link(2) with EPERM, as does a refusal: so it is tried with a
+    file of our own, which nothing else can refuse."""
+    probe = b".iot-probe." + secrets.token_hex(8).encode()
+    os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder))
+    try:
+        os.link(probe, probe + b".link", src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+        os.unlink(probe + b".link", dir_fd=folder)
+    except OSError as error:
+        if error.errno in (errno.EPERM, *NOT_OFFERED):
+            return False
+        raise
+    finally:
+        os.unlink(probe, dir_fd=folder)
+    return True
 
 
 def _link_and_unlink(source_dir: int, source: bytes, target_dir: int, target: bytes) -> None:
+    _check_unlink_allowed(source_dir, source)  # else neither name could be taken away again
+    os.link(source, target, src_dir_fd=source_dir, dst_dir_fd=target_dir, follow_symlinks=False)
     try:
-        os.link(source, target, src_dir_fd=source_dir, dst_dir_fd=target_dir, follow_symlinks=False)
-    except OSError as error:
-        if error.errno not in NOT_OFFERED:
-            raise
-        _look_and_rename(source_dir, source, target_dir, target)  # FAT has no links and no flag
-        return
-    os.unlink(source, dir_fd=source_dir)
+        os.unlink(source, dir_fd=source_dir)
+    except OSError:
+        with contextlib.suppress(OSError):  # the first error says what is wrong
+            os.unlink(target, dir_fd=target_dir)
+        raise
+
+
+def _check_unlink_allowed(folder: int, name: bytes) -> None:
+    """In a sticky folder only the file's owner, the folder's and root may take a name away (unlink(2))."""
+    status = os.fstat(folder)
+    owners = (0, status.st_uid, os.stat(name, dir_fd=folder, follow_symlinks=False).st_uid)
+    if status.st_mode & stat.S_ISVTX and os.geteuid() not in owners:
+        raise PermissionError(errno.EPERM, "sticky folder, and the file is another user's", os.fsdecode(name))
 
 
 def _look_and_rename(source_dir: int, source: bytes, target_dir: int, target: bytes) -> None:

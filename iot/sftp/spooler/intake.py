@@ -11,7 +11,6 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from iot.sftp.client import DiskFull, Fingerprint
 from iot.sftp.spooler.lease import Writer
@@ -75,7 +74,6 @@ class Intake:
             settings.path,
             wanted=wanted(settings.include, settings.exclude, ignore_case=settings.ignore_case),
             clock=clocks.monotonic,
-            hidden=_below(settings.path, (settings.archive_folder, settings.quarantine_folder)),
             recursive=settings.recursive,
         )
         self._urgent = matcher(settings.urgent, ignore_case=settings.ignore_case)
@@ -336,7 +334,3 @@ def _only_touched(before: Known | None, version: Fingerprint) -> bool:
     if before is None or before.state not in (State.KEPT, State.DELIVERED):
         return False
     return (before.fingerprint.size, before.fingerprint.mtime_ns) == (version.size, version.mtime_ns)
-
-
-def _below(outbox: Path, folders: Sequence[Path]) -> frozenset[bytes]:
-    return frozenset(bytes(folder.relative_to(outbox)) for folder in folders if folder.is_relative_to(outbox))

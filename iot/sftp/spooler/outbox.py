@@ -25,12 +25,14 @@ from iot.sftp.spooler.folders import DIRECTORY, join, open_below, split
 from iot.sftp.spooler.lease import Answer, Completeness, Leases, Writer
 from iot.sftp.spooler.naming import shown
 
-__all__ = ["BATCH", "PRIVATE_PREFIX", "Found", "Outbox", "SourceFailed"]
+__all__ = ["BATCH", "PRIVATE_PREFIX", "RELEASE_PREFIX", "Found", "Outbox", "SourceFailed"]
 
 log = logging.getLogger(__name__)
 
 PRIVATE_PREFIX = b".iot-sent."
 """Names under which files are put out of the producers' way while they are removed."""
+RELEASE_PREFIX = b".iot-back."
+"""Names of files on their way back from quarantine until they are whole."""
 BATCH = 500
 SORTED = 10_000
 """So many names at a time are put in order: rows that are added, found and dropped in order cost less flash."""
@@ -62,8 +64,8 @@ class Listed(NamedTuple):
 class Outbox:
     """One outbox folder.
 
-    path: the folder. wanted: tells of a path below it whether it is to be sent. hidden: folders below it that are not
-    scanned (archive, quarantine). recursive: look into folders. clock: monotonic seconds.
+    path: the folder. wanted: tells of a path below it whether it is to be sent. recursive: look into folders.
+    clock: monotonic seconds.
     leftovers: paths of private names met by the last walk; the caller recovers them and clears the list.
     unread: folders below it that could not be read when they were last looked at, with the reason.
     leases, system: who can be known to write there, and the file system; of the device it is on.
@@ -75,7 +77,6 @@ class Outbox:
         *,
         wanted: Callable[[str], bool],
         clock: Callable[[], float],
-        hidden: frozenset[bytes] = frozenset(),
         recursive: bool = True,
     ) -> None:
         self.path = path
@@ -85,7 +86,6 @@ class Outbox:
         self.leases: Leases | None = None
         self._wanted = wanted
         self._clock = clock
-        self._hidden = hidden
         self._recursive = recursive
         self._listed: dict[bytes, Listed] = {}
         self._complete = False
@@ -281,8 +281,10 @@ class Outbox:
         if entry.name.startswith(os.fsdecode(PRIVATE_PREFIX)):
             self.leftovers.append(path)
             return None
+        if entry.name.startswith(os.fsdecode(RELEASE_PREFIX)):
+            return None
         if entry.is_dir(follow_symlinks=False):
-            if self._recursive and path not in self._hidden:
+            if self._recursive:
                 deeper.append(path)
             return None
         if not self._wanted(os.fsdecode(path)):

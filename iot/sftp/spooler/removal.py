@@ -1,39 +1,30 @@
 """Getting files out of an outbox: only the version that was meant, and durably.
 
 A producer may rename a new version into place at any moment. So a file is first renamed to a private name in its own
-folder, looked at there, and only then unlinked or moved; another version is put back without replacing. The folders
-are synced once for each batch; the caller forgets its rows after that. Every step can run twice: a file that a crash
-left under its private name is found again from its row, or by the scan.
+folder and looked at there; another version is put back without replacing. Then its leaver takes it, and the folders
+are synced once for each batch: the one it went to before the one it left, so that no power cut finds it in neither.
+The caller forgets its rows after that.
+
+Every step can run twice. From the private rename on the file belongs to its row: when it cannot leave (an archive that
+is full) it waits there, and so does one that a crash left there. The scan puts back only what no row claims.
 """
 
 from __future__ import annotations
 
-import enum
 import errno
 import hashlib
 import logging
 import os
-import shutil
 import stat
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from iot.sftp.client import Fingerprint
-from iot.sftp.spooler.folders import (
-    DIRECTORY,
-    directory,
-    free_name,
-    join,
-    make_below,
-    open_below,
-    rename_noreplace,
-    split,
-)
+from iot.sftp.client import Fingerprint, is_gone
+from iot.sftp.spooler.folders import free_name, join, open_below, rename_noreplace, split
 from iot.sftp.spooler.naming import shown
 from iot.sftp.spooler.outbox import PRIVATE_PREFIX
 
-__all__ = ["Delete", "Item", "Leaver", "MoveTo", "Taken", "private_name", "put_back", "recover", "take_away"]
+__all__ = ["Delete", "Item", "Leaver", "Outcome", "original_name", "private_name", "put_back", "recover", "take_away"]
 
 log = logging.getLogger(__name__)
 NAME_MAX = 255
@@ -41,92 +32,61 @@ RECOVERED = b"recovered."
 
 
 class Item(NamedTuple):
-    """A version of a file that is to leave the outbox; key: the caller's own; note: text for a reason file."""
+    """A version of a file that is to leave the outbox; key: the caller's own; about: for the quarantine's record."""
 
     key: int
     path: bytes
     fingerprint: Fingerprint
-    note: str = ""
+    about: Mapping[str, str | int] = {}
 
 
-class Taken(enum.Enum):
-    TAKEN = enum.auto()
-    ABSENT = enum.auto()
-    CHANGED = enum.auto()
+class Outcome(NamedTuple):
+    """done: keys of files that are gone, moved, or another version by now. failed: what could not be done, with why."""
+
+    done: list[int]
+    failed: list[tuple[int, OSError]]
 
 
 class Leaver(Protocol):
     """What is done with a file that was put under its private name."""
 
-    def leave(self, folder: int, private: bytes, item: Item) -> None: ...
+    def leave(self, folder: int, private: bytes, item: Item) -> bool:
+        """Bring it where it goes; whether the private name is still there and is to be unlinked after a sync.
 
-    def sync(self) -> None: ...
+        Raises: OSError; then the file is where it was.
+        """
+
+    def sync(self) -> None:
+        """Make durable what arrived since the last call. Raises: OSError."""
 
 
 class Delete:
     """The file is removed."""
 
-    def leave(self, folder: int, private: bytes, item: Item) -> None:
-        os.unlink(private, dir_fd=folder)
+    def leave(self, folder: int, private: bytes, item: Item) -> bool:
+        return True
 
     def sync(self) -> None:
-        pass  # the folder it left is synced by take_away
+        pass  # it went nowhere
 
 
-class MoveTo:
-    """The file moves below another folder, its tree preserved; a name that is taken there gets a number.
-
-    reasons: write the item's note beside it as <name>.reason.txt.
-    """
-
-    def __init__(self, target: Path, *, reasons: bool = False) -> None:
-        self._target = target
-        self._reasons = reasons
-        self._touched: set[bytes] = set()
-
-    def leave(self, folder: int, private: bytes, item: Item) -> None:
-        below, name = split(item.path)
-        self._target.mkdir(parents=True, exist_ok=True, mode=0o755)
-        root = os.open(self._target, DIRECTORY)
-        try:
-            there = make_below(root, below)
-        finally:
-            os.close(root)
-        try:
-            final = _move_to_free(folder, private, there, name)
-            self._touched.add(below)
-            if self._reasons:
-                _write_reason(there, final, item.note)
-        finally:
-            os.close(there)
-
-    def sync(self) -> None:
-        for below in self._touched:
-            with directory(os.fsencode(self._target), below) as there:
-                os.fsync(there)
-        self._touched.clear()
-
-
-def take_away(outbox: int, items: Iterable[Item], leaver: Leaver) -> tuple[list[int], list[tuple[int, OSError]]]:
-    """Get these versions out of the open folder `outbox`, durably.
-
-    Returns the keys that are done (gone, moved, or another version by now) and those that could not be done, with why.
-    """
-    done: list[int] = []
-    failed: list[tuple[int, OSError]] = []
+def take_away(outbox: int, items: Iterable[Item], leaver: Leaver) -> Outcome:
+    """Get these versions out of the open folder `outbox`, durably."""
+    outcome = Outcome([], [])
     for below, group in _by_folder(items).items():
         try:
-            gone, stuck = _from_folder(outbox, below, group, leaver)
-        except (FileNotFoundError, NotADirectoryError):
-            done += [item.key for item in group]  # the folder went, and the files with it
-            continue
+            folder = open_below(outbox, below)
         except OSError as error:
-            failed += [(item.key, error) for item in group]
+            if is_gone(error):  # and the files with it
+                outcome.done.extend(item.key for item in group)
+            else:
+                outcome.failed.extend((item.key, error) for item in group)
             continue
-        done += gone
-        failed += stuck
-    leaver.sync()
-    return done, failed
+        try:
+            _from_folder(folder, group, leaver, outcome)
+        finally:
+            os.close(folder)
+    return outcome
 
 
 def _by_folder(items: Iterable[Item]) -> dict[bytes, list[Item]]:
@@ -136,35 +96,37 @@ def _by_folder(items: Iterable[Item]) -> dict[bytes, list[Item]]:
     return groups
 
 
-def _from_folder(
-    outbox: int, below: bytes, items: Sequence[Item], leaver: Leaver
-) -> tuple[list[int], list[tuple[int, OSError]]]:
+def _from_folder(folder: int, items: Sequence[Item], leaver: Leaver, outcome: Outcome) -> None:
     done: list[int] = []
-    failed: list[tuple[int, OSError]] = []
-    folder = open_below(outbox, below)
-    try:
-        for item in items:
-            try:
-                _leave(folder, item, leaver)
+    left: list[tuple[int, bytes]] = []
+    for item in items:
+        try:
+            private = _take(folder, split(item.path)[1], item.fingerprint)
+            if private is not None and leaver.leave(folder, private, item):
+                left.append((item.key, private))
+            else:
                 done.append(item.key)
-            except OSError as error:
-                failed.append((item.key, error))
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-    return done, failed
-
-
-def _leave(folder: int, item: Item, leaver: Leaver) -> None:
-    name = split(item.path)[1]
-    taken, private = _take(folder, name, item.fingerprint)
-    if taken is not Taken.TAKEN:
-        return
+        except OSError as error:
+            outcome.failed.append((item.key, error))
     try:
-        leaver.leave(folder, private, item)
-    except OSError:
-        put_back(folder, private, name)
-        raise
+        leaver.sync()
+        _unlink_all(folder, left, done, outcome)
+        os.fsync(folder)
+        outcome.done.extend(done)
+    except OSError as error:  # nothing is durable
+        outcome.failed.extend((key, error) for key in dict.fromkeys([*done, *(key for key, _ in left)]))
+
+
+def _unlink_all(folder: int, left: Sequence[tuple[int, bytes]], done: list[int], outcome: Outcome) -> None:
+    for key, private in left:
+        try:
+            os.unlink(private, dir_fd=folder)
+        except FileNotFoundError:
+            pass  # somebody was faster
+        except OSError as error:
+            outcome.failed.append((key, error))
+            continue
+        done.append(key)
 
 
 def private_name(name: bytes, *, short: bool = False) -> bytes:
@@ -174,35 +136,46 @@ def private_name(name: bytes, *, short: bool = False) -> bytes:
     return PRIVATE_PREFIX + name
 
 
-def _take(folder: int, name: bytes, fingerprint: Fingerprint) -> tuple[Taken, bytes]:
-    private = private_name(name)
+def original_name(private: bytes) -> bytes | None:
+    """The name behind a private name; None when that is a hash."""
+    rest = private[len(PRIVATE_PREFIX) :]
+    return None if rest.startswith(b"~") or not rest else rest
+
+
+def _take(folder: int, name: bytes, fingerprint: Fingerprint) -> bytes | None:
+    """The private name under which this version now is; None when it is gone, or another version is there."""
     if _version(folder, name) == fingerprint:
-        try:
-            rename_noreplace(folder, name, folder, private)
-        except FileNotFoundError:
-            return Taken.ABSENT, private
-        except OSError as error:
-            if error.errno != errno.ENAMETOOLONG:
-                raise
-            private = private_name(name, short=True)
-            rename_noreplace(folder, name, folder, private)
-    else:
-        found = _version(folder, private)  # a crash came after the rename
-        if found is None or not _same_content(found, fingerprint):
-            return (Taken.ABSENT if _version(folder, name) is None else Taken.CHANGED), private
-    found = _version(folder, private)
-    if found is not None and _same_content(found, fingerprint):
-        return Taken.TAKEN, private
-    if found is not None:
+        _put_aside(folder, name)
+    for private in (private_name(name), private_name(name, short=True)):
+        found = _version(folder, private)  # also after a crash, or when it has waited there
+        if found is None:
+            continue
+        if _same_content(found, fingerprint):
+            return private
         put_back(folder, private, name)
-    return Taken.CHANGED, private
+    return None
+
+
+def _put_aside(folder: int, name: bytes) -> None:
+    private = private_name(name)
+    try:
+        rename_noreplace(folder, name, folder, private)
+    except FileNotFoundError:
+        pass  # its producer has taken it away
+    except FileExistsError:
+        put_back(folder, private, name)  # an earlier version, whose row is gone
+        rename_noreplace(folder, name, folder, private)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        rename_noreplace(folder, name, folder, private_name(name, short=True))
 
 
 def _version(folder: int, name: bytes) -> Fingerprint | None:
     try:
         status = os.stat(name, dir_fd=folder, follow_symlinks=False)
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENAMETOOLONG, errno.ENOTDIR):
+        if is_gone(error) or error.errno == errno.ENAMETOOLONG:
             return None
         raise
     return Fingerprint.of(status) if stat.S_ISREG(status.st_mode) else None
@@ -232,8 +205,7 @@ def put_back(folder: int, private: bytes, name: bytes) -> bytes:
 def recover(outbox: int, path: bytes) -> None:
     """Put back a file that an interrupted run left under its private name, and that no row claims."""
     below, private = split(path)
-    rest = private[len(PRIVATE_PREFIX) :]
-    name = RECOVERED + rest[1:] if rest.startswith(b"~") or not rest else rest
+    name = original_name(private) or RECOVERED + private[len(PRIVATE_PREFIX) + 1 :]
     folder = open_below(outbox, below)
     try:
         final = put_back(folder, private, name)
@@ -241,50 +213,3 @@ def recover(outbox: int, path: bytes) -> None:
     finally:
         os.close(folder)
     log.warning("put back after an interrupted removal path=%s", shown(join(below, final)))
-
-
-def _move_to_free(folder: int, private: bytes, there: int, name: bytes) -> bytes:
-    for number in range(100_000):
-        target = free_name(name, number)
-        try:
-            rename_noreplace(folder, private, there, target)
-            return target
-        except FileExistsError:
-            continue
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-            _copy_across(folder, private, there)
-            rename_noreplace(there, private, there, target)
-            os.unlink(private, dir_fd=folder)
-            return target
-    raise FileExistsError(errno.EEXIST, "no free name", os.fsdecode(name))
-
-
-def _copy_across(folder: int, private: bytes, there: int) -> None:
-    """Copy to another file system, durable before the original goes."""
-    source = os.open(private, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-    with open(source, "rb") as reader:
-        target = os.open(
-            private, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=there
-        )
-        with open(target, "wb") as writer:
-            shutil.copyfileobj(reader, writer, 1024 * 1024)
-            writer.flush()
-            status = os.fstat(reader.fileno())
-            os.utime(writer.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
-            os.fsync(writer.fileno())
-
-
-def _write_reason(there: int, name: bytes, note: str) -> None:
-    target = free_name(name, 0, b".reason.txt")
-    try:
-        file = os.open(
-            target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=there
-        )
-        with open(file, "wb") as writer:
-            writer.write(note.encode("utf-8", "backslashreplace"))
-            writer.flush()
-            os.fsync(writer.fileno())
-    except OSError as error:
-        log.warning("no reason file name=%s error=%s", shown(name), shown(str(error)))  # the log has the reason too

@@ -93,7 +93,7 @@ class OutboxSettings(_Part):
     """One outbox. Times in seconds, sizes in bytes (or text such as "10 MiB")."""
 
     path: Path
-    name: str = ""
+    name: str = Field("", max_length=80)
     destination: str
     settle_s: float = Field(2.0, ge=0, le=86400)
     hold_s: float = Field(60.0, ge=0, le=86400)
@@ -131,25 +131,9 @@ class OutboxSettings(_Part):
             check_pattern(pattern)
         return value
 
-    @model_validator(mode="after")
-    def _apart(self) -> OutboxSettings:
-        for key in ("archive", "quarantine"):
-            folder = getattr(self, key)
-            if folder is not None and (folder == self.path or folder in self.path.parents):
-                raise ValueError(f"{key} must not be the outbox or a folder above it")
-        return self
-
     @property
     def label(self) -> str:
         return self.name or self.path.name or "outbox"
-
-    @property
-    def archive_folder(self) -> Path:
-        return self.archive or self.path / ".archive"
-
-    @property
-    def quarantine_folder(self) -> Path:
-        return self.quarantine or self.path / ".quarantine"
 
 
 class RetrySettings(_Part):
@@ -193,23 +177,26 @@ class Settings(_Part):
             raise ValueError("letters, digits, dot, dash and underscore only, no dot or dash in front")
         return value
 
-    @field_validator("outbox")
-    @classmethod
-    def _distinct(cls, value: tuple[OutboxSettings, ...]) -> tuple[OutboxSettings, ...]:
-        seen: list[OutboxSettings] = []
-        for outbox in value:
-            for other in seen:
-                _check_apart(outbox, other)
-            seen.append(outbox)
-        return value
+    @property
+    def default_archive(self) -> Path:
+        """What the archives lie in that have no place of their own."""
+        return self.state_dir / "archive"
+
+    @property
+    def default_quarantine(self) -> Path:
+        return self.state_dir / "quarantine"
+
+    def archive_of(self, outbox: OutboxSettings) -> Path:
+        return outbox.archive or self.default_archive / _folder_name(outbox.label)
+
+    def quarantine_of(self, outbox: OutboxSettings) -> Path:
+        return outbox.quarantine or self.default_quarantine
 
 
-def _check_apart(outbox: OutboxSettings, other: OutboxSettings) -> None:
-    nested = outbox.path == other.path or other.path in outbox.path.parents or outbox.path in other.path.parents
-    if nested:
-        raise ValueError(f"{outbox.path} and {other.path} lie within each other: every file would be sent twice")
-    if outbox.label == other.label:
-        raise ValueError(f'two outboxes are called "{outbox.label}": give each its own name')
+def _folder_name(label: str) -> str:
+    """A label as the name of a folder: no slash, not hidden, never "." or ".."."""
+    name = label.replace("%", "%25").replace("/", "%2F").replace("\0", "%00")
+    return "%2E" + name[1:] if name.startswith(".") else name
 
 
 def _check_readable(path: Path) -> None:

@@ -94,8 +94,17 @@ def _outbox(agent: Agent, intake: Intake, totals: list[Total]) -> dict[str, Any]
         "waiting": mine[State.WAITING].files if State.WAITING in mine else 0,
         "kept": mine[State.KEPT].files if State.KEPT in mine else 0,
         "earlier_destination": sum(total.earlier for total in backlog),
-        "error": shown(intake.failed) if intake.failed else None,
+        "held": len(agent.accounts.held[intake.number]),
+        "error": _outbox_error(agent, intake),
     }
+
+
+def _outbox_error(agent: Agent, intake: Intake) -> str | None:
+    """Why it cannot be read, or why files that are done with cannot leave it."""
+    if intake.failed:
+        return shown(intake.failed)
+    reasons = set(agent.accounts.held[intake.number].values())
+    return "cannot take files out: " + "; ".join(sorted(map(shown, reasons))) if reasons else None
 
 
 def _state(agent: Agent, intake: Intake) -> str:
@@ -184,7 +193,8 @@ def table(content: Mapping[str, Any], *, running: bool, wall: float) -> str:
     lines += [
         f"outbox      {outbox['name']}: {outbox['state']}, {outbox['files']} files, {_size(outbox['bytes'])},"
         f" {outbox['watched']} not ready ({outbox['open_for_writing']} open for writing),"
-        f" {outbox['waiting']} waiting, {outbox['kept']} kept, completeness {outbox['completeness']}"
+        f" {outbox['waiting']} waiting, {outbox['kept']} kept, {outbox['held']} held,"
+        f" completeness {outbox['completeness']}"
         + (f", {outbox['earlier_destination']} to an earlier destination" if outbox["earlier_destination"] else "")
         + _because(outbox["error"])
         for outbox in content["outboxes"]

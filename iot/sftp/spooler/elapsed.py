@@ -1,0 +1,93 @@
+"""How much time has certainly passed, over restarts and reboots of a device without a battery clock.
+
+Within one boot the kernel's boot clock tells it. Over a reboot the wall clock does, when it was synchronised before and
+is now; otherwise at least the time since the boot has passed. So a jump of the wall clock, such as the first
+synchronisation after a start in 1970, makes nothing old: what is measured may be too short, never too long.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+__all__ = ["Moment", "Odometer", "elapsed_s", "observe"]
+
+TIME_ERROR = 5
+TIMEX_BYTES = 1024
+"""More than struct timex has anywhere."""
+
+
+class Moment(NamedTuple):
+    """A reading of all clocks: the boot and the seconds since it, the wall clock in seconds and whether it is right."""
+
+    boot: str
+    since_boot_s: float
+    wall_s: float
+    synchronised: bool
+
+
+def observe() -> Moment:
+    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    return Moment(_boot(), time.clock_gettime(clock), time.time(), _synchronised())
+
+
+def elapsed_s(before: Moment, now: Moment) -> float:
+    """Seconds that have passed at least."""
+    if before.boot and before.boot == now.boot:
+        return max(now.since_boot_s - before.since_boot_s, 0.0)
+    least_s = now.since_boot_s if before.boot and now.boot else 0.0
+    if before.synchronised and now.synchronised:
+        return max(now.wall_s - before.wall_s, least_s)
+    return least_s
+
+
+class Odometer:
+    """Seconds that have passed at least since it was first started, kept over restarts.
+
+    look: reads the clocks. moment: the last reading.
+    """
+
+    def __init__(self, look: Callable[[], Moment]) -> None:
+        self._look = look
+        self._seconds = 0.0
+        self.moment = look()
+
+    def now_s(self) -> float:
+        moment = self._look()
+        self._seconds += elapsed_s(self.moment, moment)
+        self.moment = moment
+        return self._seconds
+
+    def restore(self, seconds: float, moment: Moment) -> None:
+        """Go on from what an earlier process read at that moment."""
+        self._seconds, self.moment = seconds, moment
+        self.now_s()
+
+
+@functools.cache
+def _boot() -> str:
+    """ "" where the kernel does not say: then no two moments are of the same boot."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def _synchronised() -> bool:
+    """What adjtimex(2) says of the clock; False where it cannot be asked."""
+    call = _adjtimex()
+    return call is not None and call(bytes(TIMEX_BYTES)) not in (-1, TIME_ERROR)
+
+
+@functools.cache
+def _adjtimex() -> Callable[[bytes], int] | None:
+    try:
+        call = ctypes.CDLL(None).adjtimex
+    except (OSError, AttributeError):
+        return None
+    call.restype = ctypes.c_int
+    return lambda zeros: int(call(ctypes.create_string_buffer(zeros, len(zeros))))

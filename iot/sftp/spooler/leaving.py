@@ -1,0 +1,78 @@
+"""What becomes of the files of each outbox when they leave it, as the settings say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from iot.sftp.spooler.archive import Archive
+from iot.sftp.spooler.folders import join, split
+from iot.sftp.spooler.intake import Intake
+from iot.sftp.spooler.policy import State
+from iot.sftp.spooler.quarantine import Census, Quarantine
+from iot.sftp.spooler.queue import Queue
+from iot.sftp.spooler.removal import Delete, Leaver, original_name, private_name
+from iot.sftp.spooler.settings import AfterUpload, Settings
+
+__all__ = ["Leaving", "leaving", "unclaimed"]
+
+OWED = (State.DELIVERED, State.QUARANTINED)
+PAGE = 256
+
+
+class Leaving(NamedTuple):
+    """delivered, given_up: by number of the outbox. archives: each once. census: of what lies in quarantine."""
+
+    delivered: Mapping[int, Leaver]
+    given_up: Mapping[int, Leaver]
+    archives: tuple[Archive, ...]
+    census: Census
+
+
+def leaving(settings: Settings, intakes: Iterable[Intake], alive: Callable[[], None]) -> Leaving:
+    """alive: called while a large file is copied to another file system."""
+    archives: dict[Path, Archive] = {}
+    delivered: dict[int, Leaver] = {}
+    given_up: dict[int, Leaver] = {}
+    for intake in intakes:
+        outbox = intake.settings
+        given_up[intake.number] = Quarantine(settings.quarantine_of(outbox), outbox.path, alive=alive)
+        if outbox.after_upload is not AfterUpload.ARCHIVE:
+            delivered[intake.number] = Delete()
+            continue
+        folder = settings.archive_of(outbox)
+        if folder not in archives:
+            archives[folder] = Archive(
+                folder, max_age_s=outbox.archive_max_age_s, max_bytes=outbox.archive_max_bytes, alive=alive
+            )
+        delivered[intake.number] = archives[folder]
+    census = Census(map(settings.quarantine_of, settings.outbox))
+    return Leaving(delivered, given_up, tuple(archives.values()), census)
+
+
+def unclaimed(queue: Queue, outbox: int, leftovers: Sequence[bytes]) -> list[bytes]:
+    """Of these paths of private names those that no row claims: the others are to leave, and wait there."""
+    claimed: set[bytes] = set()
+    originals = {path: original_name(split(path)[1]) for path in leftovers}
+    named = [join(split(path)[0], name) for path, name in originals.items() if name is not None]
+    for start in range(0, len(named), PAGE):
+        known = queue.known(outbox, named[start : start + PAGE])
+        claimed.update(_private(path) for path, row in known.items() if row.state in OWED)
+    if None in originals.values():
+        claimed.update(_hashed(queue, outbox))
+    return [path for path in leftovers if path not in claimed]
+
+
+def _hashed(queue: Queue, outbox: int) -> Iterator[bytes]:
+    """The private paths of owed files whose names are too long to be part of them."""
+    for state in OWED:
+        after_id = 0
+        while page := queue.owed(state, PAGE, after_id):
+            after_id = page[-1].id
+            yield from (_private(entry.path, short=True) for entry in page if entry.outbox == outbox)
+
+
+def _private(path: bytes, *, short: bool = False) -> bytes:
+    below, name = split(path)
+    return join(below, private_name(name, short=short))
