@@ -241,6 +241,17 @@ def test_a_changed_or_unknown_version_is_fetched_from_the_start(lab: Lab, change
     assert lab.dest.read_bytes() == new
 
 
+@pytest.mark.parametrize("reported", [{"size": 0}, {"size": None}, {"mtime_s": None}])
+def test_a_file_that_cannot_be_told_from_another_version_is_never_gone_on_with(
+    lab: Lab, reported: dict[str, Any]
+) -> None:
+    vars(lab.files).update(reported)
+    lab.loses_link()
+    assert lab.known is not None
+    assert lab.run().resumed_at == 0
+    assert lab.dest.read_bytes() == CONTENT
+
+
 @pytest.mark.parametrize(("verify", "at"), [("tail", -1), ("full", -1), ("full", 0)])
 def test_a_part_that_holds_something_else_is_fetched_from_the_start(lab: Lab, verify: str, at: int) -> None:
     lab.options = {"verify": verify, "tail_size": BLOCK}
@@ -249,6 +260,19 @@ def test_a_part_that_holds_something_else_is_fetched_from_the_start(lab: Lab, ve
     content[at] ^= 1
     lab.part.write_bytes(content)
     assert lab.run().resumed_at == 0
+    assert lab.dest.read_bytes() == CONTENT
+
+
+def test_the_record_of_another_part_is_not_gone_on_with(lab: Lab) -> None:
+    lab.loses_link()
+    lab.options = {"owner": "other", "resume": False}
+    lab.loses_link()
+    parts = list(lab.folder.glob("*.part"))
+    assert len(parts) == 2
+    for part in parts:
+        part.write_bytes(bytes(len(CONTENT)))
+    lab.options = {"owner": "me"}
+    assert lab.run().resumed_at == 0  # the record speaks of the other's
     assert lab.dest.read_bytes() == CONTENT
 
 
