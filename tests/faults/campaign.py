@@ -20,11 +20,13 @@ from functools import partial
 from pathlib import Path
 
 from conditions import why_not
-from faults import power, scenarios, silence, tunnel
+from faults import lab, power, scenarios, silence, tunnel
+from faults.lab_disk import KINDS, cannot_mount
 from faults.rig import KIB, MIB
 from faults.steps import ONCE, STEPS
 from faults.table import Row, as_json, as_markdown
 from servers.openssh import OpenSSH
+from unit import test_wrong_replies as wrong_replies
 
 EXTRA_LINK_PERCENT = 3.0
 EXTRA_KILL_PERCENT = 5.0
@@ -49,10 +51,12 @@ class Extent:
     large_bytes: int = 32 * MIB
     rewrites: int = 1000
     rounds: int = 20
+    lives: int = 400
+    replies_share: int = 1  # of the wrong replies to each request, one in so many
     isolated: bool = True  # also every named step for itself
 
 
-SHORT = Extent(1, 6, 1, 2, 1, 3, 1, 4, 16 * MIB, 6 * MIB, 30, 1, isolated=False)
+SHORT = Extent(1, 6, 1, 2, 1, 3, 1, 4, 16 * MIB, 6 * MIB, 30, 1, 15, 12, isolated=False)
 
 
 class Campaign:
@@ -65,7 +69,16 @@ class Campaign:
         self.failures: list[str] = []
 
     def run(self) -> None:
-        for experiment in (self.kills, self.server_kills, self.power_cuts, self.link_cuts, self.files, self.silences):
+        for experiment in (
+            self.kills,
+            self.server_kills,
+            self.power_cuts,
+            self.link_cuts,
+            self.files,
+            self.silences,
+            self.producers,
+            self.replies,
+        ):
             if self.only in experiment.__name__:
                 experiment()
 
@@ -155,6 +168,17 @@ class Campaign:
         self.add(self.with_server(partial(scenarios.rewritten, times=self.extent.rewrites)))
         self.add(self.with_server(partial(scenarios.flattened, rounds=self.extent.rounds)))
         self.add(self.with_server(partial(scenarios.two_devices, rounds=self.extent.rounds)))
+
+    def producers(self) -> None:
+        """Producers and operators of every kind, on every kind of file system."""
+        for kind in KINDS:
+            if reason := cannot_mount(kind):
+                self.failures.append(f"no producers on {kind}: {reason}")
+            else:
+                self.add(partial(lab.lives, kind=kind, count=self.extent.lives))
+
+    def replies(self) -> None:
+        self.add(partial(wrong_replies.every_one, share=self.extent.replies_share))
 
     def silences(self) -> None:
         """Not a row of bytes: how long a silence goes unnoticed, in each phase."""

@@ -9,7 +9,7 @@ from iot.sftp.client.errors import NotFound, ProofFailed, ServerRefused
 from iot.sftp.client.transfer.look import shown
 from iot.sftp.client.transfer.names import SIDECAR
 from iot.sftp.client.wire import packets
-from iot.sftp.client.wire.job import Work, ask, expect_data, expect_handle
+from iot.sftp.client.wire.job import Work, ask, closing, expect_data, expect_handle
 from iot.sftp.client.wire.packets import Code, Flag, Status
 
 __all__ = ["fetch_sha256_file", "sha256_listed"]
@@ -60,6 +60,10 @@ def _plain(name: bytes, *, escaped: bool) -> bytes:
 def _content(path: bytes) -> Work[bytes]:
     """A small remote file as a whole. Raises: NotFound, ProofFailed where it is too long to be a checksum file ..."""
     handle = expect_handle((yield from ask(packets.open_file(path, Flag.READ))), f"cannot open {shown(path)}")
+    return (yield from closing(handle, _read(path, handle)))
+
+
+def _read(path: bytes, handle: bytes) -> Work[bytes]:
     content = b""
     while len(content) <= MOST_BYTES:
         reply = yield from ask(packets.read(handle, len(content), 32 * 1024))
@@ -69,7 +73,6 @@ def _content(path: bytes) -> Work[bytes]:
         if not data:
             raise ServerRefused(f"cannot read {shown(path)}: server sent no bytes and no end of file")
         content += data
-    yield from ask(packets.close(handle))
     if len(content) > MOST_BYTES:
         raise ProofFailed(f"{shown(path)} is longer than {MOST_BYTES} bytes: it is no checksum file")
     return content

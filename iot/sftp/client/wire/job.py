@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
-from iot.sftp.client.errors import ProtocolError
+from iot.sftp.client.errors import PermanentError, ProtocolError
+from iot.sftp.client.wire import packets
 from iot.sftp.client.wire.packets import Attributes, Data, Extended, Handle, Names, Reply, Request, Status
 
 R = TypeVar("R")
@@ -96,6 +97,17 @@ def ask_at_once(requests: list[Request]) -> Work[list[Reply]]:
     while len(replies) < len(requests):
         replies.update((yield WAIT))
     return [replies[number] for number in range(len(requests))]
+
+
+def closing(handle: bytes, work: Work[R]) -> Work[R]:
+    """Do this work with an open handle, and close the handle after it, also when the server refused something."""
+    try:
+        result = yield from work
+    except PermanentError:
+        yield from ask(packets.close(handle))
+        raise
+    yield from ask(packets.close(handle))
+    return result
 
 
 def expect_ok(reply: Reply, doing: str) -> None:

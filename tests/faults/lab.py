@@ -1,0 +1,461 @@
+"""Producers, operators, agent and file system in any order - and the promise holds.
+
+    Every version that was complete is on the server, or in its outbox, in quarantine or in the archive. Nobody else's
+    files move or change. Nothing is published that no producer wrote. Nothing is sent twice unless an answer was lost
+    or the agent was killed. Nothing multiplies.
+
+`laboratory(kind)` is the rule machine for one kind of file system (see lab_disk.KINDS).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import stat
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar
+
+from faults.lab_agent import Clock, LabAgent, Server, User
+from faults.lab_disk import FAT_OWNER, LabDisk, in_memory, tree
+from faults.lab_producers import DATES_S, NAMES, File, Producers
+from faults.table import Row
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+__all__ = ["Laboratory", "laboratory", "lives"]
+
+ROOT, PRODUCER, STRANGER, THIRD = User(0, 0), User(FAT_OWNER, FAT_OWNER), User(4002, 4002), User(4003, 4003)
+HOLD_S = 60.0
+SETTLED_ROUNDS = 12
+
+files = st.builds(File, st.integers(0, 1), st.sampled_from(NAMES))
+names = st.sampled_from(NAMES)
+boxes = st.integers(0, 1)
+sizes = st.sampled_from([8, 20, 20, 999, 1500, 5000])
+moments = st.one_of(st.just(0), st.integers(1, 40), st.integers(1, 300))
+
+
+class Laboratory(RuleBasedStateMachine):
+    """One life of a device. disk: where its outboxes lie; steps, versions: counted over all lives."""
+
+    disk: ClassVar[LabDisk]
+    steps: ClassVar[int] = 0
+    versions: ClassVar[int] = 0
+
+    @initialize(
+        who=st.sampled_from(["root", "same user", "other user", "sticky folder"]),
+        after_upload=st.sampled_from(["delete", "delete", "archive", "keep"]),
+        settle_s=st.sampled_from([0, 2]),
+        same_disk=st.booleans(),
+        folders=st.sampled_from(["default", "default", "shared", "other disk"]),
+    )
+    def begin(self, who: str, after_upload: str, settle_s: float, same_disk: bool, folders: str) -> None:
+        self.life = Path(tempfile.mkdtemp(prefix="iot-sftp-lab-", dir=in_memory()))
+        self.life.chmod(0o755)
+        self.disk.make_room()
+        self.here = self.disk.path / "life"
+        self.user = {"root": ROOT, "same user": PRODUCER}.get(who, STRANGER)
+        self.clock = Clock()
+        self.outside = self.here / "outside"
+        self.state = (self.here if same_disk and self.disk.has_owners else self.life) / "state"
+        self.boxes = [self.here / "box0", self.here / "box1"]
+        self._make_folders(who, folders)
+        self.settings = {"settle_s": settle_s, "after_upload": f'"{after_upload}"', **self._places}
+        self.include = [False, False]
+        self.destinations = [0, 0]
+        self.server = Server(self._made(self.life / "server", self.user))
+        self.config = self.life / "config.toml"
+        self._configure()
+        self.agent = LabAgent(self.config, self.server, self.clock, self.user, self.life / "log")
+        mode = 0o1777 if who == "sticky folder" else 0o777
+        self.producers = Producers(self.boxes, self.aside, PRODUCER, self.clock, not self.disk.has_owners, mode)
+        self.producers.foreign = {(status.st_dev, status.st_ino) for _, status in tree(self.outside)}
+        self.everything = who != "sticky folder" or not self.disk.has_owners
+        self.leases = self._offers_leases()
+        self.chowned = self.is_read_only = False
+        self.excuses = self.seen = 0
+        self.born: dict[bytes, int] = {}
+        self.sent: Counter[tuple[File, bytes]] = Counter()
+        self.begun_before: set[str] = set()
+        self.before = self._outside()
+
+    # -- producers, at rest and between any two steps of the agent
+
+    @rule(file=files, size=sizes, at=moments)
+    def writes(self, file: File, size: int, at: int) -> None:
+        self.when(at, file, lambda: self.producers.write(file, size))
+
+    @rule(file=files, size=sizes, at=moments)
+    def renames_in(self, file: File, size: int, at: int) -> None:
+        self.when(at, file, lambda: self.producers.rename_in(file, size))
+
+    @rule(file=files, size=sizes, at=moments)
+    def appends(self, file: File, size: int, at: int) -> None:
+        self.when(at, file, lambda: self.producers.append(file, size))
+
+    @rule(file=files, old_time=st.booleans(), at=moments)
+    def rewrites_in_place(self, file: File, old_time: bool, at: int) -> None:
+        self.when(at, file, lambda: self.producers.rewrite(file, old_time=old_time))
+
+    @rule(file=files, at=moments)
+    def truncates(self, file: File, at: int) -> None:
+        self.when(at, file, lambda: self.producers.truncate(file))
+
+    @rule(file=files, size=sizes, pauses=st.integers(1, 8), at=moments)
+    def pauses_with_the_file_open(self, file: File, size: int, pauses: int, at: int) -> None:
+        self.producers.open(file, size)
+        self.agent.run(pauses)
+        self.when(at, None, lambda: self.producers.write_on(file, size))
+
+    @rule(at=moments)
+    def closes_all(self, at: int) -> None:
+        self.when(at, None, self.close_all)
+
+    @rule(file=files, to=names, at=moments)
+    def renames(self, file: File, to: bytes, at: int) -> None:
+        self.when(at, file, lambda: self.producers.rename(file, to))
+
+    @rule(file=files, to=names, at=moments)
+    def hard_links(self, file: File, to: bytes, at: int) -> None:
+        self.when(at, file, lambda: self.producers.hard_link(file, to))
+
+    @rule(file=files, at=moments)
+    def deletes(self, file: File, at: int) -> None:
+        self.when(at, file, lambda: self.producers.delete(file))
+
+    @rule(file=files, seconds=st.sampled_from(DATES_S), at=moments)
+    def dates(self, file: File, seconds: int, at: int) -> None:
+        self.when(at, file, lambda: self.producers.date(file, seconds))
+
+    @rule(file=files, mode=st.sampled_from([0o000, 0o400, 0o600, 0o666]), at=moments)
+    def chmods(self, file: File, mode: int, at: int) -> None:
+        self.when(at, file, lambda: self.producers.chmod(file, mode))
+
+    @rule(file=files, user=st.sampled_from([ROOT, THIRD]))
+    def chowns(self, file: File, user: User) -> None:
+        self.chowned = True
+        self.producers.chown(file, user)
+
+    @rule(
+        box=boxes,
+        name=st.sampled_from([b"link", b"a", b"d/link", b".quarantine", b".archive"]),
+        where=st.sampled_from(["outside", "outside/file", "outside/folder", "box0", "nowhere"]),
+        at=moments,
+    )
+    def plants_a_link(self, box: int, name: bytes, where: str, at: int) -> None:
+        place = os.fsencode(self.here / where)
+        self.when(at, None, lambda: self.producers.plant_link(File(box, name), place))
+
+    @rule(file=files, at=moments)
+    def links_somebody_elses_file(self, file: File, at: int) -> None:
+        self.when(at, None, lambda: self.producers.link_in(file, self.outside / "open"))
+
+    @rule(box=boxes, where=st.sampled_from(["outside", "outside/folder"]), at=moments)
+    def swaps_a_folder_for_a_link(self, box: int, where: str, at: int) -> None:
+        place = os.fsencode(self.here / where)
+        self.when(at, File(box, b"d/c"), lambda: self.producers.swap_folder(box, b"d", place))
+
+    # -- the folder
+
+    @rule(inodes=st.booleans())
+    def disk_fills_up(self, inodes: bool) -> None:
+        if not self.is_read_only:
+            self.disk.fill(inodes=inodes)
+
+    @rule()
+    def disk_has_room(self) -> None:
+        if not self.is_read_only:
+            self.disk.make_room()
+
+    @rule(file=files, mode=st.sampled_from([0o000, 0o555, 0o777]))
+    def folder_modes(self, file: File, mode: int) -> None:
+        """The folder of a file cannot be read, or not be changed, for a while."""
+        if not self.is_read_only:
+            path = os.fsencode(self.boxes[file.box]) + b"/" + file.path
+            with contextlib.suppress(OSError):
+                if not os.path.islink(os.path.dirname(path)):
+                    os.chmod(os.path.dirname(path), mode)
+
+    @rule(pauses=st.integers(1, 6))
+    def is_read_only_for_a_while(self, pauses: int) -> None:
+        if self.disk.read_only(True):
+            self.is_read_only = True
+            self.agent.run(pauses)
+        assert self.writable(), "the file system stays read-only"
+
+    @rule()
+    def medium_is_put_in_again(self) -> None:
+        self.agent.stop()
+        self.disk.remount()
+
+    # -- agent, server and operators
+
+    @rule(pauses=st.integers(1, 40))
+    def agent_works(self, pauses: int) -> None:
+        self.agent.run(pauses)
+
+    @rule(file=files, size=sizes, step=st.one_of(st.integers(1, 60), st.integers(1, 600)))
+    def agent_is_killed(self, file: File, size: int, step: int) -> None:
+        self.producers.rename_in(file, size)
+        self.agent.run(4, at_step=step)
+        self.excuses += 1
+
+    @rule(rubbish=st.booleans())
+    def journal_is_lost(self, rubbish: bool) -> None:
+        self.agent.stop()
+        self.excuses += 1
+        for path in self.state.glob("journal.db*"):
+            size = path.stat().st_size
+            path.unlink()
+            if rubbish and path.name == "journal.db":
+                with contextlib.suppress(OSError):  # the disk is full
+                    path.write_bytes(os.urandom(size))
+                    os.chown(path, *self.user)
+
+    @rule(word=st.sampled_from(["/a", "x", "d/"]))
+    def server_refuses_or_takes_a_name(self, word: str) -> None:
+        self.server.refused ^= {word}
+
+    @rule(after=st.integers(1, 3))
+    def link_is_cut(self, after: int) -> None:
+        self.server.cut_after = after
+        self.excuses += 1
+
+    @rule(at=moments)
+    def operator_retries(self, at: int) -> None:
+        self.when(at, None, lambda: self.operator("retry"))
+
+    @rule(box=boxes, what=st.sampled_from(["destination", "include"]))
+    def operator_edits_the_configuration(self, box: int, what: str) -> None:
+        self.agent.stop()
+        self.begun_before |= set(self.server.begun)
+        if what == "include":
+            self.include[box] = not self.include[box]
+        else:
+            self.destinations[box] += 1
+        self._configure()
+        self.operator("check")
+
+    def operator(self, command: str) -> None:
+        code = self.agent.operator(command)
+        assert code in (0, 1), f"iot-spooler {command} ended with {code}:\n{self.agent.log_tail()}"
+
+    def when(self, at: int, file: File | None, act: Callable[[], None]) -> None:
+        """At rest, or before that step of the agent while it has this file to send."""
+        if at and file is not None:
+            self.producers.rename_in(file, 20)
+        if at == 0 or not self.agent.run(4, at_step=at, act=act):
+            act()
+
+    def close_all(self) -> None:
+        for file, handle in list(self.producers.handles.items()):
+            quiet_s = self.clock.now - handle.written_at
+            there = self.producers.close(file)
+            assert there or not (self.known or quiet_s < HOLD_S), f"{file} left while its writer had it open"
+
+    @property
+    def known(self) -> bool:
+        """Whether a lease can tell that nobody is writing: offered there, and to this user."""
+        return self.leases and not self.chowned and self.user in (ROOT, PRODUCER)
+
+    # -- what always holds
+
+    @invariant()
+    def the_promise_holds(self) -> None:
+        if not hasattr(self, "before"):
+            return
+        type(self).steps += 1
+        self.look_at_the_server()
+        copies = self._copies()
+        for content, file in self.producers.wanted.items():
+            self.born.setdefault(content, self.excuses)
+            assert content in copies or content in self.delivered, f"{file} is lost"
+        for content, count in copies.items():
+            most = 1 + self.producers.linked[content] + self._excused(content)
+            assert count <= most, f"there are {count} copies of one file"
+        assert self._outside() == self.before, "somebody else's files were touched"
+
+    def look_at_the_server(self) -> None:
+        for dest, content in self.server.published[self.seen :]:
+            file = self._whose(dest)
+            good = self.producers.wrote(file, content)
+            if not good and not self.known:
+                good = self.producers.paused_at(file, content)  # complete is guessed there, and was not
+            assert good, f"{dest} was published, and no producer wrote that: {content[:20]!r}"
+            self.sent[file, content] += 1
+            # of two names of one file, sending the first changes the time of change of the second
+            most = 1 + self._excused(content) + self.producers.touched[content] + self.producers.linked[content]
+            assert self.sent[file, content] <= most, f"{dest} was sent {self.sent[file, content]} times"
+        self.seen = len(self.server.published)
+
+    @property
+    def delivered(self) -> set[bytes]:
+        return {content for _, content in self.server.published}
+
+    def _excused(self, content: bytes) -> int:
+        return self.excuses - self.born.setdefault(content, self.excuses)
+
+    def _whose(self, dest: str) -> File:
+        base, _, path = dest.lstrip("/").partition("/")
+        box, _, edit = base.removeprefix("up").partition("-")
+        late = int(edit) != self.destinations[int(box)]
+        assert not late or dest in self.begun_before, f"{dest} was sent to where it should not go any more"
+        return File(int(box), os.fsencode(path))
+
+    def _copies(self) -> Counter[bytes]:
+        """Every regular file in an outbox, in quarantine or in an archive, by its content."""
+        places = {*self.boxes, self.state, *(Path(place.strip('"')) for place in self._places.values())}
+        found: Counter[bytes] = Counter()
+        for place in places:
+            for path, status in tree(place):
+                if stat.S_ISREG(status.st_mode) and status.st_size <= 1 << 18 and b"journal." not in path:
+                    found[Path(os.fsdecode(path)).read_bytes()] += 1
+        return found
+
+    def _outside(self) -> dict[bytes, tuple[object, ...]]:
+        return {
+            path: (status.st_mode, status.st_uid, status.st_gid, status.st_mtime_ns, _content(path, status))
+            for path, status in tree(self.outside)
+        }
+
+    # -- and when all is well again, everything goes
+
+    def teardown(self) -> None:
+        if not hasattr(self, "before"):
+            return
+        try:
+            self.close_all()
+            self.the_promise_holds()
+            self._heal()
+            for _ in range(SETTLED_ROUNDS):
+                self.agent.run(60)
+                self.the_promise_holds()
+                if not self._left():
+                    break
+            assert not self._left(), f"stayed behind: {self._left()}\n{self.agent.log_tail()}"
+            type(self).versions += len(self.sent)
+        finally:
+            self._clean_up()
+
+    def _left(self) -> list[File]:
+        """What is neither on the server nor in quarantine."""
+        waiting = {*(path for box in self.boxes for path, _ in tree(box))}
+        hidden = tuple(os.fsencode(box / name) for box in self.boxes for name in (".quarantine", ".archive"))
+        contents = {_content(path, os.lstat(path)) for path in waiting if not path.startswith(hidden)}
+        return [file for content, file in self.producers.wanted.items() if content in contents - self.delivered]
+
+    def _heal(self) -> None:
+        assert self.writable(), "the file system stays read-only"
+        self.agent.stop()
+        self.disk.make_room()
+        self.server.refused.clear()
+        self.server.cut_after = 0
+        self.include = [False, False]
+        self._configure()
+        for box in self.boxes:
+            for path, status in tree(box):
+                if stat.S_ISDIR(status.st_mode):
+                    os.chmod(path, self.producers.folder_mode)
+                elif stat.S_ISREG(status.st_mode) and (status.st_dev, status.st_ino) not in self.producers.foreign:
+                    content = _content(path, status)
+                    self.producers.touched[content] += 1
+                    os.chmod(path, 0o666)
+
+    def writable(self) -> bool:
+        if self.is_read_only:
+            self.is_read_only = not self.disk.read_only(False)
+        return not self.is_read_only
+
+    def _clean_up(self) -> None:
+        self.agent.kill()
+        for handle in self.producers.handles.values():
+            os.close(handle.descriptor)
+        self.writable()
+        for folder in (self.here, self.life):
+            shutil.rmtree(folder)
+
+    # -- setting up
+
+    def _make_folders(self, who: str, folders: str) -> None:
+        self._made(self.here, ROOT)
+        for box in self.boxes:
+            self._made(box, ROOT if who == "sticky folder" else PRODUCER, 0o1777 if who == "sticky folder" else 0o777)
+        self.aside = self._made(self.here / "aside", PRODUCER)
+        self._made(self.state, self.user, 0o700)
+        for name in ("outside", "outside/folder"):
+            self._made(self.here / name, ROOT)
+        for name, mode in (("file", 0o600), ("folder/inner", 0o644), ("open", 0o666), ("x.reason.txt", 0o644)):
+            (self.outside / name).write_bytes(b"somebody else's " + os.fsencode(name))
+            if self.disk.has_owners:
+                (self.outside / name).chmod(mode)
+        self._places: dict[str, str] = {}
+        if folders != "default":
+            base = self.life if folders == "other disk" else self.here
+            for name in ("quarantine", "archive"):
+                self._places[name] = f'"{self._made(base / name, self.user, 0o700)}"'
+
+    def _made(self, folder: Path, user: User, mode: int = 0o755) -> Path:
+        folder.mkdir(parents=True)
+        with contextlib.suppress(PermissionError):  # FAT has no owners
+            os.chown(folder, *user)
+            folder.chmod(mode)
+        return folder
+
+    def _configure(self) -> None:
+        lines = [
+            f'state_dir = "{self.state}"',
+            "small_file_bytes = 1000",
+            '[server]\nhost = "server"',
+            "[retry]\nbase_s = 1\ncap_s = 5\nmax_attempts = 2",
+        ]
+        for box, path in enumerate(self.boxes):
+            lines += ["[[outbox]]", f'path = "{path}"', f'destination = "/up{box}-{self.destinations[box]}"']
+            lines += [f"{key} = {value}" for key, value in self.settings.items()]
+            lines += ['include = ["*a*"]'] * self.include[box]
+        self.config.write_text("\n".join(lines) + "\n")
+        self.config.chmod(0o644)
+
+    def _offers_leases(self) -> bool:
+        if not self.disk.tells_writers:
+            return False
+        path = self.aside / "lease"
+        path.write_bytes(b"")
+        with path.open("rb") as file:
+            try:
+                fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+                fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+            except OSError:
+                return False
+        return True
+
+
+def _content(path: bytes, status: os.stat_result) -> bytes:
+    """What a file holds, or where a link leads."""
+    try:
+        if stat.S_ISLNK(status.st_mode):
+            return os.readlink(path)
+        return Path(os.fsdecode(path)).read_bytes() if stat.S_ISREG(status.st_mode) else b""
+    except FileNotFoundError:
+        return b""
+
+
+def lives(folder: Path, *, kind: str, count: int) -> Row:
+    """So many lives of a device on a file system of this kind. Raises: AssertionError, with the shortest way to it."""
+    del folder  # the disk lies in memory
+    with LabDisk(Path(tempfile.mkdtemp(prefix="iot-sftp-lab-", dir=in_memory())), kind) as disk:
+        machine = laboratory(disk)
+        health = list(HealthCheck)
+        chosen = settings(max_examples=count, stateful_step_count=25, deadline=None, suppress_health_check=health)
+        run_state_machine_as_test(machine, settings=chosen)
+        return Row(f"producers on {disk.type}", injected=machine.steps, files=machine.versions)
+
+
+def laboratory(disk: LabDisk) -> type[Laboratory]:
+    """The machine over this disk."""
+    return type(f"LaboratoryOn{disk.kind.capitalize()}", (Laboratory,), {"disk": disk, "steps": 0, "versions": 0})

@@ -1,0 +1,376 @@
+"""Producers of every kind over real outbox folders, who remember what they wrote.
+
+A version of a file is complete while nobody has it open for writing. `wanted` is what must not get lost: the complete
+versions that their producer has neither changed nor taken back. Every content is written once, so that content tells
+which version it is, wherever it lies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import stat
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from faults.lab_agent import Clock, User, as_user
+
+__all__ = ["DATES_S", "NAMES", "File", "Producers"]
+
+TICK_S = 0.01  # file times move in steps of a few milliseconds
+FAT_TICK_S = 2.5  # and there of two seconds
+
+NAMES = (
+    b"a",
+    b"b c",
+    b"d/c",
+    b"d/e/f",
+    b"x",
+    b"x.reason.txt",
+    b"x.json",
+    b".dot",
+    b"-dash",
+    b"new\nline",
+    b"no\xff text",
+    b"\xc3\xa4",
+    b"n" * 255,
+    b"d/" + b"m" * 250,
+    b".iot-sent.a",
+    b".iot-sent.~0123456789abcdef",
+    b"a.1",
+    b".quarantine/y",
+    b".archive/z",
+)
+DATES_S = (-2_000_000_000, -1, 0, 1, 2**31 + 7, 13_569_465_600, 15_000_000_000, 253_402_300_800, 2**35)
+"""1906, 1969, 1970, after 2038, 2400, the last of ext4, the year 10000, and what only some file systems take."""
+
+PRIVATE = re.compile(rb"^\.iot-sent\.")
+NUMBERED = re.compile(rb"\.\d+$")
+
+
+class File(NamedTuple):
+    """A name below an outbox."""
+
+    box: int
+    path: bytes
+
+
+class Handle(NamedTuple):
+    """A file that its producer keeps open; written_at: the laboratory's clock, seconds."""
+
+    descriptor: int
+    written_at: float
+
+
+@dataclass
+class Producers:
+    """boxes: their outboxes. aside: a folder on the same file system. folder_mode: of the folders that they make.
+
+    wanted: content -> the name it was written under. versions: what may be published under a name. passing: what a file
+    held while its producer paused with it open. touched: how often a content was given another time, mode or owner.
+    linked: how many names it was given beside its own.
+    """
+
+    boxes: list[Path]
+    aside: Path
+    user: User
+    clock: Clock
+    is_fat: bool = False
+    folder_mode: int = 0o755
+    foreign: set[tuple[int, int]] = field(default_factory=set)
+    wanted: dict[bytes, File] = field(default_factory=dict)
+    versions: dict[File, set[bytes]] = field(default_factory=dict)
+    passing: dict[File, set[bytes]] = field(default_factory=dict)
+    touched: Counter[bytes] = field(default_factory=Counter)
+    linked: Counter[bytes] = field(default_factory=Counter)
+    handles: dict[File, Handle] = field(default_factory=dict)
+
+    # -- what they do
+
+    def write(self, file: File, size: int) -> None:
+        """Open, write, close: in place where the file is there already."""
+        with self._acting():
+            self._change(file, lambda _: os.urandom(size), os.O_CREAT)
+
+    def rename_in(self, file: File, size: int) -> None:
+        with self._acting():
+            new = os.fsencode(self.aside / "new")
+            with _opened(new, os.O_CREAT | os.O_TRUNC) as descriptor:
+                content = self._fill(descriptor, os.urandom(size))
+            place = self._place(file)
+            before = self._content(place)
+            os.replace(new, place)
+            self._replaced(file, before)
+            self._complete(file, content)
+
+    def append(self, file: File, size: int) -> None:
+        with self._acting():
+            self._change(file, lambda before: before + os.urandom(size))
+
+    def rewrite(self, file: File, *, old_time: bool) -> None:
+        """In place and in the same size; old_time: as if nothing had happened, of which FAT keeps no trace at all."""
+        with self._acting():
+            place = self._place(file)
+            before = os.stat(place, follow_symlinks=False)
+            self._change(file, lambda old: os.urandom(len(old)))
+            if old_time and not self.is_fat:
+                os.utime(place, ns=(before.st_atime_ns, before.st_mtime_ns), follow_symlinks=False)
+
+    def truncate(self, file: File) -> None:
+        with self._acting():
+            self._change(file, lambda before: before[: len(before) // 2] + os.urandom(8))
+
+    def open(self, file: File, size: int) -> None:
+        """Begin a file, or go on with one, and keep it open."""
+        if file in self.handles:
+            return
+        with self._acting():
+            descriptor = os.open(self._place(file), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+            if self._is_foreign(descriptor):
+                os.close(descriptor)
+                return
+            self.handles[file] = Handle(descriptor, self.clock.now)
+            self._write_on(file, size)
+
+    def write_on(self, file: File, size: int) -> None:
+        """Write to a file that is kept open, wherever it lies by now."""
+        if file in self.handles:
+            with self._acting():
+                self._write_on(file, size)
+
+    def close(self, file: File) -> bool:
+        """-> whether the file was there to the end, under whatever name"""
+        handle = self.handles.pop(file, None)
+        if handle is None:
+            return True
+        content = _all_of(handle.descriptor)
+        there = os.fstat(handle.descriptor).st_nlink > 0
+        os.close(handle.descriptor)
+        if there:
+            self._complete(file, content)
+        return there
+
+    def rename(self, file: File, to: bytes) -> None:
+        with self._acting():
+            target = File(file.box, to)
+            source, place = self._place(file), self._place(target)
+            content, before = self._content(source), self._content(place)
+            if content is None or source == place:
+                return
+            os.rename(source, place)
+            if before != content:
+                self._replaced(target, before)
+            self._moved(file, target)
+
+    def hard_link(self, file: File, to: bytes) -> None:
+        with self._acting():
+            content = self._content(self._place(file))
+            if content is None or file in self.handles:
+                return
+            os.link(self._place(file), self._place(File(file.box, to)), follow_symlinks=False)
+            self.linked[content] += 1
+            self.versions.setdefault(File(file.box, to), set()).add(content)
+
+    def delete(self, file: File) -> None:
+        with self._acting():
+            place = self._place(file)
+            before, links = self._content(place), os.lstat(place).st_nlink
+            os.unlink(place)
+            self._replaced(file, before if links == 1 else None)
+
+    def plant_link(self, file: File, target: bytes) -> None:
+        with self._acting():
+            os.symlink(target, self._place(file))
+
+    def link_in(self, file: File, foreign: Path) -> None:
+        """A hard link of somebody else's file."""
+        with self._acting():
+            os.link(foreign, self._place(file))
+            content = foreign.read_bytes()
+            self.linked[content] += 1
+            self.versions.setdefault(file, set()).add(content)
+
+    def swap_folder(self, box: int, folder: bytes, target: bytes) -> None:
+        """Rename a folder with all that is in it, and put a link in its place."""
+        with self._acting():
+            here = os.fsencode(self.boxes[box])
+            away = folder + b"-%d" % round(self.clock.now * 1e6)
+            if os.path.islink(here + b"/" + folder):
+                return
+            os.rename(here + b"/" + folder, here + b"/" + away)
+            for known in {*self.versions, *self.passing}:
+                if known.box == box and known.path.startswith(folder + b"/"):
+                    self._moved(known, File(box, away + known.path[len(folder) :]))
+            os.symlink(target, here + b"/" + folder)
+
+    def date(self, file: File, seconds: int) -> None:
+        nanoseconds = seconds * 10**9 + 5
+        self._touch(file, lambda place: os.utime(place, ns=(nanoseconds, nanoseconds)))
+
+    def chmod(self, file: File, mode: int) -> None:
+        self._touch(file, lambda place: os.chmod(place, mode))
+
+    def chown(self, file: File, user: User) -> None:
+        self._touch(file, lambda place: os.chown(place, *user), as_root=True)
+
+    # -- what they know
+
+    def wrote(self, file: File, content: bytes) -> bool:
+        """Whether this was a complete version of that name, or of one that it may have been put back beside."""
+        return any(content in self.versions.get(name, ()) for name in self._names(file))
+
+    def paused_at(self, file: File, content: bytes) -> bool:
+        return any(content in self.passing.get(name, ()) for name in self._names(file))
+
+    def _names(self, file: File) -> Iterator[File]:
+        """A file that is put back beside a newer one gets a number, and one with a private name loses the prefix."""
+        folder, slash, name = file.path.rpartition(b"/")
+        for plain in (name, NUMBERED.sub(b"", name)):
+            yield File(file.box, folder + slash + plain)
+            yield File(file.box, folder + slash + b".iot-sent." + plain)
+            yield File(file.box, folder + slash + re.sub(rb"^recovered\.", b".iot-sent.~", plain))
+
+    # -- inside
+
+    @contextlib.contextmanager
+    def _acting(self, *, as_root: bool = False) -> Iterator[None]:
+        """As that user; what the file system does not allow, or has no name or room for, is not done."""
+        self.clock.passes(FAT_TICK_S if self.is_fat else TICK_S)
+        time.sleep(TICK_S)
+        with contextlib.suppress(OSError), contextlib.nullcontext() if as_root else as_user(self.user):
+            yield
+
+    def _change(self, file: File, new: Callable[[bytes], bytes], flags: int = 0) -> None:
+        """In place; on a full disk it is what came of it."""
+        with _opened(self._place(file), flags) as descriptor:
+            if self._is_foreign(descriptor):
+                return
+            before = _all_of(descriptor)
+            self._met(before)
+            self.wanted.pop(before, None)
+            try:
+                self._fill(descriptor, new(before))
+            finally:
+                self._changed(file, descriptor)
+
+    def _write_on(self, file: File, size: int) -> None:
+        descriptor = self.handles[file].descriptor
+        before = _all_of(descriptor)
+        self._met(before)
+        self.wanted.pop(before, None)
+        self.handles[file] = Handle(descriptor, self.clock.now)
+        try:
+            os.pwrite(descriptor, os.urandom(size), len(before))
+            self._stamp(descriptor)
+        finally:
+            self._changed(file, descriptor)
+
+    def _changed(self, file: File, descriptor: int) -> None:
+        """Every name of this file has another content now, complete unless somebody has it open."""
+        content = _all_of(descriptor)
+        identity = os.fstat(descriptor)
+        names = {file, *(name for name in {*self.versions, *self.passing} if self._is(name, identity))}
+        is_open = any(os.path.samestat(os.fstat(handle.descriptor), identity) for handle in self.handles.values())
+        for name in names:
+            (self.passing if is_open else self.versions).setdefault(name, set()).add(content)
+        if not is_open:
+            self.wanted[content] = file
+        if len(names) > 1:
+            self.linked[content] += len(names) - 1
+
+    def _complete(self, file: File, content: bytes) -> None:
+        self.wanted[content] = file
+        self.versions.setdefault(file, set()).add(content)
+
+    def _replaced(self, file: File, before: bytes | None) -> None:
+        """Its producer put something else in its place, or nothing."""
+        if before is None:
+            return
+        self.wanted.pop(before, None)
+        handle = self.handles.get(file)
+        if handle is not None and os.fstat(handle.descriptor).st_nlink == 0:
+            os.close(self.handles.pop(file).descriptor)
+
+    def _moved(self, file: File, to: File) -> None:
+        for known in (self.versions, self.passing):
+            known.setdefault(to, set()).update(known.get(file, ()))
+        if file in self.handles and to not in self.handles:
+            self.handles[to] = self.handles.pop(file)
+
+    def _touch(self, file: File, act: Callable[[bytes], None], *, as_root: bool = False) -> None:
+        place = os.fsencode(self.boxes[file.box]) + b"/" + file.path
+        with contextlib.suppress(OSError):
+            status = os.lstat(place)
+            if not stat.S_ISREG(status.st_mode) or (status.st_dev, status.st_ino) in self.foreign:
+                return
+            self.touched[Path(os.fsdecode(place)).read_bytes()] += 1
+            with self._acting(as_root=as_root):
+                act(place)
+
+    def _place(self, file: File) -> bytes:
+        """Where it is, its folders made; a link that was planted in their place goes first."""
+        here = os.fsencode(self.boxes[file.box])
+        *folders, name = file.path.split(b"/")
+        for folder in folders:
+            here += b"/" + folder
+            if os.path.islink(here):
+                os.unlink(here)
+            if not os.path.isdir(here):
+                os.mkdir(here)
+                os.chmod(here, self.folder_mode)
+        return here + b"/" + name
+
+    def _content(self, place: bytes) -> bytes | None:
+        """What lies there; None when that is no file."""
+        try:
+            with _opened(place, 0) as descriptor:
+                content = _all_of(descriptor)
+        except FileNotFoundError:
+            return None
+        self._met(content)
+        return content
+
+    def _met(self, content: bytes) -> None:
+        known = any(content in contents for kind in (self.versions, self.passing) for contents in kind.values())
+        assert known or not content, f"a file that no producer wrote lies in an outbox: {content[:20]!r}"
+
+    def _is(self, file: File, identity: os.stat_result) -> bool:
+        if self.is_fat:
+            return False  # no links, and no inodes that last
+        try:
+            return os.path.samestat(os.lstat(os.fsencode(self.boxes[file.box]) + b"/" + file.path), identity)
+        except OSError:
+            return False
+
+    def _is_foreign(self, descriptor: int) -> bool:
+        status = os.fstat(descriptor)
+        return (status.st_dev, status.st_ino) in self.foreign
+
+    def _fill(self, descriptor: int, content: bytes) -> bytes:
+        os.pwrite(descriptor, content, 0)
+        os.ftruncate(descriptor, len(content))
+        self._stamp(descriptor)
+        return content
+
+    def _stamp(self, descriptor: int) -> None:
+        """The laboratory's time runs ahead of ours."""
+        at = round(self.clock.wall * 1e9)
+        os.utime(descriptor, ns=(at, at))
+
+
+@contextlib.contextmanager
+def _opened(path: bytes, flags: int) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | flags, 0o644)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _all_of(descriptor: int) -> bytes:
+    return os.pread(descriptor, 1 << 22, 0)

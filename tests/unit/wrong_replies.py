@@ -1,0 +1,434 @@
+"""A server in this process whose one reply, in any phase of any transfer, is wrong in any way.
+
+The phases are found, not listed: an exchange is played once as it should be, and every request that it sends is a
+phase. WRONGS is the table of what a reply can be instead; each phase meets each of them.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import struct
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from paramiko import Message
+from unit.scripted import Clock
+
+from iot.sftp.client.checkpoints import CHECKPOINTS, Checkpoints
+from iot.sftp.client.errors import LinkLost
+from iot.sftp.client.journal import Journal
+from iot.sftp.client.model import Proof
+from iot.sftp.client.transfer import operations
+from iot.sftp.client.transfer.context import Context, Options
+from iot.sftp.client.transfer.download import Download, DownloadTask
+from iot.sftp.client.transfer.source import Source
+from iot.sftp.client.transfer.upload import Upload, UploadTask
+from iot.sftp.client.wire.embedded_files import SFTPSession
+from iot.sftp.client.wire.embedded_protocol import EXTENDED_REPLY, Refusal, Reply, text
+from iot.sftp.client.wire.job import Job, Work
+from iot.sftp.client.wire.pace import Pace
+from iot.sftp.client.wire.pipeline import Pipeline
+from iot.sftp.client.wire.server import Server, ask_limits
+
+__all__ = ["EXCHANGES", "WRONGS", "Bench", "Exchange", "Phase", "Wrong"]
+
+BLOCK = 1024
+REPLY_DEADLINE_S = 20.0
+LATE_S = 5.0
+CUT_AFTER = 6  # the folder or a look, the opening, and four blocks
+ARRIVED = 7
+HANGS_S = 3 * REPLY_DEADLINE_S
+CONTENT = random.Random(11).randbytes(7 * BLOCK + 77)
+OLD = random.Random(12).randbytes(3 * BLOCK)
+KINDS = {
+    3: "OPEN", 4: "CLOSE", 5: "READ", 6: "WRITE", 7: "LSTAT", 8: "FSTAT", 9: "SETSTAT", 10: "FSETSTAT", 11: "OPENDIR",
+    12: "READDIR", 13: "REMOVE", 14: "MKDIR", 15: "RMDIR", 16: "REALPATH", 17: "STAT", 18: "RENAME", 200: "EXTENDED",
+}  # fmt: skip
+
+
+class Phase(NamedTuple):
+    """The n-th request of an exchange; what: its kind, or the name of the extension."""
+
+    number: int
+    what: str
+
+
+# -- what a reply can be instead
+
+
+class Wrong(NamedTuple):
+    """change: the reply's packet (without its length) -> the bytes that go out instead, framed; late: they are held."""
+
+    name: str
+    change: Callable[[bytes], bytes]
+    late: bool = False
+
+
+def framed(packet: bytes) -> bytes:
+    return text(packet)
+
+
+def _with(kind: int, body: bytes) -> Callable[[bytes], bytes]:
+    """Another type, or another content, with the right id."""
+    return lambda packet: framed(bytes([kind]) + packet[1:5] + body)
+
+
+def _status(code: int, message: bytes = b"as the test wants it") -> Callable[[bytes], bytes]:
+    return _with(101, struct.pack(">I", code) + text(message) + text(b""))
+
+
+def _renumbered(packet: bytes) -> bytes:
+    return framed(packet[:1] + struct.pack(">I", struct.unpack(">I", packet[1:5])[0] + 1000) + packet[5:])
+
+
+ATTRIBUTES = struct.pack(">IQ5I", 15, 9, 0, 0, 0o100644, 5, 5)
+NAME = text(b"name") + text(b"long") + struct.pack(">I", 0)
+NO_TEXT = b"\xff\xfe\xc3("
+HUGE = struct.pack(">I", 0xFFFFFFFF)
+CODES = (*range(9), 10, 11, 12, 14, 15, 20, 31, 0xFFFFFFFF)
+
+WRONGS = (
+    Wrong("missing", lambda _: b""),
+    Wrong("late", framed, late=True),
+    Wrong("twice", lambda packet: framed(packet) * 2),
+    Wrong("of another request", _renumbered),
+    Wrong("of no known type", lambda packet: framed(b"\xc7" + packet[1:])),
+    Wrong("cut in half", lambda packet: framed(packet[: max(5, len(packet) // 2)])),
+    Wrong("cut by one byte", lambda packet: framed(packet[:-1])),
+    Wrong("without content", lambda packet: framed(packet[:5])),
+    Wrong("without an id", lambda packet: framed(packet[:1])),
+    Wrong("a packet of no bytes", lambda _: framed(b"")),
+    Wrong("a packet of 2 GiB", lambda packet: struct.pack(">I", 0x7FFFFFFF) + packet),
+    Wrong("with rubbish behind", lambda packet: framed(packet + b"rubbish")),
+    *(Wrong(f"status {code}", _status(code)) for code in CODES),
+    Wrong("a status that is no text", _status(4, NO_TEXT)),
+    Wrong("a status without words", _with(101, struct.pack(">I", 4))),
+    Wrong("a status with endless words", _with(101, struct.pack(">I", 4) + HUGE)),
+    Wrong("a handle", _with(102, text(b"\0\0\0\x01"))),
+    Wrong("an empty handle", _with(102, text(b""))),
+    Wrong("a handle of 257 bytes", _with(102, text(bytes(257)))),
+    Wrong("an endless handle", _with(102, HUGE)),
+    Wrong("data", _with(103, text(b"data"))),
+    Wrong("no data", _with(103, text(b""))),
+    Wrong("more data than asked for", _with(103, text(bytes(BLOCK + 1)))),
+    Wrong("endless data", _with(103, HUGE)),
+    Wrong("names", _with(104, struct.pack(">I", 1) + NAME)),
+    Wrong("no names", _with(104, struct.pack(">I", 0))),
+    Wrong("a name that is no text", _with(104, struct.pack(">I", 1) + text(NO_TEXT) + text(NO_TEXT) + ATTRIBUTES)),
+    Wrong("a name with a slash", _with(104, struct.pack(">I", 1) + text(b"../x") + text(b"") + ATTRIBUTES)),
+    Wrong("endless names", _with(104, HUGE + NAME)),
+    Wrong("attributes", _with(105, ATTRIBUTES)),
+    Wrong("no attributes", _with(105, struct.pack(">I", 0))),
+    Wrong("attributes of a folder", _with(105, struct.pack(">II", 4, 0o040755))),
+    Wrong("a size below zero", _with(105, struct.pack(">Iq", 1, -1))),
+    Wrong("a size of 8 EiB", _with(105, struct.pack(">IQ", 1, 2**63 - 1))),
+    Wrong("a size of zero", _with(105, struct.pack(">IQ", 1, 0))),
+    Wrong("endless attributes", _with(105, struct.pack(">I", 0x80000000) + HUGE)),
+    Wrong("an extended reply", _with(201, bytes(88))),
+    Wrong("an empty extended reply", _with(201, b"")),
+    Wrong("an extended reply of ones", _with(201, b"\xff" * 88)),
+    Wrong("another hash", _with(201, text(b"sha256") + bytes(32))),
+    Wrong("a hash of another kind", _with(201, text(b"md5") + bytes(16))),
+)
+LIES = frozenset({"another hash"})
+"""What no client can tell from a true answer when that is the very question."""
+
+
+# -- the server
+
+
+class HashingSession(SFTPSession):
+    """Also offers check-file-handle, as ProFTPD does."""
+
+    extensions: Mapping[bytes, bytes] = {**SFTPSession.extensions, b"check-file-handle": b"1"}
+
+    def on_extended(self, message: Message) -> Reply:
+        peek = Message(message.get_remainder())
+        if peek.get_binary() != b"check-file-handle" or b"check-file-handle" not in self.extensions:
+            return super().on_extended(message)
+        file = self.file(peek)
+        return EXTENDED_REPLY, text(b"sha256") + sha256(os.pread(file.descriptor, 1 << 20, 0)).digest()
+
+
+class PlainSession(SFTPSession):
+    """Version 3 as it was written: no extension."""
+
+    extensions: Mapping[bytes, bytes] = {}
+
+    def on_posix_rename(self, message: Message) -> Reply:
+        raise Refusal(8, "not offered")
+
+
+class FullSession(SFTPSession):
+    """No room for anything, told as OpenSSH does."""
+
+    def on_write(self, message: Message) -> Reply:
+        raise Refusal(4, "Failure")
+
+
+@dataclass
+class WrongChannel:
+    """What the pipeline sees: the session's replies, of which one is wrong. asked: every request, in order.
+
+    cut_after: the link is lost after so many replies, and what was asked behind ARRIVED requests never arrived.
+    """
+
+    clock: Clock
+    wrong: Wrong | None = None
+    at: int = -1
+    cut_after: int | None = None
+    session: SFTPSession = field(init=False)
+    asked: list[Phase] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._out: list[bytes] = []
+        self._late: list[tuple[float, bytes]] = []
+        self._numbers: dict[int, int] = {}
+        self._began = self.clock.now
+
+    def serve(self, kind: type[SFTPSession], root: Path) -> None:
+        self.session = kind(os.fsencode(root.resolve()), self._answered)
+
+    def send(self, data: bytes, *_: Any, **__: Any) -> Any:
+        at = 0
+        while at < len(data):
+            size, kind, number = struct.unpack_from(">IBI", data, at)
+            what = KINDS[kind]
+            if kind == 200:
+                length = struct.unpack_from(">I", data, at + 9)[0]
+                what = data[at + 13 : at + 13 + length].decode()
+            self._numbers[number] = len(self.asked)
+            self.asked.append(Phase(len(self.asked), what))
+            if self.cut_after is None or len(self.asked) <= ARRIVED:
+                self.session.receive(bytes(data[at : at + 4 + size]))
+            at += 4 + size
+        return len(data)
+
+    def receive(self, limit: int, timeout_s: float) -> bytes | None:
+        self.clock.now += 1e-3
+        if not self._out:
+            self.clock.now += timeout_s
+        assert self.clock.now - self._began < HANGS_S, "it waits beyond the deadline"
+        if self.cut_after is not None:
+            if self.cut_after == 0:
+                raise LinkLost("cut")
+            self._out = self._out[: self.cut_after]
+            self.cut_after -= len(self._out)
+        due = [packet for at, packet in self._late if at <= self.clock.now]
+        self._late = [(at, packet) for at, packet in self._late if at > self.clock.now]
+        data = b"".join(self._out + due)
+        self._out.clear()
+        return data or None
+
+    def check_alive(self, waiting_since: float | None) -> float:
+        """The link lives; only the answer does not come."""
+        return 0.0
+
+    def _answered(self, data: bytes) -> None:
+        at = 0
+        while at < len(data):
+            size = struct.unpack_from(">I", data, at)[0]
+            packet = data[at + 4 : at + 4 + size]
+            self._one(packet, struct.unpack(">I", packet[1:5])[0])
+            at += 4 + size
+
+    def _one(self, packet: bytes, number: int) -> None:
+        if self.wrong is None or self._numbers[number] != self.at:
+            self._out.append(framed(packet))
+        elif self.wrong.late:
+            self._late.append((self.clock.now + LATE_S, framed(packet)))
+        else:
+            self._out.append(self.wrong.change(packet))
+
+
+# -- one device and one server
+
+
+class Bench:
+    """A device with its journal, a server with its folder. Each `play` is a new connection."""
+
+    def __init__(self, folder: Path, exchange: Exchange) -> None:
+        self.root = folder / "server"
+        self.local = folder / "local"
+        self.clock = Clock()
+        self.journal = Journal(None, CHECKPOINTS)
+        self.ledger = Checkpoints(self.journal, "s", every_bytes=1, every_s=1, clock=self.clock)
+        self.exchange = exchange
+        self.channel = WrongChannel(self.clock)
+        (self.root / "up").mkdir(parents=True)
+        self.local.mkdir()
+        (self.local / "source").write_bytes(CONTENT)
+        exchange.prepare(self)
+
+    def play(self, wrong: Wrong | None = None, at: int = -1, *, cut_after: int | None = None) -> Any:
+        """-> what the job gave. Raises: what it raised."""
+        channel = self.channel = WrongChannel(self.clock, wrong, at, cut_after)
+        channel.serve(self.exchange.session, self.root)
+        server = Server(self.exchange.banner, "key", dict(self.exchange.session.extensions), BLOCK, BLOCK)
+        pace = Pace(1 << 20, BLOCK)
+        given = {"chunk_size": BLOCK, "owner": "me", "publish_grace_s": 1.0, "checkpoint_bytes": 1}
+        context = Context(server, pace, self.ledger, Options(**{**given, **self.exchange.options}), self.clock)
+        pipeline = Pipeline(
+            channel,
+            pace,
+            clock=self.clock,
+            commit=self.ledger.commit,
+            reply_deadline_s=REPLY_DEADLINE_S,
+            cancelled=threading.Event(),
+        )
+        return pipeline.run_one(Job(self.exchange.work(self, context)))
+
+    def close(self) -> None:
+        self.channel.session.close()
+        self.journal.close()
+
+
+class Exchange(NamedTuple):
+    """What is played. good: whether success, when it is reported, is true. refused: by a server that behaves, too."""
+
+    name: str
+    work: Callable[[Bench, Context], Work[Any]]
+    good: Callable[[Bench, Any], bool]
+    prepare: Callable[[Bench], None] = lambda bench: None
+    options: Mapping[str, Any] = {}
+    session: type[SFTPSession] = SFTPSession
+    banner: str = "SSH-2.0-OpenSSH_9.2"
+    refused: bool = False
+
+
+DEST = b"/up/file"
+
+
+def _upload(bench: Bench, context: Context, **task: Any) -> Work[Any]:
+    return Upload(UploadTask(Source(bench.local / "source"), DEST, **task), context).run()
+
+
+def _download(bench: Bench, context: Context) -> Work[Any]:
+    return Download(DownloadTask(b"/up/remote", str(bench.local / "fetched")), context).run()
+
+
+def _stands(bench: Bench, _: Any) -> bool:
+    final = bench.root / "up/file"
+    return final.exists() and final.read_bytes() == CONTENT
+
+
+def _stands_beside_hash(bench: Bench, _: Any) -> bool:
+    line = f"{sha256(CONTENT).hexdigest()}  file\n"
+    return _stands(bench, None) and (bench.root / "up/file.sha256").read_text() == line
+
+
+def _fetched(bench: Bench, _: Any) -> bool:
+    return (bench.local / "fetched").read_bytes() == CONTENT
+
+
+def _old_final(bench: Bench) -> None:
+    (bench.root / "up/file").write_bytes(OLD)
+
+
+def _same_final(bench: Bench) -> None:
+    (bench.root / "up/file").write_bytes(CONTENT)
+
+
+def _remote(bench: Bench) -> None:
+    (bench.root / "up/remote").write_bytes(CONTENT)
+
+
+def _cut(bench: Bench) -> None:
+    """An earlier attempt was cut after so many answers; its part stays."""
+    try:
+        bench.play(cut_after=CUT_AFTER)
+    except LinkLost:
+        bench.channel.session.close()
+    else:
+        raise AssertionError("it was not cut")
+
+
+def _remote_beside_hash(bench: Bench) -> None:
+    _remote(bench)
+    (bench.root / "up/remote.sha256").write_text(f"{sha256(CONTENT).hexdigest()}  remote\n")
+
+
+def _begun_upload(bench: Bench) -> None:
+    _cut(bench)
+
+
+def _begun_download(bench: Bench) -> None:
+    _remote(bench)
+    _cut(bench)
+
+
+def _folders(bench: Bench) -> None:
+    for name in ("b", "a", "c"):
+        (bench.root / "up" / name).write_bytes(b"x")
+    (bench.root / "up/folder").mkdir()
+
+
+def _listed(bench: Bench, found: list[bytes]) -> bool:
+    return set(found) <= {b"/up/a", b"/up/b", b"/up/c"} | {b"/up/name", b"/up/" + NO_TEXT}
+
+
+def _moved(bench: Bench, _: Any) -> bool:
+    return (bench.root / "up/new/place").read_bytes() == CONTENT and not (bench.root / "up/remote").exists()
+
+
+def _uploads() -> Iterator[Exchange]:
+    upload = partial(Exchange, work=_upload, good=_stands)
+    yield upload("upload")
+    yield upload("upload over an old file", prepare=_old_final)
+    yield upload("upload, one request at a time", banner="SSH-2.0-other")
+    yield upload("upload into a new folder", work=lambda bench, context: Upload(
+        UploadTask(Source(bench.local / "source"), b"/up/new/er/file"), context).run(),
+        good=lambda bench, _: (bench.root / "up/new/er/file").read_bytes() == CONTENT)  # fmt: skip
+    yield upload("upload with times and mode", options={"keep_times": True, "keep_mode": True})
+    yield upload("upload proven by its tail", options={"proof": Proof.TAIL, "tail_size": 2000})
+    yield upload("upload proven by reading", options={"proof": Proof.FULL})
+    yield upload("upload proven by hash", options={"proof": Proof.FULL}, session=HashingSession)
+    yield upload("upload with a sidecar", options={"sidecar": True}, good=_stands_beside_hash)
+    yield upload("upload without extensions", session=PlainSession)
+    yield upload(
+        "upload without extensions over an old file", session=PlainSession, prepare=_old_final,
+        options={"replace_by_remove": True}, work=partial(_upload, grace=True))  # fmt: skip
+    yield upload("upload in place", options={"direct_write": True}, prepare=_old_final)
+    yield upload("upload to a full disk", session=FullSession, refused=True)
+    yield upload("resumed upload", prepare=_begun_upload)
+    yield upload("resumed upload, one request at a time", prepare=_begun_upload, banner="SSH-2.0-other")
+    yield upload("resumed upload after a look at its tail", prepare=_begun_upload, options={"verify": "tail"})
+    yield upload("upload that may stand already", prepare=_same_final, work=partial(_upload, check_final=True))
+    yield upload("upload whose name is taken", prepare=_old_final, work=partial(_upload, check_final=True))
+
+
+def _others() -> Iterator[Exchange]:
+    download = partial(Exchange, work=_download, good=_fetched, prepare=_remote)
+    yield download("download")
+    yield download("resumed download", prepare=_begun_download)
+    yield download("resumed download after a second reading", prepare=_begun_download, options={"verify": "full"})
+    yield download("download proven by reading", options={"proof": Proof.FULL})
+    yield download("download proven by hash", options={"proof": Proof.FULL}, session=HashingSession)
+    yield download("download with a sidecar", options={"sidecar": True}, prepare=_remote_beside_hash)
+    yield Exchange("limits", lambda bench, context: ask_limits(context.server), lambda *_: True)
+    yield Exchange("list", lambda bench, context: operations.list_paths(b"/up", False), _listed, _folders)
+    yield Exchange("stat", lambda *_: operations.stat(b"/up/remote"), lambda _, found: found is not None, _remote)
+    yield Exchange("real path", lambda *_: operations.real_path(b"/up"), lambda _, found: bool(found))
+    for session in (SFTPSession, PlainSession):
+        yield Exchange(
+            f"move with {len(session.extensions)} extensions",
+            lambda bench, context: operations.move(context, b"/up/remote", b"/up/new/place"),
+            _moved, _remote, session=session)  # fmt: skip
+    yield Exchange(
+        "delete", lambda bench, context: operations.delete(b"/up/remote"),
+        lambda bench, _: not (bench.root / "up/remote").exists(), _remote)  # fmt: skip
+    yield Exchange(
+        "make folders", lambda bench, context: operations.make_dir(context, b"/up/one/two"),
+        lambda bench, _: (bench.root / "up/one/two").is_dir())  # fmt: skip
+    yield Exchange(
+        "delete folder", lambda bench, context: operations.delete_dir(context, b"/up/folder"),
+        lambda bench, _: not (bench.root / "up/folder").exists(), _folders)  # fmt: skip
+
+
+EXCHANGES = (*_uploads(), *_others())
