@@ -3,7 +3,8 @@ imports would cost a device a sixth of its start, and memory.
 
 A `.env` that happens to lie in the working folder may be anybody's: an archive that was unpacked there, a checkout.
 Unless it is asked for by name, it sets nothing of TRUST: not whom we talk to, not how we know him, not which keys are
-used, not what is run for an answer, not where state is kept. So a password from the environment never goes to a host from such a file.
+used, not what is run for an answer, not where state is kept. So a password from the environment never goes to a host
+from such a file.
 """
 
 from __future__ import annotations
