@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from conditions import missing
 from pydantic import BaseModel, ByteSize
+from unit.other_user import in_child
 
 from iot.sftp.spooler.configuration import BadConfiguration, load
 from iot.sftp.spooler.settings import NOT_FROM_FILE, OutboxSettings, RetrySettings, ServerSettings, Settings
@@ -137,6 +138,82 @@ def test_systemd_accepts_the_unit(unit: str, tmp_path: Path) -> None:
     )
     complaints = [line for line in done.stderr.splitlines() if unit.partition("@")[0].removesuffix(".service") in line]
     assert (done.returncode, complaints) == (0, [])
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_the_unit_may_ask_who_writes_and_stays_closed_otherwise(unit: str, tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        missing("systemd-analyze is missing: apt-get install systemd")
+    text = (DEPLOY / unit).read_text()
+    for line in ("AmbientCapabilities=CAP_LEASE", "CapabilityBoundingSet=CAP_LEASE", "NoNewPrivileges=yes"):
+        assert line in text.splitlines()
+    copy = tmp_path / unit.replace("@.", "@one.")
+    copy.write_text(text)
+    done = subprocess.run(
+        ["systemd-analyze", "security", "--offline=yes", str(copy)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    exposure = re.search(r"Overall exposure level.*: ([0-9.]+) ", done.stdout)
+    if exposure is None:
+        missing(f"systemd-analyze is too old to judge a file: {done.stderr}")
+    assert float(exposure[1]) < 1.5
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_the_unit_bounds_the_memory(unit: str) -> None:
+    match = re.search(r"^MemoryMax=(\d+)M$", (DEPLOY / unit).read_text(), re.MULTILINE)
+    assert match
+    assert 2 * 71 < int(match[1]) <= 512
+
+
+def test_producers_have_a_group_of_their_own_that_reads_nothing_of_the_configuration() -> None:
+    users = (DEPLOY / "iot-spooler.sysusers").read_text()
+    folders = {
+        fields[1]: fields[2:5]
+        for fields in map(str.split, (DEPLOY / "iot-spooler.tmpfiles").read_text().splitlines())
+        if fields[:1] == ["d"]
+    }
+    assert re.search(r"^g iot-outbox ", users, re.MULTILINE)
+    assert re.search(r"^m iot-spooler iot-outbox$", users, re.MULTILINE)
+    assert folders["/var/spool/iot/outbox"] == ["2770", "iot-spooler", "iot-outbox"]
+    for path, (mode, _, group) in folders.items():
+        if path.startswith("/etc/"):
+            assert group != "iot-outbox"
+            assert mode.endswith("0")
+
+
+@pytest.mark.needs("root")
+def test_a_producer_can_drop_files_and_read_no_configuration(tmp_path: Path) -> None:
+    """The real systemd-sysusers and systemd-tmpfiles below another root, then a process of the producers' group."""
+    tools = [shutil.which(f"systemd-{name}") for name in ("sysusers", "tmpfiles")]
+    if not all(tools):
+        missing("systemd-sysusers and systemd-tmpfiles are missing: apt-get install systemd")
+    (tmp_path / "etc").mkdir()
+    shutil.copytree("/usr/lib/sysusers.d", tmp_path / "usr/lib/sysusers.d", dirs_exist_ok=True)
+    for tool, name in zip(tools, ("sysusers", "tmpfiles"), strict=True):
+        command = [str(tool), f"--root={tmp_path}", *(["--create"] if name == "tmpfiles" else [])]
+        subprocess.run([*command, str(DEPLOY / f"iot-spooler.{name}")], check=True, timeout=60)
+    groups = dict(line.split(":")[:3:2] for line in (tmp_path / "etc/group").read_text().splitlines())
+    (tmp_path / "etc/iot-spooler/iot-spooler.toml").write_text("[server]")
+    for above in (tmp_path, *tmp_path.parents[:-2]):
+        above.chmod(above.stat().st_mode | 0o711)
+
+    def produce() -> None:
+        os.setgroups([int(groups["iot-outbox"])])
+        os.setgid(65534)
+        os.setuid(65534)
+        os.close(os.open(tmp_path / "var/spool/iot/outbox/f", os.O_CREAT | os.O_WRONLY, 0o640))
+        with pytest.raises(PermissionError):
+            os.listdir(tmp_path / "etc/iot-spooler")
+        with pytest.raises(PermissionError):
+            os.open(tmp_path / "etc/iot-spooler/iot-spooler.toml", os.O_RDONLY)
+
+    in_child(produce)
+    status = os.stat(tmp_path / "var/spool/iot/outbox/f")
+    assert (status.st_gid, status.st_mode & 0o777) == (int(groups["iot-outbox"]), 0o640)
 
 
 @pytest.mark.parametrize("script", ["demo", "install"])

@@ -115,6 +115,7 @@ class Agent:
         self._locally(self.accounts.flush)
         for intake in self.intakes:
             intake.close()
+            intake.outbox.release()
         self._loop.report(self, changed=True, final=True)
         return end
 

@@ -30,13 +30,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(demo.main(given[1:]) or 0)
     options = _parser().parse_args(given)
     _leave_out_invoke()
-    from iot.sftp.client import ConfigurationError
+    from iot.sftp.client import ConfigurationError, LocalStateError
 
     try:
         return int(COMMANDS[options.command](options))
     except ConfigurationError as error:  # a line for each wrong setting
         _say(str(error))
         return EX_CONFIG
+    except LocalStateError as error:
+        _say(f"iot-spooler: {error}")
+        return EX_TEMPFAIL
     except Exception:  # noqa: BLE001 - what Python would print of it is not safe for a terminal
         import traceback
 
@@ -91,7 +94,7 @@ def _settings(options: argparse.Namespace) -> Settings:
 def _run(options: argparse.Namespace) -> int:
     import logging
 
-    from iot.sftp.client import LocalStateError, TerminalSafeFormatter
+    from iot.sftp.client import TerminalSafeFormatter
     from iot.sftp.spooler.agent import End
     from iot.sftp.spooler.lock import AlreadyRunning
     from iot.sftp.spooler.logs import NonBlockingHandler
@@ -103,16 +106,25 @@ def _run(options: argparse.Namespace) -> int:
     logging.getLogger("paramiko").setLevel("CRITICAL")  # its errors come to us as exceptions, and are told once
     try:
         end = run(options.config, os.environ, drain=options.drain)
-    except (AlreadyRunning, LocalStateError) as error:
+    except AlreadyRunning as error:
         _say(f"iot-spooler: {error}")
         return EX_TEMPFAIL
     return EX_TEMPFAIL if end is End.REMAINS or (options.drain and end is End.STOPPED) else EX_OK
 
 
 def _check(options: argparse.Namespace) -> int:
+    from iot.sftp.spooler.exposure import exposed_secrets
+    from iot.sftp.spooler.outbox import completeness_of
+
     settings = _settings(options)
+    exposed = exposed_secrets(settings, options.config, os.environ)
+    if exposed:
+        print("\n".join(exposed), file=sys.stderr)
+        return EX_CONFIG
     names = ", ".join(outbox.label for outbox in settings.outbox)
     print(f"configuration good: {settings.server.host}:{settings.server.port}, outboxes {names}")
+    for outbox in settings.outbox:
+        print(f"outbox {outbox.label}: completeness {completeness_of(outbox.path)}")
     return EX_OK
 
 

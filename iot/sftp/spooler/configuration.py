@@ -27,7 +27,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["BadConfiguration", "load"]
+__all__ = ["BadConfiguration", "load", "secrets_in"]
 
 PREFIX = "IOT_SPOOLER_"
 BRIEF = 200
@@ -35,6 +35,7 @@ BRIEF = 200
 MESSAGE = 1000
 """Characters of what is wrong with a value, which may name it again."""
 LISTS = ("include", "exclude", "urgent", "ciphers")
+SECRETS = ("password", "key_passphrase")
 CREDENTIALS = {
     "sftp_password": "password_file",
     "sftp_key": "key_file",
@@ -71,6 +72,12 @@ def load(path: Path | None, environment: Mapping[str, str]) -> Settings:
     if problems:
         raise BadConfiguration(problems)
     return settings
+
+
+def secrets_in(path: Path) -> list[str]:
+    """The keys of a configuration file that are secrets. Raises: BadConfiguration."""
+    server = _from_file(path)[0].get("server", {})
+    return [f"server.{key}" for key in SECRETS if isinstance(server, dict) and key in server]
 
 
 def _from_file(path: Path) -> tuple[dict[str, Any], dict[Path_, str]]:

@@ -21,11 +21,21 @@ from typing import NamedTuple
 
 from iot.sftp.client import Fingerprint, is_gone
 from iot.sftp.spooler.filesystem import FileSystem, file_system
-from iot.sftp.spooler.folders import DIRECTORY, join, open_below, split
+from iot.sftp.spooler.folders import DIRECTORY, directory, join, open_below, split
 from iot.sftp.spooler.lease import Answer, Completeness, Leases, Writer
+from iot.sftp.spooler.lock import AlreadyRunning, OutboxClaim
 from iot.sftp.spooler.naming import shown
 
-__all__ = ["BATCH", "PRIVATE_PREFIX", "RELEASE_PREFIX", "Found", "Outbox", "SourceFailed"]
+__all__ = [
+    "BATCH",
+    "PRIVATE_PREFIX",
+    "RELEASE_PREFIX",
+    "Found",
+    "Outbox",
+    "OutboxTaken",
+    "SourceFailed",
+    "completeness_of",
+]
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +51,19 @@ DEPTH_MAX = 100
 LOST_AND_FOUND = b"lost+found"
 """Of an outbox that is a whole file system: root's, and no producer's."""
 TOLD_MAX = 1000
+LOOKED_AT = 100
 
 
 class SourceFailed(Exception):
     """The outbox cannot be read; what lies in it is not known."""
+
+
+class OutboxTaken(SourceFailed):
+    """Another agent works on it; pid: its process, 0 when that is not known."""
+
+    def __init__(self, words: str, pid: int) -> None:
+        super().__init__(words)
+        self.pid = pid
 
 
 class Found(NamedTuple):
@@ -90,7 +109,8 @@ class Outbox:
         self._listed: dict[bytes, Listed] = {}
         self._complete = False
         self._told: set[bytes] = set()
-        self._home: tuple[int, Path] | None = None
+        self._home: tuple[tuple[int, int], Path] | None = None
+        self._claimed: OutboxClaim | None = None
 
     def open(self) -> int:
         """A descriptor of the folder; the caller closes it. Raises: SourceFailed (also when it is not mounted)."""
@@ -175,6 +195,12 @@ class Outbox:
         """Whether it can be known here that a file is complete; None before the outbox was first opened."""
         return self.leases.completeness if self.leases is not None else None
 
+    def release(self) -> None:
+        """Let another agent have it."""
+        if self._claimed is not None:
+            self._claimed.release()
+            self._claimed = None
+
     def forget(self, path: bytes) -> None:
         """Look into this file's folder again at the next walk."""
         folder = split(path)[0]
@@ -190,18 +216,27 @@ class Outbox:
 
     def _check_device(self, root: int) -> None:
         """The mount point behind the folder must stay the same; a new device behind it is a remount."""
-        device = os.fstat(root).st_dev
-        if self._home is not None and device == self._home[0]:
+        status = os.fstat(root)
+        identity = status.st_dev, status.st_ino
+        if self._home is not None and identity == self._home[0]:
             return
         mount_point = _mount_point(self.path)
         if self._home is not None:
             if mount_point != self._home[1]:
                 raise SourceFailed(f"outbox {shown(str(self.path))}: {self._home[1]} is not mounted any more")
-            log.warning("outbox remounted path=%s device=%d", shown(str(self.path)), device)
+            log.warning("outbox is another folder now path=%s device=%d inode=%d", shown(str(self.path)), *identity)
             self._complete = False
-        self._home = device, mount_point
+        self._claim(root)
         self.system = file_system(root)
         self.leases = Leases(root)
+        self._home = identity, mount_point
+
+    def _claim(self, root: int) -> None:
+        self.release()
+        try:
+            self._claimed = OutboxClaim(root, self.path)
+        except AlreadyRunning as error:
+            raise OutboxTaken(str(error), error.pid) from None
 
     def _changed(self, root: int) -> Iterator[list[Found]]:
         for folder in [folder for folder in self.unread if folder not in self._listed]:
@@ -314,6 +349,21 @@ class Outbox:
             return
         self._told.add(path)
         log.warning("refused outbox=%s path=%s reason=%s", shown(str(self.path)), shown(path), shown(reason))
+
+
+def completeness_of(path: Path) -> str:
+    """What an agent of this user would know in this outbox, in words; told by the files that lie there, if any do."""
+    try:
+        with directory(bytes(path)) as root:
+            leases = Leases(root)
+            with os.scandir(root) as entries:
+                for entry in itertools.islice(
+                    (entry for entry in entries if entry.is_file(follow_symlinks=False)), LOOKED_AT
+                ):
+                    leases.ask(root, os.fsencode(entry.name))
+    except OSError as error:
+        return f"not known: {error.strerror}"
+    return str(leases.completeness)
 
 
 def _by_name(entries: Iterator[os.DirEntry[str]]) -> Iterator[os.DirEntry[str]]:

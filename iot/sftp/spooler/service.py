@@ -24,11 +24,12 @@ from sdnotify import SystemdNotifier
 from iot.sftp.client import Journal, SFTPError
 from iot.sftp.spooler.agent import Agent, End
 from iot.sftp.spooler.configuration import BadConfiguration, load
+from iot.sftp.spooler.exposure import exposed_secrets
 from iot.sftp.spooler.home import Home
 from iot.sftp.spooler.intake import Clocks
-from iot.sftp.spooler.lock import locked
+from iot.sftp.spooler.lock import AlreadyRunning, locked
 from iot.sftp.spooler.naming import shown
-from iot.sftp.spooler.outbox import SourceFailed
+from iot.sftp.spooler.outbox import OutboxTaken, SourceFailed
 from iot.sftp.spooler.remote import Remote, sftp_remote
 from iot.sftp.spooler.settings import Settings
 from iot.sftp.spooler.status import StatusFile, status_path
@@ -50,6 +51,8 @@ def run(config: Path | None, environment: Mapping[str, str], *, drain: bool) -> 
     settings = load(config, environment)
     logging.getLogger().setLevel(settings.log_level.upper())
     _allow_open_files()
+    for line in exposed_secrets(settings, config, environment):
+        log.warning("secret exposed reason=%s", shown(line))
     with locked(settings.state_dir):
         home = Home(settings, time.monotonic)
         try:
@@ -65,6 +68,20 @@ def _allow_open_files() -> None:
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _refuse_taken_outboxes(agent: Agent) -> None:
+    """A second agent ends at its start; an outbox that is found taken later (a reload, a mount) is a failed source.
+
+    Raises: AlreadyRunning.
+    """
+    for intake in agent.intakes:
+        try:
+            os.close(intake.outbox.open())
+        except OutboxTaken as error:
+            raise AlreadyRunning(intake.settings.path, error.pid) from None
+        except SourceFailed:
+            pass  # the scan tells it
 
 
 class Service:
@@ -88,7 +105,7 @@ class Service:
         self._notifier = SystemdNotifier()
         self._watchdog_s = int(environment.get("WATCHDOG_USEC") or 0) / 2e6
         self._fed_at = float("-inf")
-        self._terminate = self._reload = self._wake = self._ready = False
+        self._terminate = self._reload = self._wake = self._ready = self._started = False
         self._home: Home | None = None
         self._remote: Remote | None = None
         self._status: StatusFile | None = None
@@ -112,7 +129,9 @@ class Service:
         self._status = StatusFile(path, CLOCKS, in_memory=bool(self._environment.get("RUNTIME_DIRECTORY")))
         remote = self._remote = self._make_remote(settings, journal)
         agent = Agent(settings, journal, remote, self, CLOCKS, random.random, drain=self._drain)
-        self._reload = False
+        if not self._started:
+            _refuse_taken_outboxes(agent)
+        self._reload, self._started = False, True
         self._ready = self._ready and self._say_ready(agent)
         try:
             return agent.run()
