@@ -8,12 +8,13 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from unit.removing import taken
 
 from iot.sftp.client import Fingerprint
 from iot.sftp.spooler import archive as archives
 from iot.sftp.spooler.archive import Archive
 from iot.sftp.spooler.elapsed import Moment, Odometer, elapsed_s, observe
-from iot.sftp.spooler.removal import Item, take_away
+from iot.sftp.spooler.removal import Item
 
 DAY = 86400.0
 
@@ -56,7 +57,7 @@ class Device:
         items = [
             Item(key, os.fsencode(name), Fingerprint.of(os.stat(self.box / name))) for key, name in enumerate(names)
         ]
-        done, failed = take_away(root, items, self.archive)
+        done, failed = taken(root, items, self.archive)
         assert (sorted(done), failed) == (list(range(len(names))), [])
         os.close(root)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from ordinary_user import AGENT, PRODUCER, as_user, open_folder
 from quarantined import quarantined
+from unit.removing import taken
 from unit.test_spooler_agent import Rig
 
 from iot.sftp.client import Fingerprint, Journal, PermissionDenied
@@ -20,7 +21,7 @@ from iot.sftp.spooler.agent import End
 from iot.sftp.spooler.archive import Archive
 from iot.sftp.spooler.folders import rename_noreplace
 from iot.sftp.spooler.quarantine import Census, Quarantine, release
-from iot.sftp.spooler.removal import Item, private_name, take_away
+from iot.sftp.spooler.removal import Item, private_name
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def item(box, name, key=1, **about):
 def take(box, items, leaver):
     root = os.open(box, os.O_RDONLY)
     try:
-        return take_away(root, items, leaver)
+        return taken(root, items, leaver)
     finally:
         os.close(root)
 

@@ -6,12 +6,13 @@ import socket
 import subprocess
 
 import pytest
+from unit.removing import taken
 
 from iot.sftp.client import Fingerprint
 from iot.sftp.spooler import removal
 from iot.sftp.spooler.outbox import GRANULARITY_S, Outbox, SourceFailed
 from iot.sftp.spooler.readiness import Readiness
-from iot.sftp.spooler.removal import Delete, Item, private_name, recover, take_away
+from iot.sftp.spooler.removal import Delete, Item, private_name, recover
 
 
 class Clock:
@@ -216,7 +217,7 @@ def test_a_file_that_goes_on_changing_is_ready_once_in_a_hold_time():
 def remove(folder, items, leaver=None):
     root = os.open(folder, os.O_RDONLY)
     try:
-        return take_away(root, items, leaver or Delete())
+        return taken(root, items, leaver or Delete())
     finally:
         os.close(root)
 

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from ordinary_user import AGENT, PRODUCER, as_user, open_folder
 from quarantined import quarantined
+from unit.removing import taken
 
 from iot.sftp.client import Fingerprint
 from iot.sftp.spooler.archive import Archive
 from iot.sftp.spooler.configuration import BadConfiguration, load
 from iot.sftp.spooler.quarantine import Quarantine, release
-from iot.sftp.spooler.removal import Item, take_away
+from iot.sftp.spooler.removal import Item
 from iot.sftp.spooler.trust import UntrustedFolder, open_trusted
 
 CONFIG = """
@@ -29,7 +30,7 @@ destination = "/up"
 def quarantine(box, name, folder):
     item = Item(1, os.fsencode(name), Fingerprint.of(os.stat(box / name)))
     root = os.open(box, os.O_RDONLY)
-    outcome = take_away(root, [item], Quarantine(folder, box))
+    outcome = taken(root, [item], Quarantine(folder, box))
     os.close(root)
     assert outcome == ([1], [])
 
@@ -129,7 +130,7 @@ def test_a_folder_that_others_can_exchange_is_refused_with_the_reason(kind, site
             leaver = kind(target) if kind is Archive else kind(target, box)
             root = os.open(box, os.O_RDONLY)
             name = "f" if (box / "f").exists() else ".iot-sent.f"
-            done, failed = take_away(root, [Item(1, b"f", Fingerprint.of(os.stat(box / name)))], leaver)
+            done, failed = taken(root, [Item(1, b"f", Fingerprint.of(os.stat(box / name)))], leaver)
             os.close(root)
             assert not done
             assert isinstance(failed[0][1], UntrustedFolder)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 
 from iot.sftp.client import Failure, Journal, TransferResult
+from iot.sftp.spooler.departure import Why
 from iot.sftp.spooler.intake import Clocks, Intake
 from iot.sftp.spooler.leaving import Leaving, unclaimed
 from iot.sftp.spooler.naming import shown
@@ -20,8 +21,9 @@ from iot.sftp.spooler.outbox import SourceFailed
 from iot.sftp.spooler.policy import Event, Kind, Rules, State, Tries, Verdict, judge
 from iot.sftp.spooler.queue import Delivery, Entry, Queue
 from iot.sftp.spooler.remote import Remote, kind_of
-from iot.sftp.spooler.removal import Item, Leaver, recover, take_away
+from iot.sftp.spooler.removal import Item, Leaver, Outcome, recover, take_away
 from iot.sftp.spooler.settings import AfterUpload
+from iot.sftp.spooler.waiting import Late, Waiting
 
 __all__ = ["Accounts"]
 
@@ -35,12 +37,14 @@ OWED_RETRY_MAX_S = 600.0
 RECOUNT_S = 60.0
 COUNT_STEPS = 4
 TIDY_S = 0.02
+OPEN_RETRY_S = 10.0
 
 
 class Accounts:
     """The books of all outboxes.
 
     last_error: what last went wrong with a file. held: of each outbox the entries that cannot leave it, with why.
+    waiting: delivered files that may not leave yet.
     """
 
     def __init__(
@@ -70,6 +74,7 @@ class Accounts:
         self._lost: dict[Event, list[Entry]] = {Event.CHANGED: [], Event.VANISHED: []}
         self._losses: dict[int, int] = {}
         self._gone: dict[int, Entry] = {}
+        self.waiting = Waiting()
         self._owed: Iterator[None] | None = None
         self._owed_at = float("-inf")
         self._owed_wait_s = OWED_RETRY_S
@@ -269,6 +274,7 @@ class Accounts:
             self._owed = self._pay()
         if self._owed is not None and next(self._owed, self) is self:
             self._owed = None
+        self._let_go_late(now)
         self._count(now)
         for intake in self._intakes.values():
             self._drop_withdrawn(intake)
@@ -316,30 +322,62 @@ class Accounts:
         finally:
             os.close(root)
 
-    def _let_go(self, entries: Sequence[Entry], leavers: Mapping[int, Leaver], notes: Mapping[int, str]) -> None:
+    def _let_go(
+        self,
+        entries: Sequence[Entry],
+        leavers: Mapping[int, Leaver],
+        notes: Mapping[int, str],
+        *,
+        rested: bool = False,
+    ) -> None:
+        """rested: they have stayed as they are for their hold time."""
         for number in {entry.outbox for entry in entries}:
-            mine = [entry for entry in entries if entry.outbox == number]
-            self._let_go_from(self._intakes[number], mine, leavers[number], notes)
+            mine = {entry.id: entry for entry in entries if entry.outbox == number}
+            outcome = self._take_away(self._intakes[number], mine, leavers[number], notes, rested=rested)
+            for key, why in outcome.stays if outcome is not None else ():
+                self._stay(self._intakes[number], mine[key], leavers, notes.get(key, ""), why)
 
-    def _let_go_from(self, intake: Intake, entries: Sequence[Entry], leaver: Leaver, notes: Mapping[int, str]) -> None:
+    def _let_go_late(self, now: float) -> None:
+        """Ask again for those that could not leave when they were delivered."""
+        ripe = self.waiting.ripe(now, PAGE)
+        for leavers in (self._leaving.delivered, self._leaving.given_up):
+            for rested in (True, False):
+                chosen = [late for late in ripe if late.leavers is leavers and (late.why is Why.RESTING) is rested]
+                notes = {late.entry.id: late.note for late in chosen if late.note}
+                self._let_go([late.entry for late in chosen], leavers, notes, rested=rested)
+
+    def _stay(self, intake: Intake, entry: Entry, leavers: Mapping[int, Leaver], note: str, why: Why) -> None:
+        held = self.held[intake.number]
+        if why is Why.OPEN and held.get(entry.id) != why.value:
+            log.info("delivered and open for writing path=%s", shown(entry.path))
+            held[entry.id] = why.value
+        if why is Why.TOUCHED:
+            held.pop(entry.id, None)
+            intake.outbox.forget(entry.path)  # the scan compares it
+            return
+        wait_s = intake.settings.hold_s if why is Why.RESTING else OPEN_RETRY_S
+        self.waiting.add(Late(self._clocks.monotonic() + wait_s, entry, leavers, note, why))
+
+    def _take_away(
+        self, intake: Intake, entries: Mapping[int, Entry], leaver: Leaver, notes: Mapping[int, str], *, rested: bool
+    ) -> Outcome | None:
         at = self._clocks.wall()
-        items = [Item(entry.id, entry.path, entry.fingerprint, _about(entry, notes, at)) for entry in entries]
+        items = [Item(key, entry.path, entry.fingerprint, _about(entry, notes, at)) for key, entry in entries.items()]
         try:
             root = intake.outbox.open()
         except SourceFailed as error:
             self._owe(intake, error)
-            return
+            return None
         try:
-            done, failed = take_away(root, items, leaver)
+            outcome = take_away(root, items, leaver, intake.departure(rested=rested))
         finally:
             os.close(root)
-        by_id = {entry.id: entry for entry in entries}
-        self._gone.update({number: by_id[number] for number in done})
-        held = self.held[intake.number]
-        for key in done:
-            held.pop(key, None)
-        if failed:
-            self._hold(intake, {entry.id: entry.path for entry in entries}, failed)
+        for key in outcome.done:
+            self._gone[key] = entries[key]
+            self.held[intake.number].pop(key, None)
+        if outcome.failed:
+            self._hold(intake, {key: entry.path for key, entry in entries.items()}, outcome.failed)
+        return outcome
 
     def _hold(self, intake: Intake, paths: Mapping[int, bytes], failed: Sequence[tuple[int, OSError]]) -> None:
         """They stay delivered (or given up) and are not sent again; the next try comes later and later."""

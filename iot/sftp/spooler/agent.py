@@ -169,13 +169,13 @@ class Agent:
         full = self.accounts.unsettled >= SETTLE_FILES
         if self.accounts.unsettled and (full or not busy or now >= self._settle_at):
             self.accounts.settle()
-        if not busy:
-            self.accounts.flush()
         for intake in self.intakes:
             passes = intake.passes
             intake.step(busy=busy)
             self._changed = self._changed or intake.walking or passes != intake.passes == 1
         self.accounts.tend()
+        if not busy:
+            self.accounts.flush()
         self._wait_over_at = self.queue.wake(now)
 
     def _locally(self, work: Callable[[], None]) -> None:
@@ -222,6 +222,7 @@ class Agent:
         now = self._now()
         times = [intake.next_step() for intake in self.intakes]
         times += [time for time in (self.link.ready_at, self._hold_until) if time > now]
+        times.append(self.accounts.waiting.next_s)
         if self._wait_over_at is not None:
             times.append(self._wait_over_at)
         return max(min(times) - now, 0.0) if times else 1.0
@@ -300,6 +301,8 @@ class Agent:
             return None
         if self._wait_over_at is not None or self._any_ready() or not self._looked_again():
             return None
+        if self.accounts.waiting.resting:
+            return None  # at most hold_s: what is guessed to be complete may be written to again
         watched = [intake for intake in self.intakes if len(intake.readiness)]
         patience_s = max((DRAIN_SETTLE_S + 3 * intake.readiness.settle_s for intake in watched), default=0.0)
         if watched and self._now() - self._started_at < patience_s:

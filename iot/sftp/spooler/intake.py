@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from iot.sftp.client import DiskFull, Fingerprint
+from iot.sftp.spooler.departure import Departure
 from iot.sftp.spooler.lease import Writer
 from iot.sftp.spooler.naming import UnsafeName, check_path, rule_for, shown
 from iot.sftp.spooler.outbox import BATCH, Found, Outbox, SourceFailed
@@ -98,6 +99,16 @@ class Intake:
     def source(self, entry: Entry) -> str:
         """Where the file of an entry lies."""
         return os.fsdecode(os.path.join(bytes(self.settings.path), entry.path))
+
+    def departure(self, *, rested: bool) -> Departure:
+        """What is asked before a file leaves this outbox, which is open; rested: it was watched for hold_s already."""
+        assert self.outbox.leases is not None
+        now, wall, hold_s = self._clocks.monotonic(), self._clocks.wall(), self.settings.hold_s
+        return Departure(
+            self.outbox.leases,
+            lambda version: rested or self.readiness.rested(version, now, wall, hold_s),
+            inodes=self.outbox.system.inodes,
+        )
 
     def wake(self) -> int:
         """Look again now: at everything, also when a walk is under way.

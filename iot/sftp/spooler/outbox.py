@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from iot.sftp.client import Fingerprint, is_gone
 from iot.sftp.spooler.filesystem import FileSystem, file_system
-from iot.sftp.spooler.folders import DIRECTORY, directory, join, open_below, split
+from iot.sftp.spooler.folders import DIRECTORY, join, open_below, split
 from iot.sftp.spooler.lease import Answer, Completeness, Leases, Writer
 from iot.sftp.spooler.lock import AlreadyRunning, OutboxClaim
 from iot.sftp.spooler.naming import shown
@@ -354,13 +354,15 @@ class Outbox:
 def completeness_of(path: Path) -> str:
     """What an agent of this user would know in this outbox, in words; told by the files that lie there, if any do."""
     try:
-        with directory(bytes(path)) as root:
+        root = os.open(path, DIRECTORY)
+        try:
             leases = Leases(root)
             with os.scandir(root) as entries:
-                for entry in itertools.islice(
-                    (entry for entry in entries if entry.is_file(follow_symlinks=False)), LOOKED_AT
-                ):
+                files = (entry for entry in entries if entry.is_file(follow_symlinks=False))
+                for entry in itertools.islice(files, LOOKED_AT):
                     leases.ask(root, os.fsencode(entry.name))
+        finally:
+            os.close(root)
     except OSError as error:
         return f"not known: {error.strerror}"
     return str(leases.completeness)

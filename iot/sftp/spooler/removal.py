@@ -1,9 +1,10 @@
 """Getting files out of an outbox: only the version that was meant, and durably.
 
-A producer may rename a new version into place at any moment. So a file is first renamed to a private name in its own
-folder and looked at there; another version is put back without replacing. Then its leaver takes it, and the folders
-are synced once for each batch: the one it went to before the one it left, so that no power cut finds it in neither.
-The caller forgets its rows after that.
+A producer may rename a new version into place at any moment, or go on writing. So a file whose writers are gone (see
+departure) is first renamed to a private name in its own folder, where nobody else comes by it, and looked at there once
+more; another version, or one that was opened meanwhile, is put back without replacing. Then its leaver takes it, and
+the folders are synced once for each batch: the one it went to before the one it left, so that no power cut finds it in
+neither. The caller forgets its rows after that.
 
 Every step can run twice. From the private rename on the file belongs to its row: when it cannot leave (an archive that
 is full) it waits there, and so does one that a crash left there. The scan puts back only what no row claims.
@@ -15,12 +16,13 @@ import errno
 import hashlib
 import logging
 import os
-import stat
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from iot.sftp.client import Fingerprint, is_gone
+from iot.sftp.spooler.departure import Departure, Stays, Why
 from iot.sftp.spooler.folders import free_name, join, open_below, rename_noreplace, split
+from iot.sftp.spooler.lease import Writer
 from iot.sftp.spooler.naming import shown
 from iot.sftp.spooler.outbox import PRIVATE_PREFIX
 
@@ -41,10 +43,12 @@ class Item(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """done: keys of files that are gone, moved, or another version by now. failed: what could not be done, with why."""
+    """done: keys of files that are gone, moved, or another version by now. failed: what could not be done, with why.
+    stays: files that may not leave yet."""
 
     done: list[int]
     failed: list[tuple[int, OSError]]
+    stays: list[tuple[int, Why]]
 
 
 class Leaver(Protocol):
@@ -70,20 +74,20 @@ class Delete:
         pass  # it went nowhere
 
 
-def take_away(outbox: int, items: Iterable[Item], leaver: Leaver) -> Outcome:
+def take_away(outbox: int, items: Iterable[Item], leaver: Leaver, departure: Departure) -> Outcome:
     """Get these versions out of the open folder `outbox`, durably."""
-    outcome = Outcome([], [])
+    outcome = Outcome([], [], [])
     for below, group in _by_folder(items).items():
         try:
             folder = open_below(outbox, below)
         except OSError as error:
-            if is_gone(error):  # and the files with it
-                outcome.done.extend(item.key for item in group)
-            else:
-                outcome.failed.extend((item.key, error) for item in group)
+            if is_gone(error):
+                outcome.done.extend(item.key for item in group)  # the folder went, and the files with it
+                continue
+            outcome.failed.extend((item.key, error) for item in group)
             continue
         try:
-            _from_folder(folder, group, leaver, outcome)
+            _from_folder(folder, group, leaver, departure, outcome)
         finally:
             os.close(folder)
     return outcome
@@ -96,16 +100,18 @@ def _by_folder(items: Iterable[Item]) -> dict[bytes, list[Item]]:
     return groups
 
 
-def _from_folder(folder: int, items: Sequence[Item], leaver: Leaver, outcome: Outcome) -> None:
+def _from_folder(folder: int, items: Sequence[Item], leaver: Leaver, departure: Departure, outcome: Outcome) -> None:
     done: list[int] = []
     left: list[tuple[int, bytes]] = []
     for item in items:
         try:
-            private = _take(folder, split(item.path)[1], item.fingerprint)
+            private = _take(folder, split(item.path)[1], item.fingerprint, departure)
             if private is not None and leaver.leave(folder, private, item):
                 left.append((item.key, private))
             else:
                 done.append(item.key)
+        except Stays as stays:
+            outcome.stays.append((item.key, stays.why))
         except OSError as error:
             outcome.failed.append((item.key, error))
     try:
@@ -142,17 +148,29 @@ def original_name(private: bytes) -> bytes | None:
     return None if rest.startswith(b"~") or not rest else rest
 
 
-def _take(folder: int, name: bytes, fingerprint: Fingerprint) -> bytes | None:
-    """The private name under which this version now is; None when it is gone, or another version is there."""
-    if _version(folder, name) == fingerprint:
+def _take(folder: int, name: bytes, meant: Fingerprint, departure: Departure) -> bytes | None:
+    """The private name under which this version now is; None when it is gone, or another version is there.
+
+    Raises: Stays.
+    """
+    answer = departure.look(folder, name)
+    if answer.fingerprint == meant:
+        departure.check(answer, meant)
         _put_aside(folder, name)
     for private in (private_name(name), private_name(name, short=True)):
-        found = _version(folder, private)  # also after a crash, or when it has waited there
-        if found is None:
+        answer = departure.look(folder, private)  # also after a crash, or when it has waited there
+        if answer.fingerprint is None:
             continue
-        if _same_content(found, fingerprint):
+        if not departure.same_content(answer.fingerprint, meant):
+            put_back(folder, private, name)
+            continue
+        if answer.writer is not Writer.SOME:
             return private
         put_back(folder, private, name)
+        raise Stays(Why.OPEN)
+    found = departure.look(folder, name).fingerprint
+    if found is not None and departure.same_content(found, meant):
+        raise Stays(Why.TOUCHED)
     return None
 
 
@@ -169,21 +187,6 @@ def _put_aside(folder: int, name: bytes) -> None:
         if error.errno != errno.ENAMETOOLONG:
             raise
         rename_noreplace(folder, name, folder, private_name(name, short=True))
-
-
-def _version(folder: int, name: bytes) -> Fingerprint | None:
-    try:
-        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
-    except OSError as error:
-        if is_gone(error) or error.errno == errno.ENAMETOOLONG:
-            return None
-        raise
-    return Fingerprint.of(status) if stat.S_ISREG(status.st_mode) else None
-
-
-def _same_content(found: Fingerprint, meant: Fingerprint) -> bool:
-    """All but ctime: our own rename has moved that."""
-    return (found.size, found.mtime_ns, found.inode) == (meant.size, meant.mtime_ns, meant.inode)
 
 
 def put_back(folder: int, private: bytes, name: bytes) -> bytes:

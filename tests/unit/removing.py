@@ -1,0 +1,25 @@
+"""Files that leave an outbox without an agent around them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from iot.sftp.spooler.departure import Departure
+from iot.sftp.spooler.lease import Leases
+from iot.sftp.spooler.removal import Item, Leaver, Outcome, take_away
+
+__all__ = ["outcome_of", "taken"]
+
+
+def outcome_of(
+    outbox: int, items: Iterable[Item], leaver: Leaver, *, rested: bool = True, inodes: bool = True
+) -> Outcome:
+    """rested: a guess is good enough. inodes: they last on this file system."""
+    return take_away(outbox, items, leaver, Departure(Leases(outbox), lambda _: rested, inodes=inodes))
+
+
+def taken(outbox: int, items: Iterable[Item], leaver: Leaver) -> tuple[list[int], list[tuple[int, OSError]]]:
+    """Keys that are done, and what could not be done; nothing may have to stay."""
+    outcome = outcome_of(outbox, items, leaver)
+    assert outcome.stays == []
+    return outcome.done, outcome.failed

@@ -1,0 +1,129 @@
+"""A file leaves only when nobody writes to it, as far as that can be known: by the kernel's answers, not by fakes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from unit.other_user import without_capabilities
+from unit.removing import outcome_of
+
+from iot.sftp.client import Fingerprint
+from iot.sftp.spooler import removal
+from iot.sftp.spooler.departure import Why
+from iot.sftp.spooler.removal import Delete, Item, Outcome, private_name
+
+OTHER = 65534
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Iterator[int]:
+    tmp_path.chmod(0o777)
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    yield descriptor
+    os.close(descriptor)
+
+
+def item(path: Path) -> Item:
+    return Item(1, os.fsencode(path.name), Fingerprint.of(os.stat(path)))
+
+
+def leave(box: int, *items: Item, rested: bool = True, inodes: bool = True) -> Outcome:
+    return outcome_of(box, items, Delete(), rested=rested, inodes=inodes)
+
+
+def test_a_file_that_is_open_for_writing_stays_under_its_name_and_is_not_touched(box: int, tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(b"line\n")
+    meant = item(path)
+    with path.open("ab", buffering=0) as writer:
+        assert leave(box, meant) == Outcome([], [], [(1, Why.OPEN)])
+        assert Fingerprint.of(os.stat(path)) == meant.fingerprint  # ctime, too: there was no rename
+        writer.write(b"more\n")
+    assert leave(box, meant) == Outcome([1], [], [])  # another version by now: its row goes, the scan finds it
+    assert path.read_bytes() == b"line\nmore\n"
+
+
+@pytest.mark.parametrize("long", [False, True])
+def test_a_file_that_is_opened_while_it_leaves_is_put_back_with_all_that_is_written_to_it(
+    box: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, long: bool
+) -> None:
+    """The producer comes between the question and the rename."""
+    path = tmp_path / ("n" * 250 if long else "log")
+    path.write_bytes(b"line\n")
+    meant = item(path)
+    real, opened = removal.rename_noreplace, []
+
+    def race(source_dir: int, source: bytes, target_dir: int, target: bytes) -> None:
+        if not opened:
+            opened.append(path.open("ab", buffering=0))
+        real(source_dir, source, target_dir, target)
+
+    monkeypatch.setattr(removal, "rename_noreplace", race)
+    assert leave(box, meant) == Outcome([], [], [(1, Why.OPEN)])
+    with opened[0] as writer:
+        writer.write(b"more\n")
+    assert path.read_bytes() == b"line\nmore\n"
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_a_file_that_was_put_back_unchanged_is_to_be_compared_not_forgotten(box: int, tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"x")
+    meant = item(path)
+    os.rename(path, tmp_path / "aside")
+    os.rename(tmp_path / "aside", path)  # ctime moved
+    assert leave(box, meant) == Outcome([], [], [(1, Why.TOUCHED)])
+    path.write_bytes(b"xy")
+    assert leave(box, meant) == Outcome([1], [], [])
+    assert path.read_bytes() == b"xy"
+
+
+@pytest.mark.needs("root")
+def test_where_nobody_can_know_a_file_rests_and_nothing_is_written_meanwhile(box: int, tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"x")
+    os.chown(path, OTHER, OTHER)
+    meant = item(path)
+    before = os.stat(tmp_path)
+
+    def work() -> None:
+        for _ in range(3):
+            assert leave(box, meant, rested=False) == Outcome([], [], [(1, Why.RESTING)])
+        after = os.stat(tmp_path)
+        assert (after.st_mtime_ns, after.st_ctime_ns) == (before.st_mtime_ns, before.st_ctime_ns)
+        assert leave(box, meant, rested=True) == Outcome([1], [], [])
+        assert os.listdir(tmp_path) == []
+
+    without_capabilities(work)
+
+
+def test_where_it_is_known_nothing_rests(box: int, tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"x")
+    assert leave(box, item(tmp_path / "f"), rested=False) == Outcome([1], [], [])
+
+
+@pytest.mark.parametrize("inodes", [True, False])
+def test_a_private_file_with_another_inode_is_the_same_only_where_inodes_do_not_last(
+    box: int, tmp_path: Path, inodes: bool
+) -> None:
+    """As after a crash between the rename and the removal, and a remount."""
+    path = tmp_path / "f"
+    path.write_bytes(b"x")
+    meant = item(path)._replace(fingerprint=Fingerprint.of(os.stat(path))._replace(inode=1))
+    os.rename(path, tmp_path / os.fsdecode(private_name(b"f")))
+    assert leave(box, meant, inodes=inodes).done == [1]
+    assert os.listdir(tmp_path) == (["f"] if inodes else [])
+
+
+def test_a_file_with_another_inode_is_compared_before_it_leaves_where_inodes_do_not_last(
+    box: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"x")
+    meant = item(path)._replace(fingerprint=Fingerprint.of(os.stat(path))._replace(inode=1))
+    assert leave(box, meant, inodes=False) == Outcome([], [], [(1, Why.TOUCHED)])
+    assert leave(box, meant, inodes=True) == Outcome([1], [], [])
+    assert path.exists()
