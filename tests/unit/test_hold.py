@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -148,11 +149,12 @@ def fat() -> Iterator[LabDisk]:
     reason = cannot_mount("fat")
     if reason is not None:
         pytest.skip(reason)
-    with (
-        tempfile.TemporaryDirectory(prefix="iot-sftp-fat-", dir=in_memory()) as folder,
-        LabDisk(Path(folder) / "lab", "fat") as disk,
-    ):
-        yield disk
+    folder = tempfile.mkdtemp(prefix="iot-sftp-fat-", dir=in_memory())
+    try:
+        with LabDisk(Path(folder) / "lab", "fat") as disk:
+            yield disk
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def on_fat(tmp_path: Path, fat: LabDisk) -> Rig:

@@ -15,7 +15,6 @@ from unit.test_spooler_agent import Rig
 
 from iot.sftp.client import Fingerprint, PermissionDenied
 from iot.sftp.client.abandoned_parts import _may_go_on
-from iot.sftp.client.errors import is_gone
 from iot.sftp.client.model import Checkpoint, Direction
 from iot.sftp.spooler.agent import End
 from iot.sftp.spooler.outbox import Outbox, SourceFailed
@@ -25,6 +24,8 @@ GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 
 @pytest.mark.parametrize("number", sorted(errno.errorcode))
 def test_only_three_errors_mean_that_a_file_is_not_there(number: int) -> None:
+    from iot.sftp.client import is_gone
+
     assert is_gone(OSError(number, "")) is (number in GONE)
 
 
