@@ -252,6 +252,19 @@ def test_a_part_that_holds_something_else_is_fetched_from_the_start(lab: Lab, ve
     assert lab.dest.read_bytes() == CONTENT
 
 
+def test_the_record_of_another_part_is_not_gone_on_with(lab: Lab) -> None:
+    lab.loses_link()
+    lab.options = {"owner": "other", "resume": False}
+    lab.loses_link()
+    parts = list(lab.folder.glob("*.part"))
+    assert len(parts) == 2
+    for part in parts:
+        part.write_bytes(bytes(len(CONTENT)))
+    lab.options = {"owner": "me"}
+    assert lab.run().resumed_at == 0  # the record speaks of the other's
+    assert lab.dest.read_bytes() == CONTENT
+
+
 def test_a_part_that_lost_its_end_is_gone_on_with_where_it_ends(lab: Lab) -> None:
     lab.loses_link()
     os.truncate(lab.part, BLOCK + 10)

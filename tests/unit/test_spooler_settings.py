@@ -165,3 +165,10 @@ def test_a_mistyped_variable_never_shows_its_value(config, name):
     told = problems(config(GOOD), {f"IOT_SPOOLER_{name}": "hunter2"})
     assert "hunter2" not in "\n".join(told)
     assert name.split("__")[-1 if "PASWORD" in name else 0].lower() in "\n".join(told).lower()
+
+
+def test_nothing_from_the_configuration_acts_on_the_terminal(config, capsys):
+    assert main(["check", "--config", str(config(GOOD.replace("{device_id}", "{\\u001b[2J}")))]) == 78
+    told = capsys.readouterr().err
+    assert "\\x1b[2J" in told
+    assert "\x1b" not in told

@@ -48,7 +48,7 @@ from iot.sftp.client.model import (
     UploadJob,
 )
 from iot.sftp.client.settings import ClientOptions, Durability, Verify, describe_errors
-from iot.sftp.client.terminal import TerminalSafeFormatter
+from iot.sftp.client.terminal import TerminalSafeFormatter, terminal_safe
 
 if TYPE_CHECKING:
     from iot.sftp.client.environment import ClientSettings
@@ -106,6 +106,7 @@ __all__ = [
     "default_state_dir",
     "describe_errors",
     "is_gone",
+    "terminal_safe",
 ]
 
 

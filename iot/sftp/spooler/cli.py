@@ -16,6 +16,7 @@ __all__ = ["main"]
 
 EX_OK = 0
 EX_FAILED = 1
+EX_SOFTWARE = 70
 EX_TEMPFAIL = 75
 EX_CONFIG = 78
 
@@ -34,8 +35,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(COMMANDS[options.command](options))
     except ConfigurationError as error:  # a line for each wrong setting
-        print(error, file=sys.stderr)
+        _say(str(error))
         return EX_CONFIG
+    except Exception:  # noqa: BLE001 - what Python would print of it is not safe for a terminal
+        import traceback
+
+        _say(traceback.format_exc())
+        return EX_SOFTWARE
+
+
+def _say(text: str) -> None:
+    """To standard error; what a server or a file put into it cannot act on a terminal."""
+    from iot.sftp.client import terminal_safe
+
+    for line in text.splitlines():
+        print(terminal_safe(line), file=sys.stderr)
 
 
 def _leave_out_invoke() -> None:
@@ -90,7 +104,7 @@ def _run(options: argparse.Namespace) -> int:
     try:
         end = run(options.config, os.environ, drain=options.drain)
     except (AlreadyRunning, LocalStateError) as error:
-        print(f"iot-spooler: {error}", file=sys.stderr)
+        _say(f"iot-spooler: {error}")
         return EX_TEMPFAIL
     return EX_TEMPFAIL if end is End.REMAINS or (options.drain and end is End.STOPPED) else EX_OK
 
