@@ -241,6 +241,17 @@ def test_a_changed_or_unknown_version_is_fetched_from_the_start(lab: Lab, change
     assert lab.dest.read_bytes() == new
 
 
+@pytest.mark.parametrize("reported", [{"size": 0}, {"size": None}, {"mtime_s": None}])
+def test_a_file_that_cannot_be_told_from_another_version_is_never_gone_on_with(
+    lab: Lab, reported: dict[str, Any]
+) -> None:
+    vars(lab.files).update(reported)
+    lab.loses_link()
+    assert lab.known is not None
+    assert lab.run().resumed_at == 0
+    assert lab.dest.read_bytes() == CONTENT
+
+
 @pytest.mark.parametrize(("verify", "at"), [("tail", -1), ("full", -1), ("full", 0)])
 def test_a_part_that_holds_something_else_is_fetched_from_the_start(lab: Lab, verify: str, at: int) -> None:
     lab.options = {"verify": verify, "tail_size": BLOCK}
