@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["ProcessServer", "Server", "client_key", "free_port", "host_keys", "program"]
 
 HOST = "127.0.0.1"
-START_S = 20.0
+START_S = 60.0
 STOP_S = 5.0
 KEY_TYPES = ("ed25519", "rsa", "ecdsa")
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Device"]
 
-DEADLINE_S = 60.0
+DEADLINE_S = 120.0
 OLD_S = 60
 
 

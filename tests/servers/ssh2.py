@@ -14,7 +14,8 @@ import urllib.request
 from functools import lru_cache
 from pathlib import Path
 
-from servers.base import ProcessServer, missing, program
+from conditions import missing
+from servers.base import ProcessServer, program
 
 __all__ = ["Ssh2"]
 

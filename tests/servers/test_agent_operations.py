@@ -1,4 +1,4 @@
-"""What an operator tells a running agent, at a real server: look now (SIGUSR1, flush), and leave a folder alone."""
+"""What an operator tells a running agent, against a real server: look now (SIGUSR1), and leave a folder alone."""
 
 from __future__ import annotations
 
