@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -78,3 +79,18 @@ def test_a_file_of_any_date_is_uploaded_and_resumed(wide: Path, date: str) -> No
             result = client.upload(source, "/dated")
         assert result.resumed_at > 0
         assert (wide / "remote" / "dated").read_bytes() == source.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("second", "kept"), [(1, True), (2**32 - 1, True), (2**32, False), (-1, False), (2**40, False)]
+)
+def test_a_time_that_the_protocol_cannot_say_is_not_made_into_another(wide: Path, second: int, kept: bool) -> None:
+    source = dated(wide / "dated", second)
+    (wide / "remote").mkdir()
+    before = int(time.time())
+    with EmbeddedServer(wide / "remote") as server:
+        options = {"host_key": server.host_key, "state_dir": wide / "state", "keep_times": True}
+        with IoTSFTPClient(server.host, server.port, server.user, server.password, **options) as client:
+            client.upload(source, "/dated")
+    told = int((wide / "remote" / "dated").stat().st_mtime)
+    assert told == second if kept else before <= told <= time.time()

@@ -70,10 +70,11 @@ class Ending:
 
 def _kept_attributes(context: Context, source: Source) -> Attributes:
     options = context.options
-    times = options.keep_times and source.fingerprint.mtime_ns
+    second = source.fingerprint.mtime_ns // 10**9
+    told = options.keep_times and source.fingerprint.mtime_ns and 0 <= second < 2**32  # what version 3 can say
     return Attributes(
         mode=source.mode if options.keep_mode else None,
-        mtime_s=source.fingerprint.mtime_ns // 10**9 & 0xFFFFFFFF if times else None,
+        mtime_s=second if told else None,
     )
 
 
