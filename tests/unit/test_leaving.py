@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 from ordinary_user import AGENT, PRODUCER, as_user, open_folder
 from quarantined import quarantined
-from unit.removing import taken
+from unit.removing import outcome_of, taken
 from unit.test_spooler_agent import Rig
 
 from iot.sftp.client import Fingerprint, Journal, PermissionDenied
 from iot.sftp.spooler import folders, moving, quarantine, removal, status
 from iot.sftp.spooler.agent import End
 from iot.sftp.spooler.archive import Archive
+from iot.sftp.spooler.departure import Why
 from iot.sftp.spooler.folders import rename_noreplace
 from iot.sftp.spooler.quarantine import Census, Quarantine, release
 from iot.sftp.spooler.removal import Item, private_name
@@ -289,7 +290,9 @@ def test_a_rewrite_whose_size_and_time_are_restored_is_not_removed_unsent(tmp_pa
     time.sleep(0.05)  # the clock of file times is coarse
     (tmp_path / "f").write_text("new")
     os.utime(tmp_path / "f", ns=(sent.fingerprint.mtime_ns, sent.fingerprint.mtime_ns))
-    assert take(tmp_path, [sent], removal.Delete()) == ([1], [])
+    with opened(tmp_path) as root:
+        outcome = outcome_of(root, [sent], removal.Delete())
+    assert (outcome.done, outcome.failed, outcome.stays) == ([], [], [(1, Why.TOUCHED)])
     assert (tmp_path / "f").read_text() == "new"
 
 

@@ -92,24 +92,29 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 
 def _run(options: argparse.Namespace) -> int:
-    import logging
-
-    from iot.sftp.client import TerminalSafeFormatter
     from iot.sftp.spooler.agent import End
     from iot.sftp.spooler.lock import AlreadyRunning
-    from iot.sftp.spooler.logs import NonBlockingHandler
     from iot.sftp.spooler.service import run
 
-    handler = NonBlockingHandler(sys.stderr.fileno())
-    handler.setFormatter(TerminalSafeFormatter("%(levelname)s %(message)s"))
-    logging.basicConfig(level="INFO", handlers=[handler])
-    logging.getLogger("paramiko").setLevel("CRITICAL")  # its errors come to us as exceptions, and are told once
+    _log_to_stderr("INFO")
     try:
         end = run(options.config, os.environ, drain=options.drain)
     except AlreadyRunning as error:
         _say(f"iot-spooler: {error}")
         return EX_TEMPFAIL
     return EX_TEMPFAIL if end is End.REMAINS or (options.drain and end is End.STOPPED) else EX_OK
+
+
+def _log_to_stderr(level: str) -> None:
+    import logging
+
+    from iot.sftp.client import TerminalSafeFormatter
+    from iot.sftp.spooler.logs import NonBlockingHandler
+
+    handler = NonBlockingHandler(sys.stderr.fileno())
+    handler.setFormatter(TerminalSafeFormatter("%(levelname)s %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])
+    logging.getLogger("paramiko").setLevel("CRITICAL")  # its errors come to us as exceptions, and are told once
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -152,6 +157,7 @@ def _retry(options: argparse.Namespace) -> int:
     from iot.sftp.spooler.quarantine import release
 
     settings = _settings(options)
+    _log_to_stderr("WARNING")
     _act_as_owner(settings.state_dir)
     quarantines = map(settings.quarantine_of, settings.outbox)
     released, stuck = release(quarantines, [outbox.path for outbox in settings.outbox])

@@ -255,11 +255,21 @@ class Queue:
             parameters = [values(row) + (row.id,) for row in mine]  # noqa: RUF005  mypy cannot follow the unpacking
             count = db.executemany(transition(state, event, changes), parameters).rowcount
             if count != len(mine):
+                mine = self._without_damaged(db, mine)
+            if count != len(mine):
                 raise ValueError(f"{event.name}: {len(mine) - count} of {len(mine)} entries were not {state.name}")
             if following is State.GONE:
                 _forget(db, ("file", "delivered"), [row.id for row in mine])
             moved.extend(row._replace(state=following) for row in mine)
         return moved
+
+    def _without_damaged(self, db: sqlite3.Connection, rows: Sequence[Row]) -> list[Row]:
+        """Those that still make sense; the others have been damaged since they were read, and are forgotten."""
+        damaged = {found["id"] for found in db.execute(SQL_DAMAGED)}
+        _forget(db, ("entry", "file", "delivered"), [row.id for row in rows if row.id in damaged])
+        self.lost_rows = self.lost_rows or bool(damaged)
+        self._damaged |= damaged
+        return [row for row in rows if row.id not in damaged]
 
     def owed(self, state: State, limit: int, after_id: int = 0) -> list[Entry]:
         """Delivered (or quarantined) entries whose file has still to leave the outbox."""
