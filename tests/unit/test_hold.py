@@ -15,6 +15,7 @@ from unit.test_spooler_agent import Rig
 
 from iot.sftp.client import Journal
 from iot.sftp.spooler.agent import End
+from iot.sftp.spooler.departure import Why
 
 OTHER = 65534
 
@@ -43,7 +44,7 @@ def test_a_held_file_survives_a_restart_costs_no_writes_and_leaves_when_its_time
         start = rig.loop.now
         rig.loop.stop_at = start + 50
         assert rig.run(drain=False) is End.STOPPED
-        assert (rig.left(), rig.arrived(), rig.agent.accounts.waiting.resting) == (["f"], ["f"], 1)
+        assert (rig.left(), rig.arrived(), rig.agent.accounts.waiting.count(Why.RESTING)) == (["f"], ["f"], 1)
         assert [at for at in written if start + 5 < at < start + 49] == []
         restarted = rig.loop.now
         rig.loop.stop_at = 1e9
@@ -142,6 +143,29 @@ def test_a_file_that_is_opened_after_its_delivery_stays_and_leaves_when_it_is_cl
     rig.loop.stop_at = 1e9
     assert rig.run(drain=True) is End.DRAINED
     assert (rig.left(), len(rig.remote.deliveries)) == ([], 1)
+
+
+def test_a_delivered_file_that_was_only_touched_is_compared_and_its_first_entry_goes(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    path = rig.put("f")
+    checked: list[bool] = []
+
+    def before(job: object) -> None:
+        checked.append(job.check_final)  # type: ignore[attr-defined]
+        if len(checked) == 1:
+            writers.append(path.open("ab"))
+
+    writers: list[object] = []
+    rig.remote.before = before
+    rig.loop.stop_at = rig.loop.now + 20
+    rig.run(drain=False)
+    os.rename(path, tmp_path / "aside")
+    os.rename(tmp_path / "aside", path)  # its time of change has moved
+    writers[0].close()  # type: ignore[attr-defined]
+    rig.loop.stop_at = 1e9
+    assert rig.run() is End.DRAINED
+    assert checked == [False, True]
+    assert rig.left() == []
 
 
 @pytest.fixture

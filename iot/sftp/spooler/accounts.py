@@ -38,6 +38,7 @@ RECOUNT_S = 60.0
 COUNT_STEPS = 4
 TIDY_S = 0.02
 OPEN_RETRY_S = 10.0
+TOUCHED_RETRY_S = 1.0
 
 
 class Accounts:
@@ -353,10 +354,17 @@ class Accounts:
             held[entry.id] = why.value
         if why is Why.TOUCHED:
             held.pop(entry.id, None)
-            intake.outbox.forget(entry.path)  # the scan compares it
-            return
-        wait_s = intake.settings.hold_s if why is Why.RESTING else OPEN_RETRY_S
+            if self._is_superseded(entry):
+                self._gone[entry.id] = entry
+                return
+            intake.outbox.forget(entry.path)  # the scan finds it and has it compared
+        wait_s = {Why.RESTING: intake.settings.hold_s, Why.TOUCHED: TOUCHED_RETRY_S, Why.OPEN: OPEN_RETRY_S}[why]
         self.waiting.add(Late(self._clocks.monotonic() + wait_s, entry, leavers, note, why))
+
+    def _is_superseded(self, entry: Entry) -> bool:
+        """Whether what lies there now is another entry's."""
+        known = self._queue.known(entry.outbox, [entry.path]).get(entry.path)
+        return known is not None and known.id != entry.id
 
     def _take_away(
         self, intake: Intake, entries: Mapping[int, Entry], leaver: Leaver, notes: Mapping[int, str], *, rested: bool

@@ -19,6 +19,7 @@ from typing import Protocol
 
 from iot.sftp.client import Cancelled, Failure, Journal, LinkLost, LocalStateError, SFTPError, TransferResult, UploadJob
 from iot.sftp.spooler.accounts import Accounts
+from iot.sftp.spooler.departure import Why
 from iot.sftp.spooler.intake import Clocks, Intake
 from iot.sftp.spooler.leaving import leaving
 from iot.sftp.spooler.naming import shown
@@ -301,11 +302,12 @@ class Agent:
             return None
         if self._wait_over_at is not None or self._any_ready() or not self._looked_again():
             return None
-        if self.accounts.waiting.resting:
+        if self.accounts.waiting.count(Why.RESTING):
             return None  # at most hold_s: what is guessed to be complete may be written to again
         watched = [intake for intake in self.intakes if len(intake.readiness)]
-        patience_s = max((DRAIN_SETTLE_S + 3 * intake.readiness.settle_s for intake in watched), default=0.0)
-        if watched and self._now() - self._started_at < patience_s:
+        settle_s = max((intake.readiness.settle_s for intake in watched), default=0.0)
+        undecided = watched or self.accounts.waiting.count(Why.TOUCHED)
+        if undecided and self._now() - self._started_at < DRAIN_SETTLE_S + 3 * settle_s:
             return None
         return self._balance(watched)
 

@@ -168,9 +168,9 @@ def _take(folder: int, name: bytes, meant: Fingerprint, departure: Departure) ->
             return private
         put_back(folder, private, name)
         raise Stays(Why.OPEN)
-    found = departure.look(folder, name).fingerprint
-    if found is not None and departure.same_content(found, meant):
-        raise Stays(Why.TOUCHED)
+    answer = departure.look(folder, name)
+    if answer.fingerprint is not None and departure.same_content(answer.fingerprint, meant):
+        raise Stays(Why.OPEN if answer.writer is Writer.SOME else Why.TOUCHED)
     return None
 
 

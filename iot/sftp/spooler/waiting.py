@@ -36,10 +36,9 @@ class Waiting:
     def __len__(self) -> int:
         return len(self._late)
 
-    @property
-    def resting(self) -> int:
-        """How many will leave by themselves when they have been quiet for long enough."""
-        return sum(late.why is Why.RESTING for late in self._late.values())
+    def count(self, why: Why) -> int:
+        """How many wait for this reason."""
+        return sum(late.why is why for late in self._late.values())
 
     def add(self, late: Late) -> None:
         """One that waits already keeps its time."""
