@@ -3,8 +3,6 @@
 import os
 import shutil
 import sqlite3
-import tempfile
-from pathlib import Path
 
 import pytest
 from quarantined import quarantined
@@ -288,26 +286,6 @@ def test_a_drain_ends_when_no_connection_makes_progress_any_more(rig):
     assert rig.run() is End.REMAINS
     assert len(rig.left()) == 6
     assert len(rig.remote.lose_after) == 99 - 3  # as many connections without progress as drain_attempts says
-
-
-@pytest.mark.needs("root")
-def test_a_drain_that_could_not_read_a_folder_says_that_something_may_remain():
-    base = Path(tempfile.mkdtemp(prefix="unread-"))
-    rig = Rig(base)
-    rig.put("f")
-    rig.put("sub/g")
-    for path in (base, rig.box, rig.box / "sub", rig.box / "f"):
-        os.chown(path, 65534, 65534)
-    (rig.box / "sub").chmod(0)
-    os.seteuid(65534)
-    try:
-        assert rig.run() is End.REMAINS
-        assert rig.arrived() == ["f"]
-        (rig.box / "sub").chmod(0o755)
-        assert rig.run() is End.DRAINED
-    finally:
-        os.seteuid(0)
-        shutil.rmtree(base)
 
 
 def test_a_corrected_destination_counts_for_all_that_is_queued(rig):
