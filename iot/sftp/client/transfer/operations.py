@@ -6,14 +6,14 @@ import posixpath
 import stat as modes
 from dataclasses import dataclass
 
-from iot.sftp.client.errors import NameRefused, NotFound, PermanentError, ServerRefused
+from iot.sftp.client.errors import NameRefused, NotFound, ServerRefused
 from iot.sftp.client.model import RemoteFile
 from iot.sftp.client.transfer.context import Context
 from iot.sftp.client.transfer.folders import make_folder, make_parents
 from iot.sftp.client.transfer.look import look
 from iot.sftp.client.transfer.publish import publish
 from iot.sftp.client.wire import packets
-from iot.sftp.client.wire.job import Work, ask, expect_handle, expect_names, expect_ok
+from iot.sftp.client.wire.job import Work, ask, closing, expect_handle, expect_names, expect_ok
 from iot.sftp.client.wire.packets import Attributes, Code, Name, Reply, Status
 
 LISTING_BYTES = 32 * 1024 * 1024
@@ -95,13 +95,7 @@ def delete_dir(context: Context, path: bytes, earlier: Earlier) -> Work[None]:
 def list_paths(path: bytes, folders: bool) -> Work[list[bytes]]:
     """Paths of the files (or folders) right below `path`, sorted. Raises: NotFound, NameRefused, ServerRefused ..."""
     handle = expect_handle((yield from ask(packets.opendir(path))), f"cannot list {path!r}")
-    try:
-        found = yield from _listed(path, handle, folders)
-    except PermanentError:
-        yield from ask(packets.close(handle))
-        raise
-    yield from ask(packets.close(handle))
-    return sorted(found)
+    return sorted((yield from closing(handle, _listed(path, handle, folders))))
 
 
 def _listed(path: bytes, handle: bytes, folders: bool) -> Work[list[bytes]]:
