@@ -418,16 +418,16 @@ def _others() -> Iterator[Exchange]:
     for session in (SFTPSession, PlainSession):
         yield Exchange(
             f"move with {len(session.extensions)} extensions",
-            lambda bench, context: operations.move(context, b"/up/remote", b"/up/new/place"),
+            lambda bench, context: operations.move(context, b"/up/remote", b"/up/new/place", operations.Earlier()),
             _moved, _remote, session=session)  # fmt: skip
     yield Exchange(
-        "delete", lambda bench, context: operations.delete(b"/up/remote"),
+        "delete", lambda bench, context: operations.delete(b"/up/remote", operations.Earlier()),
         lambda bench, _: not (bench.root / "up/remote").exists(), _remote)  # fmt: skip
     yield Exchange(
         "make folders", lambda bench, context: operations.make_dir(context, b"/up/one/two"),
         lambda bench, _: (bench.root / "up/one/two").is_dir())  # fmt: skip
     yield Exchange(
-        "delete folder", lambda bench, context: operations.delete_dir(context, b"/up/folder"),
+        "delete folder", lambda bench, context: operations.delete_dir(context, b"/up/folder", operations.Earlier()),
         lambda bench, _: not (bench.root / "up/folder").exists(), _folders)  # fmt: skip
 
 
