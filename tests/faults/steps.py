@@ -228,10 +228,11 @@ class PacketWatch:
         return wrapped
 
     def _on_send(self, send: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapped(*arguments: Any, **keywords: Any) -> None:
-            send(*arguments, **keywords)
+        def wrapped(*arguments: Any, **keywords: Any) -> Any:
+            gone = send(*arguments, **keywords)
             self._note(Moment.SENT, self._unsent)
             self._unsent = 0
+            return gone
 
         return wrapped
 
