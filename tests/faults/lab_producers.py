@@ -41,7 +41,8 @@ NAMES = (
     b"n" * 255,
     b"d/" + b"m" * 250,
     b".iot-sent.a",
-    b".iot-sent.~0123456789abcdef",
+    b".iot-sent.#1.a",
+    b".iot-sent.#1~0123456789abcdef",
     b"a.1",
     b".quarantine/y",
     b".archive/z",
@@ -49,7 +50,8 @@ NAMES = (
 DATES_S = (-2_000_000_000, -1, 0, 1, 2**31 + 7, 13_569_465_600, 15_000_000_000, 253_402_300_800, 2**35)
 """1906, 1969, 1970, after 2038, 2400, the last of ext4, the year 10000, and what only some file systems take."""
 
-PRIVATE = re.compile(rb"^\.iot-sent\.")
+TOO_LONG = 230
+"""The agent's private name for one of so many bytes may hold no more than a hash of it."""
 NUMBERED = re.compile(rb"\.\d+$")
 
 
@@ -233,7 +235,10 @@ class Producers:
         for plain in (name, NUMBERED.sub(b"", name)):
             yield File(file.box, folder + slash + plain)
             yield File(file.box, folder + slash + b".iot-sent." + plain)
-            yield File(file.box, folder + slash + re.sub(rb"^recovered\.", b".iot-sent.~", plain))
+            yield File(file.box, folder + slash + b".iot-sent.#1." + plain)
+        if name.startswith(b"recovered."):
+            hidden = (File(file.box, other) for other in NAMES if b"~" in other or len(other) > TOO_LONG)
+            yield from (other for other in hidden if other.path.rpartition(b"/")[0] == folder)
 
     # -- inside
 

@@ -10,6 +10,7 @@ brought to it. IOT_SFTP_MACHINE_EXAMPLES sets how many lives are tried (CI: 60).
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import shutil
 import tempfile
@@ -233,7 +234,8 @@ class Machine(RuleBasedStateMachine):
         final = self.root / "up" / name
         if final.is_file() and final.read_bytes() == content:
             return True
-        in_outbox = [self.device.box / name, (self.device.box / name).with_name(f".iot-sent.{os.path.basename(name)}")]
+        place = self.device.box / name
+        in_outbox = [place, *place.parent.glob(f".iot-sent.#*.{glob.escape(place.name)}")]
         if any(path.is_file() and path.read_bytes() == content for path in in_outbox):
             return True
         return content in self.quarantined()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from faults.tunlink import TunLink
 
-pytestmark = pytest.mark.needs("tun")
+pytestmark = [pytest.mark.needs("tun"), pytest.mark.alone]
 
 SINK = """
 import socket

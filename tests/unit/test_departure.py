@@ -13,7 +13,7 @@ from unit.removing import outcome_of
 from iot.sftp.client import Fingerprint
 from iot.sftp.spooler import removal
 from iot.sftp.spooler.departure import Why
-from iot.sftp.spooler.removal import Delete, Item, Outcome, private_name
+from iot.sftp.spooler.removal import Delete, Item, Outcome, private_names
 
 OTHER = 65534
 
@@ -113,7 +113,7 @@ def test_a_private_file_with_another_inode_is_the_same_only_where_inodes_do_not_
     path = tmp_path / "f"
     path.write_bytes(b"x")
     meant = item(path)._replace(fingerprint=Fingerprint.of(os.stat(path))._replace(inode=1))
-    os.rename(path, tmp_path / os.fsdecode(private_name(b"f")))
+    os.rename(path, tmp_path / os.fsdecode(private_names(1, b"f")[0]))
     assert leave(box, meant, inodes=inodes).done == [1]
     assert os.listdir(tmp_path) == (["f"] if inodes else [])
 

@@ -22,7 +22,7 @@ from iot.sftp.spooler.archive import Archive
 from iot.sftp.spooler.departure import Why
 from iot.sftp.spooler.folders import rename_noreplace
 from iot.sftp.spooler.quarantine import Census, Quarantine, release
-from iot.sftp.spooler.removal import Item, private_name
+from iot.sftp.spooler.removal import Item, private_names
 
 
 @pytest.fixture
@@ -37,6 +37,9 @@ def other_disk(tmp_path):
         if os.stat(folder).st_dev == os.stat(tmp_path).st_dev:
             pytest.skip("/dev/shm is on the same file system")
         yield Path(folder)
+
+
+PRIVATE = private_names(1, b"f")[0]
 
 
 def item(box, name, key=1, **about):
@@ -195,7 +198,7 @@ def test_a_full_archive_holds_the_file_which_leaves_when_there_is_room_and_is_no
         rig.loop.stop_at = rig.loop.now + 200
         rig.run(drain=False)
         rig.loop.stop_at = 1e9
-        assert [name.removeprefix(".iot-sent.") for name in rig.left()] == ["f"]
+        assert [name.rpartition(".")[2] for name in rig.left()] == ["f"]
         assert files_in(full / "archive") == [".state.json"]
         assert "No space" in rig.agent.accounts.last_error
         (full / "ballast").unlink()
@@ -203,6 +206,26 @@ def test_a_full_archive_holds_the_file_which_leaves_when_there_is_room_and_is_no
         assert rig.left() == []
         assert [Path(name).name for name in files_in(full / "archive")] == [".state.json", "f"]
         assert rig.remote.deliveries == ["/up/f"]
+
+
+@pytest.mark.needs("root", "mounts")
+def test_two_delivered_versions_of_a_name_wait_side_by_side_for_a_full_archive(rig, tmp_path):
+    with mounted("tmpfs", tmp_path / "full", "size=96k") as full:
+        rig.outbox |= {"after_upload": "archive", "archive": str(full / "archive")}
+        (full / "ballast").write_bytes(bytes(80_000))
+        for digit in (b"1", b"2"):
+            rig.put("f", digit * 30_000)
+            assert rig.run() is End.REMAINS
+        rig.loop.stop_at = rig.loop.now + 200
+        rig.run(drain=False)
+        rig.loop.stop_at = 1e9
+        assert [name.rpartition(".")[2] for name in rig.left()] == ["f", "f"]
+        (full / "ballast").unlink()
+        assert rig.run() is End.DRAINED
+        assert rig.left() == []
+        archived = {path.read_bytes()[:1] for path in (full / "archive").rglob("f*")}
+        assert archived == {b"1", b"2"}
+        assert rig.remote.deliveries == ["/up/f", "/up/f"]
 
 
 def test_a_version_renamed_in_while_the_delivered_one_waits_is_sent_too(rig, tmp_path):
@@ -252,7 +275,7 @@ def test_the_target_is_durable_before_the_source_goes(kind, where, tmp_path, oth
     if where == "another file system":
         staged = [path for call, path in calls if call == "fsync" and ".iot-copy" in path]
         assert calls.index(("fsync", staged[0])) < entered
-        gone = calls.index(("unlink", str(box / "sub" / os.fsdecode(private_name(b"f")))))
+        gone = calls.index(("unlink", str(box / "sub" / os.fsdecode(PRIVATE))))
         assert last(calls, "fsync", str(arrived.parent)) < gone < left
         if kind == "quarantine":
             assert last(calls, "fsync", str(target)) < gone
@@ -277,10 +300,10 @@ def test_a_release_is_durable_before_the_quarantine_forgets_the_file(where, tmp_
 
 
 def test_what_is_put_back_is_durable(tmp_path, monkeypatch):
-    (tmp_path / os.fsdecode(private_name(b"f"))).write_text("x")
+    (tmp_path / os.fsdecode(PRIVATE)).write_text("x")
     calls = recorded(monkeypatch)
     with opened(tmp_path) as root:
-        removal.recover(root, private_name(b"f"))
+        removal.recover(root, PRIVATE)
     assert calls == [("rename", str(tmp_path / "f")), ("fsync", str(tmp_path))]
 
 
@@ -526,7 +549,7 @@ def test_the_agent_waits_while_files_are_released(tmp_path):
     with opened(folder) as root, quarantine._locked(root):
         done, failed = take(box, [item(box, "f")], Quarantine(folder, box))
         assert (done, str(failed[0][1].strerror)) == ([], "files are being released from the quarantine")
-    assert [os.fsencode(name) for name in files_in(box)] == [private_name(b"f")]
+    assert [os.fsencode(name) for name in files_in(box)] == [PRIVATE]
 
 
 def test_the_count_goes_in_small_steps(tmp_path, monkeypatch):

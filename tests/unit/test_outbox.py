@@ -12,7 +12,7 @@ from iot.sftp.client import Fingerprint
 from iot.sftp.spooler import removal
 from iot.sftp.spooler.outbox import GRANULARITY_S, Outbox, SourceFailed
 from iot.sftp.spooler.readiness import Readiness
-from iot.sftp.spooler.removal import Delete, Item, private_name, recover
+from iot.sftp.spooler.removal import Delete, Item, private_names, recover
 
 
 class Clock:
@@ -259,7 +259,8 @@ def test_crash_after_the_private_rename_is_made_good_from_the_row(tmp_path, name
     with open(path, "wb") as file:
         file.write(b"sent")
     item = Item(1, name, version(path))
-    os.rename(path, bytes(tmp_path) + b"/" + private_name(name))
+    long, short = private_names(1, name)
+    os.rename(path, bytes(tmp_path) + b"/" + (long if len(long) <= 255 else short))
     assert remove(tmp_path, [item]) == ([1], [])
     assert os.listdir(tmp_path) == []
 

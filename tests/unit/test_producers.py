@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conditions import missing
 from faults.lab_disk import KINDS, LabDisk, cannot_mount, in_memory
 from unit.folder_remote import FolderRemote
 from unit.other_user import without_capabilities
@@ -237,7 +238,7 @@ def agent(request: pytest.FixtureRequest) -> str:
 def outcome(request: pytest.FixtureRequest, agent: str) -> Outcome:
     reason = cannot_mount(request.param)
     if reason is not None:
-        pytest.skip(reason)
+        missing(reason)
     return outcome_of(request.param, agent)
 
 

@@ -6,12 +6,15 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from faults.proxy import BadLink, Fault
 
+pytestmark = pytest.mark.alone
+
 MIB = 1024 * 1024
+ATTEMPTS = 10
 
 
 class Peer:
@@ -69,6 +72,11 @@ def receive(sock: socket.socket, size: int) -> bytes:
     return data
 
 
+def in_time(limit_s: float, attempt: Callable[[], float]) -> bool:
+    """Whether the link can do it within `limit_s`: a busy machine makes any attempt slower, none quicker."""
+    return any(attempt() < limit_s for _ in range(ATTEMPTS))
+
+
 def test_bytes_pass_unchanged_and_are_counted_in_both_directions(echo: Peer) -> None:
     payload = bytes(range(256)) * 4096
     with BadLink("127.0.0.1", echo.port) as link, connect(link) as sock:
@@ -78,32 +86,45 @@ def test_bytes_pass_unchanged_and_are_counted_in_both_directions(echo: Peer) -> 
 
 
 def test_delay_is_one_way(echo: Peer) -> None:
-    with BadLink("127.0.0.1", echo.port, delay_s=0.05) as link, connect(link) as sock:
+    def round_trip_s() -> float:
         start = time.monotonic()
         sock.sendall(b"x")
         assert receive(sock, 1) == b"x"
-        assert 0.1 <= time.monotonic() - start < 0.14
+        took_s = time.monotonic() - start
+        assert took_s >= 0.1
+        return took_s
+
+    with BadLink("127.0.0.1", echo.port, delay_s=0.05) as link, connect(link) as sock:
+        assert in_time(0.14, round_trip_s)
 
 
 def test_many_small_messages_are_delayed_together_not_one_after_the_other(echo: Peer) -> None:
-    with BadLink("127.0.0.1", echo.port, delay_s=0.1, rate_bps=10e6) as link, connect(link) as sock:
+    def round_trips_s() -> float:
         start = time.monotonic()
         for _ in range(100):
             sock.sendall(b"x" * 50)
             time.sleep(0.001)
         assert len(receive(sock, 5000)) == 5000
-        assert time.monotonic() - start < 0.45
+        return time.monotonic() - start
+
+    with BadLink("127.0.0.1", echo.port, delay_s=0.1, rate_bps=10e6) as link, connect(link) as sock:
+        assert in_time(0.45, round_trips_s)
 
 
 def test_rate_limits_and_lets_little_be_pushed_ahead(sink: Peer) -> None:
+    def sending_s() -> float:
+        already, start = link.up_bytes, time.monotonic()
+        sock.sendall(b"x" * 2 * MIB)
+        took_s = time.monotonic() - start
+        assert already + 2 * MIB - link.up_bytes < 200_000
+        assert took_s >= 0.95
+        while link.up_bytes < already + 2 * MIB:
+            time.sleep(0.01)
+        return took_s
+
     with BadLink("127.0.0.1", sink.port, rate_bps=16e6, delay_s=0.02) as link, connect(link) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
-        start = time.monotonic()
-        sock.sendall(b"x" * 2 * MIB)
-        sent_after = time.monotonic() - start
-        ahead = 2 * MIB - link.up_bytes
-        assert 0.95 <= sent_after <= 1.25
-        assert ahead < 200_000
+        assert in_time(1.25, sending_s)
 
 
 def test_reset_reaches_both_sides_and_the_link_serves_again(echo: Peer) -> None:
@@ -196,8 +217,11 @@ def test_a_script_resets_at_exactly_the_byte(sink: Peer) -> None:
 
 
 def test_a_script_is_silent_for_a_while(echo: Peer) -> None:
-    with BadLink("127.0.0.1", echo.port, script=[Fault("silence", after_s=0.1, lasts_s=0.4)]) as link:
-        with connect(link) as sock:
+    def longest_silence_s() -> float:
+        with (
+            BadLink("127.0.0.1", echo.port, script=[Fault("silence", after_s=0.1, lasts_s=0.4)]) as link,
+            connect(link) as sock,
+        ):
             start = time.monotonic()
             longest = 0.0
             while time.monotonic() - start < 0.8:
@@ -205,7 +229,10 @@ def test_a_script_is_silent_for_a_while(echo: Peer) -> None:
                 sock.sendall(b"x")
                 receive(sock, 1)
                 longest = max(longest, time.monotonic() - before)
-        assert 0.3 < longest < 0.5
+        assert longest > 0.3
+        return longest
+
+    assert in_time(0.5, longest_silence_s)
 
 
 def test_a_dead_target_is_a_reset(sink: Peer) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from iot.sftp.spooler.intake import Intake
 from iot.sftp.spooler.policy import State
 from iot.sftp.spooler.quarantine import Census, Quarantine
 from iot.sftp.spooler.queue import Queue
-from iot.sftp.spooler.removal import Delete, Leaver, original_name, private_name
+from iot.sftp.spooler.removal import Delete, Leaver, key_of, private_names
 from iot.sftp.spooler.settings import AfterUpload, Settings
 
 __all__ = ["Leaving", "leaving", "unclaimed"]
@@ -53,26 +53,12 @@ def leaving(settings: Settings, intakes: Iterable[Intake], alive: Callable[[], N
 
 def unclaimed(queue: Queue, outbox: int, leftovers: Sequence[bytes]) -> list[bytes]:
     """Of these paths of private names those that no row claims: the others are to leave, and wait there."""
-    claimed: set[bytes] = set()
-    originals = {path: original_name(split(path)[1]) for path in leftovers}
-    named = [join(split(path)[0], name) for path, name in originals.items() if name is not None]
-    for start in range(0, len(named), PAGE):
-        known = queue.known(outbox, named[start : start + PAGE])
-        claimed.update(_private(path) for path, row in known.items() if row.state in OWED)
-    if None in originals.values():
-        claimed.update(_hashed(queue, outbox))
+    keys = [key for path in leftovers if (key := key_of(split(path)[1])) is not None]
+    claimed = {
+        join(split(entry.path)[0], private)
+        for start in range(0, len(keys), PAGE)
+        for entry in queue.entries(keys[start : start + PAGE])
+        if entry.outbox == outbox and entry.state in OWED
+        for private in private_names(entry.id, split(entry.path)[1])
+    }
     return [path for path in leftovers if path not in claimed]
-
-
-def _hashed(queue: Queue, outbox: int) -> Iterator[bytes]:
-    """The private paths of owed files whose names are too long to be part of them."""
-    for state in OWED:
-        after_id = 0
-        while page := queue.owed(state, PAGE, after_id):
-            after_id = page[-1].id
-            yield from (_private(entry.path, short=True) for entry in page if entry.outbox == outbox)
-
-
-def _private(path: bytes, *, short: bool = False) -> bytes:
-    below, name = split(path)
-    return join(below, private_name(name, short=short))

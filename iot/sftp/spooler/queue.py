@@ -275,6 +275,10 @@ class Queue:
         """Delivered (or quarantined) entries whose file has still to leave the outbox."""
         return self._entries(f"WHERE state = {int(state)} AND entry.id > ? ORDER BY entry.id LIMIT ?", after_id, limit)
 
+    def entries(self, ids: Sequence[int]) -> list[Entry]:
+        """Those of these rows that there are (at most a few hundred)."""
+        return self._entries(f"WHERE entry.id IN ({','.join('?' * len(ids))})", *ids)
+
     # -- figures
 
     def totals(self) -> list[Total]:

@@ -16,6 +16,7 @@ import errno
 import hashlib
 import logging
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
@@ -26,11 +27,11 @@ from iot.sftp.spooler.lease import Writer
 from iot.sftp.spooler.naming import shown
 from iot.sftp.spooler.outbox import PRIVATE_PREFIX
 
-__all__ = ["Delete", "Item", "Leaver", "Outcome", "original_name", "private_name", "put_back", "recover", "take_away"]
+__all__ = ["Delete", "Item", "Leaver", "Outcome", "key_of", "private_names", "put_back", "recover", "take_away"]
 
 log = logging.getLogger(__name__)
-NAME_MAX = 255
 RECOVERED = b"recovered."
+PRIVATE = re.compile(re.escape(PRIVATE_PREFIX) + rb"#(\d{1,18})([.~])(.+)", re.DOTALL)
 
 
 class Item(NamedTuple):
@@ -105,7 +106,7 @@ def _from_folder(folder: int, items: Sequence[Item], leaver: Leaver, departure: 
     left: list[tuple[int, bytes]] = []
     for item in items:
         try:
-            private = _take(folder, split(item.path)[1], item.fingerprint, departure)
+            private = _take(folder, item, departure)
             if private is not None and leaver.leave(folder, private, item):
                 left.append((item.key, private))
             else:
@@ -135,29 +136,39 @@ def _unlink_all(folder: int, left: Sequence[tuple[int, bytes]], done: list[int],
         done.append(key)
 
 
-def private_name(name: bytes, *, short: bool = False) -> bytes:
-    """Where a file is put out of the way: its own name behind a prefix, a hash of it where that is too long."""
-    if short or len(PRIVATE_PREFIX) + len(name) > NAME_MAX:
-        return PRIVATE_PREFIX + b"~" + hashlib.sha256(name).hexdigest()[:16].encode()
-    return PRIVATE_PREFIX + name
+def private_names(key: int, name: bytes) -> tuple[bytes, bytes]:
+    """Where a version is put out of the way, its key and name behind a prefix; and where that is too long, with a hash.
+
+    No two versions share one: an earlier one may still wait there when the next is to leave.
+    """
+    prefix = PRIVATE_PREFIX + b"#%d" % key
+    return prefix + b"." + name, prefix + b"~" + hashlib.sha256(name).hexdigest()[:16].encode()
 
 
-def original_name(private: bytes) -> bytes | None:
-    """The name behind a private name; None when that is a hash."""
-    rest = private[len(PRIVATE_PREFIX) :]
-    return None if rest.startswith(b"~") or not rest else rest
+def key_of(private: bytes) -> int | None:
+    """The key in a private name; None when it is none of ours."""
+    match = PRIVATE.fullmatch(private)
+    return int(match[1]) if match else None
 
 
-def _take(folder: int, name: bytes, meant: Fingerprint, departure: Departure) -> bytes | None:
+def _original_name(private: bytes) -> bytes:
+    match = PRIVATE.fullmatch(private)
+    if match is None:  # as the first release called it, or something else that begins so
+        return private[len(PRIVATE_PREFIX) :] or RECOVERED
+    return match[3] if match[2] == b"." else RECOVERED + match[1]
+
+
+def _take(folder: int, item: Item, departure: Departure) -> bytes | None:
     """The private name under which this version now is; None when it is gone, or another version is there.
 
     Raises: Stays.
     """
+    name, meant = split(item.path)[1], item.fingerprint
     answer = departure.look(folder, name)
     if answer.fingerprint == meant:
         departure.check(answer, meant)
-        _put_aside(folder, name)
-    for private in (private_name(name), private_name(name, short=True)):
+        _put_aside(folder, item.key, name)
+    for private in private_names(item.key, name):
         answer = departure.look(folder, private)  # also after a crash, or when it has waited there
         if answer.fingerprint is None:
             continue
@@ -174,19 +185,21 @@ def _take(folder: int, name: bytes, meant: Fingerprint, departure: Departure) ->
     return None
 
 
-def _put_aside(folder: int, name: bytes) -> None:
-    private = private_name(name)
-    try:
-        rename_noreplace(folder, name, folder, private)
-    except FileNotFoundError:
-        pass  # its producer has taken it away
-    except FileExistsError:
-        put_back(folder, private, name)  # an earlier version, whose row is gone
-        rename_noreplace(folder, name, folder, private)
-    except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
-            raise
-        rename_noreplace(folder, name, folder, private_name(name, short=True))
+def _put_aside(folder: int, key: int, name: bytes) -> None:
+    long, short = private_names(key, name)
+    for private in (long, short):
+        try:
+            rename_noreplace(folder, name, folder, private)
+        except FileNotFoundError:
+            pass  # its producer has taken it away
+        except FileExistsError:  # of another journal, that is lost
+            put_back(folder, private, name)
+            rename_noreplace(folder, name, folder, private)
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG or private is short:
+                raise
+            continue
+        return
 
 
 def put_back(folder: int, private: bytes, name: bytes) -> bytes:
@@ -208,10 +221,9 @@ def put_back(folder: int, private: bytes, name: bytes) -> bytes:
 def recover(outbox: int, path: bytes) -> None:
     """Put back a file that an interrupted run left under its private name, and that no row claims."""
     below, private = split(path)
-    name = original_name(private) or RECOVERED + private[len(PRIVATE_PREFIX) + 1 :]
     folder = open_below(outbox, below)
     try:
-        final = put_back(folder, private, name)
+        final = put_back(folder, private, _original_name(private))
         os.fsync(folder)
     finally:
         os.close(folder)
