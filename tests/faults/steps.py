@@ -113,7 +113,7 @@ STEPS: tuple[Step, ...] = (
     *_asked("fsync of the final", Packet(Kind.EXTENDED, Flag.READ, b"fsync@openssh.com")),
     *_committed("delivered", Call(f"{QUEUE}.deliver", third_is_not_empty)),
     *_around("source renamed to its private name", Call(f"{REMOVAL}:rename_noreplace")),
-    *_around("source unlinked", Call(f"{REMOVAL}:Delete.leave")),
+    *_around("source unlinked", Call(f"{REMOVAL}:_unlink_all", second_is_not_empty)),
     Step("outbox synced", Call(f"{REMOVAL}:_from_folder"), "after"),
     *_committed("row forgotten", Call(f"{QUEUE}.forget", third_is_not_empty)),
 )

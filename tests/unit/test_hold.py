@@ -44,7 +44,7 @@ def test_a_held_file_survives_a_restart_costs_no_writes_and_leaves_when_its_time
         start = rig.loop.now
         rig.loop.stop_at = start + 50
         assert rig.run(drain=False) is End.STOPPED
-        assert (rig.left(), rig.arrived(), rig.agent.accounts.waiting.count(Why.RESTING)) == (["f"], ["f"], 1)
+        assert (rig.left(), rig.arrived(), rig.agent.owed.waiting.count(Why.RESTING)) == (["f"], ["f"], 1)
         assert [at for at in written if start + 5 < at < start + 49] == []
         restarted = rig.loop.now
         rig.loop.stop_at = 1e9
@@ -138,7 +138,7 @@ def test_a_file_that_is_opened_after_its_delivery_stays_and_leaves_when_it_is_cl
     rig.loop.stop_at = rig.loop.now + 60
     rig.run(drain=False)
     assert (rig.left(), rig.arrived()) == (["log"], ["log"])
-    assert rig.agent.accounts.held[rig.agent.intakes[0].number]
+    assert rig.agent.owed.held[rig.agent.intakes[0].number]
     writers[0].close()  # type: ignore[attr-defined]
     rig.loop.stop_at = 1e9
     assert rig.run(drain=True) is End.DRAINED

@@ -200,7 +200,7 @@ def test_a_full_archive_holds_the_file_which_leaves_when_there_is_room_and_is_no
         rig.loop.stop_at = 1e9
         assert [name.rpartition(".")[2] for name in rig.left()] == ["f"]
         assert files_in(full / "archive") == [".state.json"]
-        assert "No space" in rig.agent.accounts.last_error
+        assert "No space" in rig.agent.owed.last_error
         (full / "ballast").unlink()
         assert rig.run() is End.DRAINED
         assert rig.left() == []

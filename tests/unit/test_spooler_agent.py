@@ -166,11 +166,11 @@ def test_a_drain_says_that_something_remains_as_long_as_it_lies_in_quarantine(ri
     assert rig.run() is End.REMAINS
     rig.remote.refuse.clear()
     assert rig.run() is End.REMAINS
-    assert rig.agent.accounts.quarantined == 1
+    assert rig.agent.owed.quarantined == 1
     assert [file.path for file in quarantined(rig.quarantine)] == ["bad"]
     release([rig.quarantine], [rig.box])
     assert rig.run() is End.DRAINED
-    assert rig.agent.accounts.quarantined == 0
+    assert rig.agent.owed.quarantined == 0
 
 
 def test_what_is_taken_out_of_quarantine_by_hand_is_not_counted_for_ever(rig):
@@ -183,7 +183,7 @@ def test_what_is_taken_out_of_quarantine_by_hand_is_not_counted_for_ever(rig):
     def report(agent, *, changed, final=False):
         if rig.loop.now > rig.loop.stop_at - 100:
             shutil.rmtree(folder, ignore_errors=True)
-        seen.append(agent.accounts.quarantined)
+        seen.append(agent.owed.quarantined)
 
     rig.loop.report = report
     rig.run(drain=False)

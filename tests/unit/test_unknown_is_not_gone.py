@@ -90,7 +90,7 @@ def test_a_file_in_an_unreadable_folder_gets_no_strike(tmp_path: Path) -> None:
         rig.loop.stop_at = rig.loop.now + 3600
         rig.run(drain=False)
         (rig.box / "sub").chmod(0o755)
-        assert rig.agent.accounts.quarantined == 0
+        assert rig.agent.owed.quarantined == 0
         assert rows(rig, "strikes") == [0]
 
     without_capabilities(work)

@@ -23,6 +23,7 @@ from iot.sftp.spooler.departure import Why
 from iot.sftp.spooler.intake import Clocks, Intake
 from iot.sftp.spooler.leaving import leaving
 from iot.sftp.spooler.naming import shown
+from iot.sftp.spooler.owed import Owed
 from iot.sftp.spooler.policy import Backoff, Kind, Rules, State
 from iot.sftp.spooler.queue import Queue
 from iot.sftp.spooler.remote import Connection, Link, Remote, kind_of
@@ -90,7 +91,8 @@ class Agent:
         self.intakes = _intakes(settings, self.queue, clocks, journal_lost=_was_lost(journal))
         rules = _rules(settings, drain=drain)
         ways = leaving(settings, self.intakes, loop.alive)
-        self.accounts = Accounts(journal, self.queue, remote, self.intakes, ways, rules, clocks, random)
+        self.owed = Owed(journal, self.queue, self.intakes, ways, clocks)
+        self.accounts = Accounts(journal, self.queue, remote, self.intakes, self.owed, rules, clocks, random)
         self.sender = Sender(self.queue, self.intakes, self._progressed, self.accounts.moved)
         self.delivered_files = 0
         self.sent_bytes = 0
@@ -110,10 +112,10 @@ class Agent:
         """Work until the loop is stopped or, when draining, until nothing more can be done."""
         self._locally(self.queue.restart)
         self._locally(self._tell_earlier)
-        self._locally(self.accounts.resume)
+        self._locally(self.owed.resume)
         end = self._work()
         self._locally(self.accounts.settle)
-        self._locally(self.accounts.flush)
+        self._locally(self.owed.flush)
         for intake in self.intakes:
             intake.close()
             intake.outbox.release()
@@ -134,7 +136,7 @@ class Agent:
     def wake(self) -> None:
         """Scan now and try the server now (the network is up, or the operator asks)."""
         self.link.wake()
-        self.accounts.wake()
+        self.owed.wake()
         for intake in self.intakes:
             intake.wake()
 
@@ -174,9 +176,10 @@ class Agent:
             passes = intake.passes
             intake.step(busy=busy)
             self._changed = self._changed or intake.walking or passes != intake.passes == 1
-        self.accounts.tend()
+        self.accounts.drop_withdrawn()
+        self.owed.tend()
         if not busy:
-            self.accounts.flush()
+            self.owed.flush()
         self._wait_over_at = self.queue.wake(now)
 
     def _locally(self, work: Callable[[], None]) -> None:
@@ -223,7 +226,7 @@ class Agent:
         now = self._now()
         times = [intake.next_step() for intake in self.intakes]
         times += [time for time in (self.link.ready_at, self._hold_until) if time > now]
-        times.append(self.accounts.waiting.next_s)
+        times.append(self.owed.waiting.next_s)
         if self._wait_over_at is not None:
             times.append(self._wait_over_at)
         return max(min(times) - now, 0.0) if times else 1.0
@@ -302,11 +305,11 @@ class Agent:
             return None
         if self._wait_over_at is not None or self._any_ready() or not self._looked_again():
             return None
-        if self.accounts.waiting.count(Why.RESTING):
+        if self.owed.waiting.count(Why.RESTING):
             return None  # at most hold_s: what is guessed to be complete may be written to again
         watched = [intake for intake in self.intakes if len(intake.readiness)]
         settle_s = max((intake.readiness.settle_s for intake in watched), default=0.0)
-        undecided = watched or self.accounts.waiting.count(Why.TOUCHED)
+        undecided = watched or self.owed.waiting.count(Why.TOUCHED)
         if undecided and self._now() - self._started_at < DRAIN_SETTLE_S + 3 * settle_s:
             return None
         return self._balance(watched)
@@ -322,7 +325,7 @@ class Agent:
         numbers = {intake.number for intake in self.intakes}
         left = [total for total in self.queue.totals() if total.outbox in numbers and total.state in OPEN_STATES]
         failed = any(intake.failed for intake in self.intakes)
-        remains = left or failed or watched or not self.accounts.is_quarantine_empty()
+        remains = left or failed or watched or not self.owed.is_quarantine_empty()
         return End.REMAINS if remains else End.DRAINED
 
 

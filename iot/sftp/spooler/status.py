@@ -56,7 +56,7 @@ def snapshot(agent: Agent, wall: float, now: float) -> dict[str, Any]:
         ],
         "in_flight": len(agent.sender.in_flight),
         "delivered": {"files": agent.delivered_files, "bytes": agent.sent_bytes},
-        "quarantined": agent.accounts.quarantined,
+        "quarantined": agent.owed.quarantined,
         "last_error": _last_error(agent),
         "outboxes": [_outbox(agent, intake, totals) for intake in agent.intakes],
     }
@@ -75,7 +75,7 @@ def _connection(agent: Agent, wall: float, now: float) -> dict[str, Any]:
 
 
 def _last_error(agent: Agent) -> str | None:
-    error = agent.local_error or agent.link.last_error or agent.accounts.last_error
+    error = agent.local_error or agent.link.last_error or agent.owed.last_error or agent.accounts.last_error
     return shown(error) if error else None
 
 
@@ -94,7 +94,7 @@ def _outbox(agent: Agent, intake: Intake, totals: list[Total]) -> dict[str, Any]
         "waiting": mine[State.WAITING].files if State.WAITING in mine else 0,
         "kept": mine[State.KEPT].files if State.KEPT in mine else 0,
         "earlier_destination": sum(total.earlier for total in backlog),
-        "held": len(agent.accounts.held[intake.number]),
+        "held": len(agent.owed.held[intake.number]),
         "error": _outbox_error(agent, intake),
     }
 
@@ -103,7 +103,7 @@ def _outbox_error(agent: Agent, intake: Intake) -> str | None:
     """Why it cannot be read, or why files that are done with cannot leave it."""
     if intake.failed:
         return shown(intake.failed)
-    reasons = set(agent.accounts.held[intake.number].values())
+    reasons = set(agent.owed.held[intake.number].values())
     return "cannot take files out: " + "; ".join(sorted(map(shown, reasons))) if reasons else None
 
 
