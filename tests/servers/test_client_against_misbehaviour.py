@@ -209,11 +209,11 @@ def test_another_host_key_the_second_time_stops_everything(tmp_path):
             client.exists(server.path("file"))
 
 
-@pytest.mark.parametrize(("quirk", "delay_s"), [(LateClose, 3.0), (LateExtensions, 1.5)])
+@pytest.mark.parametrize(("quirk", "delay_s"), [(LateClose, 7.0), (LateExtensions, 4.0)])
 def test_a_slow_answer_is_not_a_dead_link(quirk, delay_s, tmp_path):
     content = make(tmp_path, 1000)
     with Misbehaving(tmp_path / "root", quirk, delay_s=delay_s) as server:
-        with connect(server, tmp_path, link_deadline_s=1.0, attempts=1, proof="full") as client:
+        with connect(server, tmp_path, link_deadline_s=3.0, attempts=1, proof="full") as client:
             client.upload(tmp_path / "source", server.path("file"))
         assert server.content("file") == content
 
