@@ -150,7 +150,8 @@ def test_a_download_over_a_cut_link_goes_on(ssh: OpenSSH, here: Path, verify: st
 def test_a_damaged_part_is_noticed_before_a_resume(ssh: OpenSSH, here: Path, verify: str) -> None:
     name = f"damaged-{verify}"
     content = make(ssh, name)
-    with connect(ssh, here, verify=verify, checkpoint_bytes=64 * 1024) as client:
+    link = BadLink(ssh.host, ssh.port, rate_bps=20e6)
+    with link, connect(ssh, here, verify=verify, checkpoint_bytes=64 * 1024, **over(link, ssh)) as client:
         damage(stopped(client, ssh.path(name), here), -1 if verify == "tail" else 0)
         result = client.download(ssh.path(name), here / "file")
     assert result.resumed_at == 0
@@ -158,7 +159,7 @@ def test_a_damaged_part_is_noticed_before_a_resume(ssh: OpenSSH, here: Path, ver
 
 
 def stopped(client: IoTSFTPClient, source: str, here: Path) -> Path:
-    """A download that was stopped in the middle -> its part."""
+    """A download over a link that takes its time, stopped in the middle -> its part."""
 
     def stop(progress: Any) -> None:
         if progress.done_bytes > MIB:
@@ -217,7 +218,8 @@ def test_a_sidecar_that_is_missing_or_names_another_file_is_an_error(ssh: OpenSS
 def test_what_was_stitched_wrong_is_fetched_once_more_and_arrives(ssh: OpenSSH, here: Path) -> None:
     """A part that another program damaged between two calls: the resume trusts it, the hash does not."""
     content = make(ssh, "stitched")
-    with connect(ssh, here, checkpoint_bytes=64 * 1024) as client:
+    link = BadLink(ssh.host, ssh.port, rate_bps=20e6)
+    with link, connect(ssh, here, checkpoint_bytes=64 * 1024, **over(link, ssh)) as client:
         damage(stopped(client, ssh.path("stitched"), here), 0)
         result = client.download(ssh.path("stitched"), here / "file", sha256=sha256(content))
     assert (here / "file").read_bytes() == content

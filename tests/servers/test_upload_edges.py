@@ -14,7 +14,7 @@ from faults.proxy import BadLink, Fault
 from paramiko import Message
 from servers.base import Server
 from servers.device import Device
-from servers.misbehaving import FourHandles, Misbehaving, Quirk
+from servers.misbehaving import Misbehaving, Quirk
 from servers.openssh import OpenSSH
 from servers.zoo import start
 
@@ -272,18 +272,6 @@ def test_no_handle_stays_open_at_the_server_whatever_the_end(quirk: type[Quirk],
         assert [type(outcome) for outcome in outcomes] == [TransferResult] * 8
         client.exists(server.path("f0"))
         assert server.counted == 0
-
-
-def test_files_in_flight_are_halved_until_the_server_has_handles_enough(tmp_path: Path) -> None:
-    with Misbehaving(tmp_path / "root", FourHandles) as server, connect(server, tmp_path) as client:
-        jobs = []
-        for number in range(200):
-            (tmp_path / str(number)).write_bytes(b"x" * 100)
-            jobs.append(UploadJob(tmp_path / str(number), server.path(str(number))))
-        outcomes = list(client.upload_many(jobs))
-        assert all(isinstance(outcome, TransferResult) for outcome in outcomes)
-        assert client._runner.links.engine().slots <= 4
-        assert server.hits
 
 
 # -- resumed where only the classic modes are known
