@@ -163,6 +163,8 @@ class Device:
         """The kernel closes the sockets of a process that died; nothing else is done for it."""
         if self._remote is not None:
             self._remote.disconnect()
+        for intake in self._agent.intakes if self._agent is not None else ():
+            intake.outbox.release()
         self._agent = self._remote = self._journal = None
 
     def _snapshot(self) -> None:

@@ -107,10 +107,12 @@ class Agent:
         self._changed = True
         self._drain_passes: list[int] | None = None
         self._jobs_ended = False
+        self._restarted = False
 
     def run(self) -> End:
         """Work until the loop is stopped or, when draining, until nothing more can be done."""
-        self._locally(self.queue.restart)
+        self._restarted = False
+        self._locally(self._restart)
         self._locally(self._tell_earlier)
         self._locally(self.owed.resume)
         end = self._work()
@@ -121,6 +123,12 @@ class Agent:
             intake.outbox.release()
         self._loop.report(self, changed=True, final=True)
         return end
+
+    def _restart(self) -> None:
+        """Nothing is sent before this could be written: what an earlier process had in flight would wait for ever."""
+        self.accounts.settle()
+        self.queue.restart()
+        self._restarted = True
 
     def _tell_earlier(self) -> None:
         labels = {intake.number: intake.settings.label for intake in self.intakes}
@@ -169,6 +177,8 @@ class Agent:
         self._tick(busy=True)
 
     def _tend(self, now: float, *, busy: bool) -> None:
+        if not self._restarted:
+            self._restart()
         full = self.accounts.unsettled >= SETTLE_FILES
         if self.accounts.unsettled and (full or not busy or now >= self._settle_at):
             self.accounts.settle()
@@ -203,7 +213,7 @@ class Agent:
 
     def _may_send(self) -> bool:
         now = self._now()
-        if now < max(self.link.ready_at, self._hold_until) or not self._first_look_done(now):
+        if not self._restarted or now < max(self.link.ready_at, self._hold_until) or not self._first_look_done(now):
             return False
         if self._drain and self._given_up():
             return False
