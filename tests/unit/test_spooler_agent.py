@@ -487,6 +487,30 @@ def test_full_disk_holds_and_goes_on_when_there_is_room(rig, monkeypatch):
     assert rig.left() == []
 
 
+def test_what_was_in_flight_is_sent_also_when_the_disk_was_full_at_the_next_start(rig, monkeypatch):
+    rig.put("f")
+
+    def die(_job):
+        raise Crash
+
+    rig.remote.before = die
+    with pytest.raises(Crash):
+        rig.run()
+    rig.agent.intakes[0].outbox.release()
+    rig.remote.before = lambda _job: None
+    real, full_until = Journal.write, rig.loop.now + 60
+
+    def write(self, work):
+        if rig.loop.now < full_until:
+            raise DiskFull("full")
+        return real(self, work)
+
+    monkeypatch.setattr(Journal, "write", write)
+    rig.loop.stop_at = rig.loop.now + 600
+    rig.run(drain=False)
+    assert (rig.arrived(), rig.left()) == (["f"], [])
+
+
 def test_other_outboxes_go_on_when_one_is_missing(rig, tmp_path):
     rig.put("f")
     settings_outboxes = [rig.outbox, {"path": str(tmp_path / "none"), "destination": "/x", "settle_s": 0}]
