@@ -26,6 +26,7 @@ def test_upload_cut_at_random_moments_sends_almost_nothing_twice(tmp_path: Path,
     assert row.extra_percent <= 5, row  # 3 % of 64 MiB with 10 cuts in the campaign; short uploads weigh logins more
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("phase", silence.PHASES)
 def test_silence_is_noticed_within_the_link_deadline(tmp_path: Path, server: OpenSSH, phase: str) -> None:
     assert silence.noticed_after_s(phase, server, tmp_path, DEADLINE_S) <= DEADLINE_S + 1
