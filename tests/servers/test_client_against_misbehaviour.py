@@ -24,6 +24,7 @@ from servers.misbehaving import (
     MovesAway,
     NewHostKey,
     StopsReading,
+    WithoutExtension,
     WriteOnly,
     ZeroFills,
 )
@@ -148,9 +149,15 @@ def test_a_part_that_may_not_be_resumed_is_started_over_and_remembered(tmp_path)
             assert {what.value for what in client._runner.links.engine().server.refused} == {"resume"}
 
 
+class DropBox(WriteOnly, WithoutExtension):
+    """What it had synced would need no reading back."""
+
+    without = (b"fsync@openssh.com",)
+
+
 def test_a_drop_box_gets_a_fresh_upload_instead_of_an_unproven_resume(tmp_path):
     content = make(tmp_path)
-    with Misbehaving(tmp_path / "root", WriteOnly) as server:
+    with Misbehaving(tmp_path / "root", DropBox) as server:
         script = [Fault("cut", up_bytes=SIZE // 2)]
         with BadLink(server.host, server.port, rate_bps=50e6, script=script) as link:
             changes = {"sftp_port": link.port, "known_hosts": None, "host_key": server.host_key}
