@@ -2,7 +2,7 @@
 
 A version of a file is complete while nobody has it open for writing. `wanted` is what must not get lost: the complete
 versions that their producer has neither changed nor taken back. Every content is written once, so that content tells
-which version it is, wherever it lies.
+which version it is, wherever it lies; only that of an empty file tells nothing (a full disk leaves those).
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ class Producers:
 
     wanted: content -> the name it was written under. versions: what may be published under a name. passing: what a file
     held while its producer paused with it open. touched: how often a content was given another time, mode or owner.
-    linked: how many names it was given beside its own.
+    linked: how many names it was given beside its own. incidents: kills and lost journals so far. born: how many there
+    had been when a content was written.
     """
 
     boxes: list[Path]
@@ -90,6 +91,8 @@ class Producers:
     passing: dict[File, set[bytes]] = field(default_factory=dict)
     touched: Counter[bytes] = field(default_factory=Counter)
     linked: Counter[bytes] = field(default_factory=Counter)
+    incidents: int = 0
+    born: dict[bytes, int] = field(default_factory=dict)
     handles: dict[File, Handle] = field(default_factory=dict)
 
     # -- what they do
@@ -168,6 +171,9 @@ class Producers:
             if before != content:
                 self._replaced(target, before)
             self._moved(file, target)
+            for known in (self.versions, self.passing):
+                if any(content in contents for contents in known.values()):
+                    known[target].add(content)  # it may have been put back under the name that it had
 
     def hard_link(self, file: File, to: bytes) -> None:
         with self._acting():
@@ -278,6 +284,7 @@ class Producers:
     def _changed(self, file: File, descriptor: int) -> None:
         """Every name of this file has another content now, complete unless somebody has it open."""
         content = _all_of(descriptor)
+        self.born.setdefault(content, self.incidents)
         identity = os.fstat(descriptor)
         names = {file, *(name for name in {*self.versions, *self.passing} if self._is(name, identity))}
         is_open = any(os.path.samestat(os.fstat(handle.descriptor), identity) for handle in self.handles.values())
@@ -289,6 +296,7 @@ class Producers:
             self.linked[content] += len(names) - 1
 
     def _complete(self, file: File, content: bytes) -> None:
+        self.born.setdefault(content, self.incidents)
         self.wanted[content] = file
         self.versions.setdefault(file, set()).add(content)
 
