@@ -39,6 +39,7 @@ FAT_OPTIONS = f"uid={FAT_OWNER},gid={FAT_OWNER},umask=000"
 
 KINDS = ("ext4", "tmpfs", "overlay", "fat")
 """fat: the kernel's vfat, or exFAT through FUSE where the kernel has none: no links, no owners, no inodes that last."""
+SILLY = b"/.fuse_hidden"
 
 
 def in_memory() -> str | None:
@@ -199,12 +200,14 @@ class LabDisk:
 
 
 def tree(folder: Path) -> Iterator[tuple[bytes, os.stat_result]]:
-    """Everything below a folder, without following a link: path and status."""
+    """Everything below a folder, without following a link: path and status; not what FUSE keeps of a removed file."""
     stack = [os.fsencode(folder)]
     while stack:
         here = stack.pop()
         with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(here) as entries:
             for entry in entries:
+                if SILLY in entry.path:
+                    continue
                 status = entry.stat(follow_symlinks=False)
                 yield entry.path, status
                 if stat.S_ISDIR(status.st_mode):

@@ -63,7 +63,7 @@ class File(NamedTuple):
 
 
 class Handle(NamedTuple):
-    """A file that its producer keeps open; written_at: the laboratory's clock, seconds."""
+    """A file that its producer keeps open; written_at: when last, while it had a name; the laboratory's clock, seconds."""
 
     descriptor: int
     written_at: float
@@ -154,7 +154,7 @@ class Producers:
         if handle is None:
             return True
         content = _all_of(handle.descriptor)
-        there = os.fstat(handle.descriptor).st_nlink > 0
+        there = not _is_removed(handle.descriptor)
         os.close(handle.descriptor)
         if there:
             self._complete(file, content)
@@ -270,11 +270,11 @@ class Producers:
                 self._changed(file, descriptor)
 
     def _write_on(self, file: File, size: int) -> None:
-        descriptor = self.handles[file].descriptor
+        descriptor, written_at = self.handles[file]
         before = _all_of(descriptor)
         self._met(before)
         self.wanted.pop(before, None)
-        self.handles[file] = Handle(descriptor, self.clock.now)
+        self.handles[file] = Handle(descriptor, written_at if _is_removed(descriptor) else self.clock.now)
         try:
             os.pwrite(descriptor, os.urandom(size), len(before))
             self._stamp(descriptor)
@@ -306,7 +306,7 @@ class Producers:
             return
         self.wanted.pop(before, None)
         handle = self.handles.get(file)
-        if handle is not None and os.fstat(handle.descriptor).st_nlink == 0:
+        if handle is not None and _is_removed(handle.descriptor):
             os.close(self.handles.pop(file).descriptor)
 
     def _moved(self, file: File, to: File) -> None:
@@ -383,6 +383,11 @@ def _opened(path: bytes, flags: int) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _is_removed(descriptor: int) -> bool:
+    """Links tell nothing: FUSE keeps an open file under a name of its own."""
+    return os.readlink(f"/proc/self/fd/{descriptor}").endswith(" (deleted)")
 
 
 def _all_of(descriptor: int) -> bytes:
