@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from faults.lab_agent import Clock, User, as_user
+from faults.lab_disk import tree
 
 __all__ = ["DATES_S", "NAMES", "File", "Producers"]
 
@@ -54,6 +55,7 @@ DATES_S = (-2_000_000_000, -1, 0, 1, 2**31 + 7, 13_569_465_600, 15_000_000_000, 
 TOO_LONG = 230
 """The agent's private name for one of so many bytes may hold no more than a hash of it."""
 NUMBERED = re.compile(rb"\.\d+$")
+PRIVATE = re.compile(rb"(?<![^/])\.iot-sent\.(#\d+\.)?")
 
 
 class File(NamedTuple):
@@ -287,14 +289,13 @@ class Producers:
         content = _all_of(descriptor)
         self.born.setdefault(content, self.incidents)
         identity = os.fstat(descriptor)
-        names = {file, *(name for name in {*self.versions, *self.passing} if self._is(name, identity))}
+        names = {file, *self._links(identity)}
         is_open = any(os.path.samestat(os.fstat(handle.descriptor), identity) for handle in self.handles.values())
         for name in names:
             (self.passing if is_open else self.versions).setdefault(name, set()).add(content)
         if not is_open:
             self.wanted[content] = file
-        if len(names) > 1:
-            self.linked[content] += len(names) - 1
+        self.linked[content] += max(identity.st_nlink - 1, 0)
 
     def _complete(self, file: File, content: bytes) -> None:
         self.born.setdefault(content, self.incidents)
@@ -353,13 +354,16 @@ class Producers:
         known = any(content in contents for kind in (self.versions, self.passing) for contents in kind.values())
         assert known or not content, f"a file that no producer wrote lies in an outbox: {content[:20]!r}"
 
-    def _is(self, file: File, identity: os.stat_result) -> bool:
+    def _links(self, identity: os.stat_result) -> Iterator[File]:
+        """Every name of a file, those that the agent gave it included, and what it will be called when it is put back."""
         if self.is_fat:
-            return False  # no links, and no inodes that last
-        try:
-            return os.path.samestat(os.lstat(os.fsencode(self.boxes[file.box]) + b"/" + file.path), identity)
-        except OSError:
-            return False
+            return  # no links, and no inodes that last
+        for box, folder in enumerate(self.boxes):
+            for path, status in tree(folder):
+                if os.path.samestat(status, identity):
+                    name = os.path.relpath(path, os.fsencode(folder))
+                    yield File(box, name)
+                    yield File(box, PRIVATE.sub(b"", name))
 
     def _is_foreign(self, descriptor: int) -> bool:
         status = os.fstat(descriptor)
