@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from faults.lab_agent import Clock, User, as_user
+from faults.lab_agent import Clock, User, as_root, as_user
 from faults.lab_disk import tree
 
 __all__ = ["DATES_S", "NAMES", "File", "Producers"]
@@ -289,7 +289,8 @@ class Producers:
         content = _all_of(descriptor)
         self.born.setdefault(content, self.incidents)
         identity = os.fstat(descriptor)
-        names = {file, *self._links(identity)}
+        with as_root():
+            names = {file, *self._links(identity)}
         is_open = any(os.path.samestat(os.fstat(handle.descriptor), identity) for handle in self.handles.values())
         for name in names:
             (self.passing if is_open else self.versions).setdefault(name, set()).add(content)
@@ -355,7 +356,7 @@ class Producers:
         assert known or not content, f"a file that no producer wrote lies in an outbox: {content[:20]!r}"
 
     def _links(self, identity: os.stat_result) -> Iterator[File]:
-        """Every name of a file, those that the agent gave it included, and what it will be called when it is put back."""
+        """Every name of a file, those that the agent gave it included, and those that it would be put back under."""
         if self.is_fat:
             return  # no links, and no inodes that last
         for box, folder in enumerate(self.boxes):
