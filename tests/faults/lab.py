@@ -447,7 +447,8 @@ class Laboratory(RuleBasedStateMachine):
                 (self.outside / name).chmod(mode)
         self._places: dict[str, str] = {}
         if folders != "default":
-            base = self.life if folders == "other disk" else self.here
+            may_trust = self.disk.has_owners or self.user is not STRANGER  # on FAT all belongs to one user
+            base = self.here if folders == "shared" and may_trust else self.life
             for name in ("quarantine", "archive"):
                 self._places[name] = f'"{self._made(base / name, self.user, 0o700)}"'
 
