@@ -80,7 +80,7 @@ class Laboratory(RuleBasedStateMachine):
     )
     def begin(self, who: str, after_upload: str, settle_s: float, same_disk: bool, folders: str) -> None:
         assert not self.failure, "failed already"
-        self.life = Path(tempfile.mkdtemp(prefix="iot-sftp-lab-", dir=in_memory()))
+        self.life = Path(tempfile.mkdtemp(prefix="life-", dir=self.disk.folder))
         self.life.chmod(0o755)
         self.disk.make_room()
         self.here = self.disk.path / "life"
