@@ -5,7 +5,8 @@
         disk.read_only(True)
 
 Small, so that filling one up is quick; the images lie in memory, where an fsync costs nothing. The mounts live in the
-private mount namespace of faults.powercut: nobody else sees them, and they end with this process.
+private mount namespace of faults.powercut, so that nobody else sees them. A FUSE daemon would keep that alive when this
+process is killed: a guard waits for our end of a pipe to close, unmounts, and removes the folder.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import shutil
 import stat
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,12 +35,15 @@ MIB = 1 << 20
 SIZE_MIB = 12
 INODES = 400
 MEMORY = "/dev/shm"
+DAEMON_ENDS_S = 5.0
+GUARD = 'cat; umount --lazy "$0"/* 2>/dev/null; rm -rf "$0"'
 FAT_OWNER = 4001
 FAT_OPTIONS = f"uid={FAT_OWNER},gid={FAT_OWNER},umask=000"
 """Of all files, since FAT keeps no owners; anybody may write, but only the owner may set times."""
 
 KINDS = ("ext4", "tmpfs", "overlay", "fat")
 """fat: the kernel's vfat, or exFAT through FUSE where the kernel has none: no links, no owners, no inodes that last."""
+SILLY = b"/.fuse_hidden"
 
 
 def in_memory() -> str | None:
@@ -66,7 +71,9 @@ class LabDisk:
     def __init__(self, folder: Path, kind: str) -> None:
         self.kind = kind
         self.path = folder / "disk"
-        self._folder = folder
+        self.folder = folder
+        self._guard: subprocess.Popen[bytes] | None = None
+        self._device = ""
         self._image = folder / "image"
         self._mounted: list[Path] = []
         self.type = kind
@@ -74,7 +81,8 @@ class LabDisk:
     def __enter__(self) -> Self:
         enter_private_namespace()
         self.path.mkdir(parents=True)
-        self._folder.chmod(0o755)
+        self.folder.chmod(0o755)
+        self._guard = subprocess.Popen(["sh", "-c", GUARD, self.folder], stdin=subprocess.PIPE, start_new_session=True)
         try:
             getattr(self, f"_mount_{self.kind}")()
         except BaseException:
@@ -99,9 +107,15 @@ class LabDisk:
         """Unmount, also when something still works there; nothing is left behind."""
         while self._mounted:
             path = self._mounted.pop()
-            with contextlib.suppress(OSError):
-                run("umount", "--lazy", str(path))
-        shutil.rmtree(self._folder, ignore_errors=True)
+            try:
+                run("umount", str(path))
+            except OSError:
+                with contextlib.suppress(OSError):
+                    run("umount", "--lazy", str(path))
+        self._wait_for_daemon()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if self._guard is not None:
+            self._guard.communicate()
 
     def read_only(self, on: bool) -> bool:
         """Whether that could be done: a file that is open for writing keeps a file system writable."""
@@ -119,6 +133,7 @@ class LabDisk:
             run("umount", str(self.path))
         except OSError:
             return False  # a producer holds a file open
+        self._wait_for_daemon()
         self._mount_image(self.type)
         return True
 
@@ -151,7 +166,7 @@ class LabDisk:
         self._mounted.append(path or self.path)
 
     def _mount_overlay(self) -> None:
-        below = self._folder / "below"
+        below = self.folder / "below"
         below.mkdir()
         self._mount_tmpfs(below)
         for name in ("lower", "upper", "work"):
@@ -196,15 +211,25 @@ class LabDisk:
             run("mount.exfat-fuse", "-o", f"allow_other,default_permissions,{FAT_OPTIONS}", device, str(self.path))
         finally:
             run("losetup", "--detach", device)  # it goes when the mount does
+        self._device = device
+
+    def _wait_for_daemon(self) -> None:
+        """FUSE unmounts before its daemon lets the device go."""
+        end = time.monotonic() + DAEMON_ENDS_S
+        backing = Path("/sys/block", Path(self._device).name, "loop/backing_file")
+        while self._device and backing.exists() and time.monotonic() < end:
+            time.sleep(0.002)
 
 
 def tree(folder: Path) -> Iterator[tuple[bytes, os.stat_result]]:
-    """Everything below a folder, without following a link: path and status."""
+    """Everything below a folder, without following a link: path and status; not what FUSE keeps of a removed file."""
     stack = [os.fsencode(folder)]
     while stack:
         here = stack.pop()
         with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(here) as entries:
             for entry in entries:
+                if SILLY in entry.path:
+                    continue
                 status = entry.stat(follow_symlinks=False)
                 yield entry.path, status
                 if stat.S_ISDIR(status.st_mode):

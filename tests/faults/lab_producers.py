@@ -2,7 +2,7 @@
 
 A version of a file is complete while nobody has it open for writing. `wanted` is what must not get lost: the complete
 versions that their producer has neither changed nor taken back. Every content is written once, so that content tells
-which version it is, wherever it lies.
+which version it is, wherever it lies; only that of an empty file tells nothing (a full disk leaves those).
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from faults.lab_agent import Clock, User, as_user
+from faults.lab_agent import Clock, User, as_root, as_user
+from faults.lab_disk import tree
 
 __all__ = ["DATES_S", "NAMES", "File", "Producers"]
 
 TICK_S = 0.01  # file times move in steps of a few milliseconds
 FAT_TICK_S = 2.5  # and there of two seconds
+CLOCK_REALTIME_COARSE = 5  # which they are taken from: linux/time.h
 
 NAMES = (
     b"a",
@@ -53,6 +55,7 @@ DATES_S = (-2_000_000_000, -1, 0, 1, 2**31 + 7, 13_569_465_600, 15_000_000_000, 
 TOO_LONG = 230
 """The agent's private name for one of so many bytes may hold no more than a hash of it."""
 NUMBERED = re.compile(rb"\.\d+$")
+PRIVATE = re.compile(rb"(?<![^/])\.iot-sent\.(#\d+\.)?")
 
 
 class File(NamedTuple):
@@ -63,7 +66,7 @@ class File(NamedTuple):
 
 
 class Handle(NamedTuple):
-    """A file that its producer keeps open; written_at: the laboratory's clock, seconds."""
+    """A file that its producer keeps open; written_at: when last while it had a name, on the laboratory's clock."""
 
     descriptor: int
     written_at: float
@@ -75,7 +78,8 @@ class Producers:
 
     wanted: content -> the name it was written under. versions: what may be published under a name. passing: what a file
     held while its producer paused with it open. touched: how often a content was given another time, mode or owner.
-    linked: how many names it was given beside its own.
+    linked: how many names it was given beside its own. incidents: kills and lost journals so far. born: how many there
+    had been when a content was written.
     """
 
     boxes: list[Path]
@@ -90,6 +94,8 @@ class Producers:
     passing: dict[File, set[bytes]] = field(default_factory=dict)
     touched: Counter[bytes] = field(default_factory=Counter)
     linked: Counter[bytes] = field(default_factory=Counter)
+    incidents: int = 0
+    born: dict[bytes, int] = field(default_factory=dict)
     handles: dict[File, Handle] = field(default_factory=dict)
 
     # -- what they do
@@ -151,7 +157,7 @@ class Producers:
         if handle is None:
             return True
         content = _all_of(handle.descriptor)
-        there = os.fstat(handle.descriptor).st_nlink > 0
+        there = not _is_removed(handle.descriptor)
         os.close(handle.descriptor)
         if there:
             self._complete(file, content)
@@ -168,6 +174,9 @@ class Producers:
             if before != content:
                 self._replaced(target, before)
             self._moved(file, target)
+            for known in (self.versions, self.passing):
+                if any(content in contents for contents in known.values()):
+                    known[target].add(content)  # it may have been put back under the name that it had
 
     def hard_link(self, file: File, to: bytes) -> None:
         with self._acting():
@@ -246,7 +255,7 @@ class Producers:
     def _acting(self, *, as_root: bool = False) -> Iterator[None]:
         """As that user; what the file system does not allow, or has no name or room for, is not done."""
         self.clock.passes(FAT_TICK_S if self.is_fat else TICK_S)
-        time.sleep(TICK_S)
+        _next_file_time()
         with contextlib.suppress(OSError), contextlib.nullcontext() if as_root else as_user(self.user):
             yield
 
@@ -264,11 +273,11 @@ class Producers:
                 self._changed(file, descriptor)
 
     def _write_on(self, file: File, size: int) -> None:
-        descriptor = self.handles[file].descriptor
+        descriptor, written_at = self.handles[file]
         before = _all_of(descriptor)
         self._met(before)
         self.wanted.pop(before, None)
-        self.handles[file] = Handle(descriptor, self.clock.now)
+        self.handles[file] = Handle(descriptor, written_at if _is_removed(descriptor) else self.clock.now)
         try:
             os.pwrite(descriptor, os.urandom(size), len(before))
             self._stamp(descriptor)
@@ -278,17 +287,19 @@ class Producers:
     def _changed(self, file: File, descriptor: int) -> None:
         """Every name of this file has another content now, complete unless somebody has it open."""
         content = _all_of(descriptor)
+        self.born.setdefault(content, self.incidents)
         identity = os.fstat(descriptor)
-        names = {file, *(name for name in {*self.versions, *self.passing} if self._is(name, identity))}
+        with as_root():
+            names = {file, *self._links(identity)}
         is_open = any(os.path.samestat(os.fstat(handle.descriptor), identity) for handle in self.handles.values())
         for name in names:
             (self.passing if is_open else self.versions).setdefault(name, set()).add(content)
         if not is_open:
             self.wanted[content] = file
-        if len(names) > 1:
-            self.linked[content] += len(names) - 1
+        self.linked[content] += max(identity.st_nlink - 1, 0)
 
     def _complete(self, file: File, content: bytes) -> None:
+        self.born.setdefault(content, self.incidents)
         self.wanted[content] = file
         self.versions.setdefault(file, set()).add(content)
 
@@ -298,7 +309,7 @@ class Producers:
             return
         self.wanted.pop(before, None)
         handle = self.handles.get(file)
-        if handle is not None and os.fstat(handle.descriptor).st_nlink == 0:
+        if handle is not None and _is_removed(handle.descriptor):
             os.close(self.handles.pop(file).descriptor)
 
     def _moved(self, file: File, to: File) -> None:
@@ -344,13 +355,16 @@ class Producers:
         known = any(content in contents for kind in (self.versions, self.passing) for contents in kind.values())
         assert known or not content, f"a file that no producer wrote lies in an outbox: {content[:20]!r}"
 
-    def _is(self, file: File, identity: os.stat_result) -> bool:
+    def _links(self, identity: os.stat_result) -> Iterator[File]:
+        """Every name of a file, those that the agent gave it included, and those that it would be put back under."""
         if self.is_fat:
-            return False  # no links, and no inodes that last
-        try:
-            return os.path.samestat(os.lstat(os.fsencode(self.boxes[file.box]) + b"/" + file.path), identity)
-        except OSError:
-            return False
+            return  # no links, and no inodes that last
+        for box, folder in enumerate(self.boxes):
+            for path, status in tree(folder):
+                if os.path.samestat(status, identity):
+                    name = os.path.relpath(path, os.fsencode(folder))
+                    yield File(box, name)
+                    yield File(box, PRIVATE.sub(b"", name))
 
     def _is_foreign(self, descriptor: int) -> bool:
         status = os.fstat(descriptor)
@@ -368,6 +382,13 @@ class Producers:
         os.utime(descriptor, ns=(at, at))
 
 
+def _next_file_time() -> None:
+    """Awake, since a busy machine makes a sleep of 10 ms five times as long."""
+    before = time.clock_gettime_ns(CLOCK_REALTIME_COARSE)
+    while time.clock_gettime_ns(CLOCK_REALTIME_COARSE) == before:
+        pass
+
+
 @contextlib.contextmanager
 def _opened(path: bytes, flags: int) -> Iterator[int]:
     descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | flags, 0o644)
@@ -375,6 +396,11 @@ def _opened(path: bytes, flags: int) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _is_removed(descriptor: int) -> bool:
+    """Links tell nothing: FUSE keeps an open file under a name of its own."""
+    return os.readlink(f"/proc/self/fd/{descriptor}").endswith(" (deleted)")
 
 
 def _all_of(descriptor: int) -> bytes:

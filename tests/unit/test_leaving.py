@@ -132,6 +132,32 @@ def test_a_sticky_outbox_multiplies_nothing_and_its_file_is_held_once_with_the_r
 
 
 @pytest.mark.needs("root")
+def test_a_leftover_that_cannot_be_put_back_holds_up_no_other_and_is_reported_once(caplog):
+    with open_folder() as folder:
+        box = folder / "box"
+        (box / "a-sticky").mkdir(parents=True)
+        box.chmod(0o777)
+        (box / "a-sticky").chmod(0o1777)
+        for name in ("a-sticky/.iot-sent.f", "b/.iot-sent.g"):
+            (box / name).parent.mkdir(exist_ok=True)
+            (box / name).write_bytes(b"content")
+            os.chown(box / name, PRODUCER, PRODUCER)
+        (box / "b").chmod(0o777)
+        (folder / "agent").mkdir()
+        os.chown(folder / "agent", AGENT, AGENT)
+
+        def deliver():
+            rig = Rig(folder / "agent")
+            rig.outbox["path"] = str(box)
+            rig.loop.stop_at = rig.loop.now + 400
+            rig.run(drain=False)
+            lines = [record for record in caplog.records if "cannot put back" in record.getMessage()]
+            return json.dumps([rig.remote.deliveries, len(lines)])
+
+        assert json.loads(as_user(AGENT, deliver)) == [["/up/b/g"], 1]
+
+
+@pytest.mark.needs("root")
 def test_a_refused_rename_is_not_done_another_way_and_a_half_finished_one_is_undone(tmp_path, monkeypatch):
     """An append-only folder lets names be added, not taken away: link(2) works there, unlink(2) does not."""
     source, target = tmp_path / "source", tmp_path / "target"

@@ -10,6 +10,7 @@ from unit.removing import taken
 
 from iot.sftp.client import Fingerprint
 from iot.sftp.spooler import removal
+from iot.sftp.spooler.filesystem import KNOWN
 from iot.sftp.spooler.outbox import GRANULARITY_S, Outbox, SourceFailed
 from iot.sftp.spooler.readiness import Readiness
 from iot.sftp.spooler.removal import Delete, Item, private_names, recover
@@ -55,6 +56,23 @@ def test_refuses_all_that_is_no_regular_file_and_tells_once(tmp_path, caplog):
         box = outbox(tmp_path)
         assert paths(box) == paths(box) == [b"real"]
     assert sorted(record.args[1] for record in caplog.records) == ["dirlink", "fifo", "link", "socket"]
+
+
+@pytest.mark.parametrize(
+    ("number", "silly"),
+    [
+        (0x65735546, ".fuse_hidden0000003d00000001"),
+        (0x6969, ".nfs0000000000c0ffee00000001"),
+        (0xFE534D42, ".__smbfile_silly1f"),
+    ],
+)
+def test_what_a_file_system_keeps_of_a_removed_file_is_not_sent_again(tmp_path, number, silly):
+    for name in ("kept", silly):
+        (tmp_path / name).write_bytes(b"x")
+    box = outbox(tmp_path)
+    assert paths(box) == sorted([b"kept", silly.encode()])  # here it is a name like any other
+    box.system = KNOWN[number]
+    assert paths(box) == [b"kept"]
 
 
 def test_folder_swapped_for_a_symlink_during_the_scan_is_not_followed(tmp_path):

@@ -1,4 +1,5 @@
-"""What a file system cannot promise: who else writes to it, and whether its inodes keep their numbers.
+"""What a file system cannot promise: who else writes to it, whether its inodes keep their numbers, and that a removed
+file is gone while somebody has it open.
 
 Asked with fstatfs(2). A type that is not listed is an ordinary local one: only a known weakness changes anything.
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -18,23 +20,33 @@ STATFS_BYTES = 256
 
 class FileSystem(NamedTuple):
     """shared: other machines may write there, unseen by this kernel. inodes: a file keeps its inode number when it is
-    looked at again after a remount. times: change times are kept apart from modification times, over a remount too."""
+    looked at again after a remount. times: change times are kept apart from modification times, over a remount too.
+    silly: the names under which it keeps a removed or replaced file that is still open ("silly rename")."""
 
     name: str = ""
     shared: bool = False
     inodes: bool = True
     times: bool = True
+    silly: re.Pattern[bytes] | None = None
+
+    def is_removed(self, name: bytes) -> bool:
+        """Whether this is what remains of a removed file, until it is closed."""
+        return self.silly is not None and self.silly.fullmatch(name) is not None
 
 
 FAT = {"inodes": False, "times": False}
+SILLY_FUSE = re.compile(rb"\.fuse_hidden[0-9a-f]{16}")
+SILLY_NFS = re.compile(rb"\.nfs[0-9a-f]{24}")
+SILLY_SMB = re.compile(rb"\.__smbfile_silly[0-9a-f]+")
+"""libfuse lib/fuse.c hide_node, Linux fs/nfs/unlink.c nfs_sillyrename, fs/smb/client/dir.c cifs_silly_fullpath."""
 KNOWN = {
     0x4D44: FileSystem("vfat", **FAT),
     0x2011BAB0: FileSystem("exfat", **FAT),
-    0x65735546: FileSystem("fuse", shared=True, inodes=False),
-    0x6969: FileSystem("nfs", shared=True),
-    0x517B: FileSystem("smb", shared=True),
-    0xFF534D42: FileSystem("cifs", shared=True),
-    0xFE534D42: FileSystem("smb3", shared=True),
+    0x65735546: FileSystem("fuse", shared=True, inodes=False, silly=SILLY_FUSE),
+    0x6969: FileSystem("nfs", shared=True, silly=SILLY_NFS),
+    0x517B: FileSystem("smb", shared=True, silly=SILLY_SMB),
+    0xFF534D42: FileSystem("cifs", shared=True, silly=SILLY_SMB),
+    0xFE534D42: FileSystem("smb3", shared=True, silly=SILLY_SMB),
     0x01021997: FileSystem("9p", shared=True),
     0x00C36400: FileSystem("ceph", shared=True),
     0x5346414F: FileSystem("afs", shared=True),

@@ -316,7 +316,7 @@ class Outbox:
         if entry.name.startswith(os.fsdecode(PRIVATE_PREFIX)):
             self.leftovers.append(path)
             return None
-        if entry.name.startswith(os.fsdecode(RELEASE_PREFIX)):
+        if entry.name.startswith(os.fsdecode(RELEASE_PREFIX)) or self.system.is_removed(os.fsencode(entry.name)):
             return None
         if entry.is_dir(follow_symlinks=False):
             if self._recursive:

@@ -57,6 +57,7 @@ class Owed:
         self._leaving = leaving
         self._clocks = clocks
         self._gone: dict[int, Entry] = {}
+        self._stuck: dict[tuple[int, bytes], str] = {}
         self._paying: Iterator[None] | None = None
         self._retry_at = float("-inf")
         self._retry_wait_s = OWED_RETRY_S
@@ -166,12 +167,23 @@ class Owed:
             return  # the next walk finds them again
         try:
             for path in unclaimed(self._queue, intake.number, leftovers):
-                recover(root, path)
-                intake.outbox.forget(path)
-        except OSError as error:
-            log.warning("cannot put back outbox=%s error=%s", shown(intake.settings.label), shown(str(error)))
+                self._put_back(intake, root, path)
         finally:
             os.close(root)
+
+    def _put_back(self, intake: Intake, root: int, path: bytes) -> None:
+        """One that may not be renamed stays, holds up no other, and is reported once."""
+        place = (intake.number, path)
+        try:
+            recover(root, path)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            if self._stuck.get(place) != reason:
+                log.warning("cannot put back path=%s reason=%s", shown(path), shown(reason))
+            self._stuck[place] = reason
+            return
+        self._stuck.pop(place, None)
+        intake.outbox.forget(path)
 
     def _let_go(
         self,
