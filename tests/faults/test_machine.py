@@ -4,7 +4,7 @@
     with a reason; what is on the server under a final name is some complete version of its source
 
 The agent and the client are the real ones, the server is the embedded one over a disk that forgets what no fsync has
-brought to it. IOT_SFTP_MACHINE_EXAMPLES sets how many lives are tried (CI: 60).
+brought to it. IOT_SFTP_MACHINE_EXAMPLES sets how many lives are tried (CI: 30).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from quarantined import quarantined
 
 from iot.sftp.client import EmbeddedServer
 
-EXAMPLES = int(os.environ.get("IOT_SFTP_MACHINE_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("IOT_SFTP_MACHINE_EXAMPLES", "30"))
 MEMORY = "/dev/shm"  # where an fsync costs nothing: what a power cut does is tested elsewhere
 YEAR_S = 365 * 86400.0
 names = st.sampled_from(["a", "b", "d/c", "d/e/large"])

