@@ -34,14 +34,13 @@ class FileSystem(NamedTuple):
         return self.silly is not None and self.silly.fullmatch(name) is not None
 
 
-FAT = {"inodes": False, "times": False}
 SILLY_FUSE = re.compile(rb"\.fuse_hidden[0-9a-f]{16}")
 SILLY_NFS = re.compile(rb"\.nfs[0-9a-f]{24}")
 SILLY_SMB = re.compile(rb"\.__smbfile_silly[0-9a-f]+")
 """libfuse lib/fuse.c hide_node, Linux fs/nfs/unlink.c nfs_sillyrename, fs/smb/client/dir.c cifs_silly_fullpath."""
 KNOWN = {
-    0x4D44: FileSystem("vfat", **FAT),
-    0x2011BAB0: FileSystem("exfat", **FAT),
+    0x4D44: FileSystem("vfat", inodes=False, times=False),
+    0x2011BAB0: FileSystem("exfat", inodes=False, times=False),
     0x65735546: FileSystem("fuse", shared=True, inodes=False, silly=SILLY_FUSE),
     0x6969: FileSystem("nfs", shared=True, silly=SILLY_NFS),
     0x517B: FileSystem("smb", shared=True, silly=SILLY_SMB),
