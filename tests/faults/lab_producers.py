@@ -308,9 +308,9 @@ class Producers:
         if before is None:
             return
         self.wanted.pop(before, None)
-        handle = self.handles.get(file)
-        if handle is not None and _is_removed(handle.descriptor):
-            os.close(self.handles.pop(file).descriptor)
+        for name, (descriptor, _) in list(self.handles.items()):
+            if _is_removed(descriptor) and (name == file or before == _all_of(descriptor) != b""):
+                os.close(self.handles.pop(name).descriptor)  # put back under that name, it may be kept open as another
 
     def _moved(self, file: File, to: File) -> None:
         for known in (self.versions, self.passing):
