@@ -280,8 +280,8 @@ class Producers:
         self.handles[file] = Handle(descriptor, written_at if _is_removed(descriptor) else self.clock.now)
         try:
             os.pwrite(descriptor, os.urandom(size), len(before))
-            self._stamp(descriptor)
         finally:
+            self._stamp(descriptor)
             self._changed(file, descriptor)
 
     def _changed(self, file: File, descriptor: int) -> None:
@@ -308,9 +308,9 @@ class Producers:
         if before is None:
             return
         self.wanted.pop(before, None)
-        handle = self.handles.get(file)
-        if handle is not None and _is_removed(handle.descriptor):
-            os.close(self.handles.pop(file).descriptor)
+        for name, (descriptor, _) in list(self.handles.items()):
+            if _is_removed(descriptor) and (name == file or before == _all_of(descriptor) != b""):
+                os.close(self.handles.pop(name).descriptor)  # put back under that name, it may be kept open as another
 
     def _moved(self, file: File, to: File) -> None:
         for known in (self.versions, self.passing):
@@ -371,13 +371,15 @@ class Producers:
         return (status.st_dev, status.st_ino) in self.foreign
 
     def _fill(self, descriptor: int, content: bytes) -> bytes:
-        os.pwrite(descriptor, content, 0)
-        os.ftruncate(descriptor, len(content))
-        self._stamp(descriptor)
+        try:
+            os.pwrite(descriptor, content, 0)
+            os.ftruncate(descriptor, len(content))
+        finally:
+            self._stamp(descriptor)
         return content
 
     def _stamp(self, descriptor: int) -> None:
-        """The laboratory's time runs ahead of ours."""
+        """The laboratory's time runs ahead of ours; also on a full disk, where nothing but an empty file came of it."""
         at = round(self.clock.wall * 1e9)
         os.utime(descriptor, ns=(at, at))
 

@@ -18,7 +18,7 @@ from faults.lab import lives
 from faults.lab_disk import KINDS, LabDisk, cannot_mount, in_memory
 
 LIVES = int(os.environ.get("IOT_SFTP_LAB_LIVES", "0"))
-LIVES_SHORT = {"ext4": 10, "tmpfs": 10, "overlay": 10, "fat": 6}  # FUSE takes twice as long
+LIVES_SHORT = {"ext4": 8, "tmpfs": 8, "overlay": 8, "fat": 6}  # FUSE takes twice as long
 GONE_S = 10.0
 LOOPS = Path("/sys/block")
 

@@ -9,7 +9,7 @@ import pytest
 from unit.removing import taken
 
 from iot.sftp.client import Fingerprint
-from iot.sftp.spooler import removal
+from iot.sftp.spooler import folders, removal
 from iot.sftp.spooler.filesystem import KNOWN
 from iot.sftp.spooler.outbox import GRANULARITY_S, Outbox, SourceFailed
 from iot.sftp.spooler.readiness import Readiness
@@ -292,3 +292,15 @@ def test_private_file_that_no_row_claims_gets_its_name_back_and_replaces_nothing
     recover(root, box.leftovers[0])
     os.close(root)
     assert {path.read_bytes() for path in tmp_path.iterdir()} == {b"old", b"new"}
+
+
+def test_what_a_crash_left_of_a_probe_for_links_is_not_sent(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "link", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(os, "unlink", lambda *_, **__: None)  # the process is gone before it comes to this
+    root = os.open(tmp_path, os.O_RDONLY)
+    with pytest.raises(KeyboardInterrupt):
+        folders._links_exist(root)
+    os.close(root)
+    monkeypatch.undo()
+    assert len(os.listdir(tmp_path)) == 1
+    assert paths(outbox(tmp_path)) == []

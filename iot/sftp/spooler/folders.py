@@ -14,8 +14,11 @@ import secrets
 import stat
 from collections.abc import Callable
 
-__all__ = ["DIRECTORY", "free_name", "join", "make_below", "open_below", "rename_noreplace", "split"]
+__all__ = ["DIRECTORY", "PASSING_PREFIX", "free_name", "join", "make_below", "open_below", "rename_noreplace", "split"]
 
+PASSING_PREFIX = b".iot-back."
+"""What we have in a folder for a moment: a probe, a file on its way back from quarantine. A crash may leave it; it is
+nobody's to send."""
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 RENAME_NOREPLACE = 1
 NAME_MAX = 255
@@ -90,7 +93,7 @@ def rename_noreplace(source_dir: int, source: bytes, target_dir: int, target: by
 def _links_exist(folder: int) -> bool:
     """Whether the file system has hard links. FAT answers link(2) with EPERM, as does a refusal: so it is tried with a
     file of our own, which nothing else can refuse."""
-    probe = b".iot-probe." + secrets.token_hex(8).encode()
+    probe = PASSING_PREFIX + b"probe." + secrets.token_hex(8).encode()
     os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder))
     try:
         os.link(probe, probe + b".link", src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from iot.sftp.client import Fingerprint, is_gone
 from iot.sftp.spooler.filesystem import FileSystem, file_system
-from iot.sftp.spooler.folders import DIRECTORY, join, open_below, split
+from iot.sftp.spooler.folders import DIRECTORY, PASSING_PREFIX, join, open_below, split
 from iot.sftp.spooler.lease import Answer, Completeness, Leases, Writer
 from iot.sftp.spooler.lock import AlreadyRunning, OutboxClaim
 from iot.sftp.spooler.naming import shown
@@ -29,7 +29,6 @@ from iot.sftp.spooler.naming import shown
 __all__ = [
     "BATCH",
     "PRIVATE_PREFIX",
-    "RELEASE_PREFIX",
     "Found",
     "Outbox",
     "OutboxTaken",
@@ -41,8 +40,6 @@ log = logging.getLogger(__name__)
 
 PRIVATE_PREFIX = b".iot-sent."
 """Names under which files are put out of the producers' way while they are removed."""
-RELEASE_PREFIX = b".iot-back."
-"""Names of files on their way back from quarantine until they are whole."""
 BATCH = 500
 SORTED = 10_000
 """So many names at a time are put in order: rows that are added, found and dropped in order cost less flash."""
@@ -316,7 +313,7 @@ class Outbox:
         if entry.name.startswith(os.fsdecode(PRIVATE_PREFIX)):
             self.leftovers.append(path)
             return None
-        if entry.name.startswith(os.fsdecode(RELEASE_PREFIX)) or self.system.is_removed(os.fsencode(entry.name)):
+        if entry.name.startswith(os.fsdecode(PASSING_PREFIX)) or self.system.is_removed(os.fsencode(entry.name)):
             return None
         if entry.is_dir(follow_symlinks=False):
             if self._recursive:

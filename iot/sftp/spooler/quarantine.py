@@ -22,10 +22,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from iot.sftp.spooler.folders import DIRECTORY, make_below, open_below, split
+from iot.sftp.spooler.folders import DIRECTORY, PASSING_PREFIX, make_below, open_below, split
 from iot.sftp.spooler.moving import put
 from iot.sftp.spooler.naming import shown
-from iot.sftp.spooler.outbox import RELEASE_PREFIX
 from iot.sftp.spooler.removal import Item
 from iot.sftp.spooler.trust import open_trusted
 
@@ -219,7 +218,7 @@ def _put_back(root: int, number: str, record: Record) -> bool:
         os.stat(name, dir_fd=here, follow_symlinks=False)
         there = _outbox_folder(record.outbox, below)
         try:
-            remains = put(here, name, there, name, staged=RELEASE_PREFIX + os.fsencode(number))
+            remains = put(here, name, there, name, staged=PASSING_PREFIX + os.fsencode(number))
             os.fsync(there)
         finally:
             os.close(there)
