@@ -27,6 +27,7 @@ def test_upload_cut_at_random_moments_sends_almost_nothing_twice(tmp_path: Path,
 
 
 @pytest.mark.alone
+@pytest.mark.needs("steady")
 @pytest.mark.parametrize("phase", silence.PHASES)
 def test_silence_is_noticed_within_the_link_deadline(tmp_path: Path, server: OpenSSH, phase: str) -> None:
     assert silence.noticed_after_s(phase, server, tmp_path, DEADLINE_S) <= DEADLINE_S + 1

@@ -62,7 +62,7 @@ def sink() -> Iterator[Peer]:
 
 
 def connect(link: BadLink) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", link.port), timeout=5)
+    return socket.create_connection(("127.0.0.1", link.port), timeout=60)
 
 
 def receive(sock: socket.socket, size: int) -> bytes:
@@ -85,6 +85,7 @@ def test_bytes_pass_unchanged_and_are_counted_in_both_directions(echo: Peer) -> 
         assert (link.up_bytes, link.down_bytes, link.connections) == (MIB, MIB, 1)
 
 
+@pytest.mark.needs("steady")
 def test_delay_is_one_way(echo: Peer) -> None:
     def round_trip_s() -> float:
         start = time.monotonic()
@@ -95,9 +96,10 @@ def test_delay_is_one_way(echo: Peer) -> None:
         return took_s
 
     with BadLink("127.0.0.1", echo.port, delay_s=0.05) as link, connect(link) as sock:
-        assert in_time(0.14, round_trip_s)
+        assert in_time(0.19, round_trip_s)
 
 
+@pytest.mark.needs("steady")
 def test_many_small_messages_are_delayed_together_not_one_after_the_other(echo: Peer) -> None:
     def round_trips_s() -> float:
         start = time.monotonic()
@@ -108,9 +110,10 @@ def test_many_small_messages_are_delayed_together_not_one_after_the_other(echo: 
         return time.monotonic() - start
 
     with BadLink("127.0.0.1", echo.port, delay_s=0.1, rate_bps=10e6) as link, connect(link) as sock:
-        assert in_time(0.45, round_trips_s)
+        assert in_time(3.0, round_trips_s)
 
 
+@pytest.mark.needs("steady")
 def test_rate_limits_and_lets_little_be_pushed_ahead(sink: Peer) -> None:
     def sending_s() -> float:
         already, start = link.up_bytes, time.monotonic()
@@ -124,7 +127,7 @@ def test_rate_limits_and_lets_little_be_pushed_ahead(sink: Peer) -> None:
 
     with BadLink("127.0.0.1", sink.port, rate_bps=16e6, delay_s=0.02) as link, connect(link) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
-        assert in_time(1.25, sending_s)
+        assert in_time(2.5, sending_s)
 
 
 def test_reset_reaches_both_sides_and_the_link_serves_again(echo: Peer) -> None:
@@ -160,7 +163,7 @@ def test_silence_holds_everything_until_restore(echo: Peer) -> None:
             sock.recv(1)
         assert echo.received == 0
         link.restore()
-        sock.settimeout(5)
+        sock.settimeout(60)
         assert receive(sock, 1) == b"x"
         assert receive(late, 1) == b"y"
         late.close()
@@ -216,6 +219,7 @@ def test_a_script_resets_at_exactly_the_byte(sink: Peer) -> None:
             assert link.up_bytes == mark
 
 
+@pytest.mark.needs("steady")
 def test_a_script_is_silent_for_a_while(echo: Peer) -> None:
     def longest_silence_s() -> float:
         with (
@@ -232,7 +236,7 @@ def test_a_script_is_silent_for_a_while(echo: Peer) -> None:
         assert longest > 0.3
         return longest
 
-    assert in_time(0.5, longest_silence_s)
+    assert in_time(1.0, longest_silence_s)
 
 
 def test_a_dead_target_is_a_reset(sink: Peer) -> None:
