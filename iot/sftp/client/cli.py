@@ -68,6 +68,8 @@ def put(client: IoTSFTPClient, arguments: argparse.Namespace) -> int:
     elif arguments.no_target_directory and len(sources) == 1:
         dest = last
     else:
+        if arguments.no_target_directory:
+            _refuse("-T names one remote file, and there are several sources", arguments)
         _refuse_expanded_pattern(sources, last, arguments)
         dest = _dest_of(client, sources, last, arguments)
     codes = [_put_one(client, source, _below(dest, source), arguments) for source in sources]

@@ -67,7 +67,7 @@ def settings_from(given: Mapping[str, Any], *, env_file: Path | None = None) -> 
 
     Raises: ConfigurationError naming every wrong setting and where it may come from.
     """
-    values = {name: _value(given[name], field) for name, field in ClientSettings.model_fields.items() if name in given}
+    values = {name: given[name] for name in ClientSettings.model_fields if name in given}
     for name in _secrets():
         if f"{name}_file" in given:
             values[name] = _secret_in(Path(given[f"{name}_file"]), f"--{_dashed(name)}-file")
@@ -112,17 +112,13 @@ def _help(name: str, field: FieldInfo) -> str:
     return f"{field.description}{shown} [{_variable(name)}]".replace("%", "%%")
 
 
-def _value(given: object, field: FieldInfo) -> object:
-    if _kind(field) is tuple and isinstance(given, str):
-        return tuple(part.strip() for part in given.split(",") if part.strip())
-    return given
-
-
 def _checked(values: Mapping[str, Any], env_file: Path | None) -> ClientSettings:
     if env_file is not None and not env_file.is_file():
         raise ConfigurationError(f"--env-file {env_file}: no such file")
     try:
-        return ClientSettings(**values) if env_file is None else ClientSettings(_env_file=env_file, **values)
+        settings = ClientSettings(**values) if env_file is None else ClientSettings(_env_file=env_file, **values)
+        settings.options()  # contradictions show here
+        return settings
     except ValidationError as error:
         raise ConfigurationError("\n".join(_with_sources(describe_errors(error)))) from None
     except SettingsError as error:

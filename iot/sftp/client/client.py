@@ -128,6 +128,10 @@ class IoTSFTPClient:
         Raises: TransientError (try again: it resumes), PermanentError, AuthenticationError, LocalStateError, Cancelled.
         """
         job = UploadJob(source, dest, progress=progress)
+        if not isinstance(sha256, bool):
+            raise ConfigurationError(
+                "sha256 of an upload: True or False; what was sent is in the result, to be compared"
+            )
         outcome = self._runner.upload(job, resume=resume, sha256=sha256)
         if outcome is None:
             raise Cancelled("stopped on request")

@@ -24,6 +24,7 @@ SFTPError
   LocalStateError         this device: tell the operator, keep the files
     JournalUnavailable    the journal cannot be opened, read or written
     DiskFull              no space left on a local disk
+    SourceUnreadable      the disk does not give the source's bytes; other files are not concerned
   ConfigurationError      a setting is wrong; the message names it
   Cancelled               the caller asked to stop; what was sent is kept for a resume
   ProtocolError           the server broke the protocol; the connection is given up (a LinkLost)
@@ -58,6 +59,7 @@ __all__ = [
     "ServerBusy",
     "ServerRefused",
     "SourceChanged",
+    "SourceUnreadable",
     "Timeout",
     "TransientError",
     "Unsupported",
@@ -163,6 +165,10 @@ class JournalUnavailable(LocalStateError):
 
 class DiskFull(LocalStateError):
     """No space left on a local disk."""
+
+
+class SourceUnreadable(LocalStateError):
+    """The local disk does not give this file's bytes; others may be fine."""
 
 
 class ConfigurationError(SFTPError):

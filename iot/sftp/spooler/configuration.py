@@ -177,6 +177,9 @@ def _describe(detail: dict[str, Any], origins: dict[Path_, str], path: Path | No
     return f"{key} = {_value(place, detail['input'])}: {_brief(message, MESSAGE)} (from {origin})"
 
 
+TABLES = ("server", "retry", "outbox")
+
+
 def _value(place: Path_, value: Any) -> str:
     """The value as it may be shown; what could hold a secret is not."""
     secret = any(word in str(part) for part in place for word in ("pass", "secret", "key_phrase"))
@@ -184,6 +187,8 @@ def _value(place: Path_, value: Any) -> str:
         return "(hidden)"
     if isinstance(value, (dict, list, tuple, Settings)) or hasattr(value, "model_fields"):
         return "(...)"
+    if str(place[-1]) in TABLES or "://" in str(value):  # a text instead of a table, or a URL, may hold a password
+        return "(hidden)"
     return _brief(repr(value))
 
 

@@ -10,15 +10,27 @@ import ctypes
 import errno
 import functools
 import os
+import re
 import secrets
 import stat
 from collections.abc import Callable
 
-__all__ = ["DIRECTORY", "PASSING_PREFIX", "free_name", "join", "make_below", "open_below", "rename_noreplace", "split"]
+__all__ = [
+    "DIRECTORY",
+    "PASSING",
+    "PASSING_PREFIX",
+    "free_name",
+    "join",
+    "make_below",
+    "open_below",
+    "rename_noreplace",
+    "split",
+]
 
 PASSING_PREFIX = b".iot-back."
 """What we have in a folder for a moment: a probe, a file on its way back from quarantine. A crash may leave it; it is
 nobody's to send."""
+PASSING = re.compile(re.escape(PASSING_PREFIX) + rb"(probe\.)?[0-9a-f]{16}(\.link)?")
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 RENAME_NOREPLACE = 1
 NAME_MAX = 255

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from iot.sftp.client import Fingerprint, is_gone
 from iot.sftp.spooler.filesystem import FileSystem, file_system
-from iot.sftp.spooler.folders import DIRECTORY, PASSING_PREFIX, join, open_below, split
+from iot.sftp.spooler.folders import DIRECTORY, PASSING, join, open_below, split
 from iot.sftp.spooler.lease import Answer, Completeness, Leases, Writer
 from iot.sftp.spooler.lock import AlreadyRunning, OutboxClaim
 from iot.sftp.spooler.naming import shown
@@ -313,7 +313,7 @@ class Outbox:
         if entry.name.startswith(os.fsdecode(PRIVATE_PREFIX)):
             self.leftovers.append(path)
             return None
-        if entry.name.startswith(os.fsdecode(PASSING_PREFIX)) or self.system.is_removed(os.fsencode(entry.name)):
+        if PASSING.fullmatch(os.fsencode(entry.name)) or self.system.is_removed(os.fsencode(entry.name)):
             return None
         if entry.is_dir(follow_symlinks=False):
             if self._recursive:

@@ -21,6 +21,7 @@ from iot.sftp.client import (
     PermanentError,
     SFTPError,
     SourceChanged,
+    SourceUnreadable,
     Timeout,
     TransferResult,
     UploadJob,
@@ -79,6 +80,8 @@ def kind_of(error: SFTPError) -> Kind:
         return Kind.CHANGED
     if isinstance(error, (LinkLost, Timeout)):
         return Kind.LINK
+    if isinstance(error, SourceUnreadable):
+        return Kind.TRANSIENT
     if isinstance(error, (Cancelled, AuthenticationError, LocalStateError)):
         return Kind.STOPPED
     if isinstance(error, PermanentError) and not isinstance(error, NoSpaceOnServer):

@@ -6,10 +6,11 @@ import contextlib
 import hashlib
 import logging
 import os
+import stat
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple, Protocol
 
-from iot.sftp.client.errors import LocalStateError
+from iot.sftp.client.errors import LocalStateError, PermanentError
 from iot.sftp.client.model import Span
 from iot.sftp.client.transfer.source import HASH_BLOCK, local_error
 
@@ -18,7 +19,7 @@ BY_DESCRIPTOR = os.utime in os.supports_fd and os.chmod in os.supports_fd
 
 
 class Kept(NamedTuple):
-    """What the file takes over from the remote one; None leaves it as it is."""
+    """What the file takes over from the remote one; None: from the local file that it replaces, if there is one."""
 
     mode: int | None = None
     mtime_s: int | None = None
@@ -76,12 +77,12 @@ class FileSink:
     def open(self, offset: int, *, private: bool = False) -> None:
         """Open the part and cut it behind `offset`; a link that somebody put there is not followed.
 
-        private: only the owner may read it until it is published with a mode of its own.
+        private: only the owner may read it until it is published with a mode of its own, or that of what it replaces.
         """
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
         self.close()
         with self._translated():
-            self._fd = os.open(self.part, flags, 0o600 if private else 0o666)
+            self._fd = os.open(self.part, flags, 0o600 if private or os.path.lexists(self.path) else 0o666)
             os.ftruncate(self._fd, offset)
 
     def read(self, span: Span) -> bytes:
@@ -110,12 +111,22 @@ class FileSink:
 
     def publish(self, kept: Kept = NOTHING_KEPT) -> None:
         """On the disk with all it keeps, then renamed; then the new name is on the disk, too."""
-        self._take_over(kept)
+        self._take_over(kept if kept.mode is not None else kept._replace(mode=self._mode_there()))
         self.sync()
         self.close()
         with self._translated():
             os.replace(self.part, self.path)
             sync_folder(os.path.dirname(self.path))
+
+    def _mode_there(self) -> int | None:
+        """The mode of what is replaced: a file of its owner alone stays that. Raises: PermanentError for what is no file."""
+        try:
+            status = os.stat(self.path)
+        except OSError:
+            return None
+        if not stat.S_ISREG(status.st_mode):
+            raise PermanentError(f"{self.name} is not a regular file; it is not replaced")
+        return stat.S_IMODE(status.st_mode)
 
     def discard(self) -> None:
         self.close()

@@ -19,6 +19,7 @@ from iot.sftp.client.errors import (
     PermanentError,
     PermissionDenied,
     SourceChanged,
+    SourceUnreadable,
 )
 from iot.sftp.client.model import Fingerprint, LocalSource, Span
 
@@ -54,7 +55,7 @@ class Source:
             raise
 
     def read(self, span: Span) -> bytes:
-        """The bytes of a span. Raises: SourceChanged when the file has become shorter; LocalStateError."""
+        """The bytes of a span. Raises: SourceChanged when the file has become shorter; SourceUnreadable."""
         try:
             if self._fd is not None and hasattr(os, "pread"):
                 data = os.pread(self._fd, span.length, span.start)
@@ -62,15 +63,25 @@ class Source:
                 self._file.seek(span.start)
                 data = self._file.read(span.length)
         except OSError as error:
-            raise LocalStateError(f"cannot read {self.name}: {error.strerror or error}") from error
+            raise SourceUnreadable(f"cannot read {self.name}: {error.strerror or error}") from error
         if len(data) != span.length:
             raise SourceChanged(f"{self.name} became shorter while it was sent")
         return bytes(data)
 
     def check_unchanged(self) -> None:
-        """Raises: SourceChanged when this is not the version any more that was opened."""
+        """Raises: SourceChanged when this is not the version any more that was opened, or not all of it was sent."""
         if self._look() != self.fingerprint:
             raise SourceChanged(f"{self.name} changed while it was sent; nothing was published")
+        if self._fd is not None and hasattr(os, "pread") and self._goes_on():
+            size = self.fingerprint.size
+            raise PermanentError(f"{self.name} holds more than the {size} bytes that its size tells; copy it first")
+
+    def _goes_on(self) -> bool:
+        """A file that is generated (below /proc) tells a size of 0 and has content."""
+        try:
+            return bool(os.pread(self._fd or 0, 1, self.fingerprint.size))
+        except OSError as error:
+            raise SourceUnreadable(f"cannot read {self.name}: {error.strerror or error}") from error
 
     def sha256(self) -> Iterator[str | None]:
         """Hash the whole file in steps: None after each but the last, which is the hex digest."""
@@ -107,7 +118,8 @@ def _open(name: str) -> BinaryIO:
     except ValueError as error:
         raise NameRefused(f"{name!r} is no path: {error}") from error
     except OSError as error:
-        raise local_error(error, name) from error
+        told = local_error(error, name)
+        raise (SourceUnreadable(str(told)) if type(told) is LocalStateError else told) from error
     try:
         return open(descriptor, "rb", buffering=0)
     except OSError as error:  # a folder
