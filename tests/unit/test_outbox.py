@@ -304,3 +304,9 @@ def test_what_a_crash_left_of_a_probe_for_links_is_not_sent(tmp_path, monkeypatc
     monkeypatch.undo()
     assert len(os.listdir(tmp_path)) == 1
     assert paths(outbox(tmp_path)) == []
+
+
+def test_a_producers_file_whose_name_only_begins_like_ours_is_sent(tmp_path):
+    (tmp_path / ".iot-back.mine").write_bytes(b"x")
+    (tmp_path / ".iot-back.0123456789abcdef").write_bytes(b"on its way back from quarantine")
+    assert paths(outbox(tmp_path)) == [b".iot-back.mine"]

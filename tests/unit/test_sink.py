@@ -179,3 +179,24 @@ def test_what_the_callers_file_refuses_is_told_in_our_words() -> None:
         sink = StreamSink(cast(BinaryIO, file))
         with pytest.raises(LocalStateError):
             sink.write(0, memoryview(b"x"))
+
+
+def test_a_private_file_that_is_replaced_stays_private(tmp_path):
+    final = tmp_path / "final"
+    final.write_bytes(b"old")
+    final.chmod(0o600)
+    sink = FileSink(os.fsencode(final), os.fsencode(tmp_path / "part"))
+    sink.open(0)
+    assert (tmp_path / "part").stat().st_mode & 0o777 == 0o600
+    sink.write(0, memoryview(b"new"))
+    sink.publish()
+    assert (final.read_bytes(), final.stat().st_mode & 0o777) == (b"new", 0o600)
+
+
+def test_what_is_no_regular_file_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    sink = FileSink(os.fsencode(tmp_path / "fifo"), os.fsencode(tmp_path / "part"))
+    sink.open(0)
+    with pytest.raises(PermanentError, match="not a regular file"):
+        sink.publish()
+    assert stat.S_ISFIFO((tmp_path / "fifo").stat().st_mode)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import threading
@@ -9,7 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from iot.sftp.client.errors import NameRefused, NotFound, PermanentError, PermissionDenied, SourceChanged
+from iot.sftp.client.errors import (
+    NameRefused,
+    NotFound,
+    PermanentError,
+    PermissionDenied,
+    SourceChanged,
+    SourceUnreadable,
+)
 from iot.sftp.client.model import Span
 from iot.sftp.client.transfer.source import Source
 
@@ -191,3 +199,25 @@ def test_a_pipe_cannot_be_sent() -> None:
     with open(reading, "rb") as file, pytest.raises(PermanentError, match="not a regular file"):
         Source(file)
     os.close(writing)
+
+
+def test_a_file_whose_size_is_less_than_it_holds_is_refused():
+    """Files below /proc tell a size of 0."""
+    source = Source("/proc/version")
+    assert source.fingerprint.size == 0
+    with pytest.raises(PermanentError, match="holds more than the 0 bytes"):
+        source.check_unchanged()
+    source.close()
+
+
+def test_a_file_that_the_disk_does_not_give_is_that_files_fault(tmp_path, monkeypatch):
+    (tmp_path / "f").write_bytes(b"x" * 10)
+    source = Source(tmp_path / "f")
+
+    def bad(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "pread", bad)
+    with pytest.raises(SourceUnreadable, match="Input/output error"):
+        source.read(Span(0, 10))
+    source.close()

@@ -15,6 +15,7 @@ from iot.sftp.client import (
     LoginRefused,
     NoSpaceOnServer,
     PermissionDenied,
+    SourceUnreadable,
 )
 from iot.sftp.spooler.agent import Agent, End
 from iot.sftp.spooler.intake import Clocks
@@ -509,6 +510,17 @@ def test_what_was_in_flight_is_sent_also_when_the_disk_was_full_at_the_next_star
     rig.loop.stop_at = rig.loop.now + 600
     rig.run(drain=False)
     assert (rig.arrived(), rig.left()) == (["f"], [])
+
+
+def test_a_file_that_the_disk_does_not_give_is_told_and_tried_later_and_the_drain_ends(rig, caplog):
+    rig.put("bad")
+    rig.put("good")
+    rig.remote.refuse["/up/bad"] = SourceUnreadable("cannot read bad: Input/output error")
+    rig.retry = {"drain_attempts": 3}
+    assert rig.run() is End.REMAINS
+    assert (rig.left(), rig.arrived()) == (["bad"], ["good"])
+    told = [record.getMessage() for record in caplog.records if "Input/output error" in record.getMessage()]
+    assert len(told) == 3
 
 
 def test_other_outboxes_go_on_when_one_is_missing(rig, tmp_path):

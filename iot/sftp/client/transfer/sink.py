@@ -119,7 +119,7 @@ class FileSink:
             sync_folder(os.path.dirname(self.path))
 
     def _mode_there(self) -> int | None:
-        """The mode of what is replaced: a file of its owner alone stays that. Raises: PermanentError for what is no file."""
+        """Of what is replaced: a private file stays private. Raises: PermanentError where that is no regular file."""
         try:
             status = os.stat(self.path)
         except OSError:
