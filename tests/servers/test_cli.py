@@ -89,6 +89,14 @@ def test_a_pattern_that_the_shell_expanded_never_sends_one_file_under_the_name_o
     assert sshd.names() == []
 
 
+def test_one_remote_name_for_several_files_is_refused(shell: Shell, sshd: OpenSSH) -> None:
+    files(shell, "a.csv", "b.csv")
+    done = shell("put", "-T", "a.csv", "b.csv", sshd.path("new"))
+    assert done.returncode == 64
+    assert b"-T names one remote file" in done.stderr
+    assert sshd.names() == []
+
+
 def test_several_files_go_into_a_folder(shell: Shell, sshd: OpenSSH) -> None:
     files(shell, "a.csv", "b.csv", "c.csv")
     done = shell("put", "a.csv", "b.csv", sshd.path("new/"))

@@ -248,3 +248,18 @@ def test_percent_is_drawn_over_and_ends_complete(capsys: pytest.CaptureFixture[s
         display(Progress("f", done, 100))
     display.close()
     assert capsys.readouterr().err == "\r\x1b[Kf: 0 %, 0 B of 100 B\r\x1b[Kf: 100 %, 100 B of 100 B\n"
+
+
+@pytest.mark.parametrize("given", ["option", "variable"])
+def test_a_prompt_command_is_split_like_a_shells_words(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = "/bin/oathtool --totp '-b x,y'"
+    if given == "variable":
+        monkeypatch.setenv("SFTP_PROMPT_COMMAND", command)
+    words = ("--prompt-command", command) if given == "option" else ()
+    settings = parse("--host", "h", "--key", "k", *words)
+    assert settings.prompt_command == ("/bin/oathtool", "--totp", "-b x,y")
+
+
+def test_two_ways_to_answer_prompts_are_refused_in_one_line() -> None:
+    with pytest.raises(errors.ConfigurationError, match="^give one of prompts, prompt_command and prompt_file"):
+        parse("--host", "h", "--key", "k", "--prompt-command", "x", "--prompt-file", "y")

@@ -140,7 +140,8 @@ def _tell_of_env_file() -> None:
 
 
 def _with_sources(lines: Iterable[str]) -> list[str]:
-    return [f"{line} [{_sources(line.partition(':')[0])}]" for line in lines]
+    """A line without a key is about several settings, which it names itself."""
+    return [f"{line} [{_sources(line.partition(':')[0])}]" if ":" in line else line for line in lines]
 
 
 def _sources(key: str) -> str:

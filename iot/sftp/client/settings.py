@@ -201,7 +201,7 @@ def _describe(detail: dict[str, Any]) -> str:
     if detail["type"] == "extra_forbidden":
         return f"{key}: no such setting (what it was set to is not shown)"
     if not key:
-        return _brief(detail["msg"], MESSAGE)
+        return _brief(detail["msg"].removeprefix("Value error, "), MESSAGE)
     shown = f" (got {_brief(repr(detail['input']))})" if _may_be_shown(key, detail) else ""
     return f"{key}: {_brief(detail['msg'], MESSAGE)}{shown}"
 
