@@ -152,9 +152,10 @@ def test_a_leftover_that_cannot_be_put_back_holds_up_no_other_and_is_reported_on
             rig.loop.stop_at = rig.loop.now + 400
             rig.run(drain=False)
             lines = [record for record in caplog.records if "cannot put back" in record.getMessage()]
-            return json.dumps([rig.remote.deliveries, len(lines)])
+            rig.loop.stop_at = 1e9
+            return json.dumps([rig.remote.deliveries, len(lines), rig.run().name])
 
-        assert json.loads(as_user(AGENT, deliver)) == [["/up/b/g"], 1]
+        assert json.loads(as_user(AGENT, deliver)) == [["/up/b/g"], 1, "REMAINS"]
 
 
 @pytest.mark.needs("root")

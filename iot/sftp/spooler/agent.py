@@ -335,7 +335,7 @@ class Agent:
         numbers = {intake.number for intake in self.intakes}
         left = [total for total in self.queue.totals() if total.outbox in numbers and total.state in OPEN_STATES]
         failed = any(intake.failed for intake in self.intakes)
-        remains = left or failed or watched or not self.owed.is_quarantine_empty()
+        remains = left or failed or watched or self.owed.stuck or not self.owed.is_quarantine_empty()
         return End.REMAINS if remains else End.DRAINED
 
 

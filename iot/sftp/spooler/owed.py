@@ -42,7 +42,7 @@ class Owed:
     """What has to leave the outboxes.
 
     last_error: what last went wrong. held: of each outbox the entries that cannot leave it, with why. waiting:
-    delivered files that may not leave yet.
+    delivered files that may not leave yet. stuck: of each outbox the leftovers that cannot be put back, with why.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Owed:
         self._leaving = leaving
         self._clocks = clocks
         self._gone: dict[int, Entry] = {}
-        self._stuck: dict[tuple[int, bytes], str] = {}
+        self.stuck: dict[tuple[int, bytes], str] = {}
         self._paying: Iterator[None] | None = None
         self._retry_at = float("-inf")
         self._retry_wait_s = OWED_RETRY_S
@@ -178,11 +178,11 @@ class Owed:
             recover(root, path)
         except OSError as error:
             reason = error.strerror or str(error)
-            if self._stuck.get(place) != reason:
+            if self.stuck.get(place) != reason:
                 log.warning("cannot put back path=%s reason=%s", shown(path), shown(reason))
-            self._stuck[place] = reason
+            self.stuck[place] = reason
             return
-        self._stuck.pop(place, None)
+        self.stuck.pop(place, None)
         intake.outbox.forget(path)
 
     def _let_go(
