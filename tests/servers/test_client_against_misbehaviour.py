@@ -235,7 +235,7 @@ def test_a_server_that_does_not_answer_is_given_up_at_its_own_deadline(quirk, tm
         began = time.monotonic()
         with pytest.raises(Timeout, match="no answer for 1 s"):
             client.upload(tmp_path / "source", server.path("file"))
-        assert 1.0 <= time.monotonic() - began < 4.0
+        assert 1.0 <= time.monotonic() - began < 7.0
 
 
 def test_a_live_server_that_stops_reading_costs_no_attempt(tmp_path):

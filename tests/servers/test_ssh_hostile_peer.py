@@ -101,7 +101,7 @@ def test_a_forged_number_of_extensions_is_refused_at_once() -> None:
         began = time.monotonic()
         with pytest.raises(SFTPError, match="extensions"):
             connected(server.port, host_key=server.host_key)
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 10
 
 
 def test_a_forged_number_of_prompts_is_refused_at_once() -> None:
@@ -114,7 +114,7 @@ def test_a_forged_number_of_prompts_is_refused_at_once() -> None:
         began = time.monotonic()
         with pytest.raises(SFTPError, match="asks 4294967295 things"):
             connected(server.port, host_key=server.host_key, prompts=lambda text, echo: "x")
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 10
 
 
 def test_a_compressed_packet_cannot_grow_out_of_bounds(monkeypatch: pytest.MonkeyPatch) -> None:

