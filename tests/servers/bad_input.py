@@ -170,7 +170,7 @@ def toml_of(values: dict[str, Any]) -> str:
     )
 
 
-def until(condition: Callable[[], bool], limit_s: float = 30.0) -> None:
+def until(condition: Callable[[], bool], limit_s: float = 90.0) -> None:
     end = time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < end, "it did not come about in time"
