@@ -161,8 +161,8 @@ def test_a_folder_swapped_for_a_symlink_leads_nobody_out_of_the_outbox(site: Sit
 
 @pytest.fixture
 def slow(site: Site, tmp_path: Path) -> Iterator[BadLink]:
-    """5 Mbit/s between the two: a file of 3 MiB takes five seconds, and a test that stands still is not too late."""
-    with BadLink(site.server.host, site.server.port, rate_bps=5e6) as link:
+    """16 Mbit/s between the two: a file of 3 MiB takes one and a half seconds."""
+    with BadLink(site.server.host, site.server.port, rate_bps=16e6) as link:
         site.login |= {"port": link.port, "known_hosts": None, "host_key": site.server.host_key}
         yield link
 
