@@ -7,6 +7,9 @@ import hashlib
 import io
 import os
 import stat
+import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ from servers.openssh import OpenSSH
 
 from iot.sftp.client import (
     ConfigurationError,
+    DiskFull,
     IoTSFTPClient,
     NotFound,
     ProofFailed,
@@ -56,8 +60,10 @@ def over(link: BadLink, server: Server) -> dict[str, Any]:
 
 
 def make(server: Server, name: str, size: int = SIZE) -> bytes:
+    """A file that has been there for an hour."""
     content = os.urandom(size)
     (server.root / name).write_bytes(content)
+    os.utime(server.root / name, (time.time() - 3600,) * 2)
     return content
 
 
@@ -129,6 +135,62 @@ def test_a_file_that_changes_while_it_is_fetched_leaves_the_old_one(ssh: OpenSSH
         client.download(ssh.path("changes"), here / "file", progress=rewrite)
     assert (here / "file").read_bytes() == b"old"
     assert os.listdir(here) == ["file"]
+
+
+def test_a_fresh_small_file_rewritten_within_its_second_is_never_mixed(ssh: OpenSSH, here: Path) -> None:
+    """Size and time, in whole seconds, tell nothing of it."""
+    path = ssh.root / "fresh"
+    path.write_bytes(os.urandom(MIB // 2))
+    times = os.stat(path)
+
+    def rewrite(progress: object) -> None:
+        path.write_bytes(os.urandom(MIB // 2))
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+    link = BadLink(ssh.host, ssh.port, rate_bps=8e6)
+    with link, connect(ssh, here, **over(link, ssh)) as client, pytest.raises(SourceChanged):
+        client.download(ssh.path("fresh"), here / "file", progress=rewrite)
+    assert os.listdir(here) == []
+
+
+def test_a_fresh_large_file_rewritten_within_its_second_is_never_mixed(ssh: OpenSSH, here: Path) -> None:
+    path, newer = ssh.root / "fresh-large", os.urandom(SIZE)
+    time.sleep(1 - time.time() % 1)
+    path.write_bytes(os.urandom(SIZE))
+    timer = threading.Timer(0.3, path.write_bytes, [newer])
+    link = BadLink(ssh.host, ssh.port, rate_bps=50e6)
+    with link, connect(ssh, here, **over(link, ssh)) as client:
+        client.connect()
+        timer.start()
+        client.download(ssh.path("fresh-large"), here / "file")
+    timer.join()
+    assert (here / "file").read_bytes() == newer
+
+
+def test_a_fresh_small_file_costs_no_waiting(ssh: OpenSSH, here: Path) -> None:
+    (ssh.root / "quick").write_bytes(b"just written")
+    with connect(ssh, here) as client:
+        result = client.download(ssh.path("quick"), here / "file")
+    assert result.seconds < 1
+    assert (here / "file").read_bytes() == b"just written"
+
+
+# -- room on this device
+
+
+@pytest.mark.needs("mounts")
+def test_a_file_that_does_not_fit_here_is_refused_before_its_first_byte(ssh: OpenSSH, tmp_path: Path) -> None:
+    make(ssh, "too-large")
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2M", "none", small], check=True)
+    try:
+        with connect(ssh, small) as client:
+            with pytest.raises(DiskFull, match=r"needs 3\.0 MiB, 2\.0 MiB free"):
+                client.download(ssh.path("too-large"), small / "file")
+            assert os.listdir(small) == []
+    finally:
+        subprocess.run(["umount", small], check=True)
 
 
 # -- go on after a cut

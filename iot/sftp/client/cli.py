@@ -22,13 +22,13 @@ from typing import NoReturn
 
 from iot.sftp.client._version import __version__
 from iot.sftp.client.cli_options import Parser, add_settings, settings_from
-from iot.sftp.client.cli_output import EXIT_NO, EXIT_TEXT, exit_code_of, human_bytes, print_names, say
+from iot.sftp.client.cli_output import EXIT_NO, EXIT_TEXT, exit_code_of, print_names, say
 from iot.sftp.client.cli_progress import shown
 from iot.sftp.client.client import IoTSFTPClient
 from iot.sftp.client.environment import ClientSettings
 from iot.sftp.client.errors import Cancelled, LocalStateError, NameRefused, NotFound, PermanentError, SFTPError
 from iot.sftp.client.model import TransferResult
-from iot.sftp.client.terminal import TerminalSafeFormatter
+from iot.sftp.client.terminal import TerminalSafeFormatter, human_bytes
 
 __all__ = ["main"]
 

@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from iot.sftp.client.cli_output import human_bytes
 from iot.sftp.client.model import Progress, ProgressCallback
-from iot.sftp.client.terminal import terminal_safe
+from iot.sftp.client.terminal import human_bytes, terminal_safe
 
 __all__ = ["LineDisplay", "PercentDisplay", "shown"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 
-__all__ = ["TerminalSafeFormatter", "terminal_safe"]
+__all__ = ["TerminalSafeFormatter", "human_bytes", "terminal_safe"]
 
 
 def terminal_safe(text: str) -> str:
@@ -27,3 +27,13 @@ def _escaped(char: str) -> str:
     if "\udc80" <= char <= "\udcff":  # a byte that is not UTF-8, as surrogateescape keeps it
         return f"\\x{ord(char) - 0xDC00:02x}"
     return char.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def human_bytes(count: int) -> str:
+    """A count of bytes for people: 1536 -> "1.5 KiB"."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"

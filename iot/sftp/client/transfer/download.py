@@ -10,6 +10,8 @@ is still the one that was looked at first and the content is proven as far as th
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -35,10 +37,17 @@ from iot.sftp.client.transfer.reading import Reading
 from iot.sftp.client.transfer.sink import FileSink, Kept, Sink, StreamSink
 from iot.sftp.client.transfer.upload import PROGRESS_EVERY_S
 from iot.sftp.client.wire import packets
-from iot.sftp.client.wire.job import Work, ask, expect_handle
+from iot.sftp.client.wire.job import Linger, Work, ask, expect_handle
 from iot.sftp.client.wire.packets import Flag
 
 TYPE_BITS, FOLDER, REGULAR = 0o170000, 0o040000, 0o100000
+FRESH_S = 10
+"""A file may have been modified just now when its time is no further back than this, by a clock that may differ."""
+TICK_S = 2.1
+"""A time in whole seconds is over then; FAT counts in steps of two."""
+FRESH_LOOKS = 3
+READ_TWICE_BYTES = 1024 * 1024
+"""What is no larger is sooner read a second time than waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +64,15 @@ class DownloadTask:
 
 
 class Download:
-    """The state of one download; `run` is the story."""
+    """The state of one download; `run` is the story. wall_clock: seconds since 1970, as this device believes."""
 
-    def __init__(self, task: DownloadTask, context: Context) -> None:
+    def __init__(self, task: DownloadTask, context: Context, wall_clock: Callable[[], float] = time.time) -> None:
         self.task = task
         self.context = context
+        self._wall_clock = wall_clock
         self._sink: Sink = StreamSink(task.dest) if not isinstance(task.dest, str) else self._file_sink(task.dest)
         self._remote = RemoteFile(None)
+        self._read_twice = False
         self._reading = Reading(context, self._name, None, self._sink.write, self._progressed)
         self._resumed_at = 0
         self._saved = (0, 0.0)
@@ -71,7 +82,7 @@ class Download:
     def run(self) -> Work[TransferResult]:
         """Raises: NotFound, SourceChanged, ProofFailed, PermissionDenied, LocalStateError ..."""
         try:
-            self._remote = yield from self._look()
+            self._remote = yield from self._look_at_one_version()
             expected = yield from self._expected_hashes()
             self._resumed_at = yield from self._begin()
             yield from self._fetch()
@@ -113,6 +124,27 @@ class Download:
             raise PermanentError(f"{self._name} is not a regular file, but a device, a pipe or a socket")
         return found
 
+    def _look_at_one_version(self) -> Work[RemoteFile]:
+        """A look after which every other version of a large file has another time.
+
+        SFTP tells times in whole seconds: as long as the second of a file's last change lasts, it may change again
+        and look the same (git calls such a file racily clean). That second is waited for; a small file is not waited
+        for but read twice.
+
+        Raises: SourceChanged when it changes all the time.
+        """
+        found = yield from self._look()
+        for _ in range(FRESH_LOOKS):
+            fresh = bool(found.mtime_s) and (found.mtime_s or 0) >= self._wall_clock() - FRESH_S
+            self._read_twice = fresh and (found.size or 0) <= READ_TWICE_BYTES and self._sink.readable
+            if not fresh or self._read_twice:
+                return found
+            yield Linger(TICK_S)
+            before, found = found, (yield from self._look())
+            if found == before:
+                return found
+        raise SourceChanged(f"{self._name} is being written on the server: it changed {FRESH_LOOKS} times in a row")
+
     def _expected_hashes(self) -> Work[list[tuple[str, Evidence]]]:
         expected = []
         if self.task.expected_sha256 is not None:
@@ -125,6 +157,7 @@ class Download:
         """Open the part -> the offset to go on at, behind what an earlier attempt has brought to the disk."""
         offset = self._usable_bytes()
         options = self.context.options
+        self._sink.check_room(self._remote.size or 0, offset)
         private = options.keep_mode and self._remote.mode is not None
         self._sink.open(offset, private=private)
         if offset and options.verify in ("tail", "full"):
@@ -176,7 +209,7 @@ class Download:
     def _save(self) -> None:
         """Bring the bytes to the disk, then let the checkpoint speak of them."""
         end = self._reading.end
-        if end <= self._saved[0] or not self._sink.path:
+        if end <= self._saved[0] or not self._sink.path or self._read_twice:
             return
         self._sink.sync()
         self._saved = (end, self.context.clock())
@@ -197,7 +230,10 @@ class Download:
 
     def _look_again(self) -> Work[None]:
         now = yield from self._look()
-        if (now.size, now.mtime_s) != (self._remote.size, self._remote.mtime_s):
+        same = (now.size, now.mtime_s) == (self._remote.size, self._remote.mtime_s)
+        if same and self._read_twice:
+            same = yield from same_content(self.context, self.task.source, self._sink, Span(0, self._reading.end))
+        if not same:
             raise SourceChanged(f"{self._name} changed on the server while it was fetched")
 
     def _prove(self, expected: list[tuple[str, Evidence]]) -> Work[tuple[Proof | None, Evidence]]:

@@ -6,12 +6,14 @@ import contextlib
 import hashlib
 import logging
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple, Protocol
 
-from iot.sftp.client.errors import LocalStateError, PermanentError
+from iot.sftp.client.errors import DiskFull, LocalStateError, PermanentError
 from iot.sftp.client.model import Span
+from iot.sftp.client.terminal import human_bytes
 from iot.sftp.client.transfer.source import HASH_BLOCK, local_error
 
 log = logging.getLogger(__name__)
@@ -30,6 +32,7 @@ NOTHING_KEPT = Kept()
 
 class Sink(Protocol):
     """path: the destination as bytes, empty where there is nothing to resume. part: name until it is whole.
+    readable: what was written can be compared.
 
     Every method may raise DiskFull, PermissionDenied, LocalStateError ...
     """
@@ -37,8 +40,11 @@ class Sink(Protocol):
     name: str
     path: bytes
     part: bytes
+    readable: bool
 
     def size(self) -> int: ...
+
+    def check_room(self, size: int, offset: int) -> None: ...
 
     def open(self, offset: int, *, private: bool = False) -> None: ...
 
@@ -60,6 +66,8 @@ class Sink(Protocol):
 class FileSink:
     """A file: fsync, atomic rename, fsync of the folder. Raises: DiskFull, PermissionDenied, LocalStateError ..."""
 
+    readable = True
+
     def __init__(self, path: bytes, part: bytes) -> None:
         self.path = path
         self.part = part
@@ -73,6 +81,20 @@ class FileSink:
             return 0
         except OSError as error:
             raise local_error(error, self.name) from error
+
+    def check_room(self, size: int, offset: int) -> None:
+        """Raises: DiskFull when a file of so many bytes does not fit, as far as the file system tells.
+
+        What the part holds up to `offset` is kept, the rest of it is given up.
+        """
+        try:
+            free_bytes = shutil.disk_usage(os.path.dirname(self.path)).free
+        except OSError:
+            return  # opening the part says what is wrong
+        free_bytes += max(0, self.size() - offset)
+        if size - offset > free_bytes:
+            needed, free = human_bytes(size - offset), human_bytes(free_bytes)
+            raise DiskFull(f"no room for {self.name}: needs {needed}, {free} free; make room on this disk")
 
     def open(self, offset: int, *, private: bool = False) -> None:
         """Open the part and cut it behind `offset`; a link that somebody put there is not followed.
@@ -163,10 +185,14 @@ class StreamSink:
         self._file = file
         self._start = file.tell()
         self._length = 0
+        self.readable = file.readable()
         self.name = str(getattr(file, "name", "stream"))
 
     def size(self) -> int:
         return 0
+
+    def check_room(self, size: int, offset: int) -> None:
+        """Where an open file lies, nobody knows."""
 
     def open(self, offset: int, *, private: bool = False) -> None:
         """Nothing to do: the caller has opened it."""
