@@ -6,6 +6,7 @@ FALLBACKS; any other is a failure, so that neither the client nor a server chang
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -216,3 +217,17 @@ def test_the_content_is_proven_when_asked(any_server, expected, place, tmp_path,
     assert result.proof.value == proof
     assert any_server.content(f"{place}/{proof}") == content
     assert any_server.content(f"{place}/{proof}.sha256") == f"{result.sha256}  {proof}\n".encode()
+
+
+def test_a_sidecar_replaces_nothing_but_an_earlier_checksum_of_its_file(any_server, place, tmp_path):
+    make(tmp_path / "source", 1000)
+    with connect(any_server, tmp_path, sidecar=True, replace_by_remove=True) as client:
+        (tmp_path / "theirs").write_bytes(b"the producer's own\n")
+        client.upload(tmp_path / "theirs", any_server.path(f"{place}/file.sha256"))
+        client.upload(tmp_path / "source", any_server.path(f"{place}/file"))
+        assert any_server.content(f"{place}/file.sha256") == b"the producer's own\n"
+        for _ in range(2):
+            content = make(tmp_path / "source", 1000)
+            client.upload(tmp_path / "source", any_server.path(f"{place}/other"))
+            digest = hashlib.sha256(content).hexdigest()
+            assert any_server.content(f"{place}/other.sha256") == f"{digest}  other\n".encode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import struct
 import subprocess
@@ -139,3 +140,42 @@ def test_a_download_to_a_path_that_the_caller_names_goes_there_and_nowhere_else(
 
 def everything(folder: Path) -> set[Path]:
     return {path for path in folder.rglob("*") if path.is_file()}
+
+
+class EndlessListing(Quirk):
+    """A folder that never ends: 100 names of 200 characters in every answer."""
+
+    number = 0
+
+    def on_readdir(self, message: Message) -> Reply:
+        self.hit()
+        names = [b"%0200d" % (self.number + index) for index in range(100)]
+        self.number += len(names)
+        rows = b"".join(text(name) + text(name) + self.attributes(os.stat(__file__)) for name in names)
+        return NAME, struct.pack(">I", len(names)) + rows
+
+
+MEASURED = """
+import json, resource, sys, time
+from iot.sftp.client import IoTSFTPClient, ServerRefused
+login, folder = json.loads(sys.argv[1]), sys.argv[2]
+with IoTSFTPClient(**login, state_dir=folder) as client:
+    client.connect()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    try:
+        client.list("/")
+    except ServerRefused as error:
+        print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024, error)
+"""
+
+
+def test_a_listing_without_end_is_given_up_before_it_fills_the_memory(tmp_path: Path) -> None:
+    with Misbehaving(tmp_path / "root", EndlessListing) as server:
+        login = json.dumps(
+            {name: str(value) if name != "sftp_port" else value for name, value in server.login().items()}
+        )
+        words = [sys.executable, "-c", MEASURED, login, str(tmp_path / "state")]
+        done = subprocess.run(words, check=True, capture_output=True, text=True, timeout=120)
+    grown_mib, _, told = done.stdout.partition(" ")
+    assert "cannot list '/': the server lists more than 32 MiB of names" in told
+    assert int(grown_mib) < 64

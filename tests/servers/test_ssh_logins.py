@@ -80,6 +80,22 @@ def test_a_missing_answer_is_told_with_the_prompt(second_factor: SecondFactor, t
         logged_in(second_factor, tmp_path)
 
 
+def test_a_second_factor_that_is_not_configured_is_named_with_its_options(
+    second_factor: SecondFactor, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        CredentialsInvalid, match=r"accepted key .* keyboard-interactive as well: give .*prompt_command"
+    ):
+        logged_in(second_factor, tmp_path, sftp_pass=None)
+
+
+@pytest.mark.parametrize("answer", [lambda *_: {}["secret"], lambda *_: 123456])
+def test_an_error_of_the_callback_is_the_callers_own(second_factor: SecondFactor, tmp_path: Path, answer: Any) -> None:
+    with pytest.raises(CredentialsInvalid, match=r"prompts (raised KeyError|must answer)") as caught:
+        logged_in(second_factor, tmp_path, prompts=answer)
+    assert "secret" not in str(caught.value)
+
+
 def test_a_refused_password_is_sent_once_and_the_login_tried_once(tmp_path: Path) -> None:
     with SecondFactor(tmp_path / "root", "publickey,keyboard-interactive:pam") as server:
         with pytest.raises(LoginRefused):

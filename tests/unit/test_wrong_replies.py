@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ The long form (`sh tests/run faults`) plays them all."""
 TAKEN_FOR_TRUE = {("list", "READDIR"), ("stat", "STAT"), ("real path", "REALPATH")}
 """Another answer of the right type to these is the server's word, whatever it is."""
 LEAST_CASES = 12_000
+BYTES_SHOWN = re.compile(r"\bb['\"]")
 
 
 def phases(exchange: Exchange, folder: Path) -> list[Phase]:
@@ -126,6 +128,7 @@ def check_failure(bench: Bench, phase: Phase, wrong: Wrong, error: SFTPError, wh
     if not isinstance(error, (LinkLost, Timeout)):  # the connection lives on, and with it what is open there
         expect_no_handle(bench, phase, wrong, where)
     assert str(error).isprintable() or "\n" in str(error), f"{where}: the message is not for a terminal: {error!r}"
+    assert not BYTES_SHOWN.search(str(error)), f"{where}: the message shows Python's bytes: {error}"
 
 
 def expect_no_handle(bench: Bench, phase: Phase, wrong: Wrong, where: str) -> None:

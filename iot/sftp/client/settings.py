@@ -105,7 +105,9 @@ class Options(BaseModel):
         30.0, ge=0, description="seconds until one more look at a final that no fsync confirmed"
     )
     sidecar: bool = Field(
-        False, description="upload: also write <dest>.sha256, as sha256sum does; download: must match <source>.sha256"
+        False,
+        description="upload: also write <dest>.sha256, as sha256sum does, over nothing but an earlier checksum of that"
+        " file; download: must match <source>.sha256",
     )
     checkpoint_bytes: int = Field(4 * MIB, ge=64 * KIB, description="a checkpoint at the latest after so many bytes")
     checkpoint_s: float = Field(10.0, gt=0, description="a checkpoint at the latest after so many seconds")

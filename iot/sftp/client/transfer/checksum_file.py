@@ -1,18 +1,17 @@
-"""The `<file>.sha256` beside a remote file, as sha256sum writes it."""
+"""The `<file>.sha256` beside a remote file, as sha256sum writes and reads it."""
 
 from __future__ import annotations
 
 import posixpath
 import re
 
-from iot.sftp.client.errors import NotFound, ProofFailed, ServerRefused
-from iot.sftp.client.transfer.look import shown
-from iot.sftp.client.transfer.names import SIDECAR
+from iot.sftp.client.errors import NotFound, PermanentError, ProofFailed, ServerRefused
+from iot.sftp.client.transfer.names import SIDECAR, shown
 from iot.sftp.client.wire import packets
 from iot.sftp.client.wire.job import Work, ask, closing, expect_data, expect_handle
 from iot.sftp.client.wire.packets import Code, Flag, Status
 
-__all__ = ["fetch_sha256_file", "sha256_listed"]
+__all__ = ["fetch_sha256_file", "sha256_line", "sha256_listed", "sha256_there"]
 
 MOST_BYTES = 64 * 1024
 LINE = re.compile(rb"(?P<escaped>\\?)(?P<digest>[0-9a-fA-F]{64})(?: [ *](?P<name>.+))?")
@@ -33,6 +32,26 @@ def fetch_sha256_file(source: bytes) -> Work[str]:
     if digest is None:
         raise ProofFailed(f"{shown(path)} holds no SHA-256 of {shown(posixpath.basename(source))}")
     return digest
+
+
+def sha256_there(path: bytes, name: bytes) -> Work[str | None]:
+    """The SHA-256 of `name` that a checksum file gives; "" where the file is something else, None where there is none.
+
+    A file that cannot be read (a write-only drop box) counts as none.
+    """
+    try:
+        return sha256_listed((yield from _content(path)), name) or ""
+    except ProofFailed:
+        return ""
+    except PermanentError:
+        return None
+
+
+def sha256_line(digest: str, name: bytes) -> bytes:
+    """What sha256sum prints; it marks and escapes a name with a line feed or a backslash."""
+    if b"\n" in name or b"\\" in name:
+        return b"\\" + digest.encode() + b"  " + name.replace(b"\\", b"\\\\").replace(b"\n", b"\\n") + b"\n"
+    return digest.encode() + b"  " + name + b"\n"
 
 
 def sha256_listed(content: bytes, name: bytes) -> str | None:

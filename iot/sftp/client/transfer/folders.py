@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 
 from iot.sftp.client.transfer.context import Context
-from iot.sftp.client.transfer.names import parents
+from iot.sftp.client.transfer.names import parents, shown
 from iot.sftp.client.wire import packets
 from iot.sftp.client.wire.job import Work, ask, ask_all, expect_ok, expect_status
 from iot.sftp.client.wire.packets import Attributes, Code, Reply, Request, Status
@@ -31,7 +31,7 @@ def create_in_folder(context: Context, path: bytes, requests: list[Request]) -> 
     if context.options.make_dirs and folder not in context.folders and folder not in (b"", b"/"):
         context.folders.add(folder)
         folder_made, *replies = yield from ask_all([packets.mkdir(folder), *requests], context.server.in_order)
-        expect_status(folder_made, f"cannot make folder {folder!r}")
+        expect_status(folder_made, f"cannot make folder {shown(folder)}")
     else:
         replies = yield from ask_all(requests, context.server.in_order)
     made = replies[0]
@@ -65,5 +65,5 @@ def make_folder(context: Context, folder: bytes) -> Work[bool]:
     if isinstance(there, Attributes) and (there.mode is None or there.mode & S_IFMT == S_IFDIR):
         context.folders.add(folder)
         return False
-    expect_ok(reply, f"cannot make folder {folder!r}")
+    expect_ok(reply, f"cannot make folder {shown(folder)}")
     return False

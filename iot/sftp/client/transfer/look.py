@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from iot.sftp.client.model import RemoteFile
+from iot.sftp.client.transfer.names import shown
 from iot.sftp.client.wire import packets
 from iot.sftp.client.wire.job import Work, ask_at_once, expect_attributes
 from iot.sftp.client.wire.packets import Code, Reply, Status
 
-__all__ = ["look", "look_at_once", "shown"]
+__all__ = ["look", "look_at_once"]
 
 
 def look(path: bytes) -> Work[RemoteFile | None]:
@@ -26,7 +27,3 @@ def _found(path: bytes, reply: Reply) -> RemoteFile | None:
         return None
     found = expect_attributes(reply, f"cannot look at {shown(path)}")
     return RemoteFile(found.size, found.mtime_s, found.mode)
-
-
-def shown(path: bytes) -> str:
-    return repr(path.decode("utf-8", "backslashreplace"))

@@ -31,16 +31,17 @@ def check_final_name(dest: bytes, *, sidecar: bool = False) -> None:
     """
     longest = max(dest.split(b"/"), key=len)
     if len(longest) > NAME_MAX_BYTES:
-        raise NameRefused(f"{_shown(longest)} has {len(longest)} bytes; a name has {NAME_MAX_BYTES} at most")
+        raise NameRefused(f"{shown(longest)} has {len(longest)} bytes; a name has {NAME_MAX_BYTES} at most")
     name = posixpath.basename(dest) + SIDECAR
     if sidecar and len(name) > NAME_MAX_BYTES:
         raise NameRefused(
-            f"{_shown(name)} has {len(name)} bytes; a name has {NAME_MAX_BYTES} at most: send without sidecar"
+            f"{shown(name)} has {len(name)} bytes; a name has {NAME_MAX_BYTES} at most: send without sidecar"
         )
 
 
-def _shown(name: bytes) -> str:
-    return repr(name.decode("utf-8", "backslashreplace"))
+def shown(path: bytes) -> str:
+    """A remote path for a message: in quotes, never as Python's bytes."""
+    return repr(path.decode("utf-8", "backslashreplace"))
 
 
 def sidecar_part(part: bytes) -> bytes:

@@ -11,6 +11,7 @@ from iot.sftp.client.model import RemoteFile
 from iot.sftp.client.transfer.context import Context
 from iot.sftp.client.transfer.folders import make_folder, make_parents
 from iot.sftp.client.transfer.look import look
+from iot.sftp.client.transfer.names import shown
 from iot.sftp.client.transfer.publish import publish
 from iot.sftp.client.wire import packets
 from iot.sftp.client.wire.job import Work, ask, closing, expect_handle, expect_names, expect_ok
@@ -29,13 +30,13 @@ def stat(path: bytes) -> Work[RemoteFile]:
     """Raises: NotFound and other refusals."""
     found = yield from look(path)
     if found is None:
-        raise NotFound(f"{path!r} is not on the server")
+        raise NotFound(f"{shown(path)} is not on the server")
     return found
 
 
 def real_path(path: bytes) -> Work[bytes]:
     """The server's own absolute name of a path."""
-    return expect_names((yield from ask(packets.realpath(path))), f"cannot resolve {path!r}").entries[0].filename
+    return expect_names((yield from ask(packets.realpath(path))), f"cannot resolve {shown(path)}").entries[0].filename
 
 
 @dataclass(slots=True)
@@ -57,7 +58,7 @@ class Earlier:
 def delete(path: bytes, earlier: Earlier) -> Work[None]:
     """A file that is gone after an answer was lost is what was wanted."""
     earlier.asking = True
-    _expect_gone((yield from ask(packets.remove(path))), earlier, f"cannot delete {path!r}")
+    _expect_gone((yield from ask(packets.remove(path))), earlier, f"cannot delete {shown(path)}")
 
 
 def move(context: Context, source: bytes, dest: bytes, earlier: Earlier) -> Work[None]:
@@ -65,7 +66,7 @@ def move(context: Context, source: bytes, dest: bytes, earlier: Earlier) -> Work
     if (yield from look(source)) is None:
         if earlier.done and (yield from look(dest)) is not None:
             return  # the lost answer was a yes
-        raise NotFound(f"cannot move {source!r}: it is not on the server")
+        raise NotFound(f"cannot move {shown(source)}: it is not on the server")
     if context.options.make_dirs:
         yield from make_parents(context, dest)
     earlier.asking = True
@@ -89,12 +90,12 @@ def delete_dir(context: Context, path: bytes, earlier: Earlier) -> Work[None]:
     """Delete an empty folder."""
     earlier.asking = True
     context.folders.discard(path.rstrip(b"/"))
-    _expect_gone((yield from ask(packets.rmdir(path))), earlier, f"cannot delete folder {path!r} (is it empty?)")
+    _expect_gone((yield from ask(packets.rmdir(path))), earlier, f"cannot delete folder {shown(path)} (is it empty?)")
 
 
 def list_paths(path: bytes, folders: bool) -> Work[list[bytes]]:
     """Paths of the files (or folders) right below `path`, sorted. Raises: NotFound, NameRefused, ServerRefused ..."""
-    handle = expect_handle((yield from ask(packets.opendir(path))), f"cannot list {path!r}")
+    handle = expect_handle((yield from ask(packets.opendir(path))), f"cannot list {shown(path)}")
     return sorted((yield from closing(handle, _listed(path, handle, folders))))
 
 
@@ -106,14 +107,14 @@ def _listed(path: bytes, handle: bytes, folders: bool) -> Work[list[bytes]]:
         reply = yield from ask(packets.readdir(handle))
         if isinstance(reply, Status) and reply.code == Code.EOF:
             return found
-        entries = expect_names(reply, f"cannot list {path!r}").entries
+        entries = expect_names(reply, f"cannot list {shown(path)}").entries
         if not entries:
             return found  # for OpenSSH's client, too, an empty answer is the end
         for name in entries:
             listed_bytes += len(path) + len(name.filename) + NAME_BYTES
             if listed_bytes > LISTING_BYTES:
                 raise ServerRefused(
-                    f"cannot list {path!r}: the server lists more than {LISTING_BYTES >> 20} MiB of names"
+                    f"cannot list {shown(path)}: the server lists more than {LISTING_BYTES >> 20} MiB of names"
                 )
             if name.filename not in (b".", b"..") and (yield from _is_folder(path, name)) is folders:
                 found.append(_join(path, name.filename))
@@ -131,5 +132,5 @@ def _is_folder(path: bytes, name: Name) -> Work[bool]:
 def _join(folder: bytes, name: bytes) -> bytes:
     """A name in a listing is a name and never a path: a server cannot lead us out of a folder."""
     if b"/" in name or b"\0" in name or not name:
-        raise NameRefused(f"server lists the name {name!r} in {folder!r}; a name may not hold a slash")
+        raise NameRefused(f"server lists the name {shown(name)} in {shown(folder)}; a name may not hold a slash")
     return posixpath.join(folder, name)

@@ -8,6 +8,7 @@ from typing import Protocol
 from iot.sftp.client.errors import PermanentError, SFTPError
 from iot.sftp.client.model import Span
 from iot.sftp.client.transfer.context import Context
+from iot.sftp.client.transfer.names import shown
 from iot.sftp.client.transfer.source import Source
 from iot.sftp.client.wire import packets, parsing
 from iot.sftp.client.wire.job import TURN, WAIT, Answers, Send, Work, ask, expect_data, expect_handle
@@ -52,7 +53,7 @@ def same_file(context: Context, path: bytes, source: Source) -> Work[bool]:
 def same_content(context: Context, path: bytes, source: Content, span: Span) -> Work[bool]:
     """Read a span of a remote file back and compare. Raises: the refusal when it cannot be read."""
     reply = yield from ask(packets.open_file(path, Flag.READ))
-    handle = expect_handle(reply, f"cannot read back {path!r}")
+    handle = expect_handle(reply, f"cannot read back {shown(path)}")
     comparison = Comparison(context, source, handle, span)
     same = yield from comparison.run()
     yield from ask(packets.close(handle))
@@ -66,7 +67,7 @@ def same_hash(context: Context, path: bytes, source: Content) -> Work[bool | Non
     if context.server.refuses(Refusal.CHECK_FILE):
         return None
     reply = yield from ask(packets.open_file(path, Flag.READ))
-    handle = expect_handle(reply, f"cannot read back {path!r}")
+    handle = expect_handle(reply, f"cannot read back {shown(path)}")
     reply = yield from ask(packets.check_file(handle))
     yield from ask(packets.close(handle))
     algorithm, digest = understood(reply, parsing.parse_check_file) or (b"", b"")

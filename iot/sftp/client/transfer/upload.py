@@ -31,8 +31,8 @@ from iot.sftp.client.model import (
 from iot.sftp.client.transfer.context import Context
 from iot.sftp.client.transfer.folders import create_in_folder
 from iot.sftp.client.transfer.free_space import check_room, full, room_request
-from iot.sftp.client.transfer.look import look_at_once, shown
-from iot.sftp.client.transfer.names import check_final_name, part_name
+from iot.sftp.client.transfer.look import look_at_once
+from iot.sftp.client.transfer.names import check_final_name, part_name, shown
 from iot.sftp.client.transfer.plan import Fresh, ProveFinal, ResumeAt, Rules, Step, plan
 from iot.sftp.client.transfer.proof import final_stands, hash_of, same_content
 from iot.sftp.client.transfer.publish import Ending, confirm, publish, wants_confirmation, write_sidecar

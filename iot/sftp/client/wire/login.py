@@ -88,6 +88,7 @@ class Login:
         Raises: LoginRefused, CredentialsInvalid, LinkLost, ProtocolError.
         """
         tried: list[str] = []
+        accepted: list[str] = []
         allowed: list[str] | None = None
         while step := self._next(allowed):
             step.tries += 1
@@ -95,6 +96,7 @@ class Login:
                 try:
                     allowed = step.attempt(transport)
                     step.tries = TRIES_MAX
+                    accepted.append(step.name)
                     self._password.accepted()
                     self._answers.accepted()
                 except paramiko.BadAuthenticationType as error:
@@ -107,6 +109,11 @@ class Login:
                     tried.append(step.name)
             if transport.is_authenticated():
                 return
+        if allowed and accepted and not {step.method for step in self._steps}.intersection(allowed):
+            raise CredentialsInvalid(
+                f"{host} accepted {', '.join(accepted)} and asks for {printable(', '.join(allowed))} as well: give"
+                f" {' or '.join(_options_for(allowed))}"
+            )
         more = f"; the server asks for {printable(', '.join(allowed))}" if allowed else ""
         raise LoginRefused(f"{host} refused user {self._user!r}; tried {', '.join(tried) or 'all we have'}{more}")
 
@@ -121,6 +128,16 @@ class Login:
             if step.tries < TRIES_MAX and step.ready() and (allowed is None or step.method in allowed):
                 return step
         return None
+
+
+def _options_for(methods: list[str]) -> list[str]:
+    """The settings that answer what a server asks for."""
+    options = {
+        "publickey": ("key_file", "agent"),
+        "password": ("password",),
+        "keyboard-interactive": ("password", "prompt_file", "prompt_command", "prompts"),
+    }
+    return list(dict.fromkeys(option for method in methods for option in options.get(method, ())))
 
 
 class AuthHandler(AuthOnlyHandler):  # type: ignore[misc]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from iot.sftp.client.errors import CredentialsInvalid, LoginRefused
+from iot.sftp.client.errors import CredentialsInvalid, LoginRefused, SFTPError
 from iot.sftp.client.givenfile import read_text_once
 from iot.sftp.client.wire.boundary import printable
 
@@ -79,13 +79,26 @@ class Answers:
                 f"the server asks {shown!r}, and nothing answers that: give prompt_file, prompt_command or prompts"
             )
         self._answered.add(text)
-        return self._source(shown, echo)
+        return _asked(self._source, shown, echo)
 
     def _is_for_the_password(self, text: str, echo: bool) -> bool:
         """In any language where nothing else could answer; never what is shown while it is typed."""
         if echo or NOT_THE_PASSWORD.search(text):
             return False
         return self._source is None or PASSWORD.search(text) is not None
+
+
+def _asked(source: Answerer, shown: str, echo: bool) -> str:
+    """The answer of the caller's own code. Its fault is its own, not the server's; its text may hold the answer."""
+    try:
+        answer = source(shown, echo)
+    except SFTPError:
+        raise
+    except Exception as error:
+        raise CredentialsInvalid(f"prompts raised {type(error).__name__} when it was asked {shown!r}") from error
+    if not isinstance(answer, str):
+        raise CredentialsInvalid(f"prompts must answer {shown!r} with text, and gave {type(answer).__name__}")
+    return answer
 
 
 def from_file(path: Path) -> Answerer:
