@@ -20,7 +20,9 @@ from iot.sftp.client import (
     AlreadyExists,
     Failure,
     IoTSFTPClient,
+    NameRefused,
     NotFound,
+    PermanentError,
     ProofFailed,
     SourceChanged,
     TransferResult,
@@ -231,3 +233,25 @@ def test_a_sidecar_replaces_nothing_but_an_earlier_checksum_of_its_file(any_serv
             client.upload(tmp_path / "source", any_server.path(f"{place}/other"))
             digest = hashlib.sha256(content).hexdigest()
             assert any_server.content(f"{place}/other.sha256") == f"{digest}  other\n".encode()
+
+
+@pytest.mark.parametrize("size", [1000, LARGE_BYTES], ids=["small", "large"])
+def test_a_folder_as_destination_is_named_and_nothing_is_left(any_server, place, tmp_path, size):
+    make(tmp_path / "source", size)
+    place = f"{place}-{size}"
+    with connect(any_server, tmp_path) as client:
+        client.mkdir(any_server.path(f"{place}/folder"))
+        for dest in ("folder", "folder/", "folder/.", "folder/.."):
+            with pytest.raises(NameRefused, match=r"is a folder; did you mean .*/source'"):
+                client.upload(tmp_path / "source", any_server.path(f"{place}/{dest}"))
+        assert client.list(any_server.path(place)) == []
+
+
+def test_a_local_folder_as_destination_is_named_before_a_byte_is_fetched(any_server, place, tmp_path):
+    make(tmp_path / "source", LARGE_BYTES)
+    (tmp_path / "folder").mkdir()
+    with connect(any_server, tmp_path) as client:
+        client.upload(tmp_path / "source", any_server.path(f"{place}/file"))
+        with pytest.raises(PermanentError, match="is a folder; give the name of a file in it"):
+            client.download(any_server.path(f"{place}/file"), tmp_path / "folder", progress=pytest.fail)
+    assert sorted(os.listdir(tmp_path)) == ["folder", "source", "state"]

@@ -18,7 +18,7 @@ from servers.misbehaving import Misbehaving, Quirk
 from servers.openssh import OpenSSH
 from servers.zoo import start
 
-from iot.sftp.client import Failure, IoTSFTPClient, NoSpaceOnServer, TransferResult, UploadJob
+from iot.sftp.client import Failure, IoTSFTPClient, NameRefused, NoSpaceOnServer, TransferResult, UploadJob
 from iot.sftp.client.wire.embedded_protocol import DATA, EOF, FAILURE, Reply, status, text
 
 MIB = 1024 * 1024
@@ -301,3 +301,17 @@ def test_a_resume_at_a_server_of_the_classic_modes_costs_one_refusal_in_its_life
             assert result.resumed_at > 0
             assert server.content(name) == content
             assert learned == {"write-create"}
+
+
+# -- a folder has the name
+
+
+def test_a_move_onto_a_folder_names_it_and_moves_nothing(sshd: OpenSSH, tmp_path: Path) -> None:
+    (sshd.root / "folder").mkdir()
+    (sshd.root / "file").write_bytes(b"content")
+    with (
+        connect(sshd, tmp_path) as client,
+        pytest.raises(NameRefused, match=r"folder' is a folder; did you mean .*/file'"),
+    ):
+        client.move(sshd.path("file"), sshd.path("folder"))
+    assert (sshd.root / "file").read_bytes() == b"content"

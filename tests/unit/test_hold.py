@@ -56,6 +56,29 @@ def test_a_held_file_survives_a_restart_costs_no_writes_and_leaves_when_its_time
 
 
 @pytest.mark.needs("root")
+def test_a_held_file_that_leaves_when_the_agent_is_woken_leaves_once(tmp_path: Path) -> None:
+    """By its quiet time it may go a few seconds before its wait is over; then nobody asks for it again."""
+    rig = Rig(tmp_path)
+    rig.outbox["settle_s"] = 5
+    path = foreign(rig, "f")
+    os.utime(path, (rig.loop.wall(),) * 2)
+
+    def pause(seconds: float) -> bool:
+        rig.loop.now += max(min(seconds, 0.5), 0.001)
+        assert rig.agent is not None
+        rig.agent.wake()  # SIGUSR1, again and again
+        return False
+
+    def work() -> None:
+        rig.loop.pause = pause  # type: ignore[method-assign]
+        rig.loop.stop_at = rig.loop.now + 90
+        assert rig.run(drain=False) is End.STOPPED
+        assert (rig.left(), len(rig.remote.deliveries), len(rig.agent.owed.waiting)) == ([], 1, 0)
+
+    without_capabilities(work)
+
+
+@pytest.mark.needs("root")
 def test_a_held_file_that_changes_is_sent_again_whole(tmp_path: Path) -> None:
     rig = Rig(tmp_path)
     path = foreign(rig, "f", b"line 1\n")

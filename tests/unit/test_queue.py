@@ -1,6 +1,7 @@
 """The queue: what is on disk after each step, order, and rows that outlive their process."""
 
 import itertools
+import os
 import sqlite3
 
 import pytest
@@ -211,6 +212,15 @@ def test_while_no_answer_came_for_it_a_file_keeps_its_destination(journal, event
     journal.write(lambda db: queue.fail(db, [(row, Verdict(event, 0, 0, 1.0), None)], now=0.0))
     queue.outbox(b"/out", "/new")
     assert queue.page(1, 0, 9)[0].destination == "/old/f"
+
+
+def test_a_refusal_that_names_a_file_whose_name_is_no_utf_8_is_kept(journal):
+    queue = Queue(journal)
+    queue.outbox(b"/out", "/old")
+    (row,) = begun(queue, entry())
+    told = os.fsdecode(b"/out/\xff\xfe: no rights")
+    journal.write(lambda db: queue.fail(db, [(row, Verdict(Event.FAILED, 1, 1, 1.0), told)], now=0.0))
+    assert queue.page(1, 0, 9)[0].error == "/out/\\xff\\xfe: no rights"
 
 
 def test_an_answer_that_refused_a_file_lets_it_follow_the_configuration_and_tells_where_a_part_may_be(journal):

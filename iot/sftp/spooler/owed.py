@@ -217,11 +217,16 @@ class Owed:
         if why is Why.TOUCHED:
             held.pop(entry.id, None)
             if self._is_superseded(entry):
-                self._gone[entry.id] = entry
+                self._left(entry)
                 return
             intake.outbox.forget(entry.path)  # the scan finds it and has it compared
         wait_s = {Why.RESTING: intake.settings.hold_s, Why.TOUCHED: TOUCHED_RETRY_S, Why.OPEN: OPEN_RETRY_S}[why]
         self.waiting.add(Late(self._clocks.monotonic() + wait_s, entry, leavers, note, why))
+
+    def _left(self, entry: Entry) -> None:
+        """Whoever let it go: nobody may ask for it again once its row is forgotten."""
+        self._gone[entry.id] = entry
+        self.waiting.discard(entry.id)
 
     def _is_superseded(self, entry: Entry) -> bool:
         """Whether what lies there now is another entry's."""
@@ -243,7 +248,7 @@ class Owed:
         finally:
             os.close(root)
         for key in outcome.done:
-            self._gone[key] = entries[key]
+            self._left(entries[key])
             self.held[intake.number].pop(key, None)
         if outcome.failed:
             self._hold(intake, {key: entry.path for key, entry in entries.items()}, outcome.failed)

@@ -19,7 +19,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from iot.sftp.client import Journal
+from iot.sftp.client import Journal, terminal_safe
 from iot.sftp.spooler.policy import NEVER, TRANSITIONS, Event, State, Verdict, after
 from iot.sftp.spooler.rows import (
     COLUMNS,
@@ -219,7 +219,8 @@ class Queue:
         def values(entry: Entry) -> tuple[object, ...]:
             _, verdict, error = items[entry.id]
             wait = now + verdict.delay_s if after(entry.state, verdict.event) is State.WAITING else None
-            return *_attempts(entry, verdict.event), verdict.failures, verdict.strikes, wait, error
+            told = error and terminal_safe(error)  # a name in it may be no UTF-8, which SQLite does not take
+            return *_attempts(entry, verdict.event), verdict.failures, verdict.strikes, wait, told
 
         moved: list[Entry] = []
         for event in {verdict.event for _, verdict, _ in items.values()}:

@@ -45,6 +45,10 @@ class Waiting:
         kept = self._late.setdefault(late.entry.id, late)
         self.next_s = min(self.next_s, kept.due_s)
 
+    def discard(self, number: int) -> None:
+        """An entry that has left, or is superseded, waits no more."""
+        self._late.pop(number, None)
+
     def ripe(self, now: float, limit: int) -> list[Late]:
         """Those whose time has come, taken out."""
         if now < self.next_s:

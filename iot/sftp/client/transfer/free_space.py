@@ -26,9 +26,9 @@ SLACK_BYTES = 64 * 1024
 """A disk so full refuses for want of room, whatever it says: its own books need some."""
 
 
-def room_request(context: Context, path: bytes, size: int) -> list[Request]:
-    """The question, if this file is large and the server can answer it; it may share a flight with the opening."""
-    return [packets.statvfs(path)] if size > LARGE_BYTES and context.server.tells_free_space else []
+def room_request(context: Context, path: bytes) -> list[Request]:
+    """The question, if the server can answer it; it may share a flight with the opening."""
+    return [packets.statvfs(path)] if context.server.tells_free_space else []
 
 
 def check_room(context: Context, name: str, state: PartState, told: Reply) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import posixpath
+import stat
 
 from iot.sftp.client.errors import NameRefused
 
@@ -24,11 +25,13 @@ def part_name(dest: bytes, source: bytes, owner: str, suffix: str) -> bytes:
     return posixpath.join(folder, _cut(name, NAME_MAX_BYTES - len(ending)) + ending)
 
 
-def check_final_name(dest: bytes, *, sidecar: bool = False) -> None:
+def check_final_name(dest: bytes, source: bytes = b"", *, sidecar: bool = False) -> None:
     """Told before a byte is sent: the part's name is cut to fit, so the server would refuse only the rename.
 
-    Raises: NameRefused when a name in `dest`, or that of its sidecar, is too long.
+    Raises: NameRefused when `dest` can only be a folder; when a name in it, or that of its sidecar, is too long.
     """
+    if posixpath.basename(dest) in (b"", b".", b".."):
+        raise _folder_meant(dest, source)
     longest = max(dest.split(b"/"), key=len)
     if len(longest) > NAME_MAX_BYTES:
         raise NameRefused(f"{shown(longest)} has {len(longest)} bytes; a name has {NAME_MAX_BYTES} at most")
@@ -37,6 +40,17 @@ def check_final_name(dest: bytes, *, sidecar: bool = False) -> None:
         raise NameRefused(
             f"{shown(name)} has {len(name)} bytes; a name has {NAME_MAX_BYTES} at most: send without sidecar"
         )
+
+
+def check_no_folder(mode: int | None, dest: bytes, source: bytes) -> None:
+    """mode: what STAT tells of `dest`. Raises: NameRefused when a folder stands there."""
+    if mode is not None and stat.S_ISDIR(mode):
+        raise _folder_meant(dest, source)
+
+
+def _folder_meant(dest: bytes, source: bytes) -> NameRefused:
+    meant = posixpath.join(dest, posixpath.basename(source) or b"NAME")
+    return NameRefused(f"{shown(dest)} is a folder; did you mean {shown(meant)}?")
 
 
 def shown(path: bytes) -> str:

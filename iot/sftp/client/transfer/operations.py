@@ -6,13 +6,13 @@ import posixpath
 import stat as modes
 from dataclasses import dataclass
 
-from iot.sftp.client.errors import NameRefused, NotFound, ServerRefused
+from iot.sftp.client.errors import NameRefused, NotFound, PermanentError, ServerRefused
 from iot.sftp.client.model import RemoteFile
 from iot.sftp.client.transfer.context import Context
 from iot.sftp.client.transfer.folders import make_folder, make_parents
 from iot.sftp.client.transfer.look import look
-from iot.sftp.client.transfer.names import shown
-from iot.sftp.client.transfer.publish import publish
+from iot.sftp.client.transfer.names import check_no_folder, shown
+from iot.sftp.client.transfer.publish import replace
 from iot.sftp.client.wire import packets
 from iot.sftp.client.wire.job import Work, ask, closing, expect_handle, expect_names, expect_ok
 from iot.sftp.client.wire.packets import Attributes, Code, Name, Reply, Status
@@ -70,7 +70,12 @@ def move(context: Context, source: bytes, dest: bytes, earlier: Earlier) -> Work
     if context.options.make_dirs:
         yield from make_parents(context, dest)
     earlier.asking = True
-    yield from publish(context, source, dest)
+    try:
+        yield from replace(context, source, dest)
+    except PermanentError:
+        there = yield from look(dest)
+        check_no_folder(there.mode if there else None, dest, source)
+        raise
 
 
 def _expect_gone(reply: Reply, earlier: Earlier, doing: str) -> None:

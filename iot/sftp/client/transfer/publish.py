@@ -10,11 +10,12 @@ from __future__ import annotations
 import logging
 import posixpath
 
-from iot.sftp.client.errors import AlreadyExists, NotFound, PermanentError, ProofFailed, Unsupported
+from iot.sftp.client.errors import AlreadyExists, NameRefused, NotFound, PermanentError, ProofFailed, Unsupported
 from iot.sftp.client.model import Proof, Span
 from iot.sftp.client.transfer.checksum_file import sha256_line, sha256_there
 from iot.sftp.client.transfer.context import Context
-from iot.sftp.client.transfer.names import SIDECAR, shown, sidecar_part
+from iot.sftp.client.transfer.look import look
+from iot.sftp.client.transfer.names import SIDECAR, check_no_folder, shown, sidecar_part
 from iot.sftp.client.transfer.proof import same_content, same_file
 from iot.sftp.client.transfer.source import Source
 from iot.sftp.client.wire import packets
@@ -135,11 +136,28 @@ def _ends_at(part: bytes, size: int) -> Work[bool]:
 # -- rename
 
 
-def publish(context: Context, part: bytes, dest: bytes, reopen: bool = False) -> Work[bytes]:
-    """Give the part its final name. Raises: AlreadyExists, PermissionDenied, ServerRefused ...
+def publish(context: Context, part: bytes, dest: bytes, source: bytes, reopen: bool = False) -> Work[bytes]:
+    """Give the part its final name. A part that can never get it, because a folder has it, is removed.
 
-    reopen: open the final for reading in the same flight -> its handle, empty when that was refused.
+    source: for the message. reopen: open the final for reading in the same flight -> its handle, empty when that was
+    refused.
+
+    Raises: AlreadyExists, NameRefused (a folder), PermissionDenied, ServerRefused ...
     """
+    try:
+        return (yield from replace(context, part, dest, reopen))
+    except PermanentError:
+        there = yield from look(dest)
+        try:
+            check_no_folder(there.mode if there else None, dest, source)
+        except NameRefused:
+            yield from ask(packets.remove(part))
+            raise
+        raise
+
+
+def replace(context: Context, part: bytes, dest: bytes, reopen: bool = False) -> Work[bytes]:
+    """Rename; a file that stands at `dest` is replaced, in one step where the server can. See `publish`."""
     replaces, doing = context.server.can_replace, f"cannot publish {shown(dest)}"
     renaming = packets.posix_rename(part, dest) if replaces else packets.rename(part, dest)
     requests = [renaming, packets.open_file(dest, Flag.READ)] if reopen else [renaming]
@@ -154,7 +172,7 @@ def publish(context: Context, part: bytes, dest: bytes, reopen: bool = False) ->
         yield from ask(packets.close(handle))
     if replaces and reply.code == Code.OP_UNSUPPORTED:
         context.server.learn(Refusal.POSIX_RENAME)
-        return (yield from publish(context, part, dest, reopen))
+        return (yield from replace(context, part, dest, reopen))
     if not replaces:
         yield from _rename_over(context, part, dest, reply)
     else:
@@ -196,7 +214,7 @@ def write_sidecar(context: Context, dest: bytes, part: bytes, digest: str) -> Wo
     expect_ok(written, f"cannot write {shown(unfinished)}")
     expect_ok(closed, f"the server failed to close {shown(unfinished)}")
     if unfinished != path:
-        yield from publish(context, unfinished, path)
+        yield from publish(context, unfinished, path, dest)
 
 
 # -- durable

@@ -83,15 +83,19 @@ class FileSink:
             raise local_error(error, self.name) from error
 
     def check_room(self, size: int, offset: int) -> None:
-        """Raises: DiskFull when a file of so many bytes does not fit, as far as the file system tells.
+        """Raises: PermanentError when the destination is no file; DiskFull when a file of so many bytes does not fit,
+        as far as the file system tells.
 
         What the part holds up to `offset` is kept, the rest of it is given up.
         """
+        self._mode_there()
         try:
-            free_bytes = shutil.disk_usage(os.path.dirname(self.path)).free
+            room = shutil.disk_usage(os.path.dirname(self.path))
         except OSError:
             return  # opening the part says what is wrong
-        free_bytes += max(0, self.size() - offset)
+        if not room.total:  # a file system that counts no blocks
+            return
+        free_bytes = room.free + max(0, self.size() - offset)
         if size - offset > free_bytes:
             needed, free = human_bytes(size - offset), human_bytes(free_bytes)
             raise DiskFull(f"no room for {self.name}: needs {needed}, {free} free; make room on this disk")
@@ -146,6 +150,8 @@ class FileSink:
             status = os.stat(self.path)
         except OSError:
             return None
+        if stat.S_ISDIR(status.st_mode):
+            raise PermanentError(f"{self.name} is a folder; give the name of a file in it")
         if not stat.S_ISREG(status.st_mode):
             raise PermanentError(f"{self.name} is not a regular file; it is not replaced")
         return stat.S_IMODE(status.st_mode)

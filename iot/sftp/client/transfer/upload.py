@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from iot.sftp.client.errors import (
+    NameRefused,
     NoSpaceOnServer,
     PermanentError,
     ServerBusy,
@@ -30,9 +31,9 @@ from iot.sftp.client.model import (
 )
 from iot.sftp.client.transfer.context import Context
 from iot.sftp.client.transfer.folders import create_in_folder
-from iot.sftp.client.transfer.free_space import check_room, full, room_request
+from iot.sftp.client.transfer.free_space import LARGE_BYTES, check_room, full, room_request
 from iot.sftp.client.transfer.look import look_at_once
-from iot.sftp.client.transfer.names import check_final_name, part_name, shown
+from iot.sftp.client.transfer.names import check_final_name, check_no_folder, part_name, shown
 from iot.sftp.client.transfer.plan import Fresh, ProveFinal, ResumeAt, Rules, Step, plan
 from iot.sftp.client.transfer.proof import final_stands, hash_of, same_content
 from iot.sftp.client.transfer.publish import Ending, confirm, publish, wants_confirmation, write_sidecar
@@ -40,15 +41,7 @@ from iot.sftp.client.transfer.sending import NoReadBack, NoResume, Sending, note
 from iot.sftp.client.transfer.source import Source
 from iot.sftp.client.transfer.window import PartState
 from iot.sftp.client.wire import packets
-from iot.sftp.client.wire.job import (
-    Barrier,
-    Work,
-    ask,
-    ask_all,
-    expect_handle,
-    expect_status,
-    handle_or_refusal,
-)
+from iot.sftp.client.wire.job import Barrier, Work, ask, ask_all, expect_handle, expect_status, handle_or_refusal
 from iot.sftp.client.wire.packets import Attributes, Code, Flag, Reply, Request, Status
 from iot.sftp.client.wire.server import Refusal
 
@@ -105,7 +98,7 @@ class Upload:
         try:
             if self.task.wanted not in (None, self.source.fingerprint):
                 raise SourceChanged(f"{self.source.name} is not the version any more that was to be sent")
-            check_final_name(self.task.dest, sidecar=self.context.options.sidecar)
+            check_final_name(self.task.dest, self.source.path, sidecar=self.context.options.sidecar)
             step = yield from self._survey()
             if isinstance(step, ProveFinal):
                 if (yield from final_stands(self.context, self.task.dest, self.source)):
@@ -174,6 +167,8 @@ class Upload:
             yield from self._close_all()
             if isinstance(failure, (NoResume, NoSpaceOnServer, ServerRefused)):
                 yield from self._leave_room(failure)
+            if isinstance(failure, NameRefused):
+                yield from self._drop_part()
             raise
 
     def _leave_room(self, failure: Exception) -> Work[None]:
@@ -183,9 +178,12 @@ class Upload:
         no_space = no_space or (yield from full(self.context, self.part, name, self._state))
         if no_space is None:
             return
+        yield from self._drop_part()
+        raise no_space from (None if no_space is failure else failure)
+
+    def _drop_part(self) -> Work[None]:
         if self.part != self.task.dest:
             yield from ask(packets.remove(self.part))
-        raise no_space from (None if no_space is failure else failure)
 
     def _start_over(self, step: Fresh) -> Work[None]:
         self._possible_repeat = step.possible_repeat
@@ -204,27 +202,35 @@ class Upload:
         mode = self.source.mode if self.context.options.keep_mode else None
         direct = self.context.options.direct_write
         flags = CREATE_DIRECT if direct else CREATE
-        requests = [packets.open_file(self.part, flags, Attributes(mode=mode)), *self._room_request()]
+        requests = [packets.open_file(self.part, flags, Attributes(mode=mode)), *self._questions()]
         doing = f"cannot create {shown(self.part)}"
-        reply, *room = yield from create_in_folder(self.context, self.part, requests)
+        reply, *told = yield from create_in_folder(self.context, self.part, requests)
         if not direct and isinstance(reply, Status) and reply.code not in (Code.NO_SUCH_FILE, Code.PERMISSION_DENIED):
             # it is there from an earlier attempt: the name says that it is ours
             expect_status((yield from ask(packets.remove(self.part))), f"cannot remove {shown(self.part)}")
-            reply, *room = yield from ask_all(requests, self.context.server.in_order)
+            reply, *told = yield from ask_all(requests, self.context.server.in_order)
         crowded = isinstance(reply, Status) and reply.code == Code.FAILURE and self.context.handles
         if crowded and (yield from full(self.context, self.part, self.source.name, self._state)) is None:
             raise ServerBusy(f"{doing} while others are open")
         handle = self._opened(expect_handle(reply, doing))
-        self._check_room(room)
+        self._check_answers(told)
         return handle
 
-    def _room_request(self) -> list[Request]:
-        return room_request(self.context, self.part, self._state.size)
+    def _questions(self) -> list[Request]:
+        """What is worth asking before many bytes are sent, in the flight of the opening."""
+        if self._state.size <= LARGE_BYTES:
+            return []
+        return [packets.stat(self.task.dest), *room_request(self.context, self.part)]
 
-    def _check_room(self, told: list[Reply]) -> None:
-        """Raises: NoSpaceOnServer; a file that fits is counted from here on."""
-        if told:
-            check_room(self.context, self.source.name, self._state, told[0])
+    def _check_answers(self, told: list[Reply]) -> None:
+        """Raises: NameRefused; NoSpaceOnServer. A file that fits is counted from here on."""
+        if not told:
+            return
+        final, *room = told
+        if isinstance(final, Attributes):
+            check_no_folder(final.mode, self.task.dest, self.source.path)
+        if room:
+            check_room(self.context, self.source.name, self._state, room[0])
             self.context.large[self.part] = self._state
 
     def _resume(self, step: ResumeAt) -> Work[None]:
@@ -235,7 +241,7 @@ class Upload:
             yield Barrier(self.checkpoint())
         doing = f"cannot reopen {shown(self.part)}"
         reading = [packets.open_file(self.part, Flag.READ)] if step.suspect else []
-        replies = yield from self._reopen([*reading, *self._room_request()])
+        replies = yield from self._reopen([*reading, *self._questions()])
         opened = [self._opened_or_refused(reply, doing) for reply in replies[: 1 + len(reading)]]
         if isinstance(opened[0], Status):
             raise NoResume
@@ -243,7 +249,7 @@ class Upload:
         if isinstance(reader, Status):
             note_refused_reading(self.context.server, reader.error("cannot read back"))
             raise NoReadBack
-        self._check_room(replies[1 + len(reading) :])
+        self._check_answers(replies[1 + len(reading) :])
         yield from self._fill(opened[0], reader, resumed=True)
 
     def _reopen(self, others: list[Request]) -> Work[list[Reply]]:
@@ -311,7 +317,7 @@ class Upload:
             yield Barrier(self.checkpoint())
             # with a sidecar to write first, the final would be open while that may fail
             reopen = wants_confirmation(self.context) and not self.context.options.sidecar
-            final = yield from publish(self.context, self.part, self.task.dest, reopen)
+            final = yield from publish(self.context, self.part, self.task.dest, self.source.path, reopen)
         return (yield from self._settle(final))
 
     def _already_done(self) -> Work[TransferResult]:
@@ -327,12 +333,7 @@ class Upload:
         self.source.close()  # the wait below may be long, and files in flight are many
         task, options = self.task, self.context.options
         if options.sidecar and self._digest is not None:
-            try:
-                yield from write_sidecar(self.context, task.dest, self.part, self._digest)
-            except PermanentError:
-                if final:  # `confirm` would have closed it
-                    yield from ask(packets.close(final))
-                raise
+            yield from write_sidecar(self.context, task.dest, self.part, self._digest)
         durable = yield from confirm(self.context, task.dest, self.source.fingerprint.size, final, task.grace)
         self._tell(self.source.fingerprint.size)
         return TransferResult(
@@ -396,5 +397,4 @@ class Upload:
     def _tell(self, done_bytes: int) -> None:
         self._told_at = self.context.clock()
         if self.task.progress is not None:
-            progress = Progress(self.source.name, done_bytes, self._state.size, self._resumed_at)
-            self.task.progress(progress)
+            self.task.progress(Progress(self.source.name, done_bytes, self._state.size, self._resumed_at))
