@@ -36,7 +36,11 @@ def stat(path: bytes) -> Work[RemoteFile]:
 
 def real_path(path: bytes) -> Work[bytes]:
     """The server's own absolute name of a path."""
-    return expect_names((yield from ask(packets.realpath(path))), f"cannot resolve {shown(path)}").entries[0].filename
+    doing = f"cannot resolve {shown(path)}"
+    entries = expect_names((yield from ask(packets.realpath(path))), doing).entries
+    if not entries:
+        raise ServerRefused(f"{doing}: the server answered with no name")
+    return entries[0].filename
 
 
 @dataclass(slots=True)
