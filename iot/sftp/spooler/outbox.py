@@ -220,6 +220,7 @@ class Outbox:
         mount_point = _mount_point(self.path)
         if self._home is not None:
             if mount_point != self._home[1]:
+                self.release()  # the file system that is leaving can go
                 raise SourceFailed(f"outbox {shown(str(self.path))}: {self._home[1]} is not mounted any more")
             log.warning("outbox is another folder now path=%s device=%d inode=%d", shown(str(self.path)), *identity)
             self._complete = False
