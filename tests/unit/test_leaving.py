@@ -318,11 +318,23 @@ def test_a_release_is_durable_before_the_quarantine_forgets_the_file(where, tmp_
     (inside,) = folder.glob("*/f")
     calls = recorded(monkeypatch)
     assert release([folder], [box]) == (1, 0)
-    safe = calls.index(("fsync", str(box / "sub")))
-    assert safe > calls.index(("rename", str(box / "sub" / "f")))
-    if where == "another file system":
-        assert safe < calls.index(("unlink", str(inside)))
-    assert safe < calls.index(("fsync", str(inside.parent))) < calls.index(("unlink", f"{inside.parent}.json"))
+    arrived = last(calls, "rename", str(box / "sub" / "f"))
+    safe = last(calls, "fsync", str(box / "sub"))
+    forgotten = calls.index(("unlink", f"{inside.parent}.json"))
+    assert arrived < safe < last(calls, "fsync", str(inside.parent)) < forgotten
+    if where == "another file system":  # there was never a moment without a durable copy, and none with two to send
+        record = str(folder / f"{inside.parent.name}.json")
+        steps = [
+            ("fsync", next(path for call, path in calls if call == "fsync" and ".iot-back." in path)),
+            ("fsync", str(box / "sub")),
+            ("rename", record),
+            ("fsync", str(folder)),
+            ("unlink", str(inside)),
+            ("fsync", str(inside.parent)),
+            ("rename", str(box / "sub" / "f")),
+        ]
+        places = [calls.index(step) for step in steps]
+        assert places == sorted(places)
     assert calls[-1] == ("fsync", str(folder))
 
 
@@ -376,6 +388,7 @@ def recorded(monkeypatch):
     monkeypatch.setattr(os, "rename", rename)
     monkeypatch.setattr(moving, "rename_noreplace", noreplace)
     monkeypatch.setattr(removal, "rename_noreplace", noreplace)
+    monkeypatch.setattr(quarantine, "rename_noreplace", noreplace)
     return calls
 
 

@@ -21,6 +21,7 @@ from iot.sftp.client import Cancelled, Failure, Journal, LinkLost, LocalStateErr
 from iot.sftp.spooler.accounts import Accounts
 from iot.sftp.spooler.departure import Why
 from iot.sftp.spooler.intake import Clocks, Intake
+from iot.sftp.spooler.layout import shared_destinations
 from iot.sftp.spooler.leaving import leaving
 from iot.sftp.spooler.naming import shown
 from iot.sftp.spooler.owed import Owed
@@ -97,6 +98,7 @@ class Agent:
         self.delivered_files = 0
         self.sent_bytes = 0
         self.local_error: str | None = None
+        self.shared_destinations = shared_destinations(settings)
         self._remote = remote
         self._loop = loop
         self._now = clocks.monotonic
@@ -131,6 +133,8 @@ class Agent:
         self._restarted = True
 
     def _tell_earlier(self) -> None:
+        for pair in self.shared_destinations:
+            log.warning("destination shared reason=%s", shown(str(pair)))
         labels = {intake.number: intake.settings.label for intake in self.intakes}
         for total in self.queue.totals():
             if total.earlier and total.state is State.READY and total.outbox in labels:

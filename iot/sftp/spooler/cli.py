@@ -119,6 +119,7 @@ def _log_to_stderr(level: str) -> None:
 
 def _check(options: argparse.Namespace) -> int:
     from iot.sftp.spooler.exposure import exposed_secrets
+    from iot.sftp.spooler.layout import shared_destinations
     from iot.sftp.spooler.outbox import completeness_of
 
     settings = _settings(options)
@@ -130,6 +131,8 @@ def _check(options: argparse.Namespace) -> int:
     print(f"configuration good: {settings.server.host}:{settings.server.port}, outboxes {names}")
     for outbox in settings.outbox:
         print(f"outbox {outbox.label}: completeness {completeness_of(outbox.path)}")
+    for pair in shared_destinations(settings):
+        _say(f"warning: {pair}")
     return EX_OK
 
 

@@ -1,4 +1,4 @@
-"""Which folders of a configuration get into each other's way: every contradiction is reported, none is left to chance.
+"""Which folders and names of a configuration get into each other's way: each contradiction is reported.
 
 Folders are compared by what they are, not by what they are called (see whereabouts): a symlink or a bind mount hides
 nothing. Two outboxes that deliver to the same place are no contradiction, but their files may replace each other.
@@ -13,10 +13,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from iot.sftp.spooler.naming import is_plain_name, rule_for, shown
 from iot.sftp.spooler.settings import AfterUpload, OutboxSettings, Settings
 from iot.sftp.spooler.whereabouts import Mounts, Whereabouts, mounted_now, whereabouts
 
-__all__ = ["contradictions"]
+__all__ = ["Shared", "contradictions", "shared_destinations"]
 
 
 class Role(NamedTuple):
@@ -27,6 +28,20 @@ class Role(NamedTuple):
     path: Path
     place: Whereabouts
     outbox: OutboxSettings | None = None
+
+
+class Shared(NamedTuple):
+    """Two outboxes, by name, and the place on the server that files of both may go to."""
+
+    one: str
+    other: str
+    destination: str
+
+    def __str__(self) -> str:
+        return (
+            f"outboxes {shown(self.one)} and {shown(self.other)} both deliver to {shown(self.destination)}:"
+            " files of the same name overwrite each other; {outbox} in the destination keeps them apart"
+        )
 
 
 def contradictions(settings: Settings) -> list[str]:
@@ -42,10 +57,35 @@ def contradictions(settings: Settings) -> list[str]:
         if reason is not None:
             hidden = "" if _is_plain(one.path, other.path) else " (by a symlink or a mount)"
             found.append(f"{one.key} = {str(one.path)!r} and {other.key} = {str(other.path)!r}: {reason}{hidden}")
-    for label, number in Counter(outbox.label for outbox in settings.outbox).items():
-        if number > 1:
-            found.append(f"outbox: {number} are called {label!r}: give each its own name")
+    for label, times in Counter(outbox.label for outbox in settings.outbox).items():
+        if times > 1:
+            found.append(f"outbox: {times} are called {label!r}: give each its own name")
+    for number, outbox in enumerate(settings.outbox):
+        if "{outbox}" in outbox.destination and not is_plain_name(outbox.label):
+            found.append(
+                f"outbox[{number}].name = {outbox.label!r}: as {{outbox}} in its destination it would lead elsewhere;"
+                ' it must be one name, not "." or "..", without "/"'
+            )
     return found
+
+
+def shared_destinations(settings: Settings) -> list[Shared]:
+    """The pairs of outboxes whose files may replace each other on the server: the same name below both, one place."""
+    bases = [_base(settings, outbox) for outbox in settings.outbox]
+    found = []
+    for (one, mine), (other, theirs) in itertools.combinations(zip(settings.outbox, bases, strict=True), 2):
+        upper, lower = ((one, mine), (other, theirs)) if len(mine) <= len(theirs) else ((other, theirs), (one, mine))
+        same, below = upper[1] == lower[1], lower[1][: len(upper[1])] == upper[1]
+        if same or (below and upper[0].recursive):
+            found.append(Shared(one.label, other.label, lower[0].destination))
+    return found
+
+
+def _base(settings: Settings, outbox: OutboxSettings) -> tuple[str, ...]:
+    """Where its files go, name by name."""
+    rule = rule_for(outbox.destination, device_id=settings.device_id, outbox=outbox.label)
+    first = "/" if rule.startswith("/") else ""
+    return (first, *(name for name in rule.split("/") if name not in ("", ".")))
 
 
 def _roles(settings: Settings, mounts: Mounts) -> list[Role]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +95,18 @@ def _outbox(agent: Agent, intake: Intake, totals: list[Total]) -> dict[str, Any]
         "kept": mine[State.KEPT].files if State.KEPT in mine else 0,
         "earlier_destination": sum(total.earlier for total in backlog),
         "held": len(agent.owed.held[intake.number]),
+        "shares_destination_with": _sharing(agent, intake.settings.label),
         "error": _outbox_error(agent, intake),
     }
+
+
+def _sharing(agent: Agent, label: str) -> list[str]:
+    """The outboxes whose files may replace this one's on the server."""
+    return [
+        shown(pair.other if pair.one == label else pair.one)
+        for pair in agent.shared_destinations
+        if label in (pair.one, pair.other)
+    ]
 
 
 def _outbox_error(agent: Agent, intake: Intake) -> str | None:
@@ -196,6 +206,7 @@ def table(content: Mapping[str, Any], *, running: bool, wall: float) -> str:
         f" {outbox['waiting']} waiting, {outbox['kept']} kept, {outbox['held']} held,"
         f" completeness {outbox['completeness']}"
         + (f", {outbox['earlier_destination']} to an earlier destination" if outbox["earlier_destination"] else "")
+        + _sharing_words(outbox["shares_destination_with"])
         + _because(outbox["error"])
         for outbox in content["outboxes"]
     ]
@@ -209,6 +220,10 @@ def table(content: Mapping[str, Any], *, running: bool, wall: float) -> str:
 def _next(connection: Mapping[str, Any], wall: float) -> str:
     at = connection["next_attempt_at"]
     return "" if at is None else f", next attempt in {_span(at - wall)}"
+
+
+def _sharing_words(names: Sequence[str]) -> str:
+    return f", same destination as {', '.join(names)}: files of the same name overwrite each other" if names else ""
 
 
 def _because(error: str | None) -> str:

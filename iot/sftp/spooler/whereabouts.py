@@ -109,7 +109,9 @@ def _regions(path: Path, mounts: Mounts) -> Iterable[Region]:
     inside = place[len(mount.point) :] + tuple(map(os.fsencode, missing))
     yield mount.device, mount.root + inside
     if not missing:
-        yield from ((m.device, m.root) for m in mounts.values() if len(m.point) > len(place) and _starts(m.point, place))
+        yield from (
+            (m.device, m.root) for m in mounts.values() if len(m.point) > len(place) and _starts(m.point, place)
+        )
 
 
 def _mount_of(path: Path, mounts: Mounts) -> tuple[Mount | None, tuple[bytes, ...]]:
