@@ -107,13 +107,36 @@ def test_only_regular_files_are_sent_and_the_others_are_named(site: Site, tmp_pa
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(os.path.relpath(site.box / "socket"))  # its path may hold 107 bytes at most
         drained = site.drain()
-    assert drained.returncode == 0
+    assert drained.returncode == 75
+    assert "not all is delivered never_sent=5" in drained.stderr
     for name, kind in (("symlink", "symlink"), ("dangling", "symlink"), ("folder", "symlink")):
         assert f"path={name} reason={kind}" in drained.stderr
     assert "path=fifo reason=fifo" in drained.stderr
     assert "path=socket reason=socket" in drained.stderr
     assert site.arrived() == ["file"]
     assert site.left() == ["dangling", "fifo", "folder", "socket", "symlink"]
+    (told,) = site.status()["outboxes"]
+    assert told["never_sent"] == {"symlink": 3, "fifo": 1, "socket": 1}
+    assert "5 never sent (symlink: 3, fifo: 1, socket: 1)" in site.spooler("status").stdout
+    site.outbox["exclude"] = ["*link", "dangling", "fif?", "folder", "socket"]
+    assert site.drain().returncode == 0  # the configuration says that nobody wants them
+    assert site.status()["outboxes"][0]["never_sent"] == {}
+
+
+def test_files_below_a_hundred_folders_are_counted_as_never_sent(site: Site) -> None:
+    deep = "deep/" + "d/" * 99
+    site.put(f"{deep}sent")
+    site.put(f"{deep}x/not")
+    drained = site.drain()
+    assert drained.returncode == 75
+    assert site.arrived() == [f"{deep}sent"]
+    assert site.status()["outboxes"][0]["never_sent"] == {"deeper than 100 folders": 1}
+    site.outbox["exclude"] = ["deep/*/x*"]
+    assert site.drain().returncode == 0
+    (site.box / f"{deep}x/not").unlink()
+    del site.outbox["exclude"]
+    (site.box / f"{deep}x").rmdir()
+    assert site.drain().returncode == 0
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["folder", "fifo"])

@@ -47,7 +47,7 @@ OPEN_STATES = (State.READY, State.SENDING, State.WAITING, State.DELIVERED, State
 
 class End(enum.Enum):
     """Why the loop ended. DRAINED: all there was is delivered; REMAINS: something is left after its attempts, be it in
-    the outbox or in quarantine, from this run or an earlier one."""
+    the outbox or in quarantine, from this run or an earlier one, or lies in an outbox and is never sent."""
 
     STOPPED = enum.auto()
     DRAINED = enum.auto()
@@ -338,9 +338,18 @@ class Agent:
     def _balance(self, watched: Sequence[Intake]) -> End:
         numbers = {intake.number for intake in self.intakes}
         left = [total for total in self.queue.totals() if total.outbox in numbers and total.state in OPEN_STATES]
-        failed = any(intake.failed for intake in self.intakes)
-        remains = left or failed or watched or self.owed.stuck or not self.owed.is_quarantine_empty()
-        return End.REMAINS if remains else End.DRAINED
+        remains = {
+            "files": sum(total.files for total in left),
+            "not_ready": sum(len(intake.readiness) for intake in watched),
+            "unread_outboxes": sum(intake.failed is not None for intake in self.intakes),
+            "never_sent": sum(sum(intake.outbox.refused.reasons.values()) for intake in self.intakes),
+            "stuck": len(self.owed.stuck),
+            "in_quarantine": 0 if self.owed.is_quarantine_empty() else max(self.owed.quarantined, 1),
+        }
+        if not any(remains.values()):
+            return End.DRAINED
+        log.warning("not all is delivered %s", " ".join(f"{key}={number}" for key, number in remains.items() if number))
+        return End.REMAINS
 
 
 def _was_lost(journal: Journal) -> bool:

@@ -74,7 +74,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--drain",
         action="store_true",
-        help="send what is there, then end: 0 all delivered, 75 something remains, be it in quarantine",
+        help="send what is there, then end: 0 all delivered, 75 something remains, in quarantine, too, or is never"
+        " sent: symlinks, fifos, sockets, devices, what lies below 100 folders; `exclude` takes them out",
     )
     commands.add_parser("check", parents=[common], help="report every wrong setting at once")
     status = commands.add_parser("status", parents=[common], help="backlog, connection, last error")

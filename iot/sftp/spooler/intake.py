@@ -76,6 +76,7 @@ class Intake:
             wanted=wanted(settings.include, settings.exclude, ignore_case=settings.ignore_case),
             clock=clocks.monotonic,
             recursive=settings.recursive,
+            excluded=matcher(settings.exclude, ignore_case=settings.ignore_case),
         )
         self._urgent = matcher(settings.urgent, ignore_case=settings.ignore_case)
         self._queue = queue

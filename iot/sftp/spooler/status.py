@@ -95,6 +95,7 @@ def _outbox(agent: Agent, intake: Intake, totals: list[Total]) -> dict[str, Any]
         "kept": mine[State.KEPT].files if State.KEPT in mine else 0,
         "earlier_destination": sum(total.earlier for total in backlog),
         "held": len(agent.owed.held[intake.number]),
+        "never_sent": dict(intake.outbox.refused.reasons),
         "shares_destination_with": _sharing(agent, intake.settings.label),
         "error": _outbox_error(agent, intake),
     }
@@ -206,6 +207,7 @@ def table(content: Mapping[str, Any], *, running: bool, wall: float) -> str:
         f" {outbox['waiting']} waiting, {outbox['kept']} kept, {outbox['held']} held,"
         f" completeness {outbox['completeness']}"
         + (f", {outbox['earlier_destination']} to an earlier destination" if outbox["earlier_destination"] else "")
+        + _never_sent_words(outbox["never_sent"])
         + _sharing_words(outbox["shares_destination_with"])
         + _because(outbox["error"])
         for outbox in content["outboxes"]
@@ -220,6 +222,11 @@ def table(content: Mapping[str, Any], *, running: bool, wall: float) -> str:
 def _next(connection: Mapping[str, Any], wall: float) -> str:
     at = connection["next_attempt_at"]
     return "" if at is None else f", next attempt in {_span(at - wall)}"
+
+
+def _never_sent_words(reasons: Mapping[str, int]) -> str:
+    words = ", ".join(f"{reason}: {number}" for reason, number in reasons.items())
+    return f", {sum(reasons.values())} never sent ({words})" if reasons else ""
 
 
 def _sharing_words(names: Sequence[str]) -> str:
