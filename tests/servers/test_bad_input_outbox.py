@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import socket
+import sqlite3
 import stat
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -90,6 +94,70 @@ def test_an_outbox_on_a_read_only_mount_delivers_once_and_says_that_it_cannot_re
         kept = site.drain()
         assert site.content("other") == b"other"
         assert "path=other" in kept.stderr
+
+
+def touched(path: Path) -> None:
+    """As a backup, a restore, `chmod` and a rename do it: another change time and inode, the same size and time."""
+    path.chmod(0o600 if path.stat().st_mode & 0o77 else 0o644)
+
+
+def replaced_by_a_copy(path: Path) -> None:
+    shutil.copy2(path, path.parent.parent / "copy")
+    (path.parent.parent / "copy").rename(path)
+
+
+def hard_linked(path: Path) -> None:
+    (path.parent.parent / f"link{time.monotonic_ns()}").hardlink_to(path)
+
+
+@pytest.mark.parametrize("touch", [touched, replaced_by_a_copy, hard_linked])
+def test_a_kept_file_that_was_only_touched_is_not_sent_again_after_its_consumer_took_it(
+    site: Site, touch: Callable[[Path], None]
+) -> None:
+    site.outbox["after_upload"] = "keep"
+    small, large = site.put("small", b"small"), site.put("large", os.urandom(3_000_000))
+    assert site.drain().returncode == 0
+    for _ in range(2):
+        for name in site.arrived():
+            (site.server.root / "up" / name).unlink()  # the consumer
+        for path in (small, large):
+            touch(path)
+        drained = site.drain()
+        assert drained.returncode == 0
+        assert site.arrived() == []
+        assert drained.stderr.count("touched, content as delivered before") == 2
+    assert site.drain().stderr.count("touched") == 0  # that is on record
+
+
+def test_a_kept_file_that_was_rewritten_with_its_old_time_is_sent_again(site: Site) -> None:
+    site.outbox["after_upload"] = "keep"
+    path = site.put("file", b"first")
+    assert site.drain().returncode == 0
+    (site.server.root / "up" / "file").unlink()
+    status = path.stat()
+    path.write_bytes(b"again")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert site.drain().returncode == 0
+    assert site.content("file") == b"again"
+    (site.server.root / "up" / "file").unlink()
+    touched(path)
+    assert site.drain().returncode == 0
+    assert site.arrived() == []
+
+
+def test_a_touched_file_whose_delivery_was_recorded_without_a_hash_is_compared_with_the_server(site: Site) -> None:
+    """As earlier releases recorded them. Nothing tells then that the content is the same but what stands there."""
+    site.outbox["after_upload"] = "keep"
+    path = site.put("file")
+    assert site.drain().returncode == 0
+    with contextlib.closing(sqlite3.connect(site.state / "journal.db")) as db:
+        db.execute("UPDATE delivered SET sha256 = NULL")
+        db.commit()
+    before = (site.server.root / "up" / "file").stat().st_mtime_ns
+    touched(path)
+    drained = site.drain()
+    assert "sent=0" in drained.stderr
+    assert (site.server.root / "up" / "file").stat().st_mtime_ns == before
 
 
 # -- what is no file

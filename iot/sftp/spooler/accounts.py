@@ -67,6 +67,9 @@ class Accounts:
         self._successes.append((entry, result))
         self._losses.pop(entry.id, None)
         self.destination_failed.pop(entry.outbox, None)
+        if result.already_done and result.proof is None:
+            log.info("touched, content as delivered before path=%s bytes=%d", shown(entry.path), result.size)
+            return
         log.info(
             "delivered path=%s dest=%s bytes=%d sent=%d resumed_at=%d s=%.3f proof=%s durable=%s repeat=%s",
             shown(entry.path),
@@ -185,7 +188,7 @@ class Accounts:
     def _delivery(self, entry: Entry, result: TransferResult, at: float) -> Delivery:
         event = Event.SENT_TO_KEEP if self._keeps(entry) else Event.SENT
         words = result.proven + " durable" * result.durable + " repeat" * result.possible_repeat
-        return Delivery(entry, event, words, at)
+        return Delivery(entry, event, words, at, result.sha256)
 
     def _keeps(self, entry: Entry) -> bool:
         return self._intakes[entry.outbox].settings.after_upload is AfterUpload.KEEP

@@ -288,7 +288,7 @@ class Agent:
         self._changed = True
         if isinstance(outcome, TransferResult):
             self.accounts.succeeded(flight.entry, outcome)
-            self.delivered_files += 1
+            self.delivered_files += outcome.proof is not None  # else it had been delivered before
             self._progressed(max(outcome.size - max(flight.done_bytes, outcome.resumed_at), 0))
             return None
         self.accounts.failed(flight.entry, outcome, progressed=flight.progressed)

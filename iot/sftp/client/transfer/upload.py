@@ -72,6 +72,7 @@ class UploadTask:
     check_final: bool = False
     grace: bool = False
     progress: ProgressCallback | None = None
+    digest: bool = False
 
 
 class Upload:
@@ -320,7 +321,7 @@ class Upload:
         return (yield from self._settle(b"", already_done=True))
 
     def _hash(self) -> Work[None]:
-        if self.context.options.sha256 or self.context.options.sidecar:
+        if self.task.digest or self.context.options.sha256 or self.context.options.sidecar:
             self._digest = yield from hash_of(self.source)
 
     def _settle(self, final: bytes, already_done: bool = False) -> Work[TransferResult]:
@@ -396,5 +397,4 @@ class Upload:
     def _tell(self, done_bytes: int) -> None:
         self._told_at = self.context.clock()
         if self.task.progress is not None:
-            progress = Progress(self.source.name, done_bytes, self._state.size, self._resumed_at)
-            self.task.progress(progress)
+            self.task.progress(Progress(self.source.name, done_bytes, self._state.size, self._resumed_at))
