@@ -133,7 +133,11 @@ def test_check_exits_with_78_or_0(config, tmp_path, capsys, monkeypatch):
     assert main(["check", "--config", str(config("x = 1"))]) == 78
     assert "state_dir: missing" in capsys.readouterr().err
     assert main(["check", "--config", str(tmp_path / "none.toml")]) == 78
-    assert main(["check", "--config", str(config(GOOD))]) == 0
+    assert main(["check", "--config", str(config(GOOD))]) == 78
+    assert "outbox[0].path = /var/spool/iot/outbox: is not there" in capsys.readouterr().err
+    (tmp_path / "box").mkdir()
+    here = GOOD.replace("/var/spool/iot/outbox", f"{tmp_path}/box")
+    assert main(["check", "--config", str(config(here))]) == 0
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,11 @@ class IoTSFTPClient:
         """Connect now instead of on first use. Raises: TransientError, AuthenticationError, ConfigurationError."""
         self._runner.connect()
 
+    def login_problems(self) -> list[tuple[str, str]]:
+        """What makes every login fail, as far as can be seen without a connection: an option ("" where something is
+        not given at all) and what is wrong with it. An empty list promises nothing."""
+        return self._runner.login_problems()
+
     def is_connected(self) -> bool:
         """Whether the server answers on the present connection: one real round trip, with the link's deadline.
 

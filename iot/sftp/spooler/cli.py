@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
         help="send what is there, then end: 0 all delivered, 75 something remains, in quarantine, too, or is never"
         " sent: symlinks, fifos, sockets, devices, what lies below 100 folders; `exclude` takes them out",
     )
-    commands.add_parser("check", parents=[common], help="report every wrong setting at once")
+    commands.add_parser("check", parents=[common], help="report at once all that would keep the agent from its work")
     status = commands.add_parser("status", parents=[common], help="backlog, connection, last error")
     status.add_argument("--json", action="store_true", help="for programs")
     commands.add_parser("retry", parents=[common], help="move quarantined files back into their outboxes")
@@ -119,21 +119,25 @@ def _log_to_stderr(level: str) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
+    from iot.sftp.spooler.configuration import load_with_origins
     from iot.sftp.spooler.exposure import exposed_secrets
     from iot.sftp.spooler.layout import shared_destinations
     from iot.sftp.spooler.outbox import completeness_of
+    from iot.sftp.spooler.preflight import obstacles, what_is_missing
 
-    settings = _settings(options)
-    exposed = exposed_secrets(settings, options.config, os.environ)
-    if exposed:
-        print("\n".join(exposed), file=sys.stderr)
+    settings, origins = load_with_origins(options.config, os.environ)
+    found = exposed_secrets(settings, options.config, os.environ)
+    _act_as_owner(settings.state_dir)
+    found += obstacles(settings, origins, options.config)
+    if found:
+        _say("\n".join(found))
         return EX_CONFIG
     names = ", ".join(outbox.label for outbox in settings.outbox)
     print(f"configuration good: {settings.server.host}:{settings.server.port}, outboxes {names}")
     for outbox in settings.outbox:
         print(f"outbox {outbox.label}: completeness {completeness_of(outbox.path)}")
-    for pair in shared_destinations(settings):
-        _say(f"warning: {pair}")
+    for warning in (*what_is_missing(settings, origins), *map(str, shared_destinations(settings))):
+        _say(f"warning: {warning}")
     return EX_OK
 
 
@@ -188,6 +192,7 @@ def _act_as_owner(state_dir: Path) -> None:
         os.setgroups([])  # a number without a name
     else:
         group = user.pw_gid
+        os.environ["HOME"] = user.pw_dir
         os.initgroups(user.pw_name, group)
     os.setresgid(group, group, group)
     os.setresuid(owner.st_uid, owner.st_uid, owner.st_uid)

@@ -27,7 +27,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["BadConfiguration", "load", "secrets_in"]
+__all__ = ["BadConfiguration", "Origins", "load", "load_with_origins", "secrets_in"]
 
 PREFIX = "IOT_SPOOLER_"
 BRIEF = 200
@@ -54,24 +54,48 @@ class BadConfiguration(ConfigurationError):
         self.problems = problems
 
 
+class Origins:
+    """Where each setting came from. path: the TOML file. others: what the environment or a credential has set."""
+
+    def __init__(self, path: Path | None, others: Mapping[Path_, str]) -> None:
+        self._file = shown(str(path)) if path else "the environment"
+        self._others = others
+
+    def of(self, place: Path_) -> str:
+        """In words; of a table, where its innermost part that was set as one came from."""
+        ways = (place[:end] for end in range(len(place), 0, -1))
+        return next((self._others[way] for way in ways if way in self._others), self._file)
+
+    @staticmethod
+    def key(place: Path_) -> str:
+        """As a key of the configuration is written: outbox[0].path."""
+        return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).removeprefix(".")
+
+
 def load(path: Path | None, environment: Mapping[str, str]) -> Settings:
     """All settings, checked. path: the TOML file; None: environment only.
 
     Raises: BadConfiguration.
     """
-    values, origins = ({}, {}) if path is None else _from_file(path)
-    problems = _add_environment(values, origins, environment)
-    problems += _add_credentials(values, origins, environment)
+    return load_with_origins(path, environment)[0]
+
+
+def load_with_origins(path: Path | None, environment: Mapping[str, str]) -> tuple[Settings, Origins]:
+    """The same, and where each came from. Raises: BadConfiguration."""
+    values, set_elsewhere = ({}, {}) if path is None else _from_file(path)
+    problems = _add_environment(values, set_elsewhere, environment)
+    problems += _add_credentials(values, set_elsewhere, environment)
+    origins = Origins(path, set_elsewhere)
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
         details = error.errors(include_url=False, include_context=False)
-        raise BadConfiguration(problems + [_describe(dict(detail), origins, path) for detail in details]) from None
+        raise BadConfiguration(problems + [_describe(dict(detail), origins) for detail in details]) from None
     origin = shown(str(path)) if path else "the environment"
     problems += [f"{problem} (in {origin})" for problem in contradictions(settings)]
     if problems:
         raise BadConfiguration(problems)
-    return settings
+    return settings, origins
 
 
 def secrets_in(path: Path) -> list[str]:
@@ -163,12 +187,11 @@ def _add_credentials(values: dict[str, Any], origins: dict[Path_, str], environm
     return problems
 
 
-def _describe(detail: dict[str, Any], origins: dict[Path_, str], path: Path | None) -> str:
+def _describe(detail: dict[str, Any], origins: Origins) -> str:
     place: Path_ = tuple(detail["loc"])
-    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).removeprefix(".")
+    key = Origins.key(place)
     key = _brief(key) if key.isprintable() and key else _brief(repr(key))
-    origin = next((origins[place[:end]] for end in range(len(place), 0, -1) if place[:end] in origins), None)
-    origin = origin or (shown(str(path)) if path else "the environment")
+    origin = origins.of(place)
     message = str(detail["msg"]).removeprefix("Value error, ")
     if detail["type"] == "missing":
         return f"{key}: missing; it must be given (in {origin})"

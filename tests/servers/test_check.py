@@ -1,0 +1,140 @@
+"""`iot-spooler check`: what would keep the agent from its work is told before it starts, with its key and its file."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from ordinary_user import AGENT, open_folder
+from servers.bad_input import Done, Site, mounted
+from servers.openssh import OpenSSH
+
+
+@pytest.fixture
+def site(sshd: OpenSSH, tmp_path: Path) -> Site:
+    site = Site(sshd, tmp_path / "device")
+    site.state.mkdir()
+    return site
+
+
+def told(done: Done[str], key: str, reason: str) -> None:
+    assert done.returncode == 78, done.stdout
+    lines = [line for line in done.stderr.splitlines() if line.startswith(key)]
+    assert len(lines) == 1, done.stderr
+    assert reason in lines[0]
+    assert "spooler.toml)" in lines[0]
+
+
+def test_check_of_what_works_says_so(site: Site) -> None:
+    done = site.spooler("check")
+    assert done.returncode == 0, done.stderr
+    assert site.drain().returncode == 0
+
+
+def key_of(site: Site, *options: str) -> Path:
+    key = site.folder / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-f", str(key), *options], check=True)
+    return key
+
+
+def test_check_tries_the_credentials(site: Site) -> None:
+    told(site.spooler("check", key_file=key_of(site, "-N", "secret")), "server.key_file", "give its key_passphrase")
+    wrong = {"key_file": site.folder / "key", "key_passphrase": "hunter2"}
+    done = site.spooler("check", **wrong)
+    told(done, "server.key_file", "does not open it")
+    assert "hunter2" not in done.stderr
+    (site.folder / "noise").write_text("no key")
+    (site.folder / "noise").chmod(0o600)
+    told(site.spooler("check", key_file=site.folder / "noise"), "server.key_file", "is not a private key")
+    told(site.spooler("check", key_file=site.folder / "missing"), "server.key_file", "No such file")
+    nowhere = site.folder / "nowhere"
+    told(site.spooler("check", prompt_command=[str(nowhere)]), "server.prompt_command", "no program that can be run")
+    told(site.spooler("check", prompt_file=nowhere), "server.prompt_file", "No such file")
+
+
+def test_check_warns_of_what_is_not_given_at_all(site: Site) -> None:
+    """The service may get it as a systemd credential, which nobody else can see."""
+    (site.folder / "empty").touch()
+    done = site.spooler("check", key_file=None, password=None, known_hosts=site.folder / "empty")
+    assert done.returncode == 0
+    assert "warning: server: nothing to log in with" in done.stderr
+    assert "warning: server: no host_key is given, and no line of known_hosts is for" in done.stderr
+
+
+def missing(path: Path) -> None:
+    path.rmdir()
+
+
+def a_file(path: Path) -> None:
+    path.rmdir()
+    path.touch()
+
+
+def foreign_and_open_to_all(path: Path) -> None:
+    path.chmod(0o777)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [(missing, "is not there"), (a_file, "is not a folder")],
+)
+def test_check_looks_at_the_outbox(site: Site, spoil: Callable[[Path], None], reason: str) -> None:
+    spoil(site.box)
+    told(site.spooler("check"), "outbox[0].path", reason)
+
+
+@pytest.mark.parametrize(("spoil", "reason"), [(a_file, "Not a directory"), (foreign_and_open_to_all, "chmod o-w")])
+@pytest.mark.parametrize("key", ["archive", "quarantine"])
+def test_check_looks_at_archive_and_quarantine(
+    site: Site, key: str, spoil: Callable[[Path], None], reason: str
+) -> None:
+    folder = site.folder / "other"
+    folder.mkdir()
+    spoil(folder)
+    site.outbox |= {key: str(folder), "after_upload": "archive"}
+    told(site.spooler("check"), f"outbox[0].{key}", reason)
+    site.outbox[key] = str(folder / "in" / "it")
+    told(site.spooler("check"), f"outbox[0].{key}", reason)
+
+
+@pytest.mark.needs("root", "mounts")
+def test_check_tells_a_read_only_disk(site: Site, tmp_path: Path) -> None:
+    with mounted(tmp_path / "disk", "tmpfs", "ro,mode=755") as disk:
+        site.outbox |= {"path": str(disk), "quarantine": str(disk.parent / "q")}
+        told(site.spooler("check"), "outbox[0].path", "read-only")
+        site.outbox["after_upload"] = "keep"
+        assert site.spooler("check").returncode == 0
+        site.outbox |= {"path": str(site.box), "quarantine": str(disk / "q")}
+        told(site.spooler("check"), "outbox[0].quarantine", "read-only")
+
+
+@pytest.mark.needs("root")
+def test_check_by_root_asks_as_the_user_of_the_agent(sshd: OpenSSH) -> None:
+    with open_folder() as base:
+        site = Site(sshd, base / "device")
+        site.state.mkdir()
+        os.chown(site.state, AGENT, AGENT)
+        key = key_of(site, "-N", "")
+        site.login |= {"key_file": str(key), "password": None, "known_hosts": None, "host_key": "SHA256:AAAA"}
+        told(site.spooler("check"), "outbox[0].path", f"user {AGENT} may not take files out of it")
+        os.chown(site.box, AGENT, AGENT)
+        told(site.spooler("check"), "server.key_file", "Permission denied")
+        os.chown(key, AGENT, AGENT)
+        (site.folder / "spooler.toml").chmod(0o600)
+        done = site.spooler("check")
+        assert done.returncode == 78
+        assert f"spooler.toml: user {AGENT} cannot read it" in done.stderr
+        os.chown(site.folder / "spooler.toml", AGENT, AGENT)
+        done = site.spooler("check")
+        assert done.returncode == 0, done.stderr
+
+
+def test_what_the_environment_set_is_told_as_that(site: Site) -> None:
+    command = ["env", f"IOT_SPOOLER_OUTBOX__0__PATH={site.folder}/elsewhere", *site.spooler_command("check")]
+    done = site.run(command)
+    assert done.returncode == 78
+    assert "outbox[0].path" in done.stderr
+    assert "(from environment variable IOT_SPOOLER_OUTBOX__0__PATH)" in done.stderr
