@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Callable
@@ -9,8 +10,10 @@ from pathlib import Path
 
 import pytest
 from ordinary_user import AGENT, open_folder
-from servers.bad_input import Done, Site, mounted
+from servers.bad_input import Done, Site, clean_environment, mounted
 from servers.openssh import OpenSSH
+
+from iot.sftp.spooler.running import announced, find
 
 
 @pytest.fixture
@@ -138,3 +141,67 @@ def test_what_the_environment_set_is_told_as_that(site: Site) -> None:
     assert done.returncode == 78
     assert "outbox[0].path" in done.stderr
     assert "(from environment variable IOT_SPOOLER_OUTBOX__0__PATH)" in done.stderr
+
+
+UNIT = """
+mount -t tmpfs none /run
+mkdir -m 755 /run/iot-spooler-one
+RUNTIME_DIRECTORY=/run/iot-spooler-one IOT_SPOOLER_STATE_DIR={state} {agent} run --config {config} 2>{log} &
+agent=$!
+trap 'kill -KILL $agent' EXIT
+for _ in $(seq 600); do test -e /run/iot-spooler-one/status.json && break; sleep 0.1; done
+{commands}
+"""
+
+
+@pytest.mark.needs("root", "mounts")
+def test_status_retry_and_flush_find_the_state_directory_that_a_unit_has_set(site: Site, tmp_path: Path) -> None:
+    """As iot-spooler@NAME does it, whose environment nobody sees."""
+    state = tmp_path / "of-the-unit"
+    state.mkdir()
+    agent = " ".join(site.spooler_command()[:3])
+    config = site.folder / "spooler.toml"
+    commands = [
+        f"{agent} status --json --config {config}",
+        f"{agent} retry --config {config}",
+        f"{agent} flush --config {config}",
+        "kill -KILL $agent; wait $agent || true",
+        f"{agent} status --config {config} || echo nothing of a dead agent",
+    ]
+    script = UNIT.format(state=state, agent=agent, config=config, log=tmp_path / "log", commands="\n".join(commands))
+    done = site.run(["unshare", "--mount", "--propagation", "private", "sh", "-ec", script])
+    assert '"running": true' in done.stdout, done.stdout + done.stderr
+    assert f"released 0 files from {state}/quarantine" in done.stdout
+    assert "nothing of a dead agent" in done.stdout
+    assert "no agent is running" not in done.stderr
+
+
+def test_the_note_of_where_the_files_are_goes_with_the_agent(site: Site, tmp_path: Path) -> None:
+    config = site.folder / "spooler.toml"
+    command = site.spooler_command("run", "--drain")
+    environment = {**clean_environment(), "RUNTIME_DIRECTORY": str(tmp_path / "run")}
+    (tmp_path / "run").mkdir()
+    assert site.run(command, environment).returncode == 0
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["status.json"]
+    with announced(config, site.state, site.state / "status.json", environment):
+        found = find(config, environment)
+        assert found is not None
+        assert (found.pid, found.state_dir) == (os.getpid(), str(site.state))
+        assert find(site.folder / "other.toml", environment) is None
+    assert find(config, environment) is None
+    (tmp_path / "run" / "agent-0.json").write_text(json.dumps(found._asdict()))
+    assert find(config, environment) is None  # nobody holds it
+
+
+@pytest.mark.needs("root")
+def test_a_note_of_another_user_leads_root_nowhere(tmp_path: Path) -> None:
+    environment = {"RUNTIME_DIRECTORY": str(tmp_path)}
+    config, state = tmp_path / "c.toml", tmp_path / "state"
+    state.mkdir()
+    with announced(config, state, state / "status.json", environment):
+        (note,) = tmp_path.glob("agent-*.json")
+        assert find(config, environment) is not None
+        os.chown(note, AGENT, AGENT)
+        assert find(config, environment) is None
+        os.chown(state, AGENT, AGENT)
+        assert find(config, environment) is not None

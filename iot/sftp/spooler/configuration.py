@@ -7,11 +7,12 @@ sftp_known_hosts in systemd's $CREDENTIALS_DIRECTORY, for what is not set otherw
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from pydantic import ValidationError
 from iot.sftp.client import ConfigurationError
 from iot.sftp.spooler.layout import contradictions
 from iot.sftp.spooler.naming import shown
-from iot.sftp.spooler.settings import Settings
+from iot.sftp.spooler.settings import NOT_FROM_FILE, OutboxSettings, RetrySettings, ServerSettings, Settings
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -64,7 +65,8 @@ class Origins:
     def of(self, place: Path_) -> str:
         """In words; of a table, where its innermost part that was set as one came from."""
         ways = (place[:end] for end in range(len(place), 0, -1))
-        return next((self._others[way] for way in ways if way in self._others), self._file)
+        inside = (origin for way, origin in self._others.items() if way[: len(place)] == place)
+        return next((self._others[way] for way in ways if way in self._others), next(inside, self._file))
 
     @staticmethod
     def key(place: Path_) -> str:
@@ -86,16 +88,30 @@ def load_with_origins(path: Path | None, environment: Mapping[str, str]) -> tupl
     problems = _add_environment(values, set_elsewhere, environment)
     problems += _add_credentials(values, set_elsewhere, environment)
     origins = Origins(path, set_elsewhere)
+    problems += _not_ours(values, origins)
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
-        details = error.errors(include_url=False, include_context=False)
+        details = _without_echo(error.errors(include_url=False, include_context=False))
         raise BadConfiguration(problems + [_describe(dict(detail), origins) for detail in details]) from None
     origin = shown(str(path)) if path else "the environment"
     problems += [f"{problem} (in {origin})" for problem in contradictions(settings)]
     if problems:
         raise BadConfiguration(problems)
     return settings, origins
+
+
+def _without_echo(details: Sequence[Any]) -> list[Any]:
+    """A list of which every element is wrong is not too short, too."""
+    inside = {detail["loc"][0] for detail in details if len(detail["loc"]) > 1}
+    return [detail for detail in details if not (detail["type"] == "too_short" and detail["loc"][0] in inside)]
+
+
+def _not_ours(values: Mapping[str, Any], origins: Origins) -> list[str]:
+    """Options of the client that the spooler sets itself, taken out: a value of somebody else's would be ignored."""
+    server = values.get("server")
+    given = [key for key in NOT_FROM_FILE if isinstance(server, dict) and server.pop(key, None) is not None]
+    return [f"server.{key}: no such setting (from {origins.of(('server', key))})" for key in given]
 
 
 def secrets_in(path: Path) -> list[str]:
@@ -120,6 +136,8 @@ def _from_file(path: Path) -> tuple[dict[str, Any], dict[Path_, str]]:
 def _add_environment(values: dict[str, Any], origins: dict[Path_, str], environment: Mapping[str, str]) -> list[str]:
     problems = []
     for name in sorted(environment):
+        if name.upper().startswith(PREFIX[:-1]) and not name.startswith(PREFIX):
+            problems.append(f"{_brief(shown(name))}: begins like a setting, but not with {PREFIX} (in the environment)")
         if not name.startswith(PREFIX) or name == f"{PREFIX}CONFIG":
             continue
         keys = _keys(name)
@@ -196,11 +214,28 @@ def _describe(detail: dict[str, Any], origins: Origins) -> str:
     if detail["type"] == "missing":
         return f"{key}: missing; it must be given (in {origin})"
     if detail["type"] == "extra_forbidden":
-        return f"{key}: no such setting (from {origin})"
+        return f"{key}: no such setting{_neighbour(place)} (from {origin})"
     return f"{key} = {_value(place, detail['input'])}: {_brief(message, MESSAGE)} (from {origin})"
 
 
 TABLES = ("server", "retry", "outbox")
+FIELDS = {
+    "": Settings.model_fields,
+    "server": ServerSettings.model_fields,
+    "retry": RetrySettings.model_fields,
+    "outbox": OutboxSettings.model_fields,
+}
+
+
+def _neighbour(place: Path_) -> str:
+    """The setting that was perhaps meant; "_" may stand for the "__" between levels."""
+    words = [str(part) for part in place if isinstance(part, str)]
+    table = words[0] if words[0] in TABLES and len(words) > 1 else ""
+    known = {name: name for name in FIELDS[table] if name not in NOT_FROM_FILE or not table}
+    if not table:
+        known |= {f"{each}_{name}": f"{each}.{name}" for each in TABLES[:2] for name in FIELDS[each]}
+    close = difflib.get_close_matches(words[-1], known, 1)
+    return f"; perhaps {table + '.' if table else ''}{known[close[0]]}" if close else ""
 
 
 def _value(place: Path_, value: Any) -> str:
