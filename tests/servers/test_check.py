@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -135,6 +136,22 @@ def test_check_by_root_asks_as_the_user_of_the_agent(sshd: OpenSSH) -> None:
         assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.needs("root")
+def test_check_warns_of_a_sticky_outbox_that_keeps_other_users_files(sshd: OpenSSH) -> None:
+    with open_folder() as base:
+        site = Site(sshd, base / "device")
+        site.state.mkdir()
+        os.chown(site.state, AGENT, AGENT)
+        site.box.chmod(0o1777)
+        site.login |= {"key_file": None, "known_hosts": None, "host_key": "SHA256:AAAA"}
+        done = site.spooler("check")
+        assert done.returncode == 0, done.stderr
+        assert "warning: outbox[0].path" in done.stderr
+        assert "chmod -t" in done.stderr
+        os.chown(site.box, AGENT, AGENT)
+        assert "sticky" not in site.spooler("check").stderr
+
+
 def test_what_the_environment_set_is_told_as_that(site: Site) -> None:
     command = ["env", f"IOT_SPOOLER_OUTBOX__0__PATH={site.folder}/elsewhere", *site.spooler_command("check")]
     done = site.run(command)
@@ -205,3 +222,12 @@ def test_a_note_of_another_user_leads_root_nowhere(tmp_path: Path) -> None:
         assert find(config, environment) is None
         os.chown(state, AGENT, AGENT)
         assert find(config, environment) is not None
+
+
+def test_status_says_how_old_its_figures_are(site: Site) -> None:
+    site.put("file")
+    assert site.drain().returncode == 0
+    assert "not running\n" in site.spooler("status").stdout
+    status = site.state / "status.json"
+    status.write_text(json.dumps({**json.loads(status.read_text()), "updated_at": time.time() - 90}))
+    assert "not running; these figures are 1 min 30 s old\n" in site.spooler("status").stdout

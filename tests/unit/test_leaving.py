@@ -520,6 +520,23 @@ def test_the_same_name_twice_comes_back_under_that_name_only(tmp_path, caplog):
     assert {first, (box / "f").read_text()} == {"oldoldold", "newnewnew"}
 
 
+@pytest.mark.parametrize("first", range(4))
+def test_of_two_versions_the_older_is_released_first_so_that_the_newer_one_stands_in_the_end(first, tmp_path):
+    box, folder = tmp_path / "box", tmp_path / "q"
+    box.mkdir()
+    for number, at in enumerate(
+        ["2026-01-01T00:00:00+00:00", "2026-01-01T00:00:00+00:00", "2026-01-02T00:00:00+00:00"]
+    ):
+        (box / "f").write_text(f"{first}, version {number}" + "x" * first)
+        assert take(box, [item(box, "f", key=9 + number, at=at)], Quarantine(folder, box)) == ([9 + number], [])
+    came = []
+    for stuck in (2, 1, 0):
+        assert release([folder], [box]) == (1, stuck)
+        came.append((box / "f").read_text())
+        (box / "f").unlink()
+    assert came == [f"{first}, version {number}" + "x" * first for number in range(3)]
+
+
 def test_a_release_never_goes_over_a_newer_file(tmp_path, other_disk):
     box = tmp_path / "box"
     for folder in (tmp_path / "q", other_disk / "q"):

@@ -14,7 +14,7 @@ from iot.sftp.spooler.intake import Clocks, Intake
 from iot.sftp.spooler.naming import shown
 from iot.sftp.spooler.outbox import SourceFailed
 from iot.sftp.spooler.owed import Owed
-from iot.sftp.spooler.policy import Event, Kind, Rules, State, Tries, Verdict, judge
+from iot.sftp.spooler.policy import NEVER, Event, Kind, Rules, State, Tries, Verdict, judge
 from iot.sftp.spooler.queue import Delivery, Entry, Queue
 from iot.sftp.spooler.remote import Remote, kind_of
 from iot.sftp.spooler.settings import AfterUpload
@@ -104,12 +104,12 @@ class Accounts:
         if kind is Kind.PERMANENT:
             self.destination_failed[entry.outbox] = self.last_error
         log.warning(
-            "failed path=%s error=%s attempt=%d strikes=%d next_s=%.1f",
+            "failed path=%s error=%s attempt=%d strikes=%d next_s=%s",
             shown(entry.path),
             shown(words),
             entry.attempts,
             verdict.strikes,
-            verdict.delay_s,
+            f"{verdict.delay_s:.1f}" if verdict.delay_s < NEVER else "never",
         )
 
     def interrupted(self, entries: Sequence[Entry]) -> None:

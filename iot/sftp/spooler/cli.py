@@ -135,7 +135,7 @@ def _check(options: argparse.Namespace) -> int:
     from iot.sftp.spooler.exposure import exposed_secrets
     from iot.sftp.spooler.layout import shared_destinations
     from iot.sftp.spooler.outbox import completeness_of
-    from iot.sftp.spooler.preflight import obstacles, what_is_missing
+    from iot.sftp.spooler.preflight import doubts, obstacles
 
     settings, origins = load_with_origins(options.config, os.environ)
     found = exposed_secrets(settings, options.config, os.environ)
@@ -148,7 +148,7 @@ def _check(options: argparse.Namespace) -> int:
     print(f"configuration good: {settings.server.host}:{settings.server.port}, outboxes {names}")
     for outbox in settings.outbox:
         print(f"outbox {outbox.label}: completeness {completeness_of(outbox.path)}")
-    for warning in (*what_is_missing(settings, origins), *map(str, shared_destinations(settings))):
+    for warning in (*doubts(settings, origins), *map(str, shared_destinations(settings))):
         _say(f"warning: {warning}")
     return EX_OK
 

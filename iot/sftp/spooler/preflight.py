@@ -7,6 +7,7 @@ asks as the user that the state directory belongs to.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from iot.sftp.spooler.naming import shown
 from iot.sftp.spooler.settings import AfterUpload, OutboxSettings, ServerSettings, Settings
 from iot.sftp.spooler.trust import open_trusted
 
-__all__ = ["obstacles", "what_is_missing"]
+__all__ = ["doubts", "obstacles"]
 
 Place = tuple[str | int, ...]
 
@@ -29,10 +30,17 @@ def obstacles(settings: Settings, origins: Origins, config: Path | None) -> list
     ]
 
 
-def what_is_missing(settings: Settings, origins: Origins) -> list[str]:
-    """What a login needs and the settings do not give; the service may get it by other ways, as systemd credentials."""
+def doubts(settings: Settings, origins: Origins) -> list[str]:
+    """What may keep the agent from its work: a login needs what the settings do not give, which the service may get as
+    a systemd credential; files of other users cannot be taken out of a sticky folder."""
     place = ("server",)
-    return [
+    sticky = [
+        f"outbox[{number}].path = {shown(str(outbox.path))}: it is sticky, so files of other users stay there when they"
+        f" are delivered; chmod -t (from {origins.of(('outbox', number, 'path'))})"
+        for number, outbox in enumerate(settings.outbox)
+        if outbox.after_upload is not AfterUpload.KEEP and _is_sticky(outbox.path)
+    ]
+    return sticky + [
         f"{Origins.key(place)}: {reason}; unless the service gets it as a credential (from {origins.of(place)})"
         for key, reason in _login_problems(settings.server)
         if not key
@@ -104,6 +112,15 @@ def _own_folder(path: Path) -> str | None:
         return None
     does = "write to it" if here == path else f"make it in {shown(str(here))}"
     return f"user {os.geteuid()} may not {does}, or its file system is read-only"
+
+
+def _is_sticky(path: Path) -> bool:
+    """Whether this user may take out his own files only."""
+    try:
+        status = path.stat()
+    except OSError:
+        return False
+    return bool(status.st_mode & stat.S_ISVTX) and os.geteuid() not in (0, status.st_uid)
 
 
 def _may(path: Path, mode: int) -> bool:

@@ -194,7 +194,7 @@ def release(quarantines: Iterable[Path], outboxes: Iterable[Path]) -> tuple[int,
             stuck += 1
             continue
         try:
-            outcomes = [_release(root, number, known) for number in sorted(_numbers(root))]
+            outcomes = [_release(root, number, known) for number in _oldest_first(root)]
             moved += outcomes.count(True)
             stuck += outcomes.count(False)
         finally:
@@ -202,10 +202,20 @@ def release(quarantines: Iterable[Path], outboxes: Iterable[Path]) -> tuple[int,
     return moved, stuck
 
 
-def _numbers(root: int) -> set[str]:
+def _oldest_first(root: int) -> list[str]:
+    """The ids in the order in which their files came: of two versions of a name the newer one is to stand in the end."""
+
+    def came(number: str) -> tuple[str, int, str]:
+        try:
+            values = _read_record(root, number).all
+        except OSError:
+            return "", 0, number  # said by the release
+        row = values.get("row")
+        return str(values.get("at", "")), row if isinstance(row, int) else 0, number
+
     with os.scandir(root) as entries:
         names = {entry.name.removesuffix(RECORD) for entry in entries}
-    return {name for name in names if ID.fullmatch(name)}
+    return sorted((name for name in names if ID.fullmatch(name)), key=came)
 
 
 def _release(root: int, number: str, outboxes: set[bytes]) -> bool | None:
@@ -342,10 +352,8 @@ def _id(outbox: bytes, item: Item, number: int) -> str:
 def _is_there(folder: int, name: bytes) -> bool:
     try:
         os.stat(name, dir_fd=folder, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
     except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
+        if error.errno not in (errno.ENOENT, errno.ENAMETOOLONG):
             raise
         return False
     return True

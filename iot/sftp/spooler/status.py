@@ -28,6 +28,7 @@ STATE_EVERY_S = 10.0
 """On flash each costs about 40 KiB with the file system's own."""
 COST_SHARE = 50.0
 RATE_S = 10.0
+STALE_S = 2.0
 BACKLOG = (State.READY, State.SENDING, State.WAITING)
 
 
@@ -194,7 +195,8 @@ def table(content: Mapping[str, Any], *, running: bool, wall: float) -> str:
     connection, backlog = content["connection"], content["backlog"]
     age = "" if backlog["oldest_at"] is None else f", oldest {_span(wall - backlog['oldest_at'])}"
     lines = [
-        f"agent       {'running, process ' + str(content['pid']) if running else 'not running'}",
+        f"agent       {'running, process ' + str(content['pid']) if running else 'not running'}"
+        + _as_of(content, wall),
         f"connection  {connection['state']} {connection['server']}" + _next(connection, wall),
         f"backlog     {backlog['files']} files, {_size(backlog['bytes'])}{age}",
         f"rate        {_size(content['rate_bytes_per_s'])}/s, {content['in_flight']} in flight",
@@ -217,6 +219,12 @@ def table(content: Mapping[str, Any], *, running: bool, wall: float) -> str:
         for item in content["current"]
     ]
     return "\n".join(lines)
+
+
+def _as_of(content: Mapping[str, Any], wall: float) -> str:
+    """How old the figures are; fresh ones need no words, and an idle agent writes none."""
+    age_s = wall - content.get("updated_at", wall)
+    return f"; these figures are {_span(age_s)} old" if age_s >= STALE_S else ""
 
 
 def _next(connection: Mapping[str, Any], wall: float) -> str:
