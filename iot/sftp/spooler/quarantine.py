@@ -203,7 +203,7 @@ def release(quarantines: Iterable[Path], outboxes: Iterable[Path]) -> tuple[int,
 
 
 def _oldest_first(root: int) -> list[str]:
-    """The ids in the order in which their files came: of two versions of a name the newer one is to stand in the end."""
+    """The ids in the order in which their files came: the newest version of a name is to stand in the end."""
 
     def came(number: str) -> tuple[str, int, str]:
         try:
