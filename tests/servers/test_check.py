@@ -59,6 +59,18 @@ def test_check_tries_the_credentials(site: Site) -> None:
     told(site.spooler("check", prompt_file=nowhere), "server.prompt_file", "No such file")
 
 
+@pytest.mark.needs("root")
+def test_a_user_without_a_name_is_told_to_give_the_login_name(sshd: OpenSSH) -> None:
+    """As in containers that run under a number."""
+    with open_folder() as base:
+        site = Site(sshd, base / "device")
+        site.state.mkdir()
+        os.chown(site.state, AGENT, AGENT)
+        os.chown(site.box, AGENT, AGENT)
+        site.login |= {"key_file": None, "known_hosts": None, "host_key": "SHA256:AAAA", "user": None}
+        told(site.run(["env", "-u", "USER", "-u", "LOGNAME", *site.spooler_command("check")]), "server.user", "no name")
+
+
 def test_check_warns_of_what_is_not_given_at_all(site: Site) -> None:
     """The service may get it as a systemd credential, which nobody else can see."""
     (site.folder / "empty").touch()

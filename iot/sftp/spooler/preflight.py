@@ -76,12 +76,15 @@ def _shown(place: Place, path: Path, reason: str | None) -> Iterator[tuple[Place
 
 def _login_problems(server: ServerSettings) -> list[tuple[str, str]]:
     try:
-        client = IoTSFTPClient(
-            server.host, server.port, server.user, server.login_password(), **server.client_options()
-        )
+        password = server.login_password()
     except ConfigurationError as error:
         return [("password_file", str(error))]
-    return client.login_problems()
+    try:
+        return IoTSFTPClient(
+            server.host, server.port, server.user, password, **server.client_options()
+        ).login_problems()
+    except ConfigurationError as error:
+        return [("user", str(error))]
 
 
 def _outbox(path: Path, *, removes: bool) -> str | None:
