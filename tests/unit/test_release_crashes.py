@@ -48,7 +48,7 @@ def dying_before(step: int, die: Callable[[], None]) -> Iterator[None]:
         (quarantine, ("rename_noreplace",)),
         (moving, ("rename_noreplace", "_write")),
     ):
-        for name in names:
+        for name in filter(module.__dict__.__contains__, names):
             setattr(module, name, counted(getattr(module, name)))
     yield
 
