@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import socket
+import sqlite3
 import stat
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -92,6 +96,70 @@ def test_an_outbox_on_a_read_only_mount_delivers_once_and_says_that_it_cannot_re
         assert "path=other" in kept.stderr
 
 
+def touched(path: Path) -> None:
+    """As a backup, a restore, `chmod` and a rename do it: another change time and inode, the same size and time."""
+    path.chmod(0o600 if path.stat().st_mode & 0o77 else 0o644)
+
+
+def replaced_by_a_copy(path: Path) -> None:
+    shutil.copy2(path, path.parent.parent / "copy")
+    (path.parent.parent / "copy").rename(path)
+
+
+def hard_linked(path: Path) -> None:
+    (path.parent.parent / f"link{time.monotonic_ns()}").hardlink_to(path)
+
+
+@pytest.mark.parametrize("touch", [touched, replaced_by_a_copy, hard_linked])
+def test_a_kept_file_that_was_only_touched_is_not_sent_again_after_its_consumer_took_it(
+    site: Site, touch: Callable[[Path], None]
+) -> None:
+    site.outbox["after_upload"] = "keep"
+    small, large = site.put("small", b"small"), site.put("large", os.urandom(3_000_000))
+    assert site.drain().returncode == 0
+    for _ in range(2):
+        for name in site.arrived():
+            (site.server.root / "up" / name).unlink()  # the consumer
+        for path in (small, large):
+            touch(path)
+        drained = site.drain()
+        assert drained.returncode == 0
+        assert site.arrived() == []
+        assert drained.stderr.count("touched, content as delivered before") == 2
+    assert site.drain().stderr.count("touched") == 0  # that is on record
+
+
+def test_a_kept_file_that_was_rewritten_with_its_old_time_is_sent_again(site: Site) -> None:
+    site.outbox["after_upload"] = "keep"
+    path = site.put("file", b"first")
+    assert site.drain().returncode == 0
+    (site.server.root / "up" / "file").unlink()
+    status = path.stat()
+    path.write_bytes(b"again")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert site.drain().returncode == 0
+    assert site.content("file") == b"again"
+    (site.server.root / "up" / "file").unlink()
+    touched(path)
+    assert site.drain().returncode == 0
+    assert site.arrived() == []
+
+
+def test_a_touched_file_whose_delivery_was_recorded_without_a_hash_is_compared_with_the_server(site: Site) -> None:
+    """As earlier releases recorded them. Nothing tells then that the content is the same but what stands there."""
+    site.outbox["after_upload"] = "keep"
+    path = site.put("file")
+    assert site.drain().returncode == 0
+    with contextlib.closing(sqlite3.connect(site.state / "journal.db")) as db:
+        db.execute("UPDATE delivered SET sha256 = NULL")
+        db.commit()
+    before = (site.server.root / "up" / "file").stat().st_mtime_ns
+    touched(path)
+    drained = site.drain()
+    assert "sent=0" in drained.stderr
+    assert (site.server.root / "up" / "file").stat().st_mtime_ns == before
+
+
 # -- what is no file
 
 
@@ -107,13 +175,36 @@ def test_only_regular_files_are_sent_and_the_others_are_named(site: Site, tmp_pa
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(os.path.relpath(site.box / "socket"))  # its path may hold 107 bytes at most
         drained = site.drain()
-    assert drained.returncode == 0
+    assert drained.returncode == 75
+    assert "not all is delivered never_sent=5" in drained.stderr
     for name, kind in (("symlink", "symlink"), ("dangling", "symlink"), ("folder", "symlink")):
         assert f"path={name} reason={kind}" in drained.stderr
     assert "path=fifo reason=fifo" in drained.stderr
     assert "path=socket reason=socket" in drained.stderr
     assert site.arrived() == ["file"]
     assert site.left() == ["dangling", "fifo", "folder", "socket", "symlink"]
+    (told,) = site.status()["outboxes"]
+    assert told["never_sent"] == {"symlink": 3, "fifo": 1, "socket": 1}
+    assert "5 never sent (symlink: 3, fifo: 1, socket: 1)" in site.spooler("status").stdout
+    site.outbox["exclude"] = ["*link", "dangling", "fif?", "folder", "socket"]
+    assert site.drain().returncode == 0  # the configuration says that nobody wants them
+    assert site.status()["outboxes"][0]["never_sent"] == {}
+
+
+def test_files_below_a_hundred_folders_are_counted_as_never_sent(site: Site) -> None:
+    deep = "deep/" + "d/" * 99
+    site.put(f"{deep}sent")
+    site.put(f"{deep}x/not")
+    drained = site.drain()
+    assert drained.returncode == 75
+    assert site.arrived() == [f"{deep}sent"]
+    assert site.status()["outboxes"][0]["never_sent"] == {"deeper than 100 folders": 1}
+    site.outbox["exclude"] = ["deep/*/x*"]
+    assert site.drain().returncode == 0
+    (site.box / f"{deep}x/not").unlink()
+    del site.outbox["exclude"]
+    (site.box / f"{deep}x").rmdir()
+    assert site.drain().returncode == 0
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["folder", "fifo"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -72,13 +73,29 @@ class FolderRemote:
             error = SourceChanged("gone")
         if error is not None:
             return Failure(job.key, job.source, job.dest, error)
+        content = Path(os.fsdecode(job.source)).read_bytes()
+        sha256 = hashlib.sha256(content).hexdigest() if job.digest or job.sent_before else None
+        if job.sent_before is not None and sha256 == job.sent_before:
+            size = job.fingerprint.size
+            return TransferResult(
+                job.source, job.dest, size, 0, 0, 0.0, None, already_done=True, sha256=sha256, key=job.key
+            )
         target = self.root / job.dest.lstrip("/")
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(job.source, target)
         self.deliveries.append(job.dest)
         size = job.fingerprint.size
         return TransferResult(
-            job.source, job.dest, size, size, 0, 0.0, Proof.SIZE, key=job.key, fingerprint=job.fingerprint
+            job.source,
+            job.dest,
+            size,
+            size,
+            0,
+            0.0,
+            Proof.SIZE,
+            sha256=sha256,
+            key=job.key,
+            fingerprint=job.fingerprint,
         )
 
     def settle(self, results):

@@ -191,6 +191,26 @@ def test_a_delivered_file_that_was_only_touched_is_compared_and_its_first_entry_
     assert rig.left() == []
 
 
+@pytest.mark.needs("root")
+def test_a_held_file_that_was_only_touched_is_not_sent_again(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    path = foreign(rig, "f")
+
+    def work() -> None:
+        rig.loop.stop_at = rig.loop.now + 20
+        rig.run(drain=False)
+        assert rig.remote.deliveries == ["/up/f"]
+        (tmp_path / "remote" / "up" / "f").unlink()  # the consumer
+        os.rename(path, tmp_path / "aside")
+        os.rename(tmp_path / "aside", path)  # its time of change has moved
+        rig.loop.stop_at = 1e9
+        assert rig.run() is End.DRAINED
+        assert rig.remote.deliveries == ["/up/f"]
+        assert rig.left() == []
+
+    without_capabilities(work)
+
+
 @pytest.fixture
 def fat() -> Iterator[LabDisk]:
     reason = cannot_mount("fat")

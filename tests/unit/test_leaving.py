@@ -318,11 +318,23 @@ def test_a_release_is_durable_before_the_quarantine_forgets_the_file(where, tmp_
     (inside,) = folder.glob("*/f")
     calls = recorded(monkeypatch)
     assert release([folder], [box]) == (1, 0)
-    safe = calls.index(("fsync", str(box / "sub")))
-    assert safe > calls.index(("rename", str(box / "sub" / "f")))
-    if where == "another file system":
-        assert safe < calls.index(("unlink", str(inside)))
-    assert safe < calls.index(("fsync", str(inside.parent))) < calls.index(("unlink", f"{inside.parent}.json"))
+    arrived = last(calls, "rename", str(box / "sub" / "f"))
+    safe = last(calls, "fsync", str(box / "sub"))
+    forgotten = calls.index(("unlink", f"{inside.parent}.json"))
+    assert arrived < safe < last(calls, "fsync", str(inside.parent)) < forgotten
+    if where == "another file system":  # there was never a moment without a durable copy, and none with two to send
+        record = str(folder / f"{inside.parent.name}.json")
+        steps = [
+            ("fsync", next(path for call, path in calls if call == "fsync" and ".iot-back." in path)),
+            ("fsync", str(box / "sub")),
+            ("rename", record),
+            ("fsync", str(folder)),
+            ("unlink", str(inside)),
+            ("fsync", str(inside.parent)),
+            ("rename", str(box / "sub" / "f")),
+        ]
+        places = [calls.index(step) for step in steps]
+        assert places == sorted(places)
     assert calls[-1] == ("fsync", str(folder))
 
 
@@ -376,6 +388,7 @@ def recorded(monkeypatch):
     monkeypatch.setattr(os, "rename", rename)
     monkeypatch.setattr(moving, "rename_noreplace", noreplace)
     monkeypatch.setattr(removal, "rename_noreplace", noreplace)
+    monkeypatch.setattr(quarantine, "rename_noreplace", noreplace)
     return calls
 
 
@@ -505,6 +518,23 @@ def test_the_same_name_twice_comes_back_under_that_name_only(tmp_path, caplog):
     (box / "f").unlink()
     assert release([folder], [box]) == (1, 0)
     assert {first, (box / "f").read_text()} == {"oldoldold", "newnewnew"}
+
+
+@pytest.mark.parametrize("first", range(4))
+def test_of_two_versions_the_older_is_released_first_so_that_the_newer_one_stands_in_the_end(first, tmp_path):
+    box, folder = tmp_path / "box", tmp_path / "q"
+    box.mkdir()
+    for number, at in enumerate(
+        ["2026-01-01T00:00:00+00:00", "2026-01-01T00:00:00+00:00", "2026-01-02T00:00:00+00:00"]
+    ):
+        (box / "f").write_text(f"{first}, version {number}" + "x" * first)
+        assert take(box, [item(box, "f", key=9 + number, at=at)], Quarantine(folder, box)) == ([9 + number], [])
+    came = []
+    for stuck in (2, 1, 0):
+        assert release([folder], [box]) == (1, stuck)
+        came.append((box / "f").read_text())
+        (box / "f").unlink()
+    assert came == [f"{first}, version {number}" + "x" * first for number in range(3)]
 
 
 def test_a_release_never_goes_over_a_newer_file(tmp_path, other_disk):

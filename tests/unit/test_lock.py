@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from ordinary_user import AGENT, PRODUCER, as_user, open_folder
 
 from iot.sftp.client import JournalUnavailable
 from iot.sftp.spooler.lock import AlreadyRunning, OutboxClaim, holder
@@ -28,9 +32,9 @@ def configuration(tmp_path: Path, name: str, outbox: Path) -> Path:
     return path
 
 
-def agent(config: Path) -> subprocess.Popen[str]:
+def agent(config: Path, *within: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-m", "iot.sftp.spooler", "run", "--config", str(config)]
+    command = [*within, sys.executable, "-m", "iot.sftp.spooler", "run", "--config", str(config)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
 
 
@@ -42,6 +46,13 @@ def wait_until_claimed(outbox: Path, by: subprocess.Popen[str]) -> None:
             return
         time.sleep(0.1)
     raise AssertionError("the agent does not claim its outbox")
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + START_S
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
 
 
 def holder_of(outbox: Path) -> int | None:
@@ -106,38 +117,168 @@ def test_an_outbox_that_is_found_taken_later_is_a_failed_source_and_comes_back(t
     assert list(box.walk(whole=True)) == [[]]
 
 
-def test_a_claim_is_no_open_file_and_needs_no_right_to_write(outbox: Path) -> None:
-    box = Outbox(outbox, wanted=lambda _: True, clock=lambda: 0.0)
-    os.close(box.open())
-    assert not [link for link in map(os.path.realpath, Path("/proc/self/fd").iterdir()) if link == str(outbox)]
+def test_a_claim_writes_nothing_and_needs_no_right_to_write(outbox: Path) -> None:
+    from unit.other_user import without_capabilities
+
+    def claim_it() -> None:
+        outbox.chmod(0o500)
+        claims = OutboxClaim(os.open(outbox, os.O_RDONLY), outbox)
+        assert is_folder_locked(outbox)
+        claims.release()
+        assert not is_folder_locked(outbox)
+
+    without_capabilities(claim_it)
+    outbox.chmod(0o700)
     assert os.listdir(outbox) == []
-    box.release()
+
+
+def is_folder_locked(folder: Path) -> bool:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+@pytest.mark.needs("root", "mounts")
+@pytest.mark.parametrize("namespaces", [["--net"], ["--net", "--pid", "--fork", "--mount-proc", "--ipc", "--uts"]])
+def test_an_agent_in_another_container_is_seen(tmp_path: Path, outbox: Path, namespaces: list[str]) -> None:
+    """It has a network of its own, and perhaps its own processes; the outbox is a volume of both."""
+    with agent(configuration(tmp_path, "one", outbox)) as first:
+        try:
+            wait_until_claimed(outbox, first)
+            inside = ["unshare", "--mount", "--propagation", "private", *namespaces]
+            with agent(configuration(tmp_path, "two", outbox), *inside) as second:
+                _, said = second.communicate(timeout=START_S)
+            assert second.returncode == 75, said
+            assert "another agent (" in said
+            assert f"process {first.pid}" in said or "another container" in said
+        finally:
+            first.send_signal(signal.SIGKILL)
+    with agent(configuration(tmp_path, "two", outbox), "unshare", "--net") as second:
+        try:
+            wait_for(lambda: second.poll() is not None or is_folder_locked(outbox))
+            assert second.poll() is None
+            assert holder_of(outbox) == second.pid
+        finally:
+            second.send_signal(signal.SIGKILL)
+    claim(outbox)  # its death has released it
 
 
 @pytest.mark.needs("root")
-def test_a_user_with_no_say_in_the_outbox_cannot_keep_its_agent_out(outbox: Path) -> None:
-    status = outbox.stat()
-    name = f"\0iot-spooler/outbox/{status.st_dev}/{status.st_ino}"
+def test_a_stranger_whose_name_cannot_be_asked_keeps_no_agent_out() -> None:
+    with open_folder() as base:
+        outbox = base / "box"
+        outbox.mkdir()
+        with another_process(lambda: holding_its_name_and_answering_nobody(outbox), 65534):
+            claim(outbox)
+
+
+@pytest.mark.needs("root")
+def test_two_ordinary_users_on_a_folder_of_root_see_each_other() -> None:
+    with open_folder() as base:
+        outbox = base / "box"
+        outbox.mkdir()
+        outbox.chmod(0o1777)
+
+        def claimed() -> str:
+            try:
+                claim(outbox)
+            except AlreadyRunning as error:
+                return str(error)
+            return "free"
+
+        with another_process(holding_the_claim_of(outbox), PRODUCER) as other:
+            assert f"process {other}" in as_user(AGENT, claimed)
+        assert as_user(AGENT, claimed) == "free"
+
+
+@pytest.mark.needs("root", "mounts")
+def test_a_claim_lets_go_of_a_file_system_that_is_detached(tmp_path: Path, outbox: Path) -> None:
+    """And tells umount until then that it is in use."""
+    script = (
+        "import os, subprocess, sys; from pathlib import Path\n"
+        "from iot.sftp.spooler.outbox import Outbox, SourceFailed\n"
+        "subprocess.run(['mount', '-t', 'tmpfs', 'none', sys.argv[1]], check=True)\n"
+        "box = Outbox(Path(sys.argv[1]), wanted=lambda _: True, clock=lambda: 0.0); os.close(box.open())\n"
+        "assert subprocess.run(['umount', sys.argv[1]]).returncode\n"
+        "subprocess.run(['umount', '-l', sys.argv[1]], check=True)\n"
+        "try: box.open()\nexcept SourceFailed as error: assert 'not mounted any more' in str(error)\n"
+        "else: raise SystemExit('still there')\n"
+        "assert not [link for link in map(os.path.realpath, Path('/proc/self/fd').iterdir()) if sys.argv[1] in link]\n"
+    )
+    command = ["unshare", "--mount", "--propagation", "private", sys.executable, "-c", script, str(outbox)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    subprocess.run(command, check=True, env=environment, timeout=60)
+
+
+@contextmanager
+def another_process(work: Callable[[], object], user: int) -> Iterator[int]:
+    """One of this user that has done this and waits. -> its number"""
     ready_out, ready_in = os.pipe()
     pid = os.fork()
     if pid == 0:
-        os.setuid(65534)
-        taken = socket.socket(socket.AF_UNIX)
-        taken.bind(name)
-        taken.listen(1)
+        os.setgroups([])
+        os.setresgid(user, user, user)
+        os.setresuid(user, user, user)
+        held = work()
         os.write(ready_in, b"!")
         signal.pause()
+        del held
     try:
         os.read(ready_out, 1)
-        claim(outbox)
-        os.chown(outbox, 65534, 65534)
-        with pytest.raises(AlreadyRunning):
-            claim(outbox)
+        yield pid
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         os.close(ready_out)
         os.close(ready_in)
+
+
+def holding_the_claim_of(outbox: Path) -> Callable[[], object]:
+    return lambda: OutboxClaim(os.open(outbox, os.O_RDONLY), outbox)
+
+
+def holding_its_name(outbox: Path) -> object:
+    status = outbox.stat()
+    taken = socket.socket(socket.AF_UNIX)
+    taken.bind(f"\0iot-spooler/outbox/{status.st_dev}/{status.st_ino}")
+    taken.listen(64)
+    return taken
+
+
+def holding_its_name_and_answering_nobody(outbox: Path) -> object:
+    taken = holding_its_name(outbox)
+    assert isinstance(taken, socket.socket)
+    taken.listen(0)
+    asking = socket.socket(socket.AF_UNIX)
+    asking.connect(taken.getsockname())
+    return taken, asking
+
+
+def holding_its_lock(outbox: Path) -> object:
+    descriptor = os.open(outbox, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    return descriptor
+
+
+@pytest.mark.needs("root")
+@pytest.mark.parametrize("how", [holding_its_name, holding_its_lock])
+def test_a_user_with_no_say_in_the_outbox_cannot_keep_its_agent_out(how: Callable[[Path], object]) -> None:
+    with open_folder() as base:
+        outbox = base / "box"
+        outbox.mkdir()
+        with another_process(lambda: how(outbox), 65534) as other:
+            claim(outbox)
+            outbox.chmod(0o775)
+            claim(outbox)
+            os.chown(outbox, 0, 65534)
+            assert holder_of(outbox) == other  # may write to it by its group
+            os.chown(outbox, 65534, 0)
+            assert holder_of(outbox) == other
 
 
 def test_an_unreadable_lock_is_not_taken_for_no_agent(tmp_path: Path) -> None:

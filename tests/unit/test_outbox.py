@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import shutil
 import socket
 import subprocess
 
@@ -123,7 +124,7 @@ subprocess.run(mount, check=True)
 (path / "f").write_bytes(b"")
 box = Outbox(path, wanted=lambda _: True, clock=lambda: 0.0)
 assert sum(map(len, box.walk(whole=True))) == 1
-subprocess.run(["umount", str(path)], check=True)
+subprocess.run(["umount", "-l", str(path)], check=True)
 try:
     list(box.walk(whole=True))
     sys.exit("taken for empty")
@@ -310,3 +311,29 @@ def test_a_producers_file_whose_name_only_begins_like_ours_is_sent(tmp_path):
     (tmp_path / ".iot-back.mine").write_bytes(b"x")
     (tmp_path / ".iot-back.0123456789abcdef").write_bytes(b"on its way back from quarantine")
     assert paths(outbox(tmp_path)) == [b".iot-back.mine"]
+
+
+def test_what_is_never_sent_is_counted_as_it_lies_there_now(tmp_path):
+    now = [0.0]
+    box = Outbox(tmp_path, wanted=lambda path: not path.endswith("unwanted"), clock=lambda: now[0])
+    (tmp_path / "sub" / "sub").mkdir(parents=True)
+    for name in ("a", "sub/a", "sub/sub/a", "unwanted"):
+        (tmp_path / name).symlink_to("/etc/passwd")
+    os.mkfifo(tmp_path / "sub" / "fifo")
+    list(box.walk(whole=True))
+    assert dict(box.refused.reasons) == {"symlink": 3, "fifo": 1}
+    for whole in (False, True):
+        now[0] += 10
+        list(box.walk(whole=whole))
+        assert dict(box.refused.reasons) == {"symlink": 3, "fifo": 1}
+    (tmp_path / "sub" / "fifo").unlink()
+    (tmp_path / "sub" / "more").symlink_to("a")
+    list(box.walk(whole=False))
+    assert dict(box.refused.reasons) == {"symlink": 4}
+    shutil.rmtree(tmp_path / "sub")
+    list(box.walk(whole=False))
+    assert dict(box.refused.reasons) == {"symlink": 1}
+    (tmp_path / "a").unlink()
+    list(box.walk(whole=True))
+    assert dict(box.refused.reasons) == {}
+    box.release()

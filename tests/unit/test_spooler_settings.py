@@ -133,7 +133,11 @@ def test_check_exits_with_78_or_0(config, tmp_path, capsys, monkeypatch):
     assert main(["check", "--config", str(config("x = 1"))]) == 78
     assert "state_dir: missing" in capsys.readouterr().err
     assert main(["check", "--config", str(tmp_path / "none.toml")]) == 78
-    assert main(["check", "--config", str(config(GOOD))]) == 0
+    assert main(["check", "--config", str(config(GOOD))]) == 78
+    assert "outbox[0].path = /var/spool/iot/outbox: is not there" in capsys.readouterr().err
+    (tmp_path / "box").mkdir()
+    here = GOOD.replace("/var/spool/iot/outbox", f"{tmp_path}/box")
+    assert main(["check", "--config", str(config(here))]) == 0
 
 
 @pytest.mark.parametrize(
@@ -172,3 +176,31 @@ def test_nothing_from_the_configuration_acts_on_the_terminal(config, capsys):
     told = capsys.readouterr().err
     assert "\\x1b[2J" in told
     assert "\x1b" not in told
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("IOT_SPOOLER_FOO", "foo: no such setting"),
+        ("IOT_SPOOLER_SERVER_HOST", "server_host: no such setting; perhaps server.host"),
+        ("IOT_SPOOLER_SERVER__HOTS", "server.hots: no such setting; perhaps server.host"),
+        ("IOT_SPOOLER_OUTBOX__0__PAHT", "outbox[0].paht: no such setting; perhaps outbox.path"),
+        ("IOT_SPOOLER_RETRY__BASES", "retry.bases: no such setting; perhaps retry.base_s"),
+        ("IOT_SPOOLER_SERVER__ATTEMPTS", "server.attempts: no such setting"),
+        ("IOT_SPOOLER_SERVER__STATE_DIR", "server.state_dir: no such setting"),
+        ("IOT_SPOOLER___X", "'': no such setting"),
+        ("IOT_SPOOLER_CONFIG__X", "config: no such setting"),
+        ("IOT_SPOOLER_OUTBOX__5__PATH", "no such place"),
+        ("iot_spooler_server__host", "begins like a setting"),
+        ("IOT_SPOOLERSERVER", "begins like a setting"),
+    ],
+)
+def test_a_variable_that_sets_nothing_is_told_with_its_name_and_its_neighbour(config, name, words):
+    (line,) = problems(config(GOOD), {name: "x"})
+    assert words in line
+    assert name in line
+
+
+def test_an_option_that_the_spooler_sets_itself_is_refused_in_the_file_too(config):
+    (line,) = problems(config(GOOD.replace("tail_size = 4096", 'owner_tag = "x"')))
+    assert line.startswith("server.owner_tag: no such setting (from ")

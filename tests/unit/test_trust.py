@@ -13,6 +13,7 @@ from unit.removing import taken
 from iot.sftp.client import Fingerprint
 from iot.sftp.spooler.archive import Archive
 from iot.sftp.spooler.configuration import BadConfiguration, load
+from iot.sftp.spooler.layout import shared_destinations
 from iot.sftp.spooler.quarantine import Quarantine, release
 from iot.sftp.spooler.removal import Item
 from iot.sftp.spooler.trust import UntrustedFolder, open_trusted
@@ -80,7 +81,10 @@ def test_a_planted_link_leads_root_nowhere_when_files_are_released(site):
     as_user(AGENT, give_up)
     as_user(PRODUCER, plant)
     done = retry(site)
-    assert (done.returncode, done.stdout) == (1, "released 1 files, 1 could not be moved (see above)\n")
+    assert (done.returncode, done.stdout) == (
+        1,
+        f"released 1 files from {site}/state/quarantine, 1 could not be moved (see above)\n",
+    )
     assert "sub/f" in done.stderr
     assert untouched(site)
     assert (box / "g").read_text() == "g"
@@ -274,3 +278,45 @@ def test_an_outbox_of_any_name_gets_an_archive_of_its_own(name, tmp_path):
     assert folder.parent == tmp_path / "state" / "archive"
     assert folder.name not in ("", ".", "..")
     assert Path(os.path.normpath(folder)) == folder
+
+
+@pytest.mark.parametrize("name", ["..", ".", "../x", "a/b", "/", "a\\u0000b"])
+def test_an_outbox_name_that_would_leave_its_destination_is_refused(name, tmp_path):
+    text = config(tmp_path, "state", {"path": "a"}).replace('"o0"', f'"{name}"')
+    (told,) = problems(tmp_path, text.replace('"/up"', '"/up/{outbox}/x"'))
+    assert told.startswith("outbox[0].name = ")
+    assert str(tmp_path / "c.toml") in told
+
+
+def destinations(tmp_path, *pairs):
+    text = f'state_dir = "{tmp_path}/state"\ndevice_id = "gw"\n[server]\nhost = "h"\n'
+    for number, (destination, more) in enumerate(pairs):
+        text += f'[[outbox]]\nname = "o{number}"\npath = "{tmp_path}/{number}"\ndestination = "{destination}"\n{more}\n'
+    path = tmp_path / "c.toml"
+    path.write_text(text)
+    return [(pair.one, pair.other) for pair in shared_destinations(load(path, {}))]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "shared"),
+    [
+        ("/up", "/up", True),
+        ("/up", "/up/./", True),
+        ("/up/{device_id}", "/up/gw", True),
+        ("/up/{date}", "/up/{date}", True),
+        ("up", "/up", False),
+        ("/up", "/up/deeper", True),
+        ("/up/deeper", "/up", True),
+        ("/up", "/upper", False),
+        ("/up/{outbox}", "/up/{outbox}", False),
+        ("/up/{date}", "/down/{date}", False),
+    ],
+)
+def test_outboxes_with_one_destination_are_told_that_they_overwrite_each_other(one, other, shared, tmp_path):
+    found = destinations(tmp_path, (one, ""), (other, ""))
+    assert found == ([("o0", "o1")] if shared else [])
+
+
+def test_an_outbox_without_folders_cannot_reach_a_deeper_destination(tmp_path):
+    assert destinations(tmp_path, ("/up", "recursive = false"), ("/up/deeper", "")) == []
+    assert destinations(tmp_path, ("/up", ""), ("/up/deeper", "recursive = false")) == [("o0", "o1")]

@@ -18,6 +18,7 @@ from iot.sftp.client.locks import TransferLocks
 from iot.sftp.client.model import Direction, Failure, TransferResult, UploadJob
 from iot.sftp.client.transfer.context import Context
 from iot.sftp.client.transfer.names import remote_path
+from iot.sftp.client.transfer.proof import hash_of
 from iot.sftp.client.transfer.source import Source
 from iot.sftp.client.transfer.upload import Upload, UploadTask
 from iot.sftp.client.wire.job import Job, Work
@@ -127,7 +128,13 @@ class Batch:
         dest = remote_path(job.dest)
         source = Source(job.source)
         try:
-            task = UploadTask(source, dest, job.key, job.fingerprint, job.check_final, job.grace, job.progress)
+            as_before = yield from _as_before(job, source)
+            if as_before is not None:
+                self._sent_bytes.setdefault(id(job), 0)
+                return as_before
+            task = UploadTask(
+                source, dest, job.key, job.fingerprint, job.check_final, job.grace, job.progress, job.digest
+            )
             upload = Upload(task, context)
             yield from self._abandoned.wait_for(upload.part)
             self._locks.take(upload.part)
@@ -190,3 +197,27 @@ def _size(job: UploadJob) -> int:
         return os.stat(job.source).st_size
     except OSError:
         return 0  # it cannot be opened either, and that is told there
+
+
+def _as_before(job: UploadJob, source: Source) -> Work[TransferResult | None]:
+    """The result of a source that still has the content which was delivered before; None when it is to be sent."""
+    if job.sent_before is None or job.fingerprint not in (None, source.fingerprint):
+        return None
+    digest = yield from hash_of(source)
+    source.check_unchanged()
+    if digest != job.sent_before:
+        return None
+    return TransferResult(
+        source=source.name,
+        dest=remote_path(job.dest).decode("utf-8", "surrogateescape"),
+        size=source.fingerprint.size,
+        sent_bytes=0,
+        resumed_at=0,
+        seconds=0.0,
+        proof=None,
+        already_done=True,
+        sha256=digest,
+        key=job.key,
+        fingerprint=source.fingerprint,
+        local_path=source.path,
+    )

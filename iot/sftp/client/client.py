@@ -57,7 +57,7 @@ class IoTSFTPClient:
         **options: Any,
     ) -> None:
         host, port = _checked_address(sftp_host, sftp_port)
-        self._account = Account(host, port, sftp_user or getpass.getuser(), sftp_pass)
+        self._account = Account(host, port, sftp_user or _local_user(), sftp_pass)
         self._runner = Runner(self._account, options_from(options), journal)
         self.last_error: SFTPError | None = None
 
@@ -76,6 +76,11 @@ class IoTSFTPClient:
     def connect(self) -> None:
         """Connect now instead of on first use. Raises: TransientError, AuthenticationError, ConfigurationError."""
         self._runner.connect()
+
+    def login_problems(self) -> list[tuple[str, str]]:
+        """What makes every login fail, as far as can be seen without a connection: an option ("" where something is
+        not given at all) and what is wrong with it. An empty list promises nothing."""
+        return self._runner.login_problems()
 
     def is_connected(self) -> bool:
         """Whether the server answers on the present connection: one real round trip, with the link's deadline.
@@ -307,3 +312,11 @@ def _checked_address(host: object, port: object) -> tuple[str, int]:
     if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= 65535:
         raise ConfigurationError(f"sftp_port: must be a whole number from 1 to 65535 (got {port!r})")
     return host, port
+
+
+def _local_user() -> str:
+    """Raises: ConfigurationError where this process runs under a number that has no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, ImportError, OSError):
+        raise ConfigurationError("user: must be given, since the user of this process has no name") from None

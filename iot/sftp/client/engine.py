@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -9,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from iot.sftp.client.checkpoints import Checkpoints, LearnedRefusals
+from iot.sftp.client.errors import ConfigurationError, CredentialsInvalid
 from iot.sftp.client.settings import ClientOptions, Durability
 from iot.sftp.client.stop import StopFlag
 from iot.sftp.client.transfer.context import Context, Options
 from iot.sftp.client.wire.hostkeys import HostKeyPolicy, KnownHosts, Pinned
 from iot.sftp.client.wire.job import Job, Work
-from iot.sftp.client.wire.login import Credentials
+from iot.sftp.client.wire.login import Credentials, Login
 from iot.sftp.client.wire.pace import START_BYTES, Pace
 from iot.sftp.client.wire.pipeline import Pipeline
 from iot.sftp.client.wire.prompts import Answerer, from_command, from_file
@@ -138,6 +140,27 @@ def target_from(host: str, port: int, user: str, password: str | None, options: 
         compression=options.compression,
         congestion=options.congestion,
     )
+
+
+def login_problems(
+    host: str, port: int, user: str, password: str | None, options: ClientOptions
+) -> list[tuple[str, str]]:
+    """What makes every login fail, as far as can be seen without a connection: an option, and what is wrong with it.
+    Option "": something is not given at all."""
+    found = []
+    try:
+        target = target_from(host, port, user, password, options)
+        if not target.host_keys.key_types(host, port) and not options.host_key:
+            found.append(("", f"no host_key is given, and no line of known_hosts is for {host} port {port}"))
+        Login(target.credentials).close()
+    except ConfigurationError as error:
+        found.append(("known_hosts", str(error)))
+    except CredentialsInvalid as error:
+        named = (name for name in ("key_file", "prompt_file") if str(error).startswith(name))
+        found.append((next(named, ""), str(error)))
+    if options.prompt_command and shutil.which(options.prompt_command[0]) is None:
+        found.append(("prompt_command", f"{options.prompt_command[0]!r} is no program that can be run"))
+    return found
 
 
 def _answers(options: ClientOptions) -> Callable[[], Answerer] | None:

@@ -167,6 +167,9 @@ class UploadJob:
     check_final: an earlier delivery may stand already; the final is compared by content before anything is sent.
     grace: where no fsync confirms the publish, hold the result back for publish_grace_s and look once more; for
         callers that remove the source afterwards.
+    digest: put the SHA-256 into the result.
+    sent_before: the SHA-256, as hex digits, of what was delivered to `dest` before. When the source has that content
+        still, nothing is sent, whatever has become of it on the server: the result is already_done, its proof None.
     """
 
     source: LocalSource
@@ -177,6 +180,8 @@ class UploadJob:
     check_final: bool = False
     grace: bool = False
     progress: ProgressCallback | None = field(default=None, compare=False)
+    digest: bool = False
+    sent_before: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,8 +194,8 @@ class TransferResult:
     possible_repeat: the answer to an earlier rename was lost and the file was gone; it was sent again.
     durable: the server confirmed by fsync that content and name are on its disk.
     sha256: hex digest of the whole content, only when asked for.
-    proof: how far the content was proven. None, for a download only: the server reports no size that fits, so nothing
-        is known but that READ came to the end of the file.
+    proof: how far the content was proven. None: of a download, the server reports no size that fits, so nothing is
+        known but that READ came to the end of the file; of an upload, it has the content that was sent before.
     evidence: of a download: what the proof rests on.
     """
 

@@ -15,7 +15,7 @@ from iot.sftp.client.abandoned_parts import abandoned
 from iot.sftp.client.batch import Batch, Outcome, upload_key
 from iot.sftp.client.checkpoints import CHECKPOINTS, Checkpoints, LearnedRefusals
 from iot.sftp.client.connector import Connector
-from iot.sftp.client.engine import Engine, Making, target_from, transfer_options
+from iot.sftp.client.engine import Engine, Making, login_problems, target_from, transfer_options
 from iot.sftp.client.errors import (
     Cancelled,
     ConfigurationError,
@@ -252,6 +252,10 @@ class Runner:
         except JournalUnavailable as error:
             log.warning("no journal, a resume will not survive this process: %s", error)
             return Journal(None, CHECKPOINTS)
+
+    def login_problems(self) -> list[tuple[str, str]]:
+        account = self._account
+        return login_problems(account.host, account.port, account.user, account.password, self._options)
 
     def _connect_once(self, making: Making) -> Engine:
         """In a thread of its own: the journal's part of this client is there already, or not any more."""

@@ -14,7 +14,7 @@ from iot.sftp.spooler.intake import Clocks, Intake
 from iot.sftp.spooler.naming import shown
 from iot.sftp.spooler.outbox import SourceFailed
 from iot.sftp.spooler.owed import Owed
-from iot.sftp.spooler.policy import Event, Kind, Rules, State, Tries, Verdict, judge
+from iot.sftp.spooler.policy import NEVER, Event, Kind, Rules, State, Tries, Verdict, judge
 from iot.sftp.spooler.queue import Delivery, Entry, Queue
 from iot.sftp.spooler.remote import Remote, kind_of
 from iot.sftp.spooler.settings import AfterUpload
@@ -67,6 +67,9 @@ class Accounts:
         self._successes.append((entry, result))
         self._losses.pop(entry.id, None)
         self.destination_failed.pop(entry.outbox, None)
+        if result.already_done and result.proof is None:
+            log.info("touched, content as delivered before path=%s bytes=%d", shown(entry.path), result.size)
+            return
         log.info(
             "delivered path=%s dest=%s bytes=%d sent=%d resumed_at=%d s=%.3f proof=%s durable=%s repeat=%s",
             shown(entry.path),
@@ -101,12 +104,12 @@ class Accounts:
         if kind is Kind.PERMANENT:
             self.destination_failed[entry.outbox] = self.last_error
         log.warning(
-            "failed path=%s error=%s attempt=%d strikes=%d next_s=%.1f",
+            "failed path=%s error=%s attempt=%d strikes=%d next_s=%s",
             shown(entry.path),
             shown(words),
             entry.attempts,
             verdict.strikes,
-            verdict.delay_s,
+            f"{verdict.delay_s:.1f}" if verdict.delay_s < NEVER else "never",
         )
 
     def interrupted(self, entries: Sequence[Entry]) -> None:
@@ -185,7 +188,7 @@ class Accounts:
     def _delivery(self, entry: Entry, result: TransferResult, at: float) -> Delivery:
         event = Event.SENT_TO_KEEP if self._keeps(entry) else Event.SENT
         words = result.proven + " durable" * result.durable + " repeat" * result.possible_repeat
-        return Delivery(entry, event, words, at)
+        return Delivery(entry, event, words, at, result.sha256)
 
     def _keeps(self, entry: Entry) -> bool:
         return self._intakes[entry.outbox].settings.after_upload is AfterUpload.KEEP

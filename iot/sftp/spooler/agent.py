@@ -21,6 +21,7 @@ from iot.sftp.client import Cancelled, Failure, Journal, LinkLost, LocalStateErr
 from iot.sftp.spooler.accounts import Accounts
 from iot.sftp.spooler.departure import Why
 from iot.sftp.spooler.intake import Clocks, Intake
+from iot.sftp.spooler.layout import shared_destinations
 from iot.sftp.spooler.leaving import leaving
 from iot.sftp.spooler.naming import shown
 from iot.sftp.spooler.owed import Owed
@@ -46,7 +47,7 @@ OPEN_STATES = (State.READY, State.SENDING, State.WAITING, State.DELIVERED, State
 
 class End(enum.Enum):
     """Why the loop ended. DRAINED: all there was is delivered; REMAINS: something is left after its attempts, be it in
-    the outbox or in quarantine, from this run or an earlier one."""
+    the outbox or in quarantine, from this run or an earlier one, or lies in an outbox and is never sent."""
 
     STOPPED = enum.auto()
     DRAINED = enum.auto()
@@ -97,6 +98,7 @@ class Agent:
         self.delivered_files = 0
         self.sent_bytes = 0
         self.local_error: str | None = None
+        self.shared_destinations = shared_destinations(settings)
         self._remote = remote
         self._loop = loop
         self._now = clocks.monotonic
@@ -131,6 +133,8 @@ class Agent:
         self._restarted = True
 
     def _tell_earlier(self) -> None:
+        for pair in self.shared_destinations:
+            log.warning("destination shared reason=%s", shown(str(pair)))
         labels = {intake.number: intake.settings.label for intake in self.intakes}
         for total in self.queue.totals():
             if total.earlier and total.state is State.READY and total.outbox in labels:
@@ -284,7 +288,7 @@ class Agent:
         self._changed = True
         if isinstance(outcome, TransferResult):
             self.accounts.succeeded(flight.entry, outcome)
-            self.delivered_files += 1
+            self.delivered_files += outcome.proof is not None  # else it had been delivered before
             self._progressed(max(outcome.size - max(flight.done_bytes, outcome.resumed_at), 0))
             return None
         self.accounts.failed(flight.entry, outcome, progressed=flight.progressed)
@@ -334,9 +338,18 @@ class Agent:
     def _balance(self, watched: Sequence[Intake]) -> End:
         numbers = {intake.number for intake in self.intakes}
         left = [total for total in self.queue.totals() if total.outbox in numbers and total.state in OPEN_STATES]
-        failed = any(intake.failed for intake in self.intakes)
-        remains = left or failed or watched or self.owed.stuck or not self.owed.is_quarantine_empty()
-        return End.REMAINS if remains else End.DRAINED
+        remains = {
+            "files": sum(total.files for total in left),
+            "not_ready": sum(len(intake.readiness) for intake in watched),
+            "unread_outboxes": sum(intake.failed is not None for intake in self.intakes),
+            "never_sent": sum(sum(intake.outbox.refused.reasons.values()) for intake in self.intakes),
+            "stuck": len(self.owed.stuck),
+            "in_quarantine": 0 if self.owed.is_quarantine_empty() else max(self.owed.quarantined, 1),
+        }
+        if not any(remains.values()):
+            return End.DRAINED
+        log.warning("not all is delivered %s", " ".join(f"{key}={number}" for key, number in remains.items() if number))
+        return End.REMAINS
 
 
 def _was_lost(journal: Journal) -> bool:

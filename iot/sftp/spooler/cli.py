@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from iot.sftp.spooler.running import Running
     from iot.sftp.spooler.settings import Settings
 
 __all__ = ["main"]
@@ -74,9 +75,10 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--drain",
         action="store_true",
-        help="send what is there, then end: 0 all delivered, 75 something remains, be it in quarantine",
+        help="send what is there, then end: 0 all delivered, 75 something remains, in quarantine, too, or is never"
+        " sent: symlinks, fifos, sockets, devices, what lies below 100 folders; `exclude` takes them out",
     )
-    commands.add_parser("check", parents=[common], help="report every wrong setting at once")
+    commands.add_parser("check", parents=[common], help="report at once all that would keep the agent from its work")
     status = commands.add_parser("status", parents=[common], help="backlog, connection, last error")
     status.add_argument("--json", action="store_true", help="for programs")
     commands.add_parser("retry", parents=[common], help="move quarantined files back into their outboxes")
@@ -89,6 +91,17 @@ def _settings(options: argparse.Namespace) -> Settings:
     from iot.sftp.spooler.configuration import load
 
     return load(options.config, os.environ)
+
+
+def _settings_in_use(options: argparse.Namespace) -> tuple[Settings, Running | None]:
+    """The settings, with the state directory of the agent that runs with them: its unit may have set another one."""
+    from iot.sftp.spooler.running import find
+
+    settings = _settings(options)
+    running = None if "IOT_SPOOLER_STATE_DIR" in os.environ else find(options.config, os.environ)
+    if running is None:
+        return settings, None
+    return settings.model_copy(update={"state_dir": Path(running.state_dir)}), running
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -118,18 +131,25 @@ def _log_to_stderr(level: str) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
+    from iot.sftp.spooler.configuration import load_with_origins
     from iot.sftp.spooler.exposure import exposed_secrets
+    from iot.sftp.spooler.layout import shared_destinations
     from iot.sftp.spooler.outbox import completeness_of
+    from iot.sftp.spooler.preflight import doubts, obstacles
 
-    settings = _settings(options)
-    exposed = exposed_secrets(settings, options.config, os.environ)
-    if exposed:
-        print("\n".join(exposed), file=sys.stderr)
+    settings, origins = load_with_origins(options.config, os.environ)
+    found = exposed_secrets(settings, options.config, os.environ)
+    _act_as_owner(settings.state_dir)
+    found += obstacles(settings, origins, options.config)
+    if found:
+        _say("\n".join(found))
         return EX_CONFIG
     names = ", ".join(outbox.label for outbox in settings.outbox)
     print(f"configuration good: {settings.server.host}:{settings.server.port}, outboxes {names}")
     for outbox in settings.outbox:
         print(f"outbox {outbox.label}: completeness {completeness_of(outbox.path)}")
+    for warning in (*doubts(settings, origins), *map(str, shared_destinations(settings))):
+        _say(f"warning: {warning}")
     return EX_OK
 
 
@@ -137,31 +157,40 @@ def _status(options: argparse.Namespace) -> int:
     import json
     import time
 
+    from iot.sftp.client import terminal_safe
     from iot.sftp.spooler.lock import holder
     from iot.sftp.spooler.status import read, status_path, table
 
-    settings = _settings(options)
-    pid = holder(settings.state_dir)
-    paths = [status_path(settings.state_dir, os.environ), Path("/run/iot-spooler/status.json")]
+    settings, running = _settings_in_use(options)
+    pid = running.pid if running is not None else holder(settings.state_dir)
+    paths = [Path(running.status)] if running is not None else []
+    paths += [status_path(settings.state_dir, os.environ), Path("/run/iot-spooler/status.json")]
     found = [content for content in map(read, paths) if content and (pid is None or content["pid"] == pid)]
     if not found:
         print("no status: the agent has not run yet" if pid is None else "no status yet", file=sys.stderr)
         return EX_FAILED
     content = {**found[0], "running": pid is not None}
-    print(json.dumps(content, indent=1) if options.json else table(content, running=pid is not None, wall=time.time()))
+    if options.json:
+        print(json.dumps(content, indent=1))
+    else:
+        lines = table(content, running=pid is not None, wall=time.time()).splitlines()
+        print("\n".join(map(terminal_safe, lines)))
     return EX_OK
 
 
 def _retry(options: argparse.Namespace) -> int:
+    from iot.sftp.client import terminal_safe
     from iot.sftp.spooler import lock  # noqa: F401  while the installation can be read for certain
     from iot.sftp.spooler.quarantine import release
 
-    settings = _settings(options)
+    settings, _ = _settings_in_use(options)
     _log_to_stderr("WARNING")
     _act_as_owner(settings.state_dir)
-    quarantines = map(settings.quarantine_of, settings.outbox)
+    quarantines = sorted(set(map(settings.quarantine_of, settings.outbox)))
     released, stuck = release(quarantines, [outbox.path for outbox in settings.outbox])
-    print(f"released {released} files" + (f", {stuck} could not be moved (see above)" if stuck else ""))
+    from_where = terminal_safe(", ".join(map(str, quarantines)))
+    left = f", {stuck} could not be moved (see above)" if stuck else ""
+    print(f"released {released} files from {from_where}{left}")
     _poke(settings)
     return EX_FAILED if stuck else EX_OK
 
@@ -184,13 +213,14 @@ def _act_as_owner(state_dir: Path) -> None:
         os.setgroups([])  # a number without a name
     else:
         group = user.pw_gid
+        os.environ["HOME"] = user.pw_dir
         os.initgroups(user.pw_name, group)
     os.setresgid(group, group, group)
     os.setresuid(owner.st_uid, owner.st_uid, owner.st_uid)
 
 
 def _flush(options: argparse.Namespace) -> int:
-    if _poke(_settings(options)):
+    if _poke(_settings_in_use(options)[0]):
         return EX_OK
     print("no agent is running on this state directory", file=sys.stderr)
     return EX_FAILED

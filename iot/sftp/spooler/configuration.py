@@ -7,11 +7,12 @@ sftp_known_hosts in systemd's $CREDENTIALS_DIRECTORY, for what is not set otherw
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,14 @@ from pydantic import ValidationError
 from iot.sftp.client import ConfigurationError
 from iot.sftp.spooler.layout import contradictions
 from iot.sftp.spooler.naming import shown
-from iot.sftp.spooler.settings import Settings
+from iot.sftp.spooler.settings import NOT_FROM_FILE, OutboxSettings, RetrySettings, ServerSettings, Settings
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-__all__ = ["BadConfiguration", "load", "secrets_in"]
+__all__ = ["BadConfiguration", "Origins", "load", "load_with_origins", "secrets_in"]
 
 PREFIX = "IOT_SPOOLER_"
 BRIEF = 200
@@ -54,24 +55,63 @@ class BadConfiguration(ConfigurationError):
         self.problems = problems
 
 
+class Origins:
+    """Where each setting came from. path: the TOML file. others: what the environment or a credential has set."""
+
+    def __init__(self, path: Path | None, others: Mapping[Path_, str]) -> None:
+        self._file = shown(str(path)) if path else "the environment"
+        self._others = others
+
+    def of(self, place: Path_) -> str:
+        """In words; of a table, where its innermost part that was set as one came from."""
+        ways = (place[:end] for end in range(len(place), 0, -1))
+        inside = (origin for way, origin in self._others.items() if way[: len(place)] == place)
+        return next((self._others[way] for way in ways if way in self._others), next(inside, self._file))
+
+    @staticmethod
+    def key(place: Path_) -> str:
+        """As a key of the configuration is written: outbox[0].path."""
+        return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).removeprefix(".")
+
+
 def load(path: Path | None, environment: Mapping[str, str]) -> Settings:
     """All settings, checked. path: the TOML file; None: environment only.
 
     Raises: BadConfiguration.
     """
-    values, origins = ({}, {}) if path is None else _from_file(path)
-    problems = _add_environment(values, origins, environment)
-    problems += _add_credentials(values, origins, environment)
+    return load_with_origins(path, environment)[0]
+
+
+def load_with_origins(path: Path | None, environment: Mapping[str, str]) -> tuple[Settings, Origins]:
+    """The same, and where each came from. Raises: BadConfiguration."""
+    values, set_elsewhere = ({}, {}) if path is None else _from_file(path)
+    problems = _add_environment(values, set_elsewhere, environment)
+    problems += _add_credentials(values, set_elsewhere, environment)
+    origins = Origins(path, set_elsewhere)
+    problems += _not_ours(values, origins)
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
-        details = error.errors(include_url=False, include_context=False)
-        raise BadConfiguration(problems + [_describe(dict(detail), origins, path) for detail in details]) from None
+        details = _without_echo(error.errors(include_url=False, include_context=False))
+        raise BadConfiguration(problems + [_describe(dict(detail), origins) for detail in details]) from None
     origin = shown(str(path)) if path else "the environment"
     problems += [f"{problem} (in {origin})" for problem in contradictions(settings)]
     if problems:
         raise BadConfiguration(problems)
-    return settings
+    return settings, origins
+
+
+def _without_echo(details: Sequence[Any]) -> list[Any]:
+    """A list of which every element is wrong is not too short, too."""
+    inside = {detail["loc"][0] for detail in details if len(detail["loc"]) > 1}
+    return [detail for detail in details if not (detail["type"] == "too_short" and detail["loc"][0] in inside)]
+
+
+def _not_ours(values: Mapping[str, Any], origins: Origins) -> list[str]:
+    """Options of the client that the spooler sets itself, taken out: a value of somebody else's would be ignored."""
+    server = values.get("server")
+    given = [key for key in NOT_FROM_FILE if isinstance(server, dict) and server.pop(key, None) is not None]
+    return [f"server.{key}: no such setting (from {origins.of(('server', key))})" for key in given]
 
 
 def secrets_in(path: Path) -> list[str]:
@@ -96,6 +136,8 @@ def _from_file(path: Path) -> tuple[dict[str, Any], dict[Path_, str]]:
 def _add_environment(values: dict[str, Any], origins: dict[Path_, str], environment: Mapping[str, str]) -> list[str]:
     problems = []
     for name in sorted(environment):
+        if name.upper().startswith(PREFIX[:-1]) and not name.startswith(PREFIX):
+            problems.append(f"{_brief(shown(name))}: begins like a setting, but not with {PREFIX} (in the environment)")
         if not name.startswith(PREFIX) or name == f"{PREFIX}CONFIG":
             continue
         keys = _keys(name)
@@ -163,21 +205,37 @@ def _add_credentials(values: dict[str, Any], origins: dict[Path_, str], environm
     return problems
 
 
-def _describe(detail: dict[str, Any], origins: dict[Path_, str], path: Path | None) -> str:
+def _describe(detail: dict[str, Any], origins: Origins) -> str:
     place: Path_ = tuple(detail["loc"])
-    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).removeprefix(".")
+    key = Origins.key(place)
     key = _brief(key) if key.isprintable() and key else _brief(repr(key))
-    origin = next((origins[place[:end]] for end in range(len(place), 0, -1) if place[:end] in origins), None)
-    origin = origin or (shown(str(path)) if path else "the environment")
+    origin = origins.of(place)
     message = str(detail["msg"]).removeprefix("Value error, ")
     if detail["type"] == "missing":
         return f"{key}: missing; it must be given (in {origin})"
     if detail["type"] == "extra_forbidden":
-        return f"{key}: no such setting (from {origin})"
+        return f"{key}: no such setting{_neighbour(place)} (from {origin})"
     return f"{key} = {_value(place, detail['input'])}: {_brief(message, MESSAGE)} (from {origin})"
 
 
 TABLES = ("server", "retry", "outbox")
+FIELDS = {
+    "": Settings.model_fields,
+    "server": ServerSettings.model_fields,
+    "retry": RetrySettings.model_fields,
+    "outbox": OutboxSettings.model_fields,
+}
+
+
+def _neighbour(place: Path_) -> str:
+    """The setting that was perhaps meant; "_" may stand for the "__" between levels."""
+    words = [str(part) for part in place if isinstance(part, str)]
+    table = words[0] if words[0] in TABLES and len(words) > 1 else ""
+    known = {name: name for name in FIELDS[table] if name not in NOT_FROM_FILE or not table}
+    if not table:
+        known |= {f"{each}_{name}": f"{each}.{name}" for each in TABLES[:2] for name in FIELDS[each]}
+    close = difflib.get_close_matches(words[-1], known, 1)
+    return f"; perhaps {table + '.' if table else ''}{known[close[0]]}" if close else ""
 
 
 def _value(place: Path_, value: Any) -> str:

@@ -76,6 +76,7 @@ class Intake:
             wanted=wanted(settings.include, settings.exclude, ignore_case=settings.ignore_case),
             clock=clocks.monotonic,
             recursive=settings.recursive,
+            excluded=matcher(settings.exclude, ignore_case=settings.ignore_case),
         )
         self._urgent = matcher(settings.urgent, ignore_case=settings.ignore_case)
         self._queue = queue
@@ -95,6 +96,14 @@ class Intake:
     @property
     def walking(self) -> bool:
         return self._walk is not None
+
+    @property
+    def may_be_touched(self) -> bool:
+        """Whether delivered files stay in the outbox for a while, where they may be touched: what their content was is
+        recorded then."""
+        completeness = self.outbox.completeness
+        guessed = completeness is None or not completeness.known
+        return guessed or self.settings.after_upload is AfterUpload.KEEP
 
     def source(self, entry: Entry) -> str:
         """Where the file of an entry lies."""
@@ -268,6 +277,7 @@ class Intake:
             rank=_rank(settings.order, path, version),
             first_seen=wall,
             check_final=self._may_stand(before, version),
+            sent_before=before.sent_before if before is not None and _only_touched(before, version) else None,
         )
         return [entry]
 
@@ -341,7 +351,9 @@ def _second(version: Fingerprint) -> int:
 
 
 def _only_touched(before: Known | None, version: Fingerprint) -> bool:
-    """Size and time are those of the version delivered: its content may stand on the server already."""
-    if before is None or before.state not in (State.KEPT, State.DELIVERED):
+    """Size and time are those of the version delivered, only its change time or its inode is another: somebody has
+    changed its mode, its owner or its links, or has rewritten it and restored its time. Its content tells: by the hash
+    of what was delivered, if known, and else by what stands on the server."""
+    if before is None or (before.state not in (State.KEPT, State.DELIVERED) and before.sent_before is None):
         return False
     return (before.fingerprint.size, before.fingerprint.mtime_ns) == (version.size, version.mtime_ns)

@@ -17,7 +17,7 @@ from typing import BinaryIO
 from iot.sftp.client import is_gone
 from iot.sftp.spooler.folders import rename_noreplace
 
-__all__ = ["put"]
+__all__ = ["copy_whole", "put"]
 
 BUFFER_BYTES = 1024 * 1024
 GRANULARITY_NS = 2 * 10**9
@@ -53,7 +53,7 @@ def put(
         if error.errno == errno.EEXIST:
             raise
     try:
-        _copy(source_dir, source, target_dir, staged, alive)
+        copy_whole(source_dir, source, target_dir, staged, alive)
         rename_noreplace(target_dir, staged, target_dir, target)
     except OSError:
         with contextlib.suppress(OSError):  # the first error says what is wrong
@@ -62,8 +62,13 @@ def put(
     return True
 
 
-def _copy(source_dir: int, source: bytes, target_dir: int, target: bytes, alive: Callable[[], None]) -> None:
-    """Content, times, permission bits and, for root, the owner: all of it on the disk when this returns."""
+def copy_whole(
+    source_dir: int, source: bytes, target_dir: int, target: bytes, alive: Callable[[], None] = lambda: None
+) -> None:
+    """Content, times, permission bits and, for root, the owner: all of it on the disk when this returns.
+
+    What an earlier run left under the name `target` is removed. Raises: OSError.
+    """
     with open(os.open(source, READ, dir_fd=source_dir), "rb") as reader:
         before = os.fstat(reader.fileno())
         if not stat.S_ISREG(before.st_mode):

@@ -9,7 +9,16 @@ from __future__ import annotations
 import re
 from datetime import date
 
-__all__ = ["TEMPLATES", "UnsafeName", "check_path", "check_template", "destination_for", "rule_for", "shown"]
+__all__ = [
+    "TEMPLATES",
+    "UnsafeName",
+    "check_path",
+    "check_template",
+    "destination_for",
+    "is_plain_name",
+    "rule_for",
+    "shown",
+]
 
 TEMPLATES = ("device_id", "outbox", "date")
 PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
@@ -57,6 +66,11 @@ def check_path(path: bytes) -> None:
     parts = path.split(b"/")
     if b"\0" in path or any(part in (b"", b".", b"..") for part in parts):
         raise UnsafeName(f"not a path below an outbox: {shown(path)}")
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether it can be one part of a path, and leads nowhere else."""
+    return name not in ("", ".", "..") and "/" not in name and "\0" not in name
 
 
 def _join(base: str, path: str) -> str:

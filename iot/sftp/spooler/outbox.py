@@ -25,6 +25,7 @@ from iot.sftp.spooler.folders import DIRECTORY, PASSING, join, open_below, split
 from iot.sftp.spooler.lease import Answer, Completeness, Leases, Writer
 from iot.sftp.spooler.lock import AlreadyRunning, OutboxClaim
 from iot.sftp.spooler.naming import shown
+from iot.sftp.spooler.refused import DEPTH_MAX, Refused, kind_of_file
 
 __all__ = [
     "BATCH",
@@ -44,10 +45,8 @@ BATCH = 500
 SORTED = 10_000
 """So many names at a time are put in order: rows that are added, found and dropped in order cost less flash."""
 GRANULARITY_S = 3.0
-DEPTH_MAX = 100
 LOST_AND_FOUND = b"lost+found"
 """Of an outbox that is a whole file system: root's, and no producer's."""
-TOLD_MAX = 1000
 LOOKED_AT = 100
 
 
@@ -81,7 +80,8 @@ class Outbox:
     """One outbox folder.
 
     path: the folder. wanted: tells of a path below it whether it is to be sent. recursive: look into folders.
-    clock: monotonic seconds.
+    clock: monotonic seconds. excluded: tells of a folder whether nobody asks for what lies deep below it.
+    refused: what lies there and is never sent.
     leftovers: paths of private names met by the last walk; the caller recovers them and clears the list.
     unread: folders below it that could not be read when they were last looked at, with the reason.
     leases, system: who can be known to write there, and the file system; of the device it is on.
@@ -94,18 +94,20 @@ class Outbox:
         wanted: Callable[[str], bool],
         clock: Callable[[], float],
         recursive: bool = True,
+        excluded: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self.path = path
+        self.refused = Refused(path)
         self.leftovers: list[bytes] = []
         self.unread: dict[bytes, str] = {}
         self.system = FileSystem()
         self.leases: Leases | None = None
         self._wanted = wanted
+        self._excluded = excluded
         self._clock = clock
         self._recursive = recursive
         self._listed: dict[bytes, Listed] = {}
         self._complete = False
-        self._told: set[bytes] = set()
         self._home: tuple[tuple[int, int], Path] | None = None
         self._claimed: OutboxClaim | None = None
 
@@ -135,6 +137,7 @@ class Outbox:
                 self.unread.clear()
                 yield from self._list(root, b"", 0)
                 self._complete = True
+                self.refused.forget_all_but(self._listed)
             else:
                 yield from self._changed(root)
         except OSError as error:
@@ -220,6 +223,7 @@ class Outbox:
         mount_point = _mount_point(self.path)
         if self._home is not None:
             if mount_point != self._home[1]:
+                self.release()  # the file system that is leaving can go
                 raise SourceFailed(f"outbox {shown(str(self.path))}: {self._home[1]} is not mounted any more")
             log.warning("outbox is another folder now path=%s device=%d inode=%d", shown(str(self.path)), *identity)
             self._complete = False
@@ -273,14 +277,16 @@ class Outbox:
         self._listed.pop(folder, None)
         if is_gone(error):
             self.unread.pop(folder, None)
+            self.refused.listed_anew(folder)
             return
         if folder != LOST_AND_FOUND:
             self.unread[folder] = f"folder {shown(folder)}: {error.strerror}"
-        self._refuse(folder, f"folder: {error.strerror}")
+        self.refused.tell(folder, f"folder: {error.strerror}")
 
     def _list(self, here: int, folder: bytes, depth: int) -> Iterator[list[Found]]:
         """The files of the open folder `here`, then those of folders below it that are not listed yet."""
         self._mark(here, folder)
+        self.refused.listed_anew(folder)
         batch: list[Found] = []
         deeper: list[bytes] = []
         with os.scandir(here) as entries:
@@ -300,7 +306,8 @@ class Outbox:
         if path in self._listed:
             return  # a quick walk looks at it by itself
         if depth > DEPTH_MAX:
-            self._refuse(path, f"deeper than {DEPTH_MAX} folders")
+            if not self._excluded(os.fsdecode(path)):
+                self.refused.add(split(path)[0], path, f"deeper than {DEPTH_MAX} folders")
             return
         try:
             inner = os.open(split(path)[1], DIRECTORY | os.O_NOFOLLOW, dir_fd=here)
@@ -328,7 +335,7 @@ class Outbox:
                 self.unread[split(path)[0]] = f"{shown(path)}: {error.strerror}"
             return None  # it went while the folder was read, or is not known
         if not stat.S_ISREG(status.st_mode):
-            self._refuse(path, _kind(status.st_mode))
+            self.refused.add(split(path)[0], path, kind_of_file(status.st_mode))
             return None
         return Found(path, Fingerprint.of(status))
 
@@ -340,12 +347,6 @@ class Outbox:
             since_s = before.since_s
         final = self._clock() - since_s >= GRANULARITY_S
         self._listed[folder] = Listed(status.st_ino, status.st_mtime_ns, since_s, final)
-
-    def _refuse(self, path: bytes, reason: str) -> None:
-        if path in self._told or len(self._told) >= TOLD_MAX:
-            return
-        self._told.add(path)
-        log.warning("refused outbox=%s path=%s reason=%s", shown(str(self.path)), shown(path), shown(reason))
 
 
 def completeness_of(path: Path) -> str:
@@ -378,16 +379,3 @@ def _mount_point(path: Path) -> Path:
     while here != here.parent and here.parent.stat().st_dev == device:
         here = here.parent
     return here
-
-
-def _kind(mode: int) -> str:
-    for test, word in (
-        (stat.S_ISLNK, "symlink"),
-        (stat.S_ISFIFO, "fifo"),
-        (stat.S_ISSOCK, "socket"),
-        (stat.S_ISBLK, "block device"),
-        (stat.S_ISCHR, "character device"),
-    ):
-        if test(mode):
-            return word
-    return "not a regular file"

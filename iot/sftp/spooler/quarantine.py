@@ -5,6 +5,15 @@
 
 The id is made from outbox, path and version; so outboxes can share a quarantine, the same name can lie there twice, and
 an interrupted move is finished, not repeated. The record is on the disk before the file comes and leaves after it.
+
+A release is exact over a crash at any step: at no moment can the agent find the file while the quarantine still has it,
+so it is sent once more, never twice. On one file system that is a rename. On two:
+
+    copied to the outbox as .iot-back.<id>, which nobody sends     a crash: the quarantine has it, the copy is made anew
+    the record says that it is leaving                             the same
+    unlinked in the quarantine                                     the copy is the file; the next `retry` goes on
+    renamed to its name in the outbox                              the agent sends it; the next `retry` finds nothing
+    the record is removed
 """
 
 from __future__ import annotations
@@ -20,12 +29,12 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from iot.sftp.spooler.folders import DIRECTORY, PASSING_PREFIX, make_below, open_below, split
-from iot.sftp.spooler.moving import put
+from iot.sftp.spooler.folders import DIRECTORY, PASSING_PREFIX, make_below, open_below, rename_noreplace, split
+from iot.sftp.spooler.moving import copy_whole, put
 from iot.sftp.spooler.naming import shown
-from iot.sftp.spooler.removal import Item
+from iot.sftp.spooler.removal import Item, private_names
 from iot.sftp.spooler.trust import open_trusted
 
 __all__ = ["Census", "Quarantine", "release"]
@@ -42,10 +51,17 @@ SAME_VERSION_MAX = 100
 
 
 class Record(NamedTuple):
-    """What is kept of a file: bytes of names as JSON text with surrogate escapes."""
+    """What is kept of a file: bytes of names as JSON text with surrogate escapes.
+
+    private: its names in the outbox while it is on its way out. leaving: a whole copy lies in its outbox. all: what is
+    kept for people, too.
+    """
 
     outbox: bytes
     path: bytes
+    private: tuple[bytes, ...]
+    leaving: bool
+    all: Mapping[str, Any]
 
 
 class Quarantine:
@@ -84,7 +100,7 @@ class Quarantine:
 
     def _put(self, root: int, number: str, folder: int, private: bytes, item: Item) -> bool:
         name = split(item.path)[1]
-        if not _taken(root, number, name):
+        if not _is_there(root, os.path.join(os.fsencode(number), name)):
             _write_record(root, number, self._record(item))
         with contextlib.suppress(FileExistsError):
             os.mkdir(number, 0o700, dir_fd=root)
@@ -102,6 +118,7 @@ class Quarantine:
             "path": _text(item.path),
             "bytes": item.fingerprint.size,
             "mtime_ns": item.fingerprint.mtime_ns,
+            "row": item.key,
             **item.about,
             "to_send_it_again": RETRY_HINT,
         }
@@ -177,7 +194,7 @@ def release(quarantines: Iterable[Path], outboxes: Iterable[Path]) -> tuple[int,
             stuck += 1
             continue
         try:
-            outcomes = [_release(root, number, known) for number in sorted(_numbers(root))]
+            outcomes = [_release(root, number, known) for number in _oldest_first(root)]
             moved += outcomes.count(True)
             stuck += outcomes.count(False)
         finally:
@@ -185,10 +202,20 @@ def release(quarantines: Iterable[Path], outboxes: Iterable[Path]) -> tuple[int,
     return moved, stuck
 
 
-def _numbers(root: int) -> set[str]:
+def _oldest_first(root: int) -> list[str]:
+    """The ids in the order in which their files came: the newest version of a name is to stand in the end."""
+
+    def came(number: str) -> tuple[str, int, str]:
+        try:
+            values = _read_record(root, number).all
+        except OSError:
+            return "", 0, number  # said by the release
+        row = values.get("row")
+        return str(values.get("at", "")), row if isinstance(row, int) else 0, number
+
     with os.scandir(root) as entries:
         names = {entry.name.removesuffix(RECORD) for entry in entries}
-    return {name for name in names if ID.fullmatch(name)}
+    return sorted((name for name in names if ID.fullmatch(name)), key=came)
 
 
 def _release(root: int, number: str, outboxes: set[bytes]) -> bool | None:
@@ -206,7 +233,7 @@ def _release(root: int, number: str, outboxes: set[bytes]) -> bool | None:
                 return None
             return _stays(path, "its record or its file is missing; move what is there by hand")
         except FileExistsError:
-            return _stays(path, "its place is taken by another file")
+            return _stays(path, "its place is taken by another file; take that away, then retry")
         except OSError as error:
             return _stays(path, error.strerror or str(error))
 
@@ -215,21 +242,49 @@ def _put_back(root: int, number: str, record: Record) -> bool:
     below, name = split(record.path)
     here = open_below(root, os.fsencode(number))
     try:
-        os.stat(name, dir_fd=here, follow_symlinks=False)
         there = _outbox_folder(record.outbox, below)
         try:
-            remains = put(here, name, there, name, staged=PASSING_PREFIX + os.fsencode(number))
+            if any(_is_there(there, private) for private in record.private):
+                raise OSError(errno.EBUSY, "its agent was interrupted while it moved it here; start the agent first")
+            _carry(root, number, record, here, there, name)
             os.fsync(there)
         finally:
             os.close(there)
-        if remains:
-            os.unlink(name, dir_fd=here)
         os.fsync(here)
     finally:
         os.close(here)
     _drop(root, number)
     os.fsync(root)
     return True
+
+
+def _carry(root: int, number: str, record: Record, here: int, there: int, name: bytes) -> None:
+    """From its folder in the quarantine, `here`, into that in the outbox, `there`: the steps above.
+
+    Raises: FileNotFoundError when there is no file; FileExistsError when its place is taken; OSError.
+    """
+    staged = PASSING_PREFIX + os.fsencode(number)
+    if _is_there(here, name) or not record.leaving:
+        try:
+            rename_noreplace(here, name, there, name)
+            return
+        except FileNotFoundError:
+            with contextlib.suppress(OSError):
+                os.unlink(staged, dir_fd=there)  # perhaps a part of a copy whose original was taken away
+            raise
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+        if _is_there(there, name):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fsdecode(name))
+        copy_whole(here, name, there, staged)
+        os.fsync(there)
+        _write_record(root, number, {**record.all, "leaving": True})
+        os.fsync(root)
+        os.unlink(name, dir_fd=here)
+        os.fsync(here)
+    with contextlib.suppress(FileNotFoundError):  # it has its name already, or had it and was sent
+        rename_noreplace(there, staged, there, name)
 
 
 def _outbox_folder(outbox: bytes, below: bytes) -> int:
@@ -294,10 +349,12 @@ def _id(outbox: bytes, item: Item, number: int) -> str:
     return hashlib.sha256(b"\0".join((outbox, item.path, version))).hexdigest()[:16]
 
 
-def _taken(root: int, number: str, name: bytes) -> bool:
+def _is_there(folder: int, name: bytes) -> bool:
     try:
-        os.stat(os.path.join(os.fsencode(number), name), dir_fd=root, follow_symlinks=False)
-    except FileNotFoundError:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENAMETOOLONG):
+            raise
         return False
     return True
 
@@ -310,7 +367,7 @@ def _text(name: bytes) -> str:
     return name.decode("utf-8", "surrogateescape")
 
 
-def _write_record(root: int, number: str, record: Mapping[str, str | int]) -> None:
+def _write_record(root: int, number: str, record: Mapping[str, Any]) -> None:
     fresh = number + RECORD + ".new"
     with contextlib.suppress(FileNotFoundError):
         os.unlink(fresh, dir_fd=root)
@@ -329,7 +386,9 @@ def _read_record(root: int, number: str) -> Record:
         content = file.read(RECORD_MAX + 1)
     try:
         values = json.loads(content)
-        record = Record(_name(values["outbox"]), _name(values["path"]))
+        outbox, path, row = _name(values["outbox"]), _name(values["path"]), values.get("row")
+        private = private_names(row, split(path)[1]) if isinstance(row, int) else ()
+        record = Record(outbox, path, private, values.get("leaving") is True, values)
     except (ValueError, TypeError, KeyError, AttributeError):
         raise OSError(errno.EINVAL, f"its record {number}{RECORD} is damaged") from None
     if any(part in (b"", b".", b"..") for part in record.path.split(b"/")) or b"\0" in record.outbox + record.path:

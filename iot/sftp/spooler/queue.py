@@ -33,10 +33,11 @@ from iot.sftp.spooler.rows import (
     NewEntry,
     Places,
     Total,
+    digest_to,
     entry_from,
     entry_row,
     file_row,
-    fingerprint_from,
+    known_from,
     transition,
 )
 
@@ -101,13 +102,13 @@ class Queue:
     def known(self, outbox: int, paths: Sequence[bytes]) -> dict[bytes, Known]:
         """The newest version that is known of each of these paths (at most a few hundred)."""
         marks = ",".join("?" * len(paths))
-        columns = "id, path, state, size, mtime_ns, ctime_ns, inode"
+        columns = "id, path, state, size, mtime_ns, ctime_ns, inode, coalesce(sha256, sent_before) AS sha256"
         rest = f"WHERE file.outbox = ? AND path IN ({marks}) ORDER BY id"
-        sql = f"SELECT {columns} FROM file JOIN entry USING (id) {rest}"  # noqa: S608  question marks
+        sql = f"SELECT {columns} FROM file JOIN entry USING (id) LEFT JOIN delivered USING (id) {rest}"  # noqa: S608
 
         def read() -> dict[bytes, Known]:
             rows = self._journal.read(sql, outbox, *paths)
-            return {row["path"]: Known(row["id"], State(row["state"]), fingerprint_from(row)) for row in rows}
+            return {row["path"]: known_from(row) for row in rows}
 
         return self._healed(read)
 
@@ -202,8 +203,11 @@ class Queue:
             mine = [item.entry for item in items.values() if item.event is event]
             moved += self._move(db, event, mine, ", error = NULL, next_attempt = NULL")
         db.executemany(
-            "INSERT OR REPLACE INTO delivered (id, at, proof) VALUES (?, ?, ?)",
-            [(entry.id, round(items[entry.id].at), items[entry.id].proof) for entry in moved],
+            "INSERT OR REPLACE INTO delivered (id, at, proof, sha256) VALUES (?, ?, ?, ?)",
+            [
+                (entry.id, round(items[entry.id].at), items[entry.id].proof, digest_to(items[entry.id].sha256))
+                for entry in moved
+            ],
         )
         return moved
 

@@ -25,10 +25,13 @@ __all__ = [
     "NewEntry",
     "Places",
     "Total",
+    "digest_from",
+    "digest_to",
     "entry_from",
     "entry_row",
     "file_row",
     "fingerprint_from",
+    "known_from",
     "transition",
 ]
 
@@ -74,18 +77,26 @@ QUEUE_SCHEMA = Schema(
         ALTER TABLE version RENAME TO file;
         CREATE INDEX file_path ON file (outbox, path)
         """,
+        """
+        ALTER TABLE delivered ADD COLUMN sha256 BLOB;
+        ALTER TABLE file ADD COLUMN sent_before BLOB
+        """,
     ),
     compatible_from=2,
 )
 COLUMNS = (
     "entry.id, entry.outbox, path, state, size, mtime_ns, ctime_ns, inode, large, priority, first_seen,"
-    " check_final, attempts, failures, strikes, rule, unanswered, CAST(error AS BLOB) AS error"
+    " check_final, sent_before, attempts, failures, strikes, rule, unanswered, CAST(error AS BLOB) AS error"
 )
-SQL_FILE = "INSERT INTO file (id, outbox, path, mtime_ns, ctime_ns, inode, check_final) VALUES (?, ?, ?, ?, ?, ?, ?)"
+SQL_FILE = (
+    "INSERT INTO file (id, outbox, path, mtime_ns, ctime_ns, inode, check_final, sent_before)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
 SQL_ENTRY = (
     "INSERT INTO entry (id, outbox, state, size, large, priority, rank, first_seen) VALUES (?, ?, 0, ?, ?, ?, ?, ?)"
 )
 
+SHA256_BYTES = 32
 WHOLE_NUMBERS = (
     *("entry.outbox", "size", "large", "priority", "attempts", "failures", "strikes", "unanswered"),
     *("inode", "check_final"),
@@ -115,6 +126,7 @@ SQL_DAMAGED = (
 class NewEntry(NamedTuple):
     """A settled file, or a new version of a known one.
 
+    sent_before: the SHA-256 of what was delivered of this path, where the new version may have the same content.
     rank: its place in the order of its outbox, lower first. first_seen: wall clock, seconds.
     """
 
@@ -126,6 +138,7 @@ class NewEntry(NamedTuple):
     rank: int | bytes
     first_seen: float
     check_final: bool = False
+    sent_before: str | None = None
 
 
 class Entry(NamedTuple):
@@ -149,6 +162,7 @@ class Entry(NamedTuple):
     unanswered: int
     first_seen: float
     check_final: bool
+    sent_before: str | None
     attempts: int
     failures: int
     strikes: int
@@ -156,20 +170,23 @@ class Entry(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What the queue knows of a path."""
+    """What the queue knows of a path. sent_before: the SHA-256 of what was last delivered of it, if known."""
 
     id: int
     state: State
     fingerprint: Fingerprint
+    sent_before: str | None = None
 
 
 class Delivery(NamedTuple):
-    """A success to be written: event SENT or SENT_TO_KEEP, the proof in words, the wall clock in seconds."""
+    """A success to be written: event SENT or SENT_TO_KEEP, the proof in words, the wall clock in seconds, and the
+    SHA-256 of what was sent, if known."""
 
     entry: Entry
     event: Event
     proof: str
     at: float
+    sha256: str | None = None
 
 
 class Total(NamedTuple):
@@ -200,7 +217,7 @@ def transition(state: State, event: Event, changes: str = "", which: str = "id =
 
 def file_row(number: int, entry: NewEntry) -> tuple[object, ...]:
     _, *times_and_inode = entry.fingerprint.columns()
-    return number, entry.outbox, entry.path, *times_and_inode, int(entry.check_final)
+    return number, entry.outbox, entry.path, *times_and_inode, int(entry.check_final), digest_to(entry.sent_before)
 
 
 def entry_row(number: int, entry: NewEntry) -> tuple[object, ...]:
@@ -256,6 +273,7 @@ def entry_from(row: sqlite3.Row, places: Places) -> Entry:
         unanswered=row["unanswered"],
         first_seen=row["first_seen"],
         check_final=bool(row["check_final"]),
+        sent_before=digest_from(row["sent_before"]),
         attempts=row["attempts"],
         failures=row["failures"],
         strikes=row["strikes"],
@@ -263,5 +281,19 @@ def entry_from(row: sqlite3.Row, places: Places) -> Entry:
     )
 
 
+def known_from(row: sqlite3.Row) -> Known:
+    """sha256: a column beside those of the entry."""
+    return Known(row["id"], State(row["state"]), fingerprint_from(row), digest_from(row["sha256"]))
+
+
 def fingerprint_from(row: sqlite3.Row) -> Fingerprint:
     return Fingerprint.from_columns(row["size"], row["mtime_ns"], row["ctime_ns"], row["inode"])
+
+
+def digest_to(sha256: str | None) -> bytes | None:
+    return None if sha256 is None else bytes.fromhex(sha256)
+
+
+def digest_from(column: object) -> str | None:
+    """None where there is none, or a damaged one: then the content is compared with what the server has."""
+    return column.hex() if isinstance(column, bytes) and len(column) == SHA256_BYTES else None

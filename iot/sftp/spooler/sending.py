@@ -131,6 +131,8 @@ class Sender:
             check_final=entry.check_final,
             grace=intake.settings.after_upload is not AfterUpload.KEEP,
             progress=self._follow(flight) if entry.large else None,
+            digest=intake.may_be_touched,
+            sent_before=entry.sent_before,
         )
 
     def _follow(self, flight: InFlight) -> Callable[[Progress], None]:

@@ -31,6 +31,7 @@ from iot.sftp.spooler.lock import AlreadyRunning, locked
 from iot.sftp.spooler.naming import shown
 from iot.sftp.spooler.outbox import OutboxTaken, SourceFailed
 from iot.sftp.spooler.remote import Remote, sftp_remote
+from iot.sftp.spooler.running import announced
 from iot.sftp.spooler.settings import Settings
 from iot.sftp.spooler.status import StatusFile, status_path
 
@@ -53,7 +54,8 @@ def run(config: Path | None, environment: Mapping[str, str], *, drain: bool) -> 
     _allow_open_files()
     for line in exposed_secrets(settings, config, environment):
         log.warning("secret exposed reason=%s", shown(line))
-    with locked(settings.state_dir):
+    status = status_path(settings.state_dir, environment)
+    with locked(settings.state_dir), announced(config, settings.state_dir, status, environment):
         home = Home(settings, time.monotonic)
         try:
             return Service(config, environment, drain=drain).run(settings, home)

@@ -19,7 +19,7 @@ from iot.sftp.client import ClientOptions, ConfigurationError
 from iot.sftp.spooler.naming import check_template
 from iot.sftp.spooler.patterns import check_pattern
 
-__all__ = ["AfterUpload", "Order", "OutboxSettings", "RetrySettings", "ServerSettings", "Settings"]
+__all__ = ["NOT_FROM_FILE", "AfterUpload", "Order", "OutboxSettings", "RetrySettings", "ServerSettings", "Settings"]
 
 MIB = 1024 * 1024
 NOT_FROM_FILE = ("attempts", "owner_tag", "prompts", "state_dir")

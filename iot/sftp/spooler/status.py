@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ STATE_EVERY_S = 10.0
 """On flash each costs about 40 KiB with the file system's own."""
 COST_SHARE = 50.0
 RATE_S = 10.0
+STALE_S = 2.0
 BACKLOG = (State.READY, State.SENDING, State.WAITING)
 
 
@@ -95,8 +96,19 @@ def _outbox(agent: Agent, intake: Intake, totals: list[Total]) -> dict[str, Any]
         "kept": mine[State.KEPT].files if State.KEPT in mine else 0,
         "earlier_destination": sum(total.earlier for total in backlog),
         "held": len(agent.owed.held[intake.number]),
+        "never_sent": dict(intake.outbox.refused.reasons),
+        "shares_destination_with": _sharing(agent, intake.settings.label),
         "error": _outbox_error(agent, intake),
     }
+
+
+def _sharing(agent: Agent, label: str) -> list[str]:
+    """The outboxes whose files may replace this one's on the server."""
+    return [
+        shown(pair.other if pair.one == label else pair.one)
+        for pair in agent.shared_destinations
+        if label in (pair.one, pair.other)
+    ]
 
 
 def _outbox_error(agent: Agent, intake: Intake) -> str | None:
@@ -183,7 +195,8 @@ def table(content: Mapping[str, Any], *, running: bool, wall: float) -> str:
     connection, backlog = content["connection"], content["backlog"]
     age = "" if backlog["oldest_at"] is None else f", oldest {_span(wall - backlog['oldest_at'])}"
     lines = [
-        f"agent       {'running, process ' + str(content['pid']) if running else 'not running'}",
+        f"agent       {'running, process ' + str(content['pid']) if running else 'not running'}"
+        + _as_of(content, wall),
         f"connection  {connection['state']} {connection['server']}" + _next(connection, wall),
         f"backlog     {backlog['files']} files, {_size(backlog['bytes'])}{age}",
         f"rate        {_size(content['rate_bytes_per_s'])}/s, {content['in_flight']} in flight",
@@ -196,6 +209,8 @@ def table(content: Mapping[str, Any], *, running: bool, wall: float) -> str:
         f" {outbox['waiting']} waiting, {outbox['kept']} kept, {outbox['held']} held,"
         f" completeness {outbox['completeness']}"
         + (f", {outbox['earlier_destination']} to an earlier destination" if outbox["earlier_destination"] else "")
+        + _never_sent_words(outbox["never_sent"])
+        + _sharing_words(outbox["shares_destination_with"])
         + _because(outbox["error"])
         for outbox in content["outboxes"]
     ]
@@ -206,9 +221,24 @@ def table(content: Mapping[str, Any], *, running: bool, wall: float) -> str:
     return "\n".join(lines)
 
 
+def _as_of(content: Mapping[str, Any], wall: float) -> str:
+    """How old the figures are; fresh ones need no words, and an idle agent writes none."""
+    age_s = wall - content.get("updated_at", wall)
+    return f"; these figures are {_span(age_s)} old" if age_s >= STALE_S else ""
+
+
 def _next(connection: Mapping[str, Any], wall: float) -> str:
     at = connection["next_attempt_at"]
     return "" if at is None else f", next attempt in {_span(at - wall)}"
+
+
+def _never_sent_words(reasons: Mapping[str, int]) -> str:
+    words = ", ".join(f"{reason}: {number}" for reason, number in reasons.items())
+    return f", {sum(reasons.values())} never sent ({words})" if reasons else ""
+
+
+def _sharing_words(names: Sequence[str]) -> str:
+    return f", same destination as {', '.join(names)}: files of the same name overwrite each other" if names else ""
 
 
 def _because(error: str | None) -> str:

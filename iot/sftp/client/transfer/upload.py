@@ -65,6 +65,7 @@ class UploadTask:
     check_final: bool = False
     grace: bool = False
     progress: ProgressCallback | None = None
+    digest: bool = False
 
 
 class Upload:
@@ -326,7 +327,7 @@ class Upload:
         return (yield from self._settle(b"", already_done=True))
 
     def _hash(self) -> Work[None]:
-        if self.context.options.sha256 or self.context.options.sidecar:
+        if self.task.digest or self.context.options.sha256 or self.context.options.sidecar:
             self._digest = yield from hash_of(self.source)
 
     def _settle(self, final: bytes, already_done: bool = False) -> Work[TransferResult]:

@@ -1,0 +1,148 @@
+"""Where a folder really is, so that two of them can be compared whatever they are called.
+
+Two paths may lead to one folder by a symlink, a bind mount, a second mount of a file system, or upper and lower case on
+FAT. So folders are compared by device and inode, and so is each folder above them. A bind mount of a folder deeper in a
+tree has no common parent with it: the kernel's list of mounts tells which part of which file system is seen where.
+
+Source: proc_pid_mountinfo(5). Where there is no /proc, devices and inodes have to do.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+__all__ = ["Mounts", "Whereabouts", "mounted_now", "whereabouts"]
+
+MOUNTINFO = Path("/proc/self/mountinfo")
+ESCAPED = re.compile(rb"\\([0-7]{3})")
+Key = tuple[int, int, tuple[str, ...]]
+"""Device and inode of a folder; of one that is not there, those of the first that is, and the names from there on."""
+Region = tuple[bytes, tuple[bytes, ...]]
+"""A device, and the path of a folder in its file system."""
+
+
+class Mount(NamedTuple):
+    """device: its file system. root: what part of it is seen at `point`."""
+
+    device: bytes
+    root: tuple[bytes, ...]
+    point: tuple[bytes, ...]
+
+
+Mounts = Mapping[int, Mount]
+
+
+class Whereabouts(NamedTuple):
+    """key: the folder itself. above: the folders that it lies in, as the path is written and as it is resolved.
+    regions: the parts of file systems that can be reached through it, its own one first; none where /proc is missing.
+    """
+
+    key: Key
+    above: frozenset[Key]
+    regions: tuple[Region, ...]
+
+    def is_same(self, other: Whereabouts) -> bool:
+        return self.key == other.key or (bool(self.regions) and self.regions[:1] == other.regions[:1])
+
+    def overlaps(self, other: Whereabouts) -> bool:
+        """Whether they are the same, one lies within the other, or something can be reached through both."""
+        if self.is_same(other) or self.key in other.above or other.key in self.above:
+            return True
+        pairs = itertools.product(self.regions, other.regions)
+        return any(_holds(mine, theirs) or _holds(theirs, mine) for mine, theirs in pairs)
+
+    def is_within(self, other: Whereabouts) -> bool:
+        """Whether it is this folder or lies in it."""
+        if self.key == other.key or other.key in self.above:
+            return True
+        return bool(self.regions and other.regions) and _holds(other.regions[0], self.regions[0])
+
+
+def whereabouts(path: Path, mounts: Mounts) -> Whereabouts:
+    """Where the folder `path` is, or will be when it is made. mounts: of mounted_now()."""
+    written, resolved = Path(os.path.normpath(path)), Path(os.path.realpath(path))
+    above = {_key(parent) for parent in itertools.chain(written.parents, resolved.parents)}
+    return Whereabouts(_key(path), frozenset(above), tuple(_regions(resolved, mounts)))
+
+
+def mounted_now() -> Mounts:
+    """What is mounted where this process can see it, by number; nothing where that cannot be known."""
+    try:
+        lines = MOUNTINFO.read_bytes().splitlines()
+    except OSError:
+        return {}
+    mounts = {}
+    for line in lines:
+        number, _, device, root, point, *_ = line.split(b" ")
+        if root.startswith(b"/"):  # a namespace that is mounted has no path
+            mounts[int(number)] = Mount(device, _names(_unescaped(root)), _names(_unescaped(point)))
+    return mounts
+
+
+def _key(path: Path) -> Key:
+    _, missing, status = _nearest(path)
+    return status.st_dev, status.st_ino, missing
+
+
+def _nearest(path: Path) -> tuple[Path, tuple[str, ...], os.stat_result]:
+    """The folder, or the first above it that can be looked at; and the names that are missing."""
+    missing: tuple[str, ...] = ()
+    while True:
+        try:
+            return path, missing, os.stat(path)
+        except OSError:
+            if path == path.parent:
+                raise
+            path, missing = path.parent, (path.name, *missing)
+
+
+def _regions(path: Path, mounts: Mounts) -> Iterable[Region]:
+    there, missing, _ = _nearest(path)
+    mount, place = _mount_of(there, mounts)
+    if mount is None:
+        return
+    inside = place[len(mount.point) :] + tuple(map(os.fsencode, missing))
+    yield mount.device, mount.root + inside
+    if not missing:
+        yield from (
+            (m.device, m.root) for m in mounts.values() if len(m.point) > len(place) and _starts(m.point, place)
+        )
+
+
+def _mount_of(path: Path, mounts: Mounts) -> tuple[Mount | None, tuple[bytes, ...]]:
+    """The mount through which a folder is seen, and the names of the way to it."""
+    try:
+        folder = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except (OSError, AttributeError):  # O_PATH is Linux's
+        return None, ()
+    try:
+        told = Path(f"/proc/self/fdinfo/{folder}").read_text(encoding="ascii")
+        place = _names(os.readlink(os.fsencode(f"/proc/self/fd/{folder}")))
+    except OSError:
+        return None, ()
+    finally:
+        os.close(folder)
+    number = re.search(r"^mnt_id:\s*(\d+)$", told, re.MULTILINE)
+    mount = mounts.get(int(number[1])) if number else None
+    return (mount, place) if mount is not None and _starts(place, mount.point) else (None, ())
+
+
+def _holds(outer: Region, inner: Region) -> bool:
+    return outer[0] == inner[0] and _starts(inner[1], outer[1])
+
+
+def _starts(names: tuple[bytes, ...], beginning: tuple[bytes, ...]) -> bool:
+    return names[: len(beginning)] == beginning
+
+
+def _names(path: bytes) -> tuple[bytes, ...]:
+    return tuple(name for name in path.split(b"/") if name)
+
+
+def _unescaped(text: bytes) -> bytes:
+    return ESCAPED.sub(lambda match: bytes([int(match[1], 8)]), text)
