@@ -29,7 +29,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return int(demo.main(given[1:]) or 0)
     options = _parser().parse_args(given)
-    _leave_out_invoke()
     from iot.sftp.client import ConfigurationError, LocalStateError
 
     try:
@@ -53,12 +52,6 @@ def _say(text: str) -> None:
 
     for line in text.splitlines():
         print(terminal_safe(line), file=sys.stderr)
-
-
-def _leave_out_invoke() -> None:
-    """paramiko would load it, and asyncio with it (60 ms and 7 MiB), for `Match exec` in files not read here."""
-    if "paramiko" not in sys.modules:
-        sys.modules.setdefault("invoke", None)  # type: ignore[arg-type]  # to import it fails: paramiko is prepared
 
 
 def _parser() -> argparse.ArgumentParser:
