@@ -85,10 +85,15 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 
 def _run(options: argparse.Namespace) -> int:
+    import gc
+
+    gc.disable()
     from iot.sftp.spooler.agent import End
     from iot.sftp.spooler.lock import AlreadyRunning
     from iot.sftp.spooler.service import run
 
+    gc.freeze()  # what is loaded is no garbage: no collection looks at it again
+    gc.enable()
     _log_to_stderr("INFO")
     try:
         end = run(options.config, os.environ, drain=options.drain)
