@@ -21,6 +21,7 @@ from servers.hostile import Hostile, connected, raw_peer
 
 from iot.sftp.client import AuthenticationError, Incompatible, LinkLost, LoginRefused, SFTPError, TransientError
 from iot.sftp.client.wire import packets
+from iot.sftp.client.wire.outgoing import Outgoing
 
 MIB = 1024 * 1024
 FLOOD = bytes(range(1, 256)).replace(b"\n", b"") * 4128
@@ -251,7 +252,7 @@ def outcome(seed: int) -> tuple[str, str, float]:
             connection = connected(server.port, link_deadline_s=3, host_key=server.host_key)
             with contextlib.closing(connection):
                 channel = connection.open_sftp_channel(in_order=True)
-                channel.send(packets.stat(b"/").encode(1), 0.1)
+                channel.send(Outgoing(*packets.stat(b"/").encode(1)), 0.1)
                 channel.receive(1000, 0.1)
                 channel.check_alive(None)
         except SFTPError as error:

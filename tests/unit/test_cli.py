@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iot.sftp.client import errors
-from iot.sftp.client.cli_options import EXIT_USAGE, Parser, add_settings, settings_from
-from iot.sftp.client.cli_output import exit_code_of, print_names
+from iot.sftp.client.cli import Parser
+from iot.sftp.client.cli_options import add_settings, settings_from
+from iot.sftp.client.cli_output import EXIT_USAGE, exit_code_of, print_names
 from iot.sftp.client.cli_progress import LineDisplay, PercentDisplay
 from iot.sftp.client.environment import ClientSettings
 from iot.sftp.client.model import Progress

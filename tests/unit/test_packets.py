@@ -83,8 +83,8 @@ def test_requests_are_encoded_as_the_draft_says(
         ),
     ]
     for request, encoded in expected:
-        assert request.encode(request_id) == encoded
-    assert packets.write(one, offset, memoryview(data)).encode(request_id) == expected[3][1]
+        assert b"".join(request.encode(request_id)) == encoded
+    assert b"".join(packets.write(one, offset, memoryview(data)).encode(request_id)) == expected[3][1]
 
 
 def extension(request_id: int, name: bytes, *parts: bytes) -> bytes:
@@ -106,8 +106,8 @@ def test_attributes_come_back_as_they_were_sent(
     fields = b"" if size is None else number(size, 8)
     fields += b"" if mode is None else number(mode)
     fields += b"" if mtime_s is None else number(mtime_s) * 2
-    assert packets.setstat(path, attributes).encode(1) == packet(9, 1, field(path), number(flags), fields)
-    assert packets.fsetstat(path, attributes).encode(1) == packet(10, 1, field(path), number(flags), fields)
+    assert b"".join(packets.setstat(path, attributes).encode(1)) == packet(9, 1, field(path), number(flags), fields)
+    assert b"".join(packets.fsetstat(path, attributes).encode(1)) == packet(10, 1, field(path), number(flags), fields)
     assert parsed(packet(105, request_id, number(flags), fields)) == (request_id, attributes)
 
 

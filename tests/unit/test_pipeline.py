@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from iot.sftp.client.errors import Cancelled, DiskFull, LinkLost, ProtocolError, ServerRefused, SFTPError, Timeout
 from iot.sftp.client.wire import packets
 from iot.sftp.client.wire.job import TURN, WAIT, Barrier, Job, Linger, Send, Work, ask, expect_ok
+from iot.sftp.client.wire.outgoing import Outgoing
 from iot.sftp.client.wire.pace import Pace
 from iot.sftp.client.wire.packets import Code
 from iot.sftp.client.wire.pipeline import Finished, Pipeline
@@ -56,7 +57,9 @@ class Script:
     def clock(self) -> float:
         return self.now
 
-    def send(self, data: bytes, wait_s: float) -> int:
+    def send(self, outgoing: Outgoing, wait_s: float) -> None:
+        data = outgoing.first(len(outgoing))
+        outgoing.drop(len(data))
         self.sends.append(len(data))
         at = 0
         while at < len(data):
@@ -70,7 +73,6 @@ class Script:
             at += 4 + size
         assert at == len(data)
         self.in_flight_at_most = max(self.in_flight_at_most, sum(item.data for item in self.open))
-        return len(data)
 
     def receive(self, limit: int, timeout_s: float) -> bytes | None:
         data = self.answer() if self.answer else self.all_in_order()

@@ -32,6 +32,7 @@ from iot.sftp.client.transfer.upload import Upload, UploadTask
 from iot.sftp.client.wire.embedded_files import SFTPSession
 from iot.sftp.client.wire.embedded_protocol import EXTENDED_REPLY, Refusal, Reply, text
 from iot.sftp.client.wire.job import Job, Work
+from iot.sftp.client.wire.outgoing import Outgoing
 from iot.sftp.client.wire.pace import Pace
 from iot.sftp.client.wire.pipeline import Pipeline
 from iot.sftp.client.wire.server import Server, ask_limits
@@ -195,7 +196,9 @@ class WrongChannel:
     def serve(self, kind: type[SFTPSession], root: Path) -> None:
         self.session = kind(os.fsencode(root.resolve()), self._answered)
 
-    def send(self, data: bytes, *_: Any, **__: Any) -> Any:
+    def send(self, outgoing: Outgoing, _: float) -> None:
+        data = outgoing.first(len(outgoing))
+        outgoing.drop(len(data))
         at = 0
         while at < len(data):
             size, kind, number = struct.unpack_from(">IBI", data, at)
@@ -206,9 +209,8 @@ class WrongChannel:
             self._numbers[number] = len(self.asked)
             self.asked.append(Phase(len(self.asked), what))
             if self.cut_after is None or len(self.asked) <= ARRIVED:
-                self.session.receive(bytes(data[at : at + 4 + size]))
+                self.session.receive(data[at : at + 4 + size])
             at += 4 + size
-        return len(data)
 
     def receive(self, limit: int, timeout_s: float) -> bytes | None:
         self.clock.now += 1e-3

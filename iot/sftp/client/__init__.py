@@ -1,10 +1,10 @@
 """Resumable, journaled SFTP transfers for devices behind bad links."""
 
+import importlib
 import logging
 from typing import TYPE_CHECKING, Any
 
 from iot.sftp.client._version import __version__
-from iot.sftp.client.client import IoTSFTPClient
 from iot.sftp.client.errors import (
     AlreadyExists,
     AuthenticationError,
@@ -36,7 +36,6 @@ from iot.sftp.client.errors import (
     Unsupported,
     is_gone,
 )
-from iot.sftp.client.journal import Journal, Schema, default_state_dir
 from iot.sftp.client.model import (
     Evidence,
     Failure,
@@ -48,11 +47,13 @@ from iot.sftp.client.model import (
     TransferResult,
     UploadJob,
 )
-from iot.sftp.client.settings import ClientOptions, Durability, Verify, describe_errors
 from iot.sftp.client.terminal import TerminalSafeFormatter, terminal_safe
 
 if TYPE_CHECKING:
+    from iot.sftp.client.client import IoTSFTPClient
     from iot.sftp.client.environment import ClientSettings
+    from iot.sftp.client.journal import Journal, Schema, default_state_dir
+    from iot.sftp.client.settings import ClientOptions, Durability, Verify, describe_errors
     from iot.sftp.client.wire.embedded import EmbeddedServer
 
 logging.getLogger("iot.sftp").addHandler(logging.NullHandler())  # a library prints nothing that nobody asked for
@@ -112,14 +113,23 @@ __all__ = [
 ]
 
 
+ON_FIRST_USE = {
+    "client": ("IoTSFTPClient",),
+    "environment": ("ClientSettings",),
+    "journal": ("Journal", "Schema", "default_state_dir"),
+    "settings": ("ClientOptions", "Durability", "Verify", "describe_errors"),
+    "wire.embedded": ("EmbeddedServer",),
+}
+"""Where the names are that bring paramiko, pydantic or SQLite with them: what a program does not use costs nothing."""
+
+
 def __getattr__(name: str) -> Any:
-    """Loaded on first use: what a device that only sends never needs."""
-    if name == "EmbeddedServer":
-        from iot.sftp.client.wire.embedded import EmbeddedServer
-
-        return EmbeddedServer
-    if name == "ClientSettings":
-        from iot.sftp.client.environment import ClientSettings
-
-        return ClientSettings
+    for module, names in ON_FIRST_USE.items():
+        if name in names:
+            value = globals()[name] = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+            return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

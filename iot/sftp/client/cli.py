@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import logging
 import os
 import posixpath
@@ -18,32 +19,71 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from iot.sftp.client._version import __version__
-from iot.sftp.client.cli_options import Parser, add_settings, settings_from
-from iot.sftp.client.cli_output import EXIT_NO, EXIT_TEXT, exit_code_of, print_names, say
+from iot.sftp.client.cli_output import EXIT_NO, EXIT_TEXT, EXIT_USAGE, exit_code_of, print_names, say
 from iot.sftp.client.cli_progress import shown
-from iot.sftp.client.client import IoTSFTPClient
-from iot.sftp.client.environment import ClientSettings
 from iot.sftp.client.errors import Cancelled, LocalStateError, NameRefused, NotFound, PermanentError, SFTPError
 from iot.sftp.client.model import TransferResult
-from iot.sftp.client.terminal import TerminalSafeFormatter, human_bytes
+from iot.sftp.client.terminal import TerminalSafeFormatter, human_bytes, terminal_safe
+
+if TYPE_CHECKING:
+    from iot.sftp.client.client import IoTSFTPClient
+    from iot.sftp.client.environment import ClientSettings
 
 __all__ = ["main"]
 
 EXIT_STOPPED = 130
-Command = Callable[[IoTSFTPClient, argparse.Namespace], int]
+Command = Callable[["IoTSFTPClient", argparse.Namespace], int]
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser that ends with 64 (EX_USAGE) and never takes an abbreviation for an option.
+
+    has_settings: it takes every setting as an option, too; what they are is loaded when it is the one that is used.
+    """
+
+    def __init__(self, *, has_settings: bool = False, **keywords: Any) -> None:
+        super().__init__(allow_abbrev=False, **keywords)
+        self._lacks_settings = has_settings
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(EXIT_USAGE, f"{self.prog}: {terminal_safe(message)}\n")
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does, but a word that is no option of ours could be a secret: its value is not repeated."""
+        known, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            options = [word.partition("=")[0] for word in unknown if word.startswith("-")]
+            self.error(f"no such option: {' '.join(options)}" if options else f"{len(unknown)} words too many")
+        return known
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if self._lacks_settings:
+            from iot.sftp.client.cli_options import add_settings
+
+            add_settings(self)
+            self._lacks_settings = False
+        return super().parse_known_args(args, namespace)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit codes are those of `iot-sftp --help`."""
+    is_program = argv is None
+    if is_program:
+        gc.disable()
     words = list(sys.argv[1:] if argv is None else argv)
     arguments = _parser().parse_args(words)
     _log_to_stderr(verbose=arguments.verbose)
     try:
+        from iot.sftp.client.cli_options import settings_from
+
         settings = settings_from(vars(arguments), env_file=arguments.env_file)
         with _client(settings) as client, _stoppable(client):
+            if is_program:
+                _keep_what_is_loaded()
             command: Command = arguments.run
             return command(client, arguments)
     except (Cancelled, KeyboardInterrupt):
@@ -244,7 +284,12 @@ def _add_ls(commands: Commands[Parser]) -> None:
 
 def _add(commands: Commands[Parser], name: str, run: Command, text: str) -> Parser:
     parser = commands.add_parser(
-        name, help=text, description=text, epilog=EXIT_TEXT, formatter_class=argparse.RawDescriptionHelpFormatter
+        name,
+        help=text,
+        description=text,
+        epilog=EXIT_TEXT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        has_settings=True,
     )
     parser.set_defaults(run=run, parser=parser)
     parser.add_argument("-v", "--verbose", action="store_true", help="say what is done, on standard error")
@@ -254,11 +299,12 @@ def _add(commands: Commands[Parser], name: str, run: Command, text: str) -> Pars
         metavar="FILE",
         help="settings file (without it: .env here, which may not set whom to trust)",
     )
-    add_settings(parser)
     return parser
 
 
 def _client(settings: ClientSettings) -> IoTSFTPClient:
+    from iot.sftp.client.client import IoTSFTPClient
+
     password = settings.password.get_secret_value() if settings.password is not None else None
     return IoTSFTPClient(settings.host, settings.port, settings.user, password, **dict(settings.options()))
 
@@ -280,6 +326,12 @@ def _stoppable(client: IoTSFTPClient) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _keep_what_is_loaded() -> None:
+    """It is no garbage: no collection, nor the one when the process ends, looks at it again, a fifth of a short run."""
+    gc.freeze()
+    gc.enable()
 
 
 def _how_to_go_on(command: str, words: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from enum import Enum
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import Any, get_args
 
 from pydantic import SecretStr, ValidationError
 from pydantic.fields import FieldInfo
@@ -22,30 +22,10 @@ from iot.sftp.client.givenfile import read_text_once
 from iot.sftp.client.settings import describe_errors
 from iot.sftp.client.terminal import terminal_safe
 
-__all__ = ["EXIT_USAGE", "Parser", "add_settings", "settings_from"]
+__all__ = ["add_settings", "settings_from"]
 
-EXIT_USAGE = 64
 ALIASES = {"key_file": ("--key",), "host": ("-H",), "port": ("-P",), "user": ("-u",)}
 ENVIRONMENT = {"key_file": "SFTP_KEY"}
-
-
-class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that ends with 64 (EX_USAGE) and never takes an abbreviation for an option."""
-
-    def __init__(self, **keywords: Any) -> None:
-        super().__init__(allow_abbrev=False, **keywords)
-
-    def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        self.exit(EXIT_USAGE, f"{self.prog}: {terminal_safe(message)}\n")
-
-    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse does, but a word that is no option of ours could be a secret: its value is not repeated."""
-        known, unknown = self.parse_known_args(args, namespace)
-        if unknown:
-            options = [word.partition("=")[0] for word in unknown if word.startswith("-")]
-            self.error(f"no such option: {' '.join(options)}" if options else f"{len(unknown)} words too many")
-        return known
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:

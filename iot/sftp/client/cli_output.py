@@ -9,9 +9,10 @@ from collections.abc import Iterable
 from iot.sftp.client import errors
 from iot.sftp.client.terminal import terminal_safe
 
-__all__ = ["EXIT_CODES", "EXIT_NO", "exit_code_of", "print_names", "say"]
+__all__ = ["EXIT_CODES", "EXIT_NO", "EXIT_USAGE", "exit_code_of", "print_names", "say"]
 
 EXIT_NO = 1
+EXIT_USAGE = 64
 # The first class that fits decides (sysexits.h numbers).
 EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (errors.NotFound, EXIT_NO),

@@ -15,10 +15,13 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 from pydantic import AliasChoices, Field, SecretStr
-from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from iot.sftp.client.deferred import deferred
 from iot.sftp.client.givenfile import read_text_once
 from iot.sftp.client.settings import ClientOptions, Options
+
+with deferred("asyncio"):  # for commands that are coroutines
+    from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 __all__ = ["TRUST", "ClientSettings", "EnvFile", "env_file_here"]
 

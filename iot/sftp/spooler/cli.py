@@ -30,7 +30,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return int(demo.main(given[1:]) or 0)
     options = _parser().parse_args(given)
-    _leave_out_invoke()
     from iot.sftp.client import ConfigurationError, LocalStateError
 
     try:
@@ -54,12 +53,6 @@ def _say(text: str) -> None:
 
     for line in text.splitlines():
         print(terminal_safe(line), file=sys.stderr)
-
-
-def _leave_out_invoke() -> None:
-    """paramiko would load it, and asyncio with it (60 ms and 7 MiB), for `Match exec` in files not read here."""
-    if "paramiko" not in sys.modules:
-        sys.modules.setdefault("invoke", None)  # type: ignore[arg-type]  # to import it fails: paramiko is prepared
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -105,10 +98,15 @@ def _settings_in_use(options: argparse.Namespace) -> tuple[Settings, Running | N
 
 
 def _run(options: argparse.Namespace) -> int:
+    import gc
+
+    gc.disable()
     from iot.sftp.spooler.agent import End
     from iot.sftp.spooler.lock import AlreadyRunning
     from iot.sftp.spooler.service import run
 
+    gc.freeze()  # what is loaded is no garbage: no collection looks at it again
+    gc.enable()
     _log_to_stderr("INFO")
     try:
         end = run(options.config, os.environ, drain=options.drain)

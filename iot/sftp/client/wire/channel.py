@@ -13,6 +13,7 @@ from iot.sftp.client.errors import LinkLost, Timeout
 from iot.sftp.client.wire import packets, parsing
 from iot.sftp.client.wire.boundary import translated
 from iot.sftp.client.wire.link import Link
+from iot.sftp.client.wire.outgoing import Outgoing
 from iot.sftp.client.wire.transport import Target, Transport
 
 __all__ = ["SftpChannel"]
@@ -50,27 +51,26 @@ class SftpChannel:
             self._check_version()
 
     def _begin(self) -> None:
-        rest = packets.init()
-        while rest := rest[self.send(rest, VERSION_POLL_S) :]:
+        init = Outgoing(packets.init())
+        self.send(init, VERSION_POLL_S)
+        while init:
             self._check_version()
+            self.send(init, VERSION_POLL_S)
 
-    def send(self, data: bytes | memoryview, wait_s: float) -> int:
-        """Send what goes; wait at most `wait_s` where nothing does -> how many bytes are on their way.
+    def send(self, outgoing: Outgoing, wait_s: float) -> None:
+        """Send what goes, and drop it there; wait at most `wait_s` where nothing does.
 
-        Fewer than given where the server opens its window no further, or TCP takes no more: a server that reads nothing
-        never keeps the caller from what else it has to do. Raises: LinkLost.
+        Something is left where the server opens its window no further, or TCP takes no more: a server that reads
+        nothing never keeps the caller from what else it has to do. Raises: LinkLost.
         """
-        view = memoryview(data)
-        at = 0
         give_up_at = time.monotonic() + wait_s
         with self._translated():
-            while at < len(view) and self._may_send(left_s := max(0.0, give_up_at - time.monotonic())):
+            while outgoing and self._may_send(left_s := max(0.0, give_up_at - time.monotonic())):
                 self._channel.settimeout(left_s)
                 try:
-                    at += self._send_some(bytes(view[at : at + PACKET_BYTES]))
+                    outgoing.drop(self._send_some(outgoing.first(PACKET_BYTES)))
                 except TimeoutError:  # the server's window is closed; the link may be fine
                     break
-        return at
 
     def _may_send(self, wait_s: float) -> bool:
         """Not while keys are exchanged: paramiko would wait for their end."""

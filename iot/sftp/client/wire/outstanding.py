@@ -9,7 +9,7 @@ from typing import Any
 from iot.sftp.client.errors import ProtocolError
 from iot.sftp.client.wire.job import Answers, Command, Job, Send
 from iot.sftp.client.wire.pace import Mark, Pace
-from iot.sftp.client.wire.packets import Reply, Request
+from iot.sftp.client.wire.packets import Reply
 
 
 @dataclass(slots=True, eq=False)
@@ -37,9 +37,12 @@ class Running:
 
 @dataclass(slots=True)
 class Asked:
+    """Without the request: its payload may go when it is sent."""
+
     owner: Running
     token: Any
-    request: Request
+    kind: int
+    cost: int
     mark: Mark
 
 
@@ -58,11 +61,11 @@ class Outstanding:
     def oldest(self) -> Asked | None:
         return next(iter(self._asked.values()), None)
 
-    def ask(self, owner: Running, send: Send, now: float) -> bytes:
+    def ask(self, owner: Running, send: Send, now: float) -> tuple[bytes | memoryview, ...]:
         """-> the request's bytes, which are on their way from now on."""
         number = next(self._numbers) & 0xFFFFFFFF
         mark = self._pace.sent(now, send.request.cost)
-        self._asked[number] = Asked(owner, send.token, send.request, mark)
+        self._asked[number] = Asked(owner, send.token, send.request.kind, send.request.cost, mark)
         return send.request.encode(number)
 
     def answered(self, number: int, reply: Reply, now: float) -> Running | None:
@@ -70,7 +73,7 @@ class Outstanding:
         asked = self._asked.pop(number, None)
         if asked is None:
             raise ProtocolError(f"server answered request {number}, which was never asked or is answered already")
-        self._pace.answered(asked.mark, asked.request.cost, now)
+        self._pace.answered(asked.mark, asked.cost, now)
         owner = asked.owner
         if owner.ended:
             return None

@@ -118,9 +118,11 @@ class Request(NamedTuple):
     payload: bytes | memoryview = b""
     cost: int = 0
 
-    def encode(self, request_id: int) -> bytes:
+    def encode(self, request_id: int) -> tuple[bytes | memoryview, ...]:
+        """The packet in pieces: a payload stays where it is."""
         size = 5 + len(self.head) + len(self.payload)
-        return b"".join((HEAD.pack(size, self.kind, request_id), self.head, self.payload))
+        front = HEAD.pack(size, self.kind, request_id) + self.head
+        return (front, self.payload) if self.payload else (front,)
 
 
 class Attributes(NamedTuple):

@@ -26,6 +26,7 @@ from iot.sftp.client.errors import Cancelled, LinkLost, SFTPError, Timeout
 from iot.sftp.client.stop import StopFlag
 from iot.sftp.client.wire.barriers import Barriers
 from iot.sftp.client.wire.job import TURN, WAIT, Barrier, Command, Job, Linger, Send
+from iot.sftp.client.wire.outgoing import Outgoing
 from iot.sftp.client.wire.outstanding import Outstanding, Running
 from iot.sftp.client.wire.pace import Pace
 from iot.sftp.client.wire.parsing import Deframer, parse_reply
@@ -42,7 +43,7 @@ LINGERING_JOBS = 1024  # more than these take slots again: each costs a little m
 class Channel(Protocol):
     """What the pipeline needs of a channel; see channel.SftpChannel."""
 
-    def send(self, data: bytes | memoryview, wait_s: float) -> int: ...
+    def send(self, outgoing: Outgoing, wait_s: float) -> None: ...
 
     def receive(self, limit: int, timeout_s: float) -> bytes | None: ...
 
@@ -88,8 +89,7 @@ class Pipeline:
         self._ask_at = clock()
         self._check_at = clock()
         self._poll_s = POLL_S
-        self._out: list[bytes] = []
-        self._out_bytes = 0
+        self._out = Outgoing()
         self._active: dict[int, Running] = {}
         self._active_bytes = 0
         self._ready: deque[Running] = deque()
@@ -187,7 +187,7 @@ class Pipeline:
     def _can_unpark(self) -> bool:
         """A flush is due before the next block once enough has been coalesced."""
         return (
-            bool(self._parked) and self._out_bytes < FLUSH_BYTES and self.pace.has_room(self._parked[0][3].request.cost)
+            bool(self._parked) and len(self._out) < FLUSH_BYTES and self.pace.has_room(self._parked[0][3].request.cost)
         )
 
     def _advance(self, running: Running) -> None:
@@ -213,7 +213,7 @@ class Pipeline:
                 heapq.heappush(self._parked, (running.job.urgency, next(self._turns), running, command))
                 return False
             self._put(running, command)
-            return not command.request.cost or self._out_bytes < FLUSH_BYTES or self._let_others(running)
+            return not command.request.cost or len(self._out) < FLUSH_BYTES or self._let_others(running)
         if isinstance(command, Barrier):
             self._barriers.add(running, command.record, started_at=running.started_at, now=self._clock())
             return False
@@ -231,9 +231,7 @@ class Pipeline:
         return False
 
     def _put(self, running: Running, send: Send) -> None:
-        data = self._outstanding.ask(running, send, self._clock())
-        self._out.append(data)
-        self._out_bytes += len(data)
+        self._out.add(self._outstanding.ask(running, send, self._clock()))
 
     def _end(self, running: Running, finished: Finished) -> None:
         running.ended = True
@@ -300,12 +298,8 @@ class Pipeline:
             self._ready.extend(running for running in self._barriers.commit() if not running.ended)
 
     def _flush(self) -> None:
-        if not self._out:
-            return
-        data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
-        sent = self._channel.send(data, BLOCKED_S)
-        self._out = [data[sent:]] if sent < len(data) else []
-        self._out_bytes = len(data) - sent
+        if self._out:
+            self._channel.send(self._out, BLOCKED_S)
 
     def _receive(self, wait_s: float) -> None:
         chunk = self._channel.receive(RECEIVE_BYTES, wait_s)
@@ -325,4 +319,4 @@ class Pipeline:
         if self._on_silence(quiet_s if self.pace.in_flight else 0.0):
             raise LinkLost("the link fell silent, and another connection stands")
         if oldest is not None and now - oldest.mark.sent_at > self._reply_deadline_s:
-            raise Timeout(f"no answer for {self._reply_deadline_s:g} s to a request of type {oldest.request.kind}")
+            raise Timeout(f"no answer for {self._reply_deadline_s:g} s to a request of type {oldest.kind}")

@@ -1,0 +1,45 @@
+"""The bytes on their way to the channel: coalesced requests, each payload left where it was read until its packet is
+made up. Pure.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+__all__ = ["Outgoing"]
+
+
+class Outgoing:
+    """A stream of bytes in the pieces in which they came; its length is in bytes."""
+
+    def __init__(self, *pieces: bytes | memoryview) -> None:
+        self._pieces: deque[bytes | memoryview] = deque()
+        self._bytes = 0
+        self.add(pieces)
+
+    def __len__(self) -> int:
+        return self._bytes
+
+    def add(self, pieces: tuple[bytes | memoryview, ...]) -> None:
+        self._pieces.extend(pieces)
+        self._bytes += sum(map(len, pieces))
+
+    def first(self, most: int) -> bytes:
+        """The next bytes, at most so many; they stay until they are dropped."""
+        found: list[bytes | memoryview] = []
+        for piece in self._pieces:
+            if most <= 0:
+                break
+            found.append(piece if len(piece) <= most else memoryview(piece)[:most])
+            most -= len(piece)
+        return b"".join(found)
+
+    def drop(self, count: int) -> None:
+        """The first so many bytes are sent."""
+        self._bytes -= count
+        while count:
+            piece = self._pieces.popleft()
+            if len(piece) > count:
+                self._pieces.appendleft(memoryview(piece)[count:])
+                return
+            count -= len(piece)
