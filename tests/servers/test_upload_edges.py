@@ -35,6 +35,10 @@ def connect(server: Server, tmp_path: Path, **changes: Any) -> IoTSFTPClient:
     return IoTSFTPClient(**{**server.login(), "state_dir": tmp_path / "state", "backoff_s": 0.05, **changes})
 
 
+def through(link: BadLink, server: Server) -> dict[str, Any]:
+    return {"sftp_port": link.port, "known_hosts": None, "host_key": server.host_key}
+
+
 # -- done is only what was compared whole
 
 
@@ -144,6 +148,15 @@ def fill(folder: Path, leave_mib: float) -> Path:
     return ballast
 
 
+def fill_up(folder: Path) -> Path:
+    """To the last block, also of those that are kept for root, while others write too."""
+    ballast = folder / "ballast"
+    with ballast.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
+        while True:
+            file.write(bytes(64 * 1024))
+    return ballast
+
+
 def on_disk(disk: PowerCutDisk, kind: str) -> Server:
     return start(kind, disk.path / "root")
 
@@ -177,16 +190,20 @@ def test_a_file_too_large_for_the_server_waits_and_small_ones_pass(
 
 @pytest.mark.needs("loop-mounts")
 def test_when_the_disk_fills_on_the_way_the_part_gives_its_room_back(small_disk: PowerCutDisk, tmp_path: Path) -> None:
-    """Somebody else takes the room that was free at the beginning."""
+    """Somebody else takes the room that was free at the beginning; the link is slow enough for that."""
     (tmp_path / "large").write_bytes(os.urandom(12 * MIB))
     (tmp_path / "small").write_bytes(os.urandom(100_000))
     filled: list[Path] = []
 
     def crowd(progress: Any) -> None:
-        if progress.done_bytes > MIB and not filled:
-            filled.append(fill(small_disk.path, leave_mib=1))
+        if not filled:
+            filled.append(fill_up(small_disk.path))
 
-    with on_disk(small_disk, "openssh") as server, connect(server, tmp_path) as client:
+    with (
+        on_disk(small_disk, "openssh") as server,
+        BadLink(server.host, server.port, rate_bps=100e6) as link,
+        connect(server, tmp_path, **through(link, server)) as client,
+    ):
         with pytest.raises(NoSpaceOnServer, match=r"needs 12\.0 MiB, .* free"):
             client.upload(tmp_path / "large", server.path("large"), progress=crowd)
         assert server.names() == []
@@ -284,8 +301,7 @@ def test_a_resume_at_a_server_of_the_classic_modes_costs_one_refusal_in_its_life
         for name in ("one", "two"):
             script = [Fault("cut", up_bytes=2 * MIB)]
             with BadLink(server.host, server.port, rate_bps=50e6, script=script) as link:
-                changes = {"sftp_port": link.port, "known_hosts": None, "host_key": server.host_key}
-                with connect(server, tmp_path, **changes) as client:
+                with connect(server, tmp_path, **through(link, server)) as client:
                     result = client.upload(tmp_path / "source", server.path(name))
                     learned = {what.value for what in client._runner.links.engine().server.refused}
             assert result.resumed_at > 0
