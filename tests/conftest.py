@@ -51,6 +51,17 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         require(*marker.args)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def the_temporary_folder_keeps_its_mode() -> Iterator[None]:
+    """It is everybody's: apt-get and others no longer work where a test shuts it."""
+    folder = Path(tempfile.gettempdir())
+    before = folder.stat().st_mode
+    yield
+    after = folder.stat().st_mode
+    folder.chmod(before)
+    assert after == before, f"a test has changed the mode of {folder} to {after:o}"
+
+
 @pytest.fixture
 def sshd(tmp_path: Path) -> Iterator[OpenSSH]:
     """The real OpenSSH server, login by key as the current user."""

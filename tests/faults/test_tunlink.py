@@ -152,3 +152,14 @@ def test_nothing_stays_behind_when_the_maker_is_killed() -> None:
     while any(Path("/run/netns", name).exists() for name in names) and time.monotonic() < end:
         time.sleep(0.02)
     assert not any(Path("/run/netns", name).exists() for name in names)
+
+
+def test_where_the_device_may_not_be_used_the_reason_names_it() -> None:
+    """As in most containers: the device is there, the right to use it is not."""
+    program = "from faults.tunlink import TunLink\nwith TunLink(1e6, 0.0): pass"
+    without = ["unshare", "--mount", "setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin"]
+    done = subprocess.run(
+        [*without, sys.executable, "-c", program], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].endswith("Operation not permitted: '/dev/net/tun'")

@@ -84,7 +84,12 @@ class TunLink:
         )
         command = [sys.executable, __file__, plan]
         self._forwarder = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         )
         try:
             self._ask("counts")
@@ -98,10 +103,12 @@ class TunLink:
             with process:  # its pipes are closed, and it is waited for
                 process.kill()
         if self._forwarder is not None:
-            with self._forwarder as forwarder:  # closing its input ends it; it removes the namespaces
-                pass
+            with self._forwarder as forwarder:
+                complaints = forwarder.communicate()[1]  # closing its input ends it; it removes the namespaces
             if forwarder.returncode:
-                raise RuntimeError(f"the forwarder of the link ended with {forwarder.returncode}")
+                raise RuntimeError(
+                    f"the forwarder of the link ended with {forwarder.returncode}: {_reason(complaints)}"
+                )
 
     def command(self, command: Sequence[str], side: Side = "client") -> list[str]:
         """The command as it is to be started from outside; it becomes one process, without a wrapper in between."""
@@ -136,11 +143,17 @@ class TunLink:
         self._forwarder.stdin.flush()
         answer = self._forwarder.stdout.readline()
         if not answer:
-            raise RuntimeError("the forwarder of the link has ended; its reason is on standard error")
+            raise RuntimeError("the forwarder of the link has ended")
         return list(json.loads(answer))
 
 
 _numbers = iter(range(1_000_000))
+
+
+def _reason(complaints: str) -> str:
+    """What the tools said, and the last line of the traceback."""
+    lines = [line for line in complaints.splitlines() if line and not line.startswith((" ", "Traceback"))]
+    return "; ".join(lines)
 
 
 # The forwarder's own process.
@@ -243,6 +256,8 @@ def _open_tun(namespace: str) -> int:
             device = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
             tunsetiff, iff_tun, iff_no_pi = 0x400454CA, 0x0001, 0x1000
             fcntl.ioctl(device, tunsetiff, struct.pack("16sH22x", DEVICE.encode(), iff_tun | iff_no_pi))
+        except OSError as error:
+            raise OSError(error.errno, os.strerror(error.errno or 0), "/dev/net/tun") from None
         finally:
             _enter(libc, home.fileno())
     return device

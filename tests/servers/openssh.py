@@ -18,7 +18,7 @@ from pathlib import Path
 from conditions import missing
 from servers.base import ProcessServer, client_key, host_keys, program
 
-__all__ = ["OpenSSH", "open_the_way", "throwaway_user"]
+__all__ = ["OpenSSH", "knows", "open_the_way", "throwaway_user"]
 
 USER_PREFIX = "iotsftp-"
 SHELL_USER_PREFIX = "iotsftpsh-"
@@ -83,8 +83,13 @@ def open_the_way(root: Path, user: str) -> None:
 def penalty_lines(sshd: str) -> tuple[str, ...]:
     """OpenSSH 9.8 and later lock out an address after bad logins, and every test has the same address."""
     line = "PerSourcePenalties no"
+    return (line,) if knows(sshd, line) else ()
+
+
+def knows(sshd: str, line: str) -> bool:
+    """Whether this sshd is recent enough for a line of sshd_config."""
     tried = subprocess.run([sshd, "-t", "-f", "/dev/null", "-o", line], check=False, capture_output=True, timeout=30)
-    return () if b"Bad configuration option" in tried.stderr else (line,)
+    return b"Bad configuration option" not in tried.stderr
 
 
 class OpenSSH(ProcessServer):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from conditions import missing
 from servers.base import client_key, program
-from servers.openssh import OpenSSH
+from servers.openssh import OpenSSH, knows
 
 __all__ = ["SecondFactor"]
 
@@ -26,8 +26,8 @@ session required pam_permit.so
 class SecondFactor(OpenSSH):
     """methods: AuthenticationMethods of sshd_config.
 
-    sshd takes the PAM service that is called as its program: it runs under a name of its own, whose service file is
-    there for the time of the test only.
+    The PAM service has a name of its own, and its file is there for the time of the test only. sshd is told the name
+    (9.8 and later), or takes the one that its program is called by.
     """
 
     name = "second-factor"
@@ -41,7 +41,11 @@ class SecondFactor(OpenSSH):
         self.key_file = client_key()
         self.secret = os.urandom(20).hex()
         self.service = Path(f"/etc/pam.d/{self.state.name}")  # each server has its own
-        self._program = str(self._named_program())
+        line = f"PAMServiceName {self.service.name}"
+        if knows(self._program, line):
+            self.more = (*self.more, line)
+        else:
+            self._program = str(self._named_program())
 
     def _named_program(self) -> Path:
         link = self.state / self.service.name

@@ -11,9 +11,10 @@ from servers.base import ProcessServer, program
 
 __all__ = ["ProFTPD"]
 
+MODULES = Path("/usr/lib/proftpd")
 CONFIGURATION = """\
-ModulePath /usr/lib/proftpd
-LoadModule mod_sftp.c
+ModulePath {modules}
+{load}
 ServerName "tests"
 ServerType standalone
 DefaultAddress {host}
@@ -32,9 +33,7 @@ ScoreboardFile {state}/scoreboard
 SystemLog {state}/log
 TransferLog none
 WtmpLog off
-<IfModule mod_delay.c>
-  DelayEngine off
-</IfModule>
+DelayEngine off
 AllowOverwrite on
 AllowStoreRestart on
 AllowRetrieveRestart on
@@ -47,6 +46,12 @@ TimeoutLogin 60
   SFTPOptions IgnoreSFTPUploadPerms
 </IfModule>
 """
+
+
+def modules_to_load() -> str:
+    """From 1.3.8c on, Debian has more of the modules as files of their own; before they were in the program itself."""
+    names = ("mod_delay", "mod_xfer", "mod_ls", "mod_sftp")
+    return "\n".join(f"LoadModule {name}.c" for name in names if (MODULES / f"{name}.so").exists())
 
 
 def hashed(password: str) -> str:
@@ -77,6 +82,8 @@ class ProFTPD(ProcessServer):
         configuration = self.state / "proftpd.conf"
         configuration.write_text(
             CONFIGURATION.format(
+                modules=MODULES,
+                load=modules_to_load(),
                 host=self.host,
                 port=self.port,
                 state=self.state,

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["TinySSH"]
 
 HOST = "127.0.0.1"
+RUN = "/run"
+"""Every folder on the way there is of root alone. tinysshd refuses a home below one that others may write to (/tmp)."""
 
 
 class TinySSH:
@@ -32,7 +34,7 @@ class TinySSH:
     def __init__(self) -> None:
         require("root")
         self._program = program("tinysshd", "tinysshd")
-        self.folder = Path(mkdtemp(prefix="iot-sftp-tinyssh-"))
+        self.folder = Path(mkdtemp(prefix="iot-sftp-tinyssh-", dir=RUN))
         self.folder.chmod(0o755)
         self.user = f"iottiny-{os.getpid()}"
         self.home = self.folder / "home"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import stat
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,7 +61,9 @@ class Lab:
 
     def __post_init__(self) -> None:
         self.dest = self.folder / "file"
-        self.ledger = Checkpoints(Journal(None, CHECKPOINTS), "s", every_bytes=10**9, every_s=10**9, clock=self.clock)
+        journal = Journal(None, CHECKPOINTS)
+        weakref.finalize(self, journal.close)
+        self.ledger = Checkpoints(journal, "s", every_bytes=10**9, every_s=10**9, clock=self.clock)
 
     def run(self, **script: Any) -> TransferResult:
         server = Server("SSH-2.0-OpenSSH_9.2", "key", {}, max_read=BLOCK)

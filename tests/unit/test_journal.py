@@ -371,7 +371,7 @@ except JournalUnavailable as error:
 
 @pytest.mark.needs("root")
 def test_a_folder_that_may_not_be_written_is_told_and_nothing_is_moved(tmp_path: Path) -> None:
-    for folder in [tmp_path, *list(tmp_path.parents)[:2]]:
+    for folder in (tmp_path, tmp_path.parent):
         folder.chmod(0o755)
     filled(tmp_path / "state")
     (tmp_path / "state").chmod(0o755)

@@ -196,6 +196,7 @@ def test_a_destination_corrected_by_reload_counts_for_what_is_queued_and_not_for
             setup.config.write_text(settings)
             process.send_signal(signal.SIGHUP)
             setup.hear("RELOADING=1", seconds=60)
+            server.active = False  # from now on it answers at once
             wait_for(lambda: not list(setup.box.iterdir()), seconds=90)
             process.terminate()
             assert process.wait(60) == 0

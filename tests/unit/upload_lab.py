@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +50,7 @@ class Lab:
 
     def __post_init__(self) -> None:
         self.journal = Journal(None, CHECKPOINTS)
+        weakref.finalize(self, self.journal.close)
         self.ledger = Checkpoints(self.journal, "s", every_bytes=1, every_s=1, clock=self.clock)
 
     def upload(self) -> Upload:
