@@ -432,6 +432,21 @@ def test_the_link_is_asked_about_while_an_answer_is_due() -> None:
     assert script.now < 4
 
 
+def test_the_link_is_asked_about_while_the_server_takes_nothing() -> None:
+    script = Script()
+    script.send = lambda data, wait_s: 0  # type: ignore[method-assign]
+
+    def check_alive(waiting_since: float | None) -> float:
+        if script.now > 3:
+            raise LinkLost("the link is dead")
+        script.now += 0.5
+        return 0.0
+
+    script.check_alive = check_alive  # type: ignore[method-assign]
+    with pytest.raises(LinkLost, match="dead"):
+        run(script, [Job(writes(b"a", 1))])
+
+
 # -- turns
 
 

@@ -327,12 +327,7 @@ class Upload:
         self.source.close()  # the wait below may be long, and files in flight are many
         task, options = self.task, self.context.options
         if options.sidecar and self._digest is not None:
-            try:
-                yield from write_sidecar(self.context, task.dest, self.part, self._digest)
-            except PermanentError:
-                if final:  # `confirm` would have closed it
-                    yield from ask(packets.close(final))
-                raise
+            yield from write_sidecar(self.context, task.dest, self.part, self._digest)
         durable = yield from confirm(self.context, task.dest, self.source.fingerprint.size, final, task.grace)
         self._tell(self.source.fingerprint.size)
         return TransferResult(
