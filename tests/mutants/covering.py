@@ -8,6 +8,7 @@ ROOT holds `iot`; the result is a JSON file.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +16,12 @@ from pathlib import Path
 import coverage
 import pytest
 
+RUNNING = "MUTANTS_TEST"
+ARGUMENTS = ["-q", "-p", "no:cacheprovider", "-m", "not alone"]
+
 
 class Recorder:
-    """A plugin of pytest: the context of coverage is the test that runs, its cases taken together."""
+    """A plugin of pytest: the context of coverage is the test that runs, all cases of a unit test taken together."""
 
     def __init__(self, measuring: coverage.Coverage) -> None:
         self._measuring = measuring
@@ -26,8 +30,10 @@ class Recorder:
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
-        self._measuring.switch_context(_test_of(item.nodeid))
+        os.environ[RUNNING] = _test_of(item.nodeid)
+        self._measuring.switch_context(os.environ[RUNNING])
         yield
+        del os.environ[RUNNING]
         self._measuring.switch_context("")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -38,18 +44,17 @@ class Recorder:
 
 
 def _test_of(nodeid: str) -> str:
-    return nodeid.partition("[")[0]
+    return nodeid if nodeid.startswith("servers/") else nodeid.partition("[")[0]
 
 
 def main(root: Path, result: Path, tests: list[str]) -> None:
-    measuring = coverage.Coverage(
-        data_file=str(result.with_suffix(".coverage")), source=[str(root / "iot")], config_file=False
-    )
+    measuring = coverage.Coverage(config_file=str(_configured(root, result)))
     recorder = Recorder(measuring)
     measuring.start()
-    pytest.main(["-q", "-p", "no:cacheprovider", "--timeout", "120", "-m", "not alone", *tests], plugins=[recorder])
+    pytest.main([*ARGUMENTS, "--timeout", "120", *tests], plugins=[recorder])
     measuring.stop()
     measuring.save()
+    measuring.combine()
     data = measuring.get_data()
     lines = {
         Path(file).relative_to(root).as_posix(): {
@@ -60,6 +65,19 @@ def main(root: Path, result: Path, tests: list[str]) -> None:
     }
     found = {"lines": lines, "seconds": recorder.seconds, "failed": sorted(recorder.failed)}
     result.write_text(json.dumps(found), encoding="utf-8")
+
+
+def _configured(root: Path, result: Path) -> Path:
+    """Settings for this process and for the programs that tests start, which find `sitecustomize` on their path."""
+    file = result.with_suffix(".ini")
+    file.write_text(
+        f"[run]\nsource = {root / 'iot'}\ndata_file = {result.with_suffix('.coverage')}\nparallel = true\n"
+        f"sigterm = true\ndisable_warnings = no-data-collected\ncontext = ${{{RUNNING}-}}\n",
+        encoding="utf-8",
+    )
+    (root / "sitecustomize.py").write_text("import coverage\n\ncoverage.process_startup()\n", encoding="utf-8")
+    os.environ["COVERAGE_PROCESS_START"] = str(file)
+    return file
 
 
 if __name__ == "__main__":

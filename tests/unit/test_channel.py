@@ -116,6 +116,19 @@ def test_a_version_that_does_not_come_is_a_timeout_though_the_link_lives() -> No
     assert time.monotonic() - began >= 0.3
 
 
+def test_a_send_waits_for_the_server_as_long_as_it_was_told_and_no_longer() -> None:
+    script = Script(VERSION)
+    stream = channel(script, in_order=False)
+    waits: list[float] = []
+    stream._link.ready = lambda wait_s: waits.append(wait_s) or True  # type: ignore[func-returns-value]
+    assert stream.send(bytes(100_000), 5) == 100_000
+    assert len(waits) > 2
+    assert all(4 < wait_s <= 5 for wait_s in waits)
+    stream._link.ready = lambda wait_s: waits.append(wait_s) is not None
+    assert stream.send(b"more", 0) == 0
+    assert waits[-1] == 0
+
+
 def test_a_link_on_which_nothing_comes_is_given_up_after_its_deadline() -> None:
     stream = channel(Script(VERSION), in_order=False, deadline_s=30)
     now = time.monotonic()
