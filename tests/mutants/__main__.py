@@ -17,7 +17,12 @@ from mutants.trying import Bench, Verdict
 
 HERE = Path(__file__).resolve().parent
 CONTROL_EVERY = 20
-TESTS = ["unit", "servers/test_contract.py", "-k", "embedded or not test_contract"]
+TESTS = [
+    "unit",
+    *(f"servers/test_{name}.py" for name in ("contract", "cli", "agent_log")),
+    "-k",
+    "embedded or not contract",
+]
 """The real servers are too slow for each of thousands of mutants; the product's own one is not."""
 
 

@@ -392,3 +392,10 @@ def test_the_part_is_closed_however_a_download_ends(lab: Lab, refused: str | Non
     except SFTPError:
         assert refused
     assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+def test_the_result_names_source_and_destination(lab: Lab) -> None:
+    result = lab.run()
+    assert (result.source, result.dest) == ("/up/file", str(lab.dest))
+    lab.files.content.clear()
+    lab.fails(NotFound, match="^/up/file is not on the server")
