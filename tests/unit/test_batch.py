@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from iot.sftp.client.batch import Batch
 from iot.sftp.client.checkpoints import CHECKPOINTS, Checkpoints
 from iot.sftp.client.errors import NotFound, ServerBusy, SFTPError
 from iot.sftp.client.journal import Journal
-from iot.sftp.client.locks import TransferLocks
+from iot.sftp.client.locks import Busy, TransferLocks
 from iot.sftp.client.model import Failure, Proof, TransferResult, UploadJob
 from iot.sftp.client.transfer.context import Context, Options
 from iot.sftp.client.wire.pace import Pace
@@ -59,10 +60,13 @@ class Links:
         for job in jobs:
             if job is None:
                 continue
-            next(job.work)
-            job.work.close()
             self.slots.append(slots())
-            error = self.ends.pop(0)
+            try:
+                next(job.work)
+                job.work.close()
+                error = self.ends.pop(0)
+            except SFTPError as own:
+                error = own
             yield Finished(job.tag, None if error else _result(job.tag), error)
 
 
@@ -70,7 +74,9 @@ def _result(job: UploadJob) -> TransferResult:
     return TransferResult(job.source, job.dest, 1, 1, 0, 0.0, Proof.SIZE)  # type: ignore[arg-type]
 
 
-def batch(links: Links, tmp_path: Path, count: int) -> list[TransferResult | Failure]:
+def batch(
+    links: Links, tmp_path: Path, count: int, locks: TransferLocks | None = None
+) -> list[TransferResult | Failure]:
     jobs = []
     for number in range(count):
         (tmp_path / f"f{number}").write_text("x")
@@ -78,7 +84,7 @@ def batch(links: Links, tmp_path: Path, count: int) -> list[TransferResult | Fai
     made = Batch(
         links,  # type: ignore[arg-type]
         links.engine.context.ledger,
-        TransferLocks(None),
+        locks or TransferLocks(None),
         stale_part_s=0,
         hold=True,
     )
@@ -103,3 +109,16 @@ def test_another_refusal_ends_the_file_and_takes_no_slot_away(tmp_path: Path) ->
     links = Links([NotFound("no folder"), None])
     assert [type(outcome) for outcome in batch(links, tmp_path, 2)] == [Failure, TransferResult]
     assert links.slots == [16, 16]
+
+
+@pytest.mark.needs("proc")
+def test_the_source_of_a_transfer_that_is_under_way_elsewhere_is_not_left_open(tmp_path: Path) -> None:
+    class Taken(TransferLocks):
+        def take(self, name: bytes) -> None:
+            raise Busy("under way elsewhere")
+
+    before = os.listdir("/proc/self/fd")
+    [told] = batch(Links([]), tmp_path, 1, Taken(None))
+    assert isinstance(told, Failure)
+    assert isinstance(told.error, Busy), "its traceback keeps all that was not closed"
+    assert len(os.listdir("/proc/self/fd")) == len(before)
