@@ -164,8 +164,9 @@ def test_the_caller_ticks_while_it_waits_and_a_cancel_ends_the_wait() -> None:
     assert len(ticks) == 3
 
 
-def test_a_link_that_broke_because_it_was_cancelled_is_no_failure_of_the_link() -> None:
+@pytest.mark.parametrize("attempts", [1, 3])
+def test_a_link_that_broke_because_it_was_cancelled_is_no_failure_of_the_link(attempts: int) -> None:
     stop = StopFlag()
     stop.set()
     with pytest.raises(Cancelled):
-        loop(Links(), losing, stop=stop)
+        loop(Links(), losing, Patience(attempts, 0.0, 0.0), stop)

@@ -39,13 +39,15 @@ class Script:
     def __init__(self, *comes: bytes) -> None:
         self.comes = deque(comes)
         self.sent = b""
+        self.posted: list[bytes] = []
 
     def open_session(self, **_: Any) -> Script:
         return self
 
     def settimeout(self, _: float) -> None: ...
 
-    def post(self, _: Any) -> None: ...
+    def post(self, message: Any) -> None:
+        self.posted.append(bytes(message.asbytes()))
 
     def is_active(self) -> bool:
         return True
@@ -115,3 +117,50 @@ def test_a_version_that_does_not_come_is_a_timeout_though_the_link_lives() -> No
     with pytest.raises(Timeout, match="first packet"):
         channel(Script(), in_order=False, deadline_s=0.3)
     assert time.monotonic() - began >= 0.3
+
+
+def test_a_send_waits_for_the_server_as_long_as_it_was_told_and_no_longer() -> None:
+    script = Script(VERSION)
+    stream = channel(script, in_order=False)
+    waits: list[float] = []
+    stream._link.ready = lambda wait_s: waits.append(wait_s) or True  # type: ignore[func-returns-value]
+    assert stream.send(bytes(100_000), 5) == 100_000
+    assert len(waits) > 2
+    assert all(4 < wait_s <= 5 for wait_s in waits)
+    stream._link.ready = lambda wait_s: waits.append(wait_s) is not None
+    assert stream.send(b"more", 0) == 0
+    assert waits[-1] == 0
+
+
+def test_a_link_on_which_nothing_comes_is_given_up_after_its_deadline() -> None:
+    stream = channel(Script(VERSION), in_order=False, deadline_s=30)
+    now = time.monotonic()
+    assert 28 <= stream.check_alive(now - 28) < 30
+    stream._link.last_received = now - 28
+    assert stream.check_alive(now - 100) < 30, "a sign of life came since"
+    stream._link.last_received = now - 31
+    with pytest.raises(LinkLost, match="the link is dead"):
+        stream.check_alive(now - 100)
+    assert stream.check_alive(None) == 0.0, "nothing is due"
+
+
+def test_a_quiet_server_is_asked_for_a_sign_of_life_once_in_a_third_of_the_deadline() -> None:
+    script = Script(VERSION)
+    stream = channel(script, in_order=False, deadline_s=30)
+    script.posted.clear()
+    now = time.monotonic()
+    stream.check_alive(now - 9)
+    assert script.posted == []
+    stream.check_alive(now - 11)
+    assert len(script.posted) == 1
+    assert b"keepalive@openssh.com" in script.posted[0]
+    stream.check_alive(now - 12)
+    assert len(script.posted) == 1
+
+
+def test_a_connection_that_broke_is_no_slow_one() -> None:
+    script = Script(VERSION)
+    stream = channel(script, in_order=False)
+    script.is_active = lambda: False  # type: ignore[method-assign]
+    with pytest.raises(LinkLost, match="broke"):
+        stream.check_alive(None)

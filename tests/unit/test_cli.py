@@ -243,6 +243,15 @@ def test_lines_come_seldom(capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
+def test_a_line_comes_also_when_no_progress_was_told_at_its_very_second(capsys: pytest.CaptureFixture[str]) -> None:
+    now = [0.0]
+    display = LineDisplay("a", clock=lambda: now[0])
+    for now_s in (29.9, 30.1, 60.0, 60.2):
+        now[0] = now_s
+        display(Progress("a", int(now_s), 100))
+    assert [line.partition(",")[0] for line in capsys.readouterr().err.splitlines()] == ["a: 30 %", "a: 60 %"]
+
+
 def test_percent_is_drawn_over_and_ends_complete(capsys: pytest.CaptureFixture[str]) -> None:
     display = PercentDisplay("f", clock=lambda: 1.0)
     for done in (0, 50, 100):

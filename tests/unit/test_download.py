@@ -382,3 +382,23 @@ def test_a_server_that_reports_no_mode_and_times_has_none_to_keep(lab: Lab) -> N
     umask = os.umask(0)
     os.umask(umask)
     assert stat.S_IMODE(lab.dest.stat().st_mode) == 0o666 & ~umask
+
+
+@pytest.mark.needs("proc")
+@pytest.mark.parametrize("refused", [None, "OPEN", "READ", "CLOSE"])
+def test_the_part_is_closed_however_a_download_ends(lab: Lab, refused: str | None) -> None:
+    if refused:
+        lab.files.refuse = answering(nth(refused), Status(Code.FAILURE, "Failure"))
+    before = os.listdir("/proc/self/fd")
+    try:
+        lab.run()
+    except SFTPError:
+        assert refused
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+def test_the_result_names_source_and_destination(lab: Lab) -> None:
+    result = lab.run()
+    assert (result.source, result.dest) == ("/up/file", str(lab.dest))
+    lab.files.content.clear()
+    lab.fails(NotFound, match="^/up/file is not on the server")

@@ -262,3 +262,12 @@ def test_an_over_long_packet_ends_the_session(tmp_path: Path) -> None:
     session = SFTPSession(os.fsencode(tmp_path), lambda data: None)
     with pytest.raises(ProtocolBroken):
         session.receive(struct.pack(">I", 0x7FFFFFFF))
+
+
+def test_a_link_is_told_as_it_is_and_not_followed(server: EmbeddedServer, tmp_path: Path) -> None:
+    (tmp_path / "root" / "f").write_text("x")
+    (tmp_path / "root" / "link").symlink_to("f")
+    with connected(server) as sftp:
+        assert sftp.readlink("link") == "f"
+        with pytest.raises(OSError, match=r".*"):
+            sftp.readlink("f")

@@ -250,6 +250,14 @@ def test_a_certificate_for_another_host_or_time_is_refused(
         known(tmp_path, f"@cert-authority * {authority.line}").check("gw.example.com", 22, shown.kind, shown.blob)
 
 
+def test_a_certificate_with_a_condition_that_we_do_not_know_is_refused(
+    tmp_path: Path, authority: Key, certify: Callable[..., Key]
+) -> None:
+    shown = certify("-n", "gw.example.com", "-O", "critical:only-on-sundays@example.com=yes")
+    with pytest.raises(HostKeyMismatch, match="critical options"):
+        known(tmp_path, f"@cert-authority * {authority.line}").check("gw.example.com", 22, shown.kind, shown.blob)
+
+
 def test_a_users_certificate_is_no_host_certificate(
     tmp_path: Path, authority: Key, certify: Callable[..., Key]
 ) -> None:

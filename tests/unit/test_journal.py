@@ -56,6 +56,27 @@ def test_what_write_returned_for_stands_after_reopening(tmp_path: Path) -> None:
     journal.close()
 
 
+def test_room_that_is_not_needed_any_more_is_given_back_at_the_end(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, NOTES)
+    for _ in range(100):
+        put(journal, bytes(4000))
+    journal.close()
+    large = (tmp_path / FILE_NAME).stat().st_size
+    journal = Journal(tmp_path, NOTES)
+    journal.write(lambda db: db.execute("DELETE FROM note WHERE id > 1"))
+    journal.close()
+    assert (tmp_path / FILE_NAME).stat().st_size < large / 4
+
+
+def test_a_journal_in_which_much_still_stands_is_not_written_anew_at_the_end(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, NOTES)
+    for _ in range(250):
+        put(journal, bytes(4000))
+    journal.write(lambda db: db.execute("DELETE FROM note WHERE id > 100"))
+    journal.close()
+    assert (tmp_path / FILE_NAME).stat().st_size > 250 * 4000
+
+
 def test_a_transaction_that_fails_leaves_nothing(tmp_path: Path) -> None:
     journal = Journal(tmp_path, NOTES)
 

@@ -346,6 +346,31 @@ def test_what_is_put_back_is_durable(tmp_path, monkeypatch):
     assert calls == [("rename", str(tmp_path / "f")), ("fsync", str(tmp_path))]
 
 
+@pytest.mark.needs("proc")
+@pytest.mark.parametrize("leaves_to", ["archive", "quarantine", "nothing"])
+def test_no_descriptor_stays_open_after_a_file_has_left_or_was_put_back(tmp_path, leaves_to):
+    box = tmp_path / "box"
+    (box / "sub").mkdir(parents=True)
+    (box / "sub" / "f").write_text("x")
+    (box / os.fsdecode(PRIVATE)).write_text("x")
+    leaver = {
+        "archive": lambda: Archive(tmp_path / "kept", max_bytes=0),
+        "quarantine": lambda: Quarantine(tmp_path / "held", box),
+        "nothing": removal.Delete,
+    }[leaves_to]()
+    before = os.listdir("/proc/self/fd")
+    with opened(box) as root:
+        assert taken(root, [item(box, "sub/f")], leaver) == ([1], [])
+        removal.recover(root, PRIVATE)
+    if leaves_to == "archive":
+        leaver.tidy(5)
+        assert not files_in(tmp_path / "kept") or files_in(tmp_path / "kept") == [".state.json"]
+    if leaves_to == "quarantine":
+        assert release([tmp_path / "held"], [box]) == (1, 0)
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+    assert files_in(box) == (["f", "sub/f"] if leaves_to == "quarantine" else ["f"])
+
+
 def test_a_rewrite_whose_size_and_time_are_restored_is_not_removed_unsent(tmp_path):
     (tmp_path / "f").write_text("old")
     sent = item(tmp_path, "f")

@@ -284,6 +284,17 @@ def test_crash_after_the_private_rename_is_made_good_from_the_row(tmp_path, name
     assert os.listdir(tmp_path) == []
 
 
+def test_the_version_that_was_sent_is_found_under_its_other_private_name_too(tmp_path):
+    (tmp_path / "f").write_bytes(b"sent")
+    item = Item(1, b"f", version(tmp_path / "f"))
+    long, short = private_names(1, b"f")
+    (tmp_path / "f").rename(tmp_path / os.fsdecode(short))
+    (tmp_path / os.fsdecode(long)).write_bytes(b"another, that was never sent")
+    assert remove(tmp_path, [item]) == ([1], [])
+    assert os.listdir(tmp_path) == ["f"]
+    assert (tmp_path / "f").read_bytes() == b"another, that was never sent"
+
+
 def test_private_file_that_no_row_claims_gets_its_name_back_and_replaces_nothing(tmp_path):
     (tmp_path / ".iot-sent.f").write_bytes(b"old")
     (tmp_path / "f").write_bytes(b"new")

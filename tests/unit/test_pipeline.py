@@ -434,6 +434,40 @@ def test_the_link_is_asked_about_while_an_answer_is_due() -> None:
     assert script.now < 4
 
 
+def test_the_link_is_asked_about_while_the_server_takes_nothing() -> None:
+    script = Script()
+    script.send = lambda data, wait_s: 0  # type: ignore[method-assign]
+
+    def check_alive(waiting_since: float | None) -> float:
+        if script.now > 3:
+            raise LinkLost("the link is dead")
+        script.now += 0.5
+        return 0.0
+
+    script.check_alive = check_alive  # type: ignore[method-assign]
+    with pytest.raises(LinkLost, match="dead"):
+        run(script, [Job(writes(b"a", 1))])
+
+
+@pytest.mark.parametrize(("quiet_s", "wait_s"), [(0.0, 0.25), (0.4, 0.25), (0.6, 0.03)])
+def test_only_a_silent_link_is_looked_at_more_often(quiet_s: float, wait_s: float) -> None:
+    script = Script()
+    script.check_alive = lambda waiting_since: quiet_s  # type: ignore[method-assign]
+    waits: list[float] = []
+
+    def receive(limit: int, timeout_s: float) -> bytes | None:
+        waits.append(timeout_s)
+        script.now += timeout_s
+        if len(waits) > 20:
+            raise LinkLost("enough")
+        return None
+
+    script.receive = receive  # type: ignore[method-assign]
+    with pytest.raises(LinkLost):
+        run(script, [Job(writes(b"a", 1))])
+    assert waits[-1] == pytest.approx(wait_s)
+
+
 # -- turns
 
 

@@ -15,6 +15,7 @@ from iot.sftp.client.connector import SILENT_S, Connector
 from iot.sftp.client.engine import Making
 from iot.sftp.client.errors import Cancelled, LinkLost, LoginRefused
 from iot.sftp.client.settings import ClientOptions
+from iot.sftp.client.standby import Connecting
 from iot.sftp.client.stop import StopFlag
 
 ENOUGH_S = 10.0
@@ -130,6 +131,21 @@ def test_a_connection_that_stands_after_the_caller_has_gone_is_closed(links: Con
         links.engine(tick)
     until(lambda: network.made[0].closed)
     assert links.current is None
+
+
+def test_a_connection_that_is_made_only_after_it_was_abandoned_is_closed(stop: StopFlag) -> None:
+    made, goes_on = Engine(), threading.Event()
+
+    def make(_: StopFlag) -> Any:
+        goes_on.wait(ENOUGH_S)
+        return made
+
+    connecting = Connecting(make, stop)
+    connecting.start()
+    connecting.abandon()
+    goes_on.set()
+    until(lambda: made.closed)
+    assert connecting.engine is None
 
 
 def test_what_failed_in_the_thread_is_raised_to_the_caller(links: Connector, network: Network) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import struct
@@ -328,6 +329,48 @@ def test_whatever_is_refused_no_handle_stays_open(lab: Lab, resumed: bool, banne
         if len([event for event in fresh.files.events if event.what != "BARRIER"]) < number:
             break
     assert number > 25
+
+
+@pytest.mark.parametrize("answer", [DENIED, FAILURE, UNSUPPORTED])
+def test_a_refused_rename_over_an_old_final_leaves_no_handle_of_it_open(lab: Lab, answer: Status) -> None:
+    lab.files.content[DEST] = bytearray(b"old")
+    lab.files.refuse = refusing(nth("RENAME"), answer)
+    try:
+        lab.run()
+    except SFTPError:
+        pass  # the new one is not there, and says so
+    assert lab.files.did("RENAME")
+    assert lab.files.handles == {}
+
+
+def test_no_handle_stays_open_after_the_servers_own_hash(lab: Lab) -> None:
+    lab.path.write_bytes(LARGE)
+    lab.block = 256 * 1024
+    lab.options["proof"] = Proof.FULL
+    answers = iter([Extended(struct.pack(">I", 6) + b"sha256" + hashlib.sha256(LARGE).digest())])
+    lab.files.refuse = lambda event: next(answers) if event.what == "check-file-handle" else None
+    lab.extensions[b"check-file-handle"] = b"1"
+    assert lab.run().proof is Proof.FULL
+    assert next(answers, None) is None
+    assert lab.files.did("READ") == []
+    assert lab.files.handles == {}
+
+
+@pytest.mark.needs("proc")
+@pytest.mark.parametrize("refused", [None, "OPEN", "WRITE", "RENAME"])
+def test_the_source_is_closed_however_an_upload_ends(lab: Lab, refused: str | None) -> None:
+    if refused:
+        lab.files.refuse = refusing(nth(refused))
+    before = os.listdir("/proc/self/fd")
+    uploads = []
+    make = lab.upload
+    lab.upload = lambda: uploads.append(make()) or uploads[-1]  # type: ignore[method-assign,func-returns-value]
+    try:
+        lab.run()
+    except SFTPError:
+        assert refused
+    assert len(uploads) == 1
+    assert len(os.listdir("/proc/self/fd")) == len(before)
 
 
 # -- room on the server

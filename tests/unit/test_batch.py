@@ -1,0 +1,124 @@
+"""Many uploads over one connection: what becomes of a job that the server has no handle for right now."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from iot.sftp.client.batch import Batch
+from iot.sftp.client.checkpoints import CHECKPOINTS, Checkpoints
+from iot.sftp.client.errors import NotFound, ServerBusy, SFTPError
+from iot.sftp.client.journal import Journal
+from iot.sftp.client.locks import Busy, TransferLocks
+from iot.sftp.client.model import Failure, Proof, TransferResult, UploadJob
+from iot.sftp.client.transfer.context import Context, Options
+from iot.sftp.client.wire.pace import Pace
+from iot.sftp.client.wire.pipeline import Finished
+from iot.sftp.client.wire.server import Server
+
+
+@dataclass
+class Links:
+    """One connection; `ends` says how each job ends, in the order in which they are taken up."""
+
+    ends: list[SFTPError | None]
+    slots: list[int] = field(default_factory=list)
+    dropped: int = 0
+
+    def __post_init__(self) -> None:
+        server = Server("SSH-2.0-test", "key", {})
+        ledger = Checkpoints(Journal(None, CHECKPOINTS), "s", every_bytes=1, every_s=1, clock=time.monotonic)
+        context = Context(server, Pace(2**20, 2**15), ledger, Options(), time.monotonic)
+        self.engine = SimpleNamespace(slots=16, context=context, pipeline=self)
+
+    def attempts(self, tick: Callable[[], None], harmless: tuple[type[SFTPError], ...]) -> Links:
+        return self
+
+    def __iter__(self) -> Iterator[Any]:
+        yield self
+
+    def __enter__(self) -> Any:
+        return self.engine
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def progressed(self) -> None:
+        pass
+
+    def drop(self) -> None:
+        self.dropped += 1
+
+    def run(self, jobs: Iterator[Any], slots: Callable[[], int], tick: Callable[[], None]) -> Iterator[Finished]:
+        for job in jobs:
+            if job is None:
+                continue
+            self.slots.append(slots())
+            try:
+                next(job.work)
+                job.work.close()
+                error = self.ends.pop(0)
+            except SFTPError as own:
+                error = own
+            yield Finished(job.tag, None if error else _result(job.tag), error)
+
+
+def _result(job: UploadJob) -> TransferResult:
+    return TransferResult(job.source, job.dest, 1, 1, 0, 0.0, Proof.SIZE)  # type: ignore[arg-type]
+
+
+def batch(
+    links: Links, tmp_path: Path, count: int, locks: TransferLocks | None = None
+) -> list[TransferResult | Failure]:
+    jobs = []
+    for number in range(count):
+        (tmp_path / f"f{number}").write_text("x")
+        jobs.append(UploadJob(str(tmp_path / f"f{number}"), f"/up/f{number}", key=number))
+    made = Batch(
+        links,  # type: ignore[arg-type]
+        links.engine.context.ledger,
+        locks or TransferLocks(None),
+        stale_part_s=0,
+        hold=True,
+    )
+    return list(made.run(jobs))
+
+
+def test_a_server_without_handles_left_gets_half_as_many_at_once_and_the_file_goes_again(tmp_path: Path) -> None:
+    links = Links([ServerBusy("no handle"), None, None])
+    told = batch(links, tmp_path, 2)
+    assert [type(outcome) for outcome in told] == [TransferResult, TransferResult]
+    assert links.slots == [16, 8, 8]
+
+
+@pytest.mark.parametrize("times", [4, 9])
+def test_one_file_at_a_time_is_always_tried(tmp_path: Path, times: int) -> None:
+    links = Links([ServerBusy("no handle")] * times + [None])
+    assert [type(outcome) for outcome in batch(links, tmp_path, 1)] == [TransferResult]
+    assert links.slots[-1] == 1
+
+
+def test_another_refusal_ends_the_file_and_takes_no_slot_away(tmp_path: Path) -> None:
+    links = Links([NotFound("no folder"), None])
+    assert [type(outcome) for outcome in batch(links, tmp_path, 2)] == [Failure, TransferResult]
+    assert links.slots == [16, 16]
+
+
+@pytest.mark.needs("proc")
+def test_the_source_of_a_transfer_that_is_under_way_elsewhere_is_not_left_open(tmp_path: Path) -> None:
+    class Taken(TransferLocks):
+        def take(self, name: bytes) -> None:
+            raise Busy("under way elsewhere")
+
+    before = os.listdir("/proc/self/fd")
+    [told] = batch(Links([]), tmp_path, 1, Taken(None))
+    assert isinstance(told, Failure)
+    assert isinstance(told.error, Busy), "its traceback keeps all that was not closed"
+    assert len(os.listdir("/proc/self/fd")) == len(before)
