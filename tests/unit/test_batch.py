@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 
 from iot.sftp.client.batch import Batch
-from iot.sftp.client.checkpoints import CHECKPOINTS, Checkpoints
-from iot.sftp.client.errors import NotFound, ServerBusy, SFTPError
-from iot.sftp.client.journal import Journal
-from iot.sftp.client.locks import Busy, TransferLocks
-from iot.sftp.client.model import Failure, Proof, TransferResult, UploadJob
-from iot.sftp.client.transfer.context import Context, Options
-from iot.sftp.client.wire.pace import Pace
-from iot.sftp.client.wire.pipeline import Finished
-from iot.sftp.client.wire.server import Server
+from iot.sftp.client.jobs.context import Context, Options
+from iot.sftp.client.pipeline.pace import Pace
+from iot.sftp.client.pipeline.pipeline import Finished
+from iot.sftp.client.protocol.server import Server
+from iot.transfer.errors import NotFound, ServerBusy, SFTPError
+from iot.transfer.journal.checkpoints import CHECKPOINTS, Checkpoints
+from iot.transfer.journal.journal import Journal
+from iot.transfer.locks import Busy, TransferLocks
+from iot.transfer.model import Failure, Proof, TransferResult, UploadJob
 
 
 @dataclass

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from iot.sftp.client.errors import ConfigurationError
 from iot.sftp.client.fetch import download_task
-from iot.sftp.client.model import Proof
 from iot.sftp.client.settings import ClientOptions
+from iot.transfer.errors import ConfigurationError
+from iot.transfer.model import Proof
 
 DIGEST = "ab" * 32
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from iot.sftp.client.stop import StopFlag
-from iot.sftp.client.wire.link import CALLS_MAX, _Dialling
+from iot.sftp.client.ssh.link import CALLS_MAX, _Dialling
+from iot.transfer.stop import StopFlag
 
 
 class Call:

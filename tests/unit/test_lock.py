@@ -17,8 +17,8 @@ import pytest
 from ordinary_user import AGENT, PRODUCER, as_user, open_folder
 
 from iot.sftp.client import JournalUnavailable
-from iot.sftp.spooler.lock import AlreadyRunning, OutboxClaim, holder
-from iot.sftp.spooler.outbox import Outbox, OutboxTaken
+from iot.spooler.outbox.scan import Outbox, OutboxTaken
+from iot.spooler.state.lock import AlreadyRunning, OutboxClaim, holder
 
 START_S = 60
 
@@ -34,7 +34,7 @@ def configuration(tmp_path: Path, name: str, outbox: Path) -> Path:
 
 def agent(config: Path, *within: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [*within, sys.executable, "-m", "iot.sftp.spooler", "run", "--config", str(config)]
+    command = [*within, sys.executable, "-m", "iot.spooler", "run", "--config", str(config)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
 
 
@@ -102,7 +102,7 @@ def test_a_second_agent_on_an_outbox_is_refused_and_told_who_has_it_until_that_o
 def test_an_outbox_that_is_found_taken_later_is_a_failed_source_and_comes_back(tmp_path: Path, outbox: Path) -> None:
     box = Outbox(outbox, wanted=lambda _: True, clock=lambda: 0.0)
     script = (
-        "import os, sys; from pathlib import Path; from iot.sftp.spooler.lock import OutboxClaim\n"
+        "import os, sys; from pathlib import Path; from iot.spooler.state.lock import OutboxClaim\n"
         "claim = OutboxClaim(os.open(sys.argv[1], os.O_RDONLY), Path(sys.argv[1])); print(flush=True); sys.stdin.read()"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -201,7 +201,7 @@ def test_a_claim_lets_go_of_a_file_system_that_is_detached(tmp_path: Path, outbo
     """And tells umount until then that it is in use."""
     script = (
         "import os, subprocess, sys; from pathlib import Path\n"
-        "from iot.sftp.spooler.outbox import Outbox, SourceFailed\n"
+        "from iot.spooler.outbox.scan import Outbox, SourceFailed\n"
         "subprocess.run(['mount', '-t', 'tmpfs', 'none', sys.argv[1]], check=True)\n"
         "box = Outbox(Path(sys.argv[1]), wanted=lambda _: True, clock=lambda: 0.0); os.close(box.open())\n"
         "assert subprocess.run(['umount', sys.argv[1]]).returncode\n"

@@ -9,8 +9,8 @@ from typing import Any
 import paramiko
 import pytest
 
-from iot.sftp.client.errors import LinkLost, LoginRefused
-from iot.sftp.client.wire.login import TRIES_MAX, Credentials, Login
+from iot.sftp.client.ssh.login import TRIES_MAX, Credentials, Login
+from iot.transfer.errors import LinkLost, LoginRefused
 
 Answer = Callable[[], list[str]]
 

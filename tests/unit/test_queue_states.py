@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from iot.sftp.client import Fingerprint, Journal
-from iot.sftp.spooler.policy import TRANSITIONS, Event, State, Verdict, after
-from iot.sftp.spooler.queue import QUEUE_SCHEMA, Delivery, NewEntry, Queue
+from iot.spooler.queue.policy import TRANSITIONS, Event, State, Verdict, after
+from iot.spooler.queue.queue import QUEUE_SCHEMA, Delivery, NewEntry, Queue
 
 PATHS = st.sampled_from([b"a", b"b", b"c"])
 ENDINGS = [Event.INTERRUPTED, Event.RELEASED, Event.POSTPONED, Event.FAILED, Event.GIVEN_UP]

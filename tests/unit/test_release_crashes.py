@@ -18,11 +18,11 @@ from servers.bad_input import mounted
 from unit.removing import taken
 
 from iot.sftp.client import Fingerprint
-from iot.sftp.spooler import moving, quarantine
-from iot.sftp.spooler.folders import PASSING
-from iot.sftp.spooler.outbox import Outbox
-from iot.sftp.spooler.quarantine import Quarantine, release
-from iot.sftp.spooler.removal import Item
+from iot.spooler.leaving import moving, quarantine
+from iot.spooler.leaving.quarantine import Quarantine, release
+from iot.spooler.leaving.removal import Item
+from iot.spooler.outbox.scan import Outbox
+from iot.transfer.beneath import PASSING
 
 CONTENT = bytes(range(256)) * 9000
 STEPS_MAX = 100

@@ -9,8 +9,8 @@ import pytest
 from paramiko import Message
 
 from iot.sftp.client import EmbeddedServer, IoTSFTPClient
-from iot.sftp.client.wire.embedded_files import SFTPSession
-from iot.sftp.client.wire.embedded_protocol import Refusal, Reply
+from iot.sftp.server.files import SFTPSession
+from iot.sftp.server.protocol import Refusal, Reply
 
 FAILURE = 4
 

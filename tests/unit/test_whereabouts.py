@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from iot.sftp.spooler.whereabouts import mounted_now, whereabouts
+from iot.spooler.config.whereabouts import mounted_now, whereabouts
 
 PAIRS = {
     "archive that is the outbox": ('archive = "{base}/b"\nafter_upload = "archive"', "box", "b"),
@@ -46,7 +46,7 @@ def configuration(base: Path, lines: str) -> Path:
 
 def spooler(command: str, config: Path, mount: str = "true") -> subprocess.CompletedProcess[str]:
     """Where this is mounted, and nowhere else."""
-    script = f'{mount} && exec "$0" -m iot.sftp.spooler {command} --config {config}'
+    script = f'{mount} && exec "$0" -m iot.spooler {command} --config {config}'
     words = ["unshare", "--mount", "--propagation", "private", "sh", "-ec", script, sys.executable]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     return subprocess.run(words, capture_output=True, text=True, env=environment, timeout=60, check=False)
@@ -73,7 +73,7 @@ def test_folders_that_are_one_by_a_symlink_are_refused(tmp_path: Path, name: str
     (tmp_path / target).rmdir()
     (tmp_path / target).symlink_to(tmp_path / source)
     done = subprocess.run(
-        [sys.executable, "-m", "iot.sftp.spooler", "check", "--config", str(config)],
+        [sys.executable, "-m", "iot.spooler", "check", "--config", str(config)],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},

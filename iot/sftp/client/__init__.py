@@ -5,7 +5,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from iot.sftp.client._version import __version__
-from iot.sftp.client.errors import (
+from iot.transfer.errors import (
     AlreadyExists,
     AuthenticationError,
     Cancelled,
@@ -36,7 +36,7 @@ from iot.sftp.client.errors import (
     Unsupported,
     is_gone,
 )
-from iot.sftp.client.model import (
+from iot.transfer.model import (
     Evidence,
     Failure,
     Fingerprint,
@@ -47,14 +47,14 @@ from iot.sftp.client.model import (
     TransferResult,
     UploadJob,
 )
-from iot.sftp.client.terminal import TerminalSafeFormatter, terminal_safe
+from iot.transfer.terminal import TerminalSafeFormatter, terminal_safe
 
 if TYPE_CHECKING:
     from iot.sftp.client.client import IoTSFTPClient
     from iot.sftp.client.environment import ClientSettings
-    from iot.sftp.client.journal import Journal, Schema, default_state_dir
     from iot.sftp.client.settings import ClientOptions, Durability, Verify, describe_errors
-    from iot.sftp.client.wire.embedded import EmbeddedServer
+    from iot.sftp.server.embedded import EmbeddedServer
+    from iot.transfer.journal.journal import Journal, Schema, default_state_dir
 
 logging.getLogger("iot.sftp").addHandler(logging.NullHandler())  # a library prints nothing that nobody asked for
 

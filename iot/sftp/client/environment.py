@@ -17,8 +17,8 @@ from dotenv import dotenv_values
 from pydantic import AliasChoices, Field, SecretStr
 
 from iot.sftp.client.deferred import deferred
-from iot.sftp.client.givenfile import read_text_once
 from iot.sftp.client.settings import ClientOptions, Options
+from iot.transfer.givenfile import read_text_once
 
 with deferred("asyncio"):  # for commands that are coroutines
     from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict

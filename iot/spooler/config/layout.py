@@ -1,0 +1,140 @@
+"""Which folders and names of a configuration get into each other's way: each contradiction is reported.
+
+Folders are compared by what they are, not by what they are called (see whereabouts): a symlink or a bind mount hides
+nothing. Two outboxes that deliver to the same place are no contradiction, but their files may replace each other.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from iot.spooler.config.settings import AfterUpload, OutboxSettings, Settings
+from iot.spooler.config.whereabouts import Mounts, Whereabouts, mounted_now, whereabouts
+from iot.spooler.outbox.naming import is_plain_name, rule_for, shown
+
+__all__ = ["Shared", "contradictions", "shared_destinations"]
+
+
+class Role(NamedTuple):
+    """A folder and what it is for. key: its setting. place: where it really is."""
+
+    kind: str
+    key: str
+    path: Path
+    place: Whereabouts
+    outbox: OutboxSettings | None = None
+
+
+class Shared(NamedTuple):
+    """Two outboxes, by name, and the place on the server that files of both may go to."""
+
+    one: str
+    other: str
+    destination: str
+
+    def __str__(self) -> str:
+        return (
+            f"outboxes {shown(self.one)} and {shown(self.other)} both deliver to {shown(self.destination)}:"
+            " files of the same name overwrite each other; {outbox} in the destination keeps them apart"
+        )
+
+
+def contradictions(settings: Settings) -> list[str]:
+    """One line for each pair of folders that must not be as they are, and for each name that is not one outbox's."""
+    mounts = mounted_now()
+    allowed = {
+        "archive": whereabouts(settings.default_archive, mounts),
+        "quarantine": whereabouts(settings.default_quarantine, mounts),
+    }
+    found = []
+    for one, other in itertools.combinations(_roles(settings, mounts), 2):
+        reason = _reason(allowed, one, other)
+        if reason is not None:
+            hidden = "" if _is_plain(one.path, other.path) else " (by a symlink or a mount)"
+            found.append(f"{one.key} = {str(one.path)!r} and {other.key} = {str(other.path)!r}: {reason}{hidden}")
+    for label, times in Counter(outbox.label for outbox in settings.outbox).items():
+        if times > 1:
+            found.append(f"outbox: {times} are called {label!r}: give each its own name")
+    for number, outbox in enumerate(settings.outbox):
+        if "{outbox}" in outbox.destination and not is_plain_name(outbox.label):
+            found.append(
+                f"outbox[{number}].name = {outbox.label!r}: as {{outbox}} in its destination it would lead elsewhere;"
+                ' it must be one name, not "." or "..", without "/"'
+            )
+    return found
+
+
+def shared_destinations(settings: Settings) -> list[Shared]:
+    """The pairs of outboxes whose files may replace each other on the server: the same name below both, one place."""
+    bases = [_base(settings, outbox) for outbox in settings.outbox]
+    found = []
+    for (one, mine), (other, theirs) in itertools.combinations(zip(settings.outbox, bases, strict=True), 2):
+        upper, lower = ((one, mine), (other, theirs)) if len(mine) <= len(theirs) else ((other, theirs), (one, mine))
+        same, below = upper[1] == lower[1], lower[1][: len(upper[1])] == upper[1]
+        if same or (below and upper[0].recursive):
+            found.append(Shared(one.label, other.label, lower[0].destination))
+    return found
+
+
+def _base(settings: Settings, outbox: OutboxSettings) -> tuple[str, ...]:
+    """Where its files go, name by name."""
+    rule = rule_for(outbox.destination, device_id=settings.device_id, outbox=outbox.label)
+    first = "/" if rule.startswith("/") else ""
+    return (first, *(name for name in rule.split("/") if name not in ("", ".")))
+
+
+def _roles(settings: Settings, mounts: Mounts) -> list[Role]:
+    def role(kind: str, key: str, path: Path, outbox: OutboxSettings | None = None) -> Role:
+        return Role(kind, key, path, whereabouts(path, mounts), outbox)
+
+    roles = [role("state", "state_dir", settings.state_dir)]
+    for number, outbox in enumerate(settings.outbox):
+        key = f"outbox[{number}]"
+        roles.append(role("outbox", f"{key}.path", outbox.path, outbox))
+        if outbox.after_upload is AfterUpload.ARCHIVE or outbox.archive is not None:
+            roles.append(role("archive", f"{key}.archive", settings.archive_of(outbox), outbox))
+        roles.append(role("quarantine", f"{key}.quarantine", settings.quarantine_of(outbox), outbox))
+    return roles
+
+
+def _reason(allowed: Mapping[str, Whereabouts], one: Role, other: Role) -> str | None:
+    """Why these two cannot be so; `one` comes before `other` in the list of roles.
+
+    allowed: archives and quarantines may lie in the state directory where they do by default.
+    """
+    kinds = {one.kind, other.kind}
+    if not one.place.overlaps(other.place):
+        return None
+    if kinds == {"outbox"}:
+        return "one lies within the other: every file would be sent twice"
+    if "outbox" in kinds:
+        return "one lies within the other: an outbox must hold nothing but what is to be sent"
+    if "state" in kinds:
+        has_its_place = other.place.is_within(allowed[other.kind])
+        return None if has_its_place else "the state directory holds nothing but the agent's state"
+    if kinds == {"archive", "quarantine"}:
+        return "one lies within the other: what was never delivered would be deleted by age"
+    return _shared(one, other) if one.place.is_same(other.place) else "one lies within the other"
+
+
+def _shared(one: Role, other: Role) -> str | None:
+    """Why two outboxes cannot share this folder."""
+    if one.kind == "quarantine" or _limits(one) == _limits(other):
+        return None
+    return "outboxes that share an archive must set the same archive_max_age_s and archive_max_bytes"
+
+
+def _is_plain(one: Path, other: Path) -> bool:
+    """Whether the paths themselves show that one lies within the other."""
+    mine, theirs = Path(os.path.normpath(one)), Path(os.path.normpath(other))
+    return mine == theirs or mine in theirs.parents or theirs in mine.parents
+
+
+def _limits(role: Role) -> tuple[float | None, int | None]:
+    assert role.outbox is not None
+    return role.outbox.archive_max_age_s, role.outbox.archive_max_bytes
