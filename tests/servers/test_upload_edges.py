@@ -19,7 +19,7 @@ from servers.openssh import OpenSSH
 from servers.zoo import start
 
 from iot.sftp.client import Failure, IoTSFTPClient, NoSpaceOnServer, TransferResult, UploadJob
-from iot.sftp.client.wire.embedded_protocol import DATA, EOF, FAILURE, Reply, status, text
+from iot.sftp.server.protocol import DATA, EOF, FAILURE, Reply, status, text
 
 MIB = 1024 * 1024
 RING_BYTES = 2 * MIB
