@@ -40,7 +40,7 @@ LINGERING_JOBS = 1024  # more than these take slots again: each costs a little m
 
 
 class Channel(Protocol):
-    """What the pipeline needs of a channel; see channel.SftpChannel."""
+    """What the pipeline needs of a channel; see channel.SFTPChannel."""
 
     def send(self, data: bytes | memoryview, wait_s: float) -> int: ...
 

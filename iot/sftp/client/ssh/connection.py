@@ -14,7 +14,7 @@ import paramiko
 
 from iot.sftp.client.ssh._pysftp import pysftp
 from iot.sftp.client.ssh.boundary import translated
-from iot.sftp.client.ssh.channel import SftpChannel
+from iot.sftp.client.ssh.channel import SFTPChannel
 from iot.sftp.client.ssh.hostkeys import fingerprint
 from iot.sftp.client.ssh.link import Link, dial
 from iot.sftp.client.ssh.login import Login
@@ -121,8 +121,8 @@ class Connection(pysftp.Connection):  # type: ignore[misc]
         assert self._transport is not None
         return fingerprint(self._transport.host_key_blob)
 
-    def open_sftp_channel(self, in_order: bool) -> SftpChannel:
+    def open_sftp_channel(self, in_order: bool) -> SFTPChannel:
         """A channel for the pipeline; in_order: see wire.server. Raises: LinkLost, Timeout, ServerBusy."""
         assert self._transport is not None
         assert self.link is not None
-        return SftpChannel(self._transport, self.link, self.target, in_order)
+        return SFTPChannel(self._transport, self.link, self.target, in_order)
