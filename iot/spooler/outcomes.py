@@ -15,17 +15,17 @@ from iot.spooler.leaving.owed import Owed
 from iot.spooler.naming import shown
 from iot.spooler.outbox.intake import Clocks, Intake
 from iot.spooler.outbox.scan import SourceFailed
-from iot.spooler.queue.policy import Event, Kind, Rules, State, Tries, Verdict, judge
+from iot.spooler.queue.policy import Event, Kind, RetryRules, State, Tries, Verdict, judge
 from iot.spooler.queue.queue import Delivery, Entry, Queue
 from iot.transfer import Failure, Journal, TransferResult
 
-__all__ = ["Accounts"]
+__all__ = ["OutcomeRecorder"]
 
 log = logging.getLogger(__name__)
 
 
-class Accounts:
-    """The books of all outboxes.
+class OutcomeRecorder:
+    """Writes down what came of the jobs of all outboxes.
 
     last_error: what last went wrong with a file.
     """
@@ -37,7 +37,7 @@ class Accounts:
         remote: Remote,
         intakes: Sequence[Intake],
         owed: Owed,
-        rules: Rules,
+        rules: RetryRules,
         clocks: Clocks,
         random: Callable[[], float],
     ) -> None:
@@ -57,7 +57,7 @@ class Accounts:
         self._losses: dict[int, int] = {}
 
     @property
-    def unsettled(self) -> int:
+    def unrecorded(self) -> int:
         """Outcomes that are not written down yet."""
         return len(self._successes) + len(self._failures) + sum(map(len, self._lost.values()))
 
@@ -145,7 +145,7 @@ class Accounts:
 
     # -- settling
 
-    def settle(self) -> None:
+    def record(self) -> None:
         """Write all outcomes down in one transaction, then let the delivered files go.
 
         The remote's own records frame it: what it may clean up is on record before the row goes, and what it needs to
@@ -153,7 +153,7 @@ class Accounts:
 
         Raises: DiskFull, JournalUnavailable; then nothing is lost: the next call tries again.
         """
-        if not self.unsettled:
+        if not self.unrecorded:
             return
         self._withdraw(self._lost[Event.VANISHED])
         delivered, failed, gone = self._journal.write(self._write)

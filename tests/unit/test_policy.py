@@ -12,7 +12,7 @@ from iot.spooler.queue.policy import (
     Backoff,
     Event,
     Kind,
-    Rules,
+    RetryRules,
     State,
     Tries,
     after,
@@ -25,7 +25,7 @@ BACKOFF = Backoff(1.0, 300.0)
 
 
 def verdict(kind, *, failures=0, strikes=0, losses=0, progressed=False, max_failures=None):
-    rules = Rules(BACKOFF, max_attempts=8, max_failures=max_failures)
+    rules = RetryRules(BACKOFF, max_attempts=8, max_failures=max_failures)
     return judge(kind, Tries(failures, strikes, losses), rules, progressed=progressed, random=0.0)
 
 

@@ -233,7 +233,7 @@ class Queue:
 
     def forget(self, db: sqlite3.Connection, entries: Sequence[Entry]) -> None:
         """Drop entries whose file has durably left the outbox."""
-        self._move(db, Event.SETTLED, entries)
+        self._move(db, Event.LEFT, entries)
 
     def _move(
         self,

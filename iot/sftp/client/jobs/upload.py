@@ -33,7 +33,7 @@ from iot.transfer.model import (
     TransferResult,
 )
 from iot.transfer.names import check_final_name, part_name
-from iot.transfer.plan import Fresh, ProveFinal, ResumeAt, Rules, Step, plan
+from iot.transfer.plan import Fresh, ProveFinal, ResumeAt, ResumeRules, Step, plan
 from iot.transfer.source import Source
 from iot.transfer.window import PartState
 
@@ -115,7 +115,9 @@ class Upload:
         part, final = yield from look_at_once([self.part, task.dest])
         readable = not self.context.server.refuses(Refusal.READ_BACK)
         beyond_bytes = self.context.pace.max_bytes
-        rules = Rules(options.verify, options.trust, options.tail_size, self.source.identified, beyond_bytes, readable)
+        rules = ResumeRules(
+            options.verify, options.trust, options.tail_size, self.source.identified, beyond_bytes, readable
+        )
         step = plan(self.source.fingerprint, known, part, final, rules)
         if isinstance(step, ResumeAt) and not (yield from self._can_resume(step)):
             return Fresh()
