@@ -15,6 +15,7 @@ from iot.spooler.leaving.owed import Owed
 from iot.spooler.naming import shown
 from iot.spooler.outbox.intake import Clocks, Intake
 from iot.spooler.outbox.scan import SourceFailed
+from iot.spooler.queue.deliveries import Deliveries
 from iot.spooler.queue.policy import Event, Kind, RetryRules, State, Tries, Verdict, judge
 from iot.spooler.queue.queue import Delivery, Entry, Queue
 from iot.transfer import Failure, Journal, TransferResult
@@ -51,6 +52,7 @@ class OutcomeRecorder:
         self._clocks = clocks
         self._random = random
         self._owed = owed
+        self._deliveries = Deliveries(journal)
         self._successes: list[tuple[Entry, TransferResult]] = []
         self._failures: list[tuple[Entry, Verdict, str | None]] = []
         self._lost: dict[Event, list[Entry]] = {Event.CHANGED: [], Event.VANISHED: []}
@@ -172,6 +174,8 @@ class OutcomeRecorder:
     def _write(self, db: sqlite3.Connection) -> tuple[list[Entry], list[Entry], list[Entry]]:
         at = self._clocks.wall()
         delivered = self._queue.deliver(db, [self._delivery(entry, result, at) for entry, result in self._successes])
+        results = {entry.id: result for entry, result in self._successes}
+        self._deliveries.add(db, at, [(entry, results[entry.id]) for entry in delivered])
         failed = self._queue.fail(db, self._failures, self._clocks.monotonic())
         for event, entries in self._lost.items():
             self._queue.lose(db, entries, event)

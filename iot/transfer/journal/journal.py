@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from iot.transfer.errors import DiskFull, JournalUnavailable, LocalStateError
 from iot.transfer.journal.reserve import FULL_ERRNOS, Reserve, is_full
@@ -147,6 +148,21 @@ class Journal:
         """All rows of a query. Raises: JournalUnavailable."""
         with self._turn, self._guarded():
             return self._db.execute(query, values).fetchall()
+
+    @staticmethod
+    def look_into(state_dir: Path, query: str, *values: object) -> list[sqlite3.Row]:
+        """All rows of a query on the journal of a program that may be running: nothing is made, mended or upgraded.
+
+        Raises: JournalUnavailable, also where there is no journal.
+        """
+        with _translated(state_dir):
+            name = f"file:{quote(os.fsencode(state_dir / FILE_NAME))}?mode=ro"
+            db = sqlite3.connect(name, uri=True, timeout=BUSY_TIMEOUT_S)
+            try:
+                db.row_factory = sqlite3.Row
+                return db.execute(query, values).fetchall()
+            finally:
+                db.close()
 
     def close(self) -> None:
         with self._turn:
