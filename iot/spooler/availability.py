@@ -53,8 +53,6 @@ class Remote(Protocol):
 
     def disconnect(self) -> None: ...
 
-    def is_connected(self) -> bool: ...
-
 
 def kind_of(error: TransferError) -> Kind:
     """What an error says about the entry. A full server is nobody's fault: it is waited for, without a strike."""

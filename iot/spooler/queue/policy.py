@@ -178,13 +178,12 @@ class RetryRules:
 
 
 def judge(kind: Kind, before: Tries, rules: RetryRules, *, progressed: bool, random: float) -> Verdict:
-    """What a failure of this kind means for an entry.
+    """What a failure of this kind means for an entry; what has CHANGED is looked at by the caller, and a failure for now
+    at most.
 
     progressed: the server has confirmed some of it meanwhile. random: within [0, 1).
     """
     match kind:
-        case Kind.CHANGED:
-            return Verdict(Event.CHANGED, 0, 0)
         case Kind.STOPPED:
             return Verdict(Event.INTERRUPTED, before.failures, before.strikes, losses=before.losses)
         case Kind.LINK:
