@@ -178,8 +178,7 @@ class RetryRules:
 
 
 def judge(kind: Kind, before: Tries, rules: RetryRules, *, progressed: bool, random: float) -> Verdict:
-    """What a failure of this kind means for an entry; what has CHANGED is looked at by the caller, and a failure for now
-    at most.
+    """What a failure of this kind means for an entry; whether it has CHANGED is for the caller to find out.
 
     progressed: the server has confirmed some of it meanwhile. random: within [0, 1).
     """
