@@ -19,6 +19,7 @@ from iot.spooler.naming import shown
 from iot.spooler.outbox.intake import Clocks, Intake
 from iot.spooler.queue.policy import State
 from iot.spooler.queue.queue import Total
+from iot.transfer import human_bytes
 
 __all__ = ["StatusFile", "read", "snapshot", "status_path", "table"]
 
@@ -185,13 +186,13 @@ def table(content: Mapping[str, Any], *, running: bool, wall: float) -> str:
     lines = [
         f"agent       {'running, process ' + str(content['pid']) if running else 'not running'}",
         f"connection  {connection['state']} {connection['server']}" + _next(connection, wall),
-        f"backlog     {backlog['files']} files, {_size(backlog['bytes'])}{age}",
-        f"rate        {_size(content['rate_bytes_per_s'])}/s, {content['in_flight']} in flight",
+        f"backlog     {backlog['files']} files, {human_bytes(backlog['bytes'])}{age}",
+        f"rate        {human_bytes(content['rate_bytes_per_s'])}/s, {content['in_flight']} in flight",
         f"delivered   {content['delivered']['files']} files since start, {content['quarantined']} in quarantine",
         f"last error  {content['last_error'] or 'none'}",
     ]
     lines += [
-        f"outbox      {outbox['name']}: {outbox['state']}, {outbox['files']} files, {_size(outbox['bytes'])},"
+        f"outbox      {outbox['name']}: {outbox['state']}, {outbox['files']} files, {human_bytes(outbox['bytes'])},"
         f" {outbox['watched']} not ready ({outbox['open_for_writing']} open for writing),"
         f" {outbox['waiting']} waiting, {outbox['kept']} kept, {outbox['held']} held,"
         f" completeness {outbox['completeness']}"
@@ -200,7 +201,7 @@ def table(content: Mapping[str, Any], *, running: bool, wall: float) -> str:
         for outbox in content["outboxes"]
     ]
     lines += [
-        f"sending     {item['path']}: {_size(item['done_bytes'])} of {_size(item['bytes'])}"
+        f"sending     {item['path']}: {human_bytes(item['done_bytes'])} of {human_bytes(item['bytes'])}"
         for item in content["current"]
     ]
     return "\n".join(lines)
@@ -221,11 +222,3 @@ def _span(seconds: float) -> str:
     if days:
         return f"{days} d {hours} h"
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds % 60} s" if minutes else f"{seconds} s"
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"

@@ -13,6 +13,7 @@ from iot.sftp.client.protocol import packets, parsing
 from iot.sftp.client.protocol.packets import Code, Reply, Request, Status
 from iot.sftp.client.protocol.server import understood
 from iot.transfer.errors import NoSpaceOnServer
+from iot.transfer.terminal import human_bytes
 from iot.transfer.window import PartState
 
 __all__ = ["LARGE_BYTES", "check_room", "full", "room_request"]
@@ -23,7 +24,6 @@ SPARE_BYTES = 1024 * 1024
 """What a large file leaves to small ones."""
 SLACK_BYTES = 64 * 1024
 """A disk so full refuses for want of room, whatever it says: its own books need some."""
-UNITS = ((1024 * 1024, "MiB"), (1024, "KiB"))
 
 
 def room_request(context: Context, path: bytes, size: int) -> list[Request]:
@@ -57,7 +57,7 @@ def full(context: Context, part: bytes, name: str, state: PartState) -> Work[NoS
 
 def _no_space(name: str, state: PartState, free_bytes: int) -> NoSpaceOnServer:
     """What the part holds counts as free: it is dropped."""
-    needed, free = _shown(state.size), _shown(free_bytes + state.acked)
+    needed, free = human_bytes(state.size), human_bytes(free_bytes + state.acked)
     return NoSpaceOnServer(f"no room on the server for {name}: needs {needed}, {free} free; waiting for room")
 
 
@@ -67,10 +67,3 @@ def _free(context: Context, told: Reply) -> tuple[int, int | None] | None:
     if found is None and not (isinstance(told, Status) and told.code != Code.OP_UNSUPPORTED):
         context.server.forget_extension(b"statvfs@openssh.com")
     return found
-
-
-def _shown(size: int) -> str:
-    for unit, name in UNITS:
-        if size >= unit:
-            return f"{size / unit:.1f} {name}"
-    return f"{size} bytes"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from iot.sftp.client.jobs.context import Context
 from iot.sftp.client.jobs.folders import create_in_folder
 from iot.sftp.client.jobs.free_space import check_room, full, room_request
-from iot.sftp.client.jobs.look import look_at_once, shown
+from iot.sftp.client.jobs.look import look_at_once
 from iot.sftp.client.jobs.proof import final_stands, hash_of, same_content
 from iot.sftp.client.jobs.publish import Ending, confirm, publish, wants_confirmation, write_sidecar
 from iot.sftp.client.jobs.sending import NoReadBack, NoResume, Sending, note_refused_reading
@@ -35,6 +35,7 @@ from iot.transfer.model import (
 from iot.transfer.names import check_final_name, part_name
 from iot.transfer.plan import Fresh, ProveFinal, ResumeAt, ResumeRules, Step, plan
 from iot.transfer.source import Source
+from iot.transfer.terminal import quoted
 from iot.transfer.window import PartState
 
 CREATE = Flag.WRITE | Flag.CREATE | Flag.TRUNCATE | Flag.EXCLUSIVE
@@ -192,11 +193,11 @@ class Upload:
         direct = self.context.options.direct_write
         flags = CREATE_DIRECT if direct else CREATE
         requests = [packets.open_file(self.part, flags, Attributes(mode=mode)), *self._room_request()]
-        doing = f"cannot create {shown(self.part)}"
+        doing = f"cannot create {quoted(self.part)}"
         reply, *room = yield from create_in_folder(self.context, self.part, requests)
         if not direct and isinstance(reply, Status) and reply.code not in (Code.NO_SUCH_FILE, Code.PERMISSION_DENIED):
             # it is there from an earlier attempt: the name says that it is ours
-            expect_status((yield from ask(packets.remove(self.part))), f"cannot remove {shown(self.part)}")
+            expect_status((yield from ask(packets.remove(self.part))), f"cannot remove {quoted(self.part)}")
             reply, *room = yield from ask_all(requests, self.context.server.in_order)
         crowded = isinstance(reply, Status) and reply.code == Code.FAILURE and self.context.handles
         if crowded and (yield from full(self.context, self.part, self.source.name, self._state)) is None:
@@ -220,7 +221,7 @@ class Upload:
         self._certain_at, self._gain = self._state.certain, FIRST_GAIN_BYTES
         if self._is_large:
             yield Barrier(self.checkpoint())
-        doing = f"cannot reopen {shown(self.part)}"
+        doing = f"cannot reopen {quoted(self.part)}"
         reading = [packets.open_file(self.part, Flag.READ)] if step.suspect else []
         replies = yield from self._reopen([*reading, *self._room_request()])
         opened = [self._opened_or_refused(reply, doing) for reply in replies[: 1 + len(reading)]]
