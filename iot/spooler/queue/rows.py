@@ -113,7 +113,7 @@ SQL_DAMAGED = (
 
 
 class NewEntry(NamedTuple):
-    """A settled file, or a new version of a known one.
+    """A complete file, or a new version of a known one.
 
     rank: its place in the order of its outbox, lower first. first_seen: wall clock, seconds.
     """

@@ -102,11 +102,11 @@ class Connection(pysftp.Connection):  # type: ignore[misc]
         if self.link is not None:
             self.link.close()
 
-    def settle_in(self) -> None:
+    def login_over(self) -> None:
         """Login is over: keep the connection alive, and wake up less often while it is idle."""
         assert self._transport is not None
         assert self.link is not None
-        self.link.settle_in(IDLE_WAKEUP_S)
+        self.link.login_over(IDLE_WAKEUP_S)
         if self.target.keepalive_s:
             self._transport.set_keepalive(self.target.keepalive_s)
 
