@@ -3,6 +3,9 @@
 `Connection` is a pysftp.Connection, so that everything pysftp offers stays reachable, on a channel of its own:
 pysftp drops answers that it does not know, so it never shares the pipeline's channel. Its hooks that dial, check
 keys and log in are replaced, because they have no deadline and check too little (see the hooks' docstrings).
+
+pysftp 0.2.9 imports DSSKey, which paramiko 4.0 removed (paramiko issues 2535-2537). A stand-in stands there during the
+import and is taken away again; DSA keys themselves stay unsupported.
 """
 
 from __future__ import annotations
@@ -12,7 +15,6 @@ from collections.abc import Callable
 
 import paramiko
 
-from iot.sftp.client.ssh._pysftp import pysftp
 from iot.sftp.client.ssh.boundary import translated
 from iot.sftp.client.ssh.channel import SFTPChannel
 from iot.sftp.client.ssh.hostkeys import fingerprint
@@ -20,6 +22,15 @@ from iot.sftp.client.ssh.link import Link, dial
 from iot.sftp.client.ssh.login import Login
 from iot.sftp.client.ssh.transport import Target, Transport
 from iot.transfer.stop import StopFlag
+
+if hasattr(paramiko, "DSSKey"):
+    import pysftp
+else:
+    setattr(paramiko, "DSSKey", type("DSSKey", (paramiko.PKey,), {}))  # noqa: B010 - its types know no such name
+    try:
+        import pysftp
+    finally:
+        delattr(paramiko, "DSSKey")
 
 __all__ = ["Connection", "Target"]
 
