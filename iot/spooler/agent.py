@@ -17,7 +17,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
-from iot.spooler.availability import Availability, Remote, ServerState, kind_of
+from iot.spooler.availability import Availability, Remote, ServerState, failure_kind
 from iot.spooler.config.settings import Settings
 from iot.spooler.dispatch import Dispatcher
 from iot.spooler.leaving.leaving import leaving
@@ -26,7 +26,7 @@ from iot.spooler.naming import shown
 from iot.spooler.outbox.departure import Why
 from iot.spooler.outbox.intake import Clocks, Intake
 from iot.spooler.outcomes import OutcomeRecorder
-from iot.spooler.queue.policy import Backoff, Kind, RetryRules, State
+from iot.spooler.queue.policy import Backoff, FailureKind, RetryRules, State
 from iot.spooler.queue.queue import Queue
 from iot.transfer import (
     Cancelled,
@@ -297,7 +297,7 @@ class Agent:
             self._progressed(max(outcome.size - max(flight.done_bytes, outcome.resumed_at), 0))
             return None
         self.outcomes.failed(flight.entry, outcome, progressed=flight.progressed)
-        return outcome.error if kind_of(outcome.error) is Kind.LINK else None
+        return outcome.error if failure_kind(outcome.error) is FailureKind.LINK else None
 
     def _lost(self, error: TransferError) -> None:
         self.server.lost(error, self._now())

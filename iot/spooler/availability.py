@@ -6,7 +6,7 @@ import enum
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
-from iot.spooler.queue.policy import Backoff, Kind
+from iot.spooler.queue.policy import Backoff, FailureKind
 from iot.transfer import (
     AuthenticationError,
     Cancelled,
@@ -23,7 +23,7 @@ from iot.transfer import (
     UploadJob,
 )
 
-__all__ = ["Availability", "Remote", "ServerState", "kind_of"]
+__all__ = ["Availability", "Remote", "ServerState", "failure_kind"]
 
 
 class Remote(Protocol):
@@ -54,19 +54,19 @@ class Remote(Protocol):
     def disconnect(self) -> None: ...
 
 
-def kind_of(error: TransferError) -> Kind:
+def failure_kind(error: TransferError) -> FailureKind:
     """What an error says about the entry. A full server is nobody's fault: it is waited for, without a strike."""
     if isinstance(error, SourceChanged):
-        return Kind.CHANGED
+        return FailureKind.CHANGED
     if isinstance(error, (LinkLost, Timeout)):
-        return Kind.LINK
+        return FailureKind.LINK
     if isinstance(error, SourceUnreadable):
-        return Kind.TRANSIENT
+        return FailureKind.TRANSIENT
     if isinstance(error, (Cancelled, AuthenticationError, LocalStateError)):
-        return Kind.STOPPED
+        return FailureKind.STOPPED
     if isinstance(error, PermanentError) and not isinstance(error, NoSpaceOnServer):
-        return Kind.PERMANENT
-    return Kind.TRANSIENT
+        return FailureKind.PERMANENT
+    return FailureKind.TRANSIENT
 
 
 class ServerState(str, enum.Enum):

@@ -27,7 +27,7 @@ __all__ = [
     "TRANSITIONS",
     "Backoff",
     "Event",
-    "Kind",
+    "FailureKind",
     "RetryRules",
     "State",
     "Tries",
@@ -110,7 +110,7 @@ def after(state: State, event: Event) -> State:
         raise ValueError(f"{event.name} cannot happen to an entry that is {state.name}") from None
 
 
-class Kind(enum.Enum):
+class FailureKind(enum.Enum):
     """What a failed job says about the entry."""
 
     LINK = enum.auto()
@@ -177,19 +177,19 @@ class RetryRules:
     max_failures: int | None = None
 
 
-def judge(kind: Kind, before: Tries, rules: RetryRules, *, progressed: bool, random: float) -> Verdict:
+def judge(kind: FailureKind, before: Tries, rules: RetryRules, *, progressed: bool, random: float) -> Verdict:
     """What a failure of this kind means for an entry; whether it has CHANGED is for the caller to find out.
 
     progressed: the server has confirmed some of it meanwhile. random: within [0, 1).
     """
     match kind:
-        case Kind.STOPPED:
+        case FailureKind.STOPPED:
             return Verdict(Event.INTERRUPTED, before.failures, before.strikes, losses=before.losses)
-        case Kind.LINK:
+        case FailureKind.LINK:
             return _link_lost(before, rules, progressed=progressed, random=random)
     failures = 1 if progressed else before.failures + 1
-    strikes = before.strikes + (1 if kind is Kind.PERMANENT else 0)
-    if kind is Kind.PERMANENT and strikes >= rules.max_attempts:
+    strikes = before.strikes + (1 if kind is FailureKind.PERMANENT else 0)
+    if kind is FailureKind.PERMANENT and strikes >= rules.max_attempts:
         return Verdict(Event.GIVEN_UP, failures, strikes)
     left = rules.max_failures is not None and failures >= rules.max_failures
     return Verdict(Event.FAILED, failures, strikes, NEVER if left else rules.backoff.delay_s(failures, random))

@@ -17,14 +17,14 @@ from iot.spooler.queue.deliveries import DELIVERIES
 from iot.spooler.queue.queue import QUEUE_SCHEMA
 from iot.transfer import DiskFull, Journal, LocalStateError
 
-__all__ = ["Home"]
+__all__ = ["JournalLocation"]
 
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 5.0
 
 
-class Home:
+class JournalLocation:
     """clock: monotonic seconds. journal: the one to work with.
 
     Raises: DiskFull (and deliveries would make no room), JournalUnavailable.

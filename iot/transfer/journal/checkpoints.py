@@ -68,7 +68,7 @@ NOTE = (
 )
 
 
-class Places:
+class CheckpointIndex:
     """Which row holds the checkpoint of which transfer with one server; shared by all who use the same journal.
 
     An index in memory, so that none has to be written to flash.
@@ -121,7 +121,7 @@ class Checkpoints:
         self._dropped: dict[Key, None] = {}
         self._written: dict[Key, int] = {}
         self._since: float | None = None
-        self._places: Places = journal.shared.setdefault((__name__, server), Places(journal, server))
+        self._places: CheckpointIndex = journal.shared.setdefault((__name__, server), CheckpointIndex(journal, server))
 
     def load(self, direction: Direction, remote_path: bytes, local_path: bytes) -> Checkpoint | None:
         key = (direction.value, remote_path, local_path)

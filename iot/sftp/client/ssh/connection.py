@@ -37,7 +37,7 @@ __all__ = ["Connection", "Target"]
 IDLE_WAKEUP_S = 5.0
 
 
-class _Options:
+class _CnOpts:
     """What pysftp's Connection reads of its CnOpts; the checks are ours, so it has no host keys."""
 
     def __init__(self, compression: bool) -> None:
@@ -56,7 +56,7 @@ class Connection(pysftp.Connection):  # type: ignore[misc]
     _sftp_live = False  # class-level: pysftp's __del__ reads them also after a failed connect
     _sftp: paramiko.SFTPClient | None = None
     _transport: Transport | None = None
-    _cnopts = _Options(False)
+    _cnopts = _CnOpts(False)
 
     def __init__(self, target: Target, cancelled: StopFlag, on_dialled: Callable[[], None] | None = None) -> None:
         self.target = target
@@ -66,7 +66,7 @@ class Connection(pysftp.Connection):  # type: ignore[misc]
         self._login = Login(target.credentials)  # a key that cannot be used is told before anything is sent
         try:
             super().__init__(
-                target.host, username=target.credentials.user, port=target.port, cnopts=_Options(target.compression)
+                target.host, username=target.credentials.user, port=target.port, cnopts=_CnOpts(target.compression)
             )
         except BaseException:
             self.close()
