@@ -1,7 +1,4 @@
-"""What the spooler asks of a client, whatever the protocol behind it, and how it stands with the server.
-
-Another kind of remote needs a class with these methods and a constructor beside `sftp_remote`.
-"""
+"""What the spooler asks of a remote, whatever the protocol behind it, and how it stands with the server."""
 
 from __future__ import annotations
 
@@ -9,14 +6,11 @@ import enum
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
-from iot.sftp.client import IoTSFTPClient
-from iot.spooler.config.settings import ServerSettings
-from iot.spooler.queue.policy import Backoff, Kind
+from iot.spooler.queue.policy import Backoff, FailureKind
 from iot.transfer import (
     AuthenticationError,
     Cancelled,
     Failure,
-    Journal,
     LinkLost,
     LocalStateError,
     NoSpaceOnServer,
@@ -29,7 +23,7 @@ from iot.transfer import (
     UploadJob,
 )
 
-__all__ = ["Connection", "Link", "Remote", "kind_of", "sftp_remote"]
+__all__ = ["Availability", "Remote", "ServerState", "failure_kind"]
 
 
 class Remote(Protocol):
@@ -59,37 +53,23 @@ class Remote(Protocol):
 
     def disconnect(self) -> None: ...
 
-    def is_connected(self) -> bool: ...
 
-
-def sftp_remote(server: ServerSettings, journal: Journal, device_id: str) -> Remote:
-    """An SFTP client as the settings say. One attempt each: the spooler's policy does the waiting."""
-    return IoTSFTPClient(
-        server.host,
-        server.port,
-        server.user,
-        server.login_password(),
-        journal=journal,
-        **{**server.client_options(), "attempts": 1, "owner_tag": device_id},
-    )
-
-
-def kind_of(error: TransferError) -> Kind:
+def failure_kind(error: TransferError) -> FailureKind:
     """What an error says about the entry. A full server is nobody's fault: it is waited for, without a strike."""
     if isinstance(error, SourceChanged):
-        return Kind.CHANGED
+        return FailureKind.CHANGED
     if isinstance(error, (LinkLost, Timeout)):
-        return Kind.LINK
+        return FailureKind.LINK
     if isinstance(error, SourceUnreadable):
-        return Kind.TRANSIENT
+        return FailureKind.TRANSIENT
     if isinstance(error, (Cancelled, AuthenticationError, LocalStateError)):
-        return Kind.STOPPED
+        return FailureKind.STOPPED
     if isinstance(error, PermanentError) and not isinstance(error, NoSpaceOnServer):
-        return Kind.PERMANENT
-    return Kind.TRANSIENT
+        return FailureKind.PERMANENT
+    return FailureKind.TRANSIENT
 
 
-class Connection(str, enum.Enum):
+class ServerState(str, enum.Enum):
     """How it stands with the server. HELD: login or host key refused; nothing is tried for long."""
 
     DISCONNECTED = "disconnected"
@@ -97,7 +77,7 @@ class Connection(str, enum.Enum):
     HELD = "held"
 
 
-class Link:
+class Availability:
     """When the server may be tried (again). Times are seconds of the monotonic clock.
 
     The first loss after progress is followed by a try at once, later ones by `backoff`. A refused login or host key
@@ -105,7 +85,7 @@ class Link:
     """
 
     def __init__(self, backoff: Backoff, hold: Backoff, random: Callable[[], float]) -> None:
-        self.state = Connection.DISCONNECTED
+        self.state = ServerState.DISCONNECTED
         self.failures = 0
         self.holds = 0
         self.ready_at = float("-inf")
@@ -116,7 +96,7 @@ class Link:
 
     def progressed(self) -> None:
         """The server has confirmed something."""
-        self.state = Connection.CONNECTED
+        self.state = ServerState.CONNECTED
         self.failures = self.holds = 0
         self.last_error = None
 
@@ -124,16 +104,16 @@ class Link:
         """The connection broke, could not be made, or was refused."""
         self.last_error = f"{type(error).__name__}: {error}"
         if isinstance(error, AuthenticationError):
-            self.state = Connection.HELD
+            self.state = ServerState.HELD
             self.holds += 1
             self.ready_at = now + self._hold.delay_s(self.holds, self._random())
             return
-        first = self.state is Connection.CONNECTED and self.failures == 0
-        self.state = Connection.DISCONNECTED
+        first = self.state is ServerState.CONNECTED and self.failures == 0
+        self.state = ServerState.DISCONNECTED
         self.failures += 0 if first else 1
         self.ready_at = now if first else now + self._backoff.delay_s(self.failures, self._random())
 
     def wake(self) -> None:
         """The network came up: the backoff is over. A hold is not: the network was not its reason."""
-        if self.state is not Connection.HELD:
+        if self.state is not ServerState.HELD:
             self.ready_at = float("-inf")

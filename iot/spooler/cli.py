@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from iot.spooler.config.settings import Settings
-    from iot.spooler.running import Running
+    from iot.spooler.state.running import Running
 
 __all__ = ["main"]
 
@@ -74,6 +74,11 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("check", parents=[common], help="report at once all that would keep the agent from its work")
     status = commands.add_parser("status", parents=[common], help="backlog, connection, last error")
     status.add_argument("--json", action="store_true", help="for programs")
+    deliveries = commands.add_parser(
+        "deliveries", parents=[common], help="what was delivered last, and how it was proven"
+    )
+    deliveries.add_argument("--json", action="store_true", help="for programs")
+    deliveries.add_argument("--last", type=_count, default=20, metavar="N", help="so many (20); 1,000 are kept")
     commands.add_parser("retry", parents=[common], help="move quarantined files back into their outboxes")
     commands.add_parser("flush", parents=[common], help="make the running agent look and try now")
     commands.add_parser("demo", help="show it at work: no server, no settings needed")
@@ -88,7 +93,7 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 def _settings_in_use(options: argparse.Namespace) -> tuple[Settings, Running | None]:
     """The settings, with the state directory of the agent that runs with them: its unit may have set another one."""
-    from iot.spooler.running import find
+    from iot.spooler.state.running import find
 
     settings = _settings(options)
     running = None if "IOT_SPOOLER_STATE_DIR" in os.environ else find(options.config, os.environ)
@@ -143,7 +148,7 @@ def _check(options: argparse.Namespace) -> int:
         _say("\n".join(found))
         return EX_CONFIG
     names = ", ".join(outbox.label for outbox in settings.outbox)
-    print(f"configuration good: {settings.server.host}:{settings.server.port}, outboxes {names}")
+    print(f"configuration good: {settings.server.address}, outboxes {names}")
     for outbox in settings.outbox:
         print(f"outbox {outbox.label}: completeness {completeness_of(outbox.path)}")
     for warning in (*doubts(settings, origins), *map(str, shared_destinations(settings))):
@@ -174,6 +179,31 @@ def _status(options: argparse.Namespace) -> int:
         lines = table(content, running=pid is not None, wall=time.time()).splitlines()
         print("\n".join(map(terminal_safe, lines)))
     return EX_OK
+
+
+def _deliveries(options: argparse.Namespace) -> int:
+    import json
+
+    from iot.spooler.queue.deliveries import last_deliveries, table
+
+    settings = _settings(options)
+    _act_as_owner(settings.state_dir)
+    found = last_deliveries(settings.state_dir, options.last)
+    if options.json:
+        print(json.dumps([item._asdict() for item in found], indent=1))
+    else:
+        print(table(found) or "nothing was delivered yet")
+    return EX_OK
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+_count.__name__ = "number"  # argparse calls it so in its message
 
 
 def _retry(options: argparse.Namespace) -> int:
@@ -240,4 +270,11 @@ def _poke(settings: Settings) -> bool:
     return True
 
 
-COMMANDS = {"run": _run, "check": _check, "status": _status, "retry": _retry, "flush": _flush}
+COMMANDS = {
+    "run": _run,
+    "check": _check,
+    "status": _status,
+    "deliveries": _deliveries,
+    "retry": _retry,
+    "flush": _flush,
+}

@@ -11,12 +11,10 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from iot.sftp.client import IoTSFTPClient
 from iot.spooler.config.load import Origins
-from iot.spooler.config.settings import AfterUpload, OutboxSettings, ServerSettings, Settings
+from iot.spooler.config.settings import AfterUpload, OutboxSettings, Settings
 from iot.spooler.leaving.trust import open_trusted
-from iot.spooler.outbox.naming import shown
-from iot.transfer import ConfigurationError
+from iot.spooler.naming import shown
 
 __all__ = ["doubts", "obstacles"]
 
@@ -43,13 +41,13 @@ def doubts(settings: Settings, origins: Origins) -> list[str]:
     ]
     return sticky + [
         f"{Origins.key(place)}: {reason}; unless the service gets it as a credential (from {origins.of(place)})"
-        for key, reason in _login_problems(settings.server)
+        for key, reason in settings.server.login_problems()
         if not key
     ]
 
 
 def _all(settings: Settings) -> Iterator[tuple[Place, str, str]]:
-    for key, reason in _login_problems(settings.server):
+    for key, reason in settings.server.login_problems():
         if key:
             yield ("server", key), "", reason
     yield from _shown(("state_dir",), settings.state_dir, _own_folder(settings.state_dir))
@@ -73,19 +71,6 @@ def _of_outbox(settings: Settings, outbox: OutboxSettings, place: Place) -> Iter
 def _shown(place: Place, path: Path, reason: str | None) -> Iterator[tuple[Place, str, str]]:
     if reason is not None:
         yield place, f" = {shown(str(path))}", reason
-
-
-def _login_problems(server: ServerSettings) -> list[tuple[str, str]]:
-    try:
-        password = server.login_password()
-    except ConfigurationError as error:
-        return [("password_file", str(error))]
-    try:
-        return IoTSFTPClient(
-            server.host, server.port, server.user, password, **server.client_options()
-        ).login_problems()
-    except ConfigurationError as error:
-        return [("user", str(error))]
 
 
 def _outbox(path: Path, *, removes: bool) -> str | None:

@@ -14,7 +14,7 @@ import zlib
 from pathlib import Path
 
 from iot.transfer.errors import TransientError
-from iot.transfer.names import shown
+from iot.transfer.terminal import quoted
 
 try:
     import fcntl
@@ -44,7 +44,7 @@ class TransferLocks:
         """Raises: Busy when somebody else has it."""
         with self._guard:
             if name in self._held or not self._set(name, "lock"):
-                raise Busy(f"another transfer to {shown(name)} is under way: wait for it to end")
+                raise Busy(f"another transfer to {quoted(name)} is under way: wait for it to end")
             self._held.add(name)
 
     def release(self, name: bytes) -> None:

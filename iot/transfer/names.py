@@ -12,6 +12,7 @@ import posixpath
 import stat
 
 from iot.transfer.errors import NameRefused
+from iot.transfer.terminal import quoted
 
 NAME_MAX_BYTES = 255
 SIDECAR = b".sha256"
@@ -34,11 +35,11 @@ def check_final_name(dest: bytes, source: bytes = b"", *, sidecar: bool = False)
         raise _folder_meant(dest, source)
     longest = max(dest.split(b"/"), key=len)
     if len(longest) > NAME_MAX_BYTES:
-        raise NameRefused(f"{shown(longest)} has {len(longest)} bytes; a name has {NAME_MAX_BYTES} at most")
+        raise NameRefused(f"{quoted(longest)} has {len(longest)} bytes; a name has {NAME_MAX_BYTES} at most")
     name = posixpath.basename(dest) + SIDECAR
     if sidecar and len(name) > NAME_MAX_BYTES:
         raise NameRefused(
-            f"{shown(name)} has {len(name)} bytes; a name has {NAME_MAX_BYTES} at most: send without sidecar"
+            f"{quoted(name)} has {len(name)} bytes; a name has {NAME_MAX_BYTES} at most: send without sidecar"
         )
 
 
@@ -50,12 +51,7 @@ def check_no_folder(mode: int | None, dest: bytes, source: bytes) -> None:
 
 def _folder_meant(dest: bytes, source: bytes) -> NameRefused:
     meant = posixpath.join(dest, posixpath.basename(source) or b"NAME")
-    return NameRefused(f"{shown(dest)} is a folder; did you mean {shown(meant)}?")
-
-
-def shown(path: bytes) -> str:
-    """A remote path for a message: in quotes, never as Python's bytes."""
-    return repr(path.decode("utf-8", "backslashreplace"))
+    return NameRefused(f"{quoted(dest)} is a folder; did you mean {quoted(meant)}?")
 
 
 def sidecar_part(part: bytes) -> bytes:

@@ -44,7 +44,7 @@ class Sink(Protocol):
 
     def size(self) -> int: ...
 
-    def check_room(self, size: int, offset: int) -> None: ...
+    def check_space(self, size: int, offset: int) -> None: ...
 
     def open(self, offset: int, *, private: bool = False) -> None: ...
 
@@ -82,7 +82,7 @@ class FileSink:
         except OSError as error:
             raise local_error(error, self.name) from error
 
-    def check_room(self, size: int, offset: int) -> None:
+    def check_space(self, size: int, offset: int) -> None:
         """Raises: PermanentError when the destination is no file; DiskFull when a file of so many bytes does not fit,
         as far as the file system tells.
 
@@ -197,7 +197,7 @@ class StreamSink:
     def size(self) -> int:
         return 0
 
-    def check_room(self, size: int, offset: int) -> None:
+    def check_space(self, size: int, offset: int) -> None:
         """Where an open file lies, nobody knows."""
 
     def open(self, offset: int, *, private: bool = False) -> None:

@@ -14,7 +14,7 @@ from ordinary_user import AGENT, open_folder
 from servers.bad_input import Done, Site, clean_environment, mounted
 from servers.openssh import OpenSSH
 
-from iot.spooler.running import announced, find
+from iot.spooler.state.running import announced, find
 
 
 @pytest.fixture

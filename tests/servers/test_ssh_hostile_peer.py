@@ -21,7 +21,7 @@ from servers.hostile import Hostile, connected, raw_peer
 
 from iot.sftp.client import AuthenticationError, Incompatible, LinkLost, LoginRefused, SFTPError, TransientError
 from iot.sftp.client.protocol import packets
-from iot.sftp.client.ssh.outgoing import Outgoing
+from iot.sftp.client.protocol.outgoing import Outgoing
 
 MIB = 1024 * 1024
 FLOOD = bytes(range(1, 256)).replace(b"\n", b"") * 4128

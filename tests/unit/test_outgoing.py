@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iot.sftp.client.ssh.outgoing import Outgoing
+from iot.sftp.client.protocol.outgoing import Outgoing
 
 PIECES = st.lists(st.tuples(st.binary(min_size=1, max_size=40), st.booleans()), max_size=12)
 

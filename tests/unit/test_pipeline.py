@@ -21,8 +21,8 @@ from iot.sftp.client.pipeline.job import TURN, WAIT, Barrier, Job, Linger, Send,
 from iot.sftp.client.pipeline.pace import Pace
 from iot.sftp.client.pipeline.pipeline import Finished, Pipeline
 from iot.sftp.client.protocol import packets
+from iot.sftp.client.protocol.outgoing import Outgoing
 from iot.sftp.client.protocol.packets import Code
-from iot.sftp.client.ssh.outgoing import Outgoing
 from iot.transfer.errors import Cancelled, DiskFull, LinkLost, ProtocolError, ServerRefused, SFTPError, Timeout
 
 KIB = 1024

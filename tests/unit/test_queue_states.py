@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from iot.sftp.client import Fingerprint, Journal
 from iot.spooler.queue.policy import TRANSITIONS, Event, State, Verdict, after
-from iot.spooler.queue.queue import QUEUE_SCHEMA, Delivery, NewEntry, Queue
+from iot.spooler.queue.queue import QUEUE_SCHEMA, NewEntry, Queue, Success
 
 PATHS = st.sampled_from([b"a", b"b", b"c"])
 ENDINGS = [Event.INTERRUPTED, Event.RELEASED, Event.POSTPONED, Event.FAILED, Event.GIVEN_UP]
@@ -89,10 +89,10 @@ class States(RuleBasedStateMachine):
         if event is Event.BEGUN:
             self.queue.begin([row])
         elif event in (Event.SENT, Event.SENT_TO_KEEP):
-            self.journal.write(lambda db: self.queue.deliver(db, [Delivery(row, event, "size", 1.0)]))
+            self.journal.write(lambda db: self.queue.deliver(db, [Success(row, event, "size", 1.0)]))
         elif event in ENDINGS:
             self.journal.write(lambda db: self.queue.fail(db, [(row, Verdict(event, 1, 1, 5.0), "no")], 0.0))
-        elif event is Event.SETTLED:
+        elif event is Event.LEFT:
             self.journal.write(lambda db: self.queue.forget(db, [row]))
         elif event is Event.RENEWED:
             self.journal.write(lambda db: self.queue._move(db, event, [row]))

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 import iot.sftp.client
-from iot.sftp.client.deferred import deferred
+from iot.transfer.deferred import deferred
 
 SETTINGS = """
 import io, paramiko

@@ -32,6 +32,7 @@ from iot.transfer.errors import (
     SourceChanged,
     SourceUnreadable,
     Timeout,
+    TransferError,
     TransientError,
     Unsupported,
     is_gone,
@@ -100,6 +101,7 @@ __all__ = [
     "SourceUnreadable",
     "TerminalSafeFormatter",
     "Timeout",
+    "TransferError",
     "TransferResult",
     "TransientError",
     "Unsupported",
@@ -114,11 +116,11 @@ __all__ = [
 
 
 ON_FIRST_USE = {
-    "client": ("IoTSFTPClient",),
-    "environment": ("ClientSettings",),
-    "journal": ("Journal", "Schema", "default_state_dir"),
-    "settings": ("ClientOptions", "Durability", "Verify", "describe_errors"),
-    "wire.embedded": ("EmbeddedServer",),
+    "iot.sftp.client.client": ("IoTSFTPClient",),
+    "iot.sftp.client.environment": ("ClientSettings",),
+    "iot.sftp.client.settings": ("ClientOptions", "Durability", "Verify", "describe_errors"),
+    "iot.sftp.server": ("EmbeddedServer",),
+    "iot.transfer": ("Journal", "Schema", "default_state_dir"),
 }
 """Where the names are that bring paramiko, pydantic or SQLite with them: what a program does not use costs nothing."""
 
@@ -126,7 +128,7 @@ ON_FIRST_USE = {
 def __getattr__(name: str) -> Any:
     for module, names in ON_FIRST_USE.items():
         if name in names:
-            value = globals()[name] = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+            value = globals()[name] = getattr(importlib.import_module(module), name)
             return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from dotenv import dotenv_values
 from pydantic import AliasChoices, Field, SecretStr
 
-from iot.sftp.client.deferred import deferred
 from iot.sftp.client.settings import ClientOptions, Options
+from iot.transfer.deferred import deferred
 from iot.transfer.givenfile import read_text_once
 
 with deferred("asyncio"):  # for commands that are coroutines

@@ -16,6 +16,7 @@ from iot.sftp.client.batch import Batch, Outcome, upload_key
 from iot.sftp.client.connector import Connector
 from iot.sftp.client.fetch import Fetch, download_task
 from iot.sftp.client.jobs.paths import Earlier, real_path
+from iot.sftp.client.learned import REFUSALS, LearnedRefusals
 from iot.sftp.client.pipeline.job import Job, Work
 from iot.sftp.client.session import Engine, Making, login_problems, target_from, transfer_options
 from iot.sftp.client.settings import ClientOptions
@@ -29,7 +30,7 @@ from iot.transfer.errors import (
     PermanentError,
     Timeout,
 )
-from iot.transfer.journal.checkpoints import CHECKPOINTS, Checkpoints, LearnedRefusals
+from iot.transfer.journal.checkpoints import CHECKPOINTS, Checkpoints
 from iot.transfer.journal.journal import Journal, default_state_dir
 from iot.transfer.locks import TransferLocks
 from iot.transfer.model import ProgressCallback, TransferResult, UploadJob
@@ -233,7 +234,7 @@ class Runner:
             if self._journal is None:
                 self._journal = self._open_journal()
             else:
-                self._journal.register(CHECKPOINTS)
+                self._journal.register(CHECKPOINTS, REFUSALS)
             self._checkpoints = Checkpoints(
                 self._journal,
                 str(self._account),
@@ -246,12 +247,12 @@ class Runner:
 
     def _open_journal(self) -> Journal:
         if self._options.state_dir is not None:
-            return Journal(self._options.state_dir, CHECKPOINTS)
+            return Journal(self._options.state_dir, CHECKPOINTS, REFUSALS)
         try:
-            return Journal(default_state_dir(), CHECKPOINTS)
+            return Journal(default_state_dir(), CHECKPOINTS, REFUSALS)
         except JournalUnavailable as error:
             log.warning("no journal, a resume will not survive this process: %s", error)
-            return Journal(None, CHECKPOINTS)
+            return Journal(None, CHECKPOINTS, REFUSALS)
 
     def login_problems(self) -> list[tuple[str, str]]:
         account = self._account

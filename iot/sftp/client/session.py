@@ -10,17 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from iot.sftp.client.jobs.context import Context, Options
-from iot.sftp.client.pipeline.job import Job, Work
+from iot.sftp.client.learned import LearnedRefusals
+from iot.sftp.client.pipeline.job import Job, Work, ask
 from iot.sftp.client.pipeline.pace import START_BYTES, Pace
 from iot.sftp.client.pipeline.pipeline import Pipeline
-from iot.sftp.client.protocol.server import SAFE_SLOTS, Server, ask_limits, handles_in_order
+from iot.sftp.client.protocol import packets, parsing
+from iot.sftp.client.protocol.server import SAFE_SLOTS, Server, handles_in_order, understood
 from iot.sftp.client.settings import ClientOptions, Durability
 from iot.sftp.client.ssh.connection import Connection, Target
 from iot.sftp.client.ssh.hostkeys import HostKeyPolicy, KnownHosts, Pinned
 from iot.sftp.client.ssh.login import Credentials, Login
 from iot.sftp.client.ssh.prompts import Answerer, from_command, from_file
 from iot.transfer.errors import ConfigurationError, CredentialsInvalid
-from iot.transfer.journal.checkpoints import Checkpoints, LearnedRefusals
+from iot.transfer.journal.checkpoints import Checkpoints
 from iot.transfer.stop import StopFlag
 
 if sys.platform != "win32":
@@ -28,6 +30,7 @@ if sys.platform != "win32":
 
 SPARE_HANDLES = 8
 MAX_BLOCK = 255 * 1024
+LEAST_DATA_BYTES = 1024  # a limit below this is taken for a mistake
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,7 @@ class Engine:
                 cancelled=making.stop,
                 on_silence=making.on_silence,
             )
-            self.connection.settle_in()
+            self.connection.login_over()
         except BaseException:
             self.connection.close()
             raise
@@ -100,12 +103,34 @@ class Engine:
         self.slots = max(1, min(self._options.slots, there, _open_files_allowed() // 2))
 
     @property
+    def delivered_bytes(self) -> int:
+        return self.pace.delivered
+
+    @property
     def sent_bytes(self) -> int:
         """All that this connection has handed to the system for sending."""
         return self.connection.link.sent_bytes if self.connection.link is not None else 0
 
     def close(self) -> None:
         self.connection.close()
+
+
+def ask_limits(server: Server) -> Work[None]:
+    """Ask for the limits where the server can tell them (limits@openssh.com); else the safe ones stay.
+
+    OpenSSH is asked in the same flight with INIT, before it has said what it offers; an older one politely refuses.
+    """
+    if not server.in_order and b"limits@openssh.com" not in server.extensions:
+        return
+    found = understood((yield from ask(packets.limits())), parsing.parse_limits)
+    if found is None:
+        return
+    _, read_bytes, write_bytes, handles = found
+    if read_bytes >= LEAST_DATA_BYTES:
+        server.max_read = read_bytes
+    if write_bytes >= LEAST_DATA_BYTES:
+        server.max_write = write_bytes
+    server.max_handles = handles or server.max_handles
 
 
 def _open_files_allowed() -> int:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from iot.spooler.config.settings import AfterUpload, OutboxSettings, Settings
 from iot.spooler.config.whereabouts import Mounts, Whereabouts, mounted_now, whereabouts
-from iot.spooler.outbox.naming import is_plain_name, rule_for, shown
+from iot.spooler.naming import is_plain_name, rule_for, shown
 
 __all__ = ["Shared", "contradictions", "shared_destinations"]
 

@@ -16,12 +16,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
+from iot.spooler.config.kinds import keys_not_from_file, server_keys
 from iot.spooler.config.layout import contradictions
-from iot.spooler.config.settings import NOT_FROM_FILE, OutboxSettings, RetrySettings, ServerSettings, Settings
-from iot.spooler.outbox.naming import shown
-from iot.transfer import ConfigurationError
+from iot.spooler.config.settings import OutboxSettings, RetrySettings, Settings
+from iot.spooler.naming import shown
+from iot.transfer import ConfigurationError, brief
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -31,8 +32,6 @@ else:
 __all__ = ["BadConfiguration", "Origins", "load", "load_with_origins", "secrets_in"]
 
 PREFIX = "IOT_SPOOLER_"
-BRIEF = 200
-"""Characters of a value, a key or a reason that are shown."""
 MESSAGE = 1000
 """Characters of what is wrong with a value, which may name it again."""
 LISTS = ("include", "exclude", "urgent", "ciphers")
@@ -110,7 +109,7 @@ def _without_echo(details: Sequence[Any]) -> list[Any]:
 def _not_ours(values: Mapping[str, Any], origins: Origins) -> list[str]:
     """Options of the client that the spooler sets itself, taken out: a value of somebody else's would be ignored."""
     server = values.get("server")
-    given = [key for key in NOT_FROM_FILE if isinstance(server, dict) and server.pop(key, None) is not None]
+    given = [key for key in keys_not_from_file() if isinstance(server, dict) and server.pop(key, None) is not None]
     return [f"server.{key}: no such setting (from {origins.of(('server', key))})" for key in given]
 
 
@@ -130,25 +129,25 @@ def _from_file(path: Path) -> tuple[dict[str, Any], dict[Path_, str]]:
         ValueError,
         RecursionError,
     ) as error:  # not TOML, not UTF-8, a number of 5,000 digits, a list in 1,000 lists
-        raise BadConfiguration([f"{shown(str(path))}: not valid TOML: {_brief(str(error))}"]) from None
+        raise BadConfiguration([f"{shown(str(path))}: not valid TOML: {brief(str(error))}"]) from None
 
 
 def _add_environment(values: dict[str, Any], origins: dict[Path_, str], environment: Mapping[str, str]) -> list[str]:
     problems = []
     for name in sorted(environment):
         if name.upper().startswith(PREFIX[:-1]) and not name.startswith(PREFIX):
-            problems.append(f"{_brief(shown(name))}: begins like a setting, but not with {PREFIX} (in the environment)")
+            problems.append(f"{brief(shown(name))}: begins like a setting, but not with {PREFIX} (in the environment)")
         if not name.startswith(PREFIX) or name == f"{PREFIX}CONFIG":
             continue
         keys = _keys(name)
         try:
             _put(values, keys, _from_text(keys, environment[name]))
         except (TypeError, IndexError, KeyError):
-            problems.append(f"{_brief(shown(name))}: no such place in the configuration (from the environment)")
+            problems.append(f"{brief(shown(name))}: no such place in the configuration (from the environment)")
         except (ValueError, RecursionError) as error:
-            problems.append(f"{_brief(shown(name))}: must be a JSON list: {_brief(str(error))} (from the environment)")
+            problems.append(f"{brief(shown(name))}: must be a JSON list: {brief(str(error))} (from the environment)")
         else:
-            origins[tuple(keys)] = f"environment variable {_brief(shown(name))}"
+            origins[tuple(keys)] = f"environment variable {brief(shown(name))}"
     return problems
 
 
@@ -208,32 +207,34 @@ def _add_credentials(values: dict[str, Any], origins: dict[Path_, str], environm
 def _describe(detail: dict[str, Any], origins: Origins) -> str:
     place: Path_ = tuple(detail["loc"])
     key = Origins.key(place)
-    key = _brief(key) if key.isprintable() and key else _brief(repr(key))
+    key = brief(key) if key.isprintable() and key else brief(repr(key))
     origin = origins.of(place)
     message = str(detail["msg"]).removeprefix("Value error, ")
     if detail["type"] == "missing":
         return f"{key}: missing; it must be given (in {origin})"
     if detail["type"] == "extra_forbidden":
         return f"{key}: no such setting{_neighbour(place)} (from {origin})"
-    return f"{key} = {_value(place, detail['input'])}: {_brief(message, MESSAGE)} (from {origin})"
+    return f"{key} = {_value(place, detail['input'])}: {brief(message, MESSAGE)} (from {origin})"
 
 
 TABLES = ("server", "retry", "outbox")
-FIELDS = {
-    "": Settings.model_fields,
-    "server": ServerSettings.model_fields,
-    "retry": RetrySettings.model_fields,
-    "outbox": OutboxSettings.model_fields,
-}
+
+
+def _settings_of(table: str) -> list[str]:
+    """The settings of a table; "" is the top level."""
+    if table == "server":
+        return server_keys()
+    models: dict[str, type[BaseModel]] = {"": Settings, "retry": RetrySettings, "outbox": OutboxSettings}
+    return list(models[table].model_fields)
 
 
 def _neighbour(place: Path_) -> str:
     """The setting that was perhaps meant; "_" may stand for the "__" between levels."""
     words = [str(part) for part in place if isinstance(part, str)]
     table = words[0] if words[0] in TABLES and len(words) > 1 else ""
-    known = {name: name for name in FIELDS[table] if name not in NOT_FROM_FILE or not table}
+    known = {name: name for name in _settings_of(table)}
     if not table:
-        known |= {f"{each}_{name}": f"{each}.{name}" for each in TABLES[:2] for name in FIELDS[each]}
+        known |= {f"{each}_{name}": f"{each}.{name}" for each in TABLES[:2] for name in _settings_of(each)}
     close = difflib.get_close_matches(words[-1], known, 1)
     return f"; perhaps {table + '.' if table else ''}{known[close[0]]}" if close else ""
 
@@ -247,8 +248,4 @@ def _value(place: Path_, value: Any) -> str:
         return "(...)"
     if str(place[-1]) in TABLES or "://" in str(value):  # a text instead of a table, or a URL, may hold a password
         return "(hidden)"
-    return _brief(repr(value))
-
-
-def _brief(text: str, most: int = BRIEF) -> str:
-    return text if len(text) <= most else f"{text[:most]}..."
+    return brief(repr(value))

@@ -34,7 +34,7 @@ from typing import Any, NamedTuple
 from iot.spooler.leaving.moving import copy_whole, put
 from iot.spooler.leaving.removal import Item, private_names
 from iot.spooler.leaving.trust import open_trusted
-from iot.spooler.outbox.naming import shown
+from iot.spooler.naming import shown
 from iot.transfer.beneath import DIRECTORY, PASSING_PREFIX, make_below, open_below, rename_noreplace, split
 
 __all__ = ["Census", "Quarantine", "release"]

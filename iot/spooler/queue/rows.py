@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 from typing import NamedTuple
 
-from iot.spooler.outbox.naming import destination_for
+from iot.spooler.naming import destination_for
 from iot.spooler.queue.policy import Event, State, after
 from iot.transfer import Fingerprint, Schema
 
@@ -19,11 +19,11 @@ __all__ = [
     "SQL_DAMAGED",
     "SQL_ENTRY",
     "SQL_FILE",
-    "Delivery",
+    "Destinations",
     "Entry",
     "Known",
     "NewEntry",
-    "Places",
+    "Success",
     "Total",
     "digest_from",
     "digest_to",
@@ -124,7 +124,7 @@ SQL_DAMAGED = (
 
 
 class NewEntry(NamedTuple):
-    """A settled file, or a new version of a known one.
+    """A complete file, or a new version of a known one.
 
     sent_before: the SHA-256 of what was delivered of this path, where the new version may have the same content.
     rank: its place in the order of its outbox, lower first. first_seen: wall clock, seconds.
@@ -178,7 +178,7 @@ class Known(NamedTuple):
     sent_before: str | None = None
 
 
-class Delivery(NamedTuple):
+class Success(NamedTuple):
     """A success to be written: event SENT or SENT_TO_KEEP, the proof in words, the wall clock in seconds, and the
     SHA-256 of what was sent, if known."""
 
@@ -232,7 +232,7 @@ def entry_row(number: int, entry: NewEntry) -> tuple[object, ...]:
     )
 
 
-class Places:
+class Destinations:
     """Which rule of destinations an attempt follows.
 
     rules: all that were ever in force, by number. in_force: the number of the present one of each outbox.
@@ -256,9 +256,9 @@ class Places:
         return "" if rule is None else destination_for(path, self.rules[rule], version.mtime_ns)
 
 
-def entry_from(row: sqlite3.Row, places: Places) -> Entry:
+def entry_from(row: sqlite3.Row, destinations: Destinations) -> Entry:
     path, version = row["path"], fingerprint_from(row)
-    rule, destination, left_at = places.of(row, path, version)
+    rule, destination, left_at = destinations.of(row, path, version)
     return Entry(
         id=row["id"],
         outbox=row["outbox"],

@@ -157,7 +157,7 @@ class Download:
         """Open the part -> the offset to go on at, behind what an earlier attempt has brought to the disk."""
         offset = self._usable_bytes()
         options = self.context.options
-        self._sink.check_room(self._remote.size or 0, offset)
+        self._sink.check_space(self._remote.size or 0, offset)
         private = options.keep_mode and self._remote.mode is not None
         self._sink.open(offset, private=private)
         if offset and options.verify in ("tail", "full"):

@@ -8,7 +8,8 @@ from iot.sftp.client.jobs.context import Context
 from iot.sftp.client.pipeline.job import Work, ask, ask_all, expect_ok, expect_status
 from iot.sftp.client.protocol import packets
 from iot.sftp.client.protocol.packets import Attributes, Code, Reply, Request, Status
-from iot.transfer.names import parents, shown
+from iot.transfer.names import parents
+from iot.transfer.terminal import quoted
 
 S_IFMT = 0o170000
 S_IFDIR = 0o040000
@@ -31,7 +32,7 @@ def create_in_folder(context: Context, path: bytes, requests: list[Request]) -> 
     if context.options.make_dirs and folder not in context.folders and folder not in (b"", b"/"):
         context.folders.add(folder)
         folder_made, *replies = yield from ask_all([packets.mkdir(folder), *requests], context.server.in_order)
-        expect_status(folder_made, f"cannot make folder {shown(folder)}")
+        expect_status(folder_made, f"cannot make folder {quoted(folder)}")
     else:
         replies = yield from ask_all(requests, context.server.in_order)
     made = replies[0]
@@ -65,5 +66,5 @@ def make_folder(context: Context, folder: bytes) -> Work[bool]:
     if isinstance(there, Attributes) and (there.mode is None or there.mode & S_IFMT == S_IFDIR):
         context.folders.add(folder)
         return False
-    expect_ok(reply, f"cannot make folder {shown(folder)}")
+    expect_ok(reply, f"cannot make folder {quoted(folder)}")
     return False

@@ -1,4 +1,4 @@
-"""Room on the server's disk: asked for before a large file begins, and when a refusal may mean that there is none.
+"""Space on the server's disk: asked for before a large file begins, and when a refusal may mean that there is none.
 
 Source: statvfs@openssh.com, OpenSSH PROTOCOL 4.4.
 """
@@ -16,22 +16,22 @@ from iot.transfer.errors import NoSpaceOnServer
 from iot.transfer.terminal import human_bytes
 from iot.transfer.window import PartState
 
-__all__ = ["LARGE_BYTES", "check_room", "full", "room_request"]
+__all__ = ["LARGE_BYTES", "check_space", "full", "space_request"]
 
 LARGE_BYTES = 1024 * 1024
 """Files beyond this ask before they begin; smaller ones find out by a refusal."""
 SPARE_BYTES = 1024 * 1024
 """What a large file leaves to small ones."""
 SLACK_BYTES = 64 * 1024
-"""A disk so full refuses for want of room, whatever it says: its own books need some."""
+"""A disk so full refuses for want of space, whatever it says: its own bookkeeping needs some."""
 
 
-def room_request(context: Context, path: bytes) -> list[Request]:
+def space_request(context: Context, path: bytes) -> list[Request]:
     """The question, if the server can answer it; it may share a flight with the opening."""
     return [packets.statvfs(path)] if context.server.tells_free_space else []
 
 
-def check_room(context: Context, name: str, state: PartState, told: Reply) -> None:
+def check_space(context: Context, name: str, state: PartState, told: Reply) -> None:
     """Raises: NoSpaceOnServer when the rest of the file does not fit beside what other large files still need."""
     found = _free(context, told)
     if found is None:

@@ -15,7 +15,8 @@ from iot.sftp.client.protocol import packets
 from iot.sftp.client.protocol.packets import Attributes, Code, Name, Reply, Status
 from iot.transfer.errors import NameRefused, NotFound, PermanentError, ServerRefused
 from iot.transfer.model import RemoteFile
-from iot.transfer.names import check_no_folder, shown
+from iot.transfer.names import check_no_folder
+from iot.transfer.terminal import quoted
 
 LISTING_BYTES = 32 * 1024 * 1024
 NAME_BYTES = 64  # what Python adds to a name, about
@@ -30,13 +31,13 @@ def stat(path: bytes) -> Work[RemoteFile]:
     """Raises: NotFound and other refusals."""
     found = yield from look(path)
     if found is None:
-        raise NotFound(f"{shown(path)} is not on the server")
+        raise NotFound(f"{quoted(path)} is not on the server")
     return found
 
 
 def real_path(path: bytes) -> Work[bytes]:
     """The server's own absolute name of a path."""
-    doing = f"cannot resolve {shown(path)}"
+    doing = f"cannot resolve {quoted(path)}"
     entries = expect_names((yield from ask(packets.realpath(path))), doing).entries
     if not entries:
         raise ServerRefused(f"{doing}: the server answered with no name")
@@ -62,7 +63,7 @@ class Earlier:
 def delete(path: bytes, earlier: Earlier) -> Work[None]:
     """A file that is gone after an answer was lost is what was wanted."""
     earlier.asking = True
-    _expect_gone((yield from ask(packets.remove(path))), earlier, f"cannot delete {shown(path)}")
+    _expect_gone((yield from ask(packets.remove(path))), earlier, f"cannot delete {quoted(path)}")
 
 
 def move(context: Context, source: bytes, dest: bytes, earlier: Earlier) -> Work[None]:
@@ -70,7 +71,7 @@ def move(context: Context, source: bytes, dest: bytes, earlier: Earlier) -> Work
     if (yield from look(source)) is None:
         if earlier.done and (yield from look(dest)) is not None:
             return  # the lost answer was a yes
-        raise NotFound(f"cannot move {shown(source)}: it is not on the server")
+        raise NotFound(f"cannot move {quoted(source)}: it is not on the server")
     if context.options.make_dirs:
         yield from make_parents(context, dest)
     earlier.asking = True
@@ -99,12 +100,12 @@ def delete_dir(context: Context, path: bytes, earlier: Earlier) -> Work[None]:
     """Delete an empty folder."""
     earlier.asking = True
     context.folders.discard(path.rstrip(b"/"))
-    _expect_gone((yield from ask(packets.rmdir(path))), earlier, f"cannot delete folder {shown(path)} (is it empty?)")
+    _expect_gone((yield from ask(packets.rmdir(path))), earlier, f"cannot delete folder {quoted(path)} (is it empty?)")
 
 
 def list_paths(path: bytes, folders: bool) -> Work[list[bytes]]:
     """Paths of the files (or folders) right below `path`, sorted. Raises: NotFound, NameRefused, ServerRefused ..."""
-    handle = expect_handle((yield from ask(packets.opendir(path))), f"cannot list {shown(path)}")
+    handle = expect_handle((yield from ask(packets.opendir(path))), f"cannot list {quoted(path)}")
     return sorted((yield from closing(handle, _listed(path, handle, folders))))
 
 
@@ -116,14 +117,14 @@ def _listed(path: bytes, handle: bytes, folders: bool) -> Work[list[bytes]]:
         reply = yield from ask(packets.readdir(handle))
         if isinstance(reply, Status) and reply.code == Code.EOF:
             return found
-        entries = expect_names(reply, f"cannot list {shown(path)}").entries
+        entries = expect_names(reply, f"cannot list {quoted(path)}").entries
         if not entries:
             return found  # for OpenSSH's client, too, an empty answer is the end
         for name in entries:
             listed_bytes += len(path) + len(name.filename) + NAME_BYTES
             if listed_bytes > LISTING_BYTES:
                 raise ServerRefused(
-                    f"cannot list {shown(path)}: the server lists more than {LISTING_BYTES >> 20} MiB of names"
+                    f"cannot list {quoted(path)}: the server lists more than {LISTING_BYTES >> 20} MiB of names"
                 )
             if name.filename not in (b".", b"..") and (yield from _is_folder(path, name)) is folders:
                 found.append(_join(path, name.filename))
@@ -141,5 +142,5 @@ def _is_folder(path: bytes, name: Name) -> Work[bool]:
 def _join(folder: bytes, name: bytes) -> bytes:
     """A name in a listing is a name and never a path: a server cannot lead us out of a folder."""
     if b"/" in name or b"\0" in name or not name:
-        raise NameRefused(f"server lists the name {shown(name)} in {shown(folder)}; a name may not hold a slash")
+        raise NameRefused(f"server lists the name {quoted(name)} in {quoted(folder)}; a name may not hold a slash")
     return posixpath.join(folder, name)

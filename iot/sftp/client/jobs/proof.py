@@ -12,8 +12,8 @@ from iot.sftp.client.protocol.packets import Code, Data, Flag, Reply, Status
 from iot.sftp.client.protocol.server import Refusal, understood
 from iot.transfer.errors import PermanentError, SFTPError
 from iot.transfer.model import Span
-from iot.transfer.names import shown
 from iot.transfer.source import Source
+from iot.transfer.terminal import quoted
 
 HASH_FROM_BYTES = 1024 * 1024
 """What is smaller is read back: it takes no longer than a hash."""
@@ -53,7 +53,7 @@ def same_file(context: Context, path: bytes, source: Source) -> Work[bool]:
 def same_content(context: Context, path: bytes, source: Content, span: Span) -> Work[bool]:
     """Read a span of a remote file back and compare. Raises: the refusal when it cannot be read."""
     reply = yield from ask(packets.open_file(path, Flag.READ))
-    handle = expect_handle(reply, f"cannot read back {shown(path)}")
+    handle = expect_handle(reply, f"cannot read back {quoted(path)}")
     comparison = Comparison(context, source, handle, span)
     same = yield from comparison.run()
     yield from ask(packets.close(handle))
@@ -67,7 +67,7 @@ def same_hash(context: Context, path: bytes, source: Content) -> Work[bool | Non
     if context.server.refuses(Refusal.CHECK_FILE):
         return None
     reply = yield from ask(packets.open_file(path, Flag.READ))
-    handle = expect_handle(reply, f"cannot read back {shown(path)}")
+    handle = expect_handle(reply, f"cannot read back {quoted(path)}")
     reply = yield from ask(packets.check_file(handle))
     yield from ask(packets.close(handle))
     algorithm, digest = understood(reply, parsing.parse_check_file) or (b"", b"")

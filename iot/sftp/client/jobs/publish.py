@@ -31,8 +31,9 @@ from iot.sftp.client.protocol.packets import Attributes, Code, Data, Flag, Reply
 from iot.sftp.client.protocol.server import Refusal
 from iot.transfer.errors import AlreadyExists, NameRefused, NotFound, PermanentError, ProofFailed, Unsupported
 from iot.transfer.model import Proof, Span
-from iot.transfer.names import SIDECAR, check_no_folder, shown, sidecar_part
+from iot.transfer.names import SIDECAR, check_no_folder, sidecar_part
 from iot.transfer.source import Source
+from iot.transfer.terminal import quoted
 
 log = logging.getLogger(__name__)
 
@@ -62,14 +63,14 @@ class Ending:
     def check(self, replies: dict[str, Reply]) -> Work[Proof]:
         """-> what was proven. Raises: ProofFailed, ServerRefused ... An attribute that was refused is let pass."""
         if "attributes" in replies:
-            expect_status(replies["attributes"], f"cannot give {shown(self._part)} its times and mode")
+            expect_status(replies["attributes"], f"cannot give {quoted(self._part)} its times and mode")
         synced = replies.get("fsync")
         if isinstance(synced, Status) and synced.code == Code.OP_UNSUPPORTED:
             self._context.server.learn(Refusal.FSYNC)
         elif synced is not None:
             expect_ok(synced, "the server could not bring the part to its disk")
             self.synced = True
-        expect_ok(replies["close"], f"the server failed to close {shown(self._part)}")
+        expect_ok(replies["close"], f"the server failed to close {quoted(self._part)}")
         return (yield from _prove(self._context, self._source, self._part, replies["stat"]))
 
 
@@ -89,7 +90,7 @@ def _kept_attributes(context: Context, source: Source) -> Attributes:
 def _prove(context: Context, source: Source, part: bytes, told: Reply) -> Work[Proof]:
     size, options = source.fingerprint.size, context.options
     if isinstance(told, Status) and told.code in GONE:
-        raise NotFound(f"{shown(part)} is gone after CLOSE: does something on the server take files away?")
+        raise NotFound(f"{quoted(part)} is gone after CLOSE: does something on the server take files away?")
     yield from _prove_size(part, size, told)
     start = max(0, size - options.tail_size) if options.proof is Proof.TAIL else 0
     if options.proof is Proof.SIZE:
@@ -102,7 +103,7 @@ def _prove(context: Context, source: Source, part: bytes, told: Reply) -> Work[P
     except PermanentError as error:
         raise Unsupported(f"proof={options.proof.value} needs to read back, which is refused: {error}") from error
     if not same:
-        raise ProofFailed(f"bytes {start} to {size} of {shown(part)} are not what {source.name} holds")
+        raise ProofFailed(f"bytes {start} to {size} of {quoted(part)} are not what {source.name} holds")
     return Proof.TAIL if start else Proof.FULL
 
 
@@ -111,17 +112,17 @@ def _prove_size(part: bytes, size: int, told: Reply) -> Work[None]:
     if isinstance(told, Status) and not told.ok:
         ends = yield from _ends_at(part, size)
     else:
-        stands = expect_attributes(told, f"cannot look at {shown(part)}").size
+        stands = expect_attributes(told, f"cannot look at {quoted(part)}").size
         if stands not in (None, size):
-            raise ProofFailed(f"{shown(part)} has {stands} bytes on the server, the source has {size}")
+            raise ProofFailed(f"{quoted(part)} has {stands} bytes on the server, the source has {size}")
         ends = stands is not None or (yield from _ends_at(part, size))
     if not ends:
-        raise ProofFailed(f"{shown(part)} has not the {size} bytes of the source on the server")
+        raise ProofFailed(f"{quoted(part)} has not the {size} bytes of the source on the server")
 
 
 def _ends_at(part: bytes, size: int) -> Work[bool]:
     """Whether the last byte of `size` is there and none behind it; True where reading is refused."""
-    opened = handle_or_refusal((yield from ask(packets.open_file(part, Flag.READ))), f"cannot read back {shown(part)}")
+    opened = handle_or_refusal((yield from ask(packets.open_file(part, Flag.READ))), f"cannot read back {quoted(part)}")
     if isinstance(opened, Status):
         return True
     reads = [packets.read(opened, at, 1) for at in (size - 1, size) if at >= 0]
@@ -158,12 +159,12 @@ def publish(context: Context, part: bytes, dest: bytes, source: bytes, reopen: b
 
 def replace(context: Context, part: bytes, dest: bytes, reopen: bool = False) -> Work[bytes]:
     """Rename; a file that stands at `dest` is replaced, in one step where the server can. See `publish`."""
-    replaces, doing = context.server.can_replace, f"cannot publish {shown(dest)}"
+    replaces, doing = context.server.can_replace, f"cannot publish {quoted(dest)}"
     renaming = packets.posix_rename(part, dest) if replaces else packets.rename(part, dest)
     requests = [renaming, packets.open_file(dest, Flag.READ)] if reopen else [renaming]
     answer, *opened = yield from ask_all(requests, context.server.in_order)
     reply = expect_status(answer, doing)
-    handle = handle_or_refusal(opened[0], f"cannot open {shown(dest)}") if opened else b""
+    handle = handle_or_refusal(opened[0], f"cannot open {quoted(dest)}") if opened else b""
     if isinstance(handle, Status):
         handle = b""
     if reply.ok:
@@ -184,15 +185,15 @@ def _rename_over(context: Context, part: bytes, dest: bytes, refusal: Status) ->
     """Plain RENAME was refused; where that is because the final exists, it may be removed first, by setting."""
     there = yield from ask(packets.lstat(dest))
     if isinstance(there, Status) and not there.ok:
-        expect_ok(refusal, f"cannot publish {shown(dest)}")
-    expect_attributes(there, f"cannot look at {shown(dest)}")
+        expect_ok(refusal, f"cannot publish {quoted(dest)}")
+    expect_attributes(there, f"cannot look at {quoted(dest)}")
     if not context.options.replace_by_remove:
         raise AlreadyExists(
-            f"{shown(dest)} exists and this server cannot replace it in one step: it has no posix-rename."
+            f"{quoted(dest)} exists and this server cannot replace it in one step: it has no posix-rename."
             " Set replace_by_remove to remove the old file first (for a moment there is none)"
         )
-    expect_ok((yield from ask(packets.remove(dest))), f"cannot remove the old {shown(dest)}")
-    expect_ok((yield from ask(packets.rename(part, dest))), f"cannot publish {shown(dest)}")
+    expect_ok((yield from ask(packets.remove(dest))), f"cannot remove the old {quoted(dest)}")
+    expect_ok((yield from ask(packets.rename(part, dest))), f"cannot publish {quoted(dest)}")
 
 
 def write_sidecar(context: Context, dest: bytes, part: bytes, digest: str) -> Work[None]:
@@ -203,16 +204,16 @@ def write_sidecar(context: Context, dest: bytes, part: bytes, digest: str) -> Wo
     name, path = posixpath.basename(dest), dest + SIDECAR
     there = yield from sha256_there(path, name)
     if there == "":
-        log.warning("no sidecar written: something else has its name path=%s", shown(path))
+        log.warning("no sidecar written: something else has its name path=%s", quoted(path))
     if there in ("", digest):
         return
     unfinished = sidecar_part(part) if part != dest else path
     reply = yield from ask(packets.open_file(unfinished, Flag.WRITE | Flag.CREATE | Flag.TRUNCATE))
-    handle = expect_handle(reply, f"cannot create {shown(unfinished)}")
+    handle = expect_handle(reply, f"cannot create {quoted(unfinished)}")
     written = yield from ask(packets.write(handle, 0, sha256_line(digest, name)))
     closed = yield from ask(packets.close(handle))
-    expect_ok(written, f"cannot write {shown(unfinished)}")
-    expect_ok(closed, f"the server failed to close {shown(unfinished)}")
+    expect_ok(written, f"cannot write {quoted(unfinished)}")
+    expect_ok(closed, f"the server failed to close {quoted(unfinished)}")
     if unfinished != path:
         yield from publish(context, unfinished, path, dest)
 
@@ -249,9 +250,9 @@ def _look_again(dest: bytes, size: int) -> Work[None]:
     told = yield from ask(packets.stat(dest))
     if isinstance(told, Status) and told.code in (*GONE, Code.PERMISSION_DENIED):
         return  # a consumer has taken it, or this is a drop box where nothing may be looked at
-    stands = expect_attributes(told, f"cannot look at {shown(dest)} again").size
+    stands = expect_attributes(told, f"cannot look at {quoted(dest)} again").size
     if stands not in (None, size):
-        raise ProofFailed(f"{shown(dest)} had {size} bytes when it was published and has {stands} now")
+        raise ProofFailed(f"{quoted(dest)} had {size} bytes when it was published and has {stands} now")
 
 
 def _sync_final(context: Context, dest: bytes, handle: bytes) -> Work[bool]:
@@ -260,7 +261,7 @@ def _sync_final(context: Context, dest: bytes, handle: bytes) -> Work[bool]:
     A server that wants a writable handle for an fsync gets one. No other failure is tried again here: systems tell of
     bytes that they could not write only once, and a second fsync would succeed.
     """
-    doing = f"the server could not bring {shown(dest)} to its disk"
+    doing = f"the server could not bring {quoted(dest)} to its disk"
     refusal: Status | None = None
     for flags in (Flag.READ, Flag.WRITE):  # a write-only drop box refuses the first
         opened = handle or handle_or_refusal((yield from ask(packets.open_file(dest, flags))), doing)
@@ -270,7 +271,7 @@ def _sync_final(context: Context, dest: bytes, handle: bytes) -> Work[bool]:
                 return False
             continue
         synced, closed = yield from ask_all([packets.fsync(opened), packets.close(opened)], context.server.in_order)
-        expect_status(closed, f"cannot close {shown(dest)}")
+        expect_status(closed, f"cannot close {quoted(dest)}")
         refusal = expect_status(synced, doing)
         if refusal.ok:
             return True

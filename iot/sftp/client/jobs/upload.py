@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from iot.sftp.client.jobs.context import Context
 from iot.sftp.client.jobs.folders import create_in_folder
-from iot.sftp.client.jobs.free_space import LARGE_BYTES, check_room, full, room_request
+from iot.sftp.client.jobs.free_space import LARGE_BYTES, check_space, full, space_request
 from iot.sftp.client.jobs.look import look_at_once
 from iot.sftp.client.jobs.proof import final_stands, hash_of, same_content
 from iot.sftp.client.jobs.publish import Ending, confirm, publish, wants_confirmation, write_sidecar
@@ -40,9 +40,10 @@ from iot.transfer.model import (
     Proof,
     TransferResult,
 )
-from iot.transfer.names import check_final_name, check_no_folder, part_name, shown
-from iot.transfer.plan import Fresh, ProveFinal, ResumeAt, Rules, Step, plan
+from iot.transfer.names import check_final_name, check_no_folder, part_name
+from iot.transfer.plan import Fresh, ProveFinal, ResumeAt, ResumeRules, Step, plan
 from iot.transfer.source import Source
+from iot.transfer.terminal import quoted
 from iot.transfer.window import PartState
 
 CREATE = Flag.WRITE | Flag.CREATE | Flag.TRUNCATE | Flag.EXCLUSIVE
@@ -124,7 +125,9 @@ class Upload:
         part, final = yield from look_at_once([self.part, task.dest])
         readable = not self.context.server.refuses(Refusal.READ_BACK)
         beyond_bytes = self.context.pace.max_bytes
-        rules = Rules(options.verify, options.trust, options.tail_size, self.source.identified, beyond_bytes, readable)
+        rules = ResumeRules(
+            options.verify, options.trust, options.tail_size, self.source.identified, beyond_bytes, readable
+        )
         step = plan(self.source.fingerprint, known, part, final, rules)
         if isinstance(step, ResumeAt) and not (yield from self._can_resume(step)):
             return Fresh()
@@ -204,11 +207,11 @@ class Upload:
         direct = self.context.options.direct_write
         flags = CREATE_DIRECT if direct else CREATE
         requests = [packets.open_file(self.part, flags, Attributes(mode=mode)), *self._questions()]
-        doing = f"cannot create {shown(self.part)}"
+        doing = f"cannot create {quoted(self.part)}"
         reply, *told = yield from create_in_folder(self.context, self.part, requests)
         if not direct and isinstance(reply, Status) and reply.code not in (Code.NO_SUCH_FILE, Code.PERMISSION_DENIED):
             # it is there from an earlier attempt: the name says that it is ours
-            expect_status((yield from ask(packets.remove(self.part))), f"cannot remove {shown(self.part)}")
+            expect_status((yield from ask(packets.remove(self.part))), f"cannot remove {quoted(self.part)}")
             reply, *told = yield from ask_all(requests, self.context.server.in_order)
         crowded = isinstance(reply, Status) and reply.code == Code.FAILURE and self.context.handles
         if crowded and (yield from full(self.context, self.part, self.source.name, self._state)) is None:
@@ -221,17 +224,17 @@ class Upload:
         """What is worth asking before many bytes are sent, in the flight of the opening."""
         if self._state.size <= LARGE_BYTES:
             return []
-        return [packets.stat(self.task.dest), *room_request(self.context, self.part)]
+        return [packets.stat(self.task.dest), *space_request(self.context, self.part)]
 
     def _check_answers(self, told: list[Reply]) -> None:
         """Raises: NameRefused; NoSpaceOnServer. A file that fits is counted from here on."""
         if not told:
             return
-        final, *room = told
+        final, *space = told
         if isinstance(final, Attributes):
             check_no_folder(final.mode, self.task.dest, self.source.path)
-        if room:
-            check_room(self.context, self.source.name, self._state, room[0])
+        if space:
+            check_space(self.context, self.source.name, self._state, space[0])
             self.context.large[self.part] = self._state
 
     def _resume(self, step: ResumeAt) -> Work[None]:
@@ -240,7 +243,7 @@ class Upload:
         self._certain_at, self._gain = self._state.certain, FIRST_GAIN_BYTES
         if self._is_large:
             yield Barrier(self.checkpoint())
-        doing = f"cannot reopen {shown(self.part)}"
+        doing = f"cannot reopen {quoted(self.part)}"
         reading = [packets.open_file(self.part, Flag.READ)] if step.suspect else []
         replies = yield from self._reopen([*reading, *self._questions()])
         opened = [self._opened_or_refused(reply, doing) for reply in replies[: 1 + len(reading)]]
@@ -319,18 +322,18 @@ class Upload:
             # with a sidecar to write first, the final would be open while that may fail
             reopen = wants_confirmation(self.context) and not self.context.options.sidecar
             final = yield from publish(self.context, self.part, self.task.dest, self.source.path, reopen)
-        return (yield from self._settle(final))
+        return (yield from self._conclude(final))
 
     def _already_done(self) -> Work[TransferResult]:
         self._proof = Proof.FULL
         yield from self._hash()
-        return (yield from self._settle(b"", already_done=True))
+        return (yield from self._conclude(b"", already_done=True))
 
     def _hash(self) -> Work[None]:
         if self.task.digest or self.context.options.sha256 or self.context.options.sidecar:
             self._digest = yield from hash_of(self.source)
 
-    def _settle(self, final: bytes, already_done: bool = False) -> Work[TransferResult]:
+    def _conclude(self, final: bytes, already_done: bool = False) -> Work[TransferResult]:
         self.source.close()  # the wait below may be long, and files in flight are many
         task, options = self.task, self.context.options
         if options.sidecar and self._digest is not None:

@@ -10,20 +10,20 @@ import paramiko
 from paramiko.common import cMSG_CHANNEL_REQUEST, cMSG_GLOBAL_REQUEST
 
 from iot.sftp.client.protocol import packets, parsing
+from iot.sftp.client.protocol.outgoing import Outgoing
 from iot.sftp.client.ssh.boundary import translated
 from iot.sftp.client.ssh.link import Link
-from iot.sftp.client.ssh.outgoing import Outgoing
 from iot.sftp.client.ssh.transport import Target, Transport
 from iot.transfer.errors import LinkLost, Timeout
 
-__all__ = ["SftpChannel"]
+__all__ = ["SFTPChannel"]
 
 VERSION_POLL_S = 0.25
 RECEIVE_WINDOW_BYTES = 32 * 1024 * 1024
 PACKET_BYTES = 32704  # payload of one SSH packet that every server takes; paramiko cuts there, too
 
 
-class SftpChannel:
+class SFTPChannel:
     """An SFTP subsystem's byte stream, behind the VERSION packet with which the server opens it.
 
     INIT follows the request for the subsystem as soon as the server's window lets it: at once, a round trip less than

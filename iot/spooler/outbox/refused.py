@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Container, Mapping
 from pathlib import Path
 
-from iot.spooler.outbox.naming import shown
+from iot.spooler.naming import shown
 
 __all__ = ["DEPTH_MAX", "Refused", "kind_of_file"]
 

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from iot.spooler.outbox.naming import shown
+from iot.spooler.naming import shown
 
 __all__ = ["Running", "announced", "find"]
 
