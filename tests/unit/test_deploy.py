@@ -13,7 +13,7 @@ from conditions import missing
 from pydantic import BaseModel, ByteSize
 from unit.other_user import in_child
 
-from iot.sftp.client.configured import NOT_FROM_FILE, ServerSettings
+from iot.sftp.client.configured import ServerSettings
 from iot.spooler.config.load import BadConfiguration, load
 from iot.spooler.config.settings import OutboxSettings, RetrySettings, Settings
 
@@ -52,7 +52,7 @@ def uncommented(line: str, secrets: Path) -> str:
 
 
 def expected() -> dict[str, set[str]]:
-    server = set(ServerSettings.model_fields) - set(NOT_FROM_FILE)
+    server = set(ServerSettings.model_fields) - set(ServerSettings.NOT_FROM_FILE)
     return {
         "": set(Settings.model_fields) - {"server", "retry", "outbox"},
         "server": server,

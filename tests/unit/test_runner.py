@@ -10,14 +10,14 @@ from paramiko import Message
 
 from iot.sftp.client import EmbeddedServer, IoTSFTPClient
 from iot.sftp.server.files import SFTPSession
-from iot.sftp.server.protocol import Refusal, Reply
+from iot.sftp.server.protocol import Reply, RequestRefused
 
 FAILURE = 4
 
 
 class NoRealPath(SFTPSession):
     def on_realpath(self, message: Message) -> Reply:
-        raise Refusal(FAILURE, "not today")
+        raise RequestRefused(FAILURE, "not today")
 
 
 @pytest.fixture(params=[SFTPSession, NoRealPath])

@@ -27,9 +27,7 @@ def python(code):
 
 def test_the_version_and_the_help_need_neither_ssh_nor_settings_nor_a_database():
     for option in ("--version", "--help"):
-        run = (
-            f"from iot.sftp.client.cli.main import main as cli\ntry: cli.main(['{option}'])\nexcept SystemExit: pass\n"
-        )
+        run = f"from iot.sftp.client.cli.main import main\ntry: main(['{option}'])\nexcept SystemExit: pass\n"
         assert {"paramiko", "cryptography", "pydantic", "sqlite3"}.isdisjoint(python(run + LOADED))
 
 
