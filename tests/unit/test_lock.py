@@ -178,6 +178,24 @@ def test_a_stranger_whose_name_cannot_be_asked_keeps_no_agent_out() -> None:
 
 
 @pytest.mark.needs("root")
+def test_a_folder_that_cannot_be_locked_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """As on NFS; here because a stranger sits on it."""
+    with open_folder() as base:
+        outbox = base / "box"
+        outbox.mkdir()
+        box = Outbox(outbox, wanted=lambda _: True, clock=lambda: 0.0)
+        with another_process(lambda: holding_its_lock(outbox), 65534):
+            list(box.walk(whole=True))
+        assert "would not be seen" in caplog.text
+        box.release()
+        caplog.clear()
+        box = Outbox(outbox, wanted=lambda _: True, clock=lambda: 0.0)
+        list(box.walk(whole=True))
+        assert caplog.text == ""
+        box.release()
+
+
+@pytest.mark.needs("root")
 def test_two_ordinary_users_on_a_folder_of_root_see_each_other() -> None:
     with open_folder() as base:
         outbox = base / "box"

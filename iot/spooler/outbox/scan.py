@@ -238,6 +238,11 @@ class Outbox:
             self._claimed = OutboxClaim(root, self.path)
         except AlreadyRunning as error:
             raise OutboxTaken(str(error), error.pid) from None
+        if not self._claimed.counts_everywhere:
+            log.warning(
+                "folder cannot be locked: an agent in another container would not be seen path=%s",
+                shown(str(self.path)),
+            )
 
     def _changed(self, root: int) -> Iterator[list[Found]]:
         for folder in [folder for folder in self.unread if folder not in self._listed]:

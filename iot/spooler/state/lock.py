@@ -73,6 +73,11 @@ class OutboxClaim:
             self.release()
             raise
 
+    @property
+    def counts_everywhere(self) -> bool:
+        """Whether agents in other containers of this machine see it: the folder itself is locked."""
+        return self._lock is not None
+
     def release(self) -> None:
         if self._lock is not None:
             os.close(self._lock)
