@@ -26,11 +26,13 @@ CRITICAL = """
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """path: below the root. line: where the change is. was, becomes: the lines that differ, without their indent."""
+    """path: below the root. line: where the change is. in_function: not only run at import. was, becomes: the lines that
+    differ, without their indent."""
 
     path: str
     operator: str
     line: int
+    in_function: bool
     was: str
     becomes: str
     code: str
@@ -63,6 +65,7 @@ class _Choice:
     operator: Operator
     occurrence: int
     line: int
+    in_function: bool
 
 
 def _operators() -> list[tuple[str, Operator]]:
@@ -82,7 +85,9 @@ def _places(source: str) -> list[list[_Choice]]:
         found = ((node, place) for node in nodes for place in operator.mutation_positions(node))
         for occurrence, (node, place) in enumerate(found):
             if not _is_amount(name, node):
-                places.setdefault(place, []).append(_Choice(name, operator, occurrence, place[0][0]))
+                places.setdefault(place, []).append(
+                    _Choice(name, operator, occurrence, place[0][0], _in_function(node))
+                )
     return list(places.values())
 
 
@@ -90,7 +95,11 @@ def _is_amount(name: str, node: NodeOrLeaf) -> bool:
     """A number outside a function is a size or a time, and so is what is calculated there: a little more or less of it
     is a matter of taste. Flags are not."""
     amount = name == "NumberReplacer" or (name.startswith("ReplaceBinaryOperator") and "BitOr_" not in name)
-    return amount and search_ancestor(node, "funcdef") is None
+    return amount and not _in_function(node)
+
+
+def _in_function(node: NodeOrLeaf) -> bool:
+    return search_ancestor(node, "funcdef") is not None
 
 
 def _make(root: Path, path: str, choice: _Choice) -> Mutant | None:
@@ -105,7 +114,9 @@ def _make(root: Path, path: str, choice: _Choice) -> Mutant | None:
     before, after = source.split("\n"), code.split("\n")
     was = [line.strip() for line, other in zip(before, after, strict=False) if line != other]
     becomes = [line.strip() for line, other in zip(after, before, strict=False) if line != other]
-    return Mutant(path, choice.name, choice.line, was[0] if was else "", becomes[0] if becomes else "", code)
+    return Mutant(
+        path, choice.name, choice.line, choice.in_function, was[0] if was else "", becomes[0] if becomes else "", code
+    )
 
 
 def _running(source: str) -> str:

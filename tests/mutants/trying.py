@@ -81,11 +81,11 @@ class Bench:
     def tests_of(self, mutant: Mutant) -> list[str]:
         """The tests that run its line, the quickest first; of a line that runs at import, those of the module."""
         lines = self._lines.get(mutant.path, {})
-        at = max((line for line in lines if line <= mutant.line), default=0)
-        found = set(lines.get(at, ()))
-        if mutant.line not in lines or not found:
-            known = set().union(*lines.values()) if lines else set()
-            found = found or (known if self._runs_at_import(mutant) else set())
+        if mutant.in_function:
+            at = max((line for line in lines if line <= mutant.line), default=0)
+            found = set(lines.get(at, ()))
+        else:
+            found = set().union(*lines.values())
         usable = sorted(found.difference(self.failed), key=lambda test: self._seconds.get(test, 0.0))
         chosen: list[str] = []
         left_s = TESTS_S
@@ -95,10 +95,6 @@ class Bench:
                 break
             chosen.append(test)
         return chosen
-
-    def _runs_at_import(self, mutant: Mutant) -> bool:
-        """Whether coverage has seen the line, in no test."""
-        return mutant.line in self._lines.get(mutant.path, {})
 
     def judge(self, mutant: Mutant, tests: list[str]) -> Verdict:
         if not tests:
