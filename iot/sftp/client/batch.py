@@ -117,7 +117,9 @@ class Batch:
             if job is not None:
                 yield self._job(job, context)
                 self._begun = True
-            yield self._abandoned.next_job() if self._begun else None
+            spare = self._abandoned.next_job() if self._begun else None
+            if spare is not None or job is None:  # None says that there is nothing for a while, jobs included
+                yield spare
 
     def _job(self, job: UploadJob, context: Context) -> Job[TransferResult]:
         """The caller's priority first, then small before large."""
