@@ -19,6 +19,7 @@ from iot.sftp.client.wire.boundary import printable, translated
 from iot.sftp.client.wire.prompts import Answerer, Answers, Password
 
 TRIES_MAX = 2
+ENDS_S = 2.0
 PROMPTS_MAX = 16
 
 
@@ -105,6 +106,8 @@ class Login:
                         raise LinkLost(f"{host}: connection lost during login: {error}") from error
                     step.tries = TRIES_MAX
                     tried.append(step.name)
+                except EOFError:
+                    raise _end_of(transport) from None
             if transport.is_authenticated():
                 return
         more = f"; the server asks for {printable(', '.join(allowed))}" if allowed else ""
@@ -157,6 +160,12 @@ class AuthHandler(AuthOnlyHandler):  # type: ignore[misc]
         for answer in answers:
             reply.add_string(answer)
         self.transport._send_message(reply)
+
+
+def _end_of(transport: paramiko.Transport) -> Exception:
+    """Why it is closed: its own thread knows, whoever sends finds it closed."""
+    transport.join(ENDS_S)
+    return transport.get_exception() or EOFError()
 
 
 def _text(message: paramiko.Message) -> str:
