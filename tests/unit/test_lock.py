@@ -88,6 +88,30 @@ def test_a_second_agent_on_an_outbox_is_refused_and_told_who_has_it_until_that_o
             second.terminate()
 
 
+ASKED = 20
+
+
+def test_who_has_an_outbox_is_told_however_often_it_is_asked(tmp_path: Path, outbox: Path) -> None:
+    with agent(configuration(tmp_path, "one", outbox)) as first:
+        try:
+            wait_until_claimed(outbox, first)
+            folder = os.open(outbox, os.O_RDONLY)
+            for _ in range(ASKED):
+                with pytest.raises(AlreadyRunning, match=f"process {first.pid}"):
+                    OutboxClaim(folder, outbox)
+            os.close(folder)
+        finally:
+            first.terminate()
+
+
+def test_an_earlier_agent_of_the_same_process_is_no_other_however_often_it_is_asked(outbox: Path) -> None:
+    folder = os.open(outbox, os.O_RDONLY)
+    claims = [OutboxClaim(folder, outbox) for _ in range(ASKED)]
+    os.close(folder)
+    for one in claims:
+        one.release()
+
+
 def test_an_outbox_that_is_found_taken_later_is_a_failed_source_and_comes_back(tmp_path: Path, outbox: Path) -> None:
     box = Outbox(outbox, wanted=lambda _: True, clock=lambda: 0.0)
     script = (

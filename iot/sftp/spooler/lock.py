@@ -51,7 +51,7 @@ class OutboxClaim:
         held = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             held.bind(name)
-            held.listen(1)
+            held.listen(socket.SOMAXCONN)  # nobody answers those who ask, but each of them takes a place
         except OSError as error:
             held.close()
             if error.errno == errno.EADDRINUSE and (pid := _foreign_owner(name, status.st_uid)) is not None:
