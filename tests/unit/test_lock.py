@@ -145,14 +145,18 @@ def test_a_user_with_no_say_in_the_outbox_cannot_keep_its_agent_out(outbox: Path
     ready_out, ready_in = os.pipe()
     pid = os.fork()
     if pid == 0:
-        os.setuid(65534)
-        taken = socket.socket(socket.AF_UNIX)
-        taken.bind(name)
-        taken.listen(1)
-        os.write(ready_in, b"!")
-        signal.pause()
+        try:
+            os.setuid(65534)
+            taken = socket.socket(socket.AF_UNIX)
+            taken.bind(name)
+            taken.listen(1)
+            os.write(ready_in, b"!")
+            signal.pause()
+        finally:
+            os._exit(1)  # whatever happened: it must not go on as the tests
+    os.close(ready_in)
     try:
-        os.read(ready_out, 1)
+        assert os.read(ready_out, 1) == b"!"
         claim(outbox)
         os.chown(outbox, 65534, 65534)
         with pytest.raises(AlreadyRunning):
@@ -161,7 +165,6 @@ def test_a_user_with_no_say_in_the_outbox_cannot_keep_its_agent_out(outbox: Path
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         os.close(ready_out)
-        os.close(ready_in)
 
 
 def test_an_unreadable_lock_is_not_taken_for_no_agent(tmp_path: Path) -> None:
