@@ -57,8 +57,11 @@ def test_nothing_of_the_laboratory_outlives_its_process_when_that_is_killed(kind
     folder = Path(tempfile.mkdtemp(prefix="iot-sftp-lab-", dir=in_memory()))
     pid = os.fork()
     if pid == 0:
-        with LabDisk(folder, kind):
-            os.kill(os.getpid(), signal.SIGKILL)
+        try:
+            with LabDisk(folder, kind):
+                os.kill(os.getpid(), signal.SIGKILL)
+        finally:
+            os._exit(1)  # whatever happened: it must not go on as the tests
     os.waitpid(pid, 0)
     end = time.monotonic() + GONE_S
     while time.monotonic() < end and (folder.exists() or os.fspath(folder) in _seen_by_anybody()):

@@ -99,6 +99,30 @@ def test_a_second_agent_on_an_outbox_is_refused_and_told_who_has_it_until_that_o
             second.terminate()
 
 
+ASKED = 20
+
+
+def test_who_has_an_outbox_is_told_however_often_it_is_asked(tmp_path: Path, outbox: Path) -> None:
+    with agent(configuration(tmp_path, "one", outbox)) as first:
+        try:
+            wait_until_claimed(outbox, first)
+            folder = os.open(outbox, os.O_RDONLY)
+            for _ in range(ASKED):
+                with pytest.raises(AlreadyRunning, match=f"process {first.pid}"):
+                    OutboxClaim(folder, outbox)
+            os.close(folder)
+        finally:
+            first.terminate()
+
+
+def test_an_earlier_agent_of_the_same_process_is_no_other_however_often_it_is_asked(outbox: Path) -> None:
+    folder = os.open(outbox, os.O_RDONLY)
+    claims = [OutboxClaim(folder, outbox) for _ in range(ASKED)]
+    os.close(folder)
+    for one in claims:
+        one.release()
+
+
 def test_an_outbox_that_is_found_taken_later_is_a_failed_source_and_comes_back(tmp_path: Path, outbox: Path) -> None:
     box = Outbox(outbox, wanted=lambda _: True, clock=lambda: 0.0)
     script = (
@@ -239,21 +263,24 @@ def another_process(work: Callable[[], object], user: int) -> Iterator[int]:
     ready_out, ready_in = os.pipe()
     pid = os.fork()
     if pid == 0:
-        os.setgroups([])
-        os.setresgid(user, user, user)
-        os.setresuid(user, user, user)
-        held = work()
-        os.write(ready_in, b"!")
-        signal.pause()
-        del held
+        try:
+            os.setgroups([])
+            os.setresgid(user, user, user)
+            os.setresuid(user, user, user)
+            held = work()
+            os.write(ready_in, b"!")
+            signal.pause()
+            del held
+        finally:
+            os._exit(1)  # whatever happened: it must not go on as the tests
+    os.close(ready_in)
     try:
-        os.read(ready_out, 1)
+        assert os.read(ready_out, 1) == b"!"
         yield pid
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         os.close(ready_out)
-        os.close(ready_in)
 
 
 def holding_the_claim_of(outbox: Path) -> Callable[[], object]:

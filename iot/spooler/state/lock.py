@@ -96,7 +96,7 @@ def _name_taken(folder: int, path: Path) -> socket.socket | None:
     held = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         held.bind(name)
-        held.listen(1)
+        held.listen(socket.SOMAXCONN)  # nobody answers those who ask, but each of them takes a place
     except OSError as error:
         held.close()
         if error.errno == errno.EADDRINUSE and (pid := _other_owner(name, folder)) is not None:

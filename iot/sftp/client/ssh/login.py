@@ -19,6 +19,7 @@ from iot.transfer.errors import CredentialsInvalid, LinkLost, LoginRefused
 from iot.transfer.givenfile import check_readable
 
 TRIES_MAX = 2
+ENDS_S = 2.0
 PROMPTS_MAX = 16
 
 
@@ -107,6 +108,8 @@ class Login:
                         raise LinkLost(f"{host}: connection lost during login: {error}") from error
                     step.tries = TRIES_MAX
                     tried.append(step.name)
+                except EOFError:
+                    raise _end_of(transport) from None
             if transport.is_authenticated():
                 return
         if allowed and accepted and not {step.method for step in self._steps}.intersection(allowed):
@@ -174,6 +177,12 @@ class AuthHandler(AuthOnlyHandler):  # type: ignore[misc]
         for answer in answers:
             reply.add_string(answer)
         self.transport._send_message(reply)
+
+
+def _end_of(transport: paramiko.Transport) -> Exception:
+    """Why it is closed: its own thread knows, whoever sends finds it closed."""
+    transport.join(ENDS_S)
+    return transport.get_exception() or EOFError()
 
 
 def _text(message: paramiko.Message) -> str:
