@@ -23,7 +23,7 @@ from unit.scripted import Clock
 from iot.sftp.client.jobs import paths as operations
 from iot.sftp.client.jobs.context import Context, Options
 from iot.sftp.client.jobs.download import Download, DownloadTask
-from iot.sftp.client.jobs.upload import Upload, UploadTask
+from iot.sftp.client.jobs.upload import Upload
 from iot.sftp.client.pipeline.job import Job, Work
 from iot.sftp.client.pipeline.pace import Pace
 from iot.sftp.client.pipeline.pipeline import Pipeline
@@ -34,7 +34,7 @@ from iot.sftp.server.protocol import EXTENDED_REPLY, Reply, RequestRefused, text
 from iot.transfer.errors import LinkLost
 from iot.transfer.journal.checkpoints import CHECKPOINTS, Checkpoints
 from iot.transfer.journal.journal import Journal
-from iot.transfer.model import Proof
+from iot.transfer.model import Proof, UploadJob
 from iot.transfer.source import Source
 
 __all__ = ["EXCHANGES", "WRONGS", "Bench", "Exchange", "Phase", "Wrong"]
@@ -306,8 +306,9 @@ class Exchange(NamedTuple):
 DEST = b"/up/file"
 
 
-def _upload(bench: Bench, context: Context, **task: Any) -> Work[Any]:
-    return Upload(UploadTask(Source(bench.local / "source"), DEST, **task), context).run()
+def _upload(bench: Bench, context: Context, dest: str = DEST.decode(), **job: Any) -> Work[Any]:
+    source = bench.local / "source"
+    return Upload(UploadJob(source, dest, **job), Source(source), context).run()
 
 
 def _download(bench: Bench, context: Context) -> Work[Any]:
@@ -383,8 +384,7 @@ def _uploads() -> Iterator[Exchange]:
     yield upload("upload")
     yield upload("upload over an old file", prepare=_old_final)
     yield upload("upload, one request at a time", banner="SSH-2.0-other")
-    yield upload("upload into a new folder", work=lambda bench, context: Upload(
-        UploadTask(Source(bench.local / "source"), b"/up/new/er/file"), context).run(),
+    yield upload("upload into a new folder", work=partial(_upload, dest="/up/new/er/file"),
         good=lambda bench, _: (bench.root / "up/new/er/file").read_bytes() == CONTENT)  # fmt: skip
     yield upload("upload with times and mode", options={"keep_times": True, "keep_mode": True})
     yield upload("upload proven by its tail", options={"proof": Proof.TAIL, "tail_size": 2000})

@@ -12,7 +12,7 @@ from typing import Any
 from iot.sftp.client.abandoned_parts import AbandonedParts
 from iot.sftp.client.connector import Connector
 from iot.sftp.client.jobs.context import Context
-from iot.sftp.client.jobs.upload import Upload, UploadTask
+from iot.sftp.client.jobs.upload import Upload
 from iot.sftp.client.pipeline.job import Job, Work
 from iot.sftp.client.pipeline.pipeline import Finished
 from iot.sftp.client.session import Engine
@@ -124,11 +124,9 @@ class Batch:
         return Job(self._upload(job, context), (job.priority, int(size > SMALL_BYTES)), job, size)
 
     def _upload(self, job: UploadJob, context: Context) -> Work[TransferResult]:
-        dest = remote_path(job.dest)
         source = Source(job.source)
         try:
-            task = UploadTask(source, dest, job.key, job.fingerprint, job.check_final, job.grace, job.progress)
-            upload = Upload(task, context)
+            upload = Upload(job, source, context)
             yield from self._abandoned.wait_for(upload.part)
             self._locks.take(upload.part)
             try:
