@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from iot.spooler.agent import Agent
-from iot.spooler.availability import Connection
+from iot.spooler.availability import ServerState
+from iot.spooler.naming import shown
 from iot.spooler.outbox.intake import Clocks, Intake
-from iot.spooler.outbox.naming import shown
 from iot.spooler.queue.policy import State
 from iot.spooler.queue.queue import Total
 
@@ -52,9 +52,9 @@ def snapshot(agent: Agent, wall: float, now: float) -> dict[str, Any]:
         },
         "current": [
             {"path": shown(flight.entry.path), "bytes": flight.entry.fingerprint.size, "done_bytes": flight.done_bytes}
-            for flight in list(agent.sender.in_flight.values())[:16]
+            for flight in list(agent.dispatcher.in_flight.values())[:16]
         ],
-        "in_flight": len(agent.sender.in_flight),
+        "in_flight": len(agent.dispatcher.in_flight),
         "delivered": {"files": agent.delivered_files, "bytes": agent.sent_bytes},
         "quarantined": agent.owed.quarantined,
         "last_error": _last_error(agent),
@@ -63,7 +63,7 @@ def snapshot(agent: Agent, wall: float, now: float) -> dict[str, Any]:
 
 
 def _connection(agent: Agent, wall: float, now: float) -> dict[str, Any]:
-    link = agent.link
+    link = agent.server
     waiting = link.ready_at > now
     return {
         "state": link.state.value,
@@ -75,7 +75,7 @@ def _connection(agent: Agent, wall: float, now: float) -> dict[str, Any]:
 
 
 def _last_error(agent: Agent) -> str | None:
-    error = agent.local_error or agent.link.last_error or agent.owed.last_error or agent.accounts.last_error
+    error = agent.local_error or agent.server.last_error or agent.owed.last_error or agent.outcomes.last_error
     return shown(error) if error else None
 
 
@@ -112,7 +112,7 @@ def _state(agent: Agent, intake: Intake) -> str:
         return "source failed"
     if agent.local_error:
         return "failed"
-    if agent.link.state is Connection.HELD or intake.number in agent.accounts.destination_failed:
+    if agent.server.state is ServerState.HELD or intake.number in agent.outcomes.destination_failed:
         return "destination failed"
     return "started"
 

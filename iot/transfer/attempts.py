@@ -1,7 +1,7 @@
 """The one loop over connections, in which every operation of a client runs.
 
     for attempt in links.attempts():
-        with attempt as engine:
+        with attempt as session:
             ...
 
 A connection that is lost or cannot be made is followed by the next attempt, after a wait that grows; progress resets
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol
 
-from iot.sftp.client.session import Engine
+from iot.sftp.client.session import Session
 from iot.transfer.errors import Cancelled, LinkLost, PermanentError, ServerBusy, Timeout, TransferError
 from iot.transfer.stop import StopFlag
 
@@ -34,7 +34,7 @@ ANSWERS = (PermanentError, ServerBusy)
 class Links(Protocol):
     """Where connections come from; see connector.Connector."""
 
-    def engine(self, tick: Callable[[], None]) -> Engine: ...
+    def session(self, tick: Callable[[], None]) -> Session: ...
 
     def drop(self) -> None: ...
 
@@ -84,18 +84,18 @@ class Attempts:
     def __iter__(self) -> Iterator[Attempt]:
         while not self._over:
             try:
-                engine = self._links.engine(self._tick)
+                session = self._links.session(self._tick)
             except (LinkLost, Timeout, ServerBusy) as error:
                 if not self._goes_on_after(error):
                     raise
             else:
-                yield Attempt(self, engine)
+                yield Attempt(self, session)
 
     def progressed(self) -> None:
         """The server has confirmed something: what failed before does not count any more."""
         self._failures = 0
 
-    def ended(self, engine: Engine, error: BaseException | None) -> bool:
+    def ended(self, session: Session, error: BaseException | None) -> bool:
         """-> whether there is another attempt. Raises: Cancelled."""
         self._over = True
         if error is None or isinstance(error, self._harmless):
@@ -122,17 +122,17 @@ class Attempts:
 class Attempt:
     """One connection, lent for one block."""
 
-    def __init__(self, attempts: Attempts, engine: Engine) -> None:
+    def __init__(self, attempts: Attempts, session: Session) -> None:
         self._attempts = attempts
-        self._engine = engine
-        self._delivered_before = engine.pipeline.pace.delivered
+        self._session = session
+        self._delivered_before = session.pipeline.pace.delivered
 
-    def __enter__(self) -> Engine:
-        return self._engine
+    def __enter__(self) -> Session:
+        return self._session
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        if self._engine.pipeline.pace.delivered > self._delivered_before:
+        if self._session.pipeline.pace.delivered > self._delivered_before:
             self._attempts.progressed()
-        return self._attempts.ended(self._engine, error)
+        return self._attempts.ended(self._session, error)

@@ -31,15 +31,15 @@ def check_final_name(dest: bytes, *, sidecar: bool = False) -> None:
     """
     longest = max(dest.split(b"/"), key=len)
     if len(longest) > NAME_MAX_BYTES:
-        raise NameRefused(f"{_shown(longest)} has {len(longest)} bytes; a name has {NAME_MAX_BYTES} at most")
+        raise NameRefused(f"{quoted(longest)} has {len(longest)} bytes; a name has {NAME_MAX_BYTES} at most")
     name = posixpath.basename(dest) + SIDECAR
     if sidecar and len(name) > NAME_MAX_BYTES:
         raise NameRefused(
-            f"{_shown(name)} has {len(name)} bytes; a name has {NAME_MAX_BYTES} at most: send without sidecar"
+            f"{quoted(name)} has {len(name)} bytes; a name has {NAME_MAX_BYTES} at most: send without sidecar"
         )
 
 
-def _shown(name: bytes) -> str:
+def quoted(name: bytes) -> str:
     return repr(name.decode("utf-8", "backslashreplace"))
 
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from paramiko import Message
 from unit.scripted import Clock
 
-from iot.sftp.client.jobs import paths as operations
+from iot.sftp.client.jobs import paths
 from iot.sftp.client.jobs.context import Context, Options
 from iot.sftp.client.jobs.download import Download, DownloadTask
 from iot.sftp.client.jobs.upload import Upload, UploadTask
@@ -412,22 +412,22 @@ def _others() -> Iterator[Exchange]:
     yield download("download proven by hash", options={"proof": Proof.FULL}, session=HashingSession)
     yield download("download with a sidecar", options={"sidecar": True}, prepare=_remote_beside_hash)
     yield Exchange("limits", lambda bench, context: ask_limits(context.server), lambda *_: True)
-    yield Exchange("list", lambda bench, context: operations.list_paths(b"/up", False), _listed, _folders)
-    yield Exchange("stat", lambda *_: operations.stat(b"/up/remote"), lambda _, found: found is not None, _remote)
-    yield Exchange("real path", lambda *_: operations.real_path(b"/up"), lambda _, found: bool(found))
+    yield Exchange("list", lambda bench, context: paths.list_paths(b"/up", False), _listed, _folders)
+    yield Exchange("stat", lambda *_: paths.stat(b"/up/remote"), lambda _, found: found is not None, _remote)
+    yield Exchange("real path", lambda *_: paths.real_path(b"/up"), lambda _, found: bool(found))
     for session in (SFTPSession, PlainSession):
         yield Exchange(
             f"move with {len(session.extensions)} extensions",
-            lambda bench, context: operations.move(context, b"/up/remote", b"/up/new/place", operations.Earlier()),
+            lambda bench, context: paths.move(context, b"/up/remote", b"/up/new/place", paths.Earlier()),
             _moved, _remote, session=session)  # fmt: skip
     yield Exchange(
-        "delete", lambda bench, context: operations.delete(b"/up/remote", operations.Earlier()),
+        "delete", lambda bench, context: paths.delete(b"/up/remote", paths.Earlier()),
         lambda bench, _: not (bench.root / "up/remote").exists(), _remote)  # fmt: skip
     yield Exchange(
-        "make folders", lambda bench, context: operations.make_dir(context, b"/up/one/two"),
+        "make folders", lambda bench, context: paths.make_dir(context, b"/up/one/two"),
         lambda bench, _: (bench.root / "up/one/two").is_dir())  # fmt: skip
     yield Exchange(
-        "delete folder", lambda bench, context: operations.delete_dir(context, b"/up/folder", operations.Earlier()),
+        "delete folder", lambda bench, context: paths.delete_dir(context, b"/up/folder", paths.Earlier()),
         lambda bench, _: not (bench.root / "up/folder").exists(), _folders)  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from iot.sftp.client.jobs.context import Context
 from iot.sftp.client.jobs.upload import Upload, UploadTask
 from iot.sftp.client.pipeline.job import Job, Work
 from iot.sftp.client.pipeline.pipeline import Finished
-from iot.sftp.client.session import Engine
+from iot.sftp.client.session import Session
 from iot.transfer.errors import Cancelled, LinkLost, ServerBusy, SFTPError, Timeout, TransientError
 from iot.transfer.journal.checkpoints import Checkpoints
 from iot.transfer.locks import TransferLocks
@@ -68,8 +68,8 @@ class Batch:
         feed = iter(jobs)
         try:
             for attempt in self._attempts:
-                with attempt as engine:
-                    yield from self._on_one_connection(engine, feed)
+                with attempt as session:
+                    yield from self._on_one_connection(session, feed)
         except Cancelled as error:
             self._links.close()
             yield from self._fail_all(error)
@@ -80,13 +80,13 @@ class Batch:
         finally:
             self._checkpoints.flush()
 
-    def _on_one_connection(self, engine: Engine, feed: Iterator[UploadJob | None]) -> Iterator[Outcome]:
+    def _on_one_connection(self, session: Session, feed: Iterator[UploadJob | None]) -> Iterator[Outcome]:
         self._abandoned = AbandonedParts(self._checkpoints, self._locks, self._stale_part_s)
         try:
             while self._unfinished:
-                pulled = self._pull(feed, self._context(engine))
-                for finished in engine.pipeline.run(pulled, lambda: engine.slots, self._tick):
-                    outcome = self._outcome(finished, engine)
+                pulled = self._pull(feed, self._context(session))
+                for finished in session.pipeline.run(pulled, lambda: session.slots, self._tick):
+                    outcome = self._outcome(finished, session)
                     if outcome is not None:
                         yield outcome
         except (LinkLost, Timeout):
@@ -98,9 +98,9 @@ class Batch:
     def _unfinished(self) -> bool:
         return bool(self._again) or not self._exhausted
 
-    def _context(self, engine: Engine) -> Context:
-        options = replace(engine.context.options, resume=self._resume, sha256=self._sha256)
-        return replace(engine.context, options=options)
+    def _context(self, session: Session) -> Context:
+        options = replace(session.context.options, resume=self._resume, sha256=self._sha256)
+        return replace(session.context, options=options)
 
     def _pull(self, feed: Iterator[UploadJob | None], context: Context) -> Iterator[Job[Any] | None]:
         while True:
@@ -139,7 +139,7 @@ class Batch:
         finally:
             source.close()
 
-    def _outcome(self, finished: Finished, engine: Engine) -> Outcome | None:
+    def _outcome(self, finished: Finished, session: Session) -> Outcome | None:
         """None: the job goes back to the queue, or is none of the caller's."""
         job: UploadJob | None = finished.tag
         error = finished.error
@@ -156,8 +156,8 @@ class Batch:
             self._again.append(job)
             return None
         if isinstance(error, ServerBusy):  # only said while others have files open: alone it is another refusal
-            engine.slots = max(1, engine.slots // 2)
-            log.info("server has no more handles slots=%d", engine.slots)
+            session.slots = max(1, session.slots // 2)
+            log.info("server has no more handles slots=%d", session.slots)
             self._again.append(job)
             return None
         self._sent_bytes.pop(id(job), None)

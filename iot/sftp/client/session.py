@@ -50,7 +50,7 @@ class Making:
     beside: Beside | None = None
 
 
-class Engine:
+class Session:
     """Connects when made.
 
     making: what an earlier connection had found, and whom to tell of silence.
@@ -83,7 +83,7 @@ class Engine:
                 cancelled=making.stop,
                 on_silence=making.on_silence,
             )
-            self.connection.settle_in()
+            self.connection.login_over()
         except BaseException:
             self.connection.close()
             raise

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from iot.spooler.config.load import secrets_in
 from iot.spooler.config.settings import Settings
-from iot.spooler.outbox.naming import shown
+from iot.spooler.naming import shown
 
 __all__ = ["exposed_secrets"]
 

@@ -16,8 +16,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from iot.sftp.client import ClientOptions
-from iot.spooler.outbox.naming import check_template
-from iot.spooler.outbox.patterns import check_pattern
+from iot.spooler.naming import check_template
+from iot.spooler.patterns import check_pattern
 from iot.transfer import ConfigurationError
 
 __all__ = ["AfterUpload", "Order", "OutboxSettings", "RetrySettings", "ServerSettings", "Settings"]

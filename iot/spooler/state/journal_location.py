@@ -12,18 +12,18 @@ import os
 from collections.abc import Callable
 
 from iot.spooler.config.settings import AfterUpload, Settings
-from iot.spooler.outbox.naming import shown
+from iot.spooler.naming import shown
 from iot.spooler.queue.queue import QUEUE_SCHEMA
 from iot.transfer import DiskFull, Journal, LocalStateError
 
-__all__ = ["Home"]
+__all__ = ["JournalLocation"]
 
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 5.0
 
 
-class Home:
+class JournalLocation:
     """clock: monotonic seconds. journal: the one to work with.
 
     Raises: DiskFull (and deliveries would make no room), JournalUnavailable.

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from iot.sftp.client.protocol.server import Refusal
 from iot.transfer.journal.journal import Journal, Schema
-from iot.transfer.journal.places import Places
+from iot.transfer.journal.places import CheckpointIndex
 from iot.transfer.model import Checkpoint, Direction, Fingerprint, Phase, Span
 
 __all__ = ["CHECKPOINTS", "Checkpoints", "LearnedRefusals"]
@@ -93,7 +93,7 @@ class Checkpoints:
         self._dropped: dict[Key, None] = {}
         self._written: dict[Key, int] = {}
         self._since: float | None = None
-        self._places: Places = journal.shared.setdefault((__name__, server), Places(journal, server))
+        self._places: CheckpointIndex = journal.shared.setdefault((__name__, server), CheckpointIndex(journal, server))
 
     def load(self, direction: Direction, remote_path: bytes, local_path: bytes) -> Checkpoint | None:
         key = (direction.value, remote_path, local_path)

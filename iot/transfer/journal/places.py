@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 from iot.transfer.journal.journal import Journal
 
-__all__ = ["Places"]
+__all__ = ["CheckpointIndex"]
 
 
-class Places:
+class CheckpointIndex:
     """Which row holds the checkpoint of which transfer with one server; shared by all who use the same journal."""
 
     def __init__(self, journal: Journal, server: str) -> None:

@@ -15,7 +15,7 @@ from iot.sftp.client.protocol.server import understood
 from iot.transfer.errors import NoSpaceOnServer
 from iot.transfer.window import PartState
 
-__all__ = ["LARGE_BYTES", "check_room", "full", "room_request"]
+__all__ = ["LARGE_BYTES", "check_space", "full", "space_request"]
 
 LARGE_BYTES = 1024 * 1024
 """Files beyond this ask before they begin; smaller ones find out by a refusal."""
@@ -26,12 +26,12 @@ SLACK_BYTES = 64 * 1024
 UNITS = ((1024 * 1024, "MiB"), (1024, "KiB"))
 
 
-def room_request(context: Context, path: bytes, size: int) -> list[Request]:
+def space_request(context: Context, path: bytes, size: int) -> list[Request]:
     """The question, if this file is large and the server can answer it; it may share a flight with the opening."""
     return [packets.statvfs(path)] if size > LARGE_BYTES and context.server.tells_free_space else []
 
 
-def check_room(context: Context, name: str, state: PartState, told: Reply) -> None:
+def check_space(context: Context, name: str, state: PartState, told: Reply) -> None:
     """Raises: NoSpaceOnServer when the rest of the file does not fit beside what other large files still need."""
     found = _free(context, told)
     if found is None:

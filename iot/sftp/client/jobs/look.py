@@ -24,9 +24,9 @@ def look_at_once(paths: list[bytes]) -> Work[list[RemoteFile | None]]:
 def _found(path: bytes, reply: Reply) -> RemoteFile | None:
     if isinstance(reply, Status) and reply.code in (Code.NO_SUCH_FILE, Code.NO_SUCH_PATH):
         return None
-    found = expect_attributes(reply, f"cannot look at {shown(path)}")
+    found = expect_attributes(reply, f"cannot look at {quoted(path)}")
     return RemoteFile(found.size, found.mtime_s, found.mode)
 
 
-def shown(path: bytes) -> str:
+def quoted(path: bytes) -> str:
     return repr(path.decode("utf-8", "backslashreplace"))

@@ -42,7 +42,7 @@ class Link:
 
     sent_bytes, received_bytes: all that passed, SSH's own bytes included.
     last_received: monotonic time of the last byte from the server.
-    logs_in: until `settle_in`: a cancel ends a wait, and what comes is acknowledged at once.
+    logs_in: until `login_over`: a cancel ends a wait, and what comes is acknowledged at once.
     """
 
     def __init__(self, sock: socket.socket, cancelled: StopFlag) -> None:
@@ -119,7 +119,7 @@ class Link:
                 _acknowledge(self._sock)
         return data
 
-    def settle_in(self, wakeup_s: float) -> None:
+    def login_over(self, wakeup_s: float) -> None:
         """Login is over: wake up less often while nothing comes."""
         self.logs_in = False
         self._receive_wait_s = wakeup_s
