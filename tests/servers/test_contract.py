@@ -138,7 +138,7 @@ def test_an_upload_over_a_cut_link_arrives_whole(any_server, expected, place, tm
     link = BadLink(any_server.host, any_server.port, rate_bps=50e6, script=script)
     with link, connect_over(link, any_server, tmp_path) as client:
         result = client.upload(tmp_path / "source", any_server.path(f"{place}/file"))
-        learned = {what.value for what in client._runner.links.engine().server.refused}
+        learned = {what.value for what in client._runner.links.session().server.refused}
     assert any_server.content(f"{place}/file") == content
     assert (result.resumed_at > 0) is expected.resumes
     assert learned == expected.refusals
@@ -214,7 +214,7 @@ def test_the_content_is_proven_when_asked(any_server, expected, place, tmp_path,
     content = make(tmp_path / "source", 3 * 1024 * 1024)
     with connect(any_server, tmp_path, proof=proof, sidecar=True) as client:
         result = client.upload(tmp_path / "source", any_server.path(f"{place}/{proof}"), sha256=True)
-        learned = {what.value for what in client._runner.links.engine().server.refused}
+        learned = {what.value for what in client._runner.links.session().server.refused}
     assert learned == (set() if expected.hashes or proof == "tail" else {"check-file"})
     assert result.proof.value == proof
     assert any_server.content(f"{place}/{proof}") == content

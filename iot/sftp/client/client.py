@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
-from iot.sftp.client.jobs import paths as operations
+from iot.sftp.client.jobs import paths
 from iot.sftp.client.runner import Account, Runner
 from iot.sftp.client.settings import options_from
 from iot.transfer.errors import Cancelled, ConfigurationError, PermanentError, SFTPError
@@ -218,11 +218,11 @@ class IoTSFTPClient:
 
         Raises: TransientError, AuthenticationError, PermissionDenied: what cannot be known is never "no".
         """
-        return self._runner.run(lambda *_: operations.exists(remote_path(path)))
+        return self._runner.run(lambda *_: paths.exists(remote_path(path)))
 
     def stat(self, path: str) -> RemoteFile:
         """Size in bytes, mtime in seconds, mode. Raises: NotFound, PermissionDenied, TransientError ..."""
-        return self._runner.run(lambda *_: operations.stat(remote_path(path)))
+        return self._runner.run(lambda *_: paths.stat(remote_path(path)))
 
     def delete_file(self, path: str) -> bool:
         """Like `delete`; False and `last_error` instead of an error."""
@@ -230,7 +230,7 @@ class IoTSFTPClient:
 
     def delete(self, path: str) -> None:
         """Delete a file. Raises: NotFound, PermissionDenied, TransientError ..."""
-        self._runner.run(lambda _, earlier: operations.delete(remote_path(path), earlier))
+        self._runner.run(lambda _, earlier: paths.delete(remote_path(path), earlier))
 
     def move_file(self, source: str, dest: str) -> bool:
         """Like `move`; False and `last_error` instead of an error."""
@@ -242,7 +242,7 @@ class IoTSFTPClient:
         Raises: NotFound, AlreadyExists (server cannot replace), PermissionDenied, TransientError ...
         """
         old, new = remote_path(source), remote_path(dest)
-        self._runner.run(lambda engine, earlier: operations.move(engine.context, old, new, earlier))
+        self._runner.run(lambda session, earlier: paths.move(session.context, old, new, earlier))
 
     def make_dir(self, path: str) -> bool:
         """Like `mkdir`; False and `last_error` instead of an error."""
@@ -250,7 +250,7 @@ class IoTSFTPClient:
 
     def mkdir(self, path: str) -> None:
         """Make a folder and the missing ones above it. Raises: PermissionDenied, ServerRefused ..."""
-        self._runner.run(lambda engine, _: operations.make_dir(engine.context, remote_path(path)))
+        self._runner.run(lambda session, _: paths.make_dir(session.context, remote_path(path)))
 
     def delete_dir(self, path: str) -> bool:
         """Like `rmdir`; False and `last_error` instead of an error."""
@@ -258,7 +258,7 @@ class IoTSFTPClient:
 
     def rmdir(self, path: str) -> None:
         """Delete an empty folder. Raises: NotFound, ServerRefused (not empty) ..."""
-        self._runner.run(lambda engine, earlier: operations.delete_dir(engine.context, remote_path(path), earlier))
+        self._runner.run(lambda session, earlier: paths.delete_dir(session.context, remote_path(path), earlier))
 
     def list_files(self, path: str, file_pattern: str | None = None) -> list[str] | None:
         """Like `list`; None where the path cannot be listed, [] where it is empty.
@@ -285,7 +285,7 @@ class IoTSFTPClient:
     # -- inside
 
     def _listing(self, path: str, pattern: str | None, folders: bool) -> _List[str]:
-        found = self._runner.run(lambda *_: operations.list_paths(remote_path(path), folders))
+        found = self._runner.run(lambda *_: paths.list_paths(remote_path(path), folders))
         names = [name.decode("utf-8", "surrogateescape") for name in found]
         return [name for name in names if not pattern or pattern in name]
 

@@ -18,7 +18,7 @@ from iot.sftp.client.fetch import Fetch, download_task
 from iot.sftp.client.jobs.paths import Earlier, real_path
 from iot.sftp.client.learned import REFUSALS, LearnedRefusals
 from iot.sftp.client.pipeline.job import Job, Work
-from iot.sftp.client.session import Engine, Making, login_problems, target_from, transfer_options
+from iot.sftp.client.session import Making, Session, login_problems, target_from, transfer_options
 from iot.sftp.client.settings import ClientOptions
 from iot.sftp.client.standby import LOGIN_S, PATIENCE_S
 from iot.transfer.errors import (
@@ -76,11 +76,11 @@ class Runner:
     def cancel(self) -> None:
         self._stop.set()
 
-    def connect(self) -> Engine:
+    def connect(self) -> Session:
         with self._exclusively():
             for attempt in self.links.attempts():
-                with attempt as engine:
-                    return engine
+                with attempt as session:
+                    return session
         raise AssertionError("attempts end with a connection or an error")
 
     def is_connected(self) -> bool:
@@ -98,17 +98,17 @@ class Runner:
                 raise
         return self.links.current is not None
 
-    def run(self, work: Callable[[Engine, Earlier], Work[T]]) -> T:
+    def run(self, work: Callable[[Session, Earlier], Work[T]]) -> T:
         """One small job, again on a new connection where the link is lost."""
         earlier = Earlier()
         with self._exclusively():
             for attempt in self.links.attempts():
-                with attempt as engine:
-                    sent_bytes = engine.sent_bytes
+                with attempt as session:
+                    sent_bytes = session.sent_bytes
                     try:
-                        result: T = engine.pipeline.run_one(Job(work(engine, earlier)))
+                        result: T = session.pipeline.run_one(Job(work(session, earlier)))
                     except (LinkLost, Timeout):
-                        earlier.lost(something_sent=engine.sent_bytes > sent_bytes)
+                        earlier.lost(something_sent=session.sent_bytes > sent_bytes)
                         raise
                     return result
         raise AssertionError("attempts end with a result or an error")
@@ -258,7 +258,7 @@ class Runner:
         account = self._account
         return login_problems(account.host, account.port, account.user, account.password, self._options)
 
-    def _connect_once(self, making: Making) -> Engine:
+    def _connect_once(self, making: Making) -> Session:
         """In a thread of its own: the journal's part of this client is there already, or not any more."""
         journal, checkpoints = self._journal, self._checkpoints
         if journal is None or checkpoints is None:
@@ -269,4 +269,4 @@ class Runner:
             target = replace(
                 target, connect_timeout_s=PATIENCE_S, login_deadline_s=LOGIN_S, redial_s=making.beside.redial_s
             )
-        return Engine(target, self._options, journal.owner, checkpoints, LearnedRefusals(journal), making)
+        return Session(target, self._options, journal.owner, checkpoints, LearnedRefusals(journal), making)

@@ -8,8 +8,6 @@ asks) is proven, the source was looked at again, and the intent to rename is dur
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from iot.sftp.client.jobs.context import Context
 from iot.sftp.client.jobs.folders import create_in_folder
 from iot.sftp.client.jobs.free_space import LARGE_BYTES, check_space, full, space_request
@@ -33,14 +31,13 @@ from iot.transfer.errors import (
 from iot.transfer.model import (
     Checkpoint,
     Direction,
-    Fingerprint,
     Phase,
     Progress,
-    ProgressCallback,
     Proof,
     TransferResult,
+    UploadJob,
 )
-from iot.transfer.names import check_final_name, check_no_folder, part_name
+from iot.transfer.names import check_final_name, check_no_folder, part_name, remote_path
 from iot.transfer.plan import Fresh, ProveFinal, ResumeAt, ResumeRules, Step, plan
 from iot.transfer.source import Source
 from iot.transfer.terminal import quoted
@@ -55,31 +52,21 @@ PROGRESS_EVERY_S = 0.1
 FIRST_GAIN_BYTES = 256 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class UploadTask:
-    """What to send where. dest: remote path as bytes. wanted: the version to send. See model.UploadJob."""
-
-    source: Source
-    dest: bytes
-    key: object = None
-    wanted: Fingerprint | None = None
-    check_final: bool = False
-    grace: bool = False
-    progress: ProgressCallback | None = None
-    digest: bool = False
-
-
 class Upload:
-    """The state of one upload; `run` is the story."""
+    """The state of one upload; `run` is the story. source: that of the job, opened; it is closed at the end.
 
-    def __init__(self, task: UploadTask, context: Context) -> None:
-        self.task = task
+    Raises: NameRefused when the job's destination is no path.
+    """
+
+    def __init__(self, job: UploadJob, source: Source, context: Context) -> None:
+        self.job = job
         self.context = context
-        self.source = task.source
+        self.source = source
+        self.dest = remote_path(job.dest)
         options = context.options
-        self.part = part_name(task.dest, self.source.path, options.owner, options.part_suffix)
+        self.part = part_name(self.dest, source.path, options.owner, options.part_suffix)
         if options.direct_write:
-            self.part = task.dest
+            self.part = self.dest
         self._state = PartState(self.source.fingerprint.size)
         self._handles: list[bytes] = []
         self._phase = Phase.SENDING
@@ -98,12 +85,12 @@ class Upload:
     def run(self) -> Work[TransferResult]:
         """Raises: the errors of this file; a lost link and a cancel are thrown in by the pipeline."""
         try:
-            if self.task.wanted not in (None, self.source.fingerprint):
+            if self.job.fingerprint not in (None, self.source.fingerprint):
                 raise SourceChanged(f"{self.source.name} is not the version any more that was to be sent")
-            check_final_name(self.task.dest, self.source.path, sidecar=self.context.options.sidecar)
+            check_final_name(self.dest, self.source.path, sidecar=self.context.options.sidecar)
             step = yield from self._survey()
             if isinstance(step, ProveFinal):
-                if (yield from final_stands(self.context, self.task.dest, self.source)):
+                if (yield from final_stands(self.context, self.dest, self.source)):
                     return (yield from self._already_done())
                 step = step.otherwise
             yield from self._send(step)
@@ -115,14 +102,14 @@ class Upload:
 
     def _survey(self) -> Work[Step]:
         """Decide how to begin; the server is asked only when there is something to go on with."""
-        task, options = self.task, self.context.options
-        known = self.context.ledger.load(Direction.UPLOAD, task.dest, self.source.path)
+        options = self.context.options
+        known = self.context.ledger.load(Direction.UPLOAD, self.dest, self.source.path)
         self._was_known = known is not None
         if known is not None and (not options.resume or options.direct_write or known.part != self.part):
             known = None
-        if known is None and not task.check_final:
+        if known is None and not self.job.check_final:
             return Fresh()
-        part, final = yield from look_at_once([self.part, task.dest])
+        part, final = yield from look_at_once([self.part, self.dest])
         readable = not self.context.server.refuses(Refusal.READ_BACK)
         beyond_bytes = self.context.pace.max_bytes
         rules = ResumeRules(
@@ -186,7 +173,7 @@ class Upload:
         raise no_space from (None if no_space is failure else failure)
 
     def _drop_part(self) -> Work[None]:
-        if self.part != self.task.dest:
+        if self.part != self.dest:
             yield from ask(packets.remove(self.part))
 
     def _start_over(self, step: Fresh) -> Work[None]:
@@ -224,7 +211,7 @@ class Upload:
         """What is worth asking before many bytes are sent, in the flight of the opening."""
         if self._state.size <= LARGE_BYTES:
             return []
-        return [packets.stat(self.task.dest), *space_request(self.context, self.part)]
+        return [packets.stat(self.dest), *space_request(self.context, self.part)]
 
     def _check_answers(self, told: list[Reply]) -> None:
         """Raises: NameRefused; NoSpaceOnServer. A file that fits is counted from here on."""
@@ -232,7 +219,7 @@ class Upload:
             return
         final, *space = told
         if isinstance(final, Attributes):
-            check_no_folder(final.mode, self.task.dest, self.source.path)
+            check_no_folder(final.mode, self.dest, self.source.path)
         if space:
             check_space(self.context, self.source.name, self._state, space[0])
             self.context.large[self.part] = self._state
@@ -317,11 +304,11 @@ class Upload:
         self.source.check_unchanged()
         self._phase = Phase.PUBLISHING
         final = b""
-        if self.part != self.task.dest:
+        if self.part != self.dest:
             yield Barrier(self.checkpoint())
             # with a sidecar to write first, the final would be open while that may fail
             reopen = wants_confirmation(self.context) and not self.context.options.sidecar
-            final = yield from publish(self.context, self.part, self.task.dest, self.source.path, reopen)
+            final = yield from publish(self.context, self.part, self.dest, self.source.path, reopen)
         return (yield from self._conclude(final))
 
     def _already_done(self) -> Work[TransferResult]:
@@ -330,19 +317,19 @@ class Upload:
         return (yield from self._conclude(b"", already_done=True))
 
     def _hash(self) -> Work[None]:
-        if self.task.digest or self.context.options.sha256 or self.context.options.sidecar:
+        if self.job.digest or self.context.options.sha256 or self.context.options.sidecar:
             self._digest = yield from hash_of(self.source)
 
     def _conclude(self, final: bytes, already_done: bool = False) -> Work[TransferResult]:
         self.source.close()  # the wait below may be long, and files in flight are many
-        task, options = self.task, self.context.options
+        options = self.context.options
         if options.sidecar and self._digest is not None:
-            yield from write_sidecar(self.context, task.dest, self.part, self._digest)
-        durable = yield from confirm(self.context, task.dest, self.source.fingerprint.size, final, task.grace)
+            yield from write_sidecar(self.context, self.dest, self.part, self._digest)
+        durable = yield from confirm(self.context, self.dest, self.source.fingerprint.size, final, self.job.grace)
         self._tell(self.source.fingerprint.size)
         return TransferResult(
             source=self.source.name,
-            dest=self.task.dest.decode("utf-8", "surrogateescape"),
+            dest=self.job.dest,
             size=self.source.fingerprint.size,
             sent_bytes=self.sent_bytes,
             resumed_at=self._resumed_at,
@@ -352,7 +339,7 @@ class Upload:
             already_done=already_done,
             possible_repeat=self._possible_repeat,
             sha256=self._digest,
-            key=self.task.key,
+            key=self.job.key,
             fingerprint=self.source.fingerprint,
             local_path=self.source.path,
         )
@@ -368,7 +355,7 @@ class Upload:
     def checkpoint(self) -> Checkpoint:
         return Checkpoint(
             direction=Direction.UPLOAD,
-            remote_path=self.task.dest,
+            remote_path=self.dest,
             local_path=self.source.path,
             part=self.part,
             fingerprint=self.source.fingerprint,
@@ -400,5 +387,5 @@ class Upload:
 
     def _tell(self, done_bytes: int) -> None:
         self._told_at = self.context.clock()
-        if self.task.progress is not None:
-            self.task.progress(Progress(self.source.name, done_bytes, self._state.size, self._resumed_at))
+        if self.job.progress is not None:
+            self.job.progress(Progress(self.source.name, done_bytes, self._state.size, self._resumed_at))
