@@ -1,0 +1,1 @@
+"""Neutral ground: what every remote and the spooler share. Names no protocol and imports none."""
