@@ -288,6 +288,11 @@ class Store(Protocol):
             the far side's own check failed; NoSpaceOnServer.
         """
 
+    def confirm(self, dest: bytes) -> bool:
+        """Bring a published file's content and name to the far side's disk -> whether they are there, as far as it can
+        be known. For a file that an earlier attempt has published; False where that cannot be asked for, or it is gone.
+        """
+
     def abandon(self, token: Token) -> None:
         """Remove what the far side holds of this upload. One that is gone is fine. A published file is not touched."""
 
