@@ -72,6 +72,7 @@ class Workers:
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._barriers: Barriers[Running] = Barriers(commit)
         self._stores: list[Store] = []
+        self._dismissed: set[Store] = set()
         self._connecting = self._idle = 0
         self._most = 1
         self._lost: SFTPError | None = None
@@ -114,6 +115,12 @@ class Workers:
             self._call(0.0)
         return self._lost is None and self._crash is None and not self._ready.closed
 
+    @property
+    def pipeline(self):  # TEMPORARY
+        return self
+
+    pace = pipeline
+
     def close(self) -> None:
         """End all: calls under way fail within a second."""
         for running in self._ready.close():
@@ -121,9 +128,13 @@ class Workers:
         for store in self._stores:
             store.abort()
 
-    def fewer(self) -> None:
-        """The far side has said that it is busy: do with fewer connections."""
-        self._most = max(1, min(self._most, len(self._stores)) - 1)
+    def fewer(self) -> bool:
+        """The far side has said that it is busy: do with one connection less -> whether there is another."""
+        staying = [store for store in self._stores[1:] if store not in self._dismissed]
+        if staying:
+            self._dismissed.add(staying[-1])
+        self._most = max(1, len(staying))
+        return bool(staying)
 
     def _begin_worker(self) -> Store:
         store = self._make()
@@ -154,7 +165,9 @@ class Workers:
         self._post(self._connected)
         try:
             while self._one_turn(store, first):
-                pass
+                if store in self._dismissed:
+                    self._post(partial(self._left, store))
+                    break
         except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
             self._post(partial(self._crashed, error))
         finally:
@@ -252,7 +265,7 @@ class Workers:
         """
         exhausted = False
         try:
-            while self._active or not exhausted:
+            while self._active or self._finished or not exhausted:
                 tick()
                 while not exhausted and self._may_admit():
                     exhausted = self._admit(transfers)

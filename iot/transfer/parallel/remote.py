@@ -1,0 +1,364 @@
+"""ParallelRemote: a Remote made of a way to make stores."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import posixpath
+import time
+import weakref
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import replace
+from typing import BinaryIO, Generic, TypeVar
+
+from iot.sftp.client.attempts import ANSWERS, Attempts, Patience
+from iot.sftp.client.errors import (
+    ConfigurationError,
+    LinkLost,
+    NameRefused,
+    NotFound,
+    PermanentError,
+    ProofFailed,
+    SFTPError,
+    Timeout,
+)
+from iot.sftp.client.fetch import download_task
+from iot.sftp.client.journal import Journal
+from iot.sftp.client.model import (
+    Checkpoint,
+    Direction,
+    Fingerprint,
+    ProgressCallback,
+    RemoteFile,
+    TransferResult,
+    UploadJob,
+)
+from iot.sftp.client.ownership import Outcomes, Ownership
+from iot.sftp.client.stop import StopFlag
+from iot.sftp.client.transfer.context import Options
+from iot.sftp.client.transfer.names import part_name, remote_path
+from iot.transfer.books import Books
+from iot.transfer.landing import DownloadTask, Landing
+from iot.transfer.parallel.batch import Batch, Outcome, upload_key
+from iot.transfer.parallel.download import Download
+from iot.transfer.parallel.work import Work
+from iot.transfer.parallel.workers import Workers
+from iot.transfer.remote import Capabilities, Store, Token
+from iot.transfer.settings import TransferSettings
+
+__all__ = ["ParallelRemote"]
+
+T = TypeVar("T")
+ENDING_POLL_S = 0.05
+
+
+class ParallelRemote:
+    """make: a store, not connected yet. server: what stands for the far side in the journal, e.g. user@host:port.
+
+    journal: share one with other users of the same state directory. See transfer.remote.Remote for what it does.
+    """
+
+    def __init__(
+        self, make: Callable[[], Store], server: str, settings: TransferSettings, journal: Journal | None = None
+    ) -> None:
+        self._make = make
+        self._settings = settings
+        self._books = Books(
+            server,
+            journal,
+            settings.state_dir,
+            every_bytes=settings.checkpoint_bytes,
+            every_s=settings.checkpoint_s,
+        )
+        self._stop = StopFlag()
+        self._ownership = Ownership()
+        self._outcomes: Callable[[], Outcomes[Outcome] | None] = lambda: None
+        self._patience = Patience(settings.attempts, settings.backoff_s, settings.backoff_cap_s)
+        self._workers: Workers | None = None
+        self._capabilities = make().capabilities
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._workers.capabilities if self._workers is not None else self._capabilities
+
+    @property
+    def connected(self) -> bool:
+        """Whether there are connections, as far as is known without asking."""
+        return self._workers is not None
+
+    # -- connections, as the loop over them wants them
+
+    another_stands = False
+
+    def engine(self, tick: Callable[[], None]) -> Workers:
+        """The present connections, or new ones. Raises: LinkLost, Timeout, ServerBusy, AuthenticationError ..."""
+        if self._workers is not None and not self._workers.usable:
+            self.drop()
+        if self._workers is None:
+            workers = Workers(self._make, commit=self._books.checkpoints.commit, stop=self._stop, clock=time.monotonic)
+            workers.connect(tick)
+            self._workers = workers
+        return self._workers
+
+    def drop(self) -> None:
+        if self._workers is not None:
+            self._workers.close()
+            self._workers = None
+
+    def connect(self) -> None:
+        with self._exclusively():
+            for attempt in self._attempts():
+                with attempt:
+                    return
+
+    def is_connected(self) -> bool:
+        if self._workers is None or self._ownership.batch_runs:
+            return self._workers is not None
+        with self._exclusively():
+            workers = self._workers
+            try:
+                if workers is not None and workers.usable:
+                    workers.run_one(_Call(lambda store: store.check()))
+            except PermanentError:
+                pass  # an answer is an answer
+            except BaseException:
+                self.drop()
+                raise
+            return workers is not None and workers.usable
+
+    def cancel(self) -> None:
+        self._stop.set()
+
+    def disconnect(self) -> None:
+        with self._ending():
+            self.drop()
+            self._books.flush()
+
+    def close(self) -> None:
+        with self._ending():
+            self.drop()
+            self._books.close()
+
+    # -- uploads
+
+    def upload(self, job: UploadJob, *, resume: bool = True, sha256: bool = False) -> Outcome | None:
+        with self._exclusively():
+            outcomes = [*self._batch(resume=resume, sha256=sha256).run([job])]
+            return outcomes[0] if outcomes else None
+
+    def upload_many(
+        self,
+        jobs: Iterable[UploadJob | None],
+        *,
+        hold_checkpoints: bool = False,
+        tick: Callable[[], None] = lambda: None,
+    ) -> Iterator[Outcome]:
+        outcomes = Outcomes(self._steps(jobs, hold_checkpoints, tick))
+        self._outcomes = weakref.ref(outcomes)
+        return outcomes
+
+    def settle(self, results: Iterable[TransferResult]) -> None:
+        self._books.checkpoints.forget_keys(upload_key(result) for result in results)
+
+    def discard(self, uploads: Iterable[tuple[str, str]]) -> None:
+        checkpoints = self._books.checkpoints
+        for source, dest in uploads:
+            remote, local = remote_path(dest), os.fsencode(os.path.abspath(source))
+            known = checkpoints.load(Direction.UPLOAD, remote, local)
+            if known is None and self.capabilities.named_tokens:
+                options = self._options()
+                part = Token(part_name(remote, local, options.owner, options.part_suffix))
+                checkpoints.note(Checkpoint(Direction.UPLOAD, remote, local, part, Fingerprint(0, 0)))
+        checkpoints.flush()
+
+    def _steps(
+        self, jobs: Iterable[UploadJob | None], hold: bool, tick: Callable[[], None]
+    ) -> Generator[Outcome, None, None]:
+        with self._exclusively(batch=True):
+            yield from self._batch(hold=hold, tick=tick).run(jobs)
+
+    def _batch(
+        self,
+        *,
+        hold: bool = False,
+        resume: bool = True,
+        sha256: bool = False,
+        tick: Callable[[], None] = lambda: None,
+    ) -> Batch:
+        return Batch(
+            self._attempts(tick, harmless=()),
+            self._books,
+            self._options(resume=resume, sha256=sha256),
+            stale_part_s=self._settings.stale_part_s,
+            hold=hold,
+            tick=tick,
+        )
+
+    # -- downloads
+
+    def download(
+        self,
+        source: bytes,
+        dest: str | os.PathLike[str] | BinaryIO,
+        progress: ProgressCallback | None = None,
+        *,
+        resume: bool = True,
+        sha256: bool | str = False,
+    ) -> TransferResult:
+        task = download_task(source, dest, progress, sha256, self._settings)
+        with self._exclusively():
+            received = [0]
+            try:
+                return self._fetch(task, received, resume=resume, sha256=bool(sha256))
+            except ProofFailed:  # it may be what was stitched together, or a .sha256 that came after its file
+                return self._fetch(task, received, resume=resume, sha256=bool(sha256))
+
+    def _fetch(self, task: DownloadTask, received: list[int], *, resume: bool, sha256: bool) -> TransferResult:
+        for attempt in self._attempts(harmless=(ProofFailed,)):
+            with attempt as workers:
+                try:
+                    return self._fetch_once(workers, task, received, self._options(resume=resume, sha256=sha256))
+                except (LinkLost, Timeout):
+                    resume = True
+                    raise
+                finally:
+                    self._books.checkpoints.flush()
+        raise AssertionError("attempts end with a result or an error")
+
+    def _fetch_once(
+        self, workers: Workers, task: DownloadTask, received: list[int], options: Options
+    ) -> TransferResult:
+        checkpoints, locks, desk = self._books.checkpoints, self._books.locks, workers.desk
+        landing = Landing(
+            task,
+            options,
+            lambda checkpoint: desk.post(lambda: checkpoints.note(checkpoint)),
+            lambda progress: desk.post(lambda: task.progress(progress) if task.progress else None),
+            time.monotonic,
+        )
+        locks.take(landing.sink.part)
+        known = checkpoints.load(*landing.key)
+        download = Download(landing, known, options, desk, checkpoints.forget, lambda: locks.release(landing.sink.part))
+        try:
+            result: TransferResult = workers.run_one(download)
+        finally:
+            received[0] += download.received_bytes
+        direction, *rest = landing.key
+        checkpoints.forget_keys([(direction.value, *rest)])
+        return replace(result, sent_bytes=received[0])
+
+    # -- paths
+
+    def stat(self, path: bytes) -> RemoteFile | None:
+        return self._call(lambda store, _: store.stat(path))
+
+    def list(self, path: bytes, *, folders: bool) -> list[bytes]:
+        return self._call(lambda store, _: _listed(store, path, folders=folders))
+
+    def move(self, source: bytes, dest: bytes) -> None:
+        make_dirs = self._settings.make_dirs
+
+        def move(store: Store, again: bool) -> None:
+            if store.stat(source) is None:
+                if again and store.stat(dest) is not None:
+                    return  # the lost answer was a yes
+                raise NotFound(f"cannot move {source!r}: it is not on the server")
+            store.move(source, dest, make_dirs=make_dirs)
+
+        self._call(move)
+
+    def delete(self, path: bytes) -> None:
+        self._call(lambda store, again: _gone_is_fine(again, lambda: store.delete(path)))
+
+    def mkdir(self, path: bytes) -> None:
+        self._call(lambda store, _: store.mkdir(path))
+
+    def rmdir(self, path: bytes) -> None:
+        self._call(lambda store, again: _gone_is_fine(again, lambda: store.rmdir(path)))
+
+    def _call(self, work: Callable[[Store, bool], T]) -> T:
+        """Small work on one store, again on a new connection where the link is lost; its second argument: an earlier
+        attempt may have done it, and its answer was lost."""
+        again = False
+        with self._exclusively():
+            for attempt in self._attempts():
+                with attempt as workers:
+                    try:
+                        result: T = workers.run_one(_Call(lambda store, again=again: work(store, again)))  # type: ignore[misc]
+                    except (LinkLost, Timeout):
+                        again = True
+                        raise
+                    return result
+        raise AssertionError("attempts end with a result or an error")
+
+    # -- inside
+
+    def _options(self, *, resume: bool = True, sha256: bool = False) -> Options:
+        return replace(self._settings.plain(self._books.owner), resume=resume, sha256=sha256)
+
+    def _attempts(
+        self, tick: Callable[[], None] = lambda: None, harmless: tuple[type[SFTPError], ...] = ANSWERS
+    ) -> Attempts[Workers]:
+        return Attempts(self, self._patience, self._stop, tick, harmless)
+
+    @contextlib.contextmanager
+    def _exclusively(self, *, batch: bool = False) -> Iterator[None]:
+        """One operation at a time; what was cancelled is over when it ends.
+
+        Raises: ConfigurationError while a batch runs: its connections are taken.
+        """
+        with self._ownership.held(batch=batch):
+            try:
+                yield
+            finally:
+                self._stop.clear()
+
+    @contextlib.contextmanager
+    def _ending(self) -> Iterator[None]:
+        """For what ends the connections: a batch is ended first, calls of other threads are waited for."""
+        while (outcomes := self._outcomes()) is not None and self._ownership.batch_runs:
+            if outcomes.calls_from_here:
+                break
+            try:
+                outcomes.close()
+            except ConfigurationError:  # another thread is waiting for an outcome
+                self._stop.set()
+                time.sleep(ENDING_POLL_S)
+        with self._ownership.held(from_inside=True):
+            yield
+
+
+class _Call(Generic[T]):
+    """Work on one store, as a transfer."""
+
+    store: Store
+
+    def __init__(self, work: Callable[[Store], T]) -> None:
+        self._work = work
+
+    def run(self) -> Work[T]:
+        return self._work(self.store)
+        yield
+
+    def release(self) -> None:
+        """Nothing was taken for it."""
+
+
+def _gone_is_fine(again: bool, work: Callable[[], None]) -> None:
+    """A file that is gone after an answer was lost is what was wanted."""
+    try:
+        work()
+    except NotFound:
+        if not again:
+            raise
+
+
+def _listed(store: Store, path: bytes, *, folders: bool) -> list[bytes]:
+    """Raises: NameRefused for a name that is a path: a server cannot lead us out of a folder."""
+    found = []
+    for entry in store.list(path):
+        if b"/" in entry.name or b"\0" in entry.name or not entry.name:
+            raise NameRefused(f"server lists the name {entry.name!r} in {path!r}; a name may not hold a slash")
+        if entry.is_folder is folders and entry.name not in (b".", b".."):
+            found.append(posixpath.join(path, entry.name))
+    return sorted(found)
