@@ -167,7 +167,7 @@ class ParallelRemote:
             known = checkpoints.load(Direction.UPLOAD, remote, local)
             if known is None and self.capabilities.named_tokens:
                 options = self._options()
-                part = Token(part_name(remote, local, options.owner, options.part_suffix))
+                part = part_name(remote, local, options.owner, options.part_suffix)
                 checkpoints.note(Checkpoint(Direction.UPLOAD, remote, local, part, Fingerprint(0, 0)))
         checkpoints.flush()
 

@@ -360,7 +360,7 @@ class Upload:
             direction=Direction.UPLOAD,
             remote_path=self.dest,
             local_path=self.source.path,
-            part=self._token,
+            part=bytes(self._token),
             fingerprint=self.source.fingerprint,
             acked_bytes=self._state.acked,
             synced_bytes=self._state.synced,
