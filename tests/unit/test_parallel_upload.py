@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import time
@@ -483,7 +484,7 @@ def test_tick_is_called_while_every_worker_is_busy(tmp_path, source):
 
     list(remote.upload_many([UploadJob(source, "to/file")], tick=tick))
     remote.close()
-    assert max(later - earlier for earlier, later in zip(ticks, ticks[1:], strict=False)) < 0.25
+    assert max(later - earlier for earlier, later in itertools.pairwise(ticks)) < 0.25
 
 
 def test_what_was_discarded_is_removed_beside_later_uploads(tmp_path, source):
