@@ -1,1 +1,1 @@
-"""Neutral ground: what every remote and the spooler share. Names no protocol and imports none."""
+"""Neutral ground: what every remote and the spooler share. Names no protocol, imports none."""

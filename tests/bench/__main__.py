@@ -1,7 +1,8 @@
 """The benchmark beside the peers: `sh tests/run bench [WORK...] [--rounds N] [--peers NAME,...]`.
 
 Every work is done by ours and by every peer in turn, round by round, each on a fresh link and a fresh server; what
-arrived is compared byte by byte. `bench device` and `bench scale` are about the service alone.
+arrived is compared byte by byte. `bench device` and `bench scale` are about the service alone; `bench screen` takes the
+picture of the demo.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ from bench.peers import PEERS, Peer
 from bench.report import save, table
 from bench.trial import Row, make_files, trial
 from bench.works import WORKS, Work
-from faults.tunlink import why_not
+from conditions import why_not
 
 
 def main(argv: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # links, servers and folders are cleared away then, too
-    if argv[:1] in (["device"], ["scale"]):
+    if argv[:1] in (["device"], ["scale"], ["screen"]):
         module = importlib.import_module(f"bench.{argv[0]}")
         return int(module.main(argv[1:]))
     arguments = _arguments(argv)
-    reason = why_not()
+    reason = why_not("tun")
     print(
         f"link: a proxy on loopback, because {reason}" if reason else "link: IP level, between two namespaces",
         flush=True,

@@ -26,7 +26,7 @@ from bench.service import running
 from bench.site import open_site
 from bench.trial import environment_of, make_files
 from bench.works import KIB, MIB, Work
-from faults.tunlink import why_not
+from conditions import why_not
 
 __all__ = ["main"]
 
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--idle", type=float, default=600, metavar="SECONDS", help="how long idleness is watched")
     parser.add_argument("--out", type=Path, default=Path("../.test-bench"))
     options = parser.parse_args(argv)
-    if reason := why_not():
+    if reason := why_not("tun"):
         parser.error(reason)
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:

@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from bench.works import Work
+from conditions import why_not
 from faults.proxy import BadLink
-from faults.tunlink import Side, TunLink, why_not
+from faults.tunlink import Side, TunLink
 from servers.base import fingerprint, host_keys
 from servers.openssh import OpenSSH
 
@@ -157,7 +158,7 @@ class _Proxy(Site):
 def open_site(work: Work, folder: Path) -> Iterator[Site]:
     """A link of the work's kind with a server behind it; files live in `folder`."""
     root, known_hosts = folder / "server", folder / "known_hosts"
-    if why_not():
+    if why_not("tun"):
         with OpenSSH(root, more=HOME) as server, _proxy(work, server.port) as link:
             yield _Proxy(server, link, known_hosts)
         return

@@ -37,16 +37,16 @@ from unittest.mock import patch
 from unit.folder_remote import FolderRemote
 
 import iot.sftp.client
-import iot.sftp.spooler
+import iot.spooler
 from iot.sftp.client import Failure, Journal, LinkLost, LocalStateError, PermissionDenied, Proof, TransferResult
-from iot.sftp.client.errors import SFTPError, SourceChanged
-from iot.sftp.client.model import Span
-from iot.sftp.client.transfer.source import Source
-from iot.sftp.spooler import cli
-from iot.sftp.spooler.agent import Agent
-from iot.sftp.spooler.configuration import load
-from iot.sftp.spooler.intake import Clocks
-from iot.sftp.spooler.queue import QUEUE_SCHEMA
+from iot.spooler import cli
+from iot.spooler.agent import Agent
+from iot.spooler.config.load import load
+from iot.spooler.outbox.intake import Clocks
+from iot.spooler.queue.queue import QUEUE_SCHEMA
+from iot.transfer.errors import SFTPError, SourceChanged
+from iot.transfer.model import Span
+from iot.transfer.source import Source
 
 __all__ = ["Clock", "LabAgent", "Published", "Server", "User", "as_root", "as_user"]
 
@@ -274,7 +274,7 @@ class LabAgent:
 @functools.cache
 def _import_all() -> None:
     """The agent's user may have no way to where Python's own files lie."""
-    for package in (iot.sftp.client, iot.sftp.spooler):
+    for package in (iot.sftp.client, iot.spooler):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if not module.name.endswith("__main__"):
                 importlib.import_module(module.name)
@@ -378,7 +378,7 @@ def _every_step_seen(step: Callable[[], None]) -> Iterator[None]:
         return wrapped
 
     targets = [(os, name) for name in CALLS] + [(Journal, "_transact")]
-    rooms = [module for name, module in sys.modules.items() if name.startswith("iot.sftp.spooler.")]
+    rooms = [module for name, module in sys.modules.items() if name.startswith("iot.spooler.")]
     renaming = [(room, "rename_noreplace") for room in rooms if hasattr(room, "rename_noreplace")]
     assert renaming, "renaming without replacing has another name now: tell it here"
     with contextlib.ExitStack() as patches:

@@ -18,15 +18,17 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
-from iot.sftp.client import EmbeddedServer, Journal, LocalStateError, checkpoints
-from iot.sftp.client.model import Span
-from iot.sftp.client.transfer.source import Source
-from iot.sftp.spooler import folders, removal
-from iot.sftp.spooler.agent import Agent
-from iot.sftp.spooler.intake import Clocks
-from iot.sftp.spooler.queue import QUEUE_SCHEMA
-from iot.sftp.spooler.remote import Remote, sftp_remote
-from iot.sftp.spooler.settings import Settings
+from iot.sftp.client import EmbeddedServer, Journal, LocalStateError
+from iot.spooler.agent import Agent
+from iot.spooler.availability import Remote, sftp_remote
+from iot.spooler.config.settings import Settings
+from iot.spooler.leaving import removal
+from iot.spooler.outbox.intake import Clocks
+from iot.spooler.queue.queue import QUEUE_SCHEMA
+from iot.transfer import beneath as folders
+from iot.transfer.journal import checkpoints
+from iot.transfer.model import Span
+from iot.transfer.source import Source
 
 __all__ = ["Crash", "Device"]
 

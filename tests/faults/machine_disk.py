@@ -19,8 +19,8 @@ from typing import NamedTuple
 
 from paramiko import Message
 
-from iot.sftp.client.wire.embedded_files import READ_FLAG, SFTPSession
-from iot.sftp.client.wire.embedded_protocol import PERMISSION_DENIED, Refusal, Reply
+from iot.sftp.server.files import READ_FLAG, SFTPSession
+from iot.sftp.server.protocol import PERMISSION_DENIED, Refusal, Reply
 
 __all__ = ["ForgetfulDisk"]
 

@@ -150,7 +150,7 @@ class Rig:
         """
         assert self.agent is None, "one agent at a time"
         self._marker.unlink(missing_ok=True)
-        crash = ["faults.crash", step, str(nth), action, str(self._marker)] if step else ["iot.sftp.spooler"]
+        crash = ["faults.crash", step, str(nth), action, str(self._marker)] if step else ["iot.spooler"]
         run = ["run", "--drain"] if drain else ["run"]
         command = [sys.executable, "-m", *crash, *run, "--config", str(self._configuration)]
         with self.log.open("ab") as log:

@@ -17,11 +17,11 @@ from faults.steps import Call, Moment, Packet, Step, install
 from servers.base import Server
 
 from iot.sftp.client import IoTSFTPClient, LinkLost, Timeout
-from iot.sftp.client.wire.packets import Kind
+from iot.sftp.client.protocol.packets import Kind
 
 __all__ = ["PHASES", "noticed_after_s"]
 
-WIRE = "iot.sftp.client.wire"
+WIRE = "iot.sftp.client.ssh"
 RATE_BPS = 40e6
 FILE_BYTES = 8 * MIB
 

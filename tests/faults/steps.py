@@ -15,17 +15,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from iot.sftp.client.wire.packets import Flag, Handle, Kind
+from iot.sftp.client.protocol.packets import Flag, Handle, Kind
 
 __all__ = ["BY_NAME", "ONCE", "STEPS", "Call", "Moment", "Packet", "Step", "install", "wrap"]
 
-CHANNEL = "iot.sftp.client.wire.channel:SftpChannel"
-PIPELINE = "iot.sftp.client.wire.pipeline:Pipeline"
-REQUEST = "iot.sftp.client.wire.packets:Request"
-QUEUE = "iot.sftp.spooler.queue:Queue"
-REMOVAL = "iot.sftp.spooler.removal"
-CHECKPOINTS = "iot.sftp.client.checkpoints:Checkpoints"
-COMMIT = "iot.sftp.client.journal:Journal._transact"
+CHANNEL = "iot.sftp.client.ssh.channel:SftpChannel"
+PIPELINE = "iot.sftp.client.pipeline.pipeline:Pipeline"
+REQUEST = "iot.sftp.client.protocol.packets:Request"
+QUEUE = "iot.spooler.queue.queue:Queue"
+REMOVAL = "iot.spooler.leaving.removal"
+CHECKPOINTS = "iot.transfer.journal.checkpoints:Checkpoints"
+COMMIT = "iot.transfer.journal.journal:Journal._transact"
 
 Reached = Callable[[], None]
 Undo = Callable[[], object]
@@ -201,7 +201,7 @@ class PacketWatch:
         return [
             wrap(f"{REQUEST}.encode", self._on_encode),
             wrap(f"{CHANNEL}.send", self._on_send),
-            wrap("iot.sftp.client.wire.pipeline:parse_reply", self._on_reply),
+            wrap("iot.sftp.client.pipeline.pipeline:parse_reply", self._on_reply),
             wrap(f"{PIPELINE}._communicate", self._on_communicate),
         ]
 

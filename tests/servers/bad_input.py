@@ -89,7 +89,7 @@ class Site:
             f"SFTP_{'KEY' if name == 'key_file' else name.upper()}": str(value) for name, value in settings.items()
         }
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SFTP_")} | given
-        return self.run([sys.executable, "-m", "iot.sftp.client.cli", *words], environment)
+        return self.run([sys.executable, "-m", "iot.sftp.client.cli.main", *words], environment)
 
     def drain(self, **changes: Any) -> Done[str]:
         return self.spooler("run", "--drain", **changes)
@@ -100,7 +100,7 @@ class Site:
     def spooler_command(self, *words: str, **changes: Any) -> list[str]:
         config = self.folder / "spooler.toml"
         config.write_text(self.toml(changes), encoding="utf-8")
-        return [*self.prefix, sys.executable, "-m", "iot.sftp.spooler", *words, "--config", str(config)]
+        return [*self.prefix, sys.executable, "-m", "iot.spooler", *words, "--config", str(config)]
 
     def run(self, command: Sequence[str | bytes], environment: dict[str, str] | None = None) -> Done[str]:
         done = subprocess.run(

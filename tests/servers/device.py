@@ -58,7 +58,7 @@ class Device:
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        command = [sys.executable, "-m", "iot.sftp.spooler", "run", *arguments, "--config", str(self._configuration)]
+        command = [sys.executable, "-m", "iot.spooler", "run", *arguments, "--config", str(self._configuration)]
         with self.log.open("ab") as log:
             self._agent = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         return self._agent

@@ -7,8 +7,8 @@ from tempfile import mkdtemp
 
 from servers.base import Server
 
-from iot.sftp.client.wire.embedded import EmbeddedServer, SessionFactory
-from iot.sftp.client.wire.embedded_files import SFTPSession
+from iot.sftp.server.embedded import EmbeddedServer, SessionFactory
+from iot.sftp.server.files import SFTPSession
 
 __all__ = ["Embedded"]
 

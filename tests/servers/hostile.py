@@ -18,10 +18,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from paramiko.packet import Packetizer
 
-from iot.sftp.client.engine import target_from
+from iot.sftp.client.session import target_from
 from iot.sftp.client.settings import options_from
-from iot.sftp.client.wire.hostkeys import fingerprint
-from iot.sftp.client.wire.session import Connection
+from iot.sftp.client.ssh.connection import Connection
+from iot.sftp.client.ssh.hostkeys import fingerprint
 
 if TYPE_CHECKING:
     from typing_extensions import Self

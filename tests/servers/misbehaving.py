@@ -23,8 +23,8 @@ from typing import Any
 from paramiko import Message
 from servers.embedded import Embedded
 
-from iot.sftp.client.wire.embedded_files import OpenFile, SFTPSession
-from iot.sftp.client.wire.embedded_protocol import (
+from iot.sftp.server.files import OpenFile, SFTPSession
+from iot.sftp.server.protocol import (
     EXTENDED_REPLY,
     FAILURE,
     OP_UNSUPPORTED,

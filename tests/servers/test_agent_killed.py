@@ -12,7 +12,7 @@ import pytest
 
 from iot.sftp.client import EmbeddedServer
 
-COMMAND = [sys.executable, "-m", "iot.sftp.spooler"]
+COMMAND = [sys.executable, "-m", "iot.spooler"]
 
 
 @pytest.fixture

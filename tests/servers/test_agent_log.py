@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from iot.sftp.client import EmbeddedServer
-from iot.sftp.spooler.logs import NonBlockingHandler
+from iot.spooler.logs import NonBlockingHandler
 
 FILES = 100
 PIPE_BYTES = 4096  # a pipe that is full after 25 lines tells with 100 files what one of 64 KiB does with 3,000
@@ -40,7 +40,7 @@ def test_when_nobody_reads_stderr_everything_is_delivered_and_sigterm_ends_the_a
         reader, writer = os.pipe()
         fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         agent = subprocess.Popen(
-            [sys.executable, "-m", "iot.sftp.spooler", "run", "--config", str(config)],
+            [sys.executable, "-m", "iot.spooler", "run", "--config", str(config)],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
             stderr=writer,
         )

@@ -251,7 +251,7 @@ KEYS = [
 def test_every_bad_setting_is_named_at_once_with_78_and_no_secret(command: list[str], tmp_path: Path) -> None:
     config = tmp_path / "bad.toml"
     config.write_text(BAD)
-    words = [sys.executable, "-m", "iot.sftp.spooler", *command, "--config", str(config)]
+    words = [sys.executable, "-m", "iot.spooler", *command, "--config", str(config)]
     done = subprocess.run(
         words, env=clean_environment(), capture_output=True, text=True, timeout=30, check=False, cwd=tmp_path
     )
@@ -296,7 +296,15 @@ def test_a_password_file_that_holds_no_password_is_named(content: bytes, site: S
     assert "server.password_file" in drained.stderr
     assert "secret" not in drained.stderr.replace("secret_", "")
     typed = site.run(
-        [sys.executable, "-m", "iot.sftp.client.cli", "exists", "/", "--password-file", str(tmp_path / "password")],
+        [
+            sys.executable,
+            "-m",
+            "iot.sftp.client.cli.main",
+            "exists",
+            "/",
+            "--password-file",
+            str(tmp_path / "password"),
+        ],
         {**os.environ, "SFTP_HOST": "localhost"},
     )
     assert typed.returncode == 78
@@ -314,7 +322,7 @@ def test_every_bad_setting_of_the_command_line_is_named_at_once_with_78(tmp_path
         "SFTP_PART_SUFFIX": "a/b",
         "SFTP_AGENT": "perhaps",
     }
-    words = [sys.executable, "-m", "iot.sftp.client.cli", "ls"]
+    words = [sys.executable, "-m", "iot.sftp.client.cli.main", "ls"]
     environment = {**clean_environment(), **bad, "SFTP_PASSWORD": "s3cret"}
     done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=30, check=False, cwd=tmp_path)
     assert done.returncode == 78

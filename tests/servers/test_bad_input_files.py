@@ -57,7 +57,7 @@ def test_the_client_never_waits_for_a_file_that_is_none(
 
 @pytest.mark.parametrize("kind", NO_FILES)
 def test_the_command_line_never_waits_for_a_secret(kind: str, tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "iot.sftp.client.cli", "ls", "--host", "localhost"]
+    words = [sys.executable, "-m", "iot.sftp.client.cli.main", "ls", "--host", "localhost"]
     words += ["--password-file", str(no_file(kind, tmp_path))]
     done = subprocess.run(words, env=clean_environment(), capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 78
@@ -71,7 +71,7 @@ def test_a_secret_may_come_from_a_pipe_of_the_shell(site: Site, tmp_path: Path) 
     shutil.copy(str(site.server.key_file), locked)  # with its mode
     subprocess.run(["ssh-keygen", "-q", "-p", "-N", PASSPHRASE, "-f", locked], check=True, timeout=60)
     reader, writer = os.pipe()
-    words = [sys.executable, "-m", "iot.sftp.client.cli", "exists", site.server.path("")]
+    words = [sys.executable, "-m", "iot.sftp.client.cli.main", "exists", site.server.path("")]
     login = {"--host": site.server.host, "--port": site.server.port, "--user": site.server.user}
     login |= {"--known-hosts": site.server.known_hosts, "--key": locked, "--key-passphrase-file": f"/dev/fd/{reader}"}
     words += [str(word) for pair in login.items() for word in pair]

@@ -245,7 +245,14 @@ def test_a_put_of_a_file_that_is_rewritten_meanwhile_ends_with_75(site: Site, sl
     path = site.put("file", os.urandom(2 * MIB))
     settings = site.settings({"state_dir": site.state})
     environment = {f"SFTP_{'KEY' if name == 'key_file' else name.upper()}": str(it) for name, it in settings.items()}
-    command = [*site.spooler_command()[:1], "-m", "iot.sftp.client.cli", "put", str(path), site.server.path("file")]
+    command = [
+        *site.spooler_command()[:1],
+        "-m",
+        "iot.sftp.client.cli.main",
+        "put",
+        str(path),
+        site.server.path("file"),
+    ]
     with subprocess.Popen(command, env={**os.environ, **environment}, stderr=subprocess.PIPE, text=True) as process:
         until(lambda: slow.up_bytes > MIB)
         rewrite(path)

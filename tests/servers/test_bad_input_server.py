@@ -25,9 +25,9 @@ from iot.sftp.client import (
     NotFound,
     PermissionDenied,
 )
-from iot.sftp.client.checkpoints import CHECKPOINTS, Checkpoints
-from iot.sftp.client.model import Checkpoint, Direction
-from iot.sftp.client.transfer.names import part_name
+from iot.transfer.journal.checkpoints import CHECKPOINTS, Checkpoints
+from iot.transfer.model import Checkpoint, Direction
+from iot.transfer.names import part_name
 
 MIB = 1 << 20
 GIB = 1 << 30

@@ -17,7 +17,7 @@ from faults.proxy import BadLink
 from servers.base import Server, client_key, free_port
 from servers.openssh import OpenSSH
 
-COMMAND = [sys.executable, "-m", "iot.sftp.client.cli"]
+COMMAND = [sys.executable, "-m", "iot.sftp.client.cli.main"]
 
 
 class Shell:

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from iot.sftp.client import IoTSFTPClient
-from iot.sftp.spooler import demo
-from iot.sftp.spooler.demo_link import Relay
-from iot.sftp.spooler.demo_server import watched_server
+from iot.spooler.demo import demo
+from iot.spooler.demo.link import Relay
+from iot.spooler.demo.server import watched_server
 
-COMMAND = [sys.executable, "-m", "iot.sftp.spooler", "demo"]
+COMMAND = [sys.executable, "-m", "iot.spooler", "demo"]
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ from iot.sftp.client import (
     SourceChanged,
     TransferResult,
 )
-from iot.sftp.client.wire.embedded_protocol import DATA, Reply
+from iot.sftp.server.protocol import DATA, Reply
 
 MIB = 1024 * 1024
 SIZE = 3 * MIB + 77

@@ -34,7 +34,7 @@ def test_five_cuts_after_progress_leave_no_file_behind(sshd: OpenSSH, tmp_path: 
             f'[[outbox]]\npath = "{box}"\ndestination = "{sshd.path("up")}"\nsettle_s = 0\n'
         )
         drain = subprocess.run(
-            [sys.executable, "-m", "iot.sftp.spooler", "run", "--drain", "--config", str(config)],
+            [sys.executable, "-m", "iot.spooler", "run", "--drain", "--config", str(config)],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
             capture_output=True,
             text=True,

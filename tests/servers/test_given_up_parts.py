@@ -16,7 +16,7 @@ from servers.misbehaving import Misbehaving, Quirk
 from servers.openssh import OpenSSH
 
 from iot.sftp.client import IoTSFTPClient, LinkLost, UploadJob, abandoned_parts
-from iot.sftp.client.wire.embedded_protocol import PERMISSION_DENIED, Refusal
+from iot.sftp.server.protocol import PERMISSION_DENIED, Refusal
 
 SIZE = 2 * 1024 * 1024
 SMALL = 30_000

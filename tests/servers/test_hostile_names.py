@@ -14,8 +14,8 @@ from paramiko import Message
 from servers.misbehaving import Misbehaving, Quirk
 
 from iot.sftp.client import IoTSFTPClient, LinkLost, NameRefused, SFTPError
-from iot.sftp.client.wire.embedded_files import SFTPSession
-from iot.sftp.client.wire.embedded_protocol import EOF, NAME, Reply, status, text
+from iot.sftp.server.files import SFTPSession
+from iot.sftp.server.protocol import EOF, NAME, Reply, status, text
 
 HOSTILE = [
     b"../x",
@@ -115,7 +115,7 @@ def test_a_get_into_a_folder_stays_in_it(name: bytes, tmp_path: Path) -> None:
             "SFTP_STATE_DIR": str(tmp_path / "state"),
         }
         path = b"/folder/" + name.replace(b"\0", b"")
-        words = (sys.executable, "-m", "iot.sftp.client.cli", "get", "--", path, ".")
+        words = (sys.executable, "-m", "iot.sftp.client.cli.main", "get", "--", path, ".")
         command = [os.fsencode(word) for word in words]
         done = subprocess.run(command, cwd=inside, env=environment, capture_output=True, timeout=60, check=False)
     assert b"Traceback" not in done.stderr

@@ -30,7 +30,7 @@ def test_many_small_files_are_delivered_within_the_limit_of_open_files(
         f'[[outbox]]\npath = "{box}"\ndestination = "{sshd.path("up")}"\nsettle_s = 0\n'
     )
     done = subprocess.run(
-        [sys.executable, "-m", "iot.sftp.spooler", "run", "--drain", "--config", str(config)],
+        [sys.executable, "-m", "iot.spooler", "run", "--drain", "--config", str(config)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard)),
         capture_output=True,

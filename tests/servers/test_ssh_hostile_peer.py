@@ -20,7 +20,7 @@ import pytest
 from servers.hostile import Hostile, connected, raw_peer
 
 from iot.sftp.client import AuthenticationError, Incompatible, LinkLost, LoginRefused, SFTPError, TransientError
-from iot.sftp.client.wire import packets
+from iot.sftp.client.protocol import packets
 
 MIB = 1024 * 1024
 FLOOD = bytes(range(1, 256)).replace(b"\n", b"") * 4128
@@ -127,7 +127,7 @@ def test_a_compressed_packet_cannot_grow_out_of_bounds(monkeypatch: pytest.Monke
 
 
 def test_a_server_that_minds_no_window_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("iot.sftp.client.wire.channel.RECEIVE_WINDOW_BYTES", MIB)
+    monkeypatch.setattr("iot.sftp.client.ssh.channel.RECEIVE_WINDOW_BYTES", MIB)
 
     def pour(channel: paramiko.Channel) -> None:
         channel.out_window_size = 1 << 40

@@ -21,7 +21,7 @@ from servers.openssh import OpenSSH
 
 from iot.sftp.client import Cancelled, Failure, IoTSFTPClient, LinkLost, Timeout, UploadJob
 from iot.sftp.client.standby import Connecting
-from iot.sftp.client.stop import StopFlag
+from iot.transfer.stop import StopFlag
 
 MIB = 1024 * 1024
 VERSION = struct.pack(">IBI", 5, 2, 3)

@@ -53,7 +53,7 @@ def assert_harmless(output: bytes) -> None:
 def test_what_a_server_says_cannot_act_on_the_terminal(hostile_port: int, tmp_path: Path, more: list[str]) -> None:
     login = ["--host", "127.0.0.1", "--port", str(hostile_port), "--host-key", "SHA256:x", "--attempts", "2"]
     login += ["--backoff-s", "0.01", "--state-dir", str(tmp_path / "state")]
-    assert_harmless(told(["iot.sftp.client.cli", "ls", *more, *login], tmp_path))
+    assert_harmless(told(["iot.sftp.client.cli.main", "ls", *more, *login], tmp_path))
 
 
 def test_what_a_server_says_cannot_act_on_the_terminal_of_the_service(hostile_port: int, tmp_path: Path) -> None:
@@ -64,5 +64,5 @@ def test_what_a_server_says_cannot_act_on_the_terminal_of_the_service(hostile_po
         f'[server]\nhost = "127.0.0.1"\nport = {hostile_port}\nhost_key = "SHA256:x"\npassword = "x"\n'
         f'[[outbox]]\npath = "{tmp_path}/box"\ndestination = "/up"\nsettle_s = 0\n'
     )
-    output = told(["iot.sftp.spooler", "run", "--drain", "--config", str(tmp_path / "config")], tmp_path)
+    output = told(["iot.spooler", "run", "--drain", "--config", str(tmp_path / "config")], tmp_path)
     assert_harmless(output)

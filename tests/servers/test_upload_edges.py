@@ -19,7 +19,7 @@ from servers.openssh import OpenSSH
 from servers.zoo import start
 
 from iot.sftp.client import Failure, IoTSFTPClient, NoSpaceOnServer, TransferResult, UploadJob
-from iot.sftp.client.wire.embedded_protocol import DATA, EOF, FAILURE, Reply, status, text
+from iot.sftp.server.protocol import DATA, EOF, FAILURE, Reply, status, text
 
 MIB = 1024 * 1024
 RING_BYTES = 2 * MIB
@@ -33,6 +33,11 @@ def ring(head: bytes) -> bytes:
 
 def connect(server: Server, tmp_path: Path, **changes: Any) -> IoTSFTPClient:
     return IoTSFTPClient(**{**server.login(), "state_dir": tmp_path / "state", "backoff_s": 0.05, **changes})
+
+
+def through(link: BadLink, server: Server) -> dict[str, Any]:
+    """The login that leads over the link: its port is in no known_hosts."""
+    return {"sftp_port": link.port, "known_hosts": None, "host_key": server.host_key}
 
 
 # -- done is only what was compared whole
@@ -186,7 +191,11 @@ def test_when_the_disk_fills_on_the_way_the_part_gives_its_room_back(small_disk:
         if progress.done_bytes > MIB and not filled:
             filled.append(fill(small_disk.path, leave_mib=1))
 
-    with on_disk(small_disk, "openssh") as server, connect(server, tmp_path) as client:
+    with (
+        on_disk(small_disk, "openssh") as server,
+        BadLink(server.host, server.port, rate_bps=80e6) as link,  # progress is reported at most ten times a second
+        connect(server, tmp_path, **through(link, server)) as client,
+    ):
         with pytest.raises(NoSpaceOnServer, match=r"needs 12\.0 MiB, .* free"):
             client.upload(tmp_path / "large", server.path("large"), progress=crowd)
         assert server.names() == []
@@ -283,11 +292,12 @@ def test_a_resume_at_a_server_of_the_classic_modes_costs_one_refusal_in_its_life
     with start("ssh2", tmp_path / "root") as server:
         for name in ("one", "two"):
             script = [Fault("cut", up_bytes=2 * MIB)]
-            with BadLink(server.host, server.port, rate_bps=50e6, script=script) as link:
-                changes = {"sftp_port": link.port, "known_hosts": None, "host_key": server.host_key}
-                with connect(server, tmp_path, **changes) as client:
-                    result = client.upload(tmp_path / "source", server.path(name))
-                    learned = {what.value for what in client._runner.links.engine().server.refused}
+            with (
+                BadLink(server.host, server.port, rate_bps=50e6, script=script) as link,
+                connect(server, tmp_path, **through(link, server)) as client,
+            ):
+                result = client.upload(tmp_path / "source", server.path(name))
+                learned = {what.value for what in client._runner.links.engine().server.refused}
             assert result.resumed_at > 0
             assert server.content(name) == content
             assert learned == {"write-create"}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from iot.sftp.spooler.departure import Departure
-from iot.sftp.spooler.lease import Leases
-from iot.sftp.spooler.removal import Item, Leaver, Outcome, take_away
+from iot.spooler.leaving.departure import Departure
+from iot.spooler.leaving.removal import Item, Leaver, Outcome, take_away
+from iot.spooler.outbox.lease import Leases
 
 __all__ = ["outcome_of", "taken"]
 

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from iot.sftp.client.errors import SFTPError
-from iot.sftp.client.wire.job import TURN, Barrier, Linger, Send, Work
-from iot.sftp.client.wire.packets import Attributes, Code, Data, Flag, Handle, Kind, Reply, Request, Status
+from iot.sftp.client.pipeline.job import TURN, Barrier, Linger, Send, Work
+from iot.sftp.client.protocol.packets import Attributes, Code, Data, Flag, Handle, Kind, Reply, Request, Status
+from iot.transfer.errors import SFTPError
 
 T = TypeVar("T")
 OK = Status(0, "")

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from unit.removing import taken
 
 from iot.sftp.client import Fingerprint
-from iot.sftp.spooler import archive as archives
-from iot.sftp.spooler.archive import Archive
-from iot.sftp.spooler.elapsed import Moment, Odometer, elapsed_s, observe
-from iot.sftp.spooler.removal import Item
+from iot.spooler.leaving import archive as archives
+from iot.spooler.leaving.archive import Archive
+from iot.spooler.leaving.removal import Item
+from iot.spooler.state.elapsed import Moment, Odometer, elapsed_s, observe
 
 DAY = 86400.0
 

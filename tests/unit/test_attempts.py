@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from iot.sftp.client import attempts as module
-from iot.sftp.client.attempts import JITTER, Attempts, Patience
-from iot.sftp.client.errors import (
+from iot.transfer import attempts as module
+from iot.transfer.attempts import JITTER, Attempts, Patience
+from iot.transfer.errors import (
     AuthenticationError,
     Cancelled,
     LinkLost,
@@ -20,7 +20,7 @@ from iot.sftp.client.errors import (
     SFTPError,
     Timeout,
 )
-from iot.sftp.client.stop import StopFlag
+from iot.transfer.stop import StopFlag
 
 
 @dataclass

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from iot.sftp.client.errors import LinkLost, ProtocolError, Timeout
-from iot.sftp.client.wire.channel import SftpChannel
-from iot.sftp.client.wire.packets import init
+from iot.sftp.client.protocol.packets import init
+from iot.sftp.client.ssh.channel import SftpChannel
+from iot.transfer.errors import LinkLost, ProtocolError, Timeout
 
 
 def packet(body: bytes) -> bytes:

@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iot.sftp.client.checkpoints import CHECKPOINTS, Checkpoints, LearnedRefusals
-from iot.sftp.client.errors import JournalUnavailable
-from iot.sftp.client.journal import Journal
-from iot.sftp.client.model import Checkpoint, Direction, Fingerprint, Phase, Span
-from iot.sftp.client.wire.server import Refusal
+from iot.sftp.client.protocol.server import Refusal
+from iot.transfer.errors import JournalUnavailable
+from iot.transfer.journal.checkpoints import CHECKPOINTS, Checkpoints, LearnedRefusals
+from iot.transfer.journal.journal import Journal
+from iot.transfer.model import Checkpoint, Direction, Fingerprint, Phase, Span
 
 T = TypeVar("T")
 KIB = 1024
@@ -234,8 +234,8 @@ import sys
 sys.path[:0] = {path!r}
 from pathlib import Path
 from iot.sftp.client import Journal
-from iot.sftp.client.checkpoints import CHECKPOINTS, Checkpoints
-from iot.sftp.client.model import Checkpoint, Direction, Fingerprint
+from iot.transfer.journal.checkpoints import CHECKPOINTS, Checkpoints
+from iot.transfer.model import Checkpoint, Direction, Fingerprint
 kept = Checkpoints(Journal(Path(sys.argv[1]), CHECKPOINTS), "s", every_bytes=1, every_s=99, clock=lambda: 0.0)
 number = 0
 while True:

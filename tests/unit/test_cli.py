@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iot.sftp.client import errors
-from iot.sftp.client.cli_options import EXIT_USAGE, Parser, add_settings, settings_from
-from iot.sftp.client.cli_output import exit_code_of, human_bytes, print_names
-from iot.sftp.client.cli_progress import LineDisplay, PercentDisplay
+from iot.sftp.client.cli.options import EXIT_USAGE, Parser, add_settings, settings_from
+from iot.sftp.client.cli.output import exit_code_of, human_bytes, print_names
+from iot.sftp.client.cli.progress import LineDisplay, PercentDisplay
 from iot.sftp.client.environment import ClientSettings
-from iot.sftp.client.model import Progress
 from iot.sftp.client.settings import Durability, Verify
-from iot.sftp.client.terminal import TerminalSafeFormatter, terminal_safe
+from iot.transfer import errors
+from iot.transfer.model import Progress
+from iot.transfer.terminal import TerminalSafeFormatter, terminal_safe
 
 
 @pytest.fixture(autouse=True)

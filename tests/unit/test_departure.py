@@ -11,9 +11,9 @@ from unit.other_user import without_capabilities
 from unit.removing import outcome_of
 
 from iot.sftp.client import Fingerprint
-from iot.sftp.spooler import removal
-from iot.sftp.spooler.departure import Why
-from iot.sftp.spooler.removal import Delete, Item, Outcome, private_names
+from iot.spooler.leaving import removal
+from iot.spooler.leaving.departure import Why
+from iot.spooler.leaving.removal import Delete, Item, Outcome, private_names
 
 OTHER = 65534
 

@@ -15,15 +15,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from unit.scripted import Clock, Event, Files, drive
 
-from iot.sftp.client.checkpoints import CHECKPOINTS, Checkpoints
-from iot.sftp.client.errors import LinkLost, NotFound, PermanentError, ServerRefused, SFTPError, SourceChanged
-from iot.sftp.client.journal import Journal
-from iot.sftp.client.model import Checkpoint, Direction, Proof, TransferResult
-from iot.sftp.client.transfer.context import Context, Options
-from iot.sftp.client.transfer.download import Download, DownloadTask
-from iot.sftp.client.wire.pace import Pace
-from iot.sftp.client.wire.packets import Attributes, Code, Data, Reply, Status
-from iot.sftp.client.wire.server import Server
+from iot.sftp.client.jobs.context import Context, Options
+from iot.sftp.client.jobs.download import Download, DownloadTask
+from iot.sftp.client.pipeline.pace import Pace
+from iot.sftp.client.protocol.packets import Attributes, Code, Data, Reply, Status
+from iot.sftp.client.protocol.server import Server
+from iot.transfer.errors import LinkLost, NotFound, PermanentError, ServerRefused, SFTPError, SourceChanged
+from iot.transfer.journal.checkpoints import CHECKPOINTS, Checkpoints
+from iot.transfer.journal.journal import Journal
+from iot.transfer.model import Checkpoint, Direction, Proof, TransferResult
 
 SOURCE = b"/up/file"
 BLOCK = 1024

@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from servers.base import client_key, program
 
 from iot.sftp.client import EmbeddedServer
-from iot.sftp.client.wire.embedded_files import SFTPSession
-from iot.sftp.client.wire.embedded_protocol import ProtocolBroken
+from iot.sftp.server.files import SFTPSession
+from iot.sftp.server.protocol import ProtocolBroken
 
 MIB = 1 << 20
 STATUS, HANDLE = 101, 102

@@ -7,7 +7,7 @@ import pickle
 import re
 
 import iot.sftp.client
-from iot.sftp.client import errors
+from iot.transfer import errors
 
 
 def drawn() -> dict[str, str]:

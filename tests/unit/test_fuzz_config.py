@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from iot.sftp.client import ClientOptions, ConfigurationError, IoTSFTPClient
-from iot.sftp.client.cli_options import settings_from
-from iot.sftp.spooler.configuration import BadConfiguration, load
-from iot.sftp.spooler.settings import OutboxSettings, RetrySettings, ServerSettings, Settings
+from iot.sftp.client.cli.options import settings_from
+from iot.spooler.config.load import BadConfiguration, load
+from iot.spooler.config.settings import OutboxSettings, RetrySettings, ServerSettings, Settings
 
 EXAMPLES = int(os.environ.get("IOT_SFTP_FUZZ_EXAMPLES", "150"))
 FUZZ = settings(

@@ -14,8 +14,8 @@ from unit.other_user import without_capabilities
 from unit.test_spooler_agent import Rig
 
 from iot.sftp.client import Journal
-from iot.sftp.spooler.agent import End
-from iot.sftp.spooler.departure import Why
+from iot.spooler.agent import End
+from iot.spooler.leaving.departure import Why
 
 OTHER = 65534
 

@@ -13,10 +13,10 @@ import pytest
 from unit.folder_remote import FolderRemote
 
 from iot.sftp.client import DiskFull
-from iot.sftp.spooler.agent import End
-from iot.sftp.spooler.home import LOOK_EVERY_S, Home
-from iot.sftp.spooler.service import Service
-from iot.sftp.spooler.settings import Settings
+from iot.spooler.agent import End
+from iot.spooler.config.settings import Settings
+from iot.spooler.service import Service
+from iot.spooler.state.journal_location import LOOK_EVERY_S, Home
 
 
 def settings(base: Path, **outbox: object) -> Settings:

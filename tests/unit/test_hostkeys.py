@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from iot.sftp.client.errors import ConfigurationError, HostKeyMismatch, HostKeyUnknown
-from iot.sftp.client.wire.hostkeys import KnownHosts, Pinned, fingerprint
+from iot.sftp.client.ssh.hostkeys import KnownHosts, Pinned, fingerprint
+from iot.transfer.errors import ConfigurationError, HostKeyMismatch, HostKeyUnknown
 
 
 @dataclass(frozen=True)

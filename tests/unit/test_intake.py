@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from iot.sftp.client import Journal
-from iot.sftp.spooler.intake import Clocks, Intake
-from iot.sftp.spooler.queue import QUEUE_SCHEMA, Queue
-from iot.sftp.spooler.settings import OutboxSettings
+from iot.spooler.config.settings import OutboxSettings
+from iot.spooler.outbox.intake import Clocks, Intake
+from iot.spooler.queue.queue import QUEUE_SCHEMA, Queue
 
 FILES = 600
 

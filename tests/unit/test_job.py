@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iot.sftp.client.errors import NotFound, ProtocolError, ServerRefused
-from iot.sftp.client.wire import job, packets
-from iot.sftp.client.wire.job import WAIT, Send
-from iot.sftp.client.wire.packets import Attributes, Code, Data, Extended, Handle, Names, Reply, Request, Status
+from iot.sftp.client.pipeline import job
+from iot.sftp.client.pipeline.job import WAIT, Send
+from iot.sftp.client.protocol import packets
+from iot.sftp.client.protocol.packets import Attributes, Code, Data, Extended, Handle, Names, Reply, Request, Status
+from iot.transfer.errors import NotFound, ProtocolError, ServerRefused
 
 OK = Status(0, "")
 REPLIES: list[Reply] = [OK, Handle(b"h"), Data(memoryview(b"d")), Names(()), Attributes(), Extended(b"e")]

@@ -17,9 +17,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from iot.sftp.client.errors import JournalUnavailable
-from iot.sftp.client.journal import FILE_NAME, OWNER_NAME, Journal, Schema, default_state_dir
-from iot.sftp.client.space import RESERVE_NAME
+from iot.transfer.errors import JournalUnavailable
+from iot.transfer.journal.journal import FILE_NAME, OWNER_NAME, Journal, Schema, default_state_dir
+from iot.transfer.journal.reserve import RESERVE_NAME
 
 NOTES = Schema("notes", ("CREATE TABLE note (id INTEGER PRIMARY KEY, text BLOB NOT NULL)",))
 NOTES_2 = Schema("notes", (*NOTES.migrations, "ALTER TABLE note ADD COLUMN more TEXT"))

@@ -16,7 +16,7 @@ import pytest
 from unit.other_user import in_child, without_capabilities
 
 from iot.sftp.client import Fingerprint, is_gone
-from iot.sftp.spooler.lease import Leases, Writer
+from iot.spooler.outbox.lease import Leases, Writer
 
 OTHER = 65534
 
@@ -115,7 +115,7 @@ def test_an_ordinary_user_knows_it_of_his_own_files(folder: int) -> None:
 
 HOLD = """
 import fcntl, os, sys, time
-from iot.sftp.spooler import lease
+from iot.spooler import lease
 folder = os.open(sys.argv[1], os.O_RDONLY)
 leases = lease.Leases(folder)
 real = fcntl.fcntl

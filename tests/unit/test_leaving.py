@@ -16,13 +16,15 @@ from unit.removing import outcome_of, taken
 from unit.test_spooler_agent import Rig
 
 from iot.sftp.client import Fingerprint, Journal, PermissionDenied
-from iot.sftp.spooler import folders, moving, quarantine, removal, status
-from iot.sftp.spooler.agent import End
-from iot.sftp.spooler.archive import Archive
-from iot.sftp.spooler.departure import Why
-from iot.sftp.spooler.folders import rename_noreplace
-from iot.sftp.spooler.quarantine import Census, Quarantine, release
-from iot.sftp.spooler.removal import Item, private_names
+from iot.spooler import status
+from iot.spooler.agent import End
+from iot.spooler.leaving import moving, quarantine, removal
+from iot.spooler.leaving.archive import Archive
+from iot.spooler.leaving.departure import Why
+from iot.spooler.leaving.quarantine import Census, Quarantine, release
+from iot.spooler.leaving.removal import Item, private_names
+from iot.transfer import beneath as folders
+from iot.transfer.beneath import rename_noreplace
 
 
 @pytest.fixture

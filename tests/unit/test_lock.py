@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from iot.sftp.client import JournalUnavailable
-from iot.sftp.spooler.lock import AlreadyRunning, OutboxClaim, holder
-from iot.sftp.spooler.outbox import Outbox, OutboxTaken
+from iot.spooler.outbox.scan import Outbox, OutboxTaken
+from iot.spooler.state.lock import AlreadyRunning, OutboxClaim, holder
 
 START_S = 60
 
@@ -30,7 +30,7 @@ def configuration(tmp_path: Path, name: str, outbox: Path) -> Path:
 
 def agent(config: Path) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-m", "iot.sftp.spooler", "run", "--config", str(config)]
+    command = [sys.executable, "-m", "iot.spooler", "run", "--config", str(config)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
 
 
@@ -91,7 +91,7 @@ def test_a_second_agent_on_an_outbox_is_refused_and_told_who_has_it_until_that_o
 def test_an_outbox_that_is_found_taken_later_is_a_failed_source_and_comes_back(tmp_path: Path, outbox: Path) -> None:
     box = Outbox(outbox, wanted=lambda _: True, clock=lambda: 0.0)
     script = (
-        "import os, sys; from pathlib import Path; from iot.sftp.spooler.lock import OutboxClaim\n"
+        "import os, sys; from pathlib import Path; from iot.spooler.state.lock import OutboxClaim\n"
         "claim = OutboxClaim(os.open(sys.argv[1], os.O_RDONLY), Path(sys.argv[1])); print(flush=True); sys.stdin.read()"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

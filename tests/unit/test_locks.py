@@ -13,14 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iot.sftp.client.errors import TransientError
-from iot.sftp.client.locks import Busy, TransferLocks
+from iot.transfer.errors import TransientError
+from iot.transfer.locks import Busy, TransferLocks
 
 HOLDER = """
 import sys
 sys.path[:0] = {path!r}
 from pathlib import Path
-from iot.sftp.client.locks import Busy, TransferLocks
+from iot.transfer.locks import Busy, TransferLocks
 locks = TransferLocks(Path(sys.argv[1]))
 for line in sys.stdin:
     what, name = line.split()

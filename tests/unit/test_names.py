@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iot.sftp.client.errors import NameRefused
-from iot.sftp.client.transfer.names import NAME_MAX_BYTES, check_final_name, parents, part_name, remote_path
+from iot.transfer.errors import NameRefused
+from iot.transfer.names import NAME_MAX_BYTES, check_final_name, parents, part_name, remote_path
 
 names = st.binary(min_size=1, max_size=NAME_MAX_BYTES).map(lambda name: name.replace(b"/", b"_").replace(b"\0", b"_"))
 folders = st.sampled_from([b"", b"/", b"/up", b"up/gw 1", b"/a/b/c"])

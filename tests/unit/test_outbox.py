@@ -9,11 +9,12 @@ import pytest
 from unit.removing import taken
 
 from iot.sftp.client import Fingerprint
-from iot.sftp.spooler import folders, removal
-from iot.sftp.spooler.filesystem import KNOWN
-from iot.sftp.spooler.outbox import GRANULARITY_S, Outbox, SourceFailed
-from iot.sftp.spooler.readiness import Readiness
-from iot.sftp.spooler.removal import Delete, Item, private_names, recover
+from iot.spooler.leaving import removal
+from iot.spooler.leaving.removal import Delete, Item, private_names, recover
+from iot.spooler.outbox.mounts import KNOWN
+from iot.spooler.outbox.readiness import Readiness
+from iot.spooler.outbox.scan import GRANULARITY_S, Outbox, SourceFailed
+from iot.transfer import beneath as folders
 
 
 class Clock:
@@ -116,7 +117,7 @@ def test_unmounted_outbox_is_not_empty(tmp_path):
     script = """
 import os, subprocess, sys
 from pathlib import Path
-from iot.sftp.spooler.outbox import Outbox, SourceFailed
+from iot.spooler.outbox.scan import Outbox, SourceFailed
 path = Path(sys.argv[1])
 mount = ["mount", "-t", "tmpfs", "none", str(path)]
 subprocess.run(mount, check=True)

@@ -11,9 +11,9 @@ from types import FrameType
 
 import pytest
 
-from iot.sftp.client.errors import ConfigurationError
-from iot.sftp.client.ownership import Outcomes, Ownership
-from iot.sftp.client.stop import StopFlag
+from iot.transfer.errors import ConfigurationError
+from iot.transfer.ownership import Outcomes, Ownership
+from iot.transfer.stop import StopFlag
 
 
 def in_thread(work: object) -> threading.Thread:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iot.sftp.client.wire.pace import FLOOR_BYTES, SMALL_BLOCK, START_BYTES, Mark, Pace
+from iot.sftp.client.pipeline.pace import FLOOR_BYTES, SMALL_BLOCK, START_BYTES, Mark, Pace
 
 MIB = 1024 * 1024
 BLOCK = 255 * 1024

@@ -11,10 +11,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from iot.sftp.client import errors
-from iot.sftp.client.errors import ProtocolError
-from iot.sftp.client.wire import packets, parsing
-from iot.sftp.client.wire.packets import (
+from iot.sftp.client.protocol import packets, parsing
+from iot.sftp.client.protocol.packets import (
     MAX_PACKET_BYTES,
     Attributes,
     Code,
@@ -27,7 +25,9 @@ from iot.sftp.client.wire.packets import (
     Request,
     Status,
 )
-from iot.sftp.client.wire.parsing import Deframer
+from iot.sftp.client.protocol.parsing import Deframer
+from iot.transfer import errors
+from iot.transfer.errors import ProtocolError
 
 u32 = st.integers(0, 2**32 - 1)
 u64 = st.integers(0, 2**64 - 1)

@@ -17,12 +17,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iot.sftp.client.errors import Cancelled, DiskFull, LinkLost, ProtocolError, ServerRefused, SFTPError, Timeout
-from iot.sftp.client.wire import packets
-from iot.sftp.client.wire.job import TURN, WAIT, Barrier, Job, Linger, Send, Work, ask, expect_ok
-from iot.sftp.client.wire.pace import Pace
-from iot.sftp.client.wire.packets import Code
-from iot.sftp.client.wire.pipeline import Finished, Pipeline
+from iot.sftp.client.pipeline.job import TURN, WAIT, Barrier, Job, Linger, Send, Work, ask, expect_ok
+from iot.sftp.client.pipeline.pace import Pace
+from iot.sftp.client.pipeline.pipeline import Finished, Pipeline
+from iot.sftp.client.protocol import packets
+from iot.sftp.client.protocol.packets import Code
+from iot.transfer.errors import Cancelled, DiskFull, LinkLost, ProtocolError, ServerRefused, SFTPError, Timeout
 
 KIB = 1024
 

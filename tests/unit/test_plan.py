@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 
-from iot.sftp.client.model import Checkpoint, Direction, Fingerprint, Phase, RemoteFile, Span
-from iot.sftp.client.transfer.plan import Fresh, ProveFinal, ResumeAt, Rules, Step, plan
+from iot.transfer.model import Checkpoint, Direction, Fingerprint, Phase, RemoteFile, Span
+from iot.transfer.plan import Fresh, ProveFinal, ResumeAt, Rules, Step, plan
 
 SIZE, ACKED, SYNCED, TAIL = 1000, 600, 400, 100
 OLD_SUSPECT = Span(100, 150)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iot.sftp.spooler.policy import (
+from iot.spooler.queue.policy import (
     NEVER,
     TRANSITIONS,
     Backoff,

@@ -1,4 +1,4 @@
-"""The table of iot.sftp.spooler.readiness, producer by producer, on real file systems with a real agent.
+"""The table of iot.spooler.outbox.readiness, producer by producer, on real file systems with a real agent.
 
 One run a file system and kind of agent: all producers work beside each other, each on a file of its own, in pauses that
 are longer than settle_s. What was published is recorded, version by version.
@@ -25,10 +25,10 @@ from unit.folder_remote import FolderRemote
 from unit.other_user import without_capabilities
 
 from iot.sftp.client import Journal
-from iot.sftp.spooler.agent import Agent
-from iot.sftp.spooler.intake import Clocks
-from iot.sftp.spooler.queue import QUEUE_SCHEMA
-from iot.sftp.spooler.settings import Settings
+from iot.spooler.agent import Agent
+from iot.spooler.config.settings import Settings
+from iot.spooler.outbox.intake import Clocks
+from iot.spooler.queue.queue import QUEUE_SCHEMA
 
 pytestmark = pytest.mark.needs("root", "mounts")
 

@@ -6,8 +6,8 @@ import sqlite3
 import pytest
 
 from iot.sftp.client import DiskFull, Fingerprint, Journal
-from iot.sftp.spooler.policy import NEVER, TRANSITIONS, Event, State, Verdict
-from iot.sftp.spooler.queue import QUEUE_SCHEMA, Delivery, NewEntry, Queue
+from iot.spooler.queue.policy import NEVER, TRANSITIONS, Event, State, Verdict
+from iot.spooler.queue.queue import QUEUE_SCHEMA, Delivery, NewEntry, Queue
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import pytest
 from pydantic import ValidationError
 
 from iot.sftp.client.environment import TRUST, ClientSettings, env_file_here
-from iot.sftp.client.errors import ConfigurationError
-from iot.sftp.client.model import Proof
 from iot.sftp.client.settings import ClientOptions, Durability, Verify, describe_errors, options_from
+from iot.transfer.errors import ConfigurationError
+from iot.transfer.model import Proof
 
 
 @pytest.fixture(autouse=True)

@@ -11,8 +11,8 @@ from typing import BinaryIO, cast
 
 import pytest
 
-from iot.sftp.client.errors import DiskFull, LocalStateError, PermanentError, PermissionDenied, SFTPError
-from iot.sftp.client.transfer.sink import FileSink, StreamSink
+from iot.transfer.errors import DiskFull, LocalStateError, PermanentError, PermissionDenied, SFTPError
+from iot.transfer.sink import FileSink, StreamSink
 
 
 def sink_for(folder: Path, name: str = "file") -> FileSink:

@@ -10,16 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from iot.sftp.client.errors import (
-    NameRefused,
-    NotFound,
-    PermanentError,
-    PermissionDenied,
-    SourceChanged,
-    SourceUnreadable,
-)
-from iot.sftp.client.model import Span
-from iot.sftp.client.transfer.source import Source
+from iot.transfer.errors import NameRefused, NotFound, PermanentError, PermissionDenied, SourceChanged, SourceUnreadable
+from iot.transfer.model import Span
+from iot.transfer.source import Source
 
 
 def made(path: Path, content: bytes = b"0123456789" * 100) -> Path:

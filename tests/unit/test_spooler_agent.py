@@ -17,13 +17,13 @@ from iot.sftp.client import (
     PermissionDenied,
     SourceUnreadable,
 )
-from iot.sftp.spooler.agent import Agent, End
-from iot.sftp.spooler.intake import Clocks
-from iot.sftp.spooler.policy import State
-from iot.sftp.spooler.quarantine import release
-from iot.sftp.spooler.queue import QUEUE_SCHEMA
-from iot.sftp.spooler.settings import Settings
-from iot.sftp.spooler.status import snapshot
+from iot.spooler.agent import Agent, End
+from iot.spooler.config.settings import Settings
+from iot.spooler.leaving.quarantine import release
+from iot.spooler.outbox.intake import Clocks
+from iot.spooler.queue.policy import State
+from iot.spooler.queue.queue import QUEUE_SCHEMA
+from iot.spooler.status import snapshot
 
 
 class Loop:
@@ -434,7 +434,7 @@ def test_crash_between_any_two_steps_loses_nothing(rig, step, monkeypatch):
 
         return wrapped
 
-    from iot.sftp.spooler import removal
+    from iot.spooler.leaving import removal
 
     monkeypatch.setattr(removal, "rename_noreplace", dying(removal.rename_noreplace))
     monkeypatch.setattr(removal.os, "unlink", dying(os.unlink))

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from iot.sftp.spooler.cli import main
-from iot.sftp.spooler.configuration import BadConfiguration, load
+from iot.spooler.cli import main
+from iot.spooler.config.load import BadConfiguration, load
 
 GOOD = """
 state_dir = "/var/lib/iot-spooler"

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from iot.sftp.client.connector import SILENT_S, Connector
-from iot.sftp.client.engine import Making
-from iot.sftp.client.errors import Cancelled, LinkLost, LoginRefused
+from iot.sftp.client.session import Making
 from iot.sftp.client.settings import ClientOptions
-from iot.sftp.client.stop import StopFlag
+from iot.transfer.errors import Cancelled, LinkLost, LoginRefused
+from iot.transfer.stop import StopFlag
 
 ENOUGH_S = 10.0
 

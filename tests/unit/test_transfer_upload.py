@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from unit.scripted import Event
 from unit.upload_lab import BLOCK, CONTENT, DEST, EXTENSIONS, FAILURE, Lab, any_request, nth, refusing, whats
 
-from iot.sftp.client import errors
-from iot.sftp.client.checkpoints import Checkpoints
-from iot.sftp.client.errors import LinkLost, PermanentError, ProofFailed, ServerRefused, SourceChanged
-from iot.sftp.client.model import Fingerprint, Phase, Proof
-from iot.sftp.client.wire.packets import Attributes, Code, Data, Handle, Reply, Status
-from iot.sftp.client.wire.server import Refusal
+from iot.sftp.client.protocol.packets import Attributes, Code, Data, Handle, Reply, Status
+from iot.sftp.client.protocol.server import Refusal
+from iot.transfer import errors
+from iot.transfer.errors import LinkLost, PermanentError, ProofFailed, ServerRefused, SourceChanged
+from iot.transfer.journal.checkpoints import Checkpoints
+from iot.transfer.model import Fingerprint, Phase, Proof
 
 
 @pytest.fixture
@@ -446,7 +446,7 @@ def test_without_the_intent_on_disk_there_is_no_rename(lab: Lab) -> None:
 def test_a_full_server_is_named_as_such_although_it_only_says_failure(lab: Lab) -> None:
     import struct
 
-    from iot.sftp.client.wire.packets import Extended
+    from iot.sftp.client.protocol.packets import Extended
 
     lab.extensions[b"statvfs@openssh.com"] = b"2"
     lab.extensions[b"fstatvfs@openssh.com"] = b"2"

@@ -11,11 +11,11 @@ from quarantined import quarantined
 from unit.removing import taken
 
 from iot.sftp.client import Fingerprint
-from iot.sftp.spooler.archive import Archive
-from iot.sftp.spooler.configuration import BadConfiguration, load
-from iot.sftp.spooler.quarantine import Quarantine, release
-from iot.sftp.spooler.removal import Item
-from iot.sftp.spooler.trust import UntrustedFolder, open_trusted
+from iot.spooler.config.load import BadConfiguration, load
+from iot.spooler.leaving.archive import Archive
+from iot.spooler.leaving.quarantine import Quarantine, release
+from iot.spooler.leaving.removal import Item
+from iot.spooler.leaving.trust import UntrustedFolder, open_trusted
 
 CONFIG = """
 state_dir = "{0}/state"
@@ -50,7 +50,7 @@ def site():
 
 
 def retry(base):
-    command = [sys.executable, "-m", "iot.sftp.spooler", "retry", "--config", str(base / "config.toml")]
+    command = [sys.executable, "-m", "iot.spooler", "retry", "--config", str(base / "config.toml")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
 

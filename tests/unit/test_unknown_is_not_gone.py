@@ -15,9 +15,9 @@ from unit.test_spooler_agent import Rig
 
 from iot.sftp.client import Fingerprint, PermissionDenied
 from iot.sftp.client.abandoned_parts import _may_go_on
-from iot.sftp.client.model import Checkpoint, Direction
-from iot.sftp.spooler.agent import End
-from iot.sftp.spooler.outbox import Outbox, SourceFailed
+from iot.spooler.agent import End
+from iot.spooler.outbox.scan import Outbox, SourceFailed
+from iot.transfer.model import Checkpoint, Direction
 
 GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 

@@ -12,11 +12,11 @@ import pytest
 from unit.scripted import Event
 from unit.upload_lab import BLOCK, CONTENT, DEST, FAILURE, Lab, any_request, nth, refusing, whats
 
-from iot.sftp.client.errors import NoSpaceOnServer, ProofFailed, ServerRefused, SFTPError
-from iot.sftp.client.model import Checkpoint, Direction, Fingerprint, Phase, Proof
-from iot.sftp.client.transfer.window import PartState
-from iot.sftp.client.wire.packets import Attributes, Code, Data, Extended, Flag, Reply, Status
-from iot.sftp.client.wire.server import Refusal
+from iot.sftp.client.protocol.packets import Attributes, Code, Data, Extended, Flag, Reply, Status
+from iot.sftp.client.protocol.server import Refusal
+from iot.transfer.errors import NoSpaceOnServer, ProofFailed, ServerRefused, SFTPError
+from iot.transfer.model import Checkpoint, Direction, Fingerprint, Phase, Proof
+from iot.transfer.window import PartState
 
 MIB = 1024 * 1024
 DENIED = Status(Code.PERMISSION_DENIED, "Permission denied")

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from iot.sftp.client.model import Span
-from iot.sftp.client.transfer.window import AckedPrefix, PartState, SyncMark, merge
+from iot.transfer.model import Span
+from iot.transfer.window import AckedPrefix, PartState, SyncMark, merge
 
 spans = st.builds(lambda start, length: Span(start, start + length), st.integers(0, 60), st.integers(0, 20))
 

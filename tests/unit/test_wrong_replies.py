@@ -15,7 +15,7 @@ import pytest
 from faults.table import Row
 from unit.wrong_replies import EXCHANGES, HANGS_S, REPLY_DEADLINE_S, WRONGS, Bench, Exchange, Phase, Wrong
 
-from iot.sftp.client.errors import LinkLost, PermanentError, SFTPError, Timeout
+from iot.transfer.errors import LinkLost, PermanentError, SFTPError, Timeout
 
 SHARE = int(os.environ.get("IOT_SFTP_REPLIES_SHARE", "12"))
 """Of the table for each phase, one in so many: the phases of one exchange, and the same phase in others, meet the rest.

@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 from unit.scripted import Clock, Event, Files, drive
 
-from iot.sftp.client.checkpoints import CHECKPOINTS, Checkpoints
-from iot.sftp.client.errors import LinkLost, SFTPError
-from iot.sftp.client.journal import Journal
-from iot.sftp.client.model import Checkpoint, Direction, TransferResult
-from iot.sftp.client.transfer.context import Context, Options
-from iot.sftp.client.transfer.source import Source
-from iot.sftp.client.transfer.upload import Upload, UploadTask
-from iot.sftp.client.wire.pace import Pace
-from iot.sftp.client.wire.packets import Code, Reply, Status
-from iot.sftp.client.wire.server import Refusal, Server
+from iot.sftp.client.jobs.context import Context, Options
+from iot.sftp.client.jobs.upload import Upload, UploadTask
+from iot.sftp.client.pipeline.pace import Pace
+from iot.sftp.client.protocol.packets import Code, Reply, Status
+from iot.sftp.client.protocol.server import Refusal, Server
+from iot.transfer.errors import LinkLost, SFTPError
+from iot.transfer.journal.checkpoints import CHECKPOINTS, Checkpoints
+from iot.transfer.journal.journal import Journal
+from iot.transfer.model import Checkpoint, Direction, TransferResult
+from iot.transfer.source import Source
 
 __all__ = ["BLOCK", "CONTENT", "DEST", "EXTENSIONS", "FAILURE", "Lab", "any_request", "nth", "refusing", "whats"]
 

@@ -20,21 +20,21 @@ from typing import Any, NamedTuple
 from paramiko import Message
 from unit.scripted import Clock
 
-from iot.sftp.client.checkpoints import CHECKPOINTS, Checkpoints
-from iot.sftp.client.errors import LinkLost
-from iot.sftp.client.journal import Journal
-from iot.sftp.client.model import Proof
-from iot.sftp.client.transfer import operations
-from iot.sftp.client.transfer.context import Context, Options
-from iot.sftp.client.transfer.download import Download, DownloadTask
-from iot.sftp.client.transfer.source import Source
-from iot.sftp.client.transfer.upload import Upload, UploadTask
-from iot.sftp.client.wire.embedded_files import SFTPSession
-from iot.sftp.client.wire.embedded_protocol import EXTENDED_REPLY, Refusal, Reply, text
-from iot.sftp.client.wire.job import Job, Work
-from iot.sftp.client.wire.pace import Pace
-from iot.sftp.client.wire.pipeline import Pipeline
-from iot.sftp.client.wire.server import Server, ask_limits
+from iot.sftp.client.jobs import paths as operations
+from iot.sftp.client.jobs.context import Context, Options
+from iot.sftp.client.jobs.download import Download, DownloadTask
+from iot.sftp.client.jobs.upload import Upload, UploadTask
+from iot.sftp.client.pipeline.job import Job, Work
+from iot.sftp.client.pipeline.pace import Pace
+from iot.sftp.client.pipeline.pipeline import Pipeline
+from iot.sftp.client.protocol.server import Server, ask_limits
+from iot.sftp.server.files import SFTPSession
+from iot.sftp.server.protocol import EXTENDED_REPLY, Refusal, Reply, text
+from iot.transfer.errors import LinkLost
+from iot.transfer.journal.checkpoints import CHECKPOINTS, Checkpoints
+from iot.transfer.journal.journal import Journal
+from iot.transfer.model import Proof
+from iot.transfer.source import Source
 
 __all__ = ["EXCHANGES", "WRONGS", "Bench", "Exchange", "Phase", "Wrong"]
 

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from iot.sftp.client._version import __version__
 from iot.sftp.client.client import IoTSFTPClient
-from iot.sftp.client.errors import (
+from iot.sftp.client.settings import ClientOptions, Durability, Verify, describe_errors
+from iot.transfer.errors import (
     AlreadyExists,
     AuthenticationError,
     Cancelled,
@@ -36,8 +37,8 @@ from iot.sftp.client.errors import (
     Unsupported,
     is_gone,
 )
-from iot.sftp.client.journal import Journal, Schema, default_state_dir
-from iot.sftp.client.model import (
+from iot.transfer.journal.journal import Journal, Schema, default_state_dir
+from iot.transfer.model import (
     Evidence,
     Failure,
     Fingerprint,
@@ -48,12 +49,11 @@ from iot.sftp.client.model import (
     TransferResult,
     UploadJob,
 )
-from iot.sftp.client.settings import ClientOptions, Durability, Verify, describe_errors
-from iot.sftp.client.terminal import TerminalSafeFormatter, terminal_safe
+from iot.transfer.terminal import TerminalSafeFormatter, terminal_safe
 
 if TYPE_CHECKING:
     from iot.sftp.client.environment import ClientSettings
-    from iot.sftp.client.wire.embedded import EmbeddedServer
+    from iot.sftp.server.embedded import EmbeddedServer
 
 logging.getLogger("iot.sftp").addHandler(logging.NullHandler())  # a library prints nothing that nobody asked for
 
@@ -115,7 +115,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Loaded on first use: what a device that only sends never needs."""
     if name == "EmbeddedServer":
-        from iot.sftp.client.wire.embedded import EmbeddedServer
+        from iot.sftp.server.embedded import EmbeddedServer
 
         return EmbeddedServer
     if name == "ClientSettings":

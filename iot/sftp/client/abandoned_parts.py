@@ -13,15 +13,15 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 
-from iot.sftp.client.checkpoints import Checkpoints
-from iot.sftp.client.errors import is_gone
-from iot.sftp.client.locks import Busy, TransferLocks
-from iot.sftp.client.model import Checkpoint, Direction, Fingerprint
-from iot.sftp.client.transfer.context import Options
-from iot.sftp.client.transfer.names import part_name, remote_path
-from iot.sftp.client.wire import packets
-from iot.sftp.client.wire.job import Job, Linger, Work, ask_at_once
-from iot.sftp.client.wire.packets import Code, Reply, Status
+from iot.sftp.client.jobs.context import Options
+from iot.sftp.client.pipeline.job import Job, Linger, Work, ask_at_once
+from iot.sftp.client.protocol import packets
+from iot.sftp.client.protocol.packets import Code, Reply, Status
+from iot.transfer.errors import is_gone
+from iot.transfer.journal.checkpoints import Checkpoints
+from iot.transfer.locks import Busy, TransferLocks
+from iot.transfer.model import Checkpoint, Direction, Fingerprint
+from iot.transfer.names import part_name, remote_path
 
 __all__ = ["AbandonedParts", "abandoned"]
 

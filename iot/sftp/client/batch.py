@@ -10,18 +10,18 @@ from dataclasses import replace
 from typing import Any
 
 from iot.sftp.client.abandoned_parts import AbandonedParts
-from iot.sftp.client.checkpoints import Checkpoints
 from iot.sftp.client.connector import Connector
-from iot.sftp.client.engine import Engine
-from iot.sftp.client.errors import Cancelled, LinkLost, ServerBusy, SFTPError, Timeout, TransientError
-from iot.sftp.client.locks import TransferLocks
-from iot.sftp.client.model import Direction, Failure, TransferResult, UploadJob
-from iot.sftp.client.transfer.context import Context
-from iot.sftp.client.transfer.names import remote_path
-from iot.sftp.client.transfer.source import Source
-from iot.sftp.client.transfer.upload import Upload, UploadTask
-from iot.sftp.client.wire.job import Job, Work
-from iot.sftp.client.wire.pipeline import Finished
+from iot.sftp.client.jobs.context import Context
+from iot.sftp.client.jobs.upload import Upload, UploadTask
+from iot.sftp.client.pipeline.job import Job, Work
+from iot.sftp.client.pipeline.pipeline import Finished
+from iot.sftp.client.session import Engine
+from iot.transfer.errors import Cancelled, LinkLost, ServerBusy, SFTPError, Timeout, TransientError
+from iot.transfer.journal.checkpoints import Checkpoints
+from iot.transfer.locks import TransferLocks
+from iot.transfer.model import Direction, Failure, TransferResult, UploadJob
+from iot.transfer.names import remote_path
+from iot.transfer.source import Source
 
 log = logging.getLogger(__name__)
 

@@ -8,13 +8,13 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
-from iot.sftp.client.errors import Cancelled, ConfigurationError, PermanentError, SFTPError
-from iot.sftp.client.journal import Journal
-from iot.sftp.client.model import Failure, LocalSource, ProgressCallback, RemoteFile, TransferResult, UploadJob
+from iot.sftp.client.jobs import paths as operations
 from iot.sftp.client.runner import Account, Runner
 from iot.sftp.client.settings import options_from
-from iot.sftp.client.transfer import operations
-from iot.sftp.client.transfer.names import remote_path
+from iot.transfer.errors import Cancelled, ConfigurationError, PermanentError, SFTPError
+from iot.transfer.journal.journal import Journal
+from iot.transfer.model import Failure, LocalSource, ProgressCallback, RemoteFile, TransferResult, UploadJob
+from iot.transfer.names import remote_path
 
 if TYPE_CHECKING:
     from typing_extensions import Self

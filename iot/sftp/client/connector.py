@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from iot.sftp.client.attempts import ANSWERS, Attempts, Patience
-from iot.sftp.client.engine import Beside, Engine, Making
-from iot.sftp.client.errors import SFTPError
+from iot.sftp.client.session import Beside, Engine, Making
 from iot.sftp.client.settings import ClientOptions
 from iot.sftp.client.standby import Connecting, Standby
-from iot.sftp.client.stop import StopFlag
+from iot.transfer.attempts import ANSWERS, Attempts, Patience
+from iot.transfer.errors import SFTPError
+from iot.transfer.stop import StopFlag
 
 SILENT_S = 1.0
 SILENT_ROUNDS = 3

@@ -17,8 +17,8 @@ from dotenv import dotenv_values
 from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from iot.sftp.client.givenfile import read_text_once
 from iot.sftp.client.settings import ClientOptions, Options
+from iot.transfer.givenfile import read_text_once
 
 __all__ = ["TRUST", "ClientSettings", "EnvFile", "env_file_here"]
 

@@ -8,15 +8,15 @@ import re
 from dataclasses import replace
 from typing import BinaryIO
 
-from iot.sftp.client.checkpoints import Checkpoints
 from iot.sftp.client.connector import Connector
-from iot.sftp.client.engine import Engine
-from iot.sftp.client.errors import ConfigurationError, LinkLost, ProofFailed, Timeout
-from iot.sftp.client.locks import TransferLocks
-from iot.sftp.client.model import Direction, ProgressCallback, Proof, TransferResult
+from iot.sftp.client.jobs.download import Download, DownloadTask
+from iot.sftp.client.pipeline.job import Job
+from iot.sftp.client.session import Engine
 from iot.sftp.client.settings import ClientOptions
-from iot.sftp.client.transfer.download import Download, DownloadTask
-from iot.sftp.client.wire.job import Job
+from iot.transfer.errors import ConfigurationError, LinkLost, ProofFailed, Timeout
+from iot.transfer.journal.checkpoints import Checkpoints
+from iot.transfer.locks import TransferLocks
+from iot.transfer.model import Direction, ProgressCallback, Proof, TransferResult
 
 __all__ = ["Fetch", "download_task"]
 

@@ -13,10 +13,14 @@ from typing import BinaryIO, TypeVar
 
 from iot.sftp.client.abandoned_parts import abandoned
 from iot.sftp.client.batch import Batch, Outcome, upload_key
-from iot.sftp.client.checkpoints import CHECKPOINTS, Checkpoints, LearnedRefusals
 from iot.sftp.client.connector import Connector
-from iot.sftp.client.engine import Engine, Making, target_from, transfer_options
-from iot.sftp.client.errors import (
+from iot.sftp.client.fetch import Fetch, download_task
+from iot.sftp.client.jobs.paths import Earlier, real_path
+from iot.sftp.client.pipeline.job import Job, Work
+from iot.sftp.client.session import Engine, Making, target_from, transfer_options
+from iot.sftp.client.settings import ClientOptions
+from iot.sftp.client.standby import LOGIN_S, PATIENCE_S
+from iot.transfer.errors import (
     Cancelled,
     ConfigurationError,
     JournalUnavailable,
@@ -25,16 +29,12 @@ from iot.sftp.client.errors import (
     PermanentError,
     Timeout,
 )
-from iot.sftp.client.fetch import Fetch, download_task
-from iot.sftp.client.journal import Journal, default_state_dir
-from iot.sftp.client.locks import TransferLocks
-from iot.sftp.client.model import ProgressCallback, TransferResult, UploadJob
-from iot.sftp.client.ownership import Outcomes, Ownership
-from iot.sftp.client.settings import ClientOptions
-from iot.sftp.client.standby import LOGIN_S, PATIENCE_S
-from iot.sftp.client.stop import StopFlag
-from iot.sftp.client.transfer.operations import Earlier, real_path
-from iot.sftp.client.wire.job import Job, Work
+from iot.transfer.journal.checkpoints import CHECKPOINTS, Checkpoints, LearnedRefusals
+from iot.transfer.journal.journal import Journal, default_state_dir
+from iot.transfer.locks import TransferLocks
+from iot.transfer.model import ProgressCallback, TransferResult, UploadJob
+from iot.transfer.ownership import Outcomes, Ownership
+from iot.transfer.stop import StopFlag
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -14,9 +14,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
-from iot.sftp.client.errors import ConfigurationError
-from iot.sftp.client.model import Proof
-from iot.sftp.client.wire.offers import check_ciphers, check_congestion
+from iot.sftp.client.ssh.capabilities import check_ciphers, check_congestion
+from iot.transfer.errors import ConfigurationError
+from iot.transfer.model import Proof
 
 __all__ = ["ClientOptions", "Durability", "Options", "Verify", "describe_errors", "options_from"]
 

@@ -17,9 +17,9 @@ import threading
 import time
 from collections.abc import Callable
 
-from iot.sftp.client.engine import Engine
-from iot.sftp.client.errors import Cancelled, SFTPError, TransientError
-from iot.sftp.client.stop import WAKE_S, StopFlag
+from iot.sftp.client.session import Engine
+from iot.transfer.errors import Cancelled, SFTPError, TransientError
+from iot.transfer.stop import WAKE_S, StopFlag
 
 log = logging.getLogger(__name__)
 

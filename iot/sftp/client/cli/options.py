@@ -1,0 +1,201 @@
+"""The command line's options, made from the fields of ClientSettings: a new setting is a new option by itself."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import shlex
+import sys
+from collections.abc import Iterable, Mapping
+from enum import Enum
+from pathlib import Path
+from typing import Any, NoReturn, get_args
+
+from pydantic import SecretStr, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import SettingsError
+
+from iot.sftp.client.cli.output import say
+from iot.sftp.client.environment import ClientSettings, env_file_here
+from iot.sftp.client.settings import describe_errors
+from iot.transfer.errors import ConfigurationError
+from iot.transfer.givenfile import read_text_once
+from iot.transfer.terminal import terminal_safe
+
+__all__ = ["EXIT_USAGE", "Parser", "add_settings", "settings_from"]
+
+EXIT_USAGE = 64
+ALIASES = {"key_file": ("--key",), "host": ("-H",), "port": ("-P",), "user": ("-u",)}
+ENVIRONMENT = {"key_file": "SFTP_KEY"}
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser that ends with 64 (EX_USAGE) and never takes an abbreviation for an option."""
+
+    def __init__(self, **keywords: Any) -> None:
+        super().__init__(allow_abbrev=False, **keywords)
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(EXIT_USAGE, f"{self.prog}: {terminal_safe(message)}\n")
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does, but a word that is no option of ours could be a secret: its value is not repeated."""
+        known, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            options = [word.partition("=")[0] for word in unknown if word.startswith("-")]
+            self.error(f"no such option: {' '.join(options)}" if options else f"{len(unknown)} words too many")
+        return known
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """One option for each setting; what is not given is absent, so that it never hides the environment."""
+    group = parser.add_argument_group("settings (each also from SFTP_<NAME>, and from an --env-file; an option wins)")
+    for name, field in ClientSettings.model_fields.items():
+        if _holds(field, SecretStr):
+            _add_secret(group, name, field)
+        else:
+            _add_plain(group, name, field)
+
+
+def settings_from(given: Mapping[str, Any], *, env_file: Path | None = None) -> ClientSettings:
+    """Settings from the parsed options, then the environment, then the .env file; asks for a missing password.
+
+    given: parsed arguments; those that are no setting are left alone.
+    env_file: may set everything. None reads ".env" in the working folder, if there is one: it sets nothing of
+        environment.TRUST, and what it sets and what not is told on standard error.
+
+    Raises: ConfigurationError naming every wrong setting and where it may come from.
+    """
+    values = {name: given[name] for name in ClientSettings.model_fields if name in given}
+    for name in _secrets():
+        if f"{name}_file" in given:
+            values[name] = _secret_in(Path(given[f"{name}_file"]), f"--{_dashed(name)}-file")
+    if env_file is None:
+        _tell_of_env_file()
+    settings = _checked(values, env_file)
+    if _needs_password(settings):
+        settings = _checked(values | {"password": _ask(settings)}, env_file)
+    return settings
+
+
+def _add_plain(group: argparse._ArgumentGroup, name: str, field: FieldInfo) -> None:
+    flags = [f"--{_dashed(name)}", *ALIASES.get(name, ())]
+    help_text = _help(name, field)
+    kind = _kind(field)
+    if kind is bool:
+        group.add_argument(
+            *flags, dest=name, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=help_text
+        )
+    elif issubclass(kind, Enum):
+        choices = [member.value for member in kind]
+        group.add_argument(*flags, dest=name, choices=choices, default=argparse.SUPPRESS, help=help_text)
+    else:
+        metavar = {Path: "FILE", int: "N", float: "SECONDS"}.get(kind, "TEXT")
+        group.add_argument(*flags, dest=name, metavar=metavar, default=argparse.SUPPRESS, help=help_text)
+
+
+def _add_secret(group: argparse._ArgumentGroup, name: str, field: FieldInfo) -> None:
+    """A secret comes from a file, never from the command line: other users of the machine can read that."""
+    group.add_argument(
+        f"--{_dashed(name)}-file",
+        dest=f"{name}_file",
+        metavar="FILE",
+        default=argparse.SUPPRESS,
+        help=f"file whose first line is the {field.description} [environment: {_variable(name)}, the secret itself]",
+    )
+
+
+def _help(name: str, field: FieldInfo) -> str:
+    default = field.default.value if isinstance(field.default, Enum) else field.default
+    shown = "" if field.is_required() or default in (None, "", ()) else f" (default: {default})"
+    return f"{field.description}{shown} [{_variable(name)}]".replace("%", "%%")
+
+
+def _checked(values: Mapping[str, Any], env_file: Path | None) -> ClientSettings:
+    if env_file is not None and not env_file.is_file():
+        raise ConfigurationError(f"--env-file {env_file}: no such file")
+    try:
+        settings = ClientSettings(**values) if env_file is None else ClientSettings(_env_file=env_file, **values)
+        settings.options()  # contradictions show here
+        return settings
+    except ValidationError as error:
+        raise ConfigurationError("\n".join(_with_sources(describe_errors(error)))) from None
+    except SettingsError as error:
+        raise ConfigurationError(str(error)) from error
+
+
+def _tell_of_env_file() -> None:
+    """Nobody asked for this file, and it may be anybody's: one line for what it sets, one for what it may not."""
+    found = env_file_here()
+    if found is None:
+        return
+    if found.problem:
+        say(f"{found.path} is not read: {found.problem}")
+    if found.taken:
+        say(f"{found.path} sets {', '.join(name.upper() for name in found.taken)}")
+    if found.refused:
+        names = ", ".join(found.refused)
+        say(f"{found.path} may not set {names} unless it is asked for: --env-file {shlex.quote(str(found.path))}")
+
+
+def _with_sources(lines: Iterable[str]) -> list[str]:
+    """A line without a key is about several settings, which it names itself."""
+    return [f"{line} [{_sources(line.partition(':')[0])}]" if ":" in line else line for line in lines]
+
+
+def _sources(key: str) -> str:
+    name = key.lower().removeprefix("sftp_").split(".")[0]
+    name = "key_file" if name == "key" else name
+    option = f"--{_dashed(name)}-file" if name in _secrets() else f"--{_dashed(name)}"
+    return f"{option} or {_variable(name)}"
+
+
+def _needs_password(settings: ClientSettings) -> bool:
+    has_some = settings.password is not None or settings.key_file is not None or settings.agent
+    return not has_some and sys.stdin is not None and sys.stdin.isatty()
+
+
+def _ask(settings: ClientSettings) -> str:
+    try:
+        return getpass.getpass(terminal_safe(f"password for {settings.user or 'you'} at {settings.host}: "))
+    except EOFError:
+        raise ConfigurationError("no password given") from None
+
+
+def _secret_in(path: Path, option: str) -> str:
+    try:
+        lines = read_text_once(path).splitlines()
+    except OSError as error:
+        raise ConfigurationError(f"{option} {path}: {error.strerror}") from error
+    except UnicodeDecodeError:  # its words quote what it could not read
+        raise ConfigurationError(f"{option} {path}: holds no UTF-8 text") from None
+    if not lines or not lines[0]:
+        raise ConfigurationError(f"{option} {path}: its first line is empty")
+    return lines[0]
+
+
+def _secrets() -> list[str]:
+    return [name for name, field in ClientSettings.model_fields.items() if _holds(field, SecretStr)]
+
+
+def _holds(field: FieldInfo, kind: type) -> bool:
+    return kind is field.annotation or kind in get_args(field.annotation)
+
+
+def _kind(field: FieldInfo) -> type:
+    """The type of a field without its `| None`; tuple for any tuple."""
+    annotation: Any = field.annotation
+    if getattr(annotation, "__origin__", None) is tuple:
+        return tuple
+    kinds = [part for part in get_args(annotation) if part is not type(None)]
+    kind: type = kinds[0] if kinds else annotation
+    return kind
+
+
+def _variable(name: str) -> str:
+    return ENVIRONMENT.get(name, f"SFTP_{name.upper()}")
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")

@@ -1,0 +1,78 @@
+"""What the command line says: names that cannot harm a terminal, lines for programs, exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+
+from iot.transfer import errors
+from iot.transfer.terminal import terminal_safe
+
+__all__ = ["EXIT_CODES", "EXIT_NO", "exit_code_of", "human_bytes", "print_names", "say"]
+
+EXIT_NO = 1
+# The first class that fits decides (sysexits.h numbers).
+EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
+    (errors.NotFound, EXIT_NO),
+    (errors.AlreadyExists, EXIT_NO),
+    (errors.ProtocolError, 76),
+    (errors.LinkLost, 69),
+    (errors.Unsupported, 69),
+    (errors.TransientError, 75),
+    (errors.SourceChanged, 75),
+    (errors.PermissionDenied, 77),
+    (errors.AuthenticationError, 77),
+    (errors.ConfigurationError, 78),
+    (errors.Cancelled, 130),
+    (errors.SFTPError, 74),
+    (OSError, 74),
+    (Exception, 70),
+)
+EXIT_TEXT = """\
+exit codes:
+  0    done; exists: it is there
+  1    no: it does not exist, or the destination may not be replaced
+  64   wrong usage
+  69   unavailable: no connection, the link was lost, or the server does not offer it
+  70   a mistake in this program; the traceback tells where
+  74   input or output failed: disk full, local state, refused by the server
+  75   temporary: deadline, busy server, source changed meanwhile; try again
+  76   the server broke the protocol
+  77   permission denied, login refused, host key unknown or changed
+  78   a setting is wrong
+  130  stopped (Ctrl-C); put and get go on from there when run again
+"""
+
+
+def exit_code_of(error: BaseException) -> int:
+    """The exit code that stands for an error."""
+    return next(code for kind, code in EXIT_CODES if isinstance(error, kind))
+
+
+def say(text: str) -> None:
+    """A message to the user on standard error, line by line terminal-safe."""
+    for line in text.splitlines():
+        print(terminal_safe(line), file=sys.stderr)
+
+
+def print_names(names: Iterable[str], *, null: bool = False) -> None:
+    """Names to standard output: escaped on a terminal, else their exact bytes, one a line or NUL-terminated."""
+    if sys.stdout.isatty() and not null:
+        for name in names:
+            print(terminal_safe(name))
+        return
+    sys.stdout.flush()
+    for name in names:
+        sys.stdout.buffer.write(os.fsencode(name) + (b"\0" if null else b"\n"))
+    sys.stdout.buffer.flush()
+
+
+def human_bytes(count: int) -> str:
+    """A count of bytes for people: 1536 -> "1.5 KiB"."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"

@@ -1,0 +1,78 @@
+"""The `<file>.sha256` beside a remote file, as sha256sum writes it."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+
+from iot.sftp.client.jobs.look import shown
+from iot.sftp.client.pipeline.job import Work, ask, closing, expect_data, expect_handle
+from iot.sftp.client.protocol import packets
+from iot.sftp.client.protocol.packets import Code, Flag, Status
+from iot.transfer.errors import NotFound, ProofFailed, ServerRefused
+from iot.transfer.names import SIDECAR
+
+__all__ = ["fetch_sha256_file", "sha256_listed"]
+
+MOST_BYTES = 64 * 1024
+LINE = re.compile(rb"(?P<escaped>\\?)(?P<digest>[0-9a-fA-F]{64})(?: [ *](?P<name>.+))?")
+TAGGED = re.compile(rb"(?P<escaped>\\?)SHA256 \((?P<name>.+)\) = (?P<digest>[0-9a-fA-F]{64})")
+
+
+def fetch_sha256_file(source: bytes) -> Work[str]:
+    """The SHA-256 that `<source>.sha256` gives for `source`, as lower-case hex digits.
+
+    Raises: NotFound where there is no such file, ProofFailed where it says nothing of `source`.
+    """
+    path = source + SIDECAR
+    try:
+        content = yield from _content(path)
+    except NotFound as error:
+        raise NotFound(f"{shown(path)} is not on the server, and sidecar asks for it") from error
+    digest = sha256_listed(content, posixpath.basename(source))
+    if digest is None:
+        raise ProofFailed(f"{shown(path)} holds no SHA-256 of {shown(posixpath.basename(source))}")
+    return digest
+
+
+def sha256_listed(content: bytes, name: bytes) -> str | None:
+    """What a checksum file says of `name`; a line without any name counts where it is the only one. Pure."""
+    lines = [line.rstrip(b"\r") for line in content.split(b"\n") if line.strip()]
+    for line in lines:
+        match = LINE.fullmatch(line) or TAGGED.fullmatch(line)
+        if match is None:
+            continue
+        listed = match["name"]
+        if listed is None and len(lines) > 1:
+            continue
+        if listed is None or posixpath.basename(_plain(listed, escaped=bool(match["escaped"]))) == name:
+            return match["digest"].decode().lower()
+    return None
+
+
+def _plain(name: bytes, *, escaped: bool) -> bytes:
+    if not escaped:
+        return name
+    meant = {b"\\\\": b"\\", b"\\n": b"\n", b"\\r": b"\r"}
+    return re.sub(rb"\\[\\nr]", lambda found: meant[found[0]], name)
+
+
+def _content(path: bytes) -> Work[bytes]:
+    """A small remote file as a whole. Raises: NotFound, ProofFailed where it is too long to be a checksum file ..."""
+    handle = expect_handle((yield from ask(packets.open_file(path, Flag.READ))), f"cannot open {shown(path)}")
+    return (yield from closing(handle, _read(path, handle)))
+
+
+def _read(path: bytes, handle: bytes) -> Work[bytes]:
+    content = b""
+    while len(content) <= MOST_BYTES:
+        reply = yield from ask(packets.read(handle, len(content), 32 * 1024))
+        if isinstance(reply, Status) and reply.code == Code.EOF:
+            break
+        data = expect_data(reply, f"cannot read {shown(path)}")
+        if not data:
+            raise ServerRefused(f"cannot read {shown(path)}: server sent no bytes and no end of file")
+        content += data
+    if len(content) > MOST_BYTES:
+        raise ProofFailed(f"{shown(path)} is longer than {MOST_BYTES} bytes: it is no checksum file")
+    return content

@@ -1,0 +1,69 @@
+"""Make remote folders, each asked for at most once on a connection."""
+
+from __future__ import annotations
+
+import posixpath
+
+from iot.sftp.client.jobs.context import Context
+from iot.sftp.client.pipeline.job import Work, ask, ask_all, expect_ok, expect_status
+from iot.sftp.client.protocol import packets
+from iot.sftp.client.protocol.packets import Attributes, Code, Reply, Request, Status
+from iot.transfer.names import parents
+
+S_IFMT = 0o170000
+S_IFDIR = 0o040000
+
+
+def make_parents(context: Context, path: bytes) -> Work[None]:
+    """Make the folders above `path` that are missing, outermost first. Raises: PermissionDenied, ServerRefused ..."""
+    for folder in parents(path):
+        if folder not in context.folders:
+            yield from make_folder(context, folder)
+
+
+def create_in_folder(context: Context, path: bytes, requests: list[Request]) -> Work[list[Reply]]:
+    """Answers of requests of which the first makes `path`, after making the folders above it where they are missing.
+
+    A folder that is new to this connection is asked for in the same flight: no round trip is lost, whether it is there
+    or not, and all files that follow find it.
+    """
+    folder = posixpath.dirname(path)
+    if context.options.make_dirs and folder not in context.folders and folder not in (b"", b"/"):
+        context.folders.add(folder)
+        folder_made, *replies = yield from ask_all([packets.mkdir(folder), *requests], context.server.in_order)
+        expect_status(folder_made, f"cannot make folder {folder!r}")
+    else:
+        replies = yield from ask_all(requests, context.server.in_order)
+    made = replies[0]
+    if not context.options.make_dirs or not isinstance(made, Status):
+        return replies
+    missing = made.code in (Code.NO_SUCH_FILE, Code.NO_SUCH_PATH)
+    if missing or made.code == Code.FAILURE:
+        was_made = yield from _make_missing(context, folder)
+        if missing or was_made:  # another job may have made it a moment after our request was handled
+            replies = yield from ask_all(requests, context.server.in_order)
+    return replies
+
+
+def _make_missing(context: Context, folder: bytes) -> Work[bool]:
+    """-> whether something was made; a folder that is there was not what the request lacked."""
+    there = yield from ask(packets.stat(folder))
+    if isinstance(there, Attributes):
+        return False
+    context.folders.discard(folder)
+    yield from make_parents(context, folder + b"/x")
+    return True
+
+
+def make_folder(context: Context, folder: bytes) -> Work[bool]:
+    """-> whether it is new. One that is there already is fine, also when another job made it meanwhile."""
+    reply = yield from ask(packets.mkdir(folder))
+    if isinstance(reply, Status) and reply.ok:
+        context.folders.add(folder)
+        return True
+    there = yield from ask(packets.stat(folder))  # servers have no word of their own for "there already"
+    if isinstance(there, Attributes) and (there.mode is None or there.mode & S_IFMT == S_IFDIR):
+        context.folders.add(folder)
+        return False
+    expect_ok(reply, f"cannot make folder {folder!r}")
+    return False

@@ -1,0 +1,76 @@
+"""Room on the server's disk: asked for before a large file begins, and when a refusal may mean that there is none.
+
+Source: statvfs@openssh.com, OpenSSH PROTOCOL 4.4.
+"""
+
+from __future__ import annotations
+
+import posixpath
+
+from iot.sftp.client.jobs.context import Context
+from iot.sftp.client.pipeline.job import Work, ask
+from iot.sftp.client.protocol import packets, parsing
+from iot.sftp.client.protocol.packets import Code, Reply, Request, Status
+from iot.sftp.client.protocol.server import understood
+from iot.transfer.errors import NoSpaceOnServer
+from iot.transfer.window import PartState
+
+__all__ = ["LARGE_BYTES", "check_room", "full", "room_request"]
+
+LARGE_BYTES = 1024 * 1024
+"""Files beyond this ask before they begin; smaller ones find out by a refusal."""
+SPARE_BYTES = 1024 * 1024
+"""What a large file leaves to small ones."""
+SLACK_BYTES = 64 * 1024
+"""A disk so full refuses for want of room, whatever it says: its own books need some."""
+UNITS = ((1024 * 1024, "MiB"), (1024, "KiB"))
+
+
+def room_request(context: Context, path: bytes, size: int) -> list[Request]:
+    """The question, if this file is large and the server can answer it; it may share a flight with the opening."""
+    return [packets.statvfs(path)] if size > LARGE_BYTES and context.server.tells_free_space else []
+
+
+def check_room(context: Context, name: str, state: PartState, told: Reply) -> None:
+    """Raises: NoSpaceOnServer when the rest of the file does not fit beside what other large files still need."""
+    found = _free(context, told)
+    if found is None:
+        return
+    others_bytes = sum(other.size - other.acked for other in context.large.values())
+    free_bytes = max(0, found[0] - others_bytes)
+    if free_bytes < state.size - state.acked + (0 if state.acked else SPARE_BYTES):
+        raise _no_space(name, state, free_bytes)
+
+
+def full(context: Context, part: bytes, name: str, state: PartState) -> Work[NoSpaceOnServer | None]:
+    """Servers say FAILURE for a full disk as for anything else: the error to tell if it is that, else None."""
+    if not context.server.tells_free_space:
+        return None
+    found = _free(context, (yield from ask(packets.statvfs(posixpath.dirname(part) or b"."))))
+    if found is None:
+        return None
+    free_bytes, free_inodes = found
+    if free_inodes == 0 and not state.acked:
+        return NoSpaceOnServer(f"no room on the server for {name}: no inode is free; waiting for room")
+    return _no_space(name, state, free_bytes) if free_bytes < state.size - state.acked + SLACK_BYTES else None
+
+
+def _no_space(name: str, state: PartState, free_bytes: int) -> NoSpaceOnServer:
+    """What the part holds counts as free: it is dropped."""
+    needed, free = _shown(state.size), _shown(free_bytes + state.acked)
+    return NoSpaceOnServer(f"no room on the server for {name}: needs {needed}, {free} free; waiting for room")
+
+
+def _free(context: Context, told: Reply) -> tuple[int, int | None] | None:
+    """Bytes and inodes; None where the server does not tell."""
+    found = understood(told, parsing.parse_free_space)
+    if found is None and not (isinstance(told, Status) and told.code != Code.OP_UNSUPPORTED):
+        context.server.forget_extension(b"statvfs@openssh.com")
+    return found
+
+
+def _shown(size: int) -> str:
+    for unit, name in UNITS:
+        if size >= unit:
+            return f"{size / unit:.1f} {name}"
+    return f"{size} bytes"

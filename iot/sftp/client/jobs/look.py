@@ -1,0 +1,32 @@
+"""What stands on the server under a name."""
+
+from __future__ import annotations
+
+from iot.sftp.client.pipeline.job import Work, ask_at_once, expect_attributes
+from iot.sftp.client.protocol import packets
+from iot.sftp.client.protocol.packets import Code, Reply, Status
+from iot.transfer.model import RemoteFile
+
+__all__ = ["look", "look_at_once", "shown"]
+
+
+def look(path: bytes) -> Work[RemoteFile | None]:
+    """STAT; None where there is no such file. Raises: PermissionDenied, ServerRefused ..."""
+    return (yield from look_at_once([path]))[0]
+
+
+def look_at_once(paths: list[bytes]) -> Work[list[RemoteFile | None]]:
+    """The same for several, in one flight."""
+    replies = yield from ask_at_once([packets.stat(path) for path in paths])
+    return [_found(path, reply) for path, reply in zip(paths, replies, strict=True)]
+
+
+def _found(path: bytes, reply: Reply) -> RemoteFile | None:
+    if isinstance(reply, Status) and reply.code in (Code.NO_SUCH_FILE, Code.NO_SUCH_PATH):
+        return None
+    found = expect_attributes(reply, f"cannot look at {shown(path)}")
+    return RemoteFile(found.size, found.mtime_s, found.mode)
+
+
+def shown(path: bytes) -> str:
+    return repr(path.decode("utf-8", "backslashreplace"))

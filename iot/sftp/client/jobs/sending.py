@@ -1,0 +1,225 @@
+"""Send what a part still lacks, and read back beside it what the server may have lost.
+
+The links of a device are rarely full in both directions: while blocks go up, suspect spans come down, are
+compared with the source, and are written again where they differ.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from iot.sftp.client.jobs.context import Context
+from iot.sftp.client.jobs.proof import agreeing
+from iot.sftp.client.pipeline.job import WAIT, Send, Work, expect_ok
+from iot.sftp.client.protocol import packets
+from iot.sftp.client.protocol.packets import Reply, Request, Status
+from iot.sftp.client.protocol.server import Refusal, Server
+from iot.transfer.errors import (
+    LocalStateError,
+    NoSpaceOnServer,
+    PermanentError,
+    PermissionDenied,
+    SFTPError,
+    Unsupported,
+)
+from iot.transfer.model import Span
+from iot.transfer.source import Source
+from iot.transfer.window import PartState, SyncMark
+
+SYNC_EVERY_S = 1.0
+SYNC_EVERY_BYTES = 1024 * 1024
+SYNC_PAUSE_S = 0.25
+READ_BACK_BYTES = 1024 * 1024
+READ_BACK_BLOCK = 32 * 1024
+
+
+class NoResume(Exception):
+    """The server refuses to go on with a part: start over, and remember it for this server."""
+
+
+class NoReadBack(Exception):
+    """The server does not let us read a part: what is suspect is sent again."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadBack:
+    """The token of a READ of a suspect span."""
+
+    span: Span
+
+
+class Sending:
+    """Brings one part to completeness.
+
+    handle: of the part, open for writing; `ending` closes it.
+    reader: of the same, open for reading; empty without suspect spans.
+    resumed: the part was reopened, so that a refusal of the first write means that the server cannot resume.
+    on_progress: called after every batch of answers.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        source: Source,
+        state: PartState,
+        handle: bytes,
+        reader: bytes,
+        ending: dict[str, Request],
+        resumed: bool,
+        on_progress: Callable[[], None],
+    ) -> None:
+        self._context = context
+        self._source = source
+        self._state = state
+        self._handle = handle
+        self._reader = reader
+        self._ending = dict(ending)
+        self._endings = len(ending)
+        self._ended: dict[str, Reply] = {}
+        self._resumed = resumed
+        self._on_progress = on_progress
+        self._outstanding = 0
+        self._reading_bytes = 0
+        self._to_mend: deque[Span] = deque()
+        self._sync_runs = False
+        self._synced_at = float("-inf") if resumed else context.clock()  # what was left there is brought to disk first
+        self._failure: Exception | None = None
+        self.sent_bytes = 0
+
+    @property
+    def closing(self) -> bool:
+        """CLOSE is sent: the handle is the server's again, whatever comes."""
+        return "close" not in self._ending
+
+    def run(self) -> Work[dict[str, Reply]]:
+        """Ends when every write was answered and no span is suspect -> the answers to `ending`.
+
+        The ending follows the last write in the same flight where the server handles requests in order.
+        Raises: NoResume, PermanentError.
+        """
+        while self._failure is None and not (self._state.complete and len(self._ended) == self._endings):
+            try:
+                command = self._next_read_back() or self._next_sync() or self._next_write() or self._next_ending()
+            except SFTPError as error:  # the source cannot be read any more
+                self._failure = error
+                break
+            if command is not None:
+                self._outstanding += 1
+            self._take((yield command or WAIT))
+        while self._outstanding:  # also after a failure: no answer may come late to a handle that is closed
+            self._take((yield WAIT))
+        if self._failure is not None:
+            raise self._failure
+        return self._ended
+
+    # -- what to ask next
+
+    def _next_write(self) -> Send | None:
+        if self._to_mend:
+            return self._write(self._to_mend.popleft())
+        span = self._state.next_block(self._context.write_block)
+        return self._write(span) if span is not None else None
+
+    def _write(self, span: Span) -> Send:
+        self.sent_bytes += span.length
+        return Send(packets.write(self._handle, span.start, self._source.read(span)), span)
+
+    def _next_read_back(self) -> Send | None:
+        if self._reading_bytes >= READ_BACK_BYTES:
+            return None
+        span = self._state.next_suspect(min(self._context.read_block, READ_BACK_BLOCK))
+        if span is None:
+            return None
+        self._reading_bytes += span.length
+        request = packets.read(self._reader, span.start, span.length)
+        return Send(Request(request.kind, request.head), ReadBack(span))  # takes no room: the other direction is idle
+
+    def _next_sync(self) -> Send | None:
+        """An fsync every second or MiB, but not more than four a second, keeps what a power cut there takes small."""
+        if self._context.options.trust or not self._context.server.can_fsync:
+            return None
+        if self._sync_runs or not self._state.unsynced:
+            return None
+        many = self._state.acked - self._state.synced >= SYNC_EVERY_BYTES
+        if self._context.clock() - self._synced_at < (SYNC_PAUSE_S if many else SYNC_EVERY_S):
+            return None
+        if len(self._ending) < self._endings:  # the ending has an fsync of its own, and then no handle
+            return None
+        self._sync_runs = True
+        return Send(packets.fsync(self._handle), self._state.sync_mark())
+
+    def _next_ending(self) -> Send | None:
+        may = self._state.complete and not self._outstanding
+        if not self._ending or not (may or (self._context.server.in_order and self._state.all_sent)):
+            return None
+        name = next(iter(self._ending))
+        return Send(self._ending.pop(name), name)
+
+    # -- what the answers say
+
+    def _take(self, answers: list[tuple[Any, Reply]]) -> None:
+        for token, reply in answers:
+            self._outstanding -= 1
+            try:
+                self._answered(token, reply)
+            except (PermanentError, LocalStateError, NoResume) as error:
+                self._failure = self._failure or error
+        if answers:
+            self._on_progress()
+
+    def _answered(self, token: Any, reply: Reply) -> None:
+        if isinstance(token, str):
+            self._ended[token] = reply
+        elif isinstance(token, SyncMark):
+            self._synced(token, reply)
+        elif isinstance(token, ReadBack):
+            self._read_back(token.span, reply)
+        else:
+            self._written(token, reply)
+
+    def _synced(self, mark: SyncMark, reply: Reply) -> None:
+        self._sync_runs = False
+        self._synced_at = self._context.clock()
+        if isinstance(reply, Status) and reply.ok:
+            self._state.sync_done(mark)
+        elif isinstance(reply, Status) and reply.code == packets.Code.OP_UNSUPPORTED:
+            self._context.server.learn(Refusal.FSYNC)
+        else:
+            expect_ok(reply, "the server could not bring the part to its disk")
+
+    def _read_back(self, span: Span, reply: Reply) -> None:
+        self._reading_bytes -= span.length
+        try:
+            agreed = agreeing(reply, self._source, span)
+        except PermanentError as error:
+            note_refused_reading(self._context.server, error)
+            agreed = 0  # what cannot be read is not proven: it is sent again
+        if agreed == span.length:
+            self._state.proven(span)
+        elif agreed:
+            self._state.read_short(span, span.start + agreed)
+        else:
+            self._state.mend(span)
+            self._to_mend.append(span)
+
+    def _written(self, span: Span, reply: Reply) -> None:
+        if isinstance(reply, Status) and reply.ok:
+            self._resumed = False  # a write at an offset went through: this server can resume
+            return self._state.answered(span)
+        try:
+            expect_ok(reply, f"writing bytes {span.start} to {span.end} of {self._source.name}")
+        except NoSpaceOnServer:
+            raise
+        except PermanentError as error:
+            if self._resumed:
+                raise NoResume from error
+            raise
+
+
+def note_refused_reading(server: Server, refusal: SFTPError) -> None:
+    """Only what speaks of reading as such is remembered: a gateway with a cache fails single reads for a while."""
+    if isinstance(refusal, PermissionDenied | Unsupported):
+        server.learn(Refusal.READ_BACK)

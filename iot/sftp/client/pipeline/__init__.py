@@ -1,0 +1,1 @@
+"""Many requests in flight on one channel, for several jobs at once."""

@@ -1,0 +1,328 @@
+"""Many requests in flight on one channel, for several jobs at once.
+
+Theory of operation. One thread, one loop:
+
+    tick       let the caller do what it has to do by itself, at least every POLL_S
+    admit      pull jobs while there are slots
+    turn       run every job that can go on; requests that fit are numbered and coalesced
+    commit     make the records of the jobs that reached a barrier durable, many in one go; see barriers.py
+    flush      hand the coalesced bytes to the channel, as many as it takes
+    receive    wait for bytes, cut them into replies, hand each to the job that asked
+
+A WRITE or READ waits for room in the window (Pace); it is given to the most urgent job first and then in
+turn. Requests without payload pass at once. A job's error ends that job. A lost link, a cancel or a broken
+barrier is thrown into every job, so that each can note how far it came, and ends the run.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from iot.sftp.client.pipeline.job import TURN, WAIT, Barrier, Command, Job, Linger, Send
+from iot.sftp.client.pipeline.outstanding import Outstanding, Running
+from iot.sftp.client.pipeline.pace import Pace
+from iot.sftp.client.protocol.parsing import Deframer, parse_reply
+from iot.transfer.errors import Cancelled, LinkLost, SFTPError, Timeout
+from iot.transfer.group_commit import Barriers
+from iot.transfer.stop import StopFlag
+
+POLL_S = 0.25
+BLOCKED_S = 0.1  # a wait for a server that reads nothing; everybody has a turn in between
+SILENT_POLL_S = 0.03  # another connection is on its way, and counts from the moment at which it stands
+FLUSH_BYTES = 256 * 1024
+RECEIVE_BYTES = 4 * 1024 * 1024
+TOGETHER_BYTES = 1024 * 1024
+LINGERING_JOBS = 1024  # more than these take slots again: each costs a little memory
+
+
+class Channel(Protocol):
+    """What the pipeline needs of a channel; see channel.SftpChannel."""
+
+    def send(self, data: bytes | memoryview, wait_s: float) -> int: ...
+
+    def receive(self, limit: int, timeout_s: float) -> bytes | None: ...
+
+    def check_alive(self, waiting_since: float | None) -> float: ...
+
+
+class Finished(NamedTuple):
+    """A job that ended: exactly one of result and error counts; error None means it succeeded."""
+
+    tag: Any
+    result: Any = None
+    error: SFTPError | None = None
+
+
+class Pipeline:
+    """Drives jobs over one channel.
+
+    clock: monotonic seconds. commit: makes barrier records durable. reply_deadline_s: longest wait for one
+    answer while the link lives. cancelled: set by any thread to stop.
+    on_silence: told for how many seconds nothing came although bytes are in flight; True ends the run as a lost link.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        pace: Pace,
+        *,
+        clock: Callable[[], float],
+        commit: Callable[[Sequence[Any]], None],
+        reply_deadline_s: float,
+        cancelled: StopFlag,
+        on_silence: Callable[[float], bool] = lambda _: False,
+    ) -> None:
+        self.pace = pace
+        self._channel = channel
+        self._clock = clock
+        self._reply_deadline_s = reply_deadline_s
+        self._cancelled = cancelled
+        self._on_silence = on_silence
+        self._deframer = Deframer()
+        self._turns = itertools.count()
+        self._outstanding = Outstanding(pace)
+        self._ask_at = clock()
+        self._check_at = clock()
+        self._poll_s = POLL_S
+        self._out: list[bytes] = []
+        self._out_bytes = 0
+        self._active: dict[int, Running] = {}
+        self._active_bytes = 0
+        self._ready: deque[Running] = deque()
+        self._parked: list[tuple[tuple[int, ...], int, Running, Send]] = []
+        self._lingering: list[tuple[float, int, Running]] = []
+        self._barriers: Barriers[Running] = Barriers(commit)
+        self._beside: list[Job[Any]] = []
+        self._finished: deque[Finished] = deque()
+
+    def beside(self, job: Job[Any]) -> None:
+        """Run a job beside the next ones: nobody is told of its end, and nobody waits for it to begin."""
+        self._beside.append(job)
+
+    def run(
+        self,
+        jobs: Iterator[Job[Any] | None],
+        slots: Callable[[], int],
+        tick: Callable[[], None] = lambda: None,
+    ) -> Iterator[Finished]:
+        """Yield each job as it ends, while pulling further ones.
+
+        `jobs` is pulled one at a time as slots come free; None means that there is none right now. `slots` may change;
+        its second half is for jobs so small that all of them together do not fill a link.
+        `tick` is called in every round of the loop, at least every POLL_S, also while no slot is free.
+
+        Raises: LinkLost, Timeout, Cancelled, LocalStateError, after every job in flight has been yielded
+        with that same error.
+        """
+        exhausted = False
+        while self._beside:
+            self._start(Running(self._beside.pop(), self._clock(), silent=True))
+        try:
+            while self._active or not exhausted:
+                tick()
+                while not exhausted and self._may_admit(slots()):
+                    exhausted = self._admit(jobs)
+                self._turn()
+                if self._finished:
+                    self._ask_at = self._clock()  # whoever had nothing to give may have, or may be done, now
+                while self._finished:
+                    yield self._finished.popleft()
+                self._communicate(in_haste=not exhausted and self._may_admit(slots()))
+        except SFTPError as error:
+            self._end_all(error, listen=True)
+            yield from self._finished
+            raise
+        finally:
+            self._end_all(Cancelled("the caller stopped asking for results"), listen=False)
+            self._finished.clear()
+
+    def run_one(self, job: Job[Any]) -> Any:
+        """Run a single job to its end. Raises: its error."""
+        [finished] = self.run(iter([job]), slots=lambda: 2)
+        if finished.error is not None:
+            raise finished.error
+        return finished.result
+
+    # -- admit and turn
+
+    def _may_admit(self, slots: int) -> bool:
+        most = slots if self._active_bytes < TOGETHER_BYTES else (slots + 1) // 2
+        return self._slots_taken() < most and self._clock() >= self._ask_at
+
+    def _admit(self, jobs: Iterator[Job[Any] | None]) -> bool:
+        """-> whether `jobs` is exhausted"""
+        try:
+            job = next(jobs)
+        except StopIteration:
+            return True
+        if job is None:
+            self._ask_at = self._clock() + POLL_S
+            return False
+        self._start(Running(job, self._clock()))
+        return False
+
+    def _start(self, running: Running) -> None:
+        self._active[id(running)] = running
+        self._active_bytes += running.job.payload_bytes
+        self._ready.append(running)
+
+    def _slots_taken(self) -> int:
+        return len(self._active) - min(len(self._lingering), LINGERING_JOBS)
+
+    def _turn(self) -> None:
+        while self._lingering and self._lingering[0][0] <= self._clock():
+            self._ready.append(heapq.heappop(self._lingering)[2])
+        for _ in range(len(self._ready)):
+            self._advance(self._ready.popleft())
+        while self._can_unpark():
+            _, _, running, send = heapq.heappop(self._parked)
+            if not running.ended:
+                self._put(running, send)
+                self._advance(running)
+
+    def _can_unpark(self) -> bool:
+        """A flush is due before the next block once enough has been coalesced."""
+        return (
+            bool(self._parked) and self._out_bytes < FLUSH_BYTES and self.pace.has_room(self._parked[0][3].request.cost)
+        )
+
+    def _advance(self, running: Running) -> None:
+        """Let a job go on until it waits, is parked, wants a barrier or a turn, or ends."""
+        while True:
+            try:
+                command = running.resume()
+            except StopIteration as stop:
+                self._end(running, Finished(running.job.tag, stop.value))
+                return
+            except (LinkLost, Timeout):
+                raise
+            except SFTPError as error:
+                self._end(running, Finished(running.job.tag, error=error))
+                return
+            if not self._obey(running, command):
+                return
+
+    def _obey(self, running: Running, command: Command) -> bool:
+        """-> whether the job can go on at once"""
+        if isinstance(command, Send):
+            if command.request.cost and not self.pace.has_room(command.request.cost):
+                heapq.heappush(self._parked, (running.job.urgency, next(self._turns), running, command))
+                return False
+            self._put(running, command)
+            return not command.request.cost or self._out_bytes < FLUSH_BYTES or self._let_others(running)
+        if isinstance(command, Barrier):
+            self._barriers.add(running, command.record, started_at=running.started_at, now=self._clock())
+            return False
+        if isinstance(command, Linger):
+            heapq.heappush(self._lingering, (self._clock() + command.seconds, next(self._turns), running))
+            return False
+        if command is TURN:
+            return self._let_others(running)
+        assert command is WAIT
+        running.waits = not running.inbox
+        return not running.waits
+
+    def _let_others(self, running: Running) -> bool:
+        self._ready.append(running)
+        return False
+
+    def _put(self, running: Running, send: Send) -> None:
+        data = self._outstanding.ask(running, send, self._clock())
+        self._out.append(data)
+        self._out_bytes += len(data)
+
+    def _end(self, running: Running, finished: Finished) -> None:
+        running.ended = True
+        running.job.work.close()
+        if self._active.pop(id(running), None) is None:
+            return
+        self._active_bytes -= running.job.payload_bytes
+        if not running.silent:
+            self._finished.append(finished)
+
+    def _end_all(self, error: SFTPError, *, listen: bool) -> None:
+        """listen: jobs still get the answers that had come for them. Not when the caller's own code has failed, which
+        they may call again then."""
+        for running in list(self._active.values()):
+            self._end(running, self._last_word(running, error, listen=listen))
+        self._ready.clear()
+        self._parked.clear()
+        self._lingering.clear()
+        self._barriers.clear()
+
+    def _last_word(self, running: Running, error: SFTPError, *, listen: bool) -> Finished:
+        """Give a job the answers that had come for it, then the error: what was answered counts."""
+        try:
+            if running.inbox and listen:
+                running.resume()
+        except StopIteration as stop:
+            return Finished(running.job.tag, stop.value)
+        except SFTPError as own:
+            return Finished(running.job.tag, error=own)
+        try:
+            running.job.work.throw(error)
+        except (SFTPError, StopIteration):
+            pass  # the job has noted how far it came; its error is the link's, told below
+        return Finished(running.job.tag, error=error)
+
+    # -- commit, flush, receive
+
+    def _communicate(self, in_haste: bool) -> None:
+        """in_haste: there is a free slot, so do not wait."""
+        if self._cancelled.is_set():
+            raise Cancelled("stopped on request; what was sent is kept for a resume")
+        self._flush()
+        self._pass_barriers()
+        self._receive(0.0 if in_haste else self._patience_s())
+        if self._clock() >= self._check_at:
+            self._check_deadlines()
+
+    def _patience_s(self) -> float:
+        """How long to wait for bytes: not at all while there is work, else until `jobs` may be asked again."""
+        if self._ready or self._out or self._can_unpark():
+            return 0.0  # what the channel has not taken waits there
+        commit_s = self._commit_wait_s()
+        if commit_s is not None:
+            return min(commit_s, self._poll_s)
+        return self._poll_s if self._active else max(0.0, self._ask_at - self._clock())
+
+    def _commit_wait_s(self) -> float | None:
+        """Only jobs with something on its way, or in their turn, can still come to a barrier."""
+        others = len(self._outstanding) + len(self._ready) + len(self._parked)
+        return self._barriers.wait_s(self._clock(), others=min(others, self._slots_taken()))
+
+    def _pass_barriers(self) -> None:
+        if self._commit_wait_s() == 0.0:
+            self._ready.extend(running for running in self._barriers.commit() if not running.ended)
+
+    def _flush(self) -> None:
+        if not self._out:
+            return
+        data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
+        sent = self._channel.send(data, BLOCKED_S)
+        self._out = [data[sent:]] if sent < len(data) else []
+        self._out_bytes = len(data) - sent
+
+    def _receive(self, wait_s: float) -> None:
+        chunk = self._channel.receive(RECEIVE_BYTES, wait_s)
+        if chunk is None:
+            return
+        for packet in self._deframer.feed(chunk):
+            owner = self._outstanding.answered(*parse_reply(packet), self._clock())
+            if owner is not None:
+                self._ready.append(owner)
+
+    def _check_deadlines(self) -> None:
+        now = self._clock()
+        oldest = self._outstanding.oldest
+        quiet_s = self._channel.check_alive(oldest.mark.sent_at if oldest else None)
+        self._poll_s = SILENT_POLL_S if self.pace.in_flight and quiet_s > 2 * POLL_S else POLL_S
+        self._check_at = now + self._poll_s
+        if self._on_silence(quiet_s if self.pace.in_flight else 0.0):
+            raise LinkLost("the link fell silent, and another connection stands")
+        if oldest is not None and now - oldest.mark.sent_at > self._reply_deadline_s:
+            raise Timeout(f"no answer for {self._reply_deadline_s:g} s to a request of type {oldest.request.kind}")

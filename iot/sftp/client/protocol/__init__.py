@@ -1,0 +1,1 @@
+"""SFTP version 3 as bytes, and what a server can do. Pure."""

@@ -1,0 +1,115 @@
+"""What this server can do: what it announced, what its limits are, and what it was learned to refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TypeVar
+
+from iot.sftp.client.pipeline.job import Work, ask
+from iot.sftp.client.protocol import packets, parsing
+from iot.sftp.client.protocol.packets import Extended, Reply
+from iot.transfer.errors import ProtocolError
+
+T = TypeVar("T")
+SAFE_DATA_BYTES = 32 * 1024
+LEAST_DATA_BYTES = 1024  # a limit below this is taken for a mistake
+SAFE_SLOTS = 64
+
+
+class Refusal(str, Enum):
+    """What a server may refuse although the protocol has it; learned from its answers."""
+
+    RESUME = "resume"  # opening an existing part without truncation, or writing at an offset
+    WRITE_CREATE = "write-create"  # opening with WRITE|CREATE: a server of the classic modes takes READ|WRITE for it
+    READ_BACK = "read-back"  # reading what was uploaded (write-only drop box)
+    RENAME = "rename"
+    FSYNC = "fsync"
+    POSIX_RENAME = "posix-rename"
+    CHECK_FILE = "check-file"
+
+
+@dataclass(slots=True)
+class Server:
+    """One server, as far as it is known.
+
+    banner, host_key: who it is. extensions: from its VERSION packet, which is there with the first answer.
+    max_read, max_write: payload bytes of one request. max_handles: open files at once.
+    on_refusal: told when something new is learned.
+    """
+
+    banner: str
+    host_key: str
+    extensions: dict[bytes, bytes]
+    max_read: int = SAFE_DATA_BYTES
+    max_write: int = SAFE_DATA_BYTES
+    max_handles: int = SAFE_SLOTS
+    refused: set[Refusal] = field(default_factory=set)
+    on_refusal: Callable[[Refusal], None] = field(default=lambda _: None)
+
+    @property
+    def in_order(self) -> bool:
+        """Whether it handles requests strictly one after the other, so that dependent ones may share a flight."""
+        return handles_in_order(self.banner)
+
+    @property
+    def can_fsync(self) -> bool:
+        return b"fsync@openssh.com" in self.extensions and Refusal.FSYNC not in self.refused
+
+    @property
+    def can_replace(self) -> bool:
+        """Whether a rename over an existing file is one step."""
+        return b"posix-rename@openssh.com" in self.extensions and Refusal.POSIX_RENAME not in self.refused
+
+    @property
+    def tells_free_space(self) -> bool:
+        return b"statvfs@openssh.com" in self.extensions
+
+    def refuses(self, what: Refusal) -> bool:
+        return what in self.refused
+
+    def forget_extension(self, name: bytes) -> None:
+        """It is announced, but of no use: not asked again on this connection."""
+        self.extensions.pop(name, None)
+
+    def learn(self, what: Refusal) -> None:
+        if what not in self.refused:
+            self.refused.add(what)
+            self.on_refusal(what)
+
+
+def handles_in_order(banner: str) -> bool:
+    """See Server.in_order."""
+    return "OpenSSH" in banner
+
+
+def understood(reply: Reply, parse: Callable[[bytes], T]) -> T | None:
+    """The answer of an extension that is only a help: None where it was refused or makes no sense.
+
+    What the protocol itself requires is held to its rules; a help that cannot be read is no help, and no broken link.
+    """
+    if not isinstance(reply, Extended):
+        return None
+    try:
+        return parse(reply.value)
+    except ProtocolError:
+        return None
+
+
+def ask_limits(server: Server) -> Work[None]:
+    """Ask for the limits where the server can tell them (limits@openssh.com); else the safe ones stay.
+
+    OpenSSH is asked in the same flight with INIT, before it has said what it offers; an older one politely refuses.
+    """
+    if not server.in_order and b"limits@openssh.com" not in server.extensions:
+        return
+    found = understood((yield from ask(packets.limits())), parsing.parse_limits)
+    if found is None:
+        return
+    _, read_bytes, write_bytes, handles = found
+    if read_bytes >= LEAST_DATA_BYTES:
+        server.max_read = read_bytes
+    if write_bytes >= LEAST_DATA_BYTES:
+        server.max_write = write_bytes
+    server.max_handles = handles or server.max_handles

@@ -1,0 +1,177 @@
+"""One live connection, ready for jobs: session, channel, pipeline, and what is known of the server."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from iot.sftp.client.jobs.context import Context, Options
+from iot.sftp.client.pipeline.job import Job, Work
+from iot.sftp.client.pipeline.pace import START_BYTES, Pace
+from iot.sftp.client.pipeline.pipeline import Pipeline
+from iot.sftp.client.protocol.server import SAFE_SLOTS, Server, ask_limits, handles_in_order
+from iot.sftp.client.settings import ClientOptions, Durability
+from iot.sftp.client.ssh.connection import Connection, Target
+from iot.sftp.client.ssh.hostkeys import HostKeyPolicy, KnownHosts, Pinned
+from iot.sftp.client.ssh.login import Credentials
+from iot.sftp.client.ssh.prompts import Answerer, from_command, from_file
+from iot.transfer.journal.checkpoints import Checkpoints, LearnedRefusals
+from iot.transfer.stop import StopFlag
+
+if sys.platform != "win32":
+    import resource
+
+SPARE_HANDLES = 8
+MAX_BLOCK = 255 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """redial_s: see wire.link.dial. on_dialled: called when TCP is connected."""
+
+    redial_s: float
+    on_dialled: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Making:
+    """How to connect.
+
+    start_bytes: in flight at first, as the last connection had found. on_silence: see connector.Connector.fell_silent.
+    stop: ends connecting, and later whatever runs. beside: set when another connection is still there.
+    """
+
+    start_bytes: int | None
+    on_silence: Callable[[float], bool]
+    stop: StopFlag
+    beside: Beside | None = None
+
+
+class Engine:
+    """Connects when made.
+
+    making: what an earlier connection had found, and whom to tell of silence.
+
+    Raises: LinkLost, Timeout, AuthenticationError, ConfigurationError ..."""
+
+    def __init__(
+        self,
+        target: Target,
+        options: ClientOptions,
+        owner: str,
+        checkpoints: Checkpoints,
+        refusals: LearnedRefusals,
+        making: Making,
+    ) -> None:
+        self._options = options
+        self.connection = Connection(target, making.stop, making.beside.on_dialled if making.beside else None)
+        try:
+            banner, host_key = self.connection.banner, self.connection.host_key
+            channel = self.connection.open_sftp_channel(handles_in_order(banner))
+            self.server = Server(banner, host_key, channel.extensions, refused=refusals.load(host_key, banner))
+            self.server.on_refusal = lambda what: refusals.learn(host_key, banner, what)
+            self.pace = Pace(options.max_in_flight_bytes, self.server.max_write, making.start_bytes or START_BYTES)
+            self.pipeline = Pipeline(
+                channel,
+                self.pace,
+                clock=time.monotonic,
+                commit=checkpoints.commit,
+                reply_deadline_s=options.server_reply_s,
+                cancelled=making.stop,
+                on_silence=making.on_silence,
+            )
+            self.connection.settle_in()
+        except BaseException:
+            self.connection.close()
+            raise
+        self.slots = min(options.slots, SAFE_SLOTS)
+        self.context = Context(self.server, self.pace, checkpoints, transfer_options(options, owner), time.monotonic)
+        self.pipeline.beside(Job(self._learn_limits()))  # no round trip is spent on it: the first files go meanwhile
+
+    def _learn_limits(self) -> Work[None]:
+        yield from ask_limits(self.server)
+        self.pace.allow_blocks(min(self.server.max_write, self.server.max_read, MAX_BLOCK))
+        there = self.server.max_handles - SPARE_HANDLES
+        self.slots = max(1, min(self._options.slots, there, _open_files_allowed() // 2))
+
+    @property
+    def sent_bytes(self) -> int:
+        """All that this connection has handed to the system for sending."""
+        return self.connection.link.sent_bytes if self.connection.link is not None else 0
+
+    def close(self) -> None:
+        self.connection.close()
+
+
+def _open_files_allowed() -> int:
+    """How many files this process may have open, as far as its system tells."""
+    if sys.platform == "win32":
+        return 512
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return soft if soft != resource.RLIM_INFINITY else 2**31
+
+
+def target_from(host: str, port: int, user: str, password: str | None, options: ClientOptions) -> Target:
+    """The plain values that a connection needs. Raises: ConfigurationError for an unreadable known_hosts."""
+    passphrase = options.key_passphrase
+    credentials = Credentials(
+        user,
+        password,
+        options.key_file,
+        passphrase.get_secret_value() if passphrase else None,
+        options.agent,
+        _answers(options),
+    )
+    return Target(
+        host=host,
+        port=port,
+        credentials=credentials,
+        host_keys=_host_keys(options),
+        connect_timeout_s=options.connect_timeout_s,
+        login_deadline_s=options.link_deadline_s,
+        link_deadline_s=options.link_deadline_s,
+        keepalive_s=options.keepalive_s,
+        ciphers=options.ciphers,
+        compression=options.compression,
+        congestion=options.congestion,
+    )
+
+
+def _answers(options: ClientOptions) -> Callable[[], Answerer] | None:
+    """What answers a server's prompts beside the password, made for each login."""
+    callback, command, file = options.prompts, options.prompt_command, options.prompt_file
+    if callback is not None:
+        return lambda: callback
+    if command:
+        return lambda: from_command(command)
+    return (lambda: from_file(file)) if file is not None else None
+
+
+def _host_keys(options: ClientOptions) -> HostKeyPolicy:
+    if options.host_key:
+        return Pinned(options.host_key)
+    return KnownHosts((options.known_hosts or Path("~/.ssh/known_hosts")).expanduser())
+
+
+def transfer_options(options: ClientOptions, owner: str) -> Options:
+    return Options(
+        verify=options.verify.value,
+        proof=options.proof,
+        tail_size=options.tail_size,
+        trust=options.server_durability is Durability.TRUST,
+        chunk_size=options.chunk_size,
+        part_suffix=options.part_suffix,
+        owner=owner + options.owner_tag,
+        make_dirs=options.make_dirs,
+        keep_times=options.keep_times,
+        keep_mode=options.keep_mode,
+        replace_by_remove=options.replace_by_remove,
+        direct_write=options.direct_write,
+        sidecar=options.sidecar,
+        checkpoint_bytes=options.checkpoint_bytes,
+        checkpoint_s=options.checkpoint_s,
+        publish_grace_s=options.publish_grace_s,
+    )

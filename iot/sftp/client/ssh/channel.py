@@ -1,0 +1,160 @@
+"""The pipeline's own SSH channel: the byte stream of an SFTP subsystem, and whether its link lives."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+import paramiko
+from paramiko.common import cMSG_CHANNEL_REQUEST, cMSG_GLOBAL_REQUEST
+
+from iot.sftp.client.protocol import packets, parsing
+from iot.sftp.client.ssh.boundary import translated
+from iot.sftp.client.ssh.link import Link
+from iot.sftp.client.ssh.transport import Target, Transport
+from iot.transfer.errors import LinkLost, Timeout
+
+__all__ = ["SftpChannel"]
+
+VERSION_POLL_S = 0.25
+RECEIVE_WINDOW_BYTES = 32 * 1024 * 1024
+PACKET_BYTES = 32704  # payload of one SSH packet that every server takes; paramiko cuts there, too
+
+
+class SftpChannel:
+    """An SFTP subsystem's byte stream, behind the VERSION packet with which the server opens it.
+
+    INIT follows the request for the subsystem as soon as the server's window lets it: at once, a round trip less than
+    waiting for the answer, or with sshd, which opens the window with that answer, behind it.
+
+    extensions: what VERSION announced. Where requests are handled in order, the first ones follow INIT at once, and
+    it is empty until the first answer has come.
+    """
+
+    def __init__(self, transport: Transport, link: Link, target: Target, in_order: bool) -> None:
+        self._transport = transport
+        self._link = link
+        self._host = target.host
+        self._deadline_s = target.link_deadline_s
+        self._probed_at = 0.0
+        self.extensions: dict[bytes, bytes] = {}
+        self._greeting = b""
+        with translated(target.host):
+            self._channel = transport.open_session(window_size=RECEIVE_WINDOW_BYTES, timeout=target.link_deadline_s)
+        self._request_subsystem()
+        self._version_due_since: float | None = time.monotonic()
+        self._begin()
+        while not in_order and self._version_due_since is not None:
+            self.receive(packets.MAX_PACKET_BYTES, VERSION_POLL_S)
+            self._check_version()
+
+    def _begin(self) -> None:
+        rest = packets.init()
+        while rest := rest[self.send(rest, VERSION_POLL_S) :]:
+            self._check_version()
+
+    def send(self, data: bytes | memoryview, wait_s: float) -> int:
+        """Send what goes; wait at most `wait_s` where nothing does -> how many bytes are on their way.
+
+        Fewer than given where the server opens its window no further, or TCP takes no more: a server that reads nothing
+        never keeps the caller from what else it has to do. Raises: LinkLost.
+        """
+        view = memoryview(data)
+        at = 0
+        give_up_at = time.monotonic() + wait_s
+        with self._translated():
+            while at < len(view) and self._may_send(left_s := max(0.0, give_up_at - time.monotonic())):
+                self._channel.settimeout(left_s)
+                try:
+                    at += self._send_some(bytes(view[at : at + PACKET_BYTES]))
+                except TimeoutError:  # the server's window is closed; the link may be fine
+                    break
+        return at
+
+    def _may_send(self, wait_s: float) -> bool:
+        """Not while keys are exchanged: paramiko would wait for their end."""
+        return self._link.ready(wait_s) and self._transport.clear_to_send.wait(wait_s)
+
+    def receive(self, limit: int, timeout_s: float) -> bytes | None:
+        """What has come, at most `limit` bytes; None when nothing came in time. Raises: LinkLost."""
+        self._channel.settimeout(timeout_s)
+        with self._translated():
+            try:
+                data = self._channel.recv(limit)
+            except TimeoutError:
+                return None
+            if not data:
+                raise LinkLost(f"{self._host} ended the connection")
+        return self._behind_version(data) if self._version_due_since is not None else bytes(data)
+
+    def check_alive(self, waiting_since: float | None) -> float:
+        """Give up when the server owes an answer and nothing at all came for the link's deadline.
+
+        -> for how many seconds nothing came; 0 when nothing is due.
+
+        A slow server is not a dead link: after a third of the deadline it is asked for any sign of life,
+        which the SSH layer gives even while the SFTP server works. Raises: LinkLost.
+        """
+        if not self._transport.is_active():
+            raise LinkLost(f"{self._host}: the connection broke")
+        self._check_version()
+        if waiting_since is None:
+            return 0.0
+        now = time.monotonic()
+        quiet_since = max(waiting_since, self._link.last_received)
+        if now - quiet_since > self._deadline_s:
+            raise LinkLost(f"{self._host}: nothing came for {self._deadline_s:g} s; the link is dead")
+        if now - max(quiet_since, self._probed_at) > self._deadline_s / 3 and self._may_send(0.0):
+            self._probed_at = now
+            self._probe()
+        return now - quiet_since
+
+    def _send_some(self, data: bytes) -> int:
+        sent = int(self._channel.send(data))
+        if not sent:
+            raise LinkLost(f"{self._host} ended the connection")
+        return sent
+
+    def _probe(self) -> None:
+        message = paramiko.Message()
+        message.add_byte(cMSG_GLOBAL_REQUEST)
+        message.add_string("keepalive@openssh.com")
+        message.add_boolean(True)
+        with translated(self._host):
+            self._transport.post(message)
+
+    def _request_subsystem(self) -> None:
+        message = paramiko.Message()
+        message.add_byte(cMSG_CHANNEL_REQUEST)
+        message.add_int(self._channel.remote_chanid)
+        message.add_string("subsystem")
+        message.add_boolean(True)
+        message.add_string("sftp")
+        with translated(self._host):
+            self._transport.post(message)
+
+    def _behind_version(self, data: bytes) -> bytes | None:
+        """Take VERSION off the front of the stream -> what follows it."""
+        self._greeting += data
+        for packet in parsing.Deframer().feed(self._greeting):
+            self.extensions.update(parsing.parse_version(packet))
+            rest = self._greeting[4 + len(packet) :]
+            self._version_due_since, self._greeting = None, b""
+            return rest or None
+        return None
+
+    def _check_version(self) -> None:
+        due_since = self._version_due_since
+        if due_since is not None and time.monotonic() - due_since > self._deadline_s:
+            raise Timeout(f"{self._host} did not answer SFTP's first packet in {self._deadline_s:g} s")
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            with translated(self._host):
+                yield
+        except LinkLost as error:
+            if self._version_due_since is None:
+                raise
+            raise LinkLost(f"{self._host} lets us in but offers no SFTP (subsystem refused?): {error}") from error

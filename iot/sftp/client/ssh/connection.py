@@ -1,0 +1,128 @@
+"""One connection to one server: socket, key exchange, host key, login, SFTP channel.
+
+`Connection` is a pysftp.Connection, so that everything pysftp offers stays reachable, on a channel of its own:
+pysftp drops answers that it does not know, so it never shares the pipeline's channel. Its hooks that dial, check
+keys and log in are replaced, because they have no deadline and check too little (see the hooks' docstrings).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+
+import paramiko
+
+from iot.sftp.client.ssh._pysftp import pysftp
+from iot.sftp.client.ssh.boundary import translated
+from iot.sftp.client.ssh.channel import SftpChannel
+from iot.sftp.client.ssh.hostkeys import fingerprint
+from iot.sftp.client.ssh.link import Link, dial
+from iot.sftp.client.ssh.login import Login
+from iot.sftp.client.ssh.transport import Target, Transport
+from iot.transfer.stop import StopFlag
+
+__all__ = ["Connection", "Target"]
+
+IDLE_WAKEUP_S = 5.0
+
+
+class _Options:
+    """What pysftp's Connection reads of its CnOpts; the checks are ours, so it has no host keys."""
+
+    def __init__(self, compression: bool) -> None:
+        self.log = False
+        self.ciphers = None
+        self.hostkeys = None
+        self.compression = compression
+
+
+class Connection(pysftp.Connection):  # type: ignore[misc]
+    """A logged-in connection. on_dialled: called when TCP is connected.
+
+    Raises: LinkLost, Timeout, AuthenticationError and its kinds, ConfigurationError.
+    """
+
+    _sftp_live = False  # class-level: pysftp's __del__ reads them also after a failed connect
+    _sftp: paramiko.SFTPClient | None = None
+    _transport: Transport | None = None
+    _cnopts = _Options(False)
+
+    def __init__(self, target: Target, cancelled: StopFlag, on_dialled: Callable[[], None] | None = None) -> None:
+        self.target = target
+        self.link: Link | None = None
+        self._cancelled = cancelled
+        self._on_dialled = on_dialled
+        self._login = Login(target.credentials)  # a key that cannot be used is told before anything is sent
+        try:
+            super().__init__(
+                target.host, username=target.credentials.user, port=target.port, cnopts=_Options(target.compression)
+            )
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            self._login.close()
+
+    def _start_transport(self, host: str, port: int) -> None:
+        """pysftp's hook: ours dials with a deadline, every address of a name, and tunes the socket."""
+        target = self.target
+        self.link = dial(
+            host,
+            port,
+            connect_timeout_s=min(target.connect_timeout_s, target.link_deadline_s),
+            deadline_s=target.link_deadline_s,
+            congestion=target.congestion,
+            cancelled=self._cancelled,
+            redial_s=target.redial_s,
+        )
+        if self._on_dialled is not None:
+            self._on_dialled()
+        with translated(host):
+            self._transport = Transport(self.link, target, self._login)
+
+    def _set_authentication(self, password: object, private_key: object, private_key_pass: object) -> None:
+        """pysftp's hook: it knows RSA and DSA only; Transport.connect logs in instead."""
+
+    def _sftp_connect(self) -> None:
+        """pysftp's hook, on first use of a pysftp method: its own channel, opened with a deadline."""
+        if not self._sftp_live:
+            assert self._transport is not None
+            with translated(self.target.host):
+                self._sftp = paramiko.SFTPClient.from_transport(self._transport)
+            self._sftp_live = True
+
+    def close(self) -> None:
+        """End the connection. Also closes the socket where paramiko leaves it open."""
+        if self._sftp is not None:
+            with contextlib.suppress(Exception):  # a dead channel cannot be closed politely
+                self._sftp.close()
+        self._sftp, self._sftp_live = None, False
+        if self._transport is not None:
+            self._transport.close()
+        if self.link is not None:
+            self.link.close()
+
+    def settle_in(self) -> None:
+        """Login is over: keep the connection alive, and wake up less often while it is idle."""
+        assert self._transport is not None
+        assert self.link is not None
+        self.link.settle_in(IDLE_WAKEUP_S)
+        if self.target.keepalive_s:
+            self._transport.set_keepalive(self.target.keepalive_s)
+
+    @property
+    def banner(self) -> str:
+        assert self._transport is not None
+        return str(self._transport.remote_version)
+
+    @property
+    def host_key(self) -> str:
+        """SHA256: fingerprint of the key that the server showed."""
+        assert self._transport is not None
+        return fingerprint(self._transport.host_key_blob)
+
+    def open_sftp_channel(self, in_order: bool) -> SftpChannel:
+        """A channel for the pipeline; in_order: see wire.server. Raises: LinkLost, Timeout, ServerBusy."""
+        assert self._transport is not None
+        assert self.link is not None
+        return SftpChannel(self._transport, self.link, self.target, in_order)

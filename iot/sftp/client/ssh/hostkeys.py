@@ -1,0 +1,217 @@
+"""Who the server is: a pinned fingerprint, or the lines of a known_hosts file (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT).
+
+paramiko's own reader gives up on a file with a marker (@revoked, @cert-authority) and knows neither
+patterns nor negation; a policy here answers two questions only: which key types to ask for, and whether
+this key is the server's.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import fnmatch
+import hashlib
+import hmac
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    SSHCertificateType,
+    SSHCertPublicKeyTypes,
+    load_ssh_public_identity,
+)
+from cryptography.hazmat.primitives.serialization.ssh import SSHCertificate
+
+from iot.transfer.errors import ConfigurationError, HostKeyMismatch, HostKeyUnknown
+from iot.transfer.givenfile import check_file
+
+
+class HostKeyPolicy(Protocol):
+    def key_types(self, host: str, port: int) -> list[str]:
+        """Key types that could pass, the wanted ones first; empty: any."""
+
+    def check(self, host: str, port: int, key_type: str, blob: bytes) -> None:
+        """Raises: HostKeyUnknown, HostKeyMismatch."""
+
+
+def fingerprint(blob: bytes) -> str:
+    """As ssh-keygen -lf prints it: SHA256:<base64 without padding>."""
+    return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """One fingerprint, and nothing else, is trusted."""
+
+    pin: str
+
+    def key_types(self, host: str, port: int) -> list[str]:
+        return []
+
+    def check(self, host: str, port: int, key_type: str, blob: bytes) -> None:
+        shown = fingerprint(blob)
+        if not hmac.compare_digest(shown.encode(), self.pin.rstrip("=").encode()):
+            raise HostKeyMismatch(
+                f"{host} port {port} showed {key_type} {shown}, but host_key pins {self.pin}. Somebody may be"
+                " between you and the server; if its key really changed, pin the new one"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of known_hosts. marker is empty, "@revoked" or "@cert-authority"."""
+
+    marker: str
+    patterns: tuple[str, ...]
+    key_type: str
+    blob: bytes
+
+    def matches(self, name: str) -> bool:
+        hit = False
+        for pattern in self.patterns:
+            if _pattern_matches(pattern.removeprefix("!"), name):
+                if pattern.startswith("!"):
+                    return False
+                hit = True
+        return hit
+
+
+class KnownHosts:
+    """The lines of one known_hosts file; a file that is not there holds none."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            check_file(path)
+            text = path.read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            text = ""
+        except OSError as error:
+            raise ConfigurationError(f"known_hosts: cannot read {path}: {error.strerror}") from error
+        self._lines = list(_parse(text))
+
+    def key_types(self, host: str, port: int) -> list[str]:
+        lines = [line for line in self._matching(host, port) if line.marker != "@revoked"]
+        types = [line.key_type for line in lines if not line.marker]
+        if any(line.marker for line in lines):
+            types = [*_CERTIFICATE_TYPES, *types]
+        return list(dict.fromkeys(types))
+
+    def check(self, host: str, port: int, key_type: str, blob: bytes) -> None:
+        lines = self._matching(host, port)
+        if any(line.marker == "@revoked" and line.blob in _keys_of(blob) for line in lines):
+            raise HostKeyMismatch(f"{host} port {port} showed a key that {self._path} marks @revoked: do not connect")
+        if any(not line.marker and hmac.compare_digest(line.blob, blob) for line in lines):
+            return
+        authorities = [line.blob for line in lines if line.marker == "@cert-authority"]
+        if "-cert-" in key_type and authorities:
+            _check_certificate(blob, authorities, host, port)
+            return
+        self._refuse(host, port, key_type, blob, known=any(not line.marker for line in lines))
+
+    def _matching(self, host: str, port: int) -> list[Line]:
+        name = host.lower() if port == 22 else f"[{host.lower()}]:{port}"
+        return [line for line in self._lines if line.matches(name)]
+
+    def _refuse(self, host: str, port: int, key_type: str, blob: bytes, known: bool) -> None:
+        shown = f"{key_type} {fingerprint(blob)}"
+        if known:
+            raise HostKeyMismatch(
+                f"{host} port {port} showed {shown}, which is not the key that {self._path} lists. Somebody may be"
+                f" between you and the server; if its key really changed, remove the old one:"
+                f" ssh-keygen -f {self._path} -R '{host if port == 22 else f'[{host}]:{port}'}'"
+            )
+        raise HostKeyUnknown(
+            f"{host} port {port} is not in {self._path}; it showed {shown}. Compare that with what the server's"
+            f" operator tells, then either pin it, host_key={fingerprint(blob)!r}, or add it:"
+            f" ssh-keyscan -p {port} {host} >> {self._path}"
+        )
+
+
+_CERTIFICATE_TYPES = (
+    "ssh-ed25519-cert-v01@openssh.com",
+    "ecdsa-sha2-nistp256-cert-v01@openssh.com",
+    "rsa-sha2-512-cert-v01@openssh.com",
+)
+
+
+def _parse(text: str) -> Iterator[Line]:
+    for raw in text.splitlines():
+        fields = raw.split()
+        if not fields or fields[0].startswith("#"):
+            continue
+        marker = fields.pop(0) if fields[0].startswith("@") else ""
+        if len(fields) < 3:
+            continue
+        try:
+            blob = base64.b64decode(fields[2], validate=True)
+        except (binascii.Error, ValueError):
+            continue  # OpenSSH passes over lines that it cannot read, too
+        patterns = tuple(part if part.startswith("|") else part.lower() for part in fields[0].split(","))
+        yield Line(marker, patterns, fields[1], blob)
+
+
+def _pattern_matches(pattern: str, name: str) -> bool:
+    if pattern.startswith("|1|"):
+        try:
+            _, _, salt, digest = pattern.split("|")
+            wanted = base64.b64decode(digest)
+            key = base64.b64decode(salt)
+        except (ValueError, binascii.Error):
+            return False
+        return hmac.compare_digest(hmac.new(key, name.encode(), hashlib.sha1).digest(), wanted)
+    escaped = pattern.replace("[", "[[]")  # only * and ? are special in known_hosts
+    return fnmatch.fnmatchcase(name, escaped)
+
+
+def _certificate(blob: bytes) -> SSHCertificate | None:
+    size = int.from_bytes(blob[:4], "big")
+    try:
+        identity = load_ssh_public_identity(blob[4 : 4 + size] + b" " + base64.b64encode(blob))
+    except Exception:  # noqa: BLE001 - cryptography raises a dozen kinds; what cannot be read is no certificate
+        return None
+    return identity if isinstance(identity, SSHCertificate) else None
+
+
+def _keys_of(blob: bytes) -> tuple[bytes, ...]:
+    """What a revocation may name: the key as shown; of a certificate also the key in it and the one that signed it."""
+    certificate = _certificate(blob)
+    return (blob, _blob(certificate.public_key()), _blob(certificate.signature_key())) if certificate else (blob,)
+
+
+def _blob(key: SSHCertPublicKeyTypes) -> bytes:
+    text = key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+    return base64.b64decode(text.split()[1])
+
+
+def _check_certificate(blob: bytes, authorities: list[bytes], host: str, port: int) -> None:
+    """A host certificate: signed by a listed authority, for this host, valid now."""
+    certificate = _certificate(blob)
+    reason = "cannot be read"
+    if certificate is not None:
+        reason = _certificate_fault(certificate, authorities, host)
+    if reason:
+        raise HostKeyMismatch(f"{host} port {port} showed a host certificate that {reason}")
+
+
+def _certificate_fault(certificate: SSHCertificate, authorities: list[bytes], host: str) -> str:
+    try:
+        certificate.verify_cert_signature()
+    except InvalidSignature:
+        return "is not signed rightly"
+    if _blob(certificate.signature_key()) not in authorities:
+        return "no listed @cert-authority has signed"
+    if certificate.type is not SSHCertificateType.HOST:
+        return "is not for a host"
+    if not certificate.valid_after <= time.time() < certificate.valid_before:
+        return "is not valid now (is this device's clock right?)"
+    principals = [name.decode("utf-8", "replace").lower() for name in certificate.valid_principals]
+    if principals and not any(fnmatch.fnmatchcase(host.lower(), name) for name in principals):
+        return f"is for {', '.join(principals)}"
+    return "has critical options" if certificate.critical_options else ""

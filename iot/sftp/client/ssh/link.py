@@ -1,0 +1,308 @@
+"""The TCP socket under SSH: dialled with deadlines, tuned, counted, and never blocked for ever.
+
+paramiko writes in the caller's thread and waits as long as the kernel takes; on a link that died without a
+word that is for ever. This socket never waits in a send: whoever has much to send asks whether it is ready, and looks
+after everything else meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import queue
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from iot.sftp.client.ssh.capabilities import set_congestion
+from iot.transfer.errors import Cancelled, ConfigurationError, LinkLost
+from iot.transfer.stop import StopFlag
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+T = TypeVar("T")
+
+POLL_S = 0.1
+HELD_BYTES = 1024 * 1024
+RECEIVE_BYTES = 256 * 1024
+CALLS_MAX = 20
+REDIAL_GROWTH = 1.1
+
+
+class Link:
+    """A connected socket, as paramiko wants one; it takes what is sent at once, and holds what TCP does not take yet.
+
+    A sender asks `ready` first, so that what is held stays small; the transport's own small messages pass at any time,
+    and its thread never waits for a peer that does not read.
+
+    sent_bytes, received_bytes: all that passed, SSH's own bytes included.
+    last_received: monotonic time of the last byte from the server.
+    logs_in: until `settle_in`: a cancel ends a wait, and what comes is acknowledged at once.
+    """
+
+    def __init__(self, sock: socket.socket, cancelled: StopFlag) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._cancelled = cancelled
+        self._ahead = memoryview(b"")
+        self._held = b""
+        self._sending = threading.Lock()
+        self._readable = _Waiter(sock, selectors.EVENT_READ)
+        self._writable = _Waiter(sock, selectors.EVENT_WRITE)
+        self.logs_in = True
+        self._receive_wait_s = POLL_S
+        self.sent_bytes = 0
+        self.received_bytes = 0
+        self.last_received = time.monotonic()
+
+    def send(self, data: bytes) -> int:
+        """Take all of it. Raises: OSError when the link is dead, or too much is held."""
+        with self._sending:
+            if self._held:
+                if len(self._held) > HELD_BYTES:
+                    raise ConnectionAbortedError(errno.ECONNABORTED, "the server reads nothing")
+                self._held += data
+            else:
+                self._held = data[self._send_some(data) :]
+        return len(data)
+
+    def ready(self, wait_s: float) -> bool:
+        """Whether TCP has taken all that was sent, waited for at most `wait_s`. Raises: OSError."""
+        if not self._held:
+            return True
+        if self._writable(wait_s):
+            self._send_held()
+        return not self._held
+
+    def _send_held(self) -> None:
+        with self._sending:
+            self._held = self._held[self._send_some(self._held) :]
+
+    def _send_some(self, data: bytes) -> int:
+        try:
+            count = self._sock.send(data)
+        except BlockingIOError:
+            return 0
+        self.sent_bytes += count
+        return count
+
+    def recv(self, size: int) -> bytes:
+        """Raises: TimeoutError when nothing came for a moment; paramiko does its housekeeping then."""
+        if not self._ahead:
+            self._ahead = memoryview(self._receive())
+        data, self._ahead = self._ahead[:size], self._ahead[size:]
+        return bytes(data)
+
+    def _receive(self) -> bytes:
+        if self._held:
+            self._send_held()
+        try:
+            data = self._sock.recv(RECEIVE_BYTES)
+        except BlockingIOError:
+            if not self._readable(POLL_S if self._held else self._receive_wait_s):
+                if self._cancelled.is_set() and self.logs_in:
+                    raise OSError(errno.ECANCELED, "cancelled during login") from None
+                raise TimeoutError from None
+            try:
+                data = self._sock.recv(RECEIVE_BYTES)
+            except BlockingIOError:
+                raise TimeoutError from None
+        if data:
+            self.received_bytes += len(data)
+            self.last_received = time.monotonic()
+            if self.logs_in:
+                _acknowledge(self._sock)
+        return data
+
+    def settle_in(self, wakeup_s: float) -> None:
+        """Login is over: wake up less often while nothing comes."""
+        self.logs_in = False
+        self._receive_wait_s = wakeup_s
+
+    @property
+    def _closed(self) -> bool:
+        """paramiko asks a socket by this name when it ends its thread."""
+        return self._sock.fileno() < 0
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # not connected any more: nothing to shut down
+            self._sock.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits in recv
+        self._sock.close()
+
+    def settimeout(self, timeout_s: float) -> None:
+        """paramiko's own polling interval is replaced by ours: fewer wake-ups while idle."""
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def getpeername(self) -> object:
+        return self._sock.getpeername()
+
+
+def dial(
+    host: str,
+    port: int,
+    *,
+    connect_timeout_s: float,
+    deadline_s: float,
+    congestion: str | None,
+    cancelled: StopFlag,
+    redial_s: float | None = None,
+) -> Link:
+    """Connect to the first address of `host` that answers. Raises: LinkLost, ConfigurationError.
+
+    redial_s: after so many seconds without an answer dial again, and again, beside what was dialled before: when the
+    link comes back, a new call is answered at once, while TCP repeats a lost one after 1, 3, 7 ... seconds.
+    """
+    failures = []
+    for family, kind, protocol, _, address in _addresses(host, port, connect_timeout_s, cancelled):
+        try:
+            with _Dialling(lambda: socket.socket(family, kind, protocol), address, redial_s) as dialling:  # noqa: B023
+                sock = dialling.wait(connect_timeout_s, cancelled)
+        except OSError as error:
+            failures.append(f"{address[0]}: {_reason(error, connect_timeout_s)}")
+            continue
+        try:
+            _tune(sock, deadline_s, congestion)
+        except BaseException:
+            sock.close()
+            raise
+        return Link(sock, cancelled)
+    raise LinkLost(f"cannot connect to {host} port {port}: {'; '.join(failures)}")
+
+
+def _addresses(host: str, port: int, timeout_s: float, cancelled: StopFlag) -> Sequence[Any]:
+    """Ask for the addresses of a name in a thread that owns nothing: the system's resolver knows neither a deadline
+    nor a cancel. Raises: LinkLost, Cancelled.
+    """
+    answer: queue.SimpleQueue[Sequence[Any] | Exception] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answer.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except (OSError, UnicodeError) as error:
+            answer.put(error)
+
+    threading.Thread(target=ask, name="iot-sftp resolving", daemon=True).start()
+    found = _awaited(answer, timeout_s, cancelled)
+    if found is None:
+        raise LinkLost(f"cannot find the address of {host!r}: the resolver gave no answer in {timeout_s:g} s")
+    if isinstance(found, Exception):
+        raise LinkLost(f"cannot find the address of {host!r}: {found}; check the name and the network") from found
+    return found
+
+
+def _awaited(answer: queue.SimpleQueue[T], timeout_s: float, cancelled: StopFlag) -> T | None:
+    """In small waits, so that a cancel ends it; None when nothing came in time. Raises: Cancelled."""
+    give_up_at = time.monotonic() + timeout_s
+    while time.monotonic() < give_up_at:
+        with contextlib.suppress(queue.Empty):
+            return answer.get(timeout=POLL_S)
+        if cancelled.is_set():
+            raise Cancelled("stopped on request while connecting")
+    return None
+
+
+class _Dialling:
+    """One address, called once or, in growing intervals, again; the first call that is answered counts.
+
+    make: a new socket. Raises: OSError when a call is refused.
+    """
+
+    def __init__(self, make: Callable[[], socket.socket], address: tuple[object, ...], redial_s: float | None) -> None:
+        self._make = make
+        self._address = address
+        self._redial_s = redial_s
+        self._selector = _selector()
+        self._calls: list[socket.socket] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for call in self._calls:
+            call.close()
+        self._selector.close()
+
+    def wait(self, timeout_s: float, cancelled: StopFlag) -> socket.socket:
+        """In small waits, so that a cancel ends it. Raises: TimeoutError, OSError, Cancelled."""
+        give_up_at = time.monotonic() + timeout_s
+        dial_at = time.monotonic()
+        while True:
+            now = time.monotonic()
+            if now >= dial_at:
+                self._dial()
+                dial_at = now + self._next_pause_s()
+            for key, _ in self._selector.select(min(POLL_S, max(dial_at - now, 0.0))):
+                return self._answered(key.fileobj)  # type: ignore[arg-type]
+            if cancelled.is_set():
+                raise Cancelled("stopped on request while connecting")
+            if now > give_up_at:
+                raise TimeoutError
+
+    def _dial(self) -> None:
+        call = self._make()
+        self._calls.append(call)
+        call.setblocking(False)
+        code = call.connect_ex(self._address)
+        if code not in (0, errno.EISCONN, errno.EINPROGRESS, errno.EWOULDBLOCK):
+            raise OSError(code, os.strerror(code))
+        self._selector.register(call, selectors.EVENT_WRITE)
+
+    def _next_pause_s(self) -> float:
+        if self._redial_s is None or len(self._calls) >= CALLS_MAX:
+            return float("inf")
+        pause_s, self._redial_s = self._redial_s, self._redial_s * REDIAL_GROWTH
+        return pause_s
+
+    def _answered(self, call: socket.socket) -> socket.socket:
+        code = call.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            raise OSError(code, os.strerror(code))
+        self._calls.remove(call)
+        return call
+
+
+def _reason(error: OSError, timeout_s: float) -> str:
+    return f"no answer in {timeout_s:g} s" if isinstance(error, TimeoutError) else str(error.strerror or error)
+
+
+def _tune(sock: socket.socket, deadline_s: float, congestion: str | None) -> None:
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux: end a connection whose data is not acknowledged
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(deadline_s * 1000))
+    if congestion:
+        try:
+            set_congestion(sock, congestion)
+        except OSError as error:
+            raise ConfigurationError(
+                f"congestion: this system has no {congestion!r} ({error.strerror}); "
+                "see /proc/sys/net/ipv4/tcp_available_congestion_control"
+            ) from error
+
+
+def _acknowledge(sock: socket.socket) -> None:
+    """Now, not 40 ms later: sshd's side waits for it (Nagle) with the answer that follows the one just received."""
+    if hasattr(socket, "TCP_QUICKACK"):  # Linux
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+
+
+class _Waiter:
+    """Wait until one socket can be read or written; any system's best way (the selectors module)."""
+
+    def __init__(self, sock: socket.socket, event: int) -> None:
+        self._selector = _selector()
+        self._selector.register(sock, event)
+
+    def __call__(self, wait_s: float) -> bool:
+        return bool(self._selector.select(wait_s))
+
+
+def _selector() -> selectors.BaseSelector:
+    return selectors.DefaultSelector() if os.name == "nt" else selectors.PollSelector()

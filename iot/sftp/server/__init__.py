@@ -1,0 +1,1 @@
+"""An SFTP server in this process, for the demo and the tests."""

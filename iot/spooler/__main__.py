@@ -1,0 +1,8 @@
+"""`python -m iot.spooler` is `iot-spooler`."""
+
+import sys
+
+from iot.spooler.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

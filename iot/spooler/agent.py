@@ -1,0 +1,382 @@
+"""The loop: scan, queue, send, settle accounts. One thread; everything that may block has a deadline of its own.
+
+    while not stopped:
+        tick       a piece of a scan, outcomes written down, waits that are over, status, sign of life
+        send       while there is work and the server may be tried: jobs are pulled from the queue by the client,
+                   which ticks too, whether or not it has a place for a job
+        pause      until the next of these is due, or somebody wakes the loop
+
+A lost link ends one `send`; the next one resumes where it was. A journal that cannot be written holds new jobs, files
+stay where they are, and it is tried again.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+from iot.spooler.availability import Connection, Link, Remote, kind_of
+from iot.spooler.config.settings import Settings
+from iot.spooler.dispatch import Sender
+from iot.spooler.leaving.departure import Why
+from iot.spooler.leaving.leaving import leaving
+from iot.spooler.leaving.owed import Owed
+from iot.spooler.outbox.intake import Clocks, Intake
+from iot.spooler.outbox.naming import shown
+from iot.spooler.outcomes import Accounts
+from iot.spooler.queue.policy import Backoff, Kind, Rules, State
+from iot.spooler.queue.queue import Queue
+from iot.transfer import (
+    Cancelled,
+    Failure,
+    Journal,
+    LinkLost,
+    LocalStateError,
+    TransferError,
+    TransferResult,
+    UploadJob,
+)
+
+__all__ = ["Agent", "End", "Loop"]
+
+log = logging.getLogger(__name__)
+
+SETTLE_FILES = 256
+SETTLE_S = 1.0
+TICK_S = 0.02
+LOCAL_HOLD_S = 5.0
+PATIENCE_S = 2.0
+DRAIN_SETTLE_S = 10.0
+DRAIN_CAP_S = 5.0
+OPEN_STATES = (State.READY, State.SENDING, State.WAITING, State.DELIVERED, State.QUARANTINED)
+
+
+class End(enum.Enum):
+    """Why the loop ended. DRAINED: all there was is delivered; REMAINS: something is left after its attempts, be it in
+    the outbox or in quarantine, from this run or an earlier one."""
+
+    STOPPED = enum.auto()
+    DRAINED = enum.auto()
+    REMAINS = enum.auto()
+
+
+class Loop(Protocol):
+    """What surrounds the loop."""
+
+    def stopping(self) -> bool: ...
+
+    def alive(self) -> None:
+        """The loop has got on: the watchdog may be fed."""
+
+    def pause(self, seconds: float) -> bool:
+        """Wait, at most so long; True when somebody woke it to look and try again at once."""
+
+    def report(self, agent: Agent, *, changed: bool, final: bool = False) -> None:
+        """Publish the status when it is time; changed: something has happened since the last call; final: now."""
+
+
+class Agent:
+    """One server, its outboxes, one queue.
+
+    drain: send what is there, a few attempts each, and end.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        journal: Journal,
+        remote: Remote,
+        loop: Loop,
+        clocks: Clocks,
+        random: Callable[[], float],
+        *,
+        drain: bool = False,
+    ) -> None:
+        self.settings = settings
+        self.queue = Queue(journal)
+        self.link = _link(settings, random, drain=drain)
+        self.intakes = _intakes(settings, self.queue, clocks, journal_lost=_was_lost(journal))
+        rules = _rules(settings, drain=drain)
+        ways = leaving(settings, self.intakes, loop.alive)
+        self.owed = Owed(journal, self.queue, self.intakes, ways, clocks)
+        self.accounts = Accounts(journal, self.queue, remote, self.intakes, self.owed, rules, clocks, random)
+        self.sender = Sender(self.queue, self.intakes, self._progressed, self.accounts.moved)
+        self.delivered_files = 0
+        self.sent_bytes = 0
+        self.local_error: str | None = None
+        self._remote = remote
+        self._loop = loop
+        self._now = clocks.monotonic
+        self._drain = drain
+        self._started_at = self._now()
+        self._tick_at = self._settle_at = self._hold_until = float("-inf")
+        self._wait_over_at: float | None = None
+        self._changed = True
+        self._drain_passes: list[int] | None = None
+        self._jobs_ended = False
+        self._restarted = False
+
+    def run(self) -> End:
+        """Work until the loop is stopped or, when draining, until nothing more can be done."""
+        self._restarted = False
+        self._locally(self._restart)
+        self._locally(self._tell_earlier)
+        self._locally(self.owed.resume)
+        end = self._work()
+        self._locally(self.accounts.settle)
+        self._locally(self.owed.flush)
+        for intake in self.intakes:
+            intake.close()
+            intake.outbox.release()
+        self._loop.report(self, changed=True, final=True)
+        return end
+
+    def _restart(self) -> None:
+        """Nothing is sent before this could be written: what an earlier process had in flight would wait for ever."""
+        self.accounts.settle()
+        self.queue.restart()
+        self._restarted = True
+
+    def _tell_earlier(self) -> None:
+        labels = {intake.number: intake.settings.label for intake in self.intakes}
+        for total in self.queue.totals():
+            if total.earlier and total.state is State.READY and total.outbox in labels:
+                log.warning(
+                    "begun under an earlier destination, which they keep until the server has answered for them"
+                    " outbox=%s files=%d",
+                    shown(labels[total.outbox]),
+                    total.earlier,
+                )
+
+    def wake(self) -> None:
+        """Scan now and try the server now (the network is up, or the operator asks)."""
+        self.link.wake()
+        self.owed.wake()
+        for intake in self.intakes:
+            intake.wake()
+
+    # -- the loop
+
+    def _work(self) -> End:
+        while not self._loop.stopping():
+            self._tick(busy=False)
+            if self._may_send():
+                self._send()
+                continue
+            end = self._drained() if self._drain else None
+            if end is not None:
+                return end
+            if self._loop.pause(self._pause_s()):
+                self.wake()
+        return End.STOPPED
+
+    def _tick(self, *, busy: bool) -> None:
+        now = self._now()
+        self._loop.alive()
+        if busy and now < self._tick_at:
+            return
+        self._tick_at = now + TICK_S
+        self._locally(lambda: self._tend(now, busy=busy))
+        self._loop.report(self, changed=self._changed)
+        self._changed = False
+
+    def _tick_while_busy(self) -> None:
+        self._tick(busy=True)
+
+    def _tend(self, now: float, *, busy: bool) -> None:
+        if not self._restarted:
+            self._restart()
+        full = self.accounts.unsettled >= SETTLE_FILES
+        if self.accounts.unsettled and (full or not busy or now >= self._settle_at):
+            self.accounts.settle()
+        for intake in self.intakes:
+            passes = intake.passes
+            intake.step(busy=busy)
+            self._changed = self._changed or intake.walking or passes != intake.passes == 1
+        self.accounts.drop_withdrawn()
+        self.owed.tend()
+        if not busy:
+            self.owed.flush()
+        self._wait_over_at = self.queue.wake(now)
+
+    def _locally(self, work: Callable[[], None]) -> None:
+        """Do what needs the journal; when it cannot be written, hold new jobs for a while and say so."""
+        try:
+            work()
+        except LocalStateError as error:
+            self._held_here(error)
+            return
+        if self.local_error is not None and self._now() >= self._hold_until:
+            log.info("journal writable again")
+            self.local_error = None
+
+    def _held_here(self, error: LocalStateError) -> None:
+        words = f"{type(error).__name__}: {error}"
+        if self.local_error != words:
+            log.error("held by this device error=%s", shown(words))
+        self.local_error = words
+        self._hold_until = self._now() + LOCAL_HOLD_S
+        self._changed = True
+
+    def _may_send(self) -> bool:
+        now = self._now()
+        if not self._restarted or now < max(self.link.ready_at, self._hold_until) or not self._first_look_done(now):
+            return False
+        if self._drain and self._given_up():
+            return False
+        try:
+            return self._any_ready()
+        except LocalStateError as error:
+            self._held_here(error)
+            return False
+
+    def _any_ready(self) -> bool:
+        return self.queue.any_ready([intake.number for intake in self.intakes])
+
+    def _first_look_done(self, now: float) -> bool:
+        """The order is right only when all is known; but a huge outbox does not hold up the start."""
+        if now - self._started_at >= PATIENCE_S:
+            return True
+        return all(intake.passes or intake.failed for intake in self.intakes)
+
+    def _pause_s(self) -> float:
+        now = self._now()
+        times = [intake.next_step() for intake in self.intakes]
+        times += [time for time in (self.link.ready_at, self._hold_until) if time > now]
+        times.append(self.owed.waiting.next_s)
+        if self._wait_over_at is not None:
+            times.append(self._wait_over_at)
+        return max(min(times) - now, 0.0) if times else 1.0
+
+    # -- sending
+
+    def _send(self) -> None:
+        """One go with the client: ends when nothing is ready, the link is lost, or the loop is stopped."""
+        lost: TransferError | None = None
+        self._jobs_ended = False
+        self._drain_passes = None
+        try:
+            for outcome in self._remote.upload_many(self._jobs(), hold_checkpoints=True, tick=self._tick_while_busy):
+                lost = self._book(outcome) or lost
+        except LocalStateError as error:
+            self._held_here(error)
+        except Cancelled:
+            pass  # the loop is being stopped; what is in flight is abandoned below
+        except TransferError as error:
+            lost = error
+        else:
+            if lost is None and not self._jobs_ended and not self._loop.stopping():
+                lost = LinkLost("the connection could not be made")
+        flying, claimed = self.sender.abandon()
+        self.accounts.interrupted(flying)
+        self.accounts.released(claimed)
+        if lost is not None:
+            self._lost(lost)
+        self._locally(self.accounts.settle)
+
+    def _jobs(self) -> Iterator[UploadJob | None]:
+        """What the client pulls."""
+        while not self._loop.stopping():
+            job = self.sender.next_job() if self._now() >= self._hold_until else None
+            if job is None and not self.sender.in_flight:
+                break
+            yield job
+        self._jobs_ended = True
+
+    def _book(self, outcome: TransferResult | Failure) -> TransferError | None:
+        """Put an outcome on the books; the error, when it is the link's."""
+        flight = self.sender.finished(outcome)
+        if not self.accounts.unsettled:
+            self._settle_at = self._now() + SETTLE_S
+        self._changed = True
+        if isinstance(outcome, TransferResult):
+            self.accounts.succeeded(flight.entry, outcome)
+            self.delivered_files += 1
+            self._progressed(max(outcome.size - max(flight.done_bytes, outcome.resumed_at), 0))
+            return None
+        self.accounts.failed(flight.entry, outcome, progressed=flight.progressed)
+        return outcome.error if kind_of(outcome.error) is Kind.LINK else None
+
+    def _lost(self, error: TransferError) -> None:
+        self.link.lost(error, self._now())
+        wait_s = max(self.link.ready_at - self._now(), 0.0)
+        log.warning("link %s error=%s next_s=%.1f", self.link.state.value, shown(self.link.last_error or ""), wait_s)
+        self._changed = True
+
+    def _progressed(self, news: int) -> None:
+        self.link.progressed()
+        self.sent_bytes += news
+        self._changed = True
+        self._loop.alive()
+
+    # -- draining
+
+    def _given_up(self) -> bool:
+        return self.link.state is Connection.HELD or self.link.failures >= self.settings.retry.drain_attempts
+
+    def _drained(self) -> End | None:
+        """How it ended, or None while something may still be done."""
+        if self._given_up() or (self.local_error and self._now() - self._started_at > 4 * LOCAL_HOLD_S):
+            return End.REMAINS
+        if self.local_error or self.link.ready_at > self._now():
+            return None
+        if self._wait_over_at is not None or self._any_ready() or not self._looked_again():
+            return None
+        if self.owed.waiting.count(Why.RESTING):
+            return None  # at most hold_s: what is guessed to be complete may be written to again
+        watched = [intake for intake in self.intakes if len(intake.readiness)]
+        settle_s = max((intake.readiness.settle_s for intake in watched), default=0.0)
+        undecided = watched or self.owed.waiting.count(Why.TOUCHED)
+        if undecided and self._now() - self._started_at < DRAIN_SETTLE_S + 3 * settle_s:
+            return None
+        return self._balance(watched)
+
+    def _looked_again(self) -> bool:
+        """A whole walk of every outbox, begun after the last job, has found nothing new."""
+        if self._drain_passes is None:
+            self._drain_passes = [intake.wake() for intake in self.intakes]
+        needed = zip(self.intakes, self._drain_passes, strict=True)
+        return all(intake.failed or intake.passes >= passes for intake, passes in needed)
+
+    def _balance(self, watched: Sequence[Intake]) -> End:
+        numbers = {intake.number for intake in self.intakes}
+        left = [total for total in self.queue.totals() if total.outbox in numbers and total.state in OPEN_STATES]
+        failed = any(intake.failed for intake in self.intakes)
+        remains = left or failed or watched or self.owed.stuck or not self.owed.is_quarantine_empty()
+        return End.REMAINS if remains else End.DRAINED
+
+
+def _was_lost(journal: Journal) -> bool:
+    """Whether this journal does not know what earlier ones did."""
+    return journal.moved_aside is not None or journal.state_dir is None
+
+
+def _link(settings: Settings, random: Callable[[], float], *, drain: bool) -> Link:
+    retry = settings.retry
+    backoff = Backoff(retry.base_s, min(retry.cap_s, DRAIN_CAP_S) if drain else retry.cap_s)
+    return Link(backoff, Backoff(retry.auth_hold_s, retry.auth_hold_max_s), random)
+
+
+def _rules(settings: Settings, *, drain: bool) -> Rules:
+    retry = settings.retry
+    if drain:
+        return Rules(Backoff(retry.base_s, min(retry.cap_s, DRAIN_CAP_S)), retry.max_attempts, retry.drain_attempts)
+    return Rules(Backoff(retry.base_s, retry.cap_s), retry.max_attempts)
+
+
+def _intakes(settings: Settings, queue: Queue, clocks: Clocks, *, journal_lost: bool) -> list[Intake]:
+    return [
+        Intake(
+            outbox,
+            queue,
+            clocks,
+            device_id=settings.device_id,
+            scan_s=settings.scan_s,
+            small_file_bytes=settings.small_file_bytes,
+            journal_lost=journal_lost,
+        )
+        for outbox in settings.outbox
+        if outbox.enabled
+    ]

@@ -1,0 +1,139 @@
+"""What the spooler asks of a client, whatever the protocol behind it, and how it stands with the server.
+
+Another kind of remote needs a class with these methods and a constructor beside `sftp_remote`.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
+
+from iot.sftp.client import IoTSFTPClient
+from iot.spooler.config.settings import ServerSettings
+from iot.spooler.queue.policy import Backoff, Kind
+from iot.transfer import (
+    AuthenticationError,
+    Cancelled,
+    Failure,
+    Journal,
+    LinkLost,
+    LocalStateError,
+    NoSpaceOnServer,
+    PermanentError,
+    SourceChanged,
+    SourceUnreadable,
+    Timeout,
+    TransferError,
+    TransferResult,
+    UploadJob,
+)
+
+__all__ = ["Connection", "Link", "Remote", "kind_of", "sftp_remote"]
+
+
+class Remote(Protocol):
+    """A client of the far side. Results come back with the key of their job.
+
+    `tick` is called at least every 0.25 s, whatever the far side does, also while connecting: the loop's scans, its
+    sign of life and its look at the stop flag hang on it, since jobs are not asked for while all places are taken.
+    """
+
+    def upload_many(
+        self, jobs: Iterable[UploadJob | None], *, hold_checkpoints: bool = False, tick: Callable[[], None] = ...
+    ) -> Iterator[TransferResult | Failure]: ...
+
+    def settle(self, results: Iterable[TransferResult]) -> None:
+        """That these are delivered is on record, durably: what a remote keeps to recognise them may go.
+
+        Once for each result, after that record and never inside its transaction; a crash between leaves what may go.
+        """
+
+    def give_up(self, uploads: Iterable[tuple[str, str]]) -> None:
+        """(source, destination) of what will not be tried again: what an attempt has left there may be removed.
+
+        Durable when it returns; called before the queue forgets the upload, perhaps twice.
+        """
+
+    def cancel(self) -> None: ...
+
+    def disconnect(self) -> None: ...
+
+    def is_connected(self) -> bool: ...
+
+
+def sftp_remote(server: ServerSettings, journal: Journal, device_id: str) -> Remote:
+    """An SFTP client as the settings say. One attempt each: the spooler's policy does the waiting."""
+    return IoTSFTPClient(
+        server.host,
+        server.port,
+        server.user,
+        server.login_password(),
+        journal=journal,
+        **{**server.client_options(), "attempts": 1, "owner_tag": device_id},
+    )
+
+
+def kind_of(error: TransferError) -> Kind:
+    """What an error says about the entry. A full server is nobody's fault: it is waited for, without a strike."""
+    if isinstance(error, SourceChanged):
+        return Kind.CHANGED
+    if isinstance(error, (LinkLost, Timeout)):
+        return Kind.LINK
+    if isinstance(error, SourceUnreadable):
+        return Kind.TRANSIENT
+    if isinstance(error, (Cancelled, AuthenticationError, LocalStateError)):
+        return Kind.STOPPED
+    if isinstance(error, PermanentError) and not isinstance(error, NoSpaceOnServer):
+        return Kind.PERMANENT
+    return Kind.TRANSIENT
+
+
+class Connection(str, enum.Enum):
+    """How it stands with the server. HELD: login or host key refused; nothing is tried for long."""
+
+    DISCONNECTED = "disconnected"
+    CONNECTED = "connected"
+    HELD = "held"
+
+
+class Link:
+    """When the server may be tried (again). Times are seconds of the monotonic clock.
+
+    The first loss after progress is followed by a try at once, later ones by `backoff`. A refused login or host key
+    holds the whole server by `hold`: every further try could put this address on the server's penalty list.
+    """
+
+    def __init__(self, backoff: Backoff, hold: Backoff, random: Callable[[], float]) -> None:
+        self.state = Connection.DISCONNECTED
+        self.failures = 0
+        self.holds = 0
+        self.ready_at = float("-inf")
+        self.last_error: str | None = None
+        self._backoff = backoff
+        self._hold = hold
+        self._random = random
+
+    def progressed(self) -> None:
+        """The server has confirmed something."""
+        self.state = Connection.CONNECTED
+        self.failures = self.holds = 0
+        self.last_error = None
+
+    def lost(self, error: TransferError, now: float) -> None:
+        """The connection broke, could not be made, or was refused."""
+        self.last_error = f"{type(error).__name__}: {error}"
+        if isinstance(error, AuthenticationError):
+            self.state = Connection.HELD
+            self.holds += 1
+            self.ready_at = now + self._hold.delay_s(self.holds, self._random())
+            return
+        first = self.state is Connection.CONNECTED and self.failures == 0
+        self.state = Connection.DISCONNECTED
+        self.failures += 0 if first else 1
+        self.ready_at = now if first else now + self._backoff.delay_s(self.failures, self._random())
+
+    def wake(self) -> None:
+        """The network came up: the backoff is over. A hold is not: the network was not its reason."""
+        if self.state is not Connection.HELD:
+            self.ready_at = float("-inf")

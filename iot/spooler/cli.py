@@ -1,0 +1,215 @@
+"""The command `iot-spooler`. Only argparse here: what one command needs is imported when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from iot.spooler.config.settings import Settings
+
+__all__ = ["main"]
+
+EX_OK = 0
+EX_FAILED = 1
+EX_SOFTWARE = 70
+EX_TEMPFAIL = 75
+EX_CONFIG = 78
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code (0 good, 75 something remains or is in the way, 78 bad configuration)."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["demo"]:
+        from iot.spooler.demo import demo
+
+        return int(demo.main(given[1:]) or 0)
+    options = _parser().parse_args(given)
+    _leave_out_invoke()
+    from iot.transfer import ConfigurationError, LocalStateError
+
+    try:
+        return int(COMMANDS[options.command](options))
+    except ConfigurationError as error:  # a line for each wrong setting
+        _say(str(error))
+        return EX_CONFIG
+    except LocalStateError as error:
+        _say(f"iot-spooler: {error}")
+        return EX_TEMPFAIL
+    except Exception:  # noqa: BLE001 - what Python would print of it is not safe for a terminal
+        import traceback
+
+        _say(traceback.format_exc())
+        return EX_SOFTWARE
+
+
+def _say(text: str) -> None:
+    """To standard error; what a server or a file put into it cannot act on a terminal."""
+    from iot.transfer import terminal_safe
+
+    for line in text.splitlines():
+        print(terminal_safe(line), file=sys.stderr)
+
+
+def _leave_out_invoke() -> None:
+    """paramiko would load it, and asyncio with it (60 ms and 7 MiB), for `Match exec` in files not read here."""
+    if "paramiko" not in sys.modules:
+        sys.modules.setdefault("invoke", None)  # type: ignore[arg-type]  # to import it fails: paramiko is prepared
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "iot-spooler", description="Deliver what appears in outboxes over SFTP, once and whole."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--config", type=Path, default=os.environ.get("IOT_SPOOLER_CONFIG"), help="TOML file; also IOT_SPOOLER_CONFIG"
+    )
+    run = commands.add_parser("run", parents=[common], help="deliver until stopped")
+    run.add_argument(
+        "--drain",
+        action="store_true",
+        help="send what is there, then end: 0 all delivered, 75 something remains, be it in quarantine",
+    )
+    commands.add_parser("check", parents=[common], help="report every wrong setting at once")
+    status = commands.add_parser("status", parents=[common], help="backlog, connection, last error")
+    status.add_argument("--json", action="store_true", help="for programs")
+    commands.add_parser("retry", parents=[common], help="move quarantined files back into their outboxes")
+    commands.add_parser("flush", parents=[common], help="make the running agent look and try now")
+    commands.add_parser("demo", help="show it at work: no server, no settings needed")
+    return parser
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    from iot.spooler.config.load import load
+
+    return load(options.config, os.environ)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from iot.spooler.agent import End
+    from iot.spooler.service import run
+    from iot.spooler.state.lock import AlreadyRunning
+
+    _log_to_stderr("INFO")
+    try:
+        end = run(options.config, os.environ, drain=options.drain)
+    except AlreadyRunning as error:
+        _say(f"iot-spooler: {error}")
+        return EX_TEMPFAIL
+    return EX_TEMPFAIL if end is End.REMAINS or (options.drain and end is End.STOPPED) else EX_OK
+
+
+def _log_to_stderr(level: str) -> None:
+    import logging
+
+    from iot.spooler.logs import NonBlockingHandler
+    from iot.transfer import TerminalSafeFormatter
+
+    handler = NonBlockingHandler(sys.stderr.fileno())
+    handler.setFormatter(TerminalSafeFormatter("%(levelname)s %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])
+    logging.getLogger("paramiko").setLevel("CRITICAL")  # its errors come to us as exceptions, and are told once
+
+
+def _check(options: argparse.Namespace) -> int:
+    from iot.spooler.config.exposure import exposed_secrets
+    from iot.spooler.outbox.scan import completeness_of
+
+    settings = _settings(options)
+    exposed = exposed_secrets(settings, options.config, os.environ)
+    if exposed:
+        print("\n".join(exposed), file=sys.stderr)
+        return EX_CONFIG
+    names = ", ".join(outbox.label for outbox in settings.outbox)
+    print(f"configuration good: {settings.server.host}:{settings.server.port}, outboxes {names}")
+    for outbox in settings.outbox:
+        print(f"outbox {outbox.label}: completeness {completeness_of(outbox.path)}")
+    return EX_OK
+
+
+def _status(options: argparse.Namespace) -> int:
+    import json
+    import time
+
+    from iot.spooler.state.lock import holder
+    from iot.spooler.status import read, status_path, table
+
+    settings = _settings(options)
+    pid = holder(settings.state_dir)
+    paths = [status_path(settings.state_dir, os.environ), Path("/run/iot-spooler/status.json")]
+    found = [content for content in map(read, paths) if content and (pid is None or content["pid"] == pid)]
+    if not found:
+        print("no status: the agent has not run yet" if pid is None else "no status yet", file=sys.stderr)
+        return EX_FAILED
+    content = {**found[0], "running": pid is not None}
+    print(json.dumps(content, indent=1) if options.json else table(content, running=pid is not None, wall=time.time()))
+    return EX_OK
+
+
+def _retry(options: argparse.Namespace) -> int:
+    from iot.spooler.leaving.quarantine import release
+    from iot.spooler.state import lock  # noqa: F401  while the installation can be read for certain
+
+    settings = _settings(options)
+    _log_to_stderr("WARNING")
+    _act_as_owner(settings.state_dir)
+    quarantines = map(settings.quarantine_of, settings.outbox)
+    released, stuck = release(quarantines, [outbox.path for outbox in settings.outbox])
+    print(f"released {released} files" + (f", {stuck} could not be moved (see above)" if stuck else ""))
+    _poke(settings)
+    return EX_FAILED if stuck else EX_OK
+
+
+def _act_as_owner(state_dir: Path) -> None:
+    """As root, become the user whose agent keeps its state there, for good: what is done to an outbox, which producers
+    can write to, is done with the agent's rights at most."""
+    import pwd
+
+    try:
+        owner = os.stat(state_dir)
+    except FileNotFoundError:
+        return  # no agent has run here
+    if os.geteuid() != 0 or owner.st_uid == 0:
+        return
+    group = owner.st_gid
+    try:
+        user = pwd.getpwuid(owner.st_uid)
+    except KeyError:
+        os.setgroups([])  # a number without a name
+    else:
+        group = user.pw_gid
+        os.initgroups(user.pw_name, group)
+    os.setresgid(group, group, group)
+    os.setresuid(owner.st_uid, owner.st_uid, owner.st_uid)
+
+
+def _flush(options: argparse.Namespace) -> int:
+    if _poke(_settings(options)):
+        return EX_OK
+    print("no agent is running on this state directory", file=sys.stderr)
+    return EX_FAILED
+
+
+def _poke(settings: Settings) -> bool:
+    import signal
+
+    from iot.spooler.state.lock import holder
+
+    pid = holder(settings.state_dir)
+    if pid is None:
+        return False
+    try:
+        os.kill(pid, signal.SIGUSR1)
+    except OSError as error:
+        print(f"cannot signal the agent (process {pid}): {error.strerror}", file=sys.stderr)
+        return False
+    return True
+
+
+COMMANDS = {"run": _run, "check": _check, "status": _status, "retry": _retry, "flush": _flush}

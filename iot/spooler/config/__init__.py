@@ -1,0 +1,1 @@
+"""The settings of the spooler, and what is wrong with them."""

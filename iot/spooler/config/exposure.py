@@ -1,0 +1,45 @@
+"""Secrets that others can read: files whose permissions are wider than the agent needs.
+
+Credentials of systemd are left out: it guards them itself, with an access list that looks like a group's right.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from iot.spooler.config.load import secrets_in
+from iot.spooler.config.settings import Settings
+from iot.spooler.outbox.naming import shown
+
+__all__ = ["exposed_secrets"]
+
+SECRET_FILES = ("password_file", "key_file")
+
+
+def exposed_secrets(settings: Settings, config: Path | None, environment: Mapping[str, str]) -> list[str]:
+    """One line for each file with a secret that its group or others may read, with what mends it."""
+    return [
+        f"{shown(str(path))}: holds {what} and may be read by others; chmod 600 {shown(str(path))}, and chown it to the"
+        f" user of the agent"
+        for path, what in _files(settings, config)
+        if _readable_by_others(path, environment.get("CREDENTIALS_DIRECTORY"))
+    ]
+
+
+def _files(settings: Settings, config: Path | None) -> Iterator[tuple[Path, str]]:
+    if config is not None and (keys := secrets_in(config)):
+        yield config, " and ".join(keys)
+    for key in SECRET_FILES:
+        path = getattr(settings.server, key)
+        if path is not None:
+            yield path, f"what server.{key} names"
+
+
+def _readable_by_others(path: Path, credentials: str | None) -> bool:
+    if credentials and path.is_relative_to(credentials):
+        return False
+    status = os.stat(path)
+    return stat.S_ISREG(status.st_mode) and bool(status.st_mode & 0o077)

@@ -1,0 +1,196 @@
+"""Reads the settings from where they are kept, and says where a wrong one came from.
+
+Later ones win: the TOML file; IOT_SPOOLER_<KEY> with "__" between the levels (IOT_SPOOLER_SERVER__HOST,
+IOT_SPOOLER_OUTBOX__0__SETTLE_S; lists as JSON); the credentials sftp_password, sftp_key, sftp_key_passphrase and
+sftp_known_hosts in systemd's $CREDENTIALS_DIRECTORY, for what is not set otherwise.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from iot.spooler.config.layout import contradictions
+from iot.spooler.config.settings import Settings
+from iot.spooler.outbox.naming import shown
+from iot.transfer import ConfigurationError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = ["BadConfiguration", "load", "secrets_in"]
+
+PREFIX = "IOT_SPOOLER_"
+BRIEF = 200
+"""Characters of a value, a key or a reason that are shown."""
+MESSAGE = 1000
+"""Characters of what is wrong with a value, which may name it again."""
+LISTS = ("include", "exclude", "urgent", "ciphers")
+SECRETS = ("password", "key_passphrase")
+CREDENTIALS = {
+    "sftp_password": "password_file",
+    "sftp_key": "key_file",
+    "sftp_key_passphrase": "key_passphrase",
+    "sftp_known_hosts": "known_hosts",
+}
+RIVALS = {"password_file": ("password", "password_file"), "known_hosts": ("known_hosts", "host_key")}
+Path_ = tuple[str | int, ...]
+
+
+class BadConfiguration(ConfigurationError):
+    """Every wrong setting, one a line."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+def load(path: Path | None, environment: Mapping[str, str]) -> Settings:
+    """All settings, checked. path: the TOML file; None: environment only.
+
+    Raises: BadConfiguration.
+    """
+    values, origins = ({}, {}) if path is None else _from_file(path)
+    problems = _add_environment(values, origins, environment)
+    problems += _add_credentials(values, origins, environment)
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_context=False)
+        raise BadConfiguration(problems + [_describe(dict(detail), origins, path) for detail in details]) from None
+    origin = shown(str(path)) if path else "the environment"
+    problems += [f"{problem} (in {origin})" for problem in contradictions(settings)]
+    if problems:
+        raise BadConfiguration(problems)
+    return settings
+
+
+def secrets_in(path: Path) -> list[str]:
+    """The keys of a configuration file that are secrets. Raises: BadConfiguration."""
+    server = _from_file(path)[0].get("server", {})
+    return [f"server.{key}" for key in SECRETS if isinstance(server, dict) and key in server]
+
+
+def _from_file(path: Path) -> tuple[dict[str, Any], dict[Path_, str]]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file), {}
+    except OSError as error:
+        raise BadConfiguration([f"{shown(str(path))}: cannot be read: {error.strerror}"]) from error
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # not TOML, not UTF-8, a number of 5,000 digits, a list in 1,000 lists
+        raise BadConfiguration([f"{shown(str(path))}: not valid TOML: {_brief(str(error))}"]) from None
+
+
+def _add_environment(values: dict[str, Any], origins: dict[Path_, str], environment: Mapping[str, str]) -> list[str]:
+    problems = []
+    for name in sorted(environment):
+        if not name.startswith(PREFIX) or name == f"{PREFIX}CONFIG":
+            continue
+        keys = _keys(name)
+        try:
+            _put(values, keys, _from_text(keys, environment[name]))
+        except (TypeError, IndexError, KeyError):
+            problems.append(f"{_brief(shown(name))}: no such place in the configuration (from the environment)")
+        except (ValueError, RecursionError) as error:
+            problems.append(f"{_brief(shown(name))}: must be a JSON list: {_brief(str(error))} (from the environment)")
+        else:
+            origins[tuple(keys)] = f"environment variable {_brief(shown(name))}"
+    return problems
+
+
+def _keys(name: str) -> list[str | int]:
+    """The way into the configuration that a variable's name tells; a place in a list has at most three digits."""
+    parts = name[len(PREFIX) :].lower().split("__")
+    return [int(part) if re.fullmatch("[0-9]{1,3}", part) else part for part in parts]
+
+
+def _from_text(keys: list[str | int], text: str) -> Any:
+    if keys == ["outbox"] or keys[-1] in LISTS:
+        return json.loads(text)
+    return text
+
+
+def _put(values: Any, keys: list[str | int], value: Any) -> None:
+    """Set values[k1][k2]...; a number one past the end of a list appends."""
+    here = values
+    for key, following in itertools.pairwise(keys):
+        here = _step(here, key, [] if isinstance(following, int) else {})
+    _step(here, keys[-1], value)
+    here[keys[-1]] = value
+
+
+def _step(here: Any, key: str | int, fresh: Any) -> Any:
+    if isinstance(here, list) and isinstance(key, int):
+        if key == len(here):
+            here.append(fresh)
+        return here[key]
+    if not isinstance(here, dict) or isinstance(key, int):
+        raise TypeError(key)
+    return here.setdefault(key, fresh)
+
+
+def _add_credentials(values: dict[str, Any], origins: dict[Path_, str], environment: Mapping[str, str]) -> list[str]:
+    folder = environment.get("CREDENTIALS_DIRECTORY")
+    server = values.setdefault("server", {})
+    if not folder or not isinstance(server, dict):
+        return []
+    problems = []
+    for name, key in CREDENTIALS.items():
+        file = Path(folder) / name
+        if any(rival in server for rival in RIVALS.get(key, (key,))):
+            continue
+        try:
+            if not file.is_file():
+                continue
+            server[key] = file.read_text(encoding="utf-8").rstrip("\r\n") if key == "key_passphrase" else str(file)
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "holds no UTF-8 text"
+            problems.append(f"server.{key}: {reason} (from credential {name})")
+        else:
+            origins["server", key] = f"credential {name}"
+    return problems
+
+
+def _describe(detail: dict[str, Any], origins: dict[Path_, str], path: Path | None) -> str:
+    place: Path_ = tuple(detail["loc"])
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).removeprefix(".")
+    key = _brief(key) if key.isprintable() and key else _brief(repr(key))
+    origin = next((origins[place[:end]] for end in range(len(place), 0, -1) if place[:end] in origins), None)
+    origin = origin or (shown(str(path)) if path else "the environment")
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    if detail["type"] == "missing":
+        return f"{key}: missing; it must be given (in {origin})"
+    if detail["type"] == "extra_forbidden":
+        return f"{key}: no such setting (from {origin})"
+    return f"{key} = {_value(place, detail['input'])}: {_brief(message, MESSAGE)} (from {origin})"
+
+
+TABLES = ("server", "retry", "outbox")
+
+
+def _value(place: Path_, value: Any) -> str:
+    """The value as it may be shown; what could hold a secret is not."""
+    secret = any(word in str(part) for part in place for word in ("pass", "secret", "key_phrase"))
+    if secret and not str(place[-1]).endswith("_file"):
+        return "(hidden)"
+    if isinstance(value, (dict, list, tuple, Settings)) or hasattr(value, "model_fields"):
+        return "(...)"
+    if str(place[-1]) in TABLES or "://" in str(value):  # a text instead of a table, or a URL, may hold a password
+        return "(hidden)"
+    return _brief(repr(value))
+
+
+def _brief(text: str, most: int = BRIEF) -> str:
+    return text if len(text) <= most else f"{text[:most]}..."

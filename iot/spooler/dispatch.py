@@ -1,0 +1,158 @@
+"""The jobs: which entry goes next to the client, and which are in flight.
+
+Entries are claimed a few at a time: one transaction records the attempt of all of them. Claims are small, so that an
+urgent file never waits behind many; large files have few places, so that a small one always finds one.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from iot.spooler.config.settings import AfterUpload
+from iot.spooler.outbox.intake import Intake
+from iot.spooler.queue.policy import job_priority, prefers_large
+from iot.spooler.queue.queue import Entry, Queue
+from iot.transfer import Failure, Progress, TransferResult, UploadJob
+
+__all__ = ["InFlight", "Sender"]
+
+MAX_LARGE = 2
+CLAIM_FILES = 256
+CLAIM_BYTES = 1024 * 1024
+
+
+class InFlight:
+    """An entry that the client has; done_bytes: what the server has confirmed."""
+
+    __slots__ = ("done_bytes", "entry", "progressed")
+
+    def __init__(self, entry: Entry) -> None:
+        self.entry = entry
+        self.done_bytes = 0
+        self.progressed = False
+
+
+class Sender:
+    """Hands out jobs and knows what is under way.
+
+    on_progress: called with the bytes newly confirmed by the server. on_moved: called with entries that go to another
+    destination than their earlier attempts, before they do.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        intakes: Sequence[Intake],
+        on_progress: Callable[[int], None],
+        on_moved: Callable[[Sequence[Entry]], None],
+    ) -> None:
+        self.in_flight: dict[int, InFlight] = {}
+        self._queue = queue
+        self._intakes = {intake.number: intake for intake in intakes}
+        self._rotation = [intake.number for intake in intakes]
+        self._on_progress = on_progress
+        self._on_moved = on_moved
+        self._claimed: dict[bool, deque[Entry]] = {False: deque(), True: deque()}
+        self._none_left: dict[bool, int] = {}
+        self._destinations: set[str] = set()
+        self._large_in_flight = 0
+
+    def next_job(self) -> UploadJob | None:
+        """What is most urgent now; None when there is nothing, or nothing that may start yet."""
+        small, large = self._head(large=False), self._head(large=True)
+        first_large = prefers_large(
+            small.priority if small else None,
+            large.priority if large else None,
+            large_in_flight=self._large_in_flight,
+            max_large=MAX_LARGE,
+        )
+        entry = large if first_large else small
+        if entry is None:
+            return None
+        self._claimed[first_large].remove(entry)
+        return self._job(entry)
+
+    def finished(self, outcome: TransferResult | Failure) -> InFlight:
+        """Take a job out of flight."""
+        assert isinstance(outcome.key, int)
+        return self._land(outcome.key)
+
+    def abandon(self) -> tuple[list[Entry], list[Entry]]:
+        """When the client has ended: what was handed out and had no word said on it, and what was only claimed."""
+        flying = [self._land(number).entry for number in list(self.in_flight)]
+        waiting = [entry for claimed in self._claimed.values() for entry in claimed]
+        for claimed in self._claimed.values():
+            claimed.clear()
+        return flying, waiting
+
+    # -- inside
+
+    def _head(self, *, large: bool) -> Entry | None:
+        """The first claimed entry whose destination nobody else is writing to."""
+        if large and self._large_in_flight >= MAX_LARGE:
+            return None
+        claimed = self._claimed[large]
+        if not claimed and self._none_left.get(large) != self._queue.made_ready:
+            claimed.extend(self._claim(large=large))
+            if not claimed:
+                self._none_left[large] = self._queue.made_ready
+        return next((entry for entry in claimed if entry.destination not in self._destinations), None)
+
+    def _claim(self, *, large: bool) -> list[Entry]:
+        limit = 1 if large else CLAIM_FILES
+        heads = [self._queue.heads(number, large=large, limit=limit) for number in self._rotation]
+        self._rotation = self._rotation[1:] + self._rotation[:1]
+        chosen: list[Entry] = []
+        total = 0
+        for entry in _merged(heads)[:limit]:
+            if chosen and total + entry.fingerprint.size > CLAIM_BYTES:
+                break
+            chosen.append(entry)
+            total += entry.fingerprint.size
+        if not chosen:
+            return []
+        moved = [entry for entry in chosen if entry.left_at is not None]
+        if moved:
+            self._on_moved(moved)
+        return self._queue.begin(chosen)
+
+    def _job(self, entry: Entry) -> UploadJob:
+        flight = self.in_flight[entry.id] = InFlight(entry)
+        self._destinations.add(entry.destination)
+        self._large_in_flight += entry.large
+        intake = self._intakes[entry.outbox]
+        return UploadJob(
+            source=intake.source(entry),
+            dest=entry.destination,
+            key=entry.id,
+            priority=job_priority(entry.priority, large=entry.large),
+            fingerprint=entry.fingerprint,
+            check_final=entry.check_final,
+            grace=intake.settings.after_upload is not AfterUpload.KEEP,
+            progress=self._follow(flight) if entry.large else None,
+        )
+
+    def _follow(self, flight: InFlight) -> Callable[[Progress], None]:
+        def follow(progress: Progress) -> None:
+            news = progress.done_bytes - max(flight.done_bytes, progress.resumed_at)
+            flight.done_bytes = progress.done_bytes
+            if news > 0:
+                flight.progressed = True
+                self._on_progress(news)
+
+        return follow
+
+    def _land(self, number: int) -> InFlight:
+        flight = self.in_flight.pop(number)
+        self._destinations.discard(flight.entry.destination)
+        self._large_in_flight -= flight.entry.large
+        return flight
+
+
+def _merged(heads: Sequence[Sequence[Entry]]) -> list[Entry]:
+    """By priority; the outboxes in turn among equals, each in its own order."""
+    turns = [
+        (entry.priority, turn, place, entry) for place, head in enumerate(heads) for turn, entry in enumerate(head)
+    ]
+    return [item[-1] for item in sorted(turns, key=lambda item: item[:3])]

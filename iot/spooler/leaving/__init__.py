@@ -1,0 +1,1 @@
+"""How files leave their outbox: removed, archived or given up."""

@@ -1,0 +1,64 @@
+"""What becomes of the files of each outbox when they leave it, as the settings say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from iot.spooler.config.settings import AfterUpload, Settings
+from iot.spooler.leaving.archive import Archive
+from iot.spooler.leaving.quarantine import Census, Quarantine
+from iot.spooler.leaving.removal import Delete, Leaver, key_of, private_names
+from iot.spooler.outbox.intake import Intake
+from iot.spooler.queue.policy import State
+from iot.spooler.queue.queue import Queue
+from iot.transfer.beneath import join, split
+
+__all__ = ["Leaving", "leaving", "unclaimed"]
+
+OWED = (State.DELIVERED, State.QUARANTINED)
+PAGE = 256
+
+
+class Leaving(NamedTuple):
+    """delivered, given_up: by number of the outbox. archives: each once. census: of what lies in quarantine."""
+
+    delivered: Mapping[int, Leaver]
+    given_up: Mapping[int, Leaver]
+    archives: tuple[Archive, ...]
+    census: Census
+
+
+def leaving(settings: Settings, intakes: Iterable[Intake], alive: Callable[[], None]) -> Leaving:
+    """alive: called while a large file is copied to another file system."""
+    archives: dict[Path, Archive] = {}
+    delivered: dict[int, Leaver] = {}
+    given_up: dict[int, Leaver] = {}
+    for intake in intakes:
+        outbox = intake.settings
+        given_up[intake.number] = Quarantine(settings.quarantine_of(outbox), outbox.path, alive=alive)
+        if outbox.after_upload is not AfterUpload.ARCHIVE:
+            delivered[intake.number] = Delete()
+            continue
+        folder = settings.archive_of(outbox)
+        if folder not in archives:
+            archives[folder] = Archive(
+                folder, max_age_s=outbox.archive_max_age_s, max_bytes=outbox.archive_max_bytes, alive=alive
+            )
+        delivered[intake.number] = archives[folder]
+    census = Census(map(settings.quarantine_of, settings.outbox))
+    return Leaving(delivered, given_up, tuple(archives.values()), census)
+
+
+def unclaimed(queue: Queue, outbox: int, leftovers: Sequence[bytes]) -> list[bytes]:
+    """Of these paths of private names those that no row claims: the others are to leave, and wait there."""
+    keys = [key for path in leftovers if (key := key_of(split(path)[1])) is not None]
+    claimed = {
+        join(split(entry.path)[0], private)
+        for start in range(0, len(keys), PAGE)
+        for entry in queue.entries(keys[start : start + PAGE])
+        if entry.outbox == outbox and entry.state in OWED
+        for private in private_names(entry.id, split(entry.path)[1])
+    }
+    return [path for path in leftovers if path not in claimed]

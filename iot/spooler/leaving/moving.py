@@ -1,0 +1,124 @@
+"""A file from one folder into another, also on another file system, so that a power cut at any step loses nothing.
+
+What `put` promises: after it and a sync of the target folder the file is there, whole, under the name that was asked
+for; then, and not before, the original may be unlinked where it still is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Callable
+from io import FileIO
+from typing import BinaryIO
+
+from iot.transfer import is_gone
+from iot.transfer.beneath import rename_noreplace
+
+__all__ = ["put"]
+
+BUFFER_BYTES = 1024 * 1024
+GRANULARITY_NS = 2 * 10**9
+"""FAT keeps times so coarsely."""
+READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def put(
+    source_dir: int,
+    source: bytes,
+    target_dir: int,
+    target: bytes,
+    *,
+    staged: bytes,
+    alive: Callable[[], None] = lambda: None,
+) -> bool:
+    """Move or copy a regular file; whether its original is still there, to be unlinked after a sync of the target.
+
+    staged: the name of a copy until it is whole; what an earlier run left under it is removed. alive: called for each
+    piece of a copy. A target that is a whole copy already, left by an interrupted run, is taken for what it is.
+
+    Raises: FileExistsError when another file has the name; OSError. Then the target folder is as it was.
+    """
+    try:
+        rename_noreplace(source_dir, source, target_dir, target)
+        return False
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EEXIST):
+            raise
+        if _is_copy(source_dir, source, target_dir, target):
+            return True
+        if error.errno == errno.EEXIST:
+            raise
+    try:
+        _copy(source_dir, source, target_dir, staged, alive)
+        rename_noreplace(target_dir, staged, target_dir, target)
+    except OSError:
+        with contextlib.suppress(OSError):  # the first error says what is wrong
+            os.unlink(staged, dir_fd=target_dir)
+        raise
+    return True
+
+
+def _copy(source_dir: int, source: bytes, target_dir: int, target: bytes, alive: Callable[[], None]) -> None:
+    """Content, times, permission bits and, for root, the owner: all of it on the disk when this returns."""
+    with open(os.open(source, READ, dir_fd=source_dir), "rb") as reader:
+        before = os.fstat(reader.fileno())
+        if not stat.S_ISREG(before.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", os.fsdecode(source))
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(target, dir_fd=target_dir)
+        with open(os.open(target, CREATE, 0o600, dir_fd=target_dir), "wb", buffering=0) as writer:
+            while piece := reader.read(BUFFER_BYTES):
+                _write(writer, piece)
+                alive()
+            _copy_attributes(before, writer.fileno())
+            os.fsync(writer.fileno())
+        after = os.fstat(reader.fileno())
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise OSError(errno.EBUSY, "was written to while it was copied", os.fsdecode(source))
+
+
+def _write(writer: FileIO, piece: bytes) -> None:
+    rest = memoryview(piece)
+    while rest:
+        rest = rest[writer.write(rest) :]
+
+
+def _copy_attributes(status: os.stat_result, target: int) -> None:
+    if os.geteuid() == 0:
+        with contextlib.suppress(OSError):  # FAT knows no owners
+            os.fchown(target, status.st_uid, status.st_gid)
+    with contextlib.suppress(OSError):  # FAT knows no modes; 0600 until here
+        os.fchmod(target, status.st_mode & 0o777)
+    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def _is_copy(source_dir: int, source: bytes, target_dir: int, target: bytes) -> bool:
+    """Whether the target is a regular file with the time and the content of the source."""
+    try:
+        with (
+            open(os.open(source, READ, dir_fd=source_dir), "rb") as one,
+            open(os.open(target, READ, dir_fd=target_dir), "rb") as other,
+        ):
+            mine, theirs = os.fstat(one.fileno()), os.fstat(other.fileno())
+            same_kind = stat.S_ISREG(mine.st_mode) and stat.S_ISREG(theirs.st_mode)
+            apart_ns = abs(mine.st_mtime_ns - theirs.st_mtime_ns)
+            if not same_kind or mine.st_size != theirs.st_size or apart_ns > GRANULARITY_NS:
+                return False
+            return _same_content(one, other)
+    except OSError as error:
+        if is_gone(error):
+            return False
+        raise
+
+
+def _same_content(one: BinaryIO, other: BinaryIO) -> bool:
+    while True:
+        mine, theirs = one.read(BUFFER_BYTES), other.read(BUFFER_BYTES)
+        if mine != theirs:
+            return False
+        if not mine:
+            return True

@@ -1,0 +1,277 @@
+"""Files that are delivered, or given up, and have still to leave their outbox: what an interrupted run owes, too.
+
+Their rows are forgotten after the folder that they left has been synced.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timezone
+
+from iot.spooler.leaving.departure import Why
+from iot.spooler.leaving.leaving import Leaving, unclaimed
+from iot.spooler.leaving.removal import Item, Leaver, Outcome, recover, take_away
+from iot.spooler.leaving.waiting import Late, Waiting
+from iot.spooler.outbox.intake import Clocks, Intake
+from iot.spooler.outbox.naming import shown
+from iot.spooler.outbox.scan import SourceFailed
+from iot.spooler.queue.policy import State
+from iot.spooler.queue.queue import Entry, Queue
+from iot.transfer import Journal
+
+__all__ = ["Owed"]
+
+log = logging.getLogger(__name__)
+
+PAGE = 256
+FORGET_FILES = 1024
+"""Rows of files that have gone are dropped so many at a time, or when there is nothing else to do."""
+OWED_RETRY_S = 30.0
+OWED_RETRY_MAX_S = 600.0
+RECOUNT_S = 60.0
+COUNT_STEPS = 4
+TIDY_S = 0.02
+OPEN_RETRY_S = 10.0
+TOUCHED_RETRY_S = 1.0
+
+
+class Owed:
+    """What has to leave the outboxes.
+
+    last_error: what last went wrong. held: of each outbox the entries that cannot leave it, with why. waiting:
+    delivered files that may not leave yet. stuck: of each outbox the leftovers that cannot be put back, with why.
+    """
+
+    def __init__(
+        self, journal: Journal, queue: Queue, intakes: Sequence[Intake], leaving: Leaving, clocks: Clocks
+    ) -> None:
+        self.held: dict[int, dict[int, str]] = {intake.number: {} for intake in intakes}
+        self.last_error: str | None = None
+        self.waiting = Waiting()
+        self._journal = journal
+        self._queue = queue
+        self._intakes = {intake.number: intake for intake in intakes}
+        self._leaving = leaving
+        self._clocks = clocks
+        self._gone: dict[int, Entry] = {}
+        self.stuck: dict[tuple[int, bytes], str] = {}
+        self._paying: Iterator[None] | None = None
+        self._retry_at = float("-inf")
+        self._retry_wait_s = OWED_RETRY_S
+        self._recount_at = float("-inf")
+
+    @property
+    def quarantined(self) -> int:
+        """Files that lie in quarantine, those of earlier runs included."""
+        return self._leaving.census.files
+
+    def is_quarantine_empty(self) -> bool:
+        """Looked at now, in one go."""
+        self._leaving.census.begin()
+        self._leaving.census.finish()
+        return not self._leaving.census.files and self._leaving.census.failed is None
+
+    def wake(self) -> None:
+        """Try again to let go what could not go, and look into the quarantine, at the next occasion."""
+        self._retry_at = self._recount_at = float("-inf")
+
+    def leave(self, delivered: Sequence[Entry], given_up: Sequence[Entry], notes: Mapping[int, str]) -> None:
+        """Let these go as far as they may. notes: why they were given up, by number."""
+        self._let_go(delivered, self._leaving.delivered, {})
+        self._let_go(given_up, self._leaving.given_up, notes)
+        self._leaving.census.files += len(given_up)
+        if given_up:
+            self._recount_at = self._clocks.monotonic()
+        for entry in given_up:
+            log.error("quarantined path=%s attempts=%d", shown(entry.path), entry.attempts)
+
+    def forget_many(self, db: sqlite3.Connection) -> list[Entry]:
+        """In a transaction that is under way anyway: the rows of files that have gone, when they are many.
+
+        Pass what it gives to `forgotten` when the transaction is on the disk.
+        """
+        gone = list(self._gone.values()) if len(self._gone) >= FORGET_FILES else []
+        self._queue.forget(db, gone)
+        return gone
+
+    def forgotten(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            del self._gone[entry.id]
+
+    def resume(self) -> None:
+        """Make good what is owed: delivered and given-up files that are still in their outbox."""
+        for _ in self._pay():
+            pass
+        self.flush()
+
+    def _pay(self) -> Iterator[None]:
+        self._retry_at = float("inf")
+        held = {key for some in self.held.values() for key in some}
+        seen: set[int] = set()
+        for state, leavers in ((State.DELIVERED, self._leaving.delivered), (State.QUARANTINED, self._leaving.given_up)):
+            after_id = 0
+            while page := self._queue.owed(state, PAGE, after_id):
+                after_id = page[-1].id
+                mine = [entry for entry in page if entry.outbox in self._intakes and entry.id not in self._gone]
+                self._let_go(mine, leavers, {entry.id: entry.error or "" for entry in mine})
+                seen.update(entry.id for entry in mine)
+                yield
+        for some in self.held.values():
+            for key in held.difference(seen):
+                some.pop(key, None)  # another version has come in its place
+        stuck = held and all(any(key in some for some in self.held.values()) for key in held)
+        self._retry_wait_s = min(self._retry_wait_s * 2, OWED_RETRY_MAX_S) if stuck else OWED_RETRY_S
+
+    def tend(self) -> None:
+        """Now and then, each time a small step: try again to let go what could not go, put back what no row claims,
+        tidy the archives, count what lies in quarantine."""
+        now = self._clocks.monotonic()
+        if self._paying is None and now >= self._retry_at:
+            self._paying = self._pay()
+        if self._paying is not None and next(self._paying, self) is self:
+            self._paying = None
+        self._let_go_late(now)
+        self._count(now)
+        for intake in self._intakes.values():
+            self._recover(intake)
+        for archive in self._leaving.archives:
+            archive.tidy(TIDY_S / len(self._leaving.archives))
+
+    def _count(self, now: float) -> None:
+        """Files are released or removed by others: what was counted is counted again now and then."""
+        census = self._leaving.census
+        if now >= self._recount_at:
+            self._recount_at = float("inf")
+            census.begin()
+        counted = any(not census.step() for _ in range(COUNT_STEPS))
+        if counted and (census.files or census.failed):
+            self._recount_at = min(self._recount_at, now + RECOUNT_S)
+
+    def flush(self) -> None:
+        """Forget the rows of files that have gone. Raises: DiskFull, JournalUnavailable."""
+        if self._gone:
+            gone = list(self._gone.values())
+            self._journal.write(lambda db: self._queue.forget(db, gone))
+            self._gone.clear()
+
+    def _recover(self, intake: Intake) -> None:
+        if not intake.outbox.leftovers:
+            return
+        leftovers, intake.outbox.leftovers = intake.outbox.leftovers, []
+        try:
+            root = intake.outbox.open()
+        except SourceFailed:
+            return  # the next walk finds them again
+        try:
+            for path in unclaimed(self._queue, intake.number, leftovers):
+                self._put_back(intake, root, path)
+        finally:
+            os.close(root)
+
+    def _put_back(self, intake: Intake, root: int, path: bytes) -> None:
+        """One that may not be renamed stays, holds up no other, and is reported once."""
+        place = (intake.number, path)
+        try:
+            recover(root, path)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            if self.stuck.get(place) != reason:
+                log.warning("cannot put back path=%s reason=%s", shown(path), shown(reason))
+            self.stuck[place] = reason
+            return
+        self.stuck.pop(place, None)
+        intake.outbox.forget(path)
+
+    def _let_go(
+        self,
+        entries: Sequence[Entry],
+        leavers: Mapping[int, Leaver],
+        notes: Mapping[int, str],
+        *,
+        rested: bool = False,
+    ) -> None:
+        """rested: they have stayed as they are for their hold time."""
+        for number in {entry.outbox for entry in entries}:
+            mine = {entry.id: entry for entry in entries if entry.outbox == number}
+            outcome = self._take_away(self._intakes[number], mine, leavers[number], notes, rested=rested)
+            for key, why in outcome.stays if outcome is not None else ():
+                self._stay(self._intakes[number], mine[key], leavers, notes.get(key, ""), why)
+
+    def _let_go_late(self, now: float) -> None:
+        """Ask again for those that could not leave when they were delivered."""
+        ripe = self.waiting.ripe(now, PAGE)
+        for leavers in (self._leaving.delivered, self._leaving.given_up):
+            for rested in (True, False):
+                chosen = [late for late in ripe if late.leavers is leavers and (late.why is Why.RESTING) is rested]
+                notes = {late.entry.id: late.note for late in chosen if late.note}
+                self._let_go([late.entry for late in chosen], leavers, notes, rested=rested)
+
+    def _stay(self, intake: Intake, entry: Entry, leavers: Mapping[int, Leaver], note: str, why: Why) -> None:
+        held = self.held[intake.number]
+        if why is Why.OPEN and held.get(entry.id) != why.value:
+            log.info("delivered and open for writing path=%s", shown(entry.path))
+            held[entry.id] = why.value
+        if why is Why.TOUCHED:
+            held.pop(entry.id, None)
+            if self._is_superseded(entry):
+                self._gone[entry.id] = entry
+                return
+            intake.outbox.forget(entry.path)  # the scan finds it and has it compared
+        wait_s = {Why.RESTING: intake.settings.hold_s, Why.TOUCHED: TOUCHED_RETRY_S, Why.OPEN: OPEN_RETRY_S}[why]
+        self.waiting.add(Late(self._clocks.monotonic() + wait_s, entry, leavers, note, why))
+
+    def _is_superseded(self, entry: Entry) -> bool:
+        """Whether what lies there now is another entry's."""
+        known = self._queue.known(entry.outbox, [entry.path]).get(entry.path)
+        return known is not None and known.id != entry.id
+
+    def _take_away(
+        self, intake: Intake, entries: Mapping[int, Entry], leaver: Leaver, notes: Mapping[int, str], *, rested: bool
+    ) -> Outcome | None:
+        at = self._clocks.wall()
+        items = [Item(key, entry.path, entry.fingerprint, _about(entry, notes, at)) for key, entry in entries.items()]
+        try:
+            root = intake.outbox.open()
+        except SourceFailed as error:
+            self._owe(intake, error)
+            return None
+        try:
+            outcome = take_away(root, items, leaver, intake.departure(rested=rested))
+        finally:
+            os.close(root)
+        for key in outcome.done:
+            self._gone[key] = entries[key]
+            self.held[intake.number].pop(key, None)
+        if outcome.failed:
+            self._hold(intake, {key: entry.path for key, entry in entries.items()}, outcome.failed)
+        return outcome
+
+    def _hold(self, intake: Intake, paths: Mapping[int, bytes], failed: Sequence[tuple[int, OSError]]) -> None:
+        """They stay delivered (or given up) and are not sent again; the next try comes later and later."""
+        held = self.held[intake.number]
+        for key, error in failed:
+            reason = error.strerror or str(error)
+            if held.get(key) != reason:
+                log.error("cannot take out path=%s reason=%s", shown(paths[key]), shown(reason))
+            held[key] = reason
+        self.last_error = f"{intake.settings.label}: cannot take files out of the outbox: {failed[0][1]}"
+        self._retry_at = self._clocks.monotonic() + self._retry_wait_s
+
+    def _owe(self, intake: Intake, error: SourceFailed) -> None:
+        self.last_error = f"{intake.settings.label}: cannot take files out of the outbox: {error}"
+        self._retry_at = self._clocks.monotonic() + self._retry_wait_s
+        log.error("cannot take out outbox=%s error=%s", shown(intake.settings.label), shown(str(error)))
+
+
+def _about(entry: Entry, notes: Mapping[int, str], at: float) -> dict[str, str | int]:
+    """What the quarantine keeps of an entry."""
+    day = datetime.fromtimestamp(at, timezone.utc)
+    return {
+        "destination": entry.destination,
+        "attempts": entry.attempts,
+        "reason": notes.get(entry.id, ""),
+        "at": day.isoformat(timespec="seconds"),
+    }

@@ -1,0 +1,341 @@
+"""Files that were given up: where each came from is kept beside it, so that it goes back exactly there.
+
+    <quarantine>/<id>/<name>    the producer's file and nothing else: whatever its name, nothing can collide with it
+    <quarantine>/<id>.json      its outbox, path, destination, attempts and the reason
+
+The id is made from outbox, path and version; so outboxes can share a quarantine, the same name can lie there twice, and
+an interrupted move is finished, not repeated. The record is on the disk before the file comes and leaves after it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import itertools
+import json
+import logging
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from iot.spooler.leaving.moving import put
+from iot.spooler.leaving.removal import Item
+from iot.spooler.leaving.trust import open_trusted
+from iot.spooler.outbox.naming import shown
+from iot.transfer.beneath import DIRECTORY, PASSING_PREFIX, make_below, open_below, split
+
+__all__ = ["Census", "Quarantine", "release"]
+
+log = logging.getLogger(__name__)
+
+ID = re.compile("[0-9a-f]{16}")
+RECORD = ".json"
+RECORD_MAX = 64 * 1024
+STAGED = (b".iot-copy", b".iot-copy.1")
+RETRY_HINT = "iot-spooler retry --config FILE"
+COUNT_AT_ONCE = 1000
+SAME_VERSION_MAX = 100
+
+
+class Record(NamedTuple):
+    """What is kept of a file: bytes of names as JSON text with surrogate escapes."""
+
+    outbox: bytes
+    path: bytes
+
+
+class Quarantine:
+    """Where the files of one outbox go that were given up.
+
+    folder: the quarantine, which other outboxes may share. alive: called while a file is copied.
+    """
+
+    def __init__(self, folder: Path, outbox: Path, *, alive: Callable[[], None] = lambda: None) -> None:
+        self._folder = folder
+        self._outbox = bytes(outbox)
+        self._alive = alive
+        self._root: int | None = None
+
+    def leave(self, folder: int, private: bytes, item: Item) -> bool:
+        if self._root is None:
+            self._root = _opened(self._folder)
+        for attempt in range(SAME_VERSION_MAX):
+            number = _id(self._outbox, item, attempt)
+            try:
+                return self._put(self._root, number, folder, private, item)
+            except FileExistsError:
+                continue  # size and time are the same, the content is not
+            except OSError:
+                _drop(self._root, number)
+                raise
+        raise FileExistsError(errno.EEXIST, "lies in quarantine already in too many versions", os.fsdecode(item.path))
+
+    def sync(self) -> None:
+        if self._root is not None:
+            root, self._root = self._root, None
+            try:
+                os.fsync(root)
+            finally:
+                os.close(root)
+
+    def _put(self, root: int, number: str, folder: int, private: bytes, item: Item) -> bool:
+        name = split(item.path)[1]
+        if not _taken(root, number, name):
+            _write_record(root, number, self._record(item))
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(number, 0o700, dir_fd=root)
+        there = os.open(number, DIRECTORY | os.O_NOFOLLOW, dir_fd=root)
+        try:
+            remains = put(folder, private, there, name, staged=_staged(name), alive=self._alive)
+            os.fsync(there)
+        finally:
+            os.close(there)
+        return remains
+
+    def _record(self, item: Item) -> dict[str, str | int]:
+        return {
+            "outbox": _text(self._outbox),
+            "path": _text(item.path),
+            "bytes": item.fingerprint.size,
+            "mtime_ns": item.fingerprint.mtime_ns,
+            **item.about,
+            "to_send_it_again": RETRY_HINT,
+        }
+
+
+class Census:
+    """How many files lie in these quarantines, counted in small steps.
+
+    files: as of the last whole count. failed: why it is not known.
+    """
+
+    def __init__(self, folders: Iterable[Path]) -> None:
+        self.files = 0
+        self.failed: str | None = None
+        self._folders = sorted(set(folders))
+        self._counting: Iterator[int] | None = None
+        self._sum = 0
+
+    def begin(self) -> None:
+        """Count anew."""
+        self._counting = self._count()
+        self._sum = 0
+
+    def step(self) -> bool:
+        """Go on with the count; whether there is more to do."""
+        if self._counting is None:
+            return False
+        try:
+            news = next(self._counting, None)
+        except OSError as error:
+            if self.failed is None:
+                log.error("cannot look into the quarantine error=%s", shown(str(error)))
+            self._counting, self.failed = None, f"quarantine: {error}"
+            return False
+        if news is not None:
+            self._sum += news
+            return True
+        self._counting, self.failed, self.files = None, None, self._sum
+        return False
+
+    def finish(self) -> None:
+        while self.step():
+            pass
+
+    def _count(self) -> Iterator[int]:
+        for folder in self._folders:
+            try:
+                root = open_trusted(folder)
+            except FileNotFoundError:
+                continue
+            try:
+                with os.scandir(root) as entries:
+                    while some := list(itertools.islice(entries, COUNT_AT_ONCE)):
+                        yield sum(ID.fullmatch(entry.name) is not None for entry in some)
+            finally:
+                os.close(root)
+
+
+def release(quarantines: Iterable[Path], outboxes: Iterable[Path]) -> tuple[int, int]:
+    """Move every file back to where it came from; how many were moved, how many could not be.
+
+    A file stays when its place is taken by a newer one, or its outbox is none of `outboxes` any more.
+    """
+    known = {bytes(outbox) for outbox in outboxes}
+    moved = stuck = 0
+    for folder in sorted(set(quarantines)):
+        try:
+            root = open_trusted(folder)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            log.error("cannot open the quarantine error=%s", shown(str(error)))
+            stuck += 1
+            continue
+        try:
+            outcomes = [_release(root, number, known) for number in sorted(_numbers(root))]
+            moved += outcomes.count(True)
+            stuck += outcomes.count(False)
+        finally:
+            os.close(root)
+    return moved, stuck
+
+
+def _numbers(root: int) -> set[str]:
+    with os.scandir(root) as entries:
+        names = {entry.name.removesuffix(RECORD) for entry in entries}
+    return {name for name in names if ID.fullmatch(name)}
+
+
+def _release(root: int, number: str, outboxes: set[bytes]) -> bool | None:
+    """Whether the file of this id went back; None when there is none (a move that was interrupted)."""
+    path = number
+    with _locked(root):
+        try:
+            record = _read_record(root, number)
+            path = shown(record.path)
+            if record.outbox not in outboxes:
+                raise OSError(errno.EINVAL, f"its outbox {shown(record.outbox)} is not in this configuration")
+            return _put_back(root, number, record)
+        except FileNotFoundError:
+            if _drop(root, number):
+                return None
+            return _stays(path, "its record or its file is missing; move what is there by hand")
+        except FileExistsError:
+            return _stays(path, "its place is taken by another file")
+        except OSError as error:
+            return _stays(path, error.strerror or str(error))
+
+
+def _put_back(root: int, number: str, record: Record) -> bool:
+    below, name = split(record.path)
+    here = open_below(root, os.fsencode(number))
+    try:
+        os.stat(name, dir_fd=here, follow_symlinks=False)
+        there = _outbox_folder(record.outbox, below)
+        try:
+            remains = put(here, name, there, name, staged=PASSING_PREFIX + os.fsencode(number))
+            os.fsync(there)
+        finally:
+            os.close(there)
+        if remains:
+            os.unlink(name, dir_fd=here)
+        os.fsync(here)
+    finally:
+        os.close(here)
+    _drop(root, number)
+    os.fsync(root)
+    return True
+
+
+def _outbox_folder(outbox: bytes, below: bytes) -> int:
+    root = os.open(outbox, DIRECTORY)
+    try:
+        return make_below(root, below)
+    finally:
+        os.close(root)
+
+
+def _stays(path: str, reason: str) -> bool:
+    log.error("cannot release path=%s reason=%s", path, shown(reason))
+    return False
+
+
+@contextlib.contextmanager
+def _locked(root: int) -> Iterator[None]:
+    """An agent waits meanwhile: what it brings in between could be taken for an interrupted move."""
+    with contextlib.suppress(OSError):  # a file system without locks: as safe as an operator who waits
+        fcntl.flock(root, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            fcntl.flock(root, fcntl.LOCK_UN)
+
+
+def _opened(folder: Path) -> int:
+    root = open_trusted(folder, make=True)
+    try:
+        fcntl.flock(root, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(root)
+        raise OSError(errno.EAGAIN, "files are being released from the quarantine") from None
+    except OSError:
+        pass  # a file system without locks
+    return root
+
+
+def _drop(root: int, number: str) -> bool:
+    """Remove folder and record of an id; whether both are gone. A folder that holds a file stays, and its record."""
+    try:
+        here = open_below(root, os.fsencode(number))
+    except FileNotFoundError:
+        pass
+    else:
+        for staged in STAGED:
+            with contextlib.suppress(OSError):
+                os.unlink(staged, dir_fd=here)
+        os.close(here)
+        try:
+            os.rmdir(number, dir_fd=root)
+        except OSError:
+            return False
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(number + RECORD, dir_fd=root)
+    return True
+
+
+def _id(outbox: bytes, item: Item, number: int) -> str:
+    version = b"%d\0%d\0%d" % (item.fingerprint.size, item.fingerprint.mtime_ns, number)
+    return hashlib.sha256(b"\0".join((outbox, item.path, version))).hexdigest()[:16]
+
+
+def _taken(root: int, number: str, name: bytes) -> bool:
+    try:
+        os.stat(os.path.join(os.fsencode(number), name), dir_fd=root, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _staged(name: bytes) -> bytes:
+    return STAGED[name == STAGED[0]]
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
+
+
+def _write_record(root: int, number: str, record: Mapping[str, str | int]) -> None:
+    fresh = number + RECORD + ".new"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(fresh, dir_fd=root)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open(os.open(fresh, flags, 0o600, dir_fd=root), "w", encoding="ascii") as file:
+        json.dump(record, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(fresh, number + RECORD, src_dir_fd=root, dst_dir_fd=root)
+
+
+def _read_record(root: int, number: str) -> Record:
+    """Raises: FileNotFoundError; OSError saying what is wrong with it."""
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open(os.open(number + RECORD, flags, dir_fd=root), "rb") as file:
+        content = file.read(RECORD_MAX + 1)
+    try:
+        values = json.loads(content)
+        record = Record(_name(values["outbox"]), _name(values["path"]))
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise OSError(errno.EINVAL, f"its record {number}{RECORD} is damaged") from None
+    if any(part in (b"", b".", b"..") for part in record.path.split(b"/")) or b"\0" in record.outbox + record.path:
+        raise OSError(errno.EINVAL, f"its record {number}{RECORD} names no path below an outbox")
+    return record
+
+
+def _name(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")

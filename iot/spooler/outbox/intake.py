@@ -1,0 +1,347 @@
+"""From an outbox folder into the queue: walks it in small steps, waits until files are ready, adds what is new.
+
+A walk is never done in one go: each step looks at one batch, so that a folder of 100,000 files holds up neither the
+transfers nor the watchdog. How often is measured, not set: walks take at most a small share of the time, a smaller
+one while nothing happens.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from iot.spooler.config.settings import AfterUpload, Order, OutboxSettings
+from iot.spooler.leaving.departure import Departure
+from iot.spooler.outbox.lease import Writer
+from iot.spooler.outbox.naming import UnsafeName, check_path, rule_for, shown
+from iot.spooler.outbox.patterns import matcher, wanted
+from iot.spooler.outbox.readiness import Readiness
+from iot.spooler.outbox.scan import BATCH, Found, Outbox, SourceFailed
+from iot.spooler.queue.policy import Event, State
+from iot.spooler.queue.queue import Entry, Known, NewEntry, Queue
+from iot.transfer import DiskFull, Fingerprint
+
+__all__ = ["Clocks", "Intake"]
+
+log = logging.getLogger(__name__)
+
+WHOLE_SHARE = 2000.0
+QUICK_SHARE = 20.0
+BUSY_SHARE = 5.0
+WHOLE_MAX_S = 600.0
+QUICK_MAX_S = 60.0
+TIGHT_BATCH = 16
+URGENT = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """Seconds of the monotonic clock, which drives everything, and of the wall clock, for file times and records."""
+
+    monotonic: Callable[[], float]
+    wall: Callable[[], float]
+
+
+class Intake:
+    """One outbox on its way into the queue.
+
+    failed: why the outbox, or a folder in it, cannot be read, None when all can. passes: whole walks finished.
+    withdrawn: entries whose file its producer has taken away after it was tried; to be dropped by whoever takes them.
+    check_first: look whether an earlier delivery stands already, for everything found in the first walk.
+    """
+
+    def __init__(
+        self,
+        settings: OutboxSettings,
+        queue: Queue,
+        clocks: Clocks,
+        *,
+        device_id: str,
+        scan_s: float,
+        small_file_bytes: int,
+        journal_lost: bool,
+    ) -> None:
+        self.settings = settings
+        self.failed: str | None = None
+        self.passes = 0
+        self.readiness = Readiness(settings.settle_s)
+        self.withdrawn: list[Entry] = []
+        rule = rule_for(settings.destination, device_id=device_id, outbox=settings.label)
+        self.number, fresh = queue.outbox(bytes(settings.path), rule)
+        self.check_first = journal_lost or (fresh and settings.after_upload is AfterUpload.KEEP)
+        self.outbox = Outbox(
+            settings.path,
+            wanted=wanted(settings.include, settings.exclude, ignore_case=settings.ignore_case),
+            clock=clocks.monotonic,
+            recursive=settings.recursive,
+        )
+        self._urgent = matcher(settings.urgent, ignore_case=settings.ignore_case)
+        self._queue = queue
+        self._clocks = clocks
+        self._scan_s = scan_s
+        self._small = small_file_bytes
+        self._walk: Iterator[list[Found]] | None = None
+        self._whole = True
+        self._again = False  # woken during this walk
+        self._lost = False  # the last walk could not be finished
+        self._seen_known = 0
+        self._cost_s = 0.0
+        self._step_at = self._quick_at = self._whole_at = float("-inf")
+
+    # -- the loop's part
+
+    @property
+    def walking(self) -> bool:
+        return self._walk is not None
+
+    def source(self, entry: Entry) -> str:
+        """Where the file of an entry lies."""
+        return os.fsdecode(os.path.join(bytes(self.settings.path), entry.path))
+
+    def departure(self, *, rested: bool) -> Departure:
+        """What is asked before a file leaves this outbox, which is open; rested: it was watched for hold_s already."""
+        assert self.outbox.leases is not None
+        now, wall, hold_s = self._clocks.monotonic(), self._clocks.wall(), self.settings.hold_s
+        return Departure(
+            self.outbox.leases,
+            lambda version: rested or self.readiness.rested(version, now, wall, hold_s),
+            inodes=self.outbox.system.inodes,
+        )
+
+    def wake(self) -> int:
+        """Look again now: at everything, also when a walk is under way.
+
+        -> what `passes` has to be for that to be done.
+        """
+        self._again = self._walk is not None
+        self._quick_at = self._whole_at = self._step_at = float("-inf")
+        return self.passes + (2 if self._again and self._whole else 1)
+
+    def close(self) -> None:
+        """Give up a walk that is under way."""
+        if self._walk is not None:
+            self._walk.close()  # type: ignore[attr-defined]
+            self._walk = None
+
+    def next_step(self) -> float:
+        """When `step` has something to do, on the monotonic clock."""
+        if self._walk is not None:
+            return self._step_at
+        return min(self._quick_at, self._whole_at, self.readiness.next_due())
+
+    def step(self, *, busy: bool) -> None:
+        """Do the next small piece, if any is due; busy: transfers are under way and come first.
+
+        Raises: DiskFull, JournalUnavailable.
+        """
+        now = self._clocks.monotonic()
+        self.readiness.clocks(now, self._clocks.wall())
+        try:
+            self._look_at_watched(now)
+            if self._walk is None and now >= min(self._quick_at, self._whole_at):
+                self._start(now)
+            if self._walk is not None and now >= self._step_at:
+                self._advance(now, busy)
+        except SourceFailed as error:
+            self._source_failed(str(error), now)
+
+    # -- inside
+
+    def _start(self, now: float) -> None:
+        self._whole = now >= self._whole_at or self._lost
+        self._again = False
+        self._cost_s = 0.0
+        self._seen_known = 0
+        self._walk = self.outbox.walk(whole=self._whole)
+        self._step_at = now
+
+    def _advance(self, now: float, busy: bool) -> None:
+        assert self._walk is not None
+        batch = next(self._walk, None)
+        if batch:
+            self._take(batch)
+        spent_s = self._clocks.monotonic() - now
+        self._cost_s += spent_s
+        self._step_at = now + spent_s * (BUSY_SHARE if busy else 1.0)
+        if batch is None:
+            self._finish(busy)
+
+    def _finish(self, busy: bool) -> None:
+        now = self._clocks.monotonic()
+        self._walk = None
+        self._lost = False
+        self._say_failed(next(iter(self.outbox.unread.values()), None))
+        self._quick_at = now + min(max(self._scan_s, self._cost_s * QUICK_SHARE), QUICK_MAX_S)
+        if not self._whole:
+            return
+        self.passes += 1
+        if not self._again:
+            self._whole_at = now + min(max(self._scan_s, self._cost_s * WHOLE_SHARE), WHOLE_MAX_S)
+        if not busy and self._queue.count(self.number) > self._seen_known:
+            self._drop_vanished()
+
+    def _take(self, batch: Sequence[Found]) -> None:
+        """Add what is ready and not known in this version."""
+        known = self._queue.known(self.number, [found.path for found in batch])
+        self._seen_known += len(known)
+        now, wall = self._clocks.monotonic(), self._clocks.wall()
+        quiet = [found for found in batch if self._is_quiet(found, known.get(found.path), now, wall)]
+        fresh: list[NewEntry] = []
+        for path, fingerprint in self._complete(quiet, now, wall):
+            fresh += self._entries(path, fingerprint, known.get(path), wall)
+        if self.readiness.overflowed:
+            self.readiness.overflowed = False
+            for path, _ in batch:
+                self.outbox.forget(path)
+        self._add(fresh)
+        for entry in fresh:
+            self.readiness.forget(entry.path)
+        self._seen_known += sum(1 for entry in fresh if entry.path not in known)
+
+    def _is_quiet(self, found: Found, before: Known | None, now: float, wall: float) -> bool:
+        """Whether this version is new and has been quiet; one that has followed a delivery was guessed wrong once."""
+        if before is not None and (before.state is State.SENDING or self._same_version(before, found.fingerprint)):
+            self.readiness.forget(found.path)
+            return False
+        hold_s = self.settings.hold_s if self._was_guessed_wrong(found, before) else 0.0
+        return self.readiness.quiet(found.path, found.fingerprint, now, wall, hold_s)
+
+    def _was_guessed_wrong(self, found: Found, before: Known | None) -> bool:
+        """Whether its producer has gone on writing to a file that was delivered, where nobody can know that he will."""
+        if before is None or before.state is not State.DELIVERED or before.fingerprint.inode != found.fingerprint.inode:
+            return False
+        completeness = self.outbox.completeness
+        return completeness is None or not completeness.known
+
+    def _same_version(self, before: Known, found: Fingerprint) -> bool:
+        """Where inodes do not last, a kept file stays the same while size and time do: a remount sends nothing."""
+        was, system = before.fingerprint, self.outbox.system
+        if before.state is State.KEPT and not system.inodes:
+            return was == found._replace(inode=was.inode, ctime_ns=found.ctime_ns if system.times else was.ctime_ns)
+        return was == found
+
+    def _complete(self, quiet: Sequence[Found], now: float, wall: float) -> Iterator[Found]:
+        """Those of the quiet files that nobody is known to write to, in the version that was asked for."""
+        for (path, fingerprint), answer in self.outbox.ask(quiet) if quiet else ():
+            if answer is None:
+                self.outbox.forget(path)  # not known: it is found again
+            elif answer.fingerprint is None:
+                self.readiness.forget(path)
+            elif answer.writer is Writer.SOME:
+                self.readiness.opened(path, answer.fingerprint, now)
+            elif answer.fingerprint == fingerprint or self.readiness.quiet(path, answer.fingerprint, now, wall):
+                yield Found(path, answer.fingerprint)
+
+    def _look_at_watched(self, now: float) -> None:
+        batch = []
+        for path in self.readiness.due(now, BATCH):
+            try:
+                fingerprint = self.outbox.look(path)
+            except SourceFailed:
+                continue  # not known: it comes up again
+            if fingerprint is None:
+                self.readiness.forget(path)
+            else:
+                batch.append(Found(path, fingerprint))
+        if not batch:
+            return
+        seen = self._seen_known
+        self._take(batch)
+        self._seen_known = seen
+
+    def _entries(self, path: bytes, version: Fingerprint, before: Known | None, wall: float) -> list[NewEntry]:
+        """-> one, or none where its name is refused"""
+        settings = self.settings
+        try:
+            check_path(path)
+        except UnsafeName as error:
+            log.warning("refused path=%s reason=%s", shown(path), shown(str(error)))
+            return []
+        entry = NewEntry(
+            outbox=self.number,
+            path=path,
+            fingerprint=version,
+            large=version.size > self._small,
+            priority=URGENT if self._urgent(path.decode("utf-8", "surrogateescape")) else settings.priority,
+            rank=_rank(settings.order, path, version),
+            first_seen=wall,
+            check_final=self._may_stand(before, version),
+        )
+        return [entry]
+
+    def _may_stand(self, before: Known | None, version: Fingerprint) -> bool:
+        """Whether an earlier delivery of this version may be on the server already."""
+        first_look = self.check_first and self.passes == 0
+        return first_look or (before is None and self._queue.lost_rows) or _only_touched(before, version)
+
+    def _add(self, entries: Sequence[NewEntry]) -> None:
+        try:
+            self._queue.add(entries)
+        except DiskFull:
+            self._queue.add(entries[:TIGHT_BATCH])  # a few can go out and make room; the rest is found again
+            for entry in entries[TIGHT_BATCH:]:
+                self.outbox.forget(entry.path)
+            self._whole_at = self._clocks.monotonic() + self._scan_s
+            log.warning("disk full: queueing a few files at a time outbox=%s", shown(self.settings.label))
+
+    def _drop_vanished(self) -> None:
+        """Forget rows of files that their producer has taken away again; an attempt may have left something there."""
+        after_id = 0
+        while page := self._queue.page(self.number, after_id, BATCH):
+            after_id = page[-1].id
+            idle = [entry for entry in page if entry.state in (State.READY, State.WAITING, State.KEPT)]
+            gone = [entry for entry in idle if self._is_gone(entry)]
+            self.withdrawn += [entry for entry in gone if _was_tried(entry)]
+            self._queue.drop([entry for entry in gone if not _was_tried(entry)], Event.VANISHED)
+
+    def _is_gone(self, entry: Entry) -> bool:
+        try:
+            return self.outbox.look(entry.path) is None
+        except SourceFailed:
+            return False  # not known
+
+    def _source_failed(self, reason: str, now: float) -> None:
+        self.close()
+        self._lost = True
+        self._say_failed(reason)
+        self._quick_at = self._whole_at = now + max(self._scan_s, 1.0)
+
+    def _say_failed(self, reason: str | None) -> None:
+        if reason == self.failed:
+            return
+        if reason is not None:
+            log.error("source failed outbox=%s reason=%s", shown(self.settings.label), shown(reason))
+        else:
+            log.info("source readable again outbox=%s", shown(self.settings.label))
+        self.failed = reason
+
+
+def _was_tried(entry: Entry) -> bool:
+    """Something of it may be on the server that is not a delivery."""
+    return entry.attempts > 0 and entry.state is not State.KEPT
+
+
+def _rank(order: Order, path: bytes, version: Fingerprint) -> int | bytes:
+    match order:
+        case Order.OLDEST:
+            return _second(version)
+        case Order.NEWEST:
+            return -_second(version)
+        case Order.SIZE:
+            return version.size
+        case _:
+            return path
+
+
+def _second(version: Fingerprint) -> int:
+    """Whole seconds: within one, the order of the walk. Negated too, it has to fit into 64 bits."""
+    return max(version.mtime_ns // 10**9, 1 - 2**63)
+
+
+def _only_touched(before: Known | None, version: Fingerprint) -> bool:
+    """Size and time are those of the version delivered: its content may stand on the server already."""
+    if before is None or before.state not in (State.KEPT, State.DELIVERED):
+        return False
+    return (before.fingerprint.size, before.fingerprint.mtime_ns) == (version.size, version.mtime_ns)

@@ -1,0 +1,167 @@
+"""Whether somebody has a file open for writing: a fact, where the kernel tells it.
+
+A read lease (fcntl F_SETLEASE, F_RDLCK) is granted only while no descriptor and no shared mapping of a file can write
+to it. It is asked for and given back at once: a question, never a lock. Three traps:
+
+    a writer who opens the file meanwhile   the holder is signalled; the default signal, SIGIO, would end this process,
+                                            so SIGURG is asked for, which does nothing unless a program wants it
+    a file of somebody else                 only its owner may ask, or a process with CAP_LEASE
+    a file system that others share         what is written by another machine is not seen here: not asked
+
+Source: fcntl(2), "Leases".
+"""
+
+from __future__ import annotations
+
+import enum
+import errno
+import os
+import signal
+import stat
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from iot.spooler.outbox.mounts import file_system
+from iot.transfer import Fingerprint, is_gone
+
+__all__ = ["Answer", "Completeness", "Leases", "Writer"]
+
+if sys.platform == "linux":
+    import fcntl
+
+CAP_LEASE = 28
+READ_ONLY = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC
+
+
+class Writer(enum.Enum):
+    """Whether a file is open for writing. UNKNOWN: this cannot be known here."""
+
+    NONE = enum.auto()
+    SOME = enum.auto()
+    UNKNOWN = enum.auto()
+
+
+class Answer(NamedTuple):
+    """fingerprint: the version that was there when the question was answered; None: not a regular file."""
+
+    writer: Writer
+    fingerprint: Fingerprint | None
+
+
+class Completeness(NamedTuple):
+    """Whether it is known of the files of an outbox that nobody writes to them any more; else it is guessed from a
+    quiet time. reason: why it is guessed, or known of some files only."""
+
+    known: bool
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return ("known" if self.known else "guessed") + (f" ({self.reason})" if self.reason else "")
+
+
+NOT_OFFERED = Completeness(known=False, reason="the file system offers no leases")
+
+
+class Leases:
+    """Asks for the files of one outbox, and remembers what can be known there: see `completeness`."""
+
+    def __init__(self, root: int) -> None:
+        """root: the open folder of the outbox."""
+        self.completeness = _first_guess(root)
+        self._offered = self.completeness.known
+
+    def ask(self, folder: int, name: bytes) -> Answer:
+        """Who writes to the file `name` in the open folder.
+
+        Raises: OSError when it cannot be looked at (is_gone: it is not there).
+        """
+        try:
+            file = os.open(name, READ_ONLY, dir_fd=folder)
+        except OSError as error:
+            return _not_opened(error, folder, name)
+        try:
+            writer = self._writer(file)
+            return Answer(writer, _version(os.fstat(file)))
+        finally:
+            os.close(file)
+
+    def _writer(self, file: int) -> Writer:
+        if not self._offered:
+            return Writer.UNKNOWN
+        match _lease(file):
+            case 0:
+                return Writer.NONE
+            case errno.EAGAIN:
+                return Writer.SOME
+            case errno.EACCES | errno.EPERM:
+                self.completeness = Completeness(known=False, reason="files of other users, and no CAP_LEASE")
+            case _:
+                self._offered = False
+                self.completeness = NOT_OFFERED
+        return Writer.UNKNOWN
+
+
+def _first_guess(root: int) -> Completeness:
+    """Before any file was asked for: by the file system, and by a file that has no name there."""
+    if sys.platform != "linux":
+        return NOT_OFFERED
+    system = file_system(root)
+    if system.shared:
+        return Completeness(known=False, reason=f"{system.name}: others may write unseen")
+    if _probe(root) == errno.EINVAL:
+        return NOT_OFFERED
+    return Completeness(known=True, reason="" if _has_cap_lease() else "files of this user only: no CAP_LEASE")
+
+
+def _probe(root: int) -> int | None:
+    """What a lease on a nameless file says; None where such a file cannot be made (no right, or FAT)."""
+    try:
+        made = os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=root)
+    except OSError:
+        return None
+    try:
+        file = os.open(f"/proc/self/fd/{made}", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        os.close(made)
+        return None
+    os.close(made)  # it was open for writing
+    try:
+        return _lease(file)
+    finally:
+        os.close(file)
+
+
+def _lease(file: int) -> int:
+    """Ask for a read lease and give it back: 0 when it was granted, else the number of the error."""
+    try:
+        fcntl.fcntl(file, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError as error:
+        return error.errno or errno.EINVAL
+    return 0
+
+
+def _not_opened(error: OSError, folder: int, name: bytes) -> Answer:
+    if is_gone(error):
+        raise error
+    version = _version(os.stat(name, dir_fd=folder, follow_symlinks=False))
+    if version is None or error.errno in (errno.EACCES, errno.EPERM):
+        return Answer(Writer.UNKNOWN, version)
+    if error.errno == errno.EWOULDBLOCK:
+        return Answer(Writer.SOME, version)  # somebody holds a lease for writing
+    raise error
+
+
+def _version(status: os.stat_result) -> Fingerprint | None:
+    return Fingerprint.of(status) if stat.S_ISREG(status.st_mode) else None
+
+
+def _has_cap_lease() -> bool:
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return False
+    effective = next((line for line in lines if line.startswith("CapEff:")), "CapEff: 0")
+    return bool(int(effective.split()[1], 16) >> CAP_LEASE & 1)

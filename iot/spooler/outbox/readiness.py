@@ -1,0 +1,156 @@
+"""Which files are ready: complete, as far as that can be known.
+
+A quiet time comes first. A file seen for the first time has been quiet when its modification time is settle_s old.
+Else, and for a while after the wall clock jumped, it is watched on the monotonic clock until size and modification
+time have stayed the same for settle_s. Then the kernel is asked who has it open for writing (see lease), and once more
+before the file leaves the outbox. What happens, by producer and by what the kernel answers:
+
+    producer                           known: ext4, xfs, btrfs, tmpfs,      guessed: shared or foreign file systems,
+                                       overlayfs, FAT; own files, or        files of other users without CAP_LEASE
+                                       any with CAP_LEASE
+    ---------------------------------  -----------------------------------  -----------------------------------------
+    renames finished files in          sent once                            sent once
+    writes and closes                  sent once                            sent once
+    keeps it open, pauses > settle_s   sent once, when it has been closed   sent in a pause; whole again as long as it
+                                                                            changes, at most every hold_s
+    opens it again to append           sent as it is between two writes;    as above
+                                       the rest follows as a new file
+    writes through a shared mapping    sent once, when it was unmapped      sent when its times have rested, which the
+                                                                            kernel may move late
+    rewrites it in place               each version is sent when closed     as for keeping it open
+    truncates it                       as a rewrite                         as a rewrite
+
+A guessed file that was delivered stays where it is until it has been quiet for hold_s; a change before that is a new
+version. A file that is known to be open is asked for again now and then, the less often the longer it stays open.
+settle_s = 0 is for producers who only rename files in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from iot.transfer import Fingerprint
+
+__all__ = ["Readiness"]
+
+JUMP_S = 1.0
+WATCHED_MAX = 20_000
+ASK_AGAIN_SHARE = 0.1
+ASK_AGAIN_MIN_S = 1.0
+ASK_AGAIN_MAX_S = 30.0
+MANY = 1000
+PAUSE_S = 0.25
+"""Between two looks through many watched files."""
+
+
+@dataclass(slots=True)
+class Watched:
+    """first_s: when the file was first seen; since_s: this version; look_s: when to look again; open: somebody has it
+    open for writing. Times in seconds of the monotonic clock."""
+
+    fingerprint: Fingerprint
+    first_s: float
+    since_s: float
+    look_s: float
+    open: bool = False
+
+
+class Readiness:
+    """The files of one outbox that are being watched.
+
+    settle_s: seconds of quiet. Bounded: beyond WATCHED_MAX files the rest is looked at by the next walk, when most of
+    them have become old enough.
+    """
+
+    def __init__(self, settle_s: float) -> None:
+        self.settle_s = settle_s
+        self.overflowed = False
+        self._watched: dict[bytes, Watched] = {}
+        self._look_s = float("inf")
+        self._clock_offset: float | None = None
+        self._started_s = float("inf")
+        self._jumped_s = float("-inf")
+
+    def __len__(self) -> int:
+        return len(self._watched)
+
+    @property
+    def open_files(self) -> int:
+        """How many of the watched files somebody has open for writing."""
+        return sum(watched.open for watched in self._watched.values())
+
+    def clocks(self, now: float, wall: float) -> None:
+        """Tell both clocks, in seconds: a jump of the wall clock makes file times worthless for a while."""
+        offset = wall - now
+        if self._clock_offset is None:
+            self._started_s = now
+        elif abs(offset - self._clock_offset) > JUMP_S:
+            self._jumped_s = now
+        self._clock_offset = offset
+
+    def quiet(self, path: bytes, fingerprint: Fingerprint, now: float, wall: float, hold_s: float = 0.0) -> bool:
+        """Whether this version has been quiet for settle_s; if not, it is watched from now on.
+
+        hold_s: it must have been watched for so long, too.
+        """
+        long_s = max(self.settle_s, hold_s)
+        if long_s <= 0:
+            return True
+        watched = self._watched.get(path)
+        if watched is None:
+            if now - self._jumped_s >= long_s and wall - fingerprint.mtime_ns / 1e9 >= long_s:
+                return True
+        elif _same(watched.fingerprint, fingerprint):
+            return now - watched.since_s >= self.settle_s and now - watched.first_s >= hold_s
+        first_s = watched.first_s if watched is not None else now
+        look_s = max(now + self.settle_s, first_s + hold_s)
+        self._watch(path, Watched(fingerprint, first_s, now, look_s))
+        return False
+
+    def rested(self, fingerprint: Fingerprint, now: float, wall: float, seconds: float) -> bool:
+        """Whether a file was not touched for so long, by both clocks: the wall clock has been steady since, too."""
+        if seconds <= 0:
+            return True
+        steady_s = now - max(self._started_s, self._jumped_s)
+        touched_ns = max(fingerprint.mtime_ns, fingerprint.ctime_ns)
+        return steady_s >= seconds and wall - touched_ns / 1e9 >= seconds
+
+    def opened(self, path: bytes, fingerprint: Fingerprint, now: float) -> None:
+        """Somebody has it open for writing: ask again later, the later the longer this lasts."""
+        watched = self._watched.get(path)
+        if watched is None or not _same(watched.fingerprint, fingerprint):
+            watched = Watched(fingerprint, now, now, now)
+        open_s = now - watched.since_s
+        watched.open = True
+        watched.look_s = now + min(max(open_s * ASK_AGAIN_SHARE, ASK_AGAIN_MIN_S), ASK_AGAIN_MAX_S)
+        self._watch(path, watched)
+
+    def due(self, now: float, limit: int) -> list[bytes]:
+        """Watched files whose time has come: look at them again. What is not decided then comes up once more."""
+        if now < self._look_s:
+            return []
+        ripe = [path for path, watched in self._watched.items() if watched.look_s <= now][:limit]
+        for path in ripe:
+            self._watched[path].look_s = now + ASK_AGAIN_MIN_S
+        first_s = min((watched.look_s for watched in self._watched.values()), default=float("inf"))
+        self._look_s = max(first_s, now + PAUSE_S) if len(self._watched) > MANY and len(ripe) < limit else first_s
+        return ripe
+
+    def next_due(self) -> float:
+        """When the first of the watched files may be ready, on the monotonic clock; infinite when there is none."""
+        return self._look_s
+
+    def forget(self, path: bytes) -> None:
+        """It is in the queue, or not there any more."""
+        self._watched.pop(path, None)
+
+    def _watch(self, path: bytes, watched: Watched) -> None:
+        if path not in self._watched and len(self._watched) >= WATCHED_MAX:
+            self.overflowed = True
+            return
+        self._watched[path] = watched
+        self._look_s = min(self._look_s, watched.look_s)
+
+
+def _same(before: Fingerprint, now: Fingerprint) -> bool:
+    return (before.size, before.mtime_ns) == (now.size, now.mtime_ns)

@@ -1,0 +1,198 @@
+"""What came of the jobs: writes it down, many in one transaction, and then lets the files go.
+
+The order is the promise: "delivered" is on the disk before the file leaves the outbox (see owed).
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Callable, Sequence
+
+from iot.spooler.availability import Remote, kind_of
+from iot.spooler.config.settings import AfterUpload
+from iot.spooler.leaving.owed import Owed
+from iot.spooler.outbox.intake import Clocks, Intake
+from iot.spooler.outbox.naming import shown
+from iot.spooler.outbox.scan import SourceFailed
+from iot.spooler.queue.policy import Event, Kind, Rules, State, Tries, Verdict, judge
+from iot.spooler.queue.queue import Delivery, Entry, Queue
+from iot.transfer import Failure, Journal, TransferResult
+
+__all__ = ["Accounts"]
+
+log = logging.getLogger(__name__)
+
+
+class Accounts:
+    """The books of all outboxes.
+
+    last_error: what last went wrong with a file.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        queue: Queue,
+        remote: Remote,
+        intakes: Sequence[Intake],
+        owed: Owed,
+        rules: Rules,
+        clocks: Clocks,
+        random: Callable[[], float],
+    ) -> None:
+        self.last_error: str | None = None
+        self.destination_failed: dict[int, str] = {}
+        self._journal = journal
+        self._queue = queue
+        self._remote = remote
+        self._intakes = {intake.number: intake for intake in intakes}
+        self._rules = rules
+        self._clocks = clocks
+        self._random = random
+        self._owed = owed
+        self._successes: list[tuple[Entry, TransferResult]] = []
+        self._failures: list[tuple[Entry, Verdict, str | None]] = []
+        self._lost: dict[Event, list[Entry]] = {Event.CHANGED: [], Event.VANISHED: []}
+        self._losses: dict[int, int] = {}
+
+    @property
+    def unsettled(self) -> int:
+        """Outcomes that are not written down yet."""
+        return len(self._successes) + len(self._failures) + sum(map(len, self._lost.values()))
+
+    # -- outcomes
+
+    def succeeded(self, entry: Entry, result: TransferResult) -> None:
+        self._successes.append((entry, result))
+        self._losses.pop(entry.id, None)
+        self.destination_failed.pop(entry.outbox, None)
+        log.info(
+            "delivered path=%s dest=%s bytes=%d sent=%d resumed_at=%d s=%.3f proof=%s durable=%s repeat=%s",
+            shown(entry.path),
+            shown(entry.destination),
+            result.size,
+            result.sent_bytes,
+            result.resumed_at,
+            result.seconds,
+            result.proven,
+            result.durable,
+            result.possible_repeat,
+        )
+
+    def failed(self, entry: Entry, failure: Failure, *, progressed: bool) -> None:
+        """A job's own failure; a file that went or changed meanwhile is told from one that is refused."""
+        kind = kind_of(failure.error)
+        try:
+            event = self._gone_or_changed(entry) if kind in (Kind.PERMANENT, Kind.CHANGED) else None
+        except SourceFailed:
+            kind, event = Kind.TRANSIENT, None  # nothing is known of the file: it may not be its fault
+        if event is not None:
+            self._lost[event].append(entry)
+            self._losses.pop(entry.id, None)
+            log.info("%s path=%s", event.name.lower(), shown(entry.path))
+            return
+        verdict = self._verdict(Kind.TRANSIENT if kind is Kind.CHANGED else kind, entry, progressed)
+        words = f"{type(failure.error).__name__}: {failure.error}"
+        self._failures.append((entry, verdict, words))
+        if verdict.event is not Event.FAILED and verdict.event is not Event.GIVEN_UP:
+            return  # the link's, or a stop: the loop tells it
+        self.last_error = f"{shown(entry.path)}: {words}"
+        if kind is Kind.PERMANENT:
+            self.destination_failed[entry.outbox] = self.last_error
+        log.warning(
+            "failed path=%s error=%s attempt=%d strikes=%d next_s=%.1f",
+            shown(entry.path),
+            shown(words),
+            entry.attempts,
+            verdict.strikes,
+            verdict.delay_s,
+        )
+
+    def interrupted(self, entries: Sequence[Entry]) -> None:
+        """Jobs that ended without a word of their own."""
+        self._return(entries, Event.INTERRUPTED)
+
+    def released(self, entries: Sequence[Entry]) -> None:
+        """Entries that were claimed and never handed out."""
+        self._return(entries, Event.RELEASED)
+
+    def moved(self, entries: Sequence[Entry]) -> None:
+        """Entries whose destination was changed after an attempt: what that has left there may go."""
+        self._remote.give_up([(self._source(entry), entry.left_at) for entry in entries if entry.left_at is not None])
+
+    def _return(self, entries: Sequence[Entry], event: Event) -> None:
+        self._failures += [(entry, Verdict(event, entry.failures, entry.strikes), None) for entry in entries]
+
+    def _verdict(self, kind: Kind, entry: Entry, progressed: bool) -> Verdict:
+        tries = Tries(entry.failures, entry.strikes, self._losses.pop(entry.id, 0))
+        verdict = judge(kind, tries, self._rules, progressed=progressed, random=self._random())
+        if verdict.losses:
+            self._losses[entry.id] = verdict.losses
+        return verdict
+
+    def _source(self, entry: Entry) -> str:
+        return self._intakes[entry.outbox].source(entry)
+
+    def _gone_or_changed(self, entry: Entry) -> Event | None:
+        """What the folder says of a file whose job has failed. Raises: SourceFailed."""
+        outbox = self._intakes[entry.outbox].outbox
+        found = outbox.look(entry.path)
+        outbox.forget(entry.path)
+        if found is None:
+            return Event.VANISHED
+        return Event.CHANGED if found != entry.fingerprint else None
+
+    # -- settling
+
+    def settle(self) -> None:
+        """Write all outcomes down in one transaction, then let the delivered files go.
+
+        The remote's own records frame it: what it may clean up is on record before the row goes, and what it needs to
+        recognise a finished upload goes only after "delivered" is on the disk. A crash between repeats the step.
+
+        Raises: DiskFull, JournalUnavailable; then nothing is lost: the next call tries again.
+        """
+        if not self.unsettled:
+            return
+        self._withdraw(self._lost[Event.VANISHED])
+        delivered, failed, gone = self._journal.write(self._write)
+        results = [result for _, result in self._successes]
+        notes = {entry.id: words or "" for entry, _, words in self._failures}
+        for entries in self._lost.values():
+            entries.clear()
+        self._owed.forgotten(gone)
+        self._successes.clear()
+        self._failures.clear()
+        if results:
+            self._remote.settle(results)
+        given_up = [entry for entry in failed if entry.state is State.QUARANTINED]
+        self._owed.leave([entry for entry in delivered if entry.state is State.DELIVERED], given_up, notes)
+
+    def _write(self, db: sqlite3.Connection) -> tuple[list[Entry], list[Entry], list[Entry]]:
+        at = self._clocks.wall()
+        delivered = self._queue.deliver(db, [self._delivery(entry, result, at) for entry, result in self._successes])
+        failed = self._queue.fail(db, self._failures, self._clocks.monotonic())
+        for event, entries in self._lost.items():
+            self._queue.lose(db, entries, event)
+        return delivered, failed, self._owed.forget_many(db)
+
+    def _withdraw(self, entries: Sequence[Entry]) -> None:
+        """Their producer has taken the files away: an attempt may have left something on the server."""
+        if entries:
+            self._remote.give_up([(self._source(entry), entry.destination) for entry in entries])
+
+    def _delivery(self, entry: Entry, result: TransferResult, at: float) -> Delivery:
+        event = Event.SENT_TO_KEEP if self._keeps(entry) else Event.SENT
+        words = result.proven + " durable" * result.durable + " repeat" * result.possible_repeat
+        return Delivery(entry, event, words, at)
+
+    def _keeps(self, entry: Entry) -> bool:
+        return self._intakes[entry.outbox].settings.after_upload is AfterUpload.KEEP
+
+    def drop_withdrawn(self) -> None:
+        """Where the journal cannot be written, they are found again by the next whole walk."""
+        for intake in self._intakes.values():
+            withdrawn, intake.withdrawn = intake.withdrawn, []
+            self._withdraw(withdrawn)
+            self._queue.drop(withdrawn, Event.VANISHED)

@@ -1,0 +1,343 @@
+"""The durable queue: one row for each version of a file that is known, in the journal beside the checkpoints.
+
+The folder is the truth for what is there; a row says how far its delivery is. "Delivered" is committed before the
+source is removed, and the row is forgotten only after the removal is on the disk. Many rows go into one transaction,
+and nothing is written while nothing happens.
+
+Numbers are given in the order of sending as far as it is known, among equals in that of the walk, which goes by names:
+what changes in the order of numbers costs flash least. No number is given twice in a journal's life, and a new version
+is a new row: what comes late for an old one cannot reach it.
+
+Every change of state is a row of policy.TRANSITIONS, in memory and in SQL: a row that is not in the state that the
+event leaves is an error of this program, and raises. Only damaged rows are dropped out of turn.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from iot.spooler.queue.policy import NEVER, TRANSITIONS, Event, State, Verdict, after
+from iot.spooler.queue.rows import (
+    COLUMNS,
+    QUEUE_SCHEMA,
+    SQL_DAMAGED,
+    SQL_ENTRY,
+    SQL_FILE,
+    Delivery,
+    Entry,
+    Known,
+    NewEntry,
+    Places,
+    Total,
+    entry_from,
+    entry_row,
+    file_row,
+    fingerprint_from,
+    transition,
+)
+from iot.transfer import Journal
+
+__all__ = ["QUEUE_SCHEMA", "Delivery", "Entry", "Known", "NewEntry", "Queue", "Total"]
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+Row = TypeVar("Row", Entry, Known)
+
+NUMBERS = 4096
+"""So many are reserved at a time: what is left of them when the process ends is not used."""
+
+
+class Queue:
+    """The rows of all outboxes. Every method raises JournalUnavailable or DiskFull when the journal does.
+
+    made_ready: moves on whenever something may have become ready, so that nobody need ask again and again.
+    lost_rows: rows were damaged and dropped; a file that is found again may have been delivered already.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        """Use the journal, which was opened with QUEUE_SCHEMA or gets it registered here."""
+        self._journal = journal
+        self.made_ready = 0
+        self.lost_rows = False
+        self._places = Places()
+        self._numbers = range(0)
+        self._damaged: set[int] = set()
+
+    # -- start
+
+    def restart(self) -> None:
+        """Nothing is in flight and nobody waits: what an earlier process left in these states is ready again."""
+        self._drop_damaged()
+        self.made_ready += 1
+        states = (State.SENDING, State.WAITING)
+        if self._journal.read("SELECT 1 FROM entry WHERE state IN (?, ?) LIMIT 1", *states):
+            again = ", failures = 0, next_attempt = NULL"
+            self._journal.write(
+                lambda db: [db.execute(transition(state, Event.RESTARTED, again, "TRUE")) for state in states]
+            )
+
+    def outbox(self, path: bytes, rule: str) -> tuple[int, bool]:
+        """The number of the outbox with this path, and whether it is new to this journal.
+
+        rule: where its files go from now on (naming.rule_for), except those that have an attempt unanswered.
+        """
+        base = rule.encode("utf-8", "surrogateescape")
+        known = self._journal.read("SELECT id FROM outbox WHERE path = ?", path)
+        in_force = "SELECT 1 FROM rule WHERE outbox = ? AND base = ?"
+        if not known or not self._journal.read(in_force, known[0]["id"], base):
+            self._journal.write(lambda db: _register(db, path, base))
+        number = self._journal.read("SELECT id FROM outbox WHERE path = ?", path)[0]["id"]
+        for row in self._journal.read("SELECT id, outbox, base FROM rule WHERE typeof(base) = 'blob'"):
+            self._places.rules[row["id"]] = row["base"].decode("utf-8", "surrogateescape")
+            if (row["outbox"], row["base"]) == (number, base):
+                self._places.in_force[number] = row["id"]
+        return number, not known
+
+    # -- what is there
+
+    def known(self, outbox: int, paths: Sequence[bytes]) -> dict[bytes, Known]:
+        """The newest version that is known of each of these paths (at most a few hundred)."""
+        marks = ",".join("?" * len(paths))
+        columns = "id, path, state, size, mtime_ns, ctime_ns, inode"
+        rest = f"WHERE file.outbox = ? AND path IN ({marks}) ORDER BY id"
+        sql = f"SELECT {columns} FROM file JOIN entry USING (id) {rest}"  # noqa: S608  question marks
+
+        def read() -> dict[bytes, Known]:
+            rows = self._journal.read(sql, outbox, *paths)
+            return {row["path"]: Known(row["id"], State(row["state"]), fingerprint_from(row)) for row in rows}
+
+        return self._healed(read)
+
+    def add(self, entries: Sequence[NewEntry]) -> None:
+        """Make complete files ready, new or in a new version; not while an earlier version is being sent."""
+        if entries:
+            known: dict[tuple[int, bytes], Known] = {}
+            for outbox in {entry.outbox for entry in entries}:
+                found = self.known(outbox, [entry.path for entry in entries if entry.outbox == outbox])
+                known.update({(outbox, path): row for path, row in found.items()})
+            self._numbers = self._journal.write(lambda db: self._add(db, entries, known))
+            self.made_ready += 1
+
+    def _add(
+        self, db: sqlite3.Connection, entries: Sequence[NewEntry], known: Mapping[tuple[int, bytes], Known]
+    ) -> range:
+        """-> the numbers that are left"""
+        self._move(db, Event.RENEWED, [row for row in known.values() if (row.state, Event.RENEWED) in TRANSITIONS])
+        busy = {place for place, row in known.items() if row.state is State.SENDING}
+        fresh = [entry for entry in entries if (entry.outbox, entry.path) not in busy]
+        fresh.sort(key=lambda entry: (entry.outbox, entry.large, entry.priority, entry.rank))
+        numbers = self._numbers if len(fresh) <= len(self._numbers) else _reserve(db, len(fresh))
+        rows = list(zip(numbers, fresh, strict=False))
+        db.executemany(SQL_FILE, [file_row(number, entry) for number, entry in rows])
+        db.executemany(SQL_ENTRY, [entry_row(number, entry) for number, entry in rows])
+        return numbers[len(rows) :]
+
+    def page(self, outbox: int, after_id: int, limit: int) -> list[Entry]:
+        """Rows of an outbox whose number is above after_id, by number."""
+        return self._entries(
+            "WHERE entry.outbox = ? AND entry.id > ? ORDER BY entry.id LIMIT ?", outbox, after_id, limit
+        )
+
+    def count(self, outbox: int) -> int:
+        rows = self._journal.read("SELECT count(*) AS files FROM entry WHERE outbox = ?", outbox)
+        return int(rows[0]["files"])
+
+    def drop(self, entries: Sequence[Entry], event: Event) -> None:
+        """Forget entries whose file is not there any more or is another version (VANISHED, CHANGED)."""
+        if entries:
+            self._journal.write(lambda db: self.lose(db, entries, event))
+
+    # -- what is next
+
+    def heads(self, outbox: int, *, large: bool, limit: int) -> list[Entry]:
+        """The first ready entries of one outbox, by priority, rank and number."""
+        return self._entries(
+            "WHERE state = 0 AND entry.outbox = ? AND large = ? ORDER BY priority, rank, entry.id LIMIT ?",
+            outbox,
+            int(large),
+            limit,
+        )
+
+    def any_ready(self, outboxes: Sequence[int]) -> bool:
+        """Whether one of these outboxes has something to send; there may be rows of one that is not used any more."""
+        marks = ",".join("?" * len(outboxes))
+        rest = f"WHERE state = 0 AND entry.outbox IN ({marks}) AND large IN (0, 1) LIMIT 1"
+        sql = f"SELECT 1 FROM entry CROSS JOIN file USING (id) {rest}"  # noqa: S608  question marks
+        return bool(self._journal.read(sql, *outboxes))
+
+    def begin(self, entries: Sequence[Entry]) -> list[Entry]:
+        """One more attempt of each, on record with its destination before a byte is sent; as they are then."""
+        changes = ", attempts = attempts + 1, unanswered = unanswered + 1, rule = ?"
+        begun = self._journal.write(
+            lambda db: self._move(db, Event.BEGUN, entries, changes, lambda entry: (entry.rule,))
+        )
+        return [entry._replace(attempts=entry.attempts + 1, unanswered=entry.unanswered + 1) for entry in begun]
+
+    def wake(self, now: float) -> float | None:
+        """Make entries ready whose wait is over; when the next one will be, or None. Monotonic clock, seconds."""
+        first = self._first_wait()
+        if first is not None and first <= now:
+            due = transition(State.WAITING, Event.DUE, ", next_attempt = NULL", "next_attempt <= ?")
+            self._journal.write(lambda db: db.execute(due, (now,)))
+            self.made_ready += 1
+            first = self._first_wait()
+        return first if first is not None and first < NEVER else None
+
+    def _first_wait(self) -> float | None:
+        def read() -> float | None:
+            first = self._journal.read("SELECT min(next_attempt) AS first FROM entry WHERE state = 2")[0]["first"]
+            return None if first is None else float(first)
+
+        return self._healed(read)
+
+    # -- what came of it: inside one Journal.write; what is returned are the entries as they are then
+
+    def deliver(self, db: sqlite3.Connection, deliveries: Iterable[Delivery]) -> list[Entry]:
+        items = {item.entry.id: item for item in deliveries}
+        moved: list[Entry] = []
+        for event in {item.event for item in items.values()}:
+            mine = [item.entry for item in items.values() if item.event is event]
+            moved += self._move(db, event, mine, ", error = NULL, next_attempt = NULL")
+        db.executemany(
+            "INSERT OR REPLACE INTO delivered (id, at, proof) VALUES (?, ?, ?)",
+            [(entry.id, round(items[entry.id].at), items[entry.id].proof) for entry in moved],
+        )
+        return moved
+
+    def fail(
+        self, db: sqlite3.Connection, failed: Iterable[tuple[Entry, Verdict, str | None]], now: float
+    ) -> list[Entry]:
+        """Write verdicts with the error's words; now: monotonic clock, seconds."""
+        self.made_ready += 1
+        items = {entry.id: (entry, verdict, error) for entry, verdict, error in failed}
+        counts = ", attempts = ?, unanswered = ?, failures = ?, strikes = ?"
+        changes = f"{counts}, next_attempt = ?, error = coalesce(?, error)"
+
+        def values(entry: Entry) -> tuple[object, ...]:
+            _, verdict, error = items[entry.id]
+            wait = now + verdict.delay_s if after(entry.state, verdict.event) is State.WAITING else None
+            return *_attempts(entry, verdict.event), verdict.failures, verdict.strikes, wait, error
+
+        moved: list[Entry] = []
+        for event in {verdict.event for _, verdict, _ in items.values()}:
+            mine = [entry for entry, verdict, _ in items.values() if verdict.event is event]
+            moved += self._move(db, event, mine, changes, values)
+        return moved
+
+    def lose(self, db: sqlite3.Connection, entries: Sequence[Entry], event: Event) -> None:
+        """Forget entries whose file is not there any more or is another version (VANISHED, CHANGED)."""
+        self._move(db, event, entries)
+
+    def forget(self, db: sqlite3.Connection, entries: Sequence[Entry]) -> None:
+        """Drop entries whose file has durably left the outbox."""
+        self._move(db, Event.SETTLED, entries)
+
+    def _move(
+        self,
+        db: sqlite3.Connection,
+        event: Event,
+        entries: Sequence[Row],
+        changes: str = "",
+        values: Callable[[Row], tuple[object, ...]] = lambda _: (),
+    ) -> list[Row]:
+        """Apply a transition to these rows, on disk and in what is returned; changes, values: further columns.
+
+        Raises: ValueError when one is not in the state that the event leaves.
+        """
+        moved: list[Row] = []
+        sound = [entry for entry in entries if entry.id not in self._damaged]
+        for state in sorted({entry.state for entry in sound}):
+            following = after(state, event)
+            mine = [row for row in sorted(sound, key=lambda row: row.id) if row.state is state]
+            parameters = [values(row) + (row.id,) for row in mine]  # noqa: RUF005  mypy cannot follow the unpacking
+            count = db.executemany(transition(state, event, changes), parameters).rowcount
+            if count != len(mine):
+                mine = self._without_damaged(db, mine)
+            if count != len(mine):
+                raise ValueError(f"{event.name}: {len(mine) - count} of {len(mine)} entries were not {state.name}")
+            if following is State.GONE:
+                _forget(db, ("file", "delivered"), [row.id for row in mine])
+            moved.extend(row._replace(state=following) for row in mine)
+        return moved
+
+    def _without_damaged(self, db: sqlite3.Connection, rows: Sequence[Row]) -> list[Row]:
+        """Those that still make sense; the others have been damaged since they were read, and are forgotten."""
+        damaged = {found["id"] for found in db.execute(SQL_DAMAGED)}
+        _forget(db, ("entry", "file", "delivered"), [row.id for row in rows if row.id in damaged])
+        self.lost_rows = self.lost_rows or bool(damaged)
+        self._damaged |= damaged
+        return [row for row in rows if row.id not in damaged]
+
+    def owed(self, state: State, limit: int, after_id: int = 0) -> list[Entry]:
+        """Delivered (or quarantined) entries whose file has still to leave the outbox."""
+        return self._entries(f"WHERE state = {int(state)} AND entry.id > ? ORDER BY entry.id LIMIT ?", after_id, limit)
+
+    def entries(self, ids: Sequence[int]) -> list[Entry]:
+        """Those of these rows that there are (at most a few hundred)."""
+        return self._entries(f"WHERE entry.id IN ({','.join('?' * len(ids))})", *ids)
+
+    # -- figures
+
+    def totals(self) -> list[Total]:
+        in_force = ",".join(map(str, self._places.in_force.values()))
+        earlier = f"count(CASE WHEN unanswered > 0 AND rule NOT IN ({in_force}) THEN 1 END)"
+        figures = f"count(*) AS files, sum(size) AS bytes, min(first_seen) AS oldest, {earlier} AS earlier"
+        sql = f"SELECT outbox, state, {figures} FROM entry GROUP BY outbox, state"  # noqa: S608  text and numbers above
+
+        def total(row: Any) -> Total:
+            return Total(row["outbox"], State(row["state"]), row["files"], row["bytes"], row["oldest"], row["earlier"])
+
+        return self._healed(lambda: [total(row) for row in self._journal.read(sql)])
+
+    def _entries(self, rest: str, *values: object) -> list[Entry]:
+        sql = f"SELECT {COLUMNS} FROM entry CROSS JOIN file USING (id) {rest}"  # noqa: S608  text of this file
+        return self._healed(lambda: [entry_from(row, self._places) for row in self._journal.read(sql, *values)])
+
+    # -- damage
+
+    def _healed(self, read: Callable[[], T]) -> T:
+        """What was read, after rows that cannot be read were dropped."""
+        try:
+            return read()
+        except (AttributeError, LookupError, TypeError, ValueError):
+            self._drop_damaged()
+            return read()
+
+    def _drop_damaged(self) -> None:
+        """SQLite keeps no checksums. A row that makes no sense is forgotten: its file is found again by the scan."""
+        ids = [row["id"] for row in self._journal.read(SQL_DAMAGED)]
+        if ids:
+            self.lost_rows = True
+            log.error("damaged rows dropped from the queue rows=%d", len(ids))
+            self._journal.write(lambda db: _forget(db, ("entry", "file", "delivered"), ids))
+            self._damaged.update(ids)
+
+
+def _attempts(entry: Entry, event: Event) -> tuple[int, int]:
+    """-> attempts, unanswered: an error of the file's own is an answer; what was never handed out was no attempt"""
+    if event is Event.RELEASED:
+        return entry.attempts - 1, entry.unanswered - 1
+    return entry.attempts, 0 if event in (Event.FAILED, Event.GIVEN_UP) else entry.unanswered
+
+
+def _register(db: sqlite3.Connection, path: bytes, base: bytes) -> None:
+    db.execute("INSERT OR IGNORE INTO outbox (path) VALUES (?)", (path,))
+    db.execute("INSERT OR IGNORE INTO rule (outbox, base) SELECT id, ? FROM outbox WHERE path = ?", (base, path))
+
+
+def _reserve(db: sqlite3.Connection, count: int) -> range:
+    """Numbers that were never given: on record before the first of them is used."""
+    kept = db.execute("SELECT max(next) FROM number WHERE typeof(next) = 'integer' AND next < 1 << 62").fetchone()[0]
+    used = [db.execute(f"SELECT max(id) FROM {table}").fetchone()[0] for table in ("file", "entry")]  # noqa: S608  own names
+    first = max(kept or 1, *(1 + (number or 0) for number in used))
+    numbers = range(first, first + max(count, NUMBERS))
+    db.execute("INSERT OR REPLACE INTO number VALUES (1, ?)", (numbers.stop,))
+    return numbers
+
+
+def _forget(db: sqlite3.Connection, tables: Sequence[str], ids: Sequence[int]) -> None:
+    for table in tables:
+        db.executemany(f"DELETE FROM {table} WHERE id = ?", [(number,) for number in ids])  # noqa: S608  own names

@@ -1,0 +1,267 @@
+"""The rows of the queue: their tables, what they are in Python, and the way between.
+
+A row has two halves, for flash's sake: what never changes (`file`) is written once, what moves (`entry`) is short, so
+that a change of 100 states is a few pages. Paths are BLOBs: names are bytes.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import NamedTuple
+
+from iot.spooler.outbox.naming import destination_for
+from iot.spooler.queue.policy import Event, State, after
+from iot.transfer import Fingerprint, Schema
+
+__all__ = [
+    "COLUMNS",
+    "QUEUE_SCHEMA",
+    "SQL_DAMAGED",
+    "SQL_ENTRY",
+    "SQL_FILE",
+    "Delivery",
+    "Entry",
+    "Known",
+    "NewEntry",
+    "Places",
+    "Total",
+    "entry_from",
+    "entry_row",
+    "file_row",
+    "fingerprint_from",
+    "transition",
+]
+
+QUEUE_SCHEMA = Schema(
+    "queue",
+    (
+        """
+        CREATE TABLE outbox (id INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE);
+        CREATE TABLE file (
+            id INTEGER PRIMARY KEY, outbox INTEGER NOT NULL, path BLOB NOT NULL, mtime_ns INTEGER NOT NULL,
+            ctime_ns INTEGER NOT NULL, inode INTEGER NOT NULL, destination BLOB NOT NULL, check_final INTEGER NOT NULL);
+        CREATE UNIQUE INDEX file_path ON file (outbox, path);
+        CREATE TABLE entry (
+            id INTEGER PRIMARY KEY, outbox INTEGER NOT NULL, state INTEGER NOT NULL, size INTEGER NOT NULL,
+            large INTEGER NOT NULL, priority INTEGER NOT NULL, rank NOT NULL, first_seen REAL NOT NULL,
+            attempts INTEGER NOT NULL DEFAULT 0, failures INTEGER NOT NULL DEFAULT 0,
+            strikes INTEGER NOT NULL DEFAULT 0, next_attempt REAL, error TEXT);
+        CREATE INDEX entry_ready ON entry (outbox, large, priority, rank) WHERE state = 0;
+        CREATE INDEX entry_waiting ON entry (next_attempt) WHERE state = 2;
+        CREATE INDEX entry_owed ON entry (state) WHERE state IN (3, 5);
+        CREATE TABLE delivered (id INTEGER PRIMARY KEY, at REAL NOT NULL, proof TEXT NOT NULL)
+        """,
+        """
+        CREATE TABLE number (id INTEGER PRIMARY KEY CHECK (id = 1), next INTEGER NOT NULL);
+        CREATE TABLE rule (
+            id INTEGER PRIMARY KEY, outbox INTEGER NOT NULL, base BLOB NOT NULL, UNIQUE (outbox, base));
+        INSERT INTO rule (outbox, base)
+            SELECT DISTINCT file.outbox, substr(destination, 1, length(destination) - length(path))
+            FROM file JOIN entry USING (id)
+            WHERE attempts > 0 AND typeof(destination) = 'blob' AND substr(destination, -length(path)) = path;
+        ALTER TABLE entry ADD COLUMN rule INTEGER;
+        ALTER TABLE entry ADD COLUMN unanswered INTEGER NOT NULL DEFAULT 0;
+        UPDATE entry SET unanswered = 1, rule = (
+            SELECT rule.id FROM file JOIN rule ON rule.outbox = file.outbox
+            AND base = substr(destination, 1, length(destination) - length(path))
+            WHERE file.id = entry.id AND substr(destination, -length(path)) = path)
+            WHERE attempts > 0;
+        CREATE TABLE version (
+            id INTEGER PRIMARY KEY, outbox INTEGER NOT NULL, path BLOB NOT NULL, mtime_ns INTEGER NOT NULL,
+            ctime_ns INTEGER NOT NULL, inode INTEGER NOT NULL, check_final INTEGER NOT NULL);
+        INSERT INTO version SELECT id, outbox, path, mtime_ns, ctime_ns, inode, check_final FROM file;
+        DROP TABLE file;
+        ALTER TABLE version RENAME TO file;
+        CREATE INDEX file_path ON file (outbox, path)
+        """,
+    ),
+    compatible_from=2,
+)
+COLUMNS = (
+    "entry.id, entry.outbox, path, state, size, mtime_ns, ctime_ns, inode, large, priority, first_seen,"
+    " check_final, attempts, failures, strikes, rule, unanswered, CAST(error AS BLOB) AS error"
+)
+SQL_FILE = "INSERT INTO file (id, outbox, path, mtime_ns, ctime_ns, inode, check_final) VALUES (?, ?, ?, ?, ?, ?, ?)"
+SQL_ENTRY = (
+    "INSERT INTO entry (id, outbox, state, size, large, priority, rank, first_seen) VALUES (?, ?, 0, ?, ?, ?, ?, ?)"
+)
+
+WHOLE_NUMBERS = (
+    *("entry.outbox", "size", "large", "priority", "attempts", "failures", "strikes", "unanswered"),
+    *("inode", "check_final"),
+)
+PATH_BETWEEN_SLASHES = "CAST(x'2f' || path || x'2f' AS BLOB)"
+NO_TIME = "typeof({0}) <> 'integer' AND (typeof({0}) <> 'blob' OR length({0}) <> 12)"
+DAMAGES = (
+    "file.id IS NULL",
+    "file.outbox IS NOT entry.outbox",
+    f"typeof(state) <> 'integer' OR state NOT BETWEEN {int(State.READY)} AND {int(State.QUARANTINED)}",
+    *(f"typeof({column}) <> 'integer'" for column in WHOLE_NUMBERS),
+    "large NOT IN (0, 1) OR size < 0",
+    *(NO_TIME.format(column) for column in ("mtime_ns", "ctime_ns")),
+    "typeof(path) <> 'blob' OR path = x'' OR instr(path, x'00')",
+    *(f"instr({PATH_BETWEEN_SLASHES}, CAST('{name}' AS BLOB))" for name in ("//", "/./", "/../")),
+    "rule IS NOT NULL AND rule NOT IN (SELECT rule.id FROM rule WHERE typeof(base) = 'blob')",
+    "typeof(first_seen) NOT IN ('integer', 'real')",
+    "typeof(next_attempt) NOT IN ('null', 'integer', 'real')",
+)
+SQL_DAMAGED = (
+    f"SELECT entry.id FROM entry LEFT JOIN file USING (id) WHERE {' OR '.join(DAMAGES)}"  # noqa: S608  text above
+    " UNION SELECT file.id FROM file LEFT JOIN entry USING (id) WHERE entry.id IS NULL"
+)
+"""Rows that make no sense: a bit that flipped on flash gives a number that is no state, or text where a number was."""
+
+
+class NewEntry(NamedTuple):
+    """A settled file, or a new version of a known one.
+
+    rank: its place in the order of its outbox, lower first. first_seen: wall clock, seconds.
+    """
+
+    outbox: int
+    path: bytes
+    fingerprint: Fingerprint
+    large: bool
+    priority: int
+    rank: int | bytes
+    first_seen: float
+    check_final: bool = False
+
+
+class Entry(NamedTuple):
+    """A row of the queue.
+
+    destination: where its present or next attempt goes. left_at: where else earlier attempts have gone, which may have
+    left a part there. rule: see naming.rule_for; None before the first attempt. unanswered: attempts since the server
+    last answered for this file; each may have published it, so that until then it keeps its destination.
+    """
+
+    id: int
+    outbox: int
+    path: bytes
+    state: State
+    fingerprint: Fingerprint
+    large: bool
+    priority: int
+    destination: str
+    left_at: str | None
+    rule: int | None
+    unanswered: int
+    first_seen: float
+    check_final: bool
+    attempts: int
+    failures: int
+    strikes: int
+    error: str | None
+
+
+class Known(NamedTuple):
+    """What the queue knows of a path."""
+
+    id: int
+    state: State
+    fingerprint: Fingerprint
+
+
+class Delivery(NamedTuple):
+    """A success to be written: event SENT or SENT_TO_KEEP, the proof in words, the wall clock in seconds."""
+
+    entry: Entry
+    event: Event
+    proof: str
+    at: float
+
+
+class Total(NamedTuple):
+    """Rows of one outbox in one state: how many, their bytes, the smallest first_seen (wall clock, seconds).
+
+    earlier: how many of them keep a destination that the configuration does not give any more.
+    """
+
+    outbox: int
+    state: State
+    files: int
+    bytes: int
+    oldest: float
+    earlier: int
+
+
+def transition(state: State, event: Event, changes: str = "", which: str = "id = ?") -> str:
+    """The SQL of a transition: it touches a row only in the state that the event leaves.
+
+    changes: further columns. Raises: ValueError for a pair that cannot happen.
+    """
+    following = after(state, event)
+    where = f"WHERE state = {int(state)} AND {which}"
+    if following is State.GONE:
+        return f"DELETE FROM entry {where}"  # noqa: S608  text of this program
+    return f"UPDATE entry SET state = {int(following)}{changes} {where}"  # noqa: S608  text of this program
+
+
+def file_row(number: int, entry: NewEntry) -> tuple[object, ...]:
+    _, *times_and_inode = entry.fingerprint.columns()
+    return number, entry.outbox, entry.path, *times_and_inode, int(entry.check_final)
+
+
+def entry_row(number: int, entry: NewEntry) -> tuple[object, ...]:
+    return (
+        number,
+        entry.outbox,
+        entry.fingerprint.size,
+        int(entry.large),
+        entry.priority,
+        entry.rank,
+        round(entry.first_seen),
+    )
+
+
+class Places:
+    """Which rule of destinations an attempt follows.
+
+    rules: all that were ever in force, by number. in_force: the number of the present one of each outbox.
+    """
+
+    def __init__(self) -> None:
+        self.rules: dict[int, str] = {}
+        self.in_force: dict[int, int] = {}
+
+    def of(self, row: sqlite3.Row, path: bytes, version: Fingerprint) -> tuple[int | None, str, str | None]:
+        """-> rule, destination, left_at of an Entry"""
+        former, present = row["rule"], self.in_force.get(row["outbox"])
+        idle = row["state"] in (State.READY, State.WAITING)
+        if former is not None and (not idle or row["unanswered"] or present in (None, former)):
+            return former, self._destination(former, path, version), None
+        left_at = self._destination(former, path, version) if former is not None else None
+        return present, self._destination(present, path, version), left_at
+
+    def _destination(self, rule: int | None, path: bytes, version: Fingerprint) -> str:
+        """ "" for a file that was never tried, of an outbox that is not in the configuration."""
+        return "" if rule is None else destination_for(path, self.rules[rule], version.mtime_ns)
+
+
+def entry_from(row: sqlite3.Row, places: Places) -> Entry:
+    path, version = row["path"], fingerprint_from(row)
+    rule, destination, left_at = places.of(row, path, version)
+    return Entry(
+        id=row["id"],
+        outbox=row["outbox"],
+        path=path,
+        state=State(row["state"]),
+        fingerprint=version,
+        large=bool(row["large"]),
+        priority=row["priority"],
+        destination=destination,
+        left_at=left_at,
+        rule=rule,
+        unanswered=row["unanswered"],
+        first_seen=row["first_seen"],
+        check_final=bool(row["check_final"]),
+        attempts=row["attempts"],
+        failures=row["failures"],
+        strikes=row["strikes"],
+        error=None if row["error"] is None else row["error"].decode("utf-8", "replace"),
+    )
+
+
+def fingerprint_from(row: sqlite3.Row) -> Fingerprint:
+    return Fingerprint.from_columns(row["size"], row["mtime_ns"], row["ctime_ns"], row["inode"])

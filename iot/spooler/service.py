@@ -1,0 +1,247 @@
+"""The process around the loop: lock, journal, signals, systemd.
+
+Signals: TERM and INT end it within seconds (parts and checkpoints stay for the resume), HUP reads the configuration
+again, USR1 means "look and try now" (the network is up). To systemd it says READY, STATUS, RELOADING, STOPPING, and
+feeds the watchdog only when the loop has got on, never by a timer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import random
+import resource
+import select
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import FrameType
+
+from sdnotify import SystemdNotifier
+
+from iot.spooler.agent import Agent, End
+from iot.spooler.availability import Remote, sftp_remote
+from iot.spooler.config.exposure import exposed_secrets
+from iot.spooler.config.load import BadConfiguration, load
+from iot.spooler.config.settings import Settings
+from iot.spooler.outbox.intake import Clocks
+from iot.spooler.outbox.naming import shown
+from iot.spooler.outbox.scan import OutboxTaken, SourceFailed
+from iot.spooler.state.journal_location import Home
+from iot.spooler.state.lock import AlreadyRunning, locked
+from iot.spooler.status import StatusFile, status_path
+from iot.transfer import Journal, TransferError
+
+__all__ = ["Service", "run"]
+
+log = logging.getLogger(__name__)
+
+OPEN_FILES = 8192
+CLOCKS = Clocks(time.monotonic, time.time)
+MakeRemote = Callable[[Settings, Journal], Remote]
+
+
+def run(config: Path | None, environment: Mapping[str, str], *, drain: bool) -> End:
+    """Run the agent until it is stopped or drained.
+
+    Raises: BadConfiguration, AlreadyRunning, DiskFull, JournalUnavailable.
+    """
+    settings = load(config, environment)
+    logging.getLogger().setLevel(settings.log_level.upper())
+    _allow_open_files()
+    for line in exposed_secrets(settings, config, environment):
+        log.warning("secret exposed reason=%s", shown(line))
+    with locked(settings.state_dir):
+        home = Home(settings, time.monotonic)
+        try:
+            return Service(config, environment, drain=drain).run(settings, home)
+        finally:
+            home.close()
+
+
+def _allow_open_files() -> None:
+    """A file in flight is an open file, and the limit that a process starts with (1,024) is kept for programs that use
+    select(), which this one does with two files only."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _refuse_taken_outboxes(agent: Agent) -> None:
+    """A second agent ends at its start; an outbox that is found taken later (a reload, a mount) is a failed source.
+
+    Raises: AlreadyRunning.
+    """
+    for intake in agent.intakes:
+        try:
+            os.close(intake.outbox.open())
+        except OutboxTaken as error:
+            raise AlreadyRunning(intake.settings.path, error.pid) from None
+        except SourceFailed:
+            pass  # the scan tells it
+
+
+class Service:
+    """Signals and systemd for one agent after another: each reload makes a new one on the same journal, and so does
+    room for the journal on a disk that was full."""
+
+    def __init__(
+        self,
+        config: Path | None,
+        environment: Mapping[str, str],
+        *,
+        drain: bool = False,
+        make_remote: MakeRemote | None = None,
+    ) -> None:
+        self._config = config
+        self._environment = environment
+        self._drain = drain
+        self._make_remote = make_remote or (
+            lambda settings, journal: sftp_remote(settings.server, journal, settings.device_id)
+        )
+        self._notifier = SystemdNotifier()
+        self._watchdog_s = int(environment.get("WATCHDOG_USEC") or 0) / 2e6
+        self._fed_at = float("-inf")
+        self._terminate = self._reload = self._wake = self._ready = self._started = False
+        self._home: Home | None = None
+        self._remote: Remote | None = None
+        self._status: StatusFile | None = None
+        self._wake_in, self._wake_out = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def run(self, settings: Settings, home: Home) -> End:
+        """One agent after another, until stopped or drained."""
+        self._home = home
+        with self._signals():
+            while True:
+                end = self._one_agent(settings, home.journal)
+                home.move()
+                if end is not End.STOPPED or self._terminate:
+                    self._notify("STOPPING=1")
+                    return end
+                if self._reload:
+                    settings = self._reloaded(settings)
+
+    def _one_agent(self, settings: Settings, journal: Journal) -> End:
+        path = status_path(settings.state_dir, self._environment)
+        self._status = StatusFile(path, CLOCKS, in_memory=bool(self._environment.get("RUNTIME_DIRECTORY")))
+        remote = self._remote = self._make_remote(settings, journal)
+        agent = Agent(settings, journal, remote, self, CLOCKS, random.random, drain=self._drain)
+        if not self._started:
+            _refuse_taken_outboxes(agent)
+        self._reload, self._started = False, True
+        self._ready = self._ready and self._say_ready(agent)
+        try:
+            return agent.run()
+        finally:
+            self._remote = None
+            remote.disconnect()
+
+    def _reloaded(self, settings: Settings) -> Settings:
+        self._notify(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+        self._ready = True  # said again by the next agent, with good settings or the old ones
+        try:
+            fresh = load(self._config, self._environment)
+        except BadConfiguration as error:
+            for problem in error.problems:
+                log.error("reload refused setting=%s", shown(problem))
+            return settings
+        if fresh.state_dir != settings.state_dir:
+            log.error("reload refused setting=state_dir reason=%s", shown("needs a restart"))
+            return settings
+        logging.getLogger().setLevel(fresh.log_level.upper())
+        log.info("reloaded")
+        return fresh
+
+    # -- what the loop asks (agent.Loop)
+
+    def stopping(self) -> bool:
+        return self._terminate or self._reload or (self._home is not None and self._home.has_room_again())
+
+    def alive(self) -> None:
+        now = time.monotonic()
+        if self._watchdog_s and now - self._fed_at >= self._watchdog_s / 2:
+            self._fed_at = now
+            self._notify("WATCHDOG=1")
+
+    def pause(self, seconds: float) -> bool:
+        limit_s = min(seconds, self._watchdog_s / 2) if self._watchdog_s else seconds
+        if select.select([self._wake_in], [], [], min(limit_s, 3600.0))[0]:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._wake_in, 4096)
+        woken, self._wake = self._wake, False
+        return woken
+
+    def report(self, agent: Agent, *, changed: bool, final: bool = False) -> None:
+        if not self._ready:
+            self._ready = self._say_ready(agent)
+        try:
+            news = self._status is not None and self._status.report(agent, changed=changed, final=final)
+        except TransferError as error:
+            log.warning("no status error=%s", shown(str(error)))  # the journal is in the way; the loop tells it too
+            return
+        if news:
+            self._notify(f"STATUS={self._summary()}")
+
+    def _say_ready(self, agent: Agent) -> bool:
+        """READY when the settings are good and an outbox can be read; the others are told in the status."""
+        for intake in agent.intakes:
+            try:
+                os.close(intake.outbox.open())
+            except SourceFailed:
+                continue
+            self._notify("READY=1")
+            return True
+        return False
+
+    def _summary(self) -> str:
+        content = self._status.latest if self._status else None
+        if content is None:
+            return "starting"
+        backlog = content["backlog"]
+        words = f"{content['connection']['state']}, {backlog['files']} files to send, {backlog['bytes']} bytes"
+        failed = [outbox["name"] for outbox in content["outboxes"] if outbox["state"] != "started"]
+        return words + (f", failed: {', '.join(map(shown, failed))}" if failed else "")
+
+    # -- signals
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        handlers = {
+            signal.SIGTERM: self._on_terminate,
+            signal.SIGINT: self._on_terminate,
+            signal.SIGHUP: self._on_reload,
+            signal.SIGUSR1: self._on_wake,
+        }
+        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _on_terminate(self, _number: int, _frame: FrameType | None) -> None:
+        self._terminate = True
+        self._interrupt()
+
+    def _on_reload(self, _number: int, _frame: FrameType | None) -> None:
+        self._reload = True
+        self._interrupt()
+
+    def _on_wake(self, _number: int, _frame: FrameType | None) -> None:
+        self._wake = True
+        self._poke()
+
+    def _interrupt(self) -> None:
+        if self._remote is not None:
+            self._remote.cancel()
+        self._poke()
+
+    def _poke(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # the pipe is full of wake-ups already
+            os.write(self._wake_out, b"!")
+
+    def _notify(self, state: str) -> None:
+        self._notifier.notify(state)

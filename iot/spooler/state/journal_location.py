@@ -1,0 +1,80 @@
+"""Where the agent's journal lives: in the state directory, or in memory while a full disk has no room for it.
+
+When the outboxes lie on the disk that is full, only deliveries make room: an agent that waited for room would wait for
+ever. So it works without a journal on the disk then. Nothing is lost by that - a file leaves its outbox only after the
+server has it - but what a crash meanwhile cuts short is sent again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+
+from iot.spooler.config.settings import AfterUpload, Settings
+from iot.spooler.outbox.naming import shown
+from iot.spooler.queue.queue import QUEUE_SCHEMA
+from iot.transfer import DiskFull, Journal, LocalStateError
+
+__all__ = ["Home"]
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY_S = 5.0
+
+
+class Home:
+    """clock: monotonic seconds. journal: the one to work with.
+
+    Raises: DiskFull (and deliveries would make no room), JournalUnavailable.
+    """
+
+    def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._look_at = float("inf")
+        self._found: Journal | None = None
+        self.journal = self._open()
+
+    def has_room_again(self) -> bool:
+        """Whether the disk has room for the journal now, which did not; looked at every few seconds."""
+        if self._found is None and self._clock() >= self._look_at:
+            self._look_at = self._clock() + LOOK_EVERY_S
+            try:
+                self._found = Journal(self._settings.state_dir, QUEUE_SCHEMA)
+            except LocalStateError:
+                return False  # not yet
+        return self._found is not None
+
+    def move(self) -> None:
+        """Work with the journal on the disk from now on, when there is room again."""
+        if self._found is None:
+            return
+        self.journal.close()
+        self.journal, self._found = self._found, None
+        self._look_at = float("inf")
+        log.info("journal on the disk again path=%s", shown(str(self._settings.state_dir)))
+
+    def close(self) -> None:
+        self.move()
+        self.journal.close()
+
+    def _open(self) -> Journal:
+        try:
+            return Journal(self._settings.state_dir, QUEUE_SCHEMA)
+        except DiskFull as error:
+            if not _deliveries_make_room(self._settings):
+                raise
+            log.error("no room for the journal: in memory until deliveries have made some error=%s", shown(str(error)))
+        self._look_at = self._clock() + LOOK_EVERY_S
+        return Journal(None, QUEUE_SCHEMA)
+
+
+def _deliveries_make_room(settings: Settings) -> bool:
+    """Whether a file that leaves its outbox leaves the disk of the state directory."""
+    try:
+        disk = os.stat(settings.state_dir).st_dev
+        leaving = [outbox for outbox in settings.outbox if outbox.enabled and outbox.after_upload is AfterUpload.DELETE]
+        return any(os.stat(outbox.path).st_dev == disk for outbox in leaving)
+    except OSError:
+        return False

@@ -1,0 +1,138 @@
+"""The one loop over connections, in which every operation of a client runs.
+
+    for attempt in links.attempts():
+        with attempt as engine:
+            ...
+
+A connection that is lost or cannot be made is followed by the next attempt, after a wait that grows; progress resets
+the count. Any other end of the block is the end of the loop, and a connection on which something may still be under
+way is dropped: nobody owns that any more.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol
+
+from iot.sftp.client.session import Engine
+from iot.transfer.errors import Cancelled, LinkLost, PermanentError, ServerBusy, Timeout, TransferError
+from iot.transfer.stop import StopFlag
+
+__all__ = ["Attempt", "Attempts", "Links", "Patience"]
+
+log = logging.getLogger(__name__)
+
+JITTER = 0.25
+ANSWERS = (PermanentError, ServerBusy)
+"""An operation of one request that ends with these has left nothing under way."""
+
+
+class Links(Protocol):
+    """Where connections come from; see connector.Connector."""
+
+    def engine(self, tick: Callable[[], None]) -> Engine: ...
+
+    def drop(self) -> None: ...
+
+    @property
+    def another_stands(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """attempts: connections in a row without progress. backoff_s: first wait between them, doubled up to cap_s."""
+
+    attempts: int
+    backoff_s: float
+    cap_s: float
+
+    def wait_s(self, failures: int) -> float:
+        """Spread by jitter, so that a thousand devices do not come back in the same second."""
+        wait_s = min(self.backoff_s * 2.0 ** min(failures - 1, 32), self.cap_s)
+        return wait_s * (1 + random.uniform(0, JITTER))  # noqa: S311 - to spread load, not to keep a secret
+
+
+class Attempts:
+    """The attempts of one operation.
+
+    tick: called at least every 0.25 s while connecting and waiting. harmless: errors after which the connection is as
+    good as before.
+
+    Iterating raises: the last error when no attempt is left; AuthenticationError, ConfigurationError ...; Cancelled.
+    """
+
+    def __init__(
+        self,
+        links: Links,
+        patience: Patience,
+        stop: StopFlag,
+        tick: Callable[[], None] = lambda: None,
+        harmless: tuple[type[TransferError], ...] = ANSWERS,
+    ) -> None:
+        self._links = links
+        self._patience = patience
+        self._stop = stop
+        self._tick = tick
+        self._harmless = harmless
+        self._failures = 0
+        self._over = False
+
+    def __iter__(self) -> Iterator[Attempt]:
+        while not self._over:
+            try:
+                engine = self._links.engine(self._tick)
+            except (LinkLost, Timeout, ServerBusy) as error:
+                if not self._goes_on_after(error):
+                    raise
+            else:
+                yield Attempt(self, engine)
+
+    def progressed(self) -> None:
+        """The server has confirmed something: what failed before does not count any more."""
+        self._failures = 0
+
+    def ended(self, engine: Engine, error: BaseException | None) -> bool:
+        """-> whether there is another attempt. Raises: Cancelled."""
+        self._over = True
+        if error is None or isinstance(error, self._harmless):
+            return False
+        self._links.drop()
+        if isinstance(error, (LinkLost, Timeout)):
+            self._over = not self._goes_on_after(error)
+        return not self._over
+
+    def _goes_on_after(self, error: TransferError) -> bool:
+        if self._links.another_stands:
+            return True
+        self._failures += 1
+        if self._stop.is_set():
+            raise Cancelled("stopped on request; what was sent is kept for a resume") from error
+        if self._failures >= self._patience.attempts:
+            return False
+        log.warning("no connection attempt=%d error=%s", self._failures, error)
+        if self._stop.wait(self._patience.wait_s(self._failures), self._tick):
+            raise Cancelled("stopped on request; what was sent is kept for a resume") from error
+        return True
+
+
+class Attempt:
+    """One connection, lent for one block."""
+
+    def __init__(self, attempts: Attempts, engine: Engine) -> None:
+        self._attempts = attempts
+        self._engine = engine
+        self._delivered_before = engine.pipeline.pace.delivered
+
+    def __enter__(self) -> Engine:
+        return self._engine
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if self._engine.pipeline.pace.delivered > self._delivered_before:
+            self._attempts.progressed()
+        return self._attempts.ended(self._engine, error)

@@ -1,0 +1,269 @@
+"""Checkpoints and learned refusals in the journal.
+
+Checkpoints of all transfers are noted in memory and written together, by bytes and by time: on flash every
+commit costs, and a checkpoint that is a little old costs only a few bytes sent again. A barrier writes at once.
+
+Most rows live for a second: between the intent to publish a small file and its delivery. A new one is written over one
+that is to be dropped, and no index is kept on disk but in memory (rows are few): a commit of many touches few pages.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import logging
+import sqlite3
+import time
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+
+from iot.sftp.client.protocol.server import Refusal
+from iot.transfer.journal.journal import Journal, Schema
+from iot.transfer.journal.places import Places
+from iot.transfer.model import Checkpoint, Direction, Fingerprint, Phase, Span
+
+__all__ = ["CHECKPOINTS", "Checkpoints", "LearnedRefusals"]
+
+log = logging.getLogger(__name__)
+
+REFUSAL_DAYS = 7
+TAIL = b"\0"
+"""No name begins with it."""
+
+CHECKPOINTS = Schema(
+    "checkpoints",
+    (
+        """
+        CREATE TABLE checkpoint (
+            id INTEGER PRIMARY KEY, key INTEGER NOT NULL,
+            server TEXT NOT NULL, direction TEXT NOT NULL, remote BLOB NOT NULL, local BLOB NOT NULL,
+            part BLOB NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, ctime_ns INTEGER NOT NULL,
+            inode INTEGER NOT NULL, acked INTEGER NOT NULL, synced INTEGER NOT NULL, suspect TEXT NOT NULL,
+            phase TEXT NOT NULL, noted_at INTEGER NOT NULL, crc INTEGER NOT NULL);
+        CREATE TABLE refusal (
+            host_key TEXT NOT NULL, what TEXT NOT NULL, banner TEXT NOT NULL, learned_at INTEGER NOT NULL,
+            PRIMARY KEY (host_key, what)
+        ) WITHOUT ROWID
+        """,
+    ),
+)
+
+LEARN = "INSERT OR REPLACE INTO refusal (host_key, what, banner, learned_at) VALUES (?, ?, ?, ?)"
+Key = tuple[str, bytes, bytes]
+CHECKED = (
+    "server",
+    "direction",
+    "remote",
+    "local",
+    "part",
+    "size",
+    "mtime_ns",
+    "ctime_ns",
+    "inode",
+    "acked",
+    "synced",
+    "suspect",
+    "phase",
+    "noted_at",
+)
+COLUMNS = ("id", *CHECKED, "crc", "key")
+NOTE = (
+    f"INSERT OR REPLACE INTO checkpoint ({', '.join(COLUMNS)})"  # noqa: S608  names of this file
+    f" VALUES ({', '.join('?' * len(COLUMNS))})"
+)
+
+
+class Checkpoints:
+    """The checkpoints of transfers with one server; see transfer.context.Ledger.
+
+    server: user@host:port. every_bytes, every_s: write at the latest after so much progress or time.
+    """
+
+    def __init__(
+        self, journal: Journal, server: str, *, every_bytes: int, every_s: float, clock: Callable[[], float]
+    ) -> None:
+        self._journal = journal
+        self._server = server
+        self._every_bytes = every_bytes
+        self._every_s = every_s
+        self._clock = clock
+        self._noted: dict[Key, Checkpoint] = {}
+        self._dropped: dict[Key, None] = {}
+        self._written: dict[Key, int] = {}
+        self._since: float | None = None
+        self._places: Places = journal.shared.setdefault((__name__, server), Places(journal, server))
+
+    def load(self, direction: Direction, remote_path: bytes, local_path: bytes) -> Checkpoint | None:
+        key = (direction.value, remote_path, local_path)
+        if key in self._noted:
+            return self._noted[key]
+        if key in self._dropped:
+            return None
+        place = self._places.current().get(_hash(key))
+        if place is None:
+            return None
+        rows = self._journal.read(
+            "SELECT * FROM checkpoint WHERE id = ? AND server = ? AND direction = ? AND remote = ? AND local = ?",
+            place,
+            self._server,
+            *key,
+        )
+        return _from_row(rows[0]) if rows else None  # one that makes no sense counts as none: start over
+
+    def note(self, checkpoint: Checkpoint, *, now: bool = False) -> None:
+        """Keep in memory; write the batch when it is due, or now. Raises: JournalUnavailable, DiskFull."""
+        key = _key(checkpoint)
+        self._noted[key] = checkpoint
+        self._dropped.pop(key, None)
+        if self._since is None:
+            self._since = self._clock()
+        ahead = checkpoint.acked_bytes - self._written.setdefault(key, checkpoint.acked_bytes)
+        if now or ahead >= self._every_bytes or self._clock() - self._since >= self._every_s:
+            self.flush()
+
+    def commit(self, checkpoints: Sequence[Checkpoint]) -> None:
+        """Make these durable now, with all that was noted and some of what is to be dropped.
+
+        Raises: JournalUnavailable, DiskFull.
+        """
+        for checkpoint in checkpoints:
+            key = _key(checkpoint)
+            self._noted[key] = checkpoint
+            self._dropped.pop(key, None)
+        self._write_all(len(self._noted))
+
+    def forget(self, checkpoint: Checkpoint) -> None:
+        self.forget_keys([_key(checkpoint)])
+
+    def forget_keys(self, keys: Iterable[Key]) -> None:
+        """Drop with the next batch: nobody waits for it, since a checkpoint too many does no harm."""
+        for key in keys:
+            self._noted.pop(key, None)
+            self._written.pop(key, None)
+            self._dropped[key] = None
+            if self._since is None:
+                self._since = self._clock()
+
+    def flush(self) -> None:
+        """Write all that was noted and dropped, in one transaction."""
+        self._write_all(len(self._dropped))
+
+    def _write_all(self, drops: int) -> None:
+        """Drops beyond so many wait for the next batch, whose new rows take the place of the old."""
+        if not self._noted and not self._dropped:
+            return
+        dropped = list(itertools.islice(self._dropped, drops))
+        with self._places.changing() as changes:
+            self._journal.write(lambda db: changes.update(self._write(db, dropped)))
+        self._written.update({key: checkpoint.acked_bytes for key, checkpoint in self._noted.items()})
+        self._noted.clear()
+        for key in dropped:
+            del self._dropped[key]
+        self._since = self._clock() if self._dropped else None
+
+    def _write(self, db: sqlite3.Connection, dropped: Sequence[Key]) -> dict[int, int | None]:
+        """-> where the rows are now; None for those that are not there any more"""
+        now = int(time.time())
+        places = self._places.current()
+        old = {key: places[key] for key in map(_hash, dropped) if key in places}
+        free = deque(old.values())
+        following = itertools.count(db.execute("SELECT coalesce(max(id), 0) + 1 FROM checkpoint").fetchone()[0])
+        changes: dict[int, int | None] = dict.fromkeys(old)
+        for checkpoint in self._noted.values():
+            key = _hash(_key(checkpoint))
+            changes[key] = places.get(key) or (free.popleft() if free else next(following))
+            db.execute(NOTE, (changes[key], *_row(self._server, checkpoint, now), key))
+        db.executemany("DELETE FROM checkpoint WHERE id = ?", [(place,) for place in free])
+        return changes
+
+    def given_up(self, before_s: float) -> list[Checkpoint]:
+        """Uploads whose last checkpoint is older than a moment (seconds of the epoch)."""
+        rows = self._journal.read(
+            "SELECT * FROM checkpoint WHERE server = ? AND direction = ? AND noted_at < ? LIMIT 1000",
+            self._server,
+            Direction.UPLOAD.value,
+            int(before_s),
+        )
+        found = [checkpoint for checkpoint in map(_from_row, rows) if checkpoint is not None]
+        return [checkpoint for checkpoint in found if _key(checkpoint) not in self._dropped]
+
+
+class LearnedRefusals:
+    """What servers were learned to refuse, by host key; asked again after 7 days or with a new version banner."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def load(self, host_key: str, banner: str) -> set[Refusal]:
+        rows = self._journal.read(
+            "SELECT what FROM refusal WHERE host_key = ? AND banner = ? AND learned_at BETWEEN ? AND ?",
+            host_key,
+            banner,
+            int(time.time()) - REFUSAL_DAYS * 86400,
+            int(time.time()) + 86400,  # learned "tomorrow": the clock has jumped back, ask again
+        )
+        known = {item.value for item in Refusal}
+        return {Refusal(row["what"]) for row in rows if row["what"] in known}
+
+    def learn(self, host_key: str, banner: str, what: Refusal) -> None:
+        values = (host_key, what.value, banner, int(time.time()))
+        self._journal.write(lambda db: db.execute(LEARN, values))
+
+
+def _key(checkpoint: Checkpoint) -> Key:
+    return checkpoint.direction.value, checkpoint.remote_path, checkpoint.local_path
+
+
+def _row(server: str, checkpoint: Checkpoint, now: int) -> tuple[object, ...]:
+    values = (
+        server,
+        *_key(checkpoint),
+        _short(checkpoint.part, checkpoint.remote_path),
+        *checkpoint.fingerprint.columns(),
+        checkpoint.acked_bytes,
+        checkpoint.synced_bytes,
+        json.dumps([(span.start, span.end) for span in checkpoint.suspect]),
+        checkpoint.phase.value,
+        now,
+    )
+    return *values, _crc(values)
+
+
+def _hash(key: Key) -> int:
+    """48 bits are enough for the few thousand rows there ever are; a row is believed only if its names are right."""
+    direction, remote, local = key
+    digest = hashlib.blake2b(b"%s:%d:%s%s" % (direction.encode(), len(remote), remote, local), digest_size=6)
+    return int.from_bytes(digest.digest(), "big")
+
+
+def _short(part: bytes, beside: bytes) -> bytes:
+    """Without what it has in common with the name beside which it lies: every byte is written to flash."""
+    return TAIL + part[len(beside) :] if part.startswith(beside) else part
+
+
+def _long(part: bytes, beside: bytes) -> bytes:
+    return bytes(beside + part[len(TAIL) :] if part.startswith(TAIL) else part)
+
+
+def _crc(values: tuple[object, ...]) -> int:
+    """SQLite keeps no checksums: a bit that flipped on flash must not become an offset that is believed."""
+    return zlib.crc32(repr(values).encode())
+
+
+def _from_row(row: sqlite3.Row) -> Checkpoint | None:
+    if row["crc"] != _crc(tuple(row[name] for name in CHECKED)):
+        log.warning("checkpoint passed over: its checksum is wrong remote=%r", row["remote"])
+        return None
+    return Checkpoint(
+        direction=Direction(row["direction"]),
+        remote_path=bytes(row["remote"]),
+        local_path=bytes(row["local"]),
+        part=_long(row["part"], row["remote"]),
+        fingerprint=Fingerprint.from_columns(row["size"], row["mtime_ns"], row["ctime_ns"], row["inode"]),
+        acked_bytes=row["acked"],
+        synced_bytes=row["synced"],
+        suspect=tuple(Span(start, end) for start, end in json.loads(row["suspect"])),
+        phase=Phase(row["phase"]),
+    )

@@ -1,0 +1,292 @@
+"""The journal: one small SQLite file in a state directory that survives a power cut.
+
+WAL with synchronous=FULL: a transaction that has returned is on the disk (measured: NORMAL loses the
+last ones). Every room that keeps something here registers its tables as a Schema; the checkpoints of
+transfers are one such room, the spooler's queue is another, so that both commit together.
+
+What can be wrong with it, and what happens then:
+    not there       a new one is made
+    corrupt         it is moved aside under a dated name, a new one is made, the start goes on
+    newer           written by a later version: used as it is where that version says it can be,
+                    else set aside under its own name and kept; never called corrupt
+    disk full       the reserve file is given up, so that deliveries can still be settled and make room
+    not writable    JournalUnavailable; the caller decides (the client alone goes on in memory)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from iot.transfer.errors import DiskFull, JournalUnavailable, LocalStateError
+from iot.transfer.journal.reserve import FULL_ERRNOS, Reserve, is_full
+from iot.transfer.journal.state_directory import default_state_dir, lay_out_wal, move_aside, one_at_a_time, owner_of
+
+__all__ = ["Journal", "Schema", "default_state_dir"]
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+FILE_NAME = "journal.db"
+OWNER_NAME = "owner"
+PAGE_BYTES = 1024
+WAL_PAGES = 4096
+WAL_BYTES = WAL_PAGES * (PAGE_BYTES + 24)
+SHRUNK_PAGES = 64
+BUSY_TIMEOUT_S = 30.0
+ROOMS_TABLE = (
+    "CREATE TABLE IF NOT EXISTS room"
+    " (name TEXT PRIMARY KEY, version INTEGER NOT NULL, compatible_from INTEGER NOT NULL) WITHOUT ROWID"
+)
+CAN_WRITE = ("BEGIN IMMEDIATE", "PRAGMA user_version=0", "ROLLBACK")
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """The tables of one room.
+
+    name: the room's name in the journal.
+    migrations: SQL scripts; number i brings version i to version i + 1. Only ever append.
+    compatible_from: the oldest program version of this room that can still work on the newest tables
+        (it ignores added columns and tables).
+    """
+
+    name: str
+    migrations: tuple[str, ...]
+    compatible_from: int = 1
+
+    @property
+    def version(self) -> int:
+        return len(self.migrations)
+
+
+class NewerJournal(LocalStateError):
+    """The journal was written by a later version that this one cannot work on."""
+
+
+class Corrupt(LocalStateError):
+    """The journal's content makes no sense."""
+
+
+class Journal:
+    """One SQLite file, opened for one process, shared by the rooms that register a Schema.
+
+    Threads take turns: while one is in a transaction, the others wait with their reads and writes.
+
+    owner: random hex name of this state directory; it is part of every part name, so that two devices
+        never write to the same part. It lives in a file of its own and survives the loss of the journal.
+    shared: what the rooms keep in memory for all their users of this journal.
+    moved_aside: where an unusable predecessor went when this one was opened, else None.
+
+    Raises: JournalUnavailable, DiskFull.
+    """
+
+    def __init__(self, state_dir: Path | None, *schemas: Schema) -> None:
+        """state_dir: folder of the journal, made when missing; None keeps everything in memory."""
+        self.state_dir = state_dir
+        self.moved_aside: Path | None = None
+        self._schemas = list(schemas)
+        self._reserve = Reserve(state_dir)
+        self._turn = threading.RLock()
+        self.shared: dict[object, Any] = {}
+        if state_dir is None:
+            self.owner = secrets.token_hex(8)
+            self._db = self._connect(":memory:")
+            self._migrate(self._schemas)
+            return
+        with _translated(state_dir):
+            state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with _translated(state_dir), one_at_a_time(state_dir):
+            self.owner = owner_of(state_dir / OWNER_NAME)
+            self._db = self._open_or_replace(state_dir / FILE_NAME)
+            self._reserve.keep()
+            self._transact(lambda _: lay_out_wal(state_dir / FILE_NAME))
+
+    def register(self, schema: Schema) -> None:
+        """Add a room's tables, upgrading them in place. Call before the room's first use."""
+        self._schemas.append(schema)
+        with self._turn, self._guarded(), one_at_a_time(self.state_dir):
+            try:
+                self._migrate([schema])
+            except (NewerJournal, sqlite3.DatabaseError, UnicodeDecodeError) as error:
+                if self.state_dir is None or not _replaceable(error, self.state_dir / FILE_NAME):
+                    raise
+                self._db.close()
+                self._db = self._replace(self.state_dir / FILE_NAME, error)
+
+    def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `work` in one durable transaction; when this returns, its effect survives a power cut.
+
+        `work` may be run twice (after room was made on a full disk), so it must only use the database: what it
+        changed elsewhere would stay when the transaction fails.
+
+        Raises: JournalUnavailable, DiskFull; then nothing of `work` has been kept. RuntimeError inside another
+            write(): whoever called it would take for durable what may still be rolled back.
+        """
+        with self._turn, self._guarded():
+            if self._db.in_transaction:
+                raise RuntimeError("write() inside the work of another write()")
+            self._reserve.tend()
+            for make_room in (self._reuse_wal, self._reserve.give_up, self._reuse_wal):
+                try:
+                    return self._transact(work)
+                except sqlite3.OperationalError as error:
+                    if not is_full(error, self.state_dir) or not make_room():
+                        raise
+            return self._transact(work)
+
+    def read(self, query: str, *values: object) -> list[sqlite3.Row]:
+        """All rows of a query. Raises: JournalUnavailable."""
+        with self._turn, self._guarded():
+            return self._db.execute(query, values).fetchall()
+
+    def close(self) -> None:
+        with self._turn:
+            with contextlib.suppress(sqlite3.Error):  # only a saving; it is closed already, or in use by others
+                self._shrink()
+            self._db.close()
+            self._reserve.keep()  # it takes the room of the -wal that has just gone, before anybody else does
+
+    # -- inside
+
+    def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            result = work(self._db)
+            self._db.execute("COMMIT")
+            return result
+        except BaseException:
+            if self._db.in_transaction:  # SQLite has already rolled back by itself after some errors
+                self._db.execute("ROLLBACK")
+            raise
+
+    def _shrink(self) -> None:
+        """Pages that are free need not be brought from the -wal into the main file, nor stay there."""
+        pages, free = (self._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count"))
+        if free > pages // 2 and pages - free <= SHRUNK_PAGES:
+            self._db.execute("PRAGMA busy_timeout=0")
+            self._db.execute("VACUUM")
+
+    def _reuse_wal(self) -> bool:
+        """Bring the -wal's content into the main file, which has free pages: the next commits overwrite it in place."""
+        with contextlib.suppress(sqlite3.OperationalError):  # no room for that either: then the reserve is next
+            self._db.execute("PRAGMA wal_checkpoint(RESTART)")
+        return True
+
+    def _open_or_replace(self, path: Path) -> sqlite3.Connection:
+        try:
+            return self._open(path)
+        except (Corrupt, NewerJournal, sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            if is_full(error, self.state_dir) and self._reserve.give_up():
+                return self._open_or_replace(path)
+            if not _replaceable(error, path):
+                raise
+            return self._replace(path, error)
+
+    def _replace(self, path: Path, reason: Exception) -> sqlite3.Connection:
+        word = "newer" if isinstance(reason, NewerJournal) else "corrupt"
+        self.moved_aside = move_aside(path, word)
+        log.error("journal set aside path=%s as=%s reason=%s", path, self.moved_aside.name, reason)
+        return self._open(path)
+
+    def _open(self, path: Path) -> sqlite3.Connection:
+        self._db = self._connect(str(path))
+        try:
+            if self._db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+                raise Corrupt(f"{path} does not pass SQLite's check")
+            for statement in CAN_WRITE:  # what cannot be written shows now, not at the first delivery
+                self._db.execute(statement)
+            self._migrate(self._schemas)
+        except BaseException:
+            self._db.close()
+            raise
+        return self._db
+
+    @staticmethod
+    def _connect(name: str) -> sqlite3.Connection:
+        db = sqlite3.connect(name, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+        try:
+            db.row_factory = sqlite3.Row
+            db.execute(f"PRAGMA page_size={PAGE_BYTES}")
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("PRAGMA temp_store=MEMORY")
+            db.execute("PRAGMA synchronous=FULL")
+            db.execute(f"PRAGMA wal_autocheckpoint={WAL_PAGES}")
+            db.execute(f"PRAGMA journal_size_limit={WAL_BYTES}")
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _migrate(self, schemas: Sequence[Schema]) -> None:
+        """All upgrades in one transaction: on flash every commit costs."""
+        due = [(schema, self._version(schema)) for schema in schemas]
+        due = [(schema, version) for schema, version in due if version < schema.version]
+        if due:
+            self._transact(lambda db: _upgrade(db, due))
+
+    def _version(self, schema: Schema) -> int:
+        """The version of a room's tables; 0: they are not there yet. Raises: NewerJournal."""
+        if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'room'").fetchone():
+            return 0
+        row = self._db.execute("SELECT version, compatible_from FROM room WHERE name = ?", (schema.name,)).fetchone()
+        if row is None:
+            return 0
+        if row["version"] > schema.version and row["compatible_from"] > schema.version:
+            raise NewerJournal(f"room {schema.name} has version {row['version']}, this program knows {schema.version}")
+        return int(row["version"])
+
+    @contextlib.contextmanager
+    def _guarded(self) -> Iterator[None]:
+        with _translated(self.state_dir):
+            yield
+
+
+def _upgrade(db: sqlite3.Connection, due: Sequence[tuple[Schema, int]]) -> None:
+    db.execute(ROOMS_TABLE)
+    for schema, version in due:
+        for script in schema.migrations[version:]:
+            for statement in filter(str.strip, script.split(";")):
+                db.execute(statement)
+        values = (schema.name, schema.version, schema.compatible_from)
+        db.execute("INSERT OR REPLACE INTO room VALUES (?, ?, ?)", values)
+
+
+def _replaceable(error: BaseException, path: Path) -> bool:
+    """Whether the content is at fault (set it aside) and not the disk, the rights or another process."""
+    if isinstance(error, (Corrupt, NewerJournal, UnicodeDecodeError)):  # SQLite quotes garbage in its messages
+        return True
+    if not isinstance(error, sqlite3.OperationalError):
+        return isinstance(error, sqlite3.DatabaseError)
+    text = str(error)
+    if "readonly" in text:  # what SQLite also says of a file format that it does not know
+        return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+    return "malformed" in text or "no such" in text or "unsupported file format" in text
+
+
+@contextlib.contextmanager
+def _translated(state_dir: Path | None) -> Iterator[None]:
+    """Translate what SQLite and the file system say into this package's errors."""
+    where = state_dir or "memory"
+    try:
+        yield
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        if is_full(error, state_dir):
+            raise DiskFull(f"no space left for the journal in {where}: make room on that disk") from error
+        raise JournalUnavailable(
+            f"journal in {where}: {error}; check the folder's rights and disk, or move journal.db away"
+        ) from error
+    except OSError as error:
+        if error.errno in FULL_ERRNOS:
+            raise DiskFull(f"no space left in {where}: make room on that disk") from error
+        raise JournalUnavailable(
+            f"state directory {where}: {error}; make it a folder this user may write to"
+        ) from error

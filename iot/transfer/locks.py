@@ -1,0 +1,72 @@
+"""One transfer at a time for one destination, over all processes that share a state directory.
+
+A byte range of one lock file stands for one transfer; the system releases it when its process dies, so there is
+nothing to clean up. Where there are no byte-range locks (Windows), only this process's own transfers are kept apart.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+import threading
+import zlib
+from pathlib import Path
+
+from iot.transfer.errors import TransientError
+
+try:
+    import fcntl
+
+    BYTE_RANGES = hasattr(fcntl, "F_OFD_SETLK")
+except ImportError:  # Windows
+    BYTE_RANGES = False
+
+LOCK_NAME = "transfers.lock"
+
+
+class Busy(TransientError):
+    """Another transfer to the same destination is under way."""
+
+
+class TransferLocks:
+    """state_dir None: only this object's own transfers are kept apart."""
+
+    def __init__(self, state_dir: Path | None) -> None:
+        self._held: set[bytes] = set()
+        self._guard = threading.Lock()
+        self._fd = -1
+        if state_dir is not None and BYTE_RANGES:
+            self._fd = os.open(state_dir / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def take(self, name: bytes) -> None:
+        """Raises: Busy when somebody else has it."""
+        with self._guard:
+            if name in self._held or not self._set(name, "lock"):
+                raise Busy(f"another transfer to {name!r} is under way: wait for it to end")
+            self._held.add(name)
+
+    def release(self, name: bytes) -> None:
+        with self._guard:
+            if name in self._held:
+                self._held.remove(name)
+                self._set(name, "unlock")
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _set(self, name: bytes, what: str) -> bool:
+        if self._fd < 0:
+            return True
+        kind = fcntl.F_WRLCK if what == "lock" else fcntl.F_UNLCK
+        start = zlib.crc32(name) << 16 | zlib.adler32(name) & 0xFFFF
+        request = struct.pack("hhqqi4x", kind, os.SEEK_SET, start, 1, 0)  # struct flock
+        try:
+            fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, request)
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                return False
+            raise
+        return True

@@ -1,0 +1,125 @@
+"""What to do with an upload, from what is known: pure, so that every case is a row of a table in the tests.
+
+journal            source      part on the server   final on the server   step
+nothing            -           -                    -                     Fresh
+nothing, but a     -           -                    size as the source    ProveFinal
+  final may stand
+sending            changed     -                    -                     Fresh
+sending            as it was   missing/empty/long   -                     Fresh
+sending            as it was   there                -                     ResumeAt its size; not acked is suspect
+                               there, unreadable    -                     ResumeAt where nothing before is suspect
+publishing         changed     -                    -                     Fresh
+publishing         as it was   there                -                     ResumeAt (its bytes are all acked)
+publishing         as it was   gone                 size as the source    ProveFinal
+publishing         as it was   gone                 else                  Fresh, a possible repeat
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from iot.transfer.model import Checkpoint, Fingerprint, Phase, RemoteFile, Span
+from iot.transfer.window import merge
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """verify: size, timestamp, tail or full (settings.Verify). trust: answered writes need no second look.
+
+    identified: the source has a name and times by which a change shows; a stream has not.
+    beyond_bytes: so much of what the part holds behind acked is taken up, too: it was in flight at the loss, and is
+        read back instead of sent again.
+    readable: the server lets us read back what is suspect; else it is sent again.
+    """
+
+    verify: str = "timestamp"
+    trust: bool = False
+    tail_size: int = 1024 * 1024
+    identified: bool = True
+    beyond_bytes: int = 0
+    readable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """Start over; possible_repeat where an earlier attempt may have been published and taken away."""
+
+    possible_repeat: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeAt:
+    """Go on behind `offset`; read the `suspect` spans back meanwhile. `tail`: compare this span first."""
+
+    offset: int
+    suspect: tuple[Span, ...] = ()
+    synced: int = 0
+    tail: Span | None = None
+
+    def unread(self) -> ResumeAt | Fresh:
+        """The same without reading back: what is suspect is sent again, and all behind it."""
+        if self.tail is not None:
+            return Fresh()
+        if not self.suspect:
+            return self
+        start = min(span.start for span in self.suspect)
+        return ResumeAt(start, (), min(self.synced, start)) if start else Fresh()
+
+
+@dataclass(frozen=True, slots=True)
+class ProveFinal:
+    """The final may be this very version: prove its content; if it is not, start over as told."""
+
+    otherwise: Fresh
+
+
+Step: TypeAlias = Fresh | ResumeAt | ProveFinal
+
+
+def plan(
+    source: Fingerprint,
+    checkpoint: Checkpoint | None,
+    part: RemoteFile | None,
+    final: RemoteFile | None,
+    rules: Rules,
+) -> Step:
+    """Decide. part and final are None where the server says that there is no such file."""
+    stands = final is not None and final.size == source.size
+    if checkpoint is None:
+        return ProveFinal(Fresh()) if stands else Fresh()
+    if _is_other_version(source, checkpoint.fingerprint, rules.verify):
+        return Fresh()
+    if part is None and checkpoint.phase is Phase.PUBLISHING:
+        again = Fresh(possible_repeat=True)
+        return ProveFinal(again) if stands else again
+    offset = min(checkpoint.acked_bytes + rules.beyond_bytes, source.size, (part.size or 0) if part else 0)
+    if part is None or (offset == 0 and source.size > 0):
+        return Fresh()
+    if part.size is not None and part.size > source.size:  # somebody else has written to it
+        return Fresh()
+    step = _resume(source, checkpoint, offset, rules)
+    return step if rules.readable else step.unread()
+
+
+def _resume(source: Fingerprint, checkpoint: Checkpoint, offset: int, rules: Rules) -> ResumeAt:
+    synced = min(checkpoint.synced_bytes, offset)
+    suspect = [Span(span.start, min(span.end, offset)) for span in checkpoint.suspect]
+    suspect.append(Span(checkpoint.acked_bytes, offset))
+    if not rules.trust:
+        suspect.append(Span(synced, offset))
+    if rules.verify == "full" or not rules.identified or _is_doubtful(source, checkpoint.fingerprint, rules.verify):
+        suspect.append(Span(0, offset))
+    tail = Span(max(0, offset - rules.tail_size), offset) if rules.verify == "tail" else None
+    return ResumeAt(offset, merge(tuple(suspect)), synced, tail)
+
+
+def _is_other_version(source: Fingerprint, known: Fingerprint, verify: str) -> bool:
+    if source.size != known.size:
+        return True
+    return verify != "size" and source.mtime_ns != known.mtime_ns
+
+
+def _is_doubtful(source: Fingerprint, known: Fingerprint, verify: str) -> bool:
+    """ctime or inode alone moved: chmod, a copy back, FAT - or an edit whose mtime was set back. Content decides."""
+    return verify != "size" and (source.ctime_ns != known.ctime_ns or source.inode != known.inode)

@@ -1,0 +1,252 @@
+"""Where a download goes: a part beside the destination that is renamed when whole, or an open file."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import stat
+from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple, Protocol
+
+from iot.transfer.errors import LocalStateError, PermanentError
+from iot.transfer.model import Span
+from iot.transfer.source import HASH_BLOCK, local_error
+
+log = logging.getLogger(__name__)
+BY_DESCRIPTOR = os.utime in os.supports_fd and os.chmod in os.supports_fd
+
+
+class Kept(NamedTuple):
+    """What the file takes over from the remote one; None: from the local file that it replaces, if there is one."""
+
+    mode: int | None = None
+    mtime_s: int | None = None
+
+
+NOTHING_KEPT = Kept()
+
+
+class Sink(Protocol):
+    """path: the destination as bytes, empty where there is nothing to resume. part: name until it is whole.
+
+    Every method may raise DiskFull, PermissionDenied, LocalStateError ...
+    """
+
+    name: str
+    path: bytes
+    part: bytes
+
+    def size(self) -> int: ...
+
+    def open(self, offset: int, *, private: bool = False) -> None: ...
+
+    def read(self, span: Span) -> bytes: ...
+
+    def write(self, offset: int, data: memoryview) -> None: ...
+
+    def sync(self) -> None: ...
+
+    def sha256(self) -> Iterator[str | None]: ...
+
+    def publish(self, kept: Kept) -> None: ...
+
+    def discard(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class FileSink:
+    """A file: fsync, atomic rename, fsync of the folder. Raises: DiskFull, PermissionDenied, LocalStateError ..."""
+
+    def __init__(self, path: bytes, part: bytes) -> None:
+        self.path = path
+        self.part = part
+        self.name = os.fsdecode(path)
+        self._fd = -1
+
+    def size(self) -> int:
+        try:
+            return os.stat(self.part, follow_symlinks=False).st_size
+        except FileNotFoundError:
+            return 0
+        except OSError as error:
+            raise local_error(error, self.name) from error
+
+    def open(self, offset: int, *, private: bool = False) -> None:
+        """Open the part and cut it behind `offset`; a link that somebody put there is not followed.
+
+        private: only the owner may read it until it is published with a mode of its own, or that of what it replaces.
+        """
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+        self.close()
+        with self._translated():
+            self._fd = os.open(self.part, flags, 0o600 if private or os.path.lexists(self.path) else 0o666)
+            os.ftruncate(self._fd, offset)
+
+    def read(self, span: Span) -> bytes:
+        """The bytes of a span as the part has them; fewer where it ends."""
+        with self._translated():
+            return _read_at(self._fd, span)
+
+    def write(self, offset: int, data: memoryview) -> None:
+        with self._translated():
+            while data:
+                count = _write_at(self._fd, data, offset)
+                data, offset = data[count:], offset + count
+
+    def sync(self) -> None:
+        with self._translated():
+            os.fsync(self._fd)
+
+    def sha256(self) -> Iterator[str | None]:
+        """Hash in steps: None after each but the last, which is the hex digest."""
+        digest = hashlib.sha256()
+        with self._translated(), open(self.part, "rb") as file:
+            while block := file.read(HASH_BLOCK):
+                digest.update(block)
+                yield None
+        yield digest.hexdigest()
+
+    def publish(self, kept: Kept = NOTHING_KEPT) -> None:
+        """On the disk with all it keeps, then renamed; then the new name is on the disk, too."""
+        self._take_over(kept if kept.mode is not None else kept._replace(mode=self._mode_there()))
+        self.sync()
+        self.close()
+        with self._translated():
+            os.replace(self.part, self.path)
+            sync_folder(os.path.dirname(self.path))
+
+    def _mode_there(self) -> int | None:
+        """Of what is replaced: a private file stays private. Raises: PermanentError where that is no regular file."""
+        try:
+            status = os.stat(self.path)
+        except OSError:
+            return None
+        if not stat.S_ISREG(status.st_mode):
+            raise PermanentError(f"{self.name} is not a regular file; it is not replaced")
+        return stat.S_IMODE(status.st_mode)
+
+    def discard(self) -> None:
+        self.close()
+        with self._translated(), contextlib.suppress(FileNotFoundError):  # nothing was fetched yet
+            os.unlink(self.part)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _take_over(self, kept: Kept) -> None:
+        """Best effort: FAT knows no modes. Never a set-user-id bit: that would be the server's word on local rights."""
+        target = self._fd if BY_DESCRIPTOR else self.part
+        try:
+            if kept.mode is not None:
+                os.chmod(target, kept.mode & 0o777)
+            if kept.mtime_s is not None:
+                os.utime(target, (kept.mtime_s, kept.mtime_s))
+        except OSError as error:
+            log.warning("not kept path=%s mode=%s mtime_s=%s error=%s", self.name, kept.mode, kept.mtime_s, error)
+
+    def _translated(self) -> contextlib.AbstractContextManager[None]:
+        return _translated(self.name)
+
+
+class StreamSink:
+    """An open, writable, seekable binary file of the caller's; never resumed. To prove its content, readable too."""
+
+    path = b""
+    part = b""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._start = file.tell()
+        self._length = 0
+        self.name = str(getattr(file, "name", "stream"))
+
+    def size(self) -> int:
+        return 0
+
+    def open(self, offset: int, *, private: bool = False) -> None:
+        """Nothing to do: the caller has opened it."""
+
+    def read(self, span: Span) -> bytes:
+        data = b""
+        with _translated(self.name):
+            self._file.seek(self._start + span.start)
+            while len(data) < span.length and (more := self._file.read(span.length - len(data))):
+                data += more
+        return data
+
+    def write(self, offset: int, data: memoryview) -> None:
+        with _translated(self.name):
+            self._file.seek(self._start + offset)
+            while data:
+                count = self._file.write(data)  # a raw file may take less than it is given
+                if not count:
+                    raise LocalStateError(f"{self.name} takes no more bytes")
+                data, offset = data[count:], offset + count
+        self._length = max(self._length, offset)
+
+    def sync(self) -> None:
+        with _translated(self.name):
+            self._file.flush()
+
+    def sha256(self) -> Iterator[str | None]:
+        digest = hashlib.sha256()
+        for start in range(0, self._length, HASH_BLOCK):  # the caller's file may hold more behind it
+            digest.update(self.read(Span(start, min(start + HASH_BLOCK, self._length))))
+            yield None
+        yield digest.hexdigest()
+
+    def publish(self, kept: Kept = NOTHING_KEPT) -> None:
+        self.sync()
+
+    def discard(self) -> None:
+        with _translated(self.name):
+            self._file.truncate(self._start)
+
+    def close(self) -> None:
+        """The caller's file stays open."""
+
+
+@contextlib.contextmanager
+def _translated(name: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise local_error(error, name) from error
+
+
+def _read_at(fd: int, span: Span) -> bytes:
+    data = b""
+    while len(data) < span.length:
+        length, offset = span.length - len(data), span.start + len(data)
+        if hasattr(os, "pread"):
+            more = os.pread(fd, length, offset)
+        else:
+            os.lseek(fd, offset, os.SEEK_SET)
+            more = os.read(fd, length)
+        if not more:
+            break
+        data += more
+    return data
+
+
+def _write_at(fd: int, data: memoryview, offset: int) -> int:
+    if hasattr(os, "pwrite"):
+        return os.pwrite(fd, data, offset)
+    os.lseek(fd, offset, os.SEEK_SET)
+    return os.write(fd, data)
+
+
+def sync_folder(folder: bytes | str) -> None:
+    """Make names in a folder durable; where folders cannot be opened (Windows) the file system does it itself."""
+    if os.name == "nt":
+        return
+    fd = os.open(folder or b".", os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

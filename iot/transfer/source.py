@@ -1,0 +1,147 @@
+"""The local file that is sent: opened once, fingerprinted, read by offset."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import io
+import os
+import stat
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from iot.transfer.errors import (
+    DiskFull,
+    LocalStateError,
+    NameRefused,
+    NotFound,
+    PermanentError,
+    PermissionDenied,
+    SourceChanged,
+    SourceUnreadable,
+)
+from iot.transfer.model import Fingerprint, LocalSource, Span
+
+HASH_BLOCK = 1024 * 1024
+
+
+class Source:
+    """A regular file, or an open seekable binary file, to send.
+
+    name: for messages. path: as bytes; empty for a stream without a path.
+    fingerprint: as it was when it was opened.
+
+    Raises: NotFound, PermissionDenied, PermanentError, SourceChanged.
+    """
+
+    def __init__(self, source: LocalSource) -> None:
+        self._owned = isinstance(source, (str, bytes, os.PathLike))
+        if isinstance(source, (str, bytes, os.PathLike)):
+            self.path = os.fsencode(os.path.abspath(source))
+            self.name = os.fsdecode(source)
+            self._file: Any = _open(self.name)
+        else:
+            self._file = source
+            given = getattr(source, "name", "")
+            self.path = os.fsencode(os.path.abspath(given)) if isinstance(given, (str, bytes)) and given else b""
+            self.name = os.fsdecode(self.path) or "stream"
+        self._fd = _descriptor(self._file)
+        self.identified = self._fd is not None
+        try:
+            self.fingerprint = self._look()
+        except BaseException:
+            self.close()
+            raise
+
+    def read(self, span: Span) -> bytes:
+        """The bytes of a span. Raises: SourceChanged when the file has become shorter; SourceUnreadable."""
+        try:
+            if self._fd is not None and hasattr(os, "pread"):
+                data = os.pread(self._fd, span.length, span.start)
+            else:
+                self._file.seek(span.start)
+                data = self._file.read(span.length)
+        except OSError as error:
+            raise SourceUnreadable(f"cannot read {self.name}: {error.strerror or error}") from error
+        if len(data) != span.length:
+            raise SourceChanged(f"{self.name} became shorter while it was sent")
+        return bytes(data)
+
+    def check_unchanged(self) -> None:
+        """Raises: SourceChanged when this is not the version any more that was opened, or not all of it was sent."""
+        if self._look() != self.fingerprint:
+            raise SourceChanged(f"{self.name} changed while it was sent; nothing was published")
+        if self._fd is not None and hasattr(os, "pread") and self._goes_on():
+            size = self.fingerprint.size
+            raise PermanentError(f"{self.name} holds more than the {size} bytes that its size tells; copy it first")
+
+    def _goes_on(self) -> bool:
+        """A file that is generated (below /proc) tells a size of 0 and has content."""
+        try:
+            return bool(os.pread(self._fd or 0, 1, self.fingerprint.size))
+        except OSError as error:
+            raise SourceUnreadable(f"cannot read {self.name}: {error.strerror or error}") from error
+
+    def sha256(self) -> Iterator[str | None]:
+        """Hash the whole file in steps: None after each but the last, which is the hex digest."""
+        digest = hashlib.sha256()
+        size = self.fingerprint.size
+        for start in range(0, size, HASH_BLOCK):
+            digest.update(self.read(Span(start, min(start + HASH_BLOCK, size))))
+            yield None
+        yield digest.hexdigest()
+
+    def close(self) -> None:
+        if self._owned:
+            self._file.close()
+
+    def _look(self) -> Fingerprint:
+        if self._fd is not None:
+            status = os.fstat(self._fd)
+            if not stat.S_ISREG(status.st_mode):
+                raise PermanentError(f"{self.name} is not a regular file")
+            return Fingerprint.of(status)
+        self._file.seek(0, io.SEEK_END)
+        return Fingerprint(self._file.tell(), 0)
+
+    @property
+    def mode(self) -> int | None:
+        return stat.S_IMODE(os.fstat(self._fd).st_mode) if self._fd is not None else None
+
+
+def _open(name: str) -> BinaryIO:
+    """Open without waiting for a fifo's writer."""
+    flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+    try:
+        descriptor = os.open(name, flags)
+    except ValueError as error:
+        raise NameRefused(f"{name!r} is no path: {error}") from error
+    except OSError as error:
+        told = local_error(error, name)
+        raise (SourceUnreadable(str(told)) if type(told) is LocalStateError else told) from error
+    try:
+        return open(descriptor, "rb", buffering=0)
+    except OSError as error:  # a folder
+        os.close(descriptor)
+        raise local_error(error, name) from error
+
+
+def _descriptor(file: Any) -> int | None:
+    with contextlib.suppress(OSError, AttributeError):  # a stream in memory has no descriptor
+        return int(file.fileno())
+    return None
+
+
+def local_error(error: OSError, name: str) -> PermanentError | LocalStateError:
+    """What the local file system said, as one of our errors."""
+    text = f"{name}: {error.strerror or error}"
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return NotFound(text)
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP):
+        return PermissionDenied(text)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull(f"{text}: make room on this disk")
+    if error.errno in (errno.EISDIR, errno.ENXIO, errno.ENAMETOOLONG, errno.EINVAL):
+        return PermanentError(text)
+    return LocalStateError(text)

@@ -1,0 +1,157 @@
+"""Which bytes of a part are where: to send, sent, acked, synced, suspect. Pure.
+
+    0 .......... synced .......... acked ....... sent ....... size
+                 |<- suspect after a loss ->|
+
+acked: the contiguous prefix whose writes were answered, whatever the order of the answers.
+synced: what acked was when an fsync that has succeeded was sent.
+suspect: spans below acked that a server may have lost: read back, and written again where they differ. A span
+that was written again, by this connection or one before it, counts as suspect until an fsync sent after that has
+succeeded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from iot.transfer.model import Span
+
+
+class AckedPrefix:
+    """The contiguous prefix of answered spans, for answers in any order."""
+
+    def __init__(self, start: int) -> None:
+        self.end = start
+        self._ahead: dict[int, int] = {}
+
+    def add(self, span: Span) -> None:
+        self._ahead[span.start] = span.end
+        while self.end in self._ahead:
+            self.end = self._ahead.pop(self.end)
+
+
+@dataclass(frozen=True, slots=True)
+class SyncMark:
+    """What an fsync covers once it succeeds: everything answered before it was sent."""
+
+    acked: int
+    mended: frozenset[Span]
+
+
+class PartState:
+    """One part on the server.
+
+    start: offset at which sending begins. size: of the whole file, in bytes.
+    suspect: spans to read back. synced: bytes known to be on the server's disk.
+    """
+
+    def __init__(self, size: int, start: int = 0, suspect: tuple[Span, ...] = (), synced: int = 0) -> None:
+        self.size = size
+        self.synced = self._inherited = synced
+        self.resent = 0
+        self._sent = start
+        self._acked = AckedPrefix(start)
+        self._unread = list(merge(suspect))
+        self._reading: set[Span] = set()
+        self._mending: set[Span] = set()
+        self._mended: set[Span] = set()
+
+    @property
+    def acked(self) -> int:
+        return self._acked.end
+
+    @property
+    def complete(self) -> bool:
+        """Every byte answered, and nothing left to read back or to mend."""
+        return self.acked == self.size and not (self._unread or self._reading or self._mending)
+
+    @property
+    def all_sent(self) -> bool:
+        """Nothing is left to send, to read back or to mend, though answers may be due."""
+        return self._sent >= self.size and not (self._unread or self._reading or self._mending)
+
+    @property
+    def suspect(self) -> tuple[Span, ...]:
+        """What must be read back if the connection ended now; merged, in order."""
+        return merge((*self._unread, *self._reading, *self._mending, *self._mended))
+
+    @property
+    def certain(self) -> int:
+        """How many bytes need not be read back if the connection ended now."""
+        return self.synced - sum(min(span.end, self.synced) - min(span.start, self.synced) for span in self.suspect)
+
+    def next_block(self, limit: int) -> Span | None:
+        """The next span to send, at most `limit` bytes; None when all is sent."""
+        if self._sent >= self.size:
+            return None
+        span = Span(self._sent, min(self._sent + limit, self.size))
+        self._sent = span.end
+        return span
+
+    def answered(self, span: Span) -> None:
+        """The write of a span was answered with success."""
+        if span in self._mending:
+            self._mending.remove(span)
+            self._mended.add(span)
+        else:
+            self._acked.add(span)
+
+    def next_suspect(self, limit: int) -> Span | None:
+        """The next span to read back, at most `limit` bytes."""
+        if not self._unread:
+            return None
+        first = self._unread[0]
+        span = Span(first.start, min(first.start + limit, first.end))
+        rest = Span(span.end, first.end)
+        self._unread[:1] = [rest] if rest.length else []
+        self._reading.add(span)
+        return span
+
+    def proven(self, span: Span) -> None:
+        """A span was read back and is as it should be: there, if perhaps not on the disk.
+
+        Where an earlier connection has counted it as synced, it was mended after that, or would not be suspect.
+        """
+        self._reading.remove(span)
+        if span.start < self._inherited:
+            self._mended.add(span)
+
+    def read_short(self, span: Span, end: int) -> None:
+        """A span was read back up to `end` only, and is as it should be there: the rest is still to be read."""
+        self._reading.remove(span)
+        self._reading.add(Span(span.start, end))
+        self.proven(Span(span.start, end))
+        self._unread.insert(0, Span(end, span.end))
+
+    def mend(self, span: Span) -> None:
+        """A span was read back and differs: it is being written again."""
+        self._reading.remove(span)
+        self._mending.add(span)
+        self.resent += span.length
+
+    def distrust(self) -> None:
+        """The server failed the part as a whole (CLOSE, fsync, proof): all of it is suspect."""
+        self._unread = [Span(0, self.acked)]
+        self.synced = 0
+
+    @property
+    def unsynced(self) -> bool:
+        return self.acked > self.synced or bool(self._mended)
+
+    def sync_mark(self) -> SyncMark:
+        return SyncMark(self.acked, frozenset(self._mended))
+
+    def sync_done(self, mark: SyncMark) -> None:
+        self.synced = max(self.synced, mark.acked)
+        self._mended -= mark.mended
+
+
+def merge(spans: tuple[Span, ...]) -> tuple[Span, ...]:
+    """The same bytes in as few spans as possible, in order, empty ones left out."""
+    merged: list[Span] = []
+    for span in sorted(span for span in spans if span.length > 0):
+        if merged and span.start <= merged[-1].end:
+            merged[-1] = Span(merged[-1].start, max(merged[-1].end, span.end))
+        else:
+            merged.append(span)
+    return tuple(merged)
