@@ -11,7 +11,8 @@ import errno
 import os
 from collections.abc import Iterator
 
-from iot.sftp.client.errors import (
+from iot.transfer.beneath import DIRECTORY, make_below, open_below
+from iot.transfer.errors import (
     AlreadyExists,
     LinkLost,
     NameRefused,
@@ -22,7 +23,6 @@ from iot.sftp.client.errors import (
     ServerRefused,
     SFTPError,
 )
-from iot.sftp.spooler.folders import DIRECTORY, make_below, open_below
 
 __all__ = ["Place", "translated"]
 

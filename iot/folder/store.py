@@ -14,9 +14,9 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping
 
 from iot.folder.place import Place, parts_of, translated
-from iot.sftp.client.errors import AlreadyExists, LinkLost, NameRefused, NoSpaceOnServer, NotFound, ServerRefused
-from iot.sftp.client.model import Evidence, RemoteFile, Span
-from iot.sftp.spooler.folders import rename_noreplace
+from iot.transfer.beneath import rename_noreplace
+from iot.transfer.errors import AlreadyExists, LinkLost, NameRefused, NoSpaceOnServer, NotFound, ServerRefused
+from iot.transfer.model import Evidence, RemoteFile, Span
 from iot.transfer.remote import Ack, Capabilities, Entry, Gone, Meta, Offset, Publish, Resume, Standing, Token
 
 __all__ = ["FolderStore"]

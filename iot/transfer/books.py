@@ -6,10 +6,10 @@ import logging
 import time
 from pathlib import Path
 
-from iot.sftp.client.checkpoints import CHECKPOINTS, Checkpoints
-from iot.sftp.client.errors import JournalUnavailable, LocalStateError
-from iot.sftp.client.journal import Journal, default_state_dir
-from iot.sftp.client.locks import TransferLocks
+from iot.transfer.errors import JournalUnavailable, LocalStateError
+from iot.transfer.journal.checkpoints import CHECKPOINTS, Checkpoints
+from iot.transfer.journal.journal import Journal, default_state_dir
+from iot.transfer.locks import TransferLocks
 
 __all__ = ["Books"]
 

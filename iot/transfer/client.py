@@ -7,9 +7,9 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
-from iot.sftp.client.errors import Cancelled, ConfigurationError, NotFound, PermanentError, SFTPError
-from iot.sftp.client.model import Failure, LocalSource, ProgressCallback, RemoteFile, TransferResult, UploadJob
-from iot.sftp.client.transfer.names import remote_path
+from iot.transfer.errors import Cancelled, ConfigurationError, NotFound, PermanentError, TransferError
+from iot.transfer.model import Failure, LocalSource, ProgressCallback, RemoteFile, TransferResult, UploadJob
+from iot.transfer.names import remote_path
 from iot.transfer.remote import Remote
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Client:
 
     def __init__(self, remote: Remote) -> None:
         self._remote = remote
-        self.last_error: SFTPError | None = None
+        self.last_error: TransferError | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -59,7 +59,7 @@ class Client:
         """
         try:
             return self._remote.is_connected()
-        except SFTPError as error:
+        except TransferError as error:
             self.last_error = error
             return False
 
@@ -259,7 +259,7 @@ class Client:
     def _succeeds(self, work: Callable[[], object]) -> bool:
         try:
             work()
-        except SFTPError as error:
+        except TransferError as error:
             self.last_error = error
             log.warning("failed error=%s", error)
             return False

@@ -14,8 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from iot.sftp.client.errors import NotFound, PermanentError, ProofFailed, SourceChanged
-from iot.sftp.client.model import (
+from iot.sftp.client.jobs.context import Options
+from iot.transfer.errors import NotFound, PermanentError, ProofFailed, SourceChanged
+from iot.transfer.model import (
     Checkpoint,
     Direction,
     Evidence,
@@ -27,9 +28,8 @@ from iot.sftp.client.model import (
     Span,
     TransferResult,
 )
-from iot.sftp.client.transfer.context import Options
-from iot.sftp.client.transfer.names import part_name
-from iot.sftp.client.transfer.sink import FileSink, Kept, Sink, StreamSink
+from iot.transfer.names import part_name
+from iot.transfer.sink import FileSink, Kept, Sink, StreamSink
 
 __all__ = ["DownloadTask", "Landing"]
 

@@ -26,15 +26,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol, TypeAlias
 
-from iot.sftp.client.model import (
-    Evidence,
-    Failure,
-    ProgressCallback,
-    RemoteFile,
-    Span,
-    TransferResult,
-    UploadJob,
-)
+from iot.transfer.model import Evidence, Failure, ProgressCallback, RemoteFile, Span, TransferResult, UploadJob
 
 __all__ = [
     "Ack",

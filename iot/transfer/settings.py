@@ -6,9 +6,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from iot.sftp.client.model import Proof
+from iot.sftp.client.jobs.context import Options
 from iot.sftp.client.settings import Durability, Verify
-from iot.sftp.client.transfer.context import Options
+from iot.transfer.model import Proof
 
 __all__ = ["TransferSettings"]
 

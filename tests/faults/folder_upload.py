@@ -26,7 +26,7 @@ STEPS = {
     "where": "iot.folder.store:FolderStore.where",
     "publish": "iot.folder.store:FolderStore.publish",
     "rename": "iot.folder.store:os.replace",
-    "commit": "iot.sftp.client.journal:Journal._transact",
+    "commit": "iot.transfer.journal.journal:Journal._transact",
 }
 
 

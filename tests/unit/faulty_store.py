@@ -12,8 +12,8 @@ from typing import Any
 
 from iot.folder.place import Place
 from iot.folder.store import FolderStore
-from iot.sftp.client.errors import AlreadyExists, LinkLost, NotFound
-from iot.sftp.client.model import Evidence, RemoteFile, Span
+from iot.transfer.errors import AlreadyExists, LinkLost, NotFound
+from iot.transfer.model import Evidence, RemoteFile, Span
 from iot.transfer.parallel import ParallelRemote
 from iot.transfer.remote import (
     Ack,

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from unit.faulty_store import Faults, folder_remote
 
-from iot.sftp.client.errors import (
+from iot.transfer.client import Client
+from iot.transfer.errors import (
     Cancelled,
     LinkLost,
     NameRefused,
@@ -21,8 +22,7 @@ from iot.sftp.client.errors import (
     SourceChanged,
     Unsupported,
 )
-from iot.sftp.client.model import Evidence, Proof
-from iot.transfer.client import Client
+from iot.transfer.model import Evidence, Proof
 from iot.transfer.remote import Entry
 
 SIZE = 9 * 1024 * 1024

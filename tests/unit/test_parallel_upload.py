@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 from unit.faulty_store import CALLS, Faults, SessionSide, folder_remote, remote_of
 
-from iot.sftp.client.checkpoints import CHECKPOINTS, Checkpoints
-from iot.sftp.client.errors import (
+from iot.transfer.errors import (
     AlreadyExists,
     Cancelled,
     LinkLost,
@@ -23,8 +22,9 @@ from iot.sftp.client.errors import (
     SourceChanged,
     Timeout,
 )
-from iot.sftp.client.journal import Journal
-from iot.sftp.client.model import Direction, Failure, Fingerprint, Phase, TransferResult, UploadJob
+from iot.transfer.journal.checkpoints import CHECKPOINTS, Checkpoints
+from iot.transfer.journal.journal import Journal
+from iot.transfer.model import Direction, Failure, Fingerprint, Phase, TransferResult, UploadJob
 from iot.transfer.remote import Ack, Gone, Offset
 
 LARGE = 9 * 1024 * 1024

@@ -13,10 +13,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from iot.sftp.client.checkpoints import Checkpoints
-from iot.sftp.client.errors import PermanentError, is_gone
-from iot.sftp.client.locks import Busy, TransferLocks
-from iot.sftp.client.model import Checkpoint, Fingerprint
+from iot.transfer.errors import PermanentError, is_gone
+from iot.transfer.journal.checkpoints import Checkpoints
+from iot.transfer.locks import Busy, TransferLocks
+from iot.transfer.model import Checkpoint, Fingerprint
 from iot.transfer.parallel.ready import Running
 from iot.transfer.parallel.work import Desk, Work
 from iot.transfer.remote import Store, Token

@@ -8,20 +8,20 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
-from iot.sftp.client.attempts import Attempts
-from iot.sftp.client.errors import Cancelled, LinkLost, ServerBusy, SFTPError, Timeout, TransientError
-from iot.sftp.client.locks import Busy
-from iot.sftp.client.model import Checkpoint, Direction, Failure, TransferResult, UploadJob
-from iot.sftp.client.transfer.context import Options
-from iot.sftp.client.transfer.names import part_name, remote_path
-from iot.sftp.client.transfer.source import Source
+from iot.sftp.client.jobs.context import Options
+from iot.transfer.attempts import Attempts
 from iot.transfer.books import Books
+from iot.transfer.errors import Cancelled, LinkLost, ServerBusy, Timeout, TransferError, TransientError
+from iot.transfer.locks import Busy
+from iot.transfer.model import Checkpoint, Direction, Failure, TransferResult, UploadJob
+from iot.transfer.names import part_name, remote_path
 from iot.transfer.parallel.abandoned import AbandonedParts
 from iot.transfer.parallel.ready import TOGETHER_BYTES, Finished, Running
 from iot.transfer.parallel.upload import Upload
 from iot.transfer.parallel.work import Work
 from iot.transfer.parallel.workers import Workers
 from iot.transfer.remote import Meta, Store
+from iot.transfer.source import Source
 
 __all__ = ["Batch", "Outcome", "upload_key"]
 
@@ -116,7 +116,7 @@ class Batch:
                 self._again.append(job)
                 return None
             return Running(_Refused(error), tag=(job, None))
-        except SFTPError as error:
+        except TransferError as error:
             return Running(_Refused(error), tag=(job, None))
         return Running(
             upload, (job.priority, int(upload.size > TOGETHER_BYTES)), tag=(job, upload), payload_bytes=upload.size
@@ -167,7 +167,7 @@ class Batch:
             return None
         return _failure(job, error)
 
-    def _fail_all(self, error: SFTPError) -> Iterator[Failure]:
+    def _fail_all(self, error: TransferError) -> Iterator[Failure]:
         while self._again:
             yield _failure(self._again.popleft(), error)
 
@@ -177,7 +177,7 @@ class _Refused:
 
     store: Store
 
-    def __init__(self, error: SFTPError) -> None:
+    def __init__(self, error: TransferError) -> None:
         self._error = error
 
     def run(self) -> Work[None]:
@@ -193,7 +193,7 @@ def upload_key(result: TransferResult) -> tuple[str, bytes, bytes]:
     return Direction.UPLOAD.value, remote_path(result.dest), result.local_path
 
 
-def _failure(job: UploadJob, error: SFTPError) -> Failure:
+def _failure(job: UploadJob, error: TransferError) -> Failure:
     return Failure(job.key, _name(job), job.dest, error)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
-from iot.sftp.client.errors import PermanentError
-from iot.sftp.client.model import Span
+from iot.transfer.errors import PermanentError
+from iot.transfer.model import Span
 from iot.transfer.parallel.work import Desk
 from iot.transfer.remote import Store
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Callable, Iterator
 
-from iot.sftp.client.errors import LinkLost, NotFound, ProofFailed, ServerRefused, SourceChanged, Unsupported
-from iot.sftp.client.model import Checkpoint, Evidence, Proof, Span, TransferResult
-from iot.sftp.client.transfer.checksum_file import MOST_BYTES, sha256_listed
-from iot.sftp.client.transfer.context import Options
-from iot.sftp.client.transfer.names import SIDECAR
+from iot.sftp.client.jobs.checksum_file import MOST_BYTES, sha256_listed
+from iot.sftp.client.jobs.context import Options
+from iot.transfer.errors import LinkLost, NotFound, ProofFailed, ServerRefused, SourceChanged, Unsupported
 from iot.transfer.landing import Landing
+from iot.transfer.model import Checkpoint, Evidence, Proof, Span, TransferResult
+from iot.transfer.names import SIDECAR
 from iot.transfer.parallel.content import agreeing_bytes, hash_of
 from iot.transfer.parallel.work import Desk, Work
 from iot.transfer.remote import Store

@@ -7,7 +7,7 @@ import itertools
 import threading
 from typing import Any, NamedTuple
 
-from iot.sftp.client.errors import SFTPError
+from iot.transfer.errors import TransferError
 from iot.transfer.parallel.work import Command, Transfer, Work
 from iot.transfer.remote import Store
 
@@ -22,7 +22,7 @@ class Finished(NamedTuple):
 
     tag: Any
     result: Any = None
-    error: SFTPError | None = None
+    error: TransferError | None = None
 
 
 class Running:
@@ -46,7 +46,7 @@ class Running:
             return next(self._work)
         except StopIteration as end:
             finished = Finished(self.tag, end.value)
-        except SFTPError as error:
+        except TransferError as error:
             finished = Finished(self.tag, error=error)
         except BaseException:
             self.transfer.release()

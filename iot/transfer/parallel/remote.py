@@ -11,20 +11,23 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import replace
 from typing import BinaryIO, Generic, TypeVar
 
-from iot.sftp.client.attempts import ANSWERS, Attempts, Patience
-from iot.sftp.client.errors import (
+from iot.sftp.client.fetch import download_task
+from iot.sftp.client.jobs.context import Options
+from iot.transfer.attempts import ANSWERS, Attempts, Patience
+from iot.transfer.books import Books
+from iot.transfer.errors import (
     ConfigurationError,
     LinkLost,
     NameRefused,
     NotFound,
     PermanentError,
     ProofFailed,
-    SFTPError,
     Timeout,
+    TransferError,
 )
-from iot.sftp.client.fetch import download_task
-from iot.sftp.client.journal import Journal
-from iot.sftp.client.model import (
+from iot.transfer.journal.journal import Journal
+from iot.transfer.landing import DownloadTask, Landing
+from iot.transfer.model import (
     Checkpoint,
     Direction,
     Fingerprint,
@@ -33,18 +36,15 @@ from iot.sftp.client.model import (
     TransferResult,
     UploadJob,
 )
-from iot.sftp.client.ownership import Outcomes, Ownership
-from iot.sftp.client.stop import StopFlag
-from iot.sftp.client.transfer.context import Options
-from iot.sftp.client.transfer.names import part_name, remote_path
-from iot.transfer.books import Books
-from iot.transfer.landing import DownloadTask, Landing
+from iot.transfer.names import part_name, remote_path
+from iot.transfer.ownership import Outcomes, Ownership
 from iot.transfer.parallel.batch import Batch, Outcome, upload_key
 from iot.transfer.parallel.download import Download
 from iot.transfer.parallel.work import Work
 from iot.transfer.parallel.workers import Workers
 from iot.transfer.remote import Capabilities, Store, Token
 from iot.transfer.settings import TransferSettings
+from iot.transfer.stop import StopFlag
 
 __all__ = ["ParallelRemote"]
 
@@ -297,7 +297,7 @@ class ParallelRemote:
         return replace(self._settings.plain(self._books.owner), resume=resume, sha256=sha256)
 
     def _attempts(
-        self, tick: Callable[[], None] = lambda: None, harmless: tuple[type[SFTPError], ...] = ANSWERS
+        self, tick: Callable[[], None] = lambda: None, harmless: tuple[type[TransferError], ...] = ANSWERS
     ) -> Attempts[Workers]:
         return Attempts(self, self._patience, self._stop, tick, harmless)
 

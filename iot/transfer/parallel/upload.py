@@ -14,7 +14,8 @@ import posixpath
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from iot.sftp.client.errors import (
+from iot.sftp.client.jobs.context import Options
+from iot.transfer.errors import (
     AlreadyExists,
     NoSpaceOnServer,
     NotFound,
@@ -22,11 +23,11 @@ from iot.sftp.client.errors import (
     PermissionDenied,
     ProofFailed,
     ServerRefused,
-    SFTPError,
     SourceChanged,
+    TransferError,
     Unsupported,
 )
-from iot.sftp.client.model import (
+from iot.transfer.model import (
     Checkpoint,
     Direction,
     Phase,
@@ -37,14 +38,13 @@ from iot.sftp.client.model import (
     TransferResult,
     UploadJob,
 )
-from iot.sftp.client.transfer.context import Options
-from iot.sftp.client.transfer.names import SIDECAR, check_final_name, remote_path, sidecar_part
-from iot.sftp.client.transfer.plan import Fresh, ProveFinal, ResumeAt, Rules, Step, plan
-from iot.sftp.client.transfer.source import Source
-from iot.sftp.client.transfer.window import PartState
+from iot.transfer.names import SIDECAR, check_final_name, remote_path, sidecar_part
 from iot.transfer.parallel.content import agreeing_bytes, hash_of, same_file
 from iot.transfer.parallel.work import Barrier, Desk, Linger, Work
+from iot.transfer.plan import Fresh, ProveFinal, ResumeAt, Rules, Step, plan
 from iot.transfer.remote import Meta, Offset, Parts, Publish, Published, Resume, Standing, Store, Token
+from iot.transfer.source import Source
+from iot.transfer.window import PartState
 
 __all__ = ["Upload"]
 
@@ -155,7 +155,7 @@ class Upload:
         except NoSpaceOnServer:
             self._abandon()  # smaller files may fit
             raise
-        except SFTPError:
+        except TransferError:
             if self._token:
                 self.note()
             raise

@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
-from iot.sftp.client.errors import Cancelled
-from iot.sftp.client.model import Checkpoint
-from iot.sftp.client.stop import StopFlag
+from iot.transfer.errors import Cancelled
+from iot.transfer.model import Checkpoint
 from iot.transfer.remote import Store
+from iot.transfer.stop import StopFlag
 
 __all__ = ["Barrier", "Command", "Desk", "Linger", "Transfer", "Work"]
 

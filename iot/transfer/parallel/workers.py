@@ -28,13 +28,13 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from iot.sftp.client.errors import Cancelled, LinkLost, LocalStateError, SFTPError, Timeout
-from iot.sftp.client.model import Checkpoint
-from iot.sftp.client.stop import StopFlag
-from iot.sftp.client.wire.barriers import Barriers
+from iot.transfer.errors import Cancelled, LinkLost, LocalStateError, Timeout, TransferError
+from iot.transfer.group_commit import Barriers
+from iot.transfer.model import Checkpoint
 from iot.transfer.parallel.ready import TOGETHER_BYTES, Finished, Ready, Running
 from iot.transfer.parallel.work import Barrier, Command, Desk, Linger, Transfer
 from iot.transfer.remote import Capabilities, Store
+from iot.transfer.stop import StopFlag
 
 __all__ = ["Workers"]
 
@@ -75,13 +75,13 @@ class Workers:
         self._dismissed: set[Store] = set()
         self._connecting = self._idle = 0
         self._most = 1
-        self._lost: SFTPError | None = None
+        self._lost: TransferError | None = None
         self._crash: BaseException | None = None
         self._active: dict[int, Running] = {}
         self._active_bytes = 0
         self._lingering: list[tuple[float, int, Running]] = []
         self._waiting: dict[int, Running] = {}
-        self._ending: SFTPError | None = None
+        self._ending: TransferError | None = None
         self._turns = itertools.count()
         self._in_turn = 0
         self._finished: deque[Finished] = deque()
@@ -155,7 +155,7 @@ class Workers:
     def _serve(self, store: Store, first: bool) -> None:
         try:
             store.connect()
-        except SFTPError as error:
+        except TransferError as error:
             self._post(partial(self._not_connected, store, error, first=first))
             store.close()
             return
@@ -193,7 +193,7 @@ class Workers:
             return False
         try:
             store.check()
-        except SFTPError as error:
+        except TransferError as error:
             self._post(partial(self._lose, error))
             return False
         return True
@@ -207,7 +207,7 @@ class Workers:
         self._connecting -= 1
         self._idle += 1
 
-    def _not_connected(self, store: Store, error: SFTPError, *, first: bool) -> None:
+    def _not_connected(self, store: Store, error: TransferError, *, first: bool) -> None:
         self._connecting -= 1
         self._stores.remove(store)
         if first:
@@ -220,7 +220,7 @@ class Workers:
         self._idle -= 1
         self._stores.remove(store)
 
-    def _lose(self, error: SFTPError) -> None:
+    def _lose(self, error: TransferError) -> None:
         self._lost = self._lost or error
 
     def _crashed(self, error: BaseException) -> None:
@@ -275,7 +275,7 @@ class Workers:
                     yield self._finished.popleft()
                 if self._active or not exhausted:
                     self._attend(exhausted=exhausted)
-        except SFTPError as error:
+        except TransferError as error:
             self._end_all(error)
             yield from self._finished
             raise
@@ -354,7 +354,7 @@ class Workers:
             finished = Finished(running.tag, error=self._ending)  # its own word is only that it was aborted
         self._finished.append(finished)
 
-    def _end_all(self, error: SFTPError) -> None:
+    def _end_all(self, error: TransferError) -> None:
         """Transfers in a worker's hands may still note how far they came; those that wait are given up."""
         if not self._active:
             return
