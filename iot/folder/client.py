@@ -10,11 +10,11 @@ from pydantic import ValidationError
 from iot.folder.place import Place
 from iot.folder.settings import FolderOptions, checked_path
 from iot.folder.store import FolderStore
-from iot.sftp.client.settings import Durability, describe_errors
 from iot.transfer.client import Client
 from iot.transfer.errors import ConfigurationError
 from iot.transfer.journal.journal import Journal
 from iot.transfer.parallel import ParallelRemote
+from iot.transfer.settings import Durability, describe_errors
 
 __all__ = ["FolderClient"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field, field_validator
+from pydantic import ConfigDict, Field, field_validator
 
 from iot.transfer.settings import TransferSettings
 
@@ -13,6 +13,8 @@ __all__ = ["FolderOptions"]
 
 class FolderOptions(TransferSettings):
     """All options of FolderClient beside the path."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     marker: str = Field(
         "", description="name of a file that lies in the folder; where it is missing, the disk is not mounted"

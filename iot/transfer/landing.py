@@ -10,12 +10,12 @@ was looked at first and the content is proven as far as the settings ask.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from iot.sftp.client.jobs.context import Options
-from iot.transfer.errors import NotFound, PermanentError, ProofFailed, SourceChanged
+from iot.transfer.errors import ConfigurationError, NotFound, PermanentError, ProofFailed, SourceChanged
 from iot.transfer.model import (
     Checkpoint,
     Direction,
@@ -29,11 +29,14 @@ from iot.transfer.model import (
     TransferResult,
 )
 from iot.transfer.names import part_name
+from iot.transfer.options import Options
+from iot.transfer.settings import TransferSettings
 from iot.transfer.sink import FileSink, Kept, Sink, StreamSink
 
-__all__ = ["DownloadTask", "Landing"]
+__all__ = ["DownloadTask", "Landing", "download_task"]
 
 PROGRESS_EVERY_S = 0.1
+SHA256_DIGITS = 64
 TYPE_BITS, FOLDER, REGULAR = 0o170000, 0o040000, 0o100000
 
 
@@ -48,6 +51,56 @@ class DownloadTask:
     dest: str | BinaryIO
     progress: ProgressCallback | None = None
     expected_sha256: str | None = None
+
+    @property
+    def expected_hashes(self) -> list[tuple[str, Evidence]]:
+        """What the caller knows of the content."""
+        return [(self.expected_sha256, Evidence.EXPECTED_HASH)] if self.expected_sha256 is not None else []
+
+    def tell(self, progress: Progress) -> None:
+        if self.progress is not None:
+            self.progress(progress)
+
+
+def download_task(
+    source: bytes,
+    dest: str | os.PathLike[str] | BinaryIO,
+    progress: ProgressCallback | None,
+    sha256: bool | str,
+    options: TransferSettings,
+) -> DownloadTask:
+    """What to fetch, with everything refused that could not be kept for this destination.
+
+    sha256: as hex digits, what the content must hash to; True only asks for the digest.
+
+    Raises: ConfigurationError naming the option.
+    """
+    expected = _expected_sha256(sha256)
+    if isinstance(dest, (str, os.PathLike)):
+        return DownloadTask(source, os.fspath(dest), progress, expected)
+    _check_open_file(dest, options, readable=bool(sha256))
+    return DownloadTask(source, dest, progress, expected)
+
+
+def _expected_sha256(sha256: bool | str) -> str | None:
+    if isinstance(sha256, bool):
+        return None
+    if not re.fullmatch(f"[0-9a-fA-F]{{{SHA256_DIGITS}}}", str(sha256)):
+        raise ConfigurationError(f"sha256: must be True, False or {SHA256_DIGITS} hex digits, as sha256sum prints them")
+    return sha256.lower()
+
+
+def _check_open_file(dest: BinaryIO, options: TransferSettings, *, readable: bool) -> None:
+    """An open file has no times or mode of its own to keep, and content that cannot be read cannot be proven."""
+    for name, kept in (("keep_times", options.keep_times), ("keep_mode", options.keep_mode)):
+        if kept:
+            raise ConfigurationError(f"{name}: an open file cannot take it over; give the path of a file as dest")
+    if not (dest.writable() and dest.seekable()):
+        raise ConfigurationError("dest: an open file must be writable and seekable; give the path of a file instead")
+    proofs = {"sha256": readable, "sidecar": options.sidecar, "proof": options.proof is not Proof.SIZE}
+    for name, wanted in proofs.items():
+        if wanted and not dest.readable():
+            raise ConfigurationError(f"{name}: cannot prove what is in an open file that is not readable; open it w+b")
 
 
 class Landing:
@@ -164,6 +217,14 @@ class Landing:
         return (Proof.SIZE, Evidence.SIZE) if self.remote.size == self.end else (None, Evidence.END_OF_FILE)
 
     # -- end
+
+    def throw_away(self) -> bool:
+        """What was fetched belongs to no version, or is not what it should be: nothing may go on from there.
+
+        -> whether there may be a checkpoint of it.
+        """
+        self.sink.discard()
+        return bool(self.sink.path)
 
     def publish(self, proof: Proof | None, evidence: Evidence, received_bytes: int) -> TransferResult:
         """Give the part its name -> the result."""

@@ -2,22 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from enum import Enum
 from pathlib import Path
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from iot.sftp.client.jobs.context import Options
-from iot.sftp.client.settings import Durability, Verify
 from iot.transfer.model import Proof
+from iot.transfer.options import Options
 
-__all__ = ["TransferSettings"]
+__all__ = ["Durability", "TransferSettings", "Verify", "describe_errors"]
 
 KIB = 1024
 MIB = 1024 * KIB
 
 
+BRIEF = 200
+"""Characters of a key or a value that an error shows."""
+MESSAGE = 1000
+"""Characters of what is wrong with it, which may name it again."""
+
+
+class Verify(str, Enum):
+    """What decides, before a resume, that the source is still the one the part was made from."""
+
+    SIZE = "size"
+    TIMESTAMP = "timestamp"
+    TAIL = "tail"
+    FULL = "full"
+
+
+class Durability(str, Enum):
+    """FSYNC: the server confirms that bytes and name are on its disk. TRUST: an answered write is enough."""
+
+    FSYNC = "fsync"
+    TRUST = "trust"
+
+
 class TransferSettings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+    model_config = ConfigDict(defer_build=True)  # only what is derived from it is used
 
     attempts: int = Field(3, ge=1, description="attempts of one operation over lost links; progress resets the count")
     backoff_s: float = Field(1.0, ge=0, description="first wait between attempts, doubled each time, with jitter")
@@ -79,3 +103,31 @@ class TransferSettings(BaseModel):
             checkpoint_s=self.checkpoint_s,
             publish_grace_s=self.publish_grace_s,
         )
+
+
+def describe_errors(error: ValidationError) -> list[str]:
+    """One line for each wrong setting: its key, what is wrong, and its value unless that could be a secret.
+
+    Whatever has no known name could be a mistyped password.
+    """
+    return [_describe(dict(detail)) for detail in error.errors(include_url=False, include_context=False)]
+
+
+def _describe(detail: dict[str, Any]) -> str:
+    key = _brief(".".join(str(part) for part in detail["loc"]))
+    if detail["type"] == "extra_forbidden":
+        return f"{key}: no such setting (what it was set to is not shown)"
+    if not key:
+        return _brief(detail["msg"].removeprefix("Value error, "), MESSAGE)
+    shown = f" (got {_brief(repr(detail['input']))})" if _may_be_shown(key, detail) else ""
+    return f"{key}: {_brief(detail['msg'], MESSAGE)}{shown}"
+
+
+def _may_be_shown(key: str, detail: dict[str, Any]) -> bool:
+    """A mapping holds other settings, too, and a value that is missing shows its neighbours."""
+    secret = any(word in key.lower() for word in ("pass", "secret", "prompt"))
+    return not secret and detail["type"] != "missing" and not isinstance(detail["input"], Mapping)
+
+
+def _brief(text: str, most: int = BRIEF) -> str:
+    return text if len(text) <= most else f"{text[:most]}..."

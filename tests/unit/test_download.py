@@ -15,15 +15,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from unit.scripted import Clock, Event, Files, drive
 
-from iot.sftp.client.jobs.context import Context, Options
-from iot.sftp.client.jobs.download import Download, DownloadTask
+from iot.sftp.client.jobs.context import Context
+from iot.sftp.client.jobs.download import Download
 from iot.sftp.client.pipeline.pace import Pace
 from iot.sftp.client.protocol.packets import Attributes, Code, Data, Reply, Status
 from iot.sftp.client.protocol.server import Server
 from iot.transfer.errors import LinkLost, NotFound, PermanentError, ServerRefused, SFTPError, SourceChanged
 from iot.transfer.journal.checkpoints import CHECKPOINTS, Checkpoints
 from iot.transfer.journal.journal import Journal
+from iot.transfer.landing import DownloadTask
 from iot.transfer.model import Checkpoint, Direction, Proof, TransferResult
+from iot.transfer.options import Options
 
 SOURCE = b"/up/file"
 BLOCK = 1024

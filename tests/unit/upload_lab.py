@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from unit.scripted import Clock, Event, Files, drive
 
-from iot.sftp.client.jobs.context import Context, Options
+from iot.sftp.client.jobs.context import Context
 from iot.sftp.client.jobs.upload import Upload, UploadTask
 from iot.sftp.client.pipeline.pace import Pace
 from iot.sftp.client.protocol.packets import Code, Reply, Status
@@ -21,6 +21,7 @@ from iot.transfer.errors import LinkLost, SFTPError
 from iot.transfer.journal.checkpoints import CHECKPOINTS, Checkpoints
 from iot.transfer.journal.journal import Journal
 from iot.transfer.model import Checkpoint, Direction, TransferResult
+from iot.transfer.options import Options
 from iot.transfer.source import Source
 
 __all__ = ["BLOCK", "CONTENT", "DEST", "EXTENSIONS", "FAILURE", "Lab", "any_request", "nth", "refusing", "whats"]

@@ -21,8 +21,8 @@ from paramiko import Message
 from unit.scripted import Clock
 
 from iot.sftp.client.jobs import paths as operations
-from iot.sftp.client.jobs.context import Context, Options
-from iot.sftp.client.jobs.download import Download, DownloadTask
+from iot.sftp.client.jobs.context import Context
+from iot.sftp.client.jobs.download import Download
 from iot.sftp.client.jobs.upload import Upload, UploadTask
 from iot.sftp.client.pipeline.job import Job, Work
 from iot.sftp.client.pipeline.pace import Pace
@@ -33,7 +33,9 @@ from iot.sftp.server.protocol import EXTENDED_REPLY, Refusal, Reply, text
 from iot.transfer.errors import LinkLost
 from iot.transfer.journal.checkpoints import CHECKPOINTS, Checkpoints
 from iot.transfer.journal.journal import Journal
+from iot.transfer.landing import DownloadTask
 from iot.transfer.model import Proof
+from iot.transfer.options import Options
 from iot.transfer.source import Source
 
 __all__ = ["EXCHANGES", "WRONGS", "Bench", "Exchange", "Phase", "Wrong"]

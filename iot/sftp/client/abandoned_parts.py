@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 
-from iot.sftp.client.jobs.context import Options
 from iot.sftp.client.pipeline.job import Job, Linger, Work, ask_at_once
 from iot.sftp.client.protocol import packets
 from iot.sftp.client.protocol.packets import Code, Reply, Status
@@ -22,6 +21,7 @@ from iot.transfer.journal.checkpoints import Checkpoints
 from iot.transfer.locks import Busy, TransferLocks
 from iot.transfer.model import Checkpoint, Direction, Fingerprint
 from iot.transfer.names import part_name, remote_path
+from iot.transfer.options import Options
 
 __all__ = ["AbandonedParts", "abandoned"]
 

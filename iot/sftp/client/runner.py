@@ -14,7 +14,7 @@ from typing import BinaryIO, TypeVar
 from iot.sftp.client.abandoned_parts import abandoned
 from iot.sftp.client.batch import Batch, Outcome, upload_key
 from iot.sftp.client.connector import Connector
-from iot.sftp.client.fetch import Fetch, download_task
+from iot.sftp.client.fetch import Fetch
 from iot.sftp.client.jobs.paths import Earlier, real_path
 from iot.sftp.client.pipeline.job import Job, Work
 from iot.sftp.client.session import Engine, Making, target_from, transfer_options
@@ -31,6 +31,7 @@ from iot.transfer.errors import (
 )
 from iot.transfer.journal.checkpoints import CHECKPOINTS, Checkpoints, LearnedRefusals
 from iot.transfer.journal.journal import Journal, default_state_dir
+from iot.transfer.landing import download_task
 from iot.transfer.locks import TransferLocks
 from iot.transfer.model import ProgressCallback, TransferResult, UploadJob
 from iot.transfer.ownership import Outcomes, Ownership

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from iot.sftp.client.jobs.context import Context, Options
+from iot.sftp.client.jobs.context import Context
 from iot.sftp.client.pipeline.job import Job, Work
 from iot.sftp.client.pipeline.pace import START_BYTES, Pace
 from iot.sftp.client.pipeline.pipeline import Pipeline
@@ -19,6 +19,7 @@ from iot.sftp.client.ssh.hostkeys import HostKeyPolicy, KnownHosts, Pinned
 from iot.sftp.client.ssh.login import Credentials
 from iot.sftp.client.ssh.prompts import Answerer, from_command, from_file
 from iot.transfer.journal.checkpoints import Checkpoints, LearnedRefusals
+from iot.transfer.options import Options
 from iot.transfer.stop import StopFlag
 
 if sys.platform != "win32":

@@ -8,13 +8,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
-from iot.sftp.client.jobs.context import Options
 from iot.transfer.attempts import Attempts
 from iot.transfer.books import Books
 from iot.transfer.errors import Cancelled, LinkLost, ServerBusy, Timeout, TransferError, TransientError
 from iot.transfer.locks import Busy
 from iot.transfer.model import Checkpoint, Direction, Failure, TransferResult, UploadJob
 from iot.transfer.names import part_name, remote_path
+from iot.transfer.options import Options
 from iot.transfer.parallel.abandoned import AbandonedParts
 from iot.transfer.parallel.ready import TOGETHER_BYTES, Finished, Running
 from iot.transfer.parallel.upload import Upload

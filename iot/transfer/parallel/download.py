@@ -5,12 +5,12 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Callable, Iterator
 
-from iot.sftp.client.jobs.checksum_file import MOST_BYTES, sha256_listed
-from iot.sftp.client.jobs.context import Options
+from iot.transfer.checksum_file import MOST_BYTES, sha256_listed
 from iot.transfer.errors import LinkLost, NotFound, ProofFailed, ServerRefused, SourceChanged, Unsupported
 from iot.transfer.landing import Landing
 from iot.transfer.model import Checkpoint, Evidence, Proof, Span, TransferResult
 from iot.transfer.names import SIDECAR
+from iot.transfer.options import Options
 from iot.transfer.parallel.content import agreeing_bytes, hash_of
 from iot.transfer.parallel.work import Desk, Work
 from iot.transfer.remote import Store
@@ -61,9 +61,8 @@ class Download:
         yield  # a download waits for nothing but its store
 
     def _expected_hashes(self) -> list[tuple[str, Evidence]]:
-        task, expected = self._landing.task, []
-        if task.expected_sha256 is not None:
-            expected.append((task.expected_sha256, Evidence.EXPECTED_HASH))
+        task = self._landing.task
+        expected = task.expected_hashes
         if self._options.sidecar:
             expected.append((self._listed_sha256(task.source), Evidence.SHA256_FILE))
         return expected
@@ -161,7 +160,6 @@ class Download:
 
     def _throw_away(self) -> None:
         """What was fetched belongs to no version, or is not what it should be: nothing may go on from there."""
-        self._landing.sink.discard()
-        if self._landing.sink.path:
+        if self._landing.throw_away():
             checkpoint = self._landing.checkpoint(0)
             self._desk.post(lambda: self._forget(checkpoint))

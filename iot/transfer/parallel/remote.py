@@ -11,8 +11,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import replace
 from typing import BinaryIO, Generic, TypeVar
 
-from iot.sftp.client.fetch import download_task
-from iot.sftp.client.jobs.context import Options
 from iot.transfer.attempts import ANSWERS, Attempts, Patience
 from iot.transfer.books import Books
 from iot.transfer.errors import (
@@ -26,7 +24,7 @@ from iot.transfer.errors import (
     TransferError,
 )
 from iot.transfer.journal.journal import Journal
-from iot.transfer.landing import DownloadTask, Landing
+from iot.transfer.landing import DownloadTask, Landing, download_task
 from iot.transfer.model import (
     Checkpoint,
     Direction,
@@ -37,12 +35,13 @@ from iot.transfer.model import (
     UploadJob,
 )
 from iot.transfer.names import part_name, remote_path
+from iot.transfer.options import Options
 from iot.transfer.ownership import Outcomes, Ownership
 from iot.transfer.parallel.batch import Batch, Outcome, upload_key
 from iot.transfer.parallel.download import Download
 from iot.transfer.parallel.work import Work
 from iot.transfer.parallel.workers import Workers
-from iot.transfer.remote import Capabilities, Store, Token
+from iot.transfer.remote import Capabilities, Store
 from iot.transfer.settings import TransferSettings
 from iot.transfer.stop import StopFlag
 
@@ -233,7 +232,7 @@ class ParallelRemote:
             task,
             options,
             lambda checkpoint: desk.post(lambda: checkpoints.note(checkpoint)),
-            lambda progress: desk.post(lambda: task.progress(progress) if task.progress else None),
+            lambda progress: desk.post(lambda: task.tell(progress)),
             time.monotonic,
         )
         locks.take(landing.sink.part)

@@ -14,7 +14,7 @@ import posixpath
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from iot.sftp.client.jobs.context import Options
+from iot.transfer.checksum_file import checksum_line
 from iot.transfer.errors import (
     AlreadyExists,
     NoSpaceOnServer,
@@ -39,6 +39,7 @@ from iot.transfer.model import (
     UploadJob,
 )
 from iot.transfer.names import SIDECAR, check_final_name, remote_path, sidecar_part
+from iot.transfer.options import Options
 from iot.transfer.parallel.content import agreeing_bytes, hash_of, same_file
 from iot.transfer.parallel.work import Barrier, Desk, Linger, Work
 from iot.transfer.plan import Fresh, ProveFinal, ResumeAt, Rules, Step, plan
@@ -397,10 +398,3 @@ def _held(standing: Standing) -> RemoteFile | None:
             end = span.end if span.start == end else end
         return RemoteFile(end)
     return None
-
-
-def checksum_line(digest: str, name: bytes) -> bytes:
-    """As sha256sum writes it; a name with a line break or a backslash is marked and escaped."""
-    if b"\n" in name or b"\\" in name:
-        return b"\\" + digest.encode() + b"  " + name.replace(b"\\", b"\\\\").replace(b"\n", b"\\n") + b"\n"
-    return digest.encode() + b"  " + name + b"\n"

@@ -26,6 +26,7 @@ from iot.sftp.client.pipeline.job import (
 from iot.sftp.client.protocol import packets
 from iot.sftp.client.protocol.packets import Attributes, Code, Data, Flag, Reply, Request, Status
 from iot.sftp.client.protocol.server import Refusal
+from iot.transfer.checksum_file import checksum_line
 from iot.transfer.errors import AlreadyExists, NotFound, PermanentError, ProofFailed, Unsupported
 from iot.transfer.model import Proof, Span
 from iot.transfer.names import SIDECAR, sidecar_part
@@ -175,10 +176,7 @@ def _rename_over(context: Context, part: bytes, dest: bytes, refusal: Status) ->
 
 def write_sidecar(context: Context, dest: bytes, part: bytes, digest: str) -> Work[None]:
     """Publish `<dest>.sha256` in the format of sha256sum."""
-    name = posixpath.basename(dest)
-    line = digest.encode() + b"  " + name + b"\n"
-    if b"\n" in name or b"\\" in name:  # sha256sum marks and escapes such a name
-        line = b"\\" + digest.encode() + b"  " + name.replace(b"\\", b"\\\\").replace(b"\n", b"\\n") + b"\n"
+    line = checksum_line(digest, posixpath.basename(dest))
     unfinished = sidecar_part(part) if part != dest else dest + SIDECAR
     reply = yield from ask(packets.open_file(unfinished, Flag.WRITE | Flag.CREATE | Flag.TRUNCATE))
     handle = expect_handle(reply, f"cannot create {unfinished!r}")
