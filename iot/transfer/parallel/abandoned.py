@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from iot.transfer.errors import PermanentError, is_gone
 from iot.transfer.journal.checkpoints import Checkpoints
@@ -103,6 +104,7 @@ class _Removal:
         self._desk = desk
 
     def run(self) -> Work[None]:
+        yield from ()  # it waits for nothing but its store
         for checkpoint in self._bundle:
             self._desk.check()
             try:
@@ -111,9 +113,7 @@ class _Removal:
             except PermanentError as error:
                 log.info("abandoned part not removed path=%r error=%s", checkpoint.remote_path, error)
             else:
-                self._desk.post(lambda checkpoint=checkpoint: self._removed(checkpoint))  # type: ignore[misc]
-        return
-        yield  # it waits for nothing but its store
+                self._desk.post(partial(self._removed, checkpoint))
 
     def release(self) -> None:
         self._over(self._bundle)

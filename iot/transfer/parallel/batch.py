@@ -153,14 +153,16 @@ class Batch:
         """None: the job goes back to the queue, or is none of the caller's."""
         if finished.tag is None:
             return None  # a bundle of abandoned parts
-        job, upload = finished.tag
+        job: UploadJob = finished.tag[0]
+        upload: Upload | None = finished.tag[1]
         sent_bytes = self._sent_bytes.pop(id(job), 0) + (upload.sent_bytes if upload is not None else 0)
         error = finished.error
         if error is None:
             self._attempts.progressed()
             if not self._hold:
                 self._checkpoints.forget_keys([upload_key(finished.result)])
-            return replace(finished.result, sent_bytes=sent_bytes)
+            result: TransferResult = finished.result
+            return replace(result, sent_bytes=sent_bytes)
         if isinstance(error, (LinkLost, Timeout)) or (isinstance(error, ServerBusy) and workers.fewer()):
             self._sent_bytes[id(job)] = sent_bytes
             self._again.append(job)
@@ -181,8 +183,8 @@ class _Refused:
         self._error = error
 
     def run(self) -> Work[None]:
+        yield from ()
         raise self._error
-        yield
 
     def release(self) -> None:
         """Nothing was taken for it."""

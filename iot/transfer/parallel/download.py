@@ -42,6 +42,7 @@ class Download:
 
     def run(self) -> Work[TransferResult]:
         """Raises: NotFound, SourceChanged, ProofFailed, PermissionDenied, LocalStateError ..."""
+        yield from ()  # a download waits for nothing but its store
         landing = self._landing
         try:
             landing.found(self.store.stat(landing.task.source))
@@ -58,7 +59,6 @@ class Download:
             raise
         finally:
             landing.sink.close()
-        yield  # a download waits for nothing but its store
 
     def _expected_hashes(self) -> list[tuple[str, Evidence]]:
         task = self._landing.task
@@ -104,6 +104,7 @@ class Download:
             self._landing.sink.write(at, memoryview(block))
             at += len(block)
             self.received_bytes += len(block)
+            self._desk.delivered(len(block))
             self._landing.progressed(at)
         landing = self._landing
         if at < (landing.remote.size or 0):  # a cut connection, too, may look like the end

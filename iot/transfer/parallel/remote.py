@@ -111,19 +111,18 @@ class ParallelRemote:
                     return
 
     def is_connected(self) -> bool:
-        if self._workers is None or self._ownership.batch_runs:
-            return self._workers is not None
+        if self._ownership.batch_runs:
+            return self.connected
         with self._exclusively():
-            workers = self._workers
             try:
-                if workers is not None and workers.usable:
-                    workers.run_one(_Call(lambda store: store.check()))
+                if self._workers is not None and self._workers.usable:
+                    self._workers.run_one(_Call(lambda store: store.check()))
             except PermanentError:
                 pass  # an answer is an answer
             except BaseException:
                 self.drop()
                 raise
-            return workers is not None and workers.usable
+            return self._workers is not None and self._workers.usable
 
     def cancel(self) -> None:
         self._stop.set()
@@ -242,8 +241,7 @@ class ParallelRemote:
             result: TransferResult = workers.run_one(download)
         finally:
             received[0] += download.received_bytes
-        direction, *rest = landing.key
-        checkpoints.forget_keys([(direction.value, *rest)])
+        checkpoints.forget(landing.checkpoint(0))
         return replace(result, sent_bytes=received[0])
 
     # -- paths
@@ -283,7 +281,7 @@ class ParallelRemote:
             for attempt in self._attempts():
                 with attempt as workers:
                     try:
-                        result: T = workers.run_one(_Call(lambda store, again=again: work(store, again)))  # type: ignore[misc]
+                        result: T = workers.run_one(_Call(lambda store: work(store, again)))  # noqa: B023 - run here
                     except (LinkLost, Timeout):
                         again = True
                         raise
@@ -336,8 +334,8 @@ class _Call(Generic[T]):
         self._work = work
 
     def run(self) -> Work[T]:
+        yield from ()
         return self._work(self.store)
-        yield
 
     def release(self) -> None:
         """Nothing was taken for it."""

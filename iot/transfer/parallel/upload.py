@@ -170,6 +170,8 @@ class Upload:
         self._state = PartState(self.size, offset, (), min([step.synced, offset, *unsure]))
         self._seen = (offset, self._desk.clock())
         self._resumed_at = offset
+        known = self._known.acked_bytes if self._known is not None else 0
+        self._desk.delivered(max(0, offset - known))  # it had come, though its answer had not
         self._fill()
 
     def _agreed(self, step: ResumeAt) -> int:
@@ -233,6 +235,7 @@ class Upload:
         if ack.durable:
             self._state.sync_done(self._state.sync_mark())
         self._alive_at = self._desk.clock()
+        self._desk.delivered(max(0, ack.end - span.start))
         self.note()
 
     def _body(self, span: Span) -> Iterator[bytes]:

@@ -48,11 +48,19 @@ class Transfer(Protocol[R_co]):
 class Desk:
     """What a transfer has the committing thread do while it goes on itself; safe in any thread.
 
-    post: has a call made by the committing thread, soon and in order. stop: the caller wants to end.
+    post: has a call made by the committing thread, soon and in order. delivered: told of bytes that the far side has
+    confirmed, or given. clock: monotonic seconds. stop: the caller wants to end.
     """
 
-    def __init__(self, post: Callable[[Callable[[], None]], None], stop: StopFlag, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        post: Callable[[Callable[[], None]], None],
+        delivered: Callable[[int], None],
+        clock: Callable[[], float],
+        stop: StopFlag,
+    ) -> None:
         self.post = post
+        self.delivered = delivered
         self.clock = clock
         self._stop = stop
 

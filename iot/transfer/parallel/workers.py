@@ -54,7 +54,7 @@ class Workers:
     make: a store, not connected yet. commit: makes checkpoints durable. stop: the caller wants to end.
     clock: monotonic seconds.
 
-    delivered: bytes that the far side has answered for. desk: what transfers are to be made with.
+    delivered_bytes: what the far side has confirmed or given so far. desk: what transfers are to be made with.
     """
 
     def __init__(
@@ -86,8 +86,8 @@ class Workers:
         self._in_turn = 0
         self._finished: deque[Finished] = deque()
         self._ask_at = clock()
-        self.delivered = 0
-        self.desk = Desk(self._calls.put, stop, clock)
+        self.delivered_bytes = 0
+        self.desk = Desk(self._post, lambda count: self._post(partial(self._delivered, count)), clock, stop)
 
     # -- connections
 
@@ -114,12 +114,6 @@ class Workers:
         while not self._calls.empty():
             self._call(0.0)
         return self._lost is None and self._crash is None and not self._ready.closed
-
-    @property
-    def pipeline(self):  # TEMPORARY
-        return self
-
-    pace = pipeline
 
     def close(self) -> None:
         """End all: calls under way fail within a second."""
@@ -202,6 +196,9 @@ class Workers:
         self._calls.put(call)
 
     # -- what workers leave for the caller's thread
+
+    def _delivered(self, count: int) -> None:
+        self.delivered_bytes += count
 
     def _connected(self) -> None:
         self._connecting -= 1
