@@ -8,13 +8,12 @@ RENAME_NOREPLACE, or link(2) where that is not offered.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 
 from iot.folder.place import Place, parts_of, translated
-from iot.transfer.beneath import rename_noreplace
+from iot.transfer.beneath import rename_noreplace, sync
 from iot.transfer.errors import AlreadyExists, LinkLost, NameRefused, NoSpaceOnServer, NotFound, ServerRefused
 from iot.transfer.model import Evidence, RemoteFile, Span
 from iot.transfer.remote import Ack, Capabilities, Entry, Gone, Meta, Offset, Publish, Resume, Standing, Token
@@ -28,8 +27,6 @@ SPARE_BYTES = 1024 * 1024
 CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 WRITE = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-NO_SYNC = (errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF)
-"""The file system knows no fsync for this: many network file systems for folders."""
 
 
 class FolderStore:
@@ -100,7 +97,7 @@ class FolderStore:
                     _write_all(file, block, at)
                 at += len(block)
             with translated(token):
-                return Ack(at, durable=not self._trust and _sync(file))
+                return Ack(at, durable=not self._trust and sync(file))
 
     def read_part(self, token: Token, span: Span) -> Iterator[bytes]:
         return self._read(token, span.start, span.end)
@@ -118,15 +115,15 @@ class FolderStore:
                 os.replace(part, name, src_dir_fd=here, dst_dir_fd=there)
             else:
                 rename_noreplace(here, part, there, name)
-            return not self._trust and _sync(there)
+            return not self._trust and sync(there)
 
     def confirm(self, dest: bytes) -> bool:
         if self._trust or self._look(dest) is None:
             return False
         with self._opened(dest, READ) as file, translated(dest):
-            synced = _sync(file)
+            synced = sync(file)
         with self._place.parent(dest) as folder:
-            return _sync(folder) and synced
+            return sync(folder) and synced
 
     def abandon(self, token: Token) -> None:
         with contextlib.suppress(NotFound):
@@ -157,8 +154,8 @@ class FolderStore:
             os.stat(old, dir_fd=here, follow_symlinks=False)  # no folders are made for what is not there
             with self._place.parent(dest, make=make_dirs) as there:
                 os.replace(old, new, src_dir_fd=here, dst_dir_fd=there)
-                _sync(there)
-            _sync(here)
+                sync(there)
+            sync(here)
 
     def delete(self, path: bytes) -> None:
         self._check_aborted()
@@ -231,7 +228,7 @@ class FolderStore:
                     os.utime(file, (meta.mtime_s, meta.mtime_s))
             if not self._trust:
                 with translated(token):
-                    _sync(file)
+                    sync(file)
 
 
 def _name(path: bytes) -> bytes:
@@ -268,14 +265,3 @@ def _write_all(file: int, block: bytes, at: int) -> None:
     while rest:
         count = os.pwrite(file, rest, at)
         rest, at = rest[count:], at + count
-
-
-def _sync(file: int) -> bool:
-    """-> whether the file system knows how. Raises: OSError where it failed."""
-    try:
-        os.fsync(file)
-    except OSError as error:
-        if error.errno in NO_SYNC:
-            return False
-        raise
-    return True

@@ -16,13 +16,12 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
-from iot.sftp.client.session import Engine
 from iot.transfer.errors import Cancelled, LinkLost, PermanentError, ServerBusy, Timeout, TransferError
 from iot.transfer.stop import StopFlag
 
-__all__ = ["Attempt", "Attempts", "Links", "Patience"]
+__all__ = ["ANSWERS", "Attempt", "Attempts", "Connected", "Links", "Patience"]
 
 log = logging.getLogger(__name__)
 
@@ -31,10 +30,22 @@ ANSWERS = (PermanentError, ServerBusy)
 """An operation of one request that ends with these has left nothing under way."""
 
 
-class Links(Protocol):
-    """Where connections come from; see connector.Connector."""
+class Connected(Protocol):
+    """One live connection to a far side, of whatever protocol."""
 
-    def engine(self, tick: Callable[[], None]) -> Engine: ...
+    @property
+    def delivered_bytes(self) -> int:
+        """What the far side has confirmed so far, in bytes that only ever grow."""
+
+
+C = TypeVar("C", bound=Connected)
+C_co = TypeVar("C_co", bound=Connected, covariant=True)
+
+
+class Links(Protocol[C_co]):
+    """Where connections come from."""
+
+    def engine(self, tick: Callable[[], None]) -> C_co: ...
 
     def drop(self) -> None: ...
 
@@ -56,7 +67,7 @@ class Patience:
         return wait_s * (1 + random.uniform(0, JITTER))  # noqa: S311 - to spread load, not to keep a secret
 
 
-class Attempts:
+class Attempts(Generic[C]):
     """The attempts of one operation.
 
     tick: called at least every 0.25 s while connecting and waiting. harmless: errors after which the connection is as
@@ -67,7 +78,7 @@ class Attempts:
 
     def __init__(
         self,
-        links: Links,
+        links: Links[C],
         patience: Patience,
         stop: StopFlag,
         tick: Callable[[], None] = lambda: None,
@@ -81,7 +92,7 @@ class Attempts:
         self._failures = 0
         self._over = False
 
-    def __iter__(self) -> Iterator[Attempt]:
+    def __iter__(self) -> Iterator[Attempt[C]]:
         while not self._over:
             try:
                 engine = self._links.engine(self._tick)
@@ -95,7 +106,7 @@ class Attempts:
         """The server has confirmed something: what failed before does not count any more."""
         self._failures = 0
 
-    def ended(self, engine: Engine, error: BaseException | None) -> bool:
+    def ended(self, error: BaseException | None) -> bool:
         """-> whether there is another attempt. Raises: Cancelled."""
         self._over = True
         if error is None or isinstance(error, self._harmless):
@@ -119,20 +130,20 @@ class Attempts:
         return True
 
 
-class Attempt:
+class Attempt(Generic[C]):
     """One connection, lent for one block."""
 
-    def __init__(self, attempts: Attempts, engine: Engine) -> None:
+    def __init__(self, attempts: Attempts[C], engine: C) -> None:
         self._attempts = attempts
         self._engine = engine
-        self._delivered_before = engine.pipeline.pace.delivered
+        self._delivered_before = engine.delivered_bytes
 
-    def __enter__(self) -> Engine:
+    def __enter__(self) -> C:
         return self._engine
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        if self._engine.pipeline.pace.delivered > self._delivered_before:
+        if self._engine.delivered_bytes > self._delivered_before:
             self._attempts.progressed()
-        return self._attempts.ended(self._engine, error)
+        return self._attempts.ended(error)

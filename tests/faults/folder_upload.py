@@ -22,7 +22,7 @@ STEPS = {
     "begin": "iot.folder.store:FolderStore.begin",
     "write": "iot.folder.store:FolderStore.write",
     "bytes": "iot.folder.store:_write_all",
-    "fsync": "iot.folder.store:_sync",
+    "fsync": "iot.folder.store:sync",
     "where": "iot.folder.store:FolderStore.where",
     "publish": "iot.folder.store:FolderStore.publish",
     "rename": "iot.folder.store:os.replace",

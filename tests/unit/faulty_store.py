@@ -1,4 +1,4 @@
-"""Stores for the tests of parallel.py: a real folder whose calls fail on request, and a far side with upload sessions."""
+"""Stores for the tests of parallel.py: a real folder whose calls fail on request; a far side with upload sessions."""
 
 from __future__ import annotations
 

@@ -212,11 +212,9 @@ def test_what_is_not_there_is_told_and_never_guessed(tmp_path, far):
         assert client.move_file("missing", "other") is False
         assert client.list_files("missing") is None
         assert client.is_connected()
-    with Client(
-        folder_remote(far, tmp_path / "state", Faults(before={("stat", n): LinkLost("cut") for n in range(9)}))
-    ) as lost:
-        with pytest.raises(LinkLost):
-            lost.exists("file")
+    faults = Faults(before={("stat", number): LinkLost("cut") for number in range(9)})
+    with Client(folder_remote(far, tmp_path / "state", faults)) as lost, pytest.raises(LinkLost):
+        lost.exists("file")
 
 
 def test_a_listed_name_that_is_a_path_is_refused(tmp_path, far):

@@ -99,6 +99,10 @@ class Engine:
         self.slots = max(1, min(self._options.slots, there, _open_files_allowed() // 2))
 
     @property
+    def delivered_bytes(self) -> int:
+        return self.pace.delivered
+
+    @property
     def sent_bytes(self) -> int:
         """All that this connection has handed to the system for sending."""
         return self.connection.link.sent_bytes if self.connection.link is not None else 0
