@@ -74,9 +74,9 @@ class FolderStore:
         parts_of(dest)  # what it refuses is refused before anything is made
         name = _name(meta.part)
         with self._place.parent(meta.part, make=meta.make_dirs) as folder:
-            _check_room(folder, size)
             with contextlib.suppress(FileNotFoundError):  # an earlier attempt's: the name says that it is ours
                 os.unlink(name, dir_fd=folder)
+            _check_room(folder, size)
             os.close(os.open(name, CREATE, 0o666, dir_fd=folder))
         return Token(meta.part)
 
