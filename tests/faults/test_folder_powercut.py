@@ -27,7 +27,38 @@ def disk(tmp_path: Path) -> Iterator[PowerCutDisk]:
 def cutting(disk: PowerCutDisk, call: str, number: int) -> Faults:
     """Cuts the power when this call has been answered for the n-th time."""
     faults = Faults()
-    delivered = {outcome.key for outcome in outcomes if isinstance(outcome, TransferResult)}
+    left = [number]
+
+    def cut(answer):
+        left[0] -= 1
+        if left[0] == 0:
+            disk.cut()
+        return answer
+
+    faults.answer[call] = cut
+    return faults
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize("call", ["begin", "write", "where", "publish"])
+def test_after_a_power_cut_at_any_call_what_was_delivered_is_there_and_the_rest_arrives(tmp_path, disk, call, number):
+    contents = {"large": os.urandom(LARGE), "small": os.urandom(1000), "empty": b""}
+    (tmp_path / "in").mkdir()
+    for name, content in contents.items():
+        (tmp_path / "in" / name).write_bytes(content)
+    jobs = [UploadJob(tmp_path / "in" / name, f"to/{name}", key=name) for name in contents]
+    faults = cutting(disk, call, number)
+    remote = folder_remote(disk.path / "usb", tmp_path / "state", faults, attempts=1, connections=1)
+    outcomes = list(remote.upload_many(jobs))
+    remote.close()
+    disk.remount()
+    to = disk.path / "usb" / "to"
+    delivered = {outcome.key for outcome in outcomes if isinstance(outcome, TransferResult) and outcome.durable}
+    lost = {outcome.key for outcome in outcomes if isinstance(getattr(outcome, "error", None), LinkLost)}
+    assert len(outcomes) == len(delivered) + len(lost)
+    for name in delivered:
+        assert (to / str(name)).read_bytes() == contents[str(name)]
+    again = folder_remote(disk.path / "usb", tmp_path / "state")
     left = [job for job in jobs if job.key not in delivered]
     assert all(isinstance(outcome, TransferResult) for outcome in again.upload_many(left))
     again.close()
