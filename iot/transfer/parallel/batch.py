@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from iot.transfer.attempts import Attempts
+from iot.transfer.base import Outcome, upload_key
 from iot.transfer.books import Books
 from iot.transfer.errors import Cancelled, LinkLost, ServerBusy, Timeout, TransferError, TransientError
 from iot.transfer.locks import Busy
@@ -23,10 +24,9 @@ from iot.transfer.parallel.workers import Workers
 from iot.transfer.remote import Meta, Store
 from iot.transfer.source import Source
 
-__all__ = ["Batch", "Outcome", "upload_key"]
+__all__ = ["Batch"]
 
 log = logging.getLogger(__name__)
-Outcome = TransferResult | Failure
 
 
 class Batch:
@@ -188,11 +188,6 @@ class _Refused:
 
     def release(self) -> None:
         """Nothing was taken for it."""
-
-
-def upload_key(result: TransferResult) -> tuple[str, bytes, bytes]:
-    """The checkpoint's key of a finished upload."""
-    return Direction.UPLOAD.value, remote_path(result.dest), result.local_path
 
 
 def _failure(job: UploadJob, error: TransferError) -> Failure:

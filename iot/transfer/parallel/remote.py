@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import posixpath
 import time
-import weakref
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import BinaryIO, Generic, TypeVar
 
 from iot.transfer.attempts import ANSWERS, Attempts, Patience
+from iot.transfer.base import BaseRemote, Outcome
 from iot.transfer.books import Books
 from iot.transfer.errors import (
-    ConfigurationError,
     LinkLost,
     NameRefused,
     NotFound,
@@ -36,22 +34,19 @@ from iot.transfer.model import (
 )
 from iot.transfer.names import part_name, remote_path
 from iot.transfer.options import Options
-from iot.transfer.ownership import Outcomes, Ownership
-from iot.transfer.parallel.batch import Batch, Outcome, upload_key
+from iot.transfer.parallel.batch import Batch
 from iot.transfer.parallel.download import Download
 from iot.transfer.parallel.work import Work
 from iot.transfer.parallel.workers import Workers
 from iot.transfer.remote import Capabilities, Store
 from iot.transfer.settings import TransferSettings
-from iot.transfer.stop import StopFlag
 
 __all__ = ["ParallelRemote"]
 
 T = TypeVar("T")
-ENDING_POLL_S = 0.05
 
 
-class ParallelRemote:
+class ParallelRemote(BaseRemote):
     """make: a store, not connected yet. server: what stands for the far side in the journal, e.g. user@host:port.
 
     journal: share one with other users of the same state directory. See transfer.remote.Remote for what it does.
@@ -60,18 +55,9 @@ class ParallelRemote:
     def __init__(
         self, make: Callable[[], Store], server: str, settings: TransferSettings, journal: Journal | None = None
     ) -> None:
+        super().__init__(Books(server, journal, settings))
         self._make = make
         self._settings = settings
-        self._books = Books(
-            server,
-            journal,
-            settings.state_dir,
-            every_bytes=settings.checkpoint_bytes,
-            every_s=settings.checkpoint_s,
-        )
-        self._stop = StopFlag()
-        self._ownership = Ownership()
-        self._outcomes: Callable[[], Outcomes[Outcome] | None] = lambda: None
         self._patience = Patience(settings.attempts, settings.backoff_s, settings.backoff_cap_s)
         self._workers: Workers | None = None
         self._capabilities = make().capabilities
@@ -92,7 +78,7 @@ class ParallelRemote:
     def engine(self, tick: Callable[[], None]) -> Workers:
         """The present connections, or new ones. Raises: LinkLost, Timeout, ServerBusy, AuthenticationError ..."""
         if self._workers is not None and not self._workers.usable:
-            self.drop()
+            self._drop()
         if self._workers is None:
             workers = Workers(self._make, commit=self._books.checkpoints.commit, stop=self._stop, clock=time.monotonic)
             workers.connect(tick)
@@ -100,6 +86,9 @@ class ParallelRemote:
         return self._workers
 
     def drop(self) -> None:
+        self._drop()
+
+    def _drop(self) -> None:
         if self._workers is not None:
             self._workers.close()
             self._workers = None
@@ -120,43 +109,11 @@ class ParallelRemote:
             except PermanentError:
                 pass  # an answer is an answer
             except BaseException:
-                self.drop()
+                self._drop()
                 raise
             return self._workers is not None and self._workers.usable
 
-    def cancel(self) -> None:
-        self._stop.set()
-
-    def disconnect(self) -> None:
-        with self._ending():
-            self.drop()
-            self._books.flush()
-
-    def close(self) -> None:
-        with self._ending():
-            self.drop()
-            self._books.close()
-
     # -- uploads
-
-    def upload(self, job: UploadJob, *, resume: bool = True, sha256: bool = False) -> Outcome | None:
-        with self._exclusively():
-            outcomes = [*self._batch(resume=resume, sha256=sha256).run([job])]
-            return outcomes[0] if outcomes else None
-
-    def upload_many(
-        self,
-        jobs: Iterable[UploadJob | None],
-        *,
-        hold_checkpoints: bool = False,
-        tick: Callable[[], None] = lambda: None,
-    ) -> Iterator[Outcome]:
-        outcomes = Outcomes(self._steps(jobs, hold_checkpoints, tick))
-        self._outcomes = weakref.ref(outcomes)
-        return outcomes
-
-    def settle(self, results: Iterable[TransferResult]) -> None:
-        self._books.checkpoints.forget_keys(upload_key(result) for result in results)
 
     def discard(self, uploads: Iterable[tuple[str, str]]) -> None:
         checkpoints = self._books.checkpoints
@@ -169,28 +126,19 @@ class ParallelRemote:
                 checkpoints.note(Checkpoint(Direction.UPLOAD, remote, local, part, Fingerprint(0, 0)))
         checkpoints.flush()
 
-    def _steps(
-        self, jobs: Iterable[UploadJob | None], hold: bool, tick: Callable[[], None]
-    ) -> Generator[Outcome, None, None]:
-        with self._exclusively(batch=True):
-            yield from self._batch(hold=hold, tick=tick).run(jobs)
-
-    def _batch(
+    def _uploads(
         self,
+        jobs: Iterable[UploadJob | None],
         *,
         hold: bool = False,
         resume: bool = True,
         sha256: bool = False,
         tick: Callable[[], None] = lambda: None,
-    ) -> Batch:
-        return Batch(
-            self._attempts(tick, harmless=()),
-            self._books,
-            self._options(resume=resume, sha256=sha256),
-            stale_part_s=self._settings.stale_part_s,
-            hold=hold,
-            tick=tick,
-        )
+    ) -> Iterator[Outcome]:
+        options = self._options(resume=resume, sha256=sha256)
+        stale_part_s = self._settings.stale_part_s
+        attempts = self._attempts(tick, harmless=())
+        return Batch(attempts, self._books, options, stale_part_s=stale_part_s, hold=hold, tick=tick).run(jobs)
 
     # -- downloads
 
@@ -291,38 +239,12 @@ class ParallelRemote:
     # -- inside
 
     def _options(self, *, resume: bool = True, sha256: bool = False) -> Options:
-        return replace(self._settings.plain(self._books.owner), resume=resume, sha256=sha256)
+        return replace(self._settings.plain(self._books.journal.owner), resume=resume, sha256=sha256)
 
     def _attempts(
         self, tick: Callable[[], None] = lambda: None, harmless: tuple[type[TransferError], ...] = ANSWERS
     ) -> Attempts[Workers]:
         return Attempts(self, self._patience, self._stop, tick, harmless)
-
-    @contextlib.contextmanager
-    def _exclusively(self, *, batch: bool = False) -> Iterator[None]:
-        """One operation at a time; what was cancelled is over when it ends.
-
-        Raises: ConfigurationError while a batch runs: its connections are taken.
-        """
-        with self._ownership.held(batch=batch):
-            try:
-                yield
-            finally:
-                self._stop.clear()
-
-    @contextlib.contextmanager
-    def _ending(self) -> Iterator[None]:
-        """For what ends the connections: a batch is ended first, calls of other threads are waited for."""
-        while (outcomes := self._outcomes()) is not None and self._ownership.batch_runs:
-            if outcomes.calls_from_here:
-                break
-            try:
-                outcomes.close()
-            except ConfigurationError:  # another thread is waiting for an outcome
-                self._stop.set()
-                time.sleep(ENDING_POLL_S)
-        with self._ownership.held(from_inside=True):
-            yield
 
 
 class _Call(Generic[T]):
