@@ -16,17 +16,17 @@ from iot.sftp.client.jobs.upload import Upload, UploadTask
 from iot.sftp.client.pipeline.job import Job, Work
 from iot.sftp.client.pipeline.pipeline import Finished
 from iot.sftp.client.session import Engine
+from iot.transfer.base import Outcome, upload_key
 from iot.transfer.errors import Cancelled, LinkLost, ServerBusy, SFTPError, Timeout, TransientError
 from iot.transfer.journal.checkpoints import Checkpoints
 from iot.transfer.locks import TransferLocks
-from iot.transfer.model import Direction, Failure, TransferResult, UploadJob
+from iot.transfer.model import Failure, TransferResult, UploadJob
 from iot.transfer.names import remote_path
 from iot.transfer.source import Source
 
 log = logging.getLogger(__name__)
 
 SMALL_BYTES = 1024 * 1024
-Outcome = TransferResult | Failure
 
 
 class Batch:
@@ -166,11 +166,6 @@ class Batch:
     def _fail_all(self, error: SFTPError) -> Iterator[Failure]:
         while self._again:
             yield _failure(self._again.popleft(), error)
-
-
-def upload_key(result: TransferResult) -> tuple[str, bytes, bytes]:
-    """The checkpoint's key of a finished upload."""
-    return Direction.UPLOAD.value, remote_path(result.dest), result.local_path
 
 
 def _failure(job: UploadJob, error: SFTPError) -> Failure:
