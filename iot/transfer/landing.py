@@ -26,6 +26,7 @@ from iot.transfer.model import (
     Proof,
     RemoteFile,
     Span,
+    Token,
     TransferResult,
 )
 from iot.transfer.names import part_name
@@ -165,7 +166,7 @@ class Landing:
         """What of the part was read from the remote file as it is now; nothing, where the far side cannot tell."""
         if known is None or not self._options.resume or not self.sink.path:
             return 0
-        if known.part != self.sink.part or not self._is_same_version(known.fingerprint):
+        if known.token != self.sink.part or not self._is_same_version(known.fingerprint):
             return 0
         return min(known.acked_bytes, self.sink.size())
 
@@ -195,7 +196,7 @@ class Landing:
 
     def checkpoint(self, acked: int) -> Checkpoint:
         direction, source, path = self.key
-        return Checkpoint(direction, source, path, self.sink.part, _version(self.remote), acked, acked)
+        return Checkpoint(direction, source, path, Token(self.sink.part), _version(self.remote), acked, acked)
 
     # -- prove
 

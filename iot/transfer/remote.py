@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol, TypeAlias
 
-from iot.transfer.model import Evidence, Failure, ProgressCallback, RemoteFile, Span, TransferResult, UploadJob
+from iot.transfer.model import Evidence, Failure, ProgressCallback, RemoteFile, Span, Token, TransferResult, UploadJob
 
 __all__ = [
     "Ack",
@@ -47,20 +47,6 @@ __all__ = [
 
 Outcome: TypeAlias = TransferResult | Failure
 KIB = 1024
-
-
-class Token(bytes):
-    """How the far side knows an unfinished upload: the name of a part, an upload id, the address of a session.
-
-    Opaque to everybody but the store that issued it, and often a secret: kept in the journal (mode 0600), never shown.
-    """
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return f"Token({len(self)} bytes)"
-
-    __str__ = __repr__
 
 
 class Resume(enum.Enum):

@@ -19,7 +19,7 @@ from iot.sftp.client.protocol.server import Refusal
 from iot.transfer.errors import JournalUnavailable
 from iot.transfer.journal.checkpoints import CHECKPOINTS, Checkpoints, LearnedRefusals
 from iot.transfer.journal.journal import Journal
-from iot.transfer.model import Checkpoint, Direction, Fingerprint, Phase, Span
+from iot.transfer.model import Checkpoint, Direction, Fingerprint, Phase, Span, Token
 
 T = TypeVar("T")
 KIB = 1024
@@ -52,7 +52,7 @@ def make(journal: Journal, server: str = "me@host:22", clock: Callable[[], float
 def checkpoint(name: str = "a", acked: int = 0, **more: object) -> Checkpoint:
     path = name.encode()
     values: dict[str, object] = {"fingerprint": Fingerprint(10**6, 1, 2, 3), "acked_bytes": acked, **more}
-    return Checkpoint(Direction.UPLOAD, b"/r/" + path, b"/l/" + path, b"/r/" + path + b".part", **values)  # type: ignore[arg-type]
+    return Checkpoint(Direction.UPLOAD, b"/r/" + path, b"/l/" + path, Token(b"/r/" + path + b".part"), **values)  # type: ignore[arg-type]
 
 
 def stored(journal: Journal, name: str = "a", server: str = "me@host:22") -> Checkpoint | None:
@@ -222,7 +222,7 @@ def test_only_uploads_that_rest_for_long_are_given_up(monkeypatch: pytest.Monkey
     journal = Journal(None, CHECKPOINTS)
     kept = make(journal)
     monkeypatch.setattr(time, "time", lambda: 1000.0)
-    download = Checkpoint(Direction.DOWNLOAD, b"/r/d", b"/l/d", b"/l/d.part", Fingerprint(1, 1))
+    download = Checkpoint(Direction.DOWNLOAD, b"/r/d", b"/l/d", Token(b"/l/d.part"), Fingerprint(1, 1))
     kept.commit([checkpoint("old"), download])
     monkeypatch.setattr(time, "time", lambda: 5000.0)
     kept.commit([checkpoint("new")])

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Sequence
 from iot.sftp.client.protocol.server import Refusal
 from iot.transfer.journal.journal import Journal, Schema
 from iot.transfer.journal.places import Places
-from iot.transfer.model import Checkpoint, Direction, Fingerprint, Phase, Span
+from iot.transfer.model import Checkpoint, Direction, Fingerprint, Phase, Span, Token
 
 __all__ = ["CHECKPOINTS", "Checkpoints", "LearnedRefusals"]
 
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 REFUSAL_DAYS = 7
 TAIL = b"\0"
-"""No name begins with it."""
+"""No name begins with it, and no token."""
 
 CHECKPOINTS = Schema(
     "checkpoints",
@@ -39,7 +39,7 @@ CHECKPOINTS = Schema(
         CREATE TABLE checkpoint (
             id INTEGER PRIMARY KEY, key INTEGER NOT NULL,
             server TEXT NOT NULL, direction TEXT NOT NULL, remote BLOB NOT NULL, local BLOB NOT NULL,
-            part BLOB NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, ctime_ns INTEGER NOT NULL,
+            token BLOB NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, ctime_ns INTEGER NOT NULL,
             inode INTEGER NOT NULL, acked INTEGER NOT NULL, synced INTEGER NOT NULL, suspect TEXT NOT NULL,
             phase TEXT NOT NULL, noted_at INTEGER NOT NULL, crc INTEGER NOT NULL);
         CREATE TABLE refusal (
@@ -57,7 +57,7 @@ CHECKED = (
     "direction",
     "remote",
     "local",
-    "part",
+    "token",
     "size",
     "mtime_ns",
     "ctime_ns",
@@ -220,7 +220,7 @@ def _row(server: str, checkpoint: Checkpoint, now: int) -> tuple[object, ...]:
     values = (
         server,
         *_key(checkpoint),
-        _short(checkpoint.part, checkpoint.remote_path),
+        _short(bytes(checkpoint.token), checkpoint.remote_path),
         *checkpoint.fingerprint.columns(),
         checkpoint.acked_bytes,
         checkpoint.synced_bytes,
@@ -238,13 +238,13 @@ def _hash(key: Key) -> int:
     return int.from_bytes(digest.digest(), "big")
 
 
-def _short(part: bytes, beside: bytes) -> bytes:
+def _short(token: bytes, beside: bytes) -> bytes:
     """Without what it has in common with the name beside which it lies: every byte is written to flash."""
-    return TAIL + part[len(beside) :] if part.startswith(beside) else part
+    return TAIL + token[len(beside) :] if token.startswith(beside) else token
 
 
-def _long(part: bytes, beside: bytes) -> bytes:
-    return bytes(beside + part[len(TAIL) :] if part.startswith(TAIL) else part)
+def _long(token: bytes, beside: bytes) -> bytes:
+    return bytes(beside + token[len(TAIL) :] if token.startswith(TAIL) else token)
 
 
 def _crc(values: tuple[object, ...]) -> int:
@@ -260,7 +260,7 @@ def _from_row(row: sqlite3.Row) -> Checkpoint | None:
         direction=Direction(row["direction"]),
         remote_path=bytes(row["remote"]),
         local_path=bytes(row["local"]),
-        part=_long(row["part"], row["remote"]),
+        token=Token(_long(row["token"], row["remote"])),
         fingerprint=Fingerprint.from_columns(row["size"], row["mtime_ns"], row["ctime_ns"], row["inode"]),
         acked_bytes=row["acked"],
         synced_bytes=row["synced"],

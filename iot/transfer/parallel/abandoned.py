@@ -20,7 +20,7 @@ from iot.transfer.locks import Busy, TransferLocks
 from iot.transfer.model import Checkpoint, Fingerprint
 from iot.transfer.parallel.ready import Running
 from iot.transfer.parallel.work import Desk, Work
-from iot.transfer.remote import Store, Token
+from iot.transfer.remote import Store
 
 __all__ = ["AbandonedParts"]
 
@@ -108,8 +108,8 @@ class _Removal:
         for checkpoint in self._bundle:
             self._desk.check()
             try:
-                if checkpoint.part:
-                    self.store.abandon(Token(checkpoint.part))
+                if checkpoint.token:
+                    self.store.abandon(checkpoint.token)
             except PermanentError as error:
                 log.info("abandoned part not removed path=%r error=%s", checkpoint.remote_path, error)
             else:

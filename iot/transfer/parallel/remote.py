@@ -29,6 +29,7 @@ from iot.transfer.model import (
     Fingerprint,
     ProgressCallback,
     RemoteFile,
+    Token,
     TransferResult,
     UploadJob,
 )
@@ -122,7 +123,7 @@ class ParallelRemote(BaseRemote):
             known = checkpoints.load(Direction.UPLOAD, remote, local)
             if known is None and self.capabilities.named_tokens:
                 options = self._options()
-                part = part_name(remote, local, options.owner, options.part_suffix)
+                part = Token(part_name(remote, local, options.owner, options.part_suffix))
                 checkpoints.note(Checkpoint(Direction.UPLOAD, remote, local, part, Fingerprint(0, 0)))
         checkpoints.flush()
 

@@ -86,7 +86,7 @@ class Upload:
         self._options = options
         self._desk = desk
         self._note_it = note
-        self._token = Token(known.part) if known is not None else Token()
+        self._token = known.token if known is not None else Token()
         self._state = PartState(source.fingerprint.size)
         self._seen: tuple[int, float] = (0, desk.clock())
         self._phase = Phase.SENDING
@@ -364,7 +364,7 @@ class Upload:
             direction=Direction.UPLOAD,
             remote_path=self.dest,
             local_path=self.source.path,
-            part=bytes(self._token),
+            token=self._token,
             fingerprint=self.source.fingerprint,
             acked_bytes=self._state.acked,
             synced_bytes=self._state.synced,

@@ -30,6 +30,7 @@ from iot.transfer.model import (
     Progress,
     ProgressCallback,
     Proof,
+    Token,
     TransferResult,
 )
 from iot.transfer.names import check_final_name, part_name
@@ -108,7 +109,7 @@ class Upload:
         task, options = self.task, self.context.options
         known = self.context.ledger.load(Direction.UPLOAD, task.dest, self.source.path)
         self._was_known = known is not None
-        if known is not None and (not options.resume or options.direct_write or known.part != self.part):
+        if known is not None and (not options.resume or options.direct_write or known.token != self.part):
             known = None
         if known is None and not task.check_final:
             return Fresh()
@@ -350,7 +351,7 @@ class Upload:
             direction=Direction.UPLOAD,
             remote_path=self.task.dest,
             local_path=self.source.path,
-            part=self.part,
+            token=Token(self.part),
             fingerprint=self.source.fingerprint,
             acked_bytes=self._state.acked,
             synced_bytes=self._state.synced,
