@@ -1,4 +1,4 @@
-"""A folder as one of the spooler's remotes: the table [server] of its configuration, and the client that it describes."""
+"""A folder as one of the spooler's remotes: the table [server], and the client that it describes."""
 
 from __future__ import annotations
 

@@ -20,11 +20,11 @@ from typing import Protocol
 from iot.spooler.availability import Connection, Link, Remote, kind_of
 from iot.spooler.config.settings import Settings
 from iot.spooler.dispatch import Sender
-from iot.spooler.leaving.departure import Why
 from iot.spooler.leaving.leaving import leaving
 from iot.spooler.leaving.owed import Owed
+from iot.spooler.naming import shown
+from iot.spooler.outbox.departure import Why
 from iot.spooler.outbox.intake import Clocks, Intake
-from iot.spooler.outbox.naming import shown
 from iot.spooler.outcomes import Accounts
 from iot.spooler.queue.policy import Backoff, Kind, Rules, State
 from iot.spooler.queue.queue import Queue

@@ -1,7 +1,4 @@
-"""What the spooler asks of a client, whatever the protocol behind it, and how it stands with the server.
-
-Another kind of remote needs a class with these methods and a constructor beside `sftp_remote`.
-"""
+"""What the spooler asks of a remote, whatever the protocol behind it, and how it stands with the server."""
 
 from __future__ import annotations
 
@@ -9,14 +6,11 @@ import enum
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
-from iot.sftp.client import IoTSFTPClient
-from iot.spooler.config.settings import ServerSettings
 from iot.spooler.queue.policy import Backoff, Kind
 from iot.transfer import (
     AuthenticationError,
     Cancelled,
     Failure,
-    Journal,
     LinkLost,
     LocalStateError,
     NoSpaceOnServer,
@@ -29,7 +23,7 @@ from iot.transfer import (
     UploadJob,
 )
 
-__all__ = ["Connection", "Link", "Remote", "kind_of", "sftp_remote"]
+__all__ = ["Connection", "Link", "Remote", "kind_of"]
 
 
 class Remote(Protocol):
@@ -60,18 +54,6 @@ class Remote(Protocol):
     def disconnect(self) -> None: ...
 
     def is_connected(self) -> bool: ...
-
-
-def sftp_remote(server: ServerSettings, journal: Journal, device_id: str) -> Remote:
-    """An SFTP client as the settings say. One attempt each: the spooler's policy does the waiting."""
-    return IoTSFTPClient(
-        server.host,
-        server.port,
-        server.user,
-        server.login_password(),
-        journal=journal,
-        **{**server.client_options(), "attempts": 1, "owner_tag": device_id},
-    )
 
 
 def kind_of(error: TransferError) -> Kind:

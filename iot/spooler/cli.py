@@ -127,7 +127,7 @@ def _check(options: argparse.Namespace) -> int:
         print("\n".join(exposed), file=sys.stderr)
         return EX_CONFIG
     names = ", ".join(outbox.label for outbox in settings.outbox)
-    print(f"configuration good: {settings.server.host}:{settings.server.port}, outboxes {names}")
+    print(f"configuration good: {settings.server.address}, outboxes {names}")
     for outbox in settings.outbox:
         print(f"outbox {outbox.label}: completeness {completeness_of(outbox.path)}")
     return EX_OK

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from iot.spooler.availability import Remote, kind_of
 from iot.spooler.config.settings import AfterUpload
 from iot.spooler.leaving.owed import Owed
+from iot.spooler.naming import shown
 from iot.spooler.outbox.intake import Clocks, Intake
-from iot.spooler.outbox.naming import shown
 from iot.spooler.outbox.scan import SourceFailed
 from iot.spooler.queue.policy import Event, Kind, Rules, State, Tries, Verdict, judge
 from iot.spooler.queue.queue import Delivery, Entry, Queue

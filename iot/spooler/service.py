@@ -22,12 +22,12 @@ from types import FrameType
 from sdnotify import SystemdNotifier
 
 from iot.spooler.agent import Agent, End
-from iot.spooler.availability import Remote, sftp_remote
+from iot.spooler.availability import Remote
 from iot.spooler.config.exposure import exposed_secrets
 from iot.spooler.config.load import BadConfiguration, load
 from iot.spooler.config.settings import Settings
+from iot.spooler.naming import shown
 from iot.spooler.outbox.intake import Clocks
-from iot.spooler.outbox.naming import shown
 from iot.spooler.outbox.scan import OutboxTaken, SourceFailed
 from iot.spooler.state.journal_location import Home
 from iot.spooler.state.lock import AlreadyRunning, locked
@@ -100,7 +100,7 @@ class Service:
         self._environment = environment
         self._drain = drain
         self._make_remote = make_remote or (
-            lambda settings, journal: sftp_remote(settings.server, journal, settings.device_id)
+            lambda settings, journal: settings.server.remote(journal, settings.device_id)
         )
         self._notifier = SystemdNotifier()
         self._watchdog_s = int(environment.get("WATCHDOG_USEC") or 0) / 2e6

@@ -15,8 +15,8 @@ from typing import Any
 
 from iot.spooler.agent import Agent
 from iot.spooler.availability import Connection
+from iot.spooler.naming import shown
 from iot.spooler.outbox.intake import Clocks, Intake
-from iot.spooler.outbox.naming import shown
 from iot.spooler.queue.policy import State
 from iot.spooler.queue.queue import Total
 
@@ -67,7 +67,7 @@ def _connection(agent: Agent, wall: float, now: float) -> dict[str, Any]:
     waiting = link.ready_at > now
     return {
         "state": link.state.value,
-        "server": f"{agent.settings.server.host}:{agent.settings.server.port}",
+        "server": agent.settings.server.address,
         "failures": link.failures,
         "next_attempt_at": round(wall + link.ready_at - now) if waiting else None,
         "error": shown(link.last_error) if link.last_error else None,

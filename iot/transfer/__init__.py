@@ -1,1 +1,113 @@
 """Neutral ground: what every remote and the spooler share. Names no protocol, imports none."""
+
+import importlib
+import logging
+from typing import TYPE_CHECKING, Any
+
+from iot.transfer.errors import (
+    AlreadyExists,
+    AuthenticationError,
+    Cancelled,
+    ConfigurationError,
+    CredentialsInvalid,
+    DiskFull,
+    HostKeyMismatch,
+    HostKeyUnknown,
+    Incompatible,
+    JournalUnavailable,
+    LinkLost,
+    LocalStateError,
+    LoginRefused,
+    NameRefused,
+    NoSpaceOnServer,
+    NotFound,
+    PermanentError,
+    PermissionDenied,
+    ProofFailed,
+    ProtocolError,
+    ServerBusy,
+    ServerRefused,
+    SourceChanged,
+    SourceUnreadable,
+    Timeout,
+    TransferError,
+    TransientError,
+    Unsupported,
+    is_gone,
+)
+from iot.transfer.model import (
+    Evidence,
+    Failure,
+    Fingerprint,
+    Progress,
+    ProgressCallback,
+    Proof,
+    RemoteFile,
+    TransferResult,
+    UploadJob,
+)
+from iot.transfer.terminal import (
+    TerminalSafeFormatter,
+    terminal_safe,
+)
+
+if TYPE_CHECKING:
+    from iot.transfer.journal.journal import Journal, Schema, default_state_dir
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # a library prints nothing that nobody asked for
+
+__all__ = [
+    "AlreadyExists",
+    "AuthenticationError",
+    "Cancelled",
+    "ConfigurationError",
+    "CredentialsInvalid",
+    "DiskFull",
+    "Evidence",
+    "Failure",
+    "Fingerprint",
+    "HostKeyMismatch",
+    "HostKeyUnknown",
+    "Incompatible",
+    "Journal",
+    "JournalUnavailable",
+    "LinkLost",
+    "LocalStateError",
+    "LoginRefused",
+    "NameRefused",
+    "NoSpaceOnServer",
+    "NotFound",
+    "PermanentError",
+    "PermissionDenied",
+    "Progress",
+    "ProgressCallback",
+    "Proof",
+    "ProofFailed",
+    "ProtocolError",
+    "RemoteFile",
+    "Schema",
+    "ServerBusy",
+    "ServerRefused",
+    "SourceChanged",
+    "SourceUnreadable",
+    "TerminalSafeFormatter",
+    "Timeout",
+    "TransferError",
+    "TransferResult",
+    "TransientError",
+    "Unsupported",
+    "UploadJob",
+    "default_state_dir",
+    "is_gone",
+    "terminal_safe",
+]
+
+JOURNAL = ("Journal", "Schema", "default_state_dir")
+"""Loaded on first use: SQLite costs a command its start that only looks around."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in JOURNAL:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(f"{__name__}.journal.journal"), name)
+    return value

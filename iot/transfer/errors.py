@@ -73,6 +73,7 @@ class TransferError(Exception):
 
 
 SFTPError = TransferError
+"""Its name in programs that know SFTP only."""
 
 
 class TransientError(TransferError):

@@ -38,6 +38,7 @@ from unit.folder_remote import FolderRemote
 
 import iot.sftp.client
 import iot.spooler
+import iot.transfer
 from iot.sftp.client import Failure, Journal, LinkLost, LocalStateError, PermissionDenied, Proof, TransferResult
 from iot.spooler import cli
 from iot.spooler.agent import Agent
@@ -274,7 +275,7 @@ class LabAgent:
 @functools.cache
 def _import_all() -> None:
     """The agent's user may have no way to where Python's own files lie."""
-    for package in (iot.sftp.client, iot.spooler):
+    for package in (iot.transfer, iot.sftp.client, iot.spooler):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if not module.name.endswith("__main__"):
                 importlib.import_module(module.name)

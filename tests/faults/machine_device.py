@@ -20,7 +20,7 @@ from unittest.mock import patch
 
 from iot.sftp.client import EmbeddedServer, Journal, LocalStateError
 from iot.spooler.agent import Agent
-from iot.spooler.availability import Remote, sftp_remote
+from iot.spooler.availability import Remote
 from iot.spooler.config.settings import Settings
 from iot.spooler.leaving import removal
 from iot.spooler.outbox.intake import Clocks
@@ -157,7 +157,7 @@ class Device:
             }
         )
         self._journal = Journal(settings.state_dir, QUEUE_SCHEMA)
-        self._remote = sftp_remote(settings.server, self._journal, settings.device_id)
+        self._remote = settings.server.remote(self._journal, settings.device_id)
         clocks = Clocks(self.life.clock, self.life.wall)
         self._agent = Agent(settings, self._journal, self._remote, self.life, clocks, lambda: 0.0)
 

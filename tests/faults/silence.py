@@ -21,7 +21,7 @@ from iot.sftp.client.protocol.packets import Kind
 
 __all__ = ["PHASES", "noticed_after_s"]
 
-WIRE = "iot.sftp.client.ssh"
+SSH = "iot.sftp.client.ssh"
 RATE_BPS = 40e6
 FILE_BYTES = 8 * MIB
 
@@ -34,8 +34,8 @@ PHASES: dict[str, Step | None] = {
     "connect": None,
     "banner": Step("banner", Call("paramiko.transport:Transport._check_banner"), "before"),
     "key exchange": Step("key exchange", Call("paramiko.transport:Transport._send_kex_init"), "before"),
-    "login": Step("login", Call(f"{WIRE}.login:Login.run"), "before"),
-    "channel": Step("channel", Call(f"{WIRE}.session:Connection.open_sftp_channel"), "before"),
+    "login": Step("login", Call(f"{SSH}.login:Login.run"), "before"),
+    "channel": Step("channel", Call(f"{SSH}.connection:Connection.open_sftp_channel"), "before"),
     "open": _packet("open", Packet(Kind.OPEN)),
     "write": _packet("write", Packet(Kind.WRITE), 4),
     "read": _packet("read", Packet(Kind.READ), 4),

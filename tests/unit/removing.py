@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from iot.spooler.leaving.departure import Departure
 from iot.spooler.leaving.removal import Item, Leaver, Outcome, take_away
+from iot.spooler.outbox.departure import Departure
 from iot.spooler.outbox.lease import Leases
 
 __all__ = ["outcome_of", "taken"]

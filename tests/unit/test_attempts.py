@@ -39,7 +39,7 @@ class Links:
             error = self.script.pop(0) if self.script else None
             if error is not None:
                 raise error
-            self.current = SimpleNamespace(pipeline=SimpleNamespace(pace=SimpleNamespace(delivered=0)))
+            self.current = SimpleNamespace(delivered_bytes=0)
         return self.current
 
     def drop(self) -> None:
@@ -84,7 +84,7 @@ def test_progress_resets_the_count() -> None:
         runs.append(engine)
         if len(runs) == 8:
             return "done"
-        engine.pipeline.pace.delivered += len(runs) % 2  # every second connection gets on
+        engine.delivered_bytes += len(runs) % 2  # every second connection gets on
         raise LinkLost("cut")
 
     assert loop(links, work) == "done"

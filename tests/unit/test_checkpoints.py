@@ -15,9 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iot.sftp.client.protocol.server import Refusal
 from iot.transfer.errors import JournalUnavailable
-from iot.transfer.journal.checkpoints import CHECKPOINTS, Checkpoints, LearnedRefusals
+from iot.transfer.journal.checkpoints import CHECKPOINTS, Checkpoints
 from iot.transfer.journal.journal import Journal
 from iot.transfer.model import Checkpoint, Direction, Fingerprint, Phase, Span, Token
 
@@ -210,12 +209,8 @@ def test_an_older_program_writes_into_tables_that_a_later_one_widened() -> None:
     """B15: a device that was rolled back meets the journal of the later version."""
     journal = Journal(None, CHECKPOINTS)
     journal.write(lambda db: db.execute("ALTER TABLE checkpoint ADD COLUMN later TEXT"))
-    journal.write(lambda db: db.execute("ALTER TABLE refusal ADD COLUMN later TEXT"))
     make(journal).commit([checkpoint(acked=7)])
     assert stored(journal) == checkpoint(acked=7)
-    refusals = LearnedRefusals(journal)
-    refusals.learn("key", "banner", Refusal.FSYNC)
-    assert refusals.load("key", "banner") == {Refusal.FSYNC}
 
 
 def test_only_uploads_that_rest_for_long_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,39 +264,3 @@ def test_two_processes_commit_side_by_side_and_a_kill_loses_nothing_told(tmp_pat
         assert found is not None
         assert found.acked_bytes >= number
     journal.close()
-
-
-# -- what servers refuse
-
-
-def test_a_learned_refusal_is_remembered_for_that_server_alone() -> None:
-    refusals = LearnedRefusals(Journal(None, CHECKPOINTS))
-    refusals.learn("key", "banner", Refusal.RESUME)
-    refusals.learn("key", "banner", Refusal.RENAME)
-    assert refusals.load("key", "banner") == {Refusal.RESUME, Refusal.RENAME}
-    assert refusals.load("other key", "banner") == set()
-    assert refusals.load("key", "banner 2") == set()  # a new version is asked again
-
-
-@pytest.mark.parametrize(
-    ("days", "known"), [(0, True), (6.9, True), (7.1, False), (-0.9, True), (-400, False), (36500, False)]
-)
-def test_a_refusal_is_asked_again_after_a_week_and_after_a_clock_that_leapt(
-    monkeypatch: pytest.MonkeyPatch, days: float, known: bool
-) -> None:
-    refusals = LearnedRefusals(Journal(None, CHECKPOINTS))
-    now = 1_700_000_000.0
-    monkeypatch.setattr(time, "time", lambda: now)
-    refusals.learn("key", "banner", Refusal.FSYNC)
-    monkeypatch.setattr(time, "time", lambda: now + days * 86400)
-    assert (Refusal.FSYNC in refusals.load("key", "banner")) is known
-
-
-def test_a_refusal_that_a_later_version_wrote_is_passed_over() -> None:
-    journal = Journal(None, CHECKPOINTS)
-    refusals = LearnedRefusals(journal)
-    refusals.learn("key", "banner", Refusal.FSYNC)
-    journal.write(
-        lambda db: db.execute("INSERT INTO refusal SELECT host_key, 'later', banner, learned_at FROM refusal")
-    )
-    assert refusals.load("key", "banner") == {Refusal.FSYNC}

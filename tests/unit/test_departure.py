@@ -12,8 +12,8 @@ from unit.removing import outcome_of
 
 from iot.sftp.client import Fingerprint
 from iot.spooler.leaving import removal
-from iot.spooler.leaving.departure import Why
 from iot.spooler.leaving.removal import Delete, Item, Outcome, private_names
+from iot.spooler.outbox.departure import Why
 
 OTHER = 65534
 

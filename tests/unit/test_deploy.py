@@ -13,8 +13,9 @@ from conditions import missing
 from pydantic import BaseModel, ByteSize
 from unit.other_user import in_child
 
+from iot.sftp.client.configured import NOT_FROM_FILE, ServerSettings
 from iot.spooler.config.load import BadConfiguration, load
-from iot.spooler.config.settings import NOT_FROM_FILE, OutboxSettings, RetrySettings, ServerSettings, Settings
+from iot.spooler.config.settings import OutboxSettings, RetrySettings, Settings
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 EXAMPLE = DEPLOY / "iot-spooler.toml"

@@ -29,7 +29,11 @@ def drawn() -> dict[str, str]:
 
 def real() -> dict[str, str]:
     classes = inspect.getmembers(errors, inspect.isclass)
-    return {name: kind.__mro__[1].__name__ for name, kind in classes if kind.__module__ == errors.__name__}
+    return {
+        name: kind.__mro__[1].__name__
+        for name, kind in classes
+        if kind.__module__ == errors.__name__ and kind.__name__ == name
+    }
 
 
 def test_the_tree_is_as_drawn() -> None:
@@ -37,10 +41,15 @@ def test_the_tree_is_as_drawn() -> None:
 
 
 def test_every_error_is_exported_with_its_promise() -> None:
-    assert set(errors.__all__) == {*real(), "is_gone"}
+    assert set(errors.__all__) == {*real(), "SFTPError", "is_gone"}
     for name in errors.__all__:
         assert getattr(iot.sftp.client, name) is getattr(errors, name)
         assert getattr(errors, name).__doc__
+
+
+def test_programs_that_catch_sftperror_catch_every_error() -> None:
+    """The name under which 0.1.0 exported the root."""
+    assert iot.sftp.client.SFTPError is errors.TransferError
 
 
 def test_errors_can_be_sent_between_processes() -> None:
@@ -54,4 +63,4 @@ def test_only_transient_errors_are_worth_a_try_on_the_spot() -> None:
     lasting = {errors.PermanentError, errors.AuthenticationError, errors.LocalStateError, errors.ConfigurationError}
     for kind in lasting:
         assert not issubclass(kind, errors.TransientError)
-        assert issubclass(kind, errors.SFTPError)
+        assert issubclass(kind, errors.TransferError)

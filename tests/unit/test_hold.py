@@ -15,7 +15,7 @@ from unit.test_spooler_agent import Rig
 
 from iot.sftp.client import Journal
 from iot.spooler.agent import End
-from iot.spooler.leaving.departure import Why
+from iot.spooler.outbox.departure import Why
 
 OTHER = 65534
 

@@ -115,7 +115,7 @@ def test_an_ordinary_user_knows_it_of_his_own_files(folder: int) -> None:
 
 HOLD = """
 import fcntl, os, sys, time
-from iot.spooler import lease
+from iot.spooler.outbox import lease
 folder = os.open(sys.argv[1], os.O_RDONLY)
 leases = lease.Leases(folder)
 real = fcntl.fcntl

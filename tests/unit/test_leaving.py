@@ -20,9 +20,9 @@ from iot.spooler import status
 from iot.spooler.agent import End
 from iot.spooler.leaving import moving, quarantine, removal
 from iot.spooler.leaving.archive import Archive
-from iot.spooler.leaving.departure import Why
 from iot.spooler.leaving.quarantine import Census, Quarantine, release
 from iot.spooler.leaving.removal import Item, private_names
+from iot.spooler.outbox.departure import Why
 from iot.transfer import beneath as folders
 from iot.transfer.beneath import rename_noreplace
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iot.spooler.outbox.naming import UnsafeName, check_template, destination_for, rule_for, shown
-from iot.spooler.outbox.patterns import check_pattern, wanted
+from iot.spooler.naming import UnsafeName, check_template, destination_for, rule_for, shown
+from iot.spooler.patterns import check_pattern, wanted
 
 
 def dest(path, template="/up", mtime_ns=0):

@@ -27,7 +27,8 @@ from iot.sftp.client.jobs.upload import Upload, UploadTask
 from iot.sftp.client.pipeline.job import Job, Work
 from iot.sftp.client.pipeline.pace import Pace
 from iot.sftp.client.pipeline.pipeline import Pipeline
-from iot.sftp.client.protocol.server import Server, ask_limits
+from iot.sftp.client.protocol.server import Server
+from iot.sftp.client.session import ask_limits
 from iot.sftp.server.files import SFTPSession
 from iot.sftp.server.protocol import EXTENDED_REPLY, Refusal, Reply, text
 from iot.transfer.errors import LinkLost

@@ -28,7 +28,7 @@ class Connector:
 
     def attempts(
         self, tick: Callable[[], None] = lambda: None, harmless: tuple[type[SFTPError], ...] = ANSWERS
-    ) -> Attempts:
+    ) -> Attempts[Engine]:
         """The attempts of one operation; see attempts.py."""
         return Attempts(self, self._patience, self._stop, tick, harmless)
 

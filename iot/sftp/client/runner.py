@@ -14,6 +14,7 @@ from iot.sftp.client.fetch import Fetch
 from iot.sftp.client.jobs import paths
 from iot.sftp.client.jobs.look import look
 from iot.sftp.client.jobs.paths import Earlier, real_path
+from iot.sftp.client.learned import REFUSALS, LearnedRefusals
 from iot.sftp.client.pipeline.job import Job, Work
 from iot.sftp.client.session import Engine, Making, target_from, transfer_options
 from iot.sftp.client.settings import ClientOptions
@@ -21,7 +22,6 @@ from iot.sftp.client.standby import LOGIN_S, PATIENCE_S
 from iot.transfer.base import BaseRemote, Outcome
 from iot.transfer.books import Books
 from iot.transfer.errors import Cancelled, LinkLost, PermanentError, Timeout
-from iot.transfer.journal.checkpoints import LearnedRefusals
 from iot.transfer.journal.journal import Journal
 from iot.transfer.landing import download_task
 from iot.transfer.model import ProgressCallback, RemoteFile, TransferResult, UploadJob
@@ -55,7 +55,7 @@ class Runner(BaseRemote):
     capabilities = CAPABILITIES
 
     def __init__(self, account: Account, options: ClientOptions, journal: Journal | None) -> None:
-        super().__init__(Books(str(account), journal, options))
+        super().__init__(Books(str(account), journal, options, REFUSALS))
         self._account = account
         self._options = options
         self.links = Connector(self._connect_once, options, self._stop)

@@ -9,16 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from iot.sftp.client.jobs.context import Context
-from iot.sftp.client.pipeline.job import Job, Work
+from iot.sftp.client.learned import LearnedRefusals
+from iot.sftp.client.pipeline.job import Job, Work, ask
 from iot.sftp.client.pipeline.pace import START_BYTES, Pace
 from iot.sftp.client.pipeline.pipeline import Pipeline
-from iot.sftp.client.protocol.server import SAFE_SLOTS, Server, ask_limits, handles_in_order
+from iot.sftp.client.protocol import packets, parsing
+from iot.sftp.client.protocol.server import SAFE_SLOTS, Server, handles_in_order, understood
 from iot.sftp.client.settings import ClientOptions, Durability
 from iot.sftp.client.ssh.connection import Connection, Target
 from iot.sftp.client.ssh.hostkeys import HostKeyPolicy, KnownHosts, Pinned
 from iot.sftp.client.ssh.login import Credentials
 from iot.sftp.client.ssh.prompts import Answerer, from_command, from_file
-from iot.transfer.journal.checkpoints import Checkpoints, LearnedRefusals
+from iot.transfer.journal.checkpoints import Checkpoints
 from iot.transfer.options import Options
 from iot.transfer.stop import StopFlag
 
@@ -27,6 +29,7 @@ if sys.platform != "win32":
 
 SPARE_HANDLES = 8
 MAX_BLOCK = 255 * 1024
+LEAST_DATA_BYTES = 1024  # a limit below this is taken for a mistake
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +112,24 @@ class Engine:
 
     def close(self) -> None:
         self.connection.close()
+
+
+def ask_limits(server: Server) -> Work[None]:
+    """Ask for the limits where the server can tell them (limits@openssh.com); else the safe ones stay.
+
+    OpenSSH is asked in the same flight with INIT, before it has said what it offers; an older one politely refuses.
+    """
+    if not server.in_order and b"limits@openssh.com" not in server.extensions:
+        return
+    found = understood((yield from ask(packets.limits())), parsing.parse_limits)
+    if found is None:
+        return
+    _, read_bytes, write_bytes, handles = found
+    if read_bytes >= LEAST_DATA_BYTES:
+        server.max_read = read_bytes
+    if write_bytes >= LEAST_DATA_BYTES:
+        server.max_write = write_bytes
+    server.max_handles = handles or server.max_handles
 
 
 def _open_files_allowed() -> int:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EmbeddedServer"]
 
-LOG_CHANNEL = "iot.sftp.client.embedded"
+LOG_CHANNEL = "iot.sftp.server"
 RECEIVE_BYTES = 1 << 20
 POLL_S = 0.5
 JOIN_S = 5.0

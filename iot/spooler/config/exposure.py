@@ -12,11 +12,9 @@ from pathlib import Path
 
 from iot.spooler.config.load import secrets_in
 from iot.spooler.config.settings import Settings
-from iot.spooler.outbox.naming import shown
+from iot.spooler.naming import shown
 
 __all__ = ["exposed_secrets"]
-
-SECRET_FILES = ("password_file", "key_file")
 
 
 def exposed_secrets(settings: Settings, config: Path | None, environment: Mapping[str, str]) -> list[str]:
@@ -32,10 +30,8 @@ def exposed_secrets(settings: Settings, config: Path | None, environment: Mappin
 def _files(settings: Settings, config: Path | None) -> Iterator[tuple[Path, str]]:
     if config is not None and (keys := secrets_in(config)):
         yield config, " and ".join(keys)
-    for key in SECRET_FILES:
-        path = getattr(settings.server, key)
-        if path is not None:
-            yield path, f"what server.{key} names"
+    for key, path in settings.server.secret_files().items():
+        yield path, f"what server.{key} names"
 
 
 def _readable_by_others(path: Path, credentials: str | None) -> bool:

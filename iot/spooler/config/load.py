@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from iot.spooler.config.layout import contradictions
 from iot.spooler.config.settings import Settings
-from iot.spooler.outbox.naming import shown
+from iot.spooler.naming import shown
 from iot.transfer import ConfigurationError
 
 if sys.version_info >= (3, 11):

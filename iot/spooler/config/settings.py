@@ -7,23 +7,19 @@ allowed, and where it came from.
 from __future__ import annotations
 
 import enum
-import os
 import re
-import stat
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, PlainValidator, field_validator
 
-from iot.sftp.client import ClientOptions
-from iot.spooler.outbox.naming import check_template
-from iot.spooler.outbox.patterns import check_pattern
-from iot.transfer import ConfigurationError
+from iot.spooler.config.kinds import ServerSettings, server_settings
+from iot.spooler.naming import check_template
+from iot.spooler.patterns import check_pattern
 
-__all__ = ["AfterUpload", "Order", "OutboxSettings", "RetrySettings", "ServerSettings", "Settings"]
+__all__ = ["AfterUpload", "Order", "OutboxSettings", "RetrySettings", "Settings"]
 
 MIB = 1024 * 1024
-NOT_FROM_FILE = ("attempts", "owner_tag", "prompts", "state_dir")
 Size = Annotated[ByteSize, Field(ge=0)]
 
 
@@ -42,52 +38,6 @@ class Order(str, enum.Enum):
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)  # most are used only within others
-
-
-class ServerSettings(ClientOptions):
-    """Where to log in and how: host, port, user, password, and every option of the client."""
-
-    host: str = Field(min_length=1, pattern=r"\S")
-    port: int = Field(22, ge=1, le=65535)
-    user: str | None = None
-    password: SecretStr | None = None
-    password_file: Path | None = None
-
-    @model_validator(mode="after")
-    def _one_password(self) -> ServerSettings:
-        if self.password is not None and self.password_file is not None:
-            raise ValueError("give password or password_file, not both")
-        return self
-
-    @field_validator("password_file", "key_file", "known_hosts")
-    @classmethod
-    def _readable(cls, value: Path | None) -> Path | None:
-        if value is not None:
-            _check_readable(value)
-        return value
-
-    @field_validator("password_file")
-    @classmethod
-    def _holds_a_password(cls, value: Path | None) -> Path | None:
-        if value is not None:
-            _password_in(value)
-        return value
-
-    def login_password(self) -> str | None:
-        """The password, from wherever it was given. Raises: ConfigurationError when its file has gone bad."""
-        if self.password is not None:
-            return self.password.get_secret_value()
-        if self.password_file is not None:
-            try:
-                return _password_in(self.password_file)
-            except (OSError, ValueError) as error:
-                raise ConfigurationError(f"server.password_file = {str(self.password_file)!r}: {error}") from None
-        return None
-
-    def client_options(self) -> dict[str, Any]:
-        """The options that were given, as keywords of the client."""
-        names = self.model_fields_set & set(ClientOptions.model_fields) - set(NOT_FROM_FILE)
-        return {name: getattr(self, name) for name in sorted(names)}
 
 
 class OutboxSettings(_Part):
@@ -160,7 +110,7 @@ class Settings(_Part):
     scan_s: float = Field(2.0, gt=0, le=3600)
     small_file_bytes: Size = Field(ByteSize(MIB))
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$")
-    server: ServerSettings
+    server: Annotated[ServerSettings, PlainValidator(server_settings)]
     retry: RetrySettings = RetrySettings()
     outbox: tuple[OutboxSettings, ...] = Field(min_length=1)
 
@@ -198,28 +148,3 @@ def _folder_name(label: str) -> str:
     """A label as the name of a folder: no slash, not hidden, never "." or ".."."""
     name = label.replace("%", "%25").replace("/", "%2F").replace("\0", "%00")
     return "%2E" + name[1:] if name.startswith(".") else name
-
-
-def _check_readable(path: Path) -> None:
-    """A fifo would be waited for, and a device read without end: so it is opened without waiting, and refused."""
-    try:
-        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            status = os.fstat(file)
-        finally:
-            os.close(file)
-    except OSError as error:
-        raise ValueError(f"cannot be read: {error.strerror}") from None
-    if not stat.S_ISREG(status.st_mode) and not os.path.samestat(status, os.stat(os.devnull)):
-        raise ValueError("is not a regular file")
-
-
-def _password_in(path: Path) -> str:
-    """The password that a file holds. Raises: OSError; ValueError, which never quotes the content."""
-    try:
-        password = path.read_text(encoding="utf-8").rstrip("\r\n")
-    except UnicodeDecodeError:
-        raise ValueError("holds no UTF-8 text") from None
-    if not password or "\0" in password:
-        raise ValueError("holds no password")
-    return password

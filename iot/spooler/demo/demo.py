@@ -24,7 +24,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from iot.sftp.client import EmbeddedServer
+from iot.sftp.server import EmbeddedServer
 from iot.spooler.demo.link import Relay
 from iot.spooler.demo.screen import Progress, percent, print_table
 from iot.spooler.demo.server import Writes, watched_server

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from iot.sftp.client import EmbeddedServer
+from iot.sftp.server import EmbeddedServer
 
 __all__ = ["Writes", "watched_server"]
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from iot.spooler.leaving.moving import put
 from iot.spooler.leaving.removal import Item
 from iot.spooler.leaving.trust import FOLDER_MODE, open_trusted
-from iot.spooler.outbox.naming import shown
+from iot.spooler.naming import shown
 from iot.spooler.state.elapsed import Moment, Odometer, observe
 from iot.transfer import is_gone
 from iot.transfer.beneath import free_name, join, make_below, open_below, split

@@ -11,12 +11,12 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 
-from iot.spooler.leaving.departure import Why
 from iot.spooler.leaving.leaving import Leaving, unclaimed
 from iot.spooler.leaving.removal import Item, Leaver, Outcome, recover, take_away
 from iot.spooler.leaving.waiting import Late, Waiting
+from iot.spooler.naming import shown
+from iot.spooler.outbox.departure import Why
 from iot.spooler.outbox.intake import Clocks, Intake
-from iot.spooler.outbox.naming import shown
 from iot.spooler.outbox.scan import SourceFailed
 from iot.spooler.queue.policy import State
 from iot.spooler.queue.queue import Entry, Queue

@@ -25,7 +25,7 @@ from typing import NamedTuple
 from iot.spooler.leaving.moving import put
 from iot.spooler.leaving.removal import Item
 from iot.spooler.leaving.trust import open_trusted
-from iot.spooler.outbox.naming import shown
+from iot.spooler.naming import shown
 from iot.transfer.beneath import DIRECTORY, PASSING_PREFIX, make_below, open_below, split
 
 __all__ = ["Census", "Quarantine", "release"]

@@ -20,9 +20,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from iot.spooler.leaving.departure import Departure, Stays, Why
+from iot.spooler.naming import shown
+from iot.spooler.outbox.departure import Departure, Stays, Why
 from iot.spooler.outbox.lease import Writer
-from iot.spooler.outbox.naming import shown
 from iot.spooler.outbox.scan import PRIVATE_PREFIX
 from iot.transfer import Fingerprint, is_gone
 from iot.transfer.beneath import free_name, join, open_below, rename_noreplace, split

@@ -12,7 +12,7 @@ import os
 import stat
 from pathlib import Path
 
-from iot.spooler.outbox.naming import shown
+from iot.spooler.naming import shown
 from iot.transfer.beneath import DIRECTORY
 
 __all__ = ["FOLDER_MODE", "UntrustedFolder", "open_trusted"]

@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from iot.spooler.leaving.departure import Why
 from iot.spooler.leaving.removal import Leaver
+from iot.spooler.outbox.departure import Why
 from iot.spooler.queue.queue import Entry
 
 __all__ = ["Late", "Waiting"]

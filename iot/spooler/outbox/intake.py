@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from iot.spooler.config.settings import AfterUpload, Order, OutboxSettings
-from iot.spooler.leaving.departure import Departure
+from iot.spooler.naming import UnsafeName, check_path, rule_for, shown
+from iot.spooler.outbox.departure import Departure
 from iot.spooler.outbox.lease import Writer
-from iot.spooler.outbox.naming import UnsafeName, check_path, rule_for, shown
-from iot.spooler.outbox.patterns import matcher, wanted
 from iot.spooler.outbox.readiness import Readiness
 from iot.spooler.outbox.scan import BATCH, Found, Outbox, SourceFailed
+from iot.spooler.patterns import matcher, wanted
 from iot.spooler.queue.policy import Event, State
 from iot.spooler.queue.queue import Entry, Known, NewEntry, Queue
 from iot.transfer import DiskFull, Fingerprint

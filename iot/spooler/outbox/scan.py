@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from iot.spooler.naming import shown
 from iot.spooler.outbox.lease import Answer, Completeness, Leases, Writer
 from iot.spooler.outbox.mounts import FileSystem, file_system
-from iot.spooler.outbox.naming import shown
 from iot.spooler.state.lock import AlreadyRunning, OutboxClaim
 from iot.transfer import Fingerprint, is_gone
 from iot.transfer.beneath import DIRECTORY, PASSING, join, open_below, split

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 from typing import NamedTuple
 
-from iot.spooler.outbox.naming import destination_for
+from iot.spooler.naming import destination_for
 from iot.spooler.queue.policy import Event, State, after
 from iot.transfer import Fingerprint, Schema
 

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 
 from iot.spooler.config.settings import AfterUpload, Settings
-from iot.spooler.outbox.naming import shown
+from iot.spooler.naming import shown
 from iot.spooler.queue.queue import QUEUE_SCHEMA
 from iot.transfer import DiskFull, Journal, LocalStateError
 

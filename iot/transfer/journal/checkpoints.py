@@ -1,4 +1,4 @@
-"""Checkpoints and learned refusals in the journal.
+"""Checkpoints in the journal.
 
 Checkpoints of all transfers are noted in memory and written together, by bytes and by time: on flash every
 commit costs, and a checkpoint that is a little old costs only a few bytes sent again. A barrier writes at once.
@@ -19,16 +19,14 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
-from iot.sftp.client.protocol.server import Refusal
 from iot.transfer.journal.journal import Journal, Schema
 from iot.transfer.journal.places import Places
 from iot.transfer.model import Checkpoint, Direction, Fingerprint, Phase, Span, Token
 
-__all__ = ["CHECKPOINTS", "Checkpoints", "LearnedRefusals"]
+__all__ = ["CHECKPOINTS", "Checkpoints"]
 
 log = logging.getLogger(__name__)
 
-REFUSAL_DAYS = 7
 TAIL = b"\0"
 """No name begins with it, and no token."""
 
@@ -41,16 +39,11 @@ CHECKPOINTS = Schema(
             server TEXT NOT NULL, direction TEXT NOT NULL, remote BLOB NOT NULL, local BLOB NOT NULL,
             token BLOB NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, ctime_ns INTEGER NOT NULL,
             inode INTEGER NOT NULL, acked INTEGER NOT NULL, synced INTEGER NOT NULL, suspect TEXT NOT NULL,
-            phase TEXT NOT NULL, noted_at INTEGER NOT NULL, crc INTEGER NOT NULL);
-        CREATE TABLE refusal (
-            host_key TEXT NOT NULL, what TEXT NOT NULL, banner TEXT NOT NULL, learned_at INTEGER NOT NULL,
-            PRIMARY KEY (host_key, what)
-        ) WITHOUT ROWID
+            phase TEXT NOT NULL, noted_at INTEGER NOT NULL, crc INTEGER NOT NULL)
         """,
     ),
 )
 
-LEARN = "INSERT OR REPLACE INTO refusal (host_key, what, banner, learned_at) VALUES (?, ?, ?, ?)"
 Key = tuple[str, bytes, bytes]
 CHECKED = (
     "server",
@@ -188,28 +181,6 @@ class Checkpoints:
         )
         found = [checkpoint for checkpoint in map(_from_row, rows) if checkpoint is not None]
         return [checkpoint for checkpoint in found if _key(checkpoint) not in self._dropped]
-
-
-class LearnedRefusals:
-    """What servers were learned to refuse, by host key; asked again after 7 days or with a new version banner."""
-
-    def __init__(self, journal: Journal) -> None:
-        self._journal = journal
-
-    def load(self, host_key: str, banner: str) -> set[Refusal]:
-        rows = self._journal.read(
-            "SELECT what FROM refusal WHERE host_key = ? AND banner = ? AND learned_at BETWEEN ? AND ?",
-            host_key,
-            banner,
-            int(time.time()) - REFUSAL_DAYS * 86400,
-            int(time.time()) + 86400,  # learned "tomorrow": the clock has jumped back, ask again
-        )
-        known = {item.value for item in Refusal}
-        return {Refusal(row["what"]) for row in rows if row["what"] in known}
-
-    def learn(self, host_key: str, banner: str, what: Refusal) -> None:
-        values = (host_key, what.value, banner, int(time.time()))
-        self._journal.write(lambda db: db.execute(LEARN, values))
 
 
 def _key(checkpoint: Checkpoint) -> Key:

@@ -117,12 +117,12 @@ class Journal:
             self._reserve.keep()
             self._transact(lambda _: lay_out_wal(state_dir / FILE_NAME))
 
-    def register(self, schema: Schema) -> None:
-        """Add a room's tables, upgrading them in place. Call before the room's first use."""
-        self._schemas.append(schema)
+    def register(self, *schemas: Schema) -> None:
+        """Add the tables of rooms, upgrading them in place. Call before their first use."""
+        self._schemas.extend(schemas)
         with self._turn, self._guarded(), one_at_a_time(self.state_dir):
             try:
-                self._migrate([schema])
+                self._migrate(schemas)
             except (NewerJournal, sqlite3.DatabaseError, UnicodeDecodeError) as error:
                 if self.state_dir is None or not _replaceable(error, self.state_dir / FILE_NAME):
                     raise

@@ -7,14 +7,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeVar
 
-from iot.sftp.client.pipeline.job import Work, ask
-from iot.sftp.client.protocol import packets, parsing
 from iot.sftp.client.protocol.packets import Extended, Reply
 from iot.transfer.errors import ProtocolError
 
 T = TypeVar("T")
 SAFE_DATA_BYTES = 32 * 1024
-LEAST_DATA_BYTES = 1024  # a limit below this is taken for a mistake
 SAFE_SLOTS = 64
 
 
@@ -95,21 +92,3 @@ def understood(reply: Reply, parse: Callable[[bytes], T]) -> T | None:
         return parse(reply.value)
     except ProtocolError:
         return None
-
-
-def ask_limits(server: Server) -> Work[None]:
-    """Ask for the limits where the server can tell them (limits@openssh.com); else the safe ones stay.
-
-    OpenSSH is asked in the same flight with INIT, before it has said what it offers; an older one politely refuses.
-    """
-    if not server.in_order and b"limits@openssh.com" not in server.extensions:
-        return
-    found = understood((yield from ask(packets.limits())), parsing.parse_limits)
-    if found is None:
-        return
-    _, read_bytes, write_bytes, handles = found
-    if read_bytes >= LEAST_DATA_BYTES:
-        server.max_read = read_bytes
-    if write_bytes >= LEAST_DATA_BYTES:
-        server.max_write = write_bytes
-    server.max_handles = handles or server.max_handles

@@ -1,0 +1,58 @@
+"""Which remotes there are: the one place of the service that knows protocols, each loaded only when configured."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from pydantic import ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from iot.transfer import Journal
+
+__all__ = ["KINDS", "ServerSettings", "server_settings"]
+
+KINDS = {
+    "sftp": "iot.sftp.client.configured",
+    "folder": "iot.folder.configured",
+}
+"""kind -> module with its `ServerSettings`."""
+DEFAULT = "sftp"
+
+
+class ServerSettings(Protocol):
+    """The table [server], whatever the protocol: checked, and able to make the remote it describes."""
+
+    @property
+    def address(self) -> str:
+        """For people: where files go, without a secret."""
+
+    def secret_files(self) -> Mapping[str, Path]:
+        """The files with secrets that are named here, by their keys."""
+
+    def remote(self, journal: Journal, device_id: str) -> Any:
+        """A client as the settings say. One attempt each: the spooler's policy does the waiting."""
+
+
+class _Model(Protocol):
+    model_fields: Mapping[str, Any]
+
+    def model_validate(self, values: object) -> ServerSettings: ...
+
+
+def server_model(kind: str) -> _Model:
+    return cast(_Model, importlib.import_module(KINDS[kind]).ServerSettings)
+
+
+def server_settings(values: object) -> ServerSettings:
+    """Check [server]; its key `kind` decides by which model, SFTP's without it. Raises: ValidationError, ValueError."""
+    kind: object = DEFAULT
+    if isinstance(values, Mapping) and "kind" in values:
+        kind = values["kind"]
+        values = {key: value for key, value in values.items() if key != "kind"}
+    if not isinstance(kind, str) or kind not in KINDS:
+        wrong = PydanticCustomError("value_error", f"there is {', '.join(sorted(KINDS))}")  # type: ignore[arg-type]
+        raise ValidationError.from_exception_data("server", [InitErrorDetails(type=wrong, loc=("kind",), input=kind)])
+    return server_model(kind).model_validate(values)
