@@ -53,6 +53,6 @@ def server_settings(values: object) -> ServerSettings:
         kind = values["kind"]
         values = {key: value for key, value in values.items() if key != "kind"}
     if not isinstance(kind, str) or kind not in KINDS:
-        wrong = PydanticCustomError("value_error", f"there is {', '.join(sorted(KINDS))}")  # type: ignore[arg-type]
+        wrong = PydanticCustomError("value_error", f"there is {', '.join(sorted(KINDS))}")
         raise ValidationError.from_exception_data("server", [InitErrorDetails(type=wrong, loc=("kind",), input=kind)])
     return server_model(kind).model_validate(values)
