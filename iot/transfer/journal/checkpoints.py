@@ -37,7 +37,7 @@ CHECKPOINTS = Schema(
         CREATE TABLE checkpoint (
             id INTEGER PRIMARY KEY, key INTEGER NOT NULL,
             server TEXT NOT NULL, direction TEXT NOT NULL, remote BLOB NOT NULL, local BLOB NOT NULL,
-            token BLOB NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, ctime_ns INTEGER NOT NULL,
+            part BLOB NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, ctime_ns INTEGER NOT NULL,
             inode INTEGER NOT NULL, acked INTEGER NOT NULL, synced INTEGER NOT NULL, suspect TEXT NOT NULL,
             phase TEXT NOT NULL, noted_at INTEGER NOT NULL, crc INTEGER NOT NULL)
         """,
@@ -50,7 +50,7 @@ CHECKED = (
     "direction",
     "remote",
     "local",
-    "token",
+    "part",
     "size",
     "mtime_ns",
     "ctime_ns",
@@ -231,7 +231,7 @@ def _from_row(row: sqlite3.Row) -> Checkpoint | None:
         direction=Direction(row["direction"]),
         remote_path=bytes(row["remote"]),
         local_path=bytes(row["local"]),
-        token=Token(_long(row["token"], row["remote"])),
+        token=Token(_long(row["part"], row["remote"])),
         fingerprint=Fingerprint.from_columns(row["size"], row["mtime_ns"], row["ctime_ns"], row["inode"]),
         acked_bytes=row["acked"],
         synced_bytes=row["synced"],
