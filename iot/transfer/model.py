@@ -1,4 +1,4 @@
-"""The values that travel between the rooms: frozen, typed, without behaviour of their own."""
+"""The values that travel between the modules: frozen, typed, without behaviour of their own."""
 
 from __future__ import annotations
 

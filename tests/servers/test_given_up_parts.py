@@ -16,7 +16,7 @@ from servers.misbehaving import Misbehaving, Quirk
 from servers.openssh import OpenSSH
 
 from iot.sftp.client import IoTSFTPClient, LinkLost, UploadJob, abandoned_parts
-from iot.sftp.server.protocol import PERMISSION_DENIED, Refusal
+from iot.sftp.server.protocol import PERMISSION_DENIED, RequestRefused
 
 SIZE = 2 * 1024 * 1024
 SMALL = 30_000
@@ -149,7 +149,7 @@ class Removals(Quirk):
         if self.pause_s:
             time.sleep(self.pause_s)
         if self.refused:
-            raise Refusal(PERMISSION_DENIED, "not now")
+            raise RequestRefused(PERMISSION_DENIED, "not now")
         return super().on_remove(message)
 
 

@@ -30,7 +30,7 @@ from iot.sftp.client.pipeline.pipeline import Pipeline
 from iot.sftp.client.protocol.server import Server
 from iot.sftp.client.session import ask_limits
 from iot.sftp.server.files import SFTPSession
-from iot.sftp.server.protocol import EXTENDED_REPLY, Refusal, Reply, text
+from iot.sftp.server.protocol import EXTENDED_REPLY, Reply, RequestRefused, text
 from iot.transfer.errors import LinkLost
 from iot.transfer.journal.checkpoints import CHECKPOINTS, Checkpoints
 from iot.transfer.journal.journal import Journal
@@ -165,14 +165,14 @@ class PlainSession(SFTPSession):
     extensions: Mapping[bytes, bytes] = {}
 
     def on_posix_rename(self, message: Message) -> Reply:
-        raise Refusal(8, "not offered")
+        raise RequestRefused(8, "not offered")
 
 
 class FullSession(SFTPSession):
     """No room for anything, told as OpenSSH does."""
 
     def on_write(self, message: Message) -> Reply:
-        raise Refusal(4, "Failure")
+        raise RequestRefused(4, "Failure")
 
 
 @dataclass

@@ -87,7 +87,7 @@ class Engine:
                 cancelled=making.stop,
                 on_silence=making.on_silence,
             )
-            self.connection.settle_in()
+            self.connection.login_over()
         except BaseException:
             self.connection.close()
             raise

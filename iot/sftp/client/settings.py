@@ -1,4 +1,4 @@
-"""Every setting of the client, checked once; below this room they are plain values.
+"""Every setting of the client, checked once; below this module they are plain values.
 
 `ClientOptions` takes keywords only. `environment.ClientSettings` reads the same fields, and host, port, user and
 password, from SFTP_<NAME> variables and a .env file: for the command line.

@@ -42,7 +42,7 @@ from iot.transfer.names import SIDECAR, check_final_name, remote_path, sidecar_p
 from iot.transfer.options import Options
 from iot.transfer.parallel.content import agreeing_bytes, hash_of, same_file
 from iot.transfer.parallel.work import Barrier, Desk, Linger, Work
-from iot.transfer.plan import Fresh, ProveFinal, ResumeAt, Rules, Step, plan
+from iot.transfer.plan import Fresh, ProveFinal, ResumeAt, ResumeRules, Step, plan
 from iot.transfer.remote import Meta, Offset, Parts, Publish, Published, Resume, Standing, Store, Token
 from iot.transfer.source import Source
 from iot.transfer.window import PartState
@@ -133,7 +133,9 @@ class Upload:
                 part = RemoteFile(0) if part is not None else None
         final = self.store.stat(self.dest)
         readable = self.store.capabilities.reads_back
-        rules = Rules(options.verify, options.trust, options.tail_size, self.source.identified, self.size, readable)
+        rules = ResumeRules(
+            options.verify, options.trust, options.tail_size, self.source.identified, self.size, readable
+        )
         return plan(self.source.fingerprint, known, part, final, rules)
 
     # -- send

@@ -29,7 +29,7 @@ from functools import partial
 from typing import Any
 
 from iot.transfer.errors import Cancelled, LinkLost, LocalStateError, Timeout, TransferError
-from iot.transfer.group_commit import Barriers
+from iot.transfer.group_commit import GroupCommit
 from iot.transfer.model import Checkpoint
 from iot.transfer.parallel.ready import TOGETHER_BYTES, Finished, Ready, Running
 from iot.transfer.parallel.work import Barrier, Command, Desk, Linger, Transfer
@@ -70,7 +70,7 @@ class Workers:
         self._stop = stop
         self._ready = Ready()
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._barriers: Barriers[Running] = Barriers(commit)
+        self._barriers: GroupCommit[Running] = GroupCommit(commit)
         self._stores: list[Store] = []
         self._dismissed: set[Store] = set()
         self._connecting = self._idle = 0

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from iot.sftp.client.jobs.context import Context
 from iot.sftp.client.jobs.folders import create_in_folder
-from iot.sftp.client.jobs.free_space import check_room, full, room_request
-from iot.sftp.client.jobs.look import look_at_once, shown
+from iot.sftp.client.jobs.free_space import check_space, full, space_request
+from iot.sftp.client.jobs.look import look_at_once
 from iot.sftp.client.jobs.proof import final_stands, hash_of, same_content
 from iot.sftp.client.jobs.publish import Ending, confirm, publish, wants_confirmation, write_sidecar
 from iot.sftp.client.jobs.sending import NoReadBack, NoResume, Sending, note_refused_reading
@@ -34,8 +34,9 @@ from iot.transfer.model import (
     TransferResult,
 )
 from iot.transfer.names import check_final_name, part_name
-from iot.transfer.plan import Fresh, ProveFinal, ResumeAt, Rules, Step, plan
+from iot.transfer.plan import Fresh, ProveFinal, ResumeAt, ResumeRules, Step, plan
 from iot.transfer.source import Source
+from iot.transfer.terminal import quoted
 from iot.transfer.window import PartState
 
 CREATE = Flag.WRITE | Flag.CREATE | Flag.TRUNCATE | Flag.EXCLUSIVE
@@ -116,7 +117,9 @@ class Upload:
         part, final = yield from look_at_once([self.part, task.dest])
         readable = not self.context.server.refuses(Refusal.READ_BACK)
         beyond_bytes = self.context.pace.max_bytes
-        rules = Rules(options.verify, options.trust, options.tail_size, self.source.identified, beyond_bytes, readable)
+        rules = ResumeRules(
+            options.verify, options.trust, options.tail_size, self.source.identified, beyond_bytes, readable
+        )
         step = plan(self.source.fingerprint, known, part, final, rules)
         if isinstance(step, ResumeAt) and not (yield from self._can_resume(step)):
             return Fresh()
@@ -190,27 +193,27 @@ class Upload:
         mode = self.source.mode if self.context.options.keep_mode else None
         direct = self.context.options.direct_write
         flags = CREATE_DIRECT if direct else CREATE
-        requests = [packets.open_file(self.part, flags, Attributes(mode=mode)), *self._room_request()]
-        doing = f"cannot create {shown(self.part)}"
-        reply, *room = yield from create_in_folder(self.context, self.part, requests)
+        requests = [packets.open_file(self.part, flags, Attributes(mode=mode)), *self._space_request()]
+        doing = f"cannot create {quoted(self.part)}"
+        reply, *space = yield from create_in_folder(self.context, self.part, requests)
         if not direct and isinstance(reply, Status) and reply.code not in (Code.NO_SUCH_FILE, Code.PERMISSION_DENIED):
             # it is there from an earlier attempt: the name says that it is ours
-            expect_status((yield from ask(packets.remove(self.part))), f"cannot remove {shown(self.part)}")
-            reply, *room = yield from ask_all(requests, self.context.server.in_order)
+            expect_status((yield from ask(packets.remove(self.part))), f"cannot remove {quoted(self.part)}")
+            reply, *space = yield from ask_all(requests, self.context.server.in_order)
         crowded = isinstance(reply, Status) and reply.code == Code.FAILURE and self.context.handles
         if crowded and (yield from full(self.context, self.part, self.source.name, self._state)) is None:
             raise ServerBusy(f"{doing} while others are open")
         handle = self._opened(expect_handle(reply, doing))
-        self._check_room(room)
+        self._check_space(space)
         return handle
 
-    def _room_request(self) -> list[Request]:
-        return room_request(self.context, self.part, self._state.size)
+    def _space_request(self) -> list[Request]:
+        return space_request(self.context, self.part, self._state.size)
 
-    def _check_room(self, told: list[Reply]) -> None:
+    def _check_space(self, told: list[Reply]) -> None:
         """Raises: NoSpaceOnServer; a file that fits is counted from here on."""
         if told:
-            check_room(self.context, self.source.name, self._state, told[0])
+            check_space(self.context, self.source.name, self._state, told[0])
             self.context.large[self.part] = self._state
 
     def _resume(self, step: ResumeAt) -> Work[None]:
@@ -219,9 +222,9 @@ class Upload:
         self._certain_at, self._gain = self._state.certain, FIRST_GAIN_BYTES
         if self._is_large:
             yield Barrier(self.checkpoint())
-        doing = f"cannot reopen {shown(self.part)}"
+        doing = f"cannot reopen {quoted(self.part)}"
         reading = [packets.open_file(self.part, Flag.READ)] if step.suspect else []
-        replies = yield from self._reopen([*reading, *self._room_request()])
+        replies = yield from self._reopen([*reading, *self._space_request()])
         opened = [self._opened_or_refused(reply, doing) for reply in replies[: 1 + len(reading)]]
         if isinstance(opened[0], Status):
             raise NoResume
@@ -229,7 +232,7 @@ class Upload:
         if isinstance(reader, Status):
             note_refused_reading(self.context.server, reader.error("cannot read back"))
             raise NoReadBack
-        self._check_room(replies[1 + len(reading) :])
+        self._check_space(replies[1 + len(reading) :])
         yield from self._fill(opened[0], reader, resumed=True)
 
     def _reopen(self, others: list[Request]) -> Work[list[Reply]]:
@@ -298,18 +301,18 @@ class Upload:
             # with a sidecar to write first, the final would be open while that may fail
             reopen = wants_confirmation(self.context) and not self.context.options.sidecar
             final = yield from publish(self.context, self.part, self.task.dest, reopen)
-        return (yield from self._settle(final))
+        return (yield from self._conclude(final))
 
     def _already_done(self) -> Work[TransferResult]:
         self._proof = Proof.FULL
         yield from self._hash()
-        return (yield from self._settle(b"", already_done=True))
+        return (yield from self._conclude(b"", already_done=True))
 
     def _hash(self) -> Work[None]:
         if self.context.options.sha256 or self.context.options.sidecar:
             self._digest = yield from hash_of(self.source)
 
-    def _settle(self, final: bytes, already_done: bool = False) -> Work[TransferResult]:
+    def _conclude(self, final: bytes, already_done: bool = False) -> Work[TransferResult]:
         self.source.close()  # the wait below may be long, and files in flight are many
         task, options = self.task, self.context.options
         if options.sidecar and self._digest is not None:
