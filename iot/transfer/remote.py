@@ -267,9 +267,8 @@ class Store(Protocol):
         """
 
     def confirm(self, dest: bytes) -> bool:
-        """Bring a published file's content and name to the far side's disk -> whether they are there, as far as it can
-        be known. For a file that an earlier attempt has published; False where that cannot be asked for, or it is gone.
-        """
+        """Bring what an earlier attempt has published to the far side's disk -> whether content and name are there;
+        False where that cannot be asked for, and for a file that is gone."""
 
     def abandon(self, token: Token) -> None:
         """Remove what the far side holds of this upload. One that is gone is fine. A published file is not touched."""
@@ -380,10 +379,10 @@ class Remote(Protocol):
         """Paths of the files, or folders, right below a folder, sorted. Raises: NotFound, NameRefused ..."""
 
     def move(self, source: bytes, dest: bytes) -> None:
-        """Rename; a file at `dest` is replaced. Raises: NotFound, AlreadyExists ..."""
+        """Rename; a file at `dest` is replaced. Raises: NotFound, AlreadyExists (it cannot be replaced)."""
 
     def delete(self, path: bytes) -> None:
-        """Delete a file. Raises: NotFound ..."""
+        """Delete a file. Raises: NotFound, ServerRefused (a folder)."""
 
     def mkdir(self, path: bytes) -> None:
         """Make a folder and the missing ones above it."""
