@@ -488,8 +488,9 @@ def test_a_small_urgent_file_overtakes_large_ones(tmp_path, source):
     remote.close()
 
 
-def test_tick_is_called_while_every_worker_is_busy(tmp_path, source):
-    faults = Faults(hang={("write", 0)})
+@pytest.mark.parametrize("kind", ["hang", "deaf"])
+def test_tick_is_called_while_every_worker_is_busy_and_while_it_ends(tmp_path, source, kind):
+    faults = Faults(**{kind: {("write", 0)}})
     remote = folder_remote(tmp_path / "far", tmp_path / "state", faults)
     ticks = [time.monotonic()]
 
@@ -499,6 +500,7 @@ def test_tick_is_called_while_every_worker_is_busy(tmp_path, source):
             remote.cancel()
 
     list(remote.upload_many([UploadJob(source, "to/file")], tick=tick))
+    ticks.append(time.monotonic())
     remote.close()
     assert max(later - earlier for earlier, later in itertools.pairwise(ticks)) < 0.25
 

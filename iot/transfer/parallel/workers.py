@@ -273,7 +273,7 @@ class Workers:
                 if self._active or not exhausted:
                     self._attend(exhausted=exhausted)
         except TransferError as error:
-            self._end_all(error)
+            self._end_all(error, tick)
             yield from self._finished
             raise
         finally:
@@ -351,7 +351,7 @@ class Workers:
             finished = Finished(running.tag, error=self._ending)  # its own word is only that it was aborted
         self._finished.append(finished)
 
-    def _end_all(self, error: TransferError) -> None:
+    def _end_all(self, error: TransferError, tick: Callable[[], None] = lambda: None) -> None:
         """Transfers in a worker's hands may still note how far they came; those that wait are given up."""
         if not self._active:
             return
@@ -367,5 +367,6 @@ class Workers:
         while self._active and self._clock() < over_at:
             with contextlib.suppress(LocalStateError):  # what ends it all may be just that
                 self._call(POLL_S)
+            tick()
         for running in list(self._active.values()):
             self._end(running, Finished(running.tag, error=error))
