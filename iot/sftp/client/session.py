@@ -54,7 +54,7 @@ class Making:
     beside: Beside | None = None
 
 
-class Engine:
+class Session:
     """Connects when made.
 
     making: what an earlier connection had found, and whom to tell of silence.

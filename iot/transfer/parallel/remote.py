@@ -76,7 +76,7 @@ class ParallelRemote(BaseRemote):
 
     another_stands = False
 
-    def engine(self, tick: Callable[[], None]) -> Workers:
+    def session(self, tick: Callable[[], None]) -> Workers:
         """The present connections, or new ones. Raises: LinkLost, Timeout, ServerBusy, AuthenticationError ..."""
         if self._workers is not None and not self._workers.usable:
             self._drop()

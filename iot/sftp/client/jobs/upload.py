@@ -8,8 +8,6 @@ asks) is proven, the source was looked at again, and the intent to rename is dur
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from iot.sftp.client.jobs.context import Context
 from iot.sftp.client.jobs.folders import create_in_folder
 from iot.sftp.client.jobs.free_space import check_space, full, space_request
@@ -25,15 +23,14 @@ from iot.transfer.errors import NoSpaceOnServer, PermanentError, ServerBusy, Ser
 from iot.transfer.model import (
     Checkpoint,
     Direction,
-    Fingerprint,
     Phase,
     Progress,
-    ProgressCallback,
     Proof,
     Token,
     TransferResult,
+    UploadJob,
 )
-from iot.transfer.names import check_final_name, part_name
+from iot.transfer.names import check_final_name, part_name, remote_path
 from iot.transfer.plan import Fresh, ProveFinal, ResumeAt, ResumeRules, Step, plan
 from iot.transfer.source import Source
 from iot.transfer.terminal import quoted
@@ -48,30 +45,21 @@ PROGRESS_EVERY_S = 0.1
 FIRST_GAIN_BYTES = 256 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class UploadTask:
-    """What to send where. dest: remote path as bytes. wanted: the version to send. See model.UploadJob."""
-
-    source: Source
-    dest: bytes
-    key: object = None
-    wanted: Fingerprint | None = None
-    check_final: bool = False
-    grace: bool = False
-    progress: ProgressCallback | None = None
-
-
 class Upload:
-    """The state of one upload; `run` is the story."""
+    """The state of one upload; `run` is the story. source: that of the job, opened; it is closed at the end.
 
-    def __init__(self, task: UploadTask, context: Context) -> None:
-        self.task = task
+    Raises: NameRefused when the job's destination is no path.
+    """
+
+    def __init__(self, job: UploadJob, source: Source, context: Context) -> None:
+        self.job = job
         self.context = context
-        self.source = task.source
+        self.source = source
+        self.dest = remote_path(job.dest)
         options = context.options
-        self.part = part_name(task.dest, self.source.path, options.owner, options.part_suffix)
+        self.part = part_name(self.dest, source.path, options.owner, options.part_suffix)
         if options.direct_write:
-            self.part = task.dest
+            self.part = self.dest
         self._state = PartState(self.source.fingerprint.size)
         self._handles: list[bytes] = []
         self._phase = Phase.SENDING
@@ -90,12 +78,12 @@ class Upload:
     def run(self) -> Work[TransferResult]:
         """Raises: the errors of this file; a lost link and a cancel are thrown in by the pipeline."""
         try:
-            if self.task.wanted not in (None, self.source.fingerprint):
+            if self.job.fingerprint not in (None, self.source.fingerprint):
                 raise SourceChanged(f"{self.source.name} is not the version any more that was to be sent")
-            check_final_name(self.task.dest, sidecar=self.context.options.sidecar)
+            check_final_name(self.dest, sidecar=self.context.options.sidecar)
             step = yield from self._survey()
             if isinstance(step, ProveFinal):
-                if (yield from final_stands(self.context, self.task.dest, self.source)):
+                if (yield from final_stands(self.context, self.dest, self.source)):
                     return (yield from self._already_done())
                 step = step.otherwise
             yield from self._send(step)
@@ -107,14 +95,14 @@ class Upload:
 
     def _survey(self) -> Work[Step]:
         """Decide how to begin; the server is asked only when there is something to go on with."""
-        task, options = self.task, self.context.options
-        known = self.context.ledger.load(Direction.UPLOAD, task.dest, self.source.path)
+        options = self.context.options
+        known = self.context.ledger.load(Direction.UPLOAD, self.dest, self.source.path)
         self._was_known = known is not None
         if known is not None and (not options.resume or options.direct_write or known.token != self.part):
             known = None
-        if known is None and not task.check_final:
+        if known is None and not self.job.check_final:
             return Fresh()
-        part, final = yield from look_at_once([self.part, task.dest])
+        part, final = yield from look_at_once([self.part, self.dest])
         readable = not self.context.server.refuses(Refusal.READ_BACK)
         beyond_bytes = self.context.pace.max_bytes
         rules = ResumeRules(
@@ -172,7 +160,7 @@ class Upload:
         no_space = no_space or (yield from full(self.context, self.part, name, self._state))
         if no_space is None:
             return
-        if self.part != self.task.dest:
+        if self.part != self.dest:
             yield from ask(packets.remove(self.part))
         raise no_space from (None if no_space is failure else failure)
 
@@ -296,11 +284,11 @@ class Upload:
         self.source.check_unchanged()
         self._phase = Phase.PUBLISHING
         final = b""
-        if self.part != self.task.dest:
+        if self.part != self.dest:
             yield Barrier(self.checkpoint())
             # with a sidecar to write first, the final would be open while that may fail
             reopen = wants_confirmation(self.context) and not self.context.options.sidecar
-            final = yield from publish(self.context, self.part, self.task.dest, reopen)
+            final = yield from publish(self.context, self.part, self.dest, reopen)
         return (yield from self._conclude(final))
 
     def _already_done(self) -> Work[TransferResult]:
@@ -314,19 +302,19 @@ class Upload:
 
     def _conclude(self, final: bytes, already_done: bool = False) -> Work[TransferResult]:
         self.source.close()  # the wait below may be long, and files in flight are many
-        task, options = self.task, self.context.options
+        options = self.context.options
         if options.sidecar and self._digest is not None:
             try:
-                yield from write_sidecar(self.context, task.dest, self.part, self._digest)
+                yield from write_sidecar(self.context, self.dest, self.part, self._digest)
             except PermanentError:
                 if final:  # `confirm` would have closed it
                     yield from ask(packets.close(final))
                 raise
-        durable = yield from confirm(self.context, task.dest, self.source.fingerprint.size, final, task.grace)
+        durable = yield from confirm(self.context, self.dest, self.source.fingerprint.size, final, self.job.grace)
         self._tell(self.source.fingerprint.size)
         return TransferResult(
             source=self.source.name,
-            dest=self.task.dest.decode("utf-8", "surrogateescape"),
+            dest=self.job.dest,
             size=self.source.fingerprint.size,
             sent_bytes=self.sent_bytes,
             resumed_at=self._resumed_at,
@@ -336,7 +324,7 @@ class Upload:
             already_done=already_done,
             possible_repeat=self._possible_repeat,
             sha256=self._digest,
-            key=self.task.key,
+            key=self.job.key,
             fingerprint=self.source.fingerprint,
             local_path=self.source.path,
         )
@@ -352,7 +340,7 @@ class Upload:
     def checkpoint(self) -> Checkpoint:
         return Checkpoint(
             direction=Direction.UPLOAD,
-            remote_path=self.task.dest,
+            remote_path=self.dest,
             local_path=self.source.path,
             token=Token(self.part),
             fingerprint=self.source.fingerprint,
@@ -384,6 +372,6 @@ class Upload:
 
     def _tell(self, done_bytes: int) -> None:
         self._told_at = self.context.clock()
-        if self.task.progress is not None:
+        if self.job.progress is not None:
             progress = Progress(self.source.name, done_bytes, self._state.size, self._resumed_at)
-            self.task.progress(progress)
+            self.job.progress(progress)
