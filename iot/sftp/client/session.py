@@ -34,7 +34,7 @@ LEAST_DATA_BYTES = 1024  # a limit below this is taken for a mistake
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """redial_s: see wire.link.dial. on_dialled: called when TCP is connected."""
+    """redial_s: see ssh.link.dial. on_dialled: called when TCP is connected."""
 
     redial_s: float
     on_dialled: Callable[[], None]

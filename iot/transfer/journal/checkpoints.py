@@ -104,7 +104,7 @@ class CheckpointIndex:
 
 
 class Checkpoints:
-    """The checkpoints of transfers with one server; see transfer.context.Ledger.
+    """The checkpoints of transfers with one server; `note` keeps for the next batch, `commit` makes durable now.
 
     server: user@host:port. every_bytes, every_s: write at the latest after so much progress or time.
     """
