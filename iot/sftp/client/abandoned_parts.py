@@ -21,7 +21,7 @@ from iot.transfer.journal.checkpoints import Checkpoints
 from iot.transfer.locks import Busy, TransferLocks
 from iot.transfer.model import Checkpoint, Direction, Fingerprint, Token
 from iot.transfer.names import part_name, remote_path
-from iot.transfer.options import Options
+from iot.transfer.options import TransferOptions
 
 __all__ = ["AbandonedParts", "abandoned"]
 
@@ -94,7 +94,7 @@ class AbandonedParts:
             log.info("abandoned part not removed part=%r answer=%r", bytes(checkpoint.token), reply)
 
 
-def abandoned(source: str, dest: str, options: Options) -> Checkpoint:
+def abandoned(source: str, dest: str, options: TransferOptions) -> Checkpoint:
     """The record of an upload that will not be tried again, of which a part may be on the server."""
     remote, local = remote_path(dest), os.fsencode(os.path.abspath(source))
     part = remote if options.direct_write else part_name(remote, local, options.owner, options.part_suffix)
