@@ -181,7 +181,7 @@ class Site:
         with self.client() as client:
             client._runner._opened()
             assert client._runner._checkpoints is not None
-            return len(client._runner._checkpoints.given_up(time.time() + DAY_S))
+            return len(client._runner._checkpoints.abandoned_before(time.time() + DAY_S))
 
 
 @pytest.fixture
