@@ -13,7 +13,7 @@ from conditions import require
 from hypothesis import settings
 from servers.base import Server
 from servers.openssh import OpenSSH
-from servers.zoo import ZOO, start
+from servers.zoo import REMOTES, ZOO, start
 
 TEMPORARY = "iot-sftp-tests-"
 
@@ -78,7 +78,16 @@ def sshd_with_password(tmp_path: Path) -> Iterator[OpenSSH]:
 
 @pytest.fixture(scope="session", params=ZOO)
 def any_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One running server of each kind, shared by all tests: work in a folder of your own there."""
-    kind = str(request.param)
+    """One running SFTP server of each kind, shared by all tests: work in a folder of your own there."""
+    yield from _started(str(request.param), tmp_path_factory)
+
+
+@pytest.fixture(scope="session", params=REMOTES)
+def any_remote(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The same of every protocol."""
+    yield from _started(str(request.param), tmp_path_factory)
+
+
+def _started(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with start(kind, tmp_path_factory.mktemp(kind) / "root") as server:
         yield server

@@ -25,6 +25,7 @@ __all__ = [
     "open_below",
     "rename_noreplace",
     "split",
+    "sync",
 ]
 
 PASSING_PREFIX = b".iot-back."
@@ -70,7 +71,7 @@ def make_below(root: int, path: bytes, mode: int = 0o755) -> int:
         for part in path.split(b"/") if path else ():
             try:
                 os.mkdir(part, mode, dir_fd=here)
-                os.fsync(here)
+                sync(here)
             except FileExistsError:
                 pass  # an earlier file of the same tree made it
             deeper = os.open(part, DIRECTORY | os.O_NOFOLLOW, dir_fd=here)
@@ -80,6 +81,20 @@ def make_below(root: int, path: bytes, mode: int = 0o755) -> int:
         os.close(here)
         raise
     return here
+
+
+def sync(file: int) -> bool:
+    """fsync -> whether the file system knows how: some network file systems do not for folders.
+
+    Raises: OSError where it failed.
+    """
+    try:
+        os.fsync(file)
+    except OSError as error:
+        if error.errno in NOT_OFFERED:
+            return False
+        raise
+    return True
 
 
 def rename_noreplace(source_dir: int, source: bytes, target_dir: int, target: bytes) -> None:

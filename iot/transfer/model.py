@@ -21,6 +21,7 @@ __all__ = [
     "Proof",
     "RemoteFile",
     "Span",
+    "Token",
     "TransferResult",
     "UploadJob",
 ]
@@ -112,10 +113,25 @@ class Span(NamedTuple):
         return self.end - self.start
 
 
+class Token(bytes):
+    """How the far side knows an unfinished upload: the name of a part, an upload id, the address of a session.
+
+    Opaque to everybody but the remote that issued it, and often a secret: kept in the journal (mode 0600), never shown.
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"Token({len(self)} bytes)"
+
+    __str__ = __repr__
+
+
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """How far one transfer is: a row of the journal.
 
+    token: how what there is of it is found again; of a download, the path of the local part.
     acked_bytes: the contiguous prefix whose writes were answered.
     synced_bytes: what acked_bytes was when an fsync that has succeeded was sent.
     suspect: spans below acked_bytes that the server may have lost; they are read back before publishing.
@@ -124,7 +140,7 @@ class Checkpoint:
     direction: Direction
     remote_path: bytes
     local_path: bytes
-    part: bytes
+    token: Token
     fingerprint: Fingerprint
     acked_bytes: int = 0
     synced_bytes: int = 0

@@ -18,12 +18,17 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from conditions import missing
 
+from iot.sftp.client import IoTSFTPClient
+
 if TYPE_CHECKING:
+    from faults.proxy import BadLink
     from typing_extensions import Self
+
+    from iot.transfer.client import Client
 
 __all__ = ["ProcessServer", "Server", "client_key", "free_port", "host_keys", "program"]
 
@@ -79,13 +84,14 @@ def fingerprint(private_key: Path) -> str:
 
 
 class Server(ABC):
-    """A running SFTP server on loopback.
+    """A running server on loopback; an SFTP server unless it says otherwise.
 
-    root: the local folder that it serves. `path("a")` is what a client calls root/a; `content` and `names` look at
-    what really is there.
+    has_link: there is a connection that can be slow or cut. root: the local folder that it serves. `path("a")` is what
+    a client calls root/a; `content` and `names` look at what really is there.
     """
 
     name = "server"
+    has_link = True
     host = HOST
     port = 0
     user = ""
@@ -147,6 +153,13 @@ class Server(ABC):
             "key_file": self.key_file,
         }
         return {name: value for name, value in given.items() if value is not None} | {"known_hosts": self.known_hosts}
+
+    def connect(self, tmp_path: Path, link: BadLink | None = None, **changes: Any) -> Client:
+        """A client of this server with its journal below tmp_path. link: what it goes through."""
+        login = {**self.login(), "state_dir": tmp_path / "state", "backoff_s": 0.05}
+        if link is not None:
+            login |= {"sftp_port": link.port, "known_hosts": None, "host_key": self.host_key}
+        return cast("Client", IoTSFTPClient(**{**login, **changes}))
 
     def path(self, relative: str = "") -> str:
         return f"{self.home}/{relative}" if relative else self.home or "/"

@@ -10,7 +10,6 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from faults.proxy import BadLink, Fault
@@ -28,6 +27,7 @@ from iot.sftp.client import (
     TransferResult,
     UploadJob,
 )
+from iot.transfer.client import Client
 
 LARGE_BYTES = 6 * 1024 * 1024
 
@@ -36,7 +36,7 @@ class Expected:
     """What is expected of one server.
 
     durable: it confirms by fsync. replaces: it renames over an existing file in one step. resumes: it goes on with a
-    part. hashes: it hashes for proof="full". refusals: what the client has learned of it after a lost link.
+    part. hashes: proof="full" makes nothing be learned. refusals: what the client has learned of it after a lost link.
     """
 
     def __init__(
@@ -62,32 +62,34 @@ FALLBACKS = {
     "s3-cached": Expected(durable=False),
     "ssh2": Expected(durable=False, replaces=False, refusals=("write-create",)),
     "dropbear": Expected(durable=True),
+    "folder": Expected(durable=True, hashes=True),
 }
 
 
 @pytest.fixture
-def expected(request: pytest.FixtureRequest, any_server: Server) -> Expected:
-    return FALLBACKS[request.node.callspec.params["any_server"]]
+def expected(request: pytest.FixtureRequest, any_remote: Server) -> Expected:
+    return FALLBACKS[request.node.callspec.params["any_remote"]]
 
 
 @pytest.fixture
-def client(any_server: Server, tmp_path: Path) -> Iterator[IoTSFTPClient]:
-    with connect(any_server, tmp_path) as client:
+def client(any_remote: Server, tmp_path: Path) -> Iterator[Client]:
+    with any_remote.connect(tmp_path) as client:
         yield client
 
 
 @pytest.fixture
-def place(any_server: Server, request: pytest.FixtureRequest) -> str:
+def place(any_remote: Server, request: pytest.FixtureRequest) -> str:
     """A folder of this test's own on the server, as a name below its root; not made yet."""
     return "contract-" + request.node.name.partition("[")[0]
 
 
-def connect(server: Server, tmp_path: Path, **changes: Any) -> IoTSFTPClient:
-    return IoTSFTPClient(**{**server.login(), "state_dir": tmp_path / "state", "backoff_s": 0.05, **changes})
+def learned(client: Client) -> set[str]:
+    """What an SFTP client has learned that its server refuses."""
+    return {what.value for what in client._runner.links.session().server.refused} if _is_sftp(client) else set()
 
 
-def connect_over(link: BadLink, server: Server, tmp_path: Path) -> IoTSFTPClient:
-    return connect(server, tmp_path, sftp_port=link.port, known_hosts=None, host_key=server.host_key)
+def _is_sftp(client: Client) -> bool:
+    return isinstance(client, IoTSFTPClient)
 
 
 def make(path: Path, size: int) -> bytes:
@@ -96,85 +98,91 @@ def make(path: Path, size: int) -> bytes:
     return content
 
 
+def needs_a_link(server: Server) -> None:
+    if not server.has_link:
+        pytest.skip(f"{server.name} has no link that could be cut or slow")
+
+
 def parts(server: Server, place: str) -> list[str]:
     return [name for name in server.names() if name.startswith(place) and ".part" in name]
 
 
 @pytest.mark.parametrize("size", [0, 1, 32 * 1024, 1024 * 1024 + 7])
-def test_a_file_arrives_whole_under_its_name(any_server, client, expected, place, tmp_path, size):
+def test_a_file_arrives_whole_under_its_name(any_remote, client, expected, place, tmp_path, size):
     content = make(tmp_path / "source", size)
-    result = client.upload(tmp_path / "source", any_server.path(f"{place}/deep/{size}"))
-    assert any_server.content(f"{place}/deep/{size}") == content
+    result = client.upload(tmp_path / "source", any_remote.path(f"{place}/deep/{size}"))
+    assert any_remote.content(f"{place}/deep/{size}") == content
     assert (result.sent_bytes, result.resumed_at, result.durable) == (size, 0, expected.durable)
-    assert not parts(any_server, place)
+    assert not parts(any_remote, place)
 
 
-def test_it_comes_back_as_it_was(any_server, client, place, tmp_path):
+def test_it_comes_back_as_it_was(any_remote, client, place, tmp_path):
     content = make(tmp_path / "source", LARGE_BYTES)
-    client.upload(tmp_path / "source", any_server.path(f"{place}/file"))
-    result = client.download(any_server.path(f"{place}/file"), tmp_path / "back", sha256=True)
+    client.upload(tmp_path / "source", any_remote.path(f"{place}/file"))
+    result = client.download(any_remote.path(f"{place}/file"), tmp_path / "back", sha256=True)
     assert (tmp_path / "back").read_bytes() == content
     assert result.size == LARGE_BYTES
     assert [path.name for path in tmp_path.iterdir() if "part" in path.name] == []
 
 
-def test_an_existing_file_is_replaced_or_left_alone(any_server, client, expected, place, tmp_path):
+def test_an_existing_file_is_replaced_or_left_alone(any_remote, client, expected, place, tmp_path):
     make(tmp_path / "source", 100)
-    client.upload(tmp_path / "source", any_server.path(f"{place}/file"))
-    old = any_server.content(f"{place}/file")
+    client.upload(tmp_path / "source", any_remote.path(f"{place}/file"))
+    old = any_remote.content(f"{place}/file")
     new = make(tmp_path / "source", 200)
     if expected.replaces:
-        client.upload(tmp_path / "source", any_server.path(f"{place}/file"))
-        assert any_server.content(f"{place}/file") == new
+        client.upload(tmp_path / "source", any_remote.path(f"{place}/file"))
+        assert any_remote.content(f"{place}/file") == new
     else:
         with pytest.raises(AlreadyExists, match="replace_by_remove"):
-            client.upload(tmp_path / "source", any_server.path(f"{place}/file"))
-        assert any_server.content(f"{place}/file") == old
+            client.upload(tmp_path / "source", any_remote.path(f"{place}/file"))
+        assert any_remote.content(f"{place}/file") == old
 
 
-def test_an_upload_over_a_cut_link_arrives_whole(any_server, expected, place, tmp_path):
+def test_an_upload_over_a_cut_link_arrives_whole(any_remote, expected, place, tmp_path):
     content = make(tmp_path / "source", LARGE_BYTES)
+    needs_a_link(any_remote)
     script = [Fault("cut", up_bytes=LARGE_BYTES // 2)]
-    link = BadLink(any_server.host, any_server.port, rate_bps=50e6, script=script)
-    with link, connect_over(link, any_server, tmp_path) as client:
-        result = client.upload(tmp_path / "source", any_server.path(f"{place}/file"))
-        learned = {what.value for what in client._runner.links.session().server.refused}
-    assert any_server.content(f"{place}/file") == content
+    link = BadLink(any_remote.host, any_remote.port, rate_bps=50e6, script=script)
+    with link, any_remote.connect(tmp_path, link) as client:
+        result = client.upload(tmp_path / "source", any_remote.path(f"{place}/file"))
+        refused = learned(client)
+    assert any_remote.content(f"{place}/file") == content
     assert (result.resumed_at > 0) is expected.resumes
-    assert learned == expected.refusals
-    assert not parts(any_server, place)
+    assert refused == expected.refusals
+    assert not parts(any_remote, place)
 
 
-def test_many_small_files_go_at_once(any_server, client, place, tmp_path):
-    files, rounds = (15, 3) if any_server.name == "s3" else (60, 1)
+def test_many_small_files_go_at_once(any_remote, client, place, tmp_path):
+    files, rounds = (15, 3) if any_remote.name == "s3" else (60, 1)
     contents = {f"{number}": make(tmp_path / f"{number}", 1000 + number) for number in range(files)}
     left = dict.fromkeys(contents)
     for _ in range(
         rounds
     ):  # an object store that is busy loses a part now and then: that is told, and it is sent again
-        jobs = [UploadJob(tmp_path / name, any_server.path(f"{place}/{name}"), key=name) for name in left]
+        jobs = [UploadJob(tmp_path / name, any_remote.path(f"{place}/{name}"), key=name) for name in left]
         for outcome in client.upload_many(jobs):
             if isinstance(outcome, TransferResult):
                 del left[outcome.key]
             else:
                 assert isinstance(outcome.error, ProofFailed)
     assert not left
-    assert {name: any_server.content(f"{place}/{name}") for name in contents} == contents
-    assert not parts(any_server, place)
+    assert {name: any_remote.content(f"{place}/{name}") for name in contents} == contents
+    assert not parts(any_remote, place)
 
 
-def test_a_bad_file_does_not_hold_up_its_neighbours(any_server, client, place, tmp_path):
+def test_a_bad_file_does_not_hold_up_its_neighbours(any_remote, client, place, tmp_path):
     make(tmp_path / "good", 10)
-    missing = UploadJob(tmp_path / "missing", any_server.path(f"{place}/missing"), key="missing")
-    good = UploadJob(tmp_path / "good", any_server.path(f"{place}/good"), key="good")
+    missing = UploadJob(tmp_path / "missing", any_remote.path(f"{place}/missing"), key="missing")
+    good = UploadJob(tmp_path / "good", any_remote.path(f"{place}/good"), key="good")
     outcomes = {outcome.key: outcome for outcome in client.upload_many([missing, good])}
     assert isinstance(outcomes["missing"], Failure)
     assert isinstance(outcomes["missing"].error, NotFound)
     assert isinstance(outcomes["good"], TransferResult)
 
 
-def test_paths_are_told_moved_and_deleted(any_server, client, expected, place, tmp_path):
-    folder = any_server.path(place)
+def test_paths_are_told_moved_and_deleted(any_remote, client, expected, place, tmp_path):
+    folder = any_remote.path(place)
     assert client.exists(folder) is False
     assert client.list_files(folder) is None
     assert isinstance(client.last_error, NotFound)
@@ -196,62 +204,63 @@ def test_paths_are_told_moved_and_deleted(any_server, client, expected, place, t
     assert client.is_connected()
 
 
-def test_a_source_that_changes_is_never_published(any_server, place, tmp_path):
+def test_a_source_that_changes_is_never_published(any_remote, place, tmp_path):
     make(tmp_path / "source", LARGE_BYTES)
 
     def rewrite(progress):
         if progress.done_bytes < LARGE_BYTES:
             (tmp_path / "source").write_bytes(os.urandom(LARGE_BYTES))
 
-    link = BadLink(any_server.host, any_server.port, rate_bps=50e6)
-    with link, connect_over(link, any_server, tmp_path) as client, pytest.raises(SourceChanged):
-        client.upload(tmp_path / "source", any_server.path(f"{place}/file"), progress=rewrite)
-    assert any_server.content(f"{place}/file") is None
+    needs_a_link(any_remote)
+    link = BadLink(any_remote.host, any_remote.port, rate_bps=50e6)
+    with link, any_remote.connect(tmp_path, link) as client, pytest.raises(SourceChanged):
+        client.upload(tmp_path / "source", any_remote.path(f"{place}/file"), progress=rewrite)
+    assert any_remote.content(f"{place}/file") is None
 
 
 @pytest.mark.parametrize("proof", ["tail", "full"])
-def test_the_content_is_proven_when_asked(any_server, expected, place, tmp_path, proof):
+def test_the_content_is_proven_when_asked(any_remote, expected, place, tmp_path, proof):
     content = make(tmp_path / "source", 3 * 1024 * 1024)
-    with connect(any_server, tmp_path, proof=proof, sidecar=True) as client:
-        result = client.upload(tmp_path / "source", any_server.path(f"{place}/{proof}"), sha256=True)
-        learned = {what.value for what in client._runner.links.session().server.refused}
-    assert learned == (set() if expected.hashes or proof == "tail" else {"check-file"})
+    with any_remote.connect(tmp_path, proof=proof, sidecar=True) as client:
+        result = client.upload(tmp_path / "source", any_remote.path(f"{place}/{proof}"), sha256=True)
+        refused = learned(client)
+    assert refused == (set() if expected.hashes or proof == "tail" else {"check-file"})
     assert result.proof.value == proof
-    assert any_server.content(f"{place}/{proof}") == content
-    assert any_server.content(f"{place}/{proof}.sha256") == f"{result.sha256}  {proof}\n".encode()
+    assert any_remote.content(f"{place}/{proof}") == content
+    assert any_remote.content(f"{place}/{proof}.sha256") == f"{result.sha256}  {proof}\n".encode()
 
 
-def test_a_sidecar_replaces_nothing_but_an_earlier_checksum_of_its_file(any_server, place, tmp_path):
+def test_a_sidecar_replaces_nothing_but_an_earlier_checksum_of_its_file(any_remote, place, tmp_path):
     make(tmp_path / "source", 1000)
-    with connect(any_server, tmp_path, sidecar=True, replace_by_remove=True) as client:
+    with any_remote.connect(tmp_path, sidecar=True, replace_by_remove=True) as client:
         (tmp_path / "theirs").write_bytes(b"the producer's own\n")
-        client.upload(tmp_path / "theirs", any_server.path(f"{place}/file.sha256"))
-        client.upload(tmp_path / "source", any_server.path(f"{place}/file"))
-        assert any_server.content(f"{place}/file.sha256") == b"the producer's own\n"
+        client.upload(tmp_path / "theirs", any_remote.path(f"{place}/file.sha256"))
+        client.upload(tmp_path / "source", any_remote.path(f"{place}/file"))
+        assert any_remote.content(f"{place}/file.sha256") == b"the producer's own\n"
         for _ in range(2):
             content = make(tmp_path / "source", 1000)
-            client.upload(tmp_path / "source", any_server.path(f"{place}/other"))
+            client.upload(tmp_path / "source", any_remote.path(f"{place}/other"))
             digest = hashlib.sha256(content).hexdigest()
-            assert any_server.content(f"{place}/other.sha256") == f"{digest}  other\n".encode()
+            assert any_remote.content(f"{place}/other.sha256") == f"{digest}  other\n".encode()
 
 
 @pytest.mark.parametrize("size", [1000, LARGE_BYTES], ids=["small", "large"])
-def test_a_folder_as_destination_is_named_and_nothing_is_left(any_server, place, tmp_path, size):
+def test_a_folder_as_destination_is_named_and_nothing_is_left(any_remote, place, tmp_path, size):
     make(tmp_path / "source", size)
     place = f"{place}-{size}"
-    with connect(any_server, tmp_path) as client:
-        client.mkdir(any_server.path(f"{place}/folder"))
+    with any_remote.connect(tmp_path) as client:
+        client.mkdir(any_remote.path(f"{place}/folder"))
         for dest in ("folder", "folder/", "folder/.", "folder/.."):
             with pytest.raises(NameRefused, match=r"is a folder; did you mean .*/source'"):
-                client.upload(tmp_path / "source", any_server.path(f"{place}/{dest}"))
-        assert client.list(any_server.path(place)) == []
+                client.upload(tmp_path / "source", any_remote.path(f"{place}/{dest}"))
+        assert not client.list_files(any_remote.path(place))  # on an object store an empty folder is none
 
 
-def test_a_local_folder_as_destination_is_named_before_a_byte_is_fetched(any_server, place, tmp_path):
+def test_a_local_folder_as_destination_is_named_before_a_byte_is_fetched(any_remote, place, tmp_path):
     make(tmp_path / "source", LARGE_BYTES)
     (tmp_path / "folder").mkdir()
-    with connect(any_server, tmp_path) as client:
-        client.upload(tmp_path / "source", any_server.path(f"{place}/file"))
+    with any_remote.connect(tmp_path) as client:
+        client.upload(tmp_path / "source", any_remote.path(f"{place}/file"))
         with pytest.raises(PermanentError, match="is a folder; give the name of a file in it"):
-            client.download(any_server.path(f"{place}/file"), tmp_path / "folder", progress=pytest.fail)
+            client.download(any_remote.path(f"{place}/file"), tmp_path / "folder", progress=pytest.fail)
     assert sorted(os.listdir(tmp_path)) == ["folder", "source", "state"]

@@ -179,9 +179,9 @@ class Site:
     def left(self) -> int:
         """Records of parts that may still be there."""
         with self.client() as client:
-            client._runner._opened()
-            assert client._runner._checkpoints is not None
-            return len(client._runner._checkpoints.given_up(time.time() + DAY_S))
+            client._runner._books.open()
+            assert client._runner._books.is_open
+            return len(client._runner._books.checkpoints.abandoned_before(time.time() + DAY_S))
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@
     def test_something(kind, tmp_path):
         with start(kind, tmp_path / "root") as server: ...
 
-or, sharing one running server of each kind between tests, the fixture `any_server` of conftest.py.
+or, sharing one running server of each kind between tests, the fixtures `any_server` and `any_remote` of conftest.py.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from servers.asyncssh_server import AsyncSSH
 from servers.base import Server
 from servers.dropbear import Dropbear
 from servers.embedded import Embedded
+from servers.folder import Folder
 from servers.openssh import OpenSSH
 from servers.proftpd import ProFTPD
 from servers.rclone import Rclone
 from servers.s3 import S3Gateway
 from servers.ssh2 import Ssh2
 
-__all__ = ["ZOO", "start"]
+__all__ = ["REMOTES", "ZOO", "start"]
 
 ZOO: dict[str, Callable[[Path], Server]] = {
     "openssh": OpenSSH,
@@ -37,7 +38,11 @@ ZOO: dict[str, Callable[[Path], Server]] = {
     "dropbear": Dropbear,
 }
 
+"""SFTP servers."""
+REMOTES: dict[str, Callable[[Path], Server]] = {**ZOO, "folder": Folder}
+"""All that one contract must hold for, whatever the protocol."""
+
 
 def start(kind: str, root: Path) -> Server:
     """The server of this kind, to be used in a `with`."""
-    return ZOO[kind](root)
+    return REMOTES[kind](root)

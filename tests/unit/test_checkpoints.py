@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from iot.transfer.errors import JournalUnavailable
 from iot.transfer.journal.checkpoints import CHECKPOINTS, Checkpoints
 from iot.transfer.journal.journal import Journal
-from iot.transfer.model import Checkpoint, Direction, Fingerprint, Phase, Span
+from iot.transfer.model import Checkpoint, Direction, Fingerprint, Phase, Span, Token
 
 T = TypeVar("T")
 KIB = 1024
@@ -51,7 +51,7 @@ def make(journal: Journal, server: str = "me@host:22", clock: Callable[[], float
 def checkpoint(name: str = "a", acked: int = 0, **more: object) -> Checkpoint:
     path = name.encode()
     values: dict[str, object] = {"fingerprint": Fingerprint(10**6, 1, 2, 3), "acked_bytes": acked, **more}
-    return Checkpoint(Direction.UPLOAD, b"/r/" + path, b"/l/" + path, b"/r/" + path + b".part", **values)  # type: ignore[arg-type]
+    return Checkpoint(Direction.UPLOAD, b"/r/" + path, b"/l/" + path, Token(b"/r/" + path + b".part"), **values)  # type: ignore[arg-type]
 
 
 def stored(journal: Journal, name: str = "a", server: str = "me@host:22") -> Checkpoint | None:
@@ -202,7 +202,7 @@ def test_a_row_that_makes_no_sense_counts_as_none(damage: str) -> None:
     except JournalUnavailable:
         return  # SQLite does not let it in
     assert stored(journal) is None
-    assert [item.local_path for item in make(journal).given_up(before_s=2**40)] == [b"/l/b"]
+    assert [item.local_path for item in make(journal).abandoned_before(before_s=2**40)] == [b"/l/b"]
 
 
 def test_an_older_program_writes_into_tables_that_a_later_one_widened() -> None:
@@ -217,11 +217,11 @@ def test_only_uploads_that_rest_for_long_are_given_up(monkeypatch: pytest.Monkey
     journal = Journal(None, CHECKPOINTS)
     kept = make(journal)
     monkeypatch.setattr(time, "time", lambda: 1000.0)
-    download = Checkpoint(Direction.DOWNLOAD, b"/r/d", b"/l/d", b"/l/d.part", Fingerprint(1, 1))
+    download = Checkpoint(Direction.DOWNLOAD, b"/r/d", b"/l/d", Token(b"/l/d.part"), Fingerprint(1, 1))
     kept.commit([checkpoint("old"), download])
     monkeypatch.setattr(time, "time", lambda: 5000.0)
     kept.commit([checkpoint("new")])
-    assert [item.local_path for item in kept.given_up(before_s=4000.0)] == [b"/l/old"]
+    assert [item.local_path for item in kept.abandoned_before(before_s=4000.0)] == [b"/l/old"]
 
 
 NOTER = """

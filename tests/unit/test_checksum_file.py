@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from iot.sftp.client.jobs.checksum_file import sha256_listed
+from iot.transfer.checksum_file import sha256_listed
 
 A, B = b"a" * 64, b"b" * 64
 

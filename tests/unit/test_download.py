@@ -16,15 +16,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from unit.scripted import Clock, Event, Files, drive
 
-from iot.sftp.client.jobs.context import Context, Options
-from iot.sftp.client.jobs.download import Download, DownloadTask
+from iot.sftp.client.jobs.context import Context
+from iot.sftp.client.jobs.download import Download
 from iot.sftp.client.pipeline.pace import Pace
 from iot.sftp.client.protocol.packets import Attributes, Code, Data, Reply, Status
 from iot.sftp.client.protocol.server import Server
 from iot.transfer.errors import LinkLost, NotFound, PermanentError, ServerRefused, SFTPError, SourceChanged
 from iot.transfer.journal.checkpoints import CHECKPOINTS, Checkpoints
 from iot.transfer.journal.journal import Journal
+from iot.transfer.landing import DownloadTask
 from iot.transfer.model import Checkpoint, Direction, Proof, TransferResult
+from iot.transfer.options import TransferOptions
 
 SOURCE = b"/up/file"
 BLOCK = 1024
@@ -67,7 +69,7 @@ class Lab:
 
     def run(self, **script: Any) -> TransferResult:
         server = Server("SSH-2.0-OpenSSH_9.2", "key", {}, max_read=BLOCK)
-        options = Options(**{"chunk_size": BLOCK, "owner": "me", "checkpoint_bytes": 4 * BLOCK, **self.options})
+        options = TransferOptions(**{"chunk_size": BLOCK, "owner": "me", "checkpoint_bytes": 4 * BLOCK, **self.options})
         context = Context(server, Pace(8 * 2**20, BLOCK), self.ledger, options, self.clock)
         return drive(Download(DownloadTask(SOURCE, str(self.dest)), context).run(), self.files, **script)
 

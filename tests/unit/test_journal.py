@@ -546,3 +546,16 @@ def test_processes_that_make_the_same_journal_at_once_share_it(tmp_path: Path) -
         assert len(texts(journal)) == 12
         assert f"{journal.owner} None" in done[0][0]
         journal.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no modes")
+def test_only_its_owner_may_read_the_journal(tmp_path):
+    state = tmp_path / "state"
+    state.mkdir(mode=0o755)
+    (state / "journal.db").touch(mode=0o644)  # of an older version
+    journal = Journal(state)
+    journal.write(lambda db: db.execute("CREATE TABLE something (number)"))
+    modes = {path.name: path.stat().st_mode & 0o077 for path in state.iterdir() if path.name.startswith("journal.db")}
+    journal.close()
+    assert modes == dict.fromkeys(modes, 0)
+    assert "journal.db-wal" in modes

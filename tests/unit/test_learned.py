@@ -12,7 +12,7 @@ from iot.sftp.client.learned import REFUSALS, LearnedRefusals
 from iot.sftp.client.protocol.server import Refusal
 from iot.transfer.journal.checkpoints import CHECKPOINTS, Checkpoints
 from iot.transfer.journal.journal import Journal
-from iot.transfer.model import Checkpoint, Direction, Fingerprint
+from iot.transfer.model import Checkpoint, Direction, Fingerprint, Token
 
 TABLES_OF_0_1_0 = """
 CREATE TABLE room
@@ -48,7 +48,7 @@ def test_a_journal_of_0_1_0_keeps_its_checkpoints_and_what_was_learned(tmp_path:
     assert journal.moved_aside is None
     kept = Checkpoints(journal, "me@host:22", every_bytes=1, every_s=1, clock=time.monotonic)
     assert kept.load(Direction.UPLOAD, b"/r/a", b"/l/a") == Checkpoint(
-        Direction.UPLOAD, b"/r/a", b"/l/a", b"/r/a.part", Fingerprint(10**6, 1, 2, 3), acked_bytes=4096
+        Direction.UPLOAD, b"/r/a", b"/l/a", Token(b"/r/a.part"), Fingerprint(10**6, 1, 2, 3), acked_bytes=4096
     )
     assert LearnedRefusals(journal).load("key", "banner") == {Refusal.FSYNC}
     LearnedRefusals(journal).learn("key", "banner", Refusal.RESUME)

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from iot.transfer.model import Checkpoint, Direction, Fingerprint, Phase, RemoteFile, Span
+from iot.transfer.model import Checkpoint, Direction, Fingerprint, Phase, RemoteFile, Span, Token
 from iot.transfer.plan import Fresh, ProveFinal, ResumeAt, ResumeRules, Step, plan
 
 SIZE, ACKED, SYNCED, TAIL = 1000, 600, 400, 100
@@ -74,7 +74,7 @@ def test_the_table_of_all_cases() -> None:
         phase = CHECKPOINTS[journal]
         now = SOURCES[source]
         known = phase and Checkpoint(
-            Direction.UPLOAD, b"/d", b"/s", b"/d.part", KNOWN, ACKED, SYNCED, (OLD_SUSPECT,), phase
+            Direction.UPLOAD, b"/d", b"/s", Token(b"/d.part"), KNOWN, ACKED, SYNCED, (OLD_SUSPECT,), phase
         )
         there = PARTS[part]
         there_final = RemoteFile(now.size) if FINALS[final] == "same" else FINALS[final]

@@ -17,7 +17,7 @@ from iot.sftp.client import Fingerprint, PermissionDenied
 from iot.sftp.client.abandoned_parts import _may_go_on
 from iot.spooler.agent import End
 from iot.spooler.outbox.scan import Outbox, SourceFailed
-from iot.transfer.model import Checkpoint, Direction
+from iot.transfer.model import Checkpoint, Direction, Token
 
 GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 
@@ -122,7 +122,7 @@ def test_the_part_of_a_source_that_cannot_be_looked_at_is_not_abandoned(tmp_path
         source = tmp_path / "sub" / "f"
         source.parent.mkdir()
         source.write_bytes(b"x")
-        record = Checkpoint(Direction.UPLOAD, b"/f", bytes(source), b"/f.part", Fingerprint(9, 9))
+        record = Checkpoint(Direction.UPLOAD, b"/f", bytes(source), Token(b"/f.part"), Fingerprint(9, 9))
         assert not _may_go_on(record)  # another version by now
         source.parent.chmod(0)
         assert _may_go_on(record)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from unit.scripted import Clock, Event, Files, drive
 
-from iot.sftp.client.jobs.context import Context, Options
+from iot.sftp.client.jobs.context import Context
 from iot.sftp.client.jobs.upload import Upload
 from iot.sftp.client.pipeline.pace import Pace
 from iot.sftp.client.protocol.packets import Code, Reply, Status
@@ -22,6 +22,7 @@ from iot.transfer.errors import LinkLost, SFTPError
 from iot.transfer.journal.checkpoints import CHECKPOINTS, Checkpoints
 from iot.transfer.journal.journal import Journal
 from iot.transfer.model import Checkpoint, Direction, TransferResult, UploadJob
+from iot.transfer.options import TransferOptions
 from iot.transfer.source import Source
 
 __all__ = ["BLOCK", "CONTENT", "DEST", "EXTENSIONS", "FAILURE", "Lab", "any_request", "nth", "refusing", "whats"]
@@ -55,7 +56,7 @@ class Lab:
 
     def upload(self) -> Upload:
         server = Server(self.banner, "key", self.extensions, max_write=self.block, refused=self.refused)
-        options = Options(**{"chunk_size": self.block, "owner": "me", **self.options})
+        options = TransferOptions(**{"chunk_size": self.block, "owner": "me", **self.options})
         context = Context(server, Pace(8 * 2**20, BLOCK), self.ledger, options, self.clock)
         job = UploadJob(self.path, self.dest.decode("utf-8", "surrogateescape"), **self.job)
         return Upload(job, Source(self.path), context)

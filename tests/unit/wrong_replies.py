@@ -21,8 +21,8 @@ from paramiko import Message
 from unit.scripted import Clock
 
 from iot.sftp.client.jobs import paths
-from iot.sftp.client.jobs.context import Context, Options
-from iot.sftp.client.jobs.download import Download, DownloadTask
+from iot.sftp.client.jobs.context import Context
+from iot.sftp.client.jobs.download import Download
 from iot.sftp.client.jobs.upload import Upload
 from iot.sftp.client.pipeline.job import Job, Work
 from iot.sftp.client.pipeline.pace import Pace
@@ -35,7 +35,9 @@ from iot.sftp.server.protocol import EXTENDED_REPLY, Reply, RequestRefused, text
 from iot.transfer.errors import LinkLost
 from iot.transfer.journal.checkpoints import CHECKPOINTS, Checkpoints
 from iot.transfer.journal.journal import Journal
+from iot.transfer.landing import DownloadTask
 from iot.transfer.model import Proof, UploadJob
+from iot.transfer.options import TransferOptions
 from iot.transfer.source import Source
 
 __all__ = ["EXCHANGES", "WRONGS", "Bench", "Exchange", "Phase", "Wrong"]
@@ -276,7 +278,7 @@ class Bench:
         server = Server(self.exchange.banner, "key", dict(self.exchange.session.extensions), BLOCK, BLOCK)
         pace = Pace(1 << 20, BLOCK)
         given = {"chunk_size": BLOCK, "owner": "me", "publish_grace_s": 1.0, "checkpoint_bytes": 1}
-        context = Context(server, pace, self.ledger, Options(**{**given, **self.exchange.options}), self.clock)
+        context = Context(server, pace, self.ledger, TransferOptions(**{**given, **self.exchange.options}), self.clock)
         pipeline = Pipeline(
             channel,
             pace,

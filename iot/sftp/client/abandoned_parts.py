@@ -13,15 +13,15 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 
-from iot.sftp.client.jobs.context import Options
 from iot.sftp.client.pipeline.job import Job, Linger, Work, ask_at_once
 from iot.sftp.client.protocol import packets
 from iot.sftp.client.protocol.packets import Code, Reply, Status
 from iot.transfer.errors import is_gone
 from iot.transfer.journal.checkpoints import Checkpoints
 from iot.transfer.locks import Busy, TransferLocks
-from iot.transfer.model import Checkpoint, Direction, Fingerprint
+from iot.transfer.model import Checkpoint, Direction, Fingerprint, Token
 from iot.transfer.names import part_name, remote_path
+from iot.transfer.options import TransferOptions
 
 __all__ = ["AbandonedParts", "abandoned"]
 
@@ -47,11 +47,11 @@ class AbandonedParts:
         if self._removing:
             return None
         if self._left is None:
-            self._left = filter(self._is_due, self._checkpoints.given_up(time.time() - self._age_s))
+            self._left = filter(self._is_due, self._checkpoints.abandoned_before(time.time() - self._age_s))
         bundle = list(itertools.islice(self._left, BUNDLE_PARTS))
         if not bundle:
             return None
-        self._removing.update(checkpoint.part for checkpoint in bundle)
+        self._removing.update(checkpoint.token for checkpoint in bundle)
         return Job(self._remove(bundle), LEAST_URGENT)
 
     def wait_for(self, part: bytes) -> Work[None]:
@@ -63,42 +63,42 @@ class AbandonedParts:
         """An upload is given up when its source is gone or another version, and no other has begun since."""
         if _may_go_on(checkpoint):
             return False
-        if checkpoint.part == checkpoint.remote_path:  # direct_write: a final, and perhaps another one by now
+        if checkpoint.token == checkpoint.remote_path:  # direct_write: a final, and perhaps another one by now
             self._checkpoints.forget(checkpoint)
             return False
         try:
-            self._locks.take(checkpoint.part)
+            self._locks.take(checkpoint.token)
         except Busy:
             return False
         key = (checkpoint.direction, checkpoint.remote_path, checkpoint.local_path)
         if self._checkpoints.load(*key) == checkpoint:
             return True
-        self._locks.release(checkpoint.part)
+        self._locks.release(checkpoint.token)
         return False
 
     def _remove(self, bundle: Sequence[Checkpoint]) -> Work[None]:
         try:
-            replies = yield from ask_at_once([packets.remove(checkpoint.part) for checkpoint in bundle])
+            replies = yield from ask_at_once([packets.remove(checkpoint.token) for checkpoint in bundle])
             for checkpoint, reply in zip(bundle, replies, strict=True):
                 self._book(checkpoint, reply)
         finally:
             for checkpoint in bundle:
-                self._locks.release(checkpoint.part)
+                self._locks.release(checkpoint.token)
             self._removing.clear()
 
     def _book(self, checkpoint: Checkpoint, reply: Reply) -> None:
         if isinstance(reply, Status) and (reply.ok or reply.code == Code.NO_SUCH_FILE):
-            log.info("abandoned part removed part=%r", checkpoint.part)
+            log.info("abandoned part removed part=%r", bytes(checkpoint.token))
             self._checkpoints.forget(checkpoint)
         else:
-            log.info("abandoned part not removed part=%r answer=%r", checkpoint.part, reply)
+            log.info("abandoned part not removed part=%r answer=%r", bytes(checkpoint.token), reply)
 
 
-def abandoned(source: str, dest: str, options: Options) -> Checkpoint:
+def abandoned(source: str, dest: str, options: TransferOptions) -> Checkpoint:
     """The record of an upload that will not be tried again, of which a part may be on the server."""
     remote, local = remote_path(dest), os.fsencode(os.path.abspath(source))
     part = remote if options.direct_write else part_name(remote, local, options.owner, options.part_suffix)
-    return Checkpoint(Direction.UPLOAD, remote, local, part, Fingerprint(0, 0))
+    return Checkpoint(Direction.UPLOAD, remote, local, Token(part), Fingerprint(0, 0))
 
 
 def _may_go_on(checkpoint: Checkpoint) -> bool:

@@ -17,17 +17,16 @@ from iot.sftp.client.jobs.upload import Upload
 from iot.sftp.client.pipeline.job import Job, Work
 from iot.sftp.client.pipeline.pipeline import Finished
 from iot.sftp.client.session import Session
+from iot.transfer.base import Outcome, delivered_before, upload_key
 from iot.transfer.errors import Cancelled, LinkLost, ServerBusy, SFTPError, Timeout, TransientError
 from iot.transfer.journal.checkpoints import Checkpoints
 from iot.transfer.locks import TransferLocks
-from iot.transfer.model import Direction, Failure, TransferResult, UploadJob
-from iot.transfer.names import remote_path
+from iot.transfer.model import Failure, TransferResult, UploadJob
 from iot.transfer.source import Source
 
 log = logging.getLogger(__name__)
 
 SMALL_BYTES = 1024 * 1024
-Outcome = TransferResult | Failure
 
 
 class Batch:
@@ -173,11 +172,6 @@ class Batch:
             yield _failure(self._again.popleft(), error)
 
 
-def upload_key(result: TransferResult) -> tuple[str, bytes, bytes]:
-    """The checkpoint's key of a finished upload."""
-    return Direction.UPLOAD.value, remote_path(result.dest), result.local_path
-
-
 def _failure(job: UploadJob, error: SFTPError) -> Failure:
     return Failure(job.key, _name(job), job.dest, error)
 
@@ -205,17 +199,4 @@ def _as_before(job: UploadJob, source: Source) -> Work[TransferResult | None]:
     source.check_unchanged()
     if digest != job.sent_before:
         return None
-    return TransferResult(
-        source=source.name,
-        dest=remote_path(job.dest).decode("utf-8", "surrogateescape"),
-        size=source.fingerprint.size,
-        sent_bytes=0,
-        resumed_at=0,
-        seconds=0.0,
-        proof=None,
-        already_done=True,
-        sha256=digest,
-        key=job.key,
-        fingerprint=source.fingerprint,
-        local_path=source.path,
-    )
+    return delivered_before(job, source, digest)

@@ -1,32 +1,20 @@
-"""IoTSFTPClient: the facade. Bool methods for those who want yes or no, raising twins for those who want to know."""
+"""IoTSFTPClient: the facade over SFTP, with what only SFTP has."""
 
 from __future__ import annotations
 
 import getpass
-import logging
-import os
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+from typing import Any
 
-from iot.sftp.client.jobs import paths
 from iot.sftp.client.runner import Account, Runner
 from iot.sftp.client.settings import options_from
-from iot.transfer.errors import Cancelled, ConfigurationError, PermanentError, SFTPError
+from iot.transfer.client import Client
+from iot.transfer.errors import ConfigurationError
 from iot.transfer.journal.journal import Journal
-from iot.transfer.model import Failure, LocalSource, ProgressCallback, RemoteFile, TransferResult, UploadJob
-from iot.transfer.names import remote_path
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 __all__ = ["IoTSFTPClient"]
 
-log = logging.getLogger(__name__)
-T = TypeVar("T")
-_List = list  # the class below has a method of that name
 
-
-class IoTSFTPClient:
+class IoTSFTPClient(Client):
     """A synchronous SFTP client for devices: resumable, journaled, pipelined.
 
     Connects by itself on first use and again after a loss. Host keys are always checked. One operation runs at a
@@ -59,251 +47,21 @@ class IoTSFTPClient:
         host, port = _checked_address(sftp_host, sftp_port)
         self._account = Account(host, port, sftp_user or _local_user(), sftp_pass)
         self._runner = Runner(self._account, options_from(options), journal)
-        self.last_error: SFTPError | None = None
+        super().__init__(self._runner)
 
     def __repr__(self) -> str:
         state = "connected" if self._runner.links.current else "not connected"
         return f"IoTSFTPClient({self._account}, {state})"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    # -- connection
-
-    def connect(self) -> None:
-        """Connect now instead of on first use. Raises: TransientError, AuthenticationError, ConfigurationError."""
-        self._runner.connect()
 
     def login_problems(self) -> list[tuple[str, str]]:
         """What makes every login fail, as far as can be seen without a connection: an option ("" where something is
         not given at all) and what is wrong with it. An empty list promises nothing."""
         return self._runner.login_problems()
 
-    def is_connected(self) -> bool:
-        """Whether the server answers on the present connection: one real round trip, with the link's deadline.
-
-        While upload_many is under way its connection counts as it is.
-        """
-        try:
-            return self._runner.is_connected()
-        except SFTPError as error:
-            self.last_error = error
-            return False
-
-    def disconnect(self) -> None:
-        """Close the connection; the next operation opens a new one. An upload_many under way is ended."""
-        self._runner.drop()
-
-    def close(self) -> None:
-        """Disconnect, and close the journal unless it was given to us."""
-        self._runner.close()
-
-    def cancel(self) -> None:
-        """End the operation under way, or else the next one, with Cancelled; parts are kept for a resume."""
-        self._runner.cancel()
-
     @property
     def connection(self) -> Any:
         """The pysftp.Connection, for what this client does not wrap; its transfers are not journaled."""
-        return self._runner.connect().connection
-
-    # -- transfers
-
-    def upload_file(self, source: LocalSource, dest: str, **keywords: Any) -> bool:
-        """Like `upload`; False and `last_error` instead of an error."""
-        return self._succeeds(lambda: self.upload(source, dest, **keywords))
-
-    def upload(
-        self,
-        source: LocalSource,
-        dest: str,
-        *,
-        progress: ProgressCallback | None = None,
-        resume: bool = True,
-        sha256: bool = False,
-    ) -> TransferResult:
-        """Send one file; go on where an earlier attempt ended; publish it in one step.
-
-        source: path, or open seekable binary file. dest: remote path of the file. progress: called at most ten times
-        a second. resume: False starts over. sha256: put the digest into the result.
-
-        Raises: TransientError (try again: it resumes), PermanentError, AuthenticationError, LocalStateError, Cancelled.
-        """
-        job = UploadJob(source, dest, progress=progress)
-        if not isinstance(sha256, bool):
-            raise ConfigurationError(
-                "sha256 of an upload: True or False; what was sent is in the result, to be compared"
-            )
-        outcome = self._runner.upload(job, resume=resume, sha256=sha256)
-        if outcome is None:
-            raise Cancelled("stopped on request")
-        if isinstance(outcome, Failure):
-            raise outcome.error
-        return outcome
-
-    def upload_many(
-        self,
-        jobs: Iterable[UploadJob | None],
-        *,
-        hold_checkpoints: bool = False,
-        tick: Callable[[], None] = lambda: None,
-    ) -> Iterator[TransferResult | Failure]:
-        """Send many files at once over one connection; yield each outcome as it comes, in any order.
-
-        jobs: pulled one at a time as slots come free, so that the caller always gives what is most urgent now; None
-        means "none right now, ask again soon" (within 0.25 s). A job's own error is its Failure, its neighbours go on.
-        A link that stays lost is a Failure of every job in flight and ends the iteration; so does `cancel`.
-        hold_checkpoints: keep the checkpoints of successes until `settle`.
-        tick: called at least every 0.25 s - also while connecting, and while no slot is free, when `jobs` is not
-        asked - for what the caller has to do meanwhile.
-        The outcomes may be taken by any thread, one at a time; `close` ends it early, as does dropping the iterator.
-
-        Raises: AuthenticationError, TransientError (cannot connect), LocalStateError; ConfigurationError, also when
-            an outcome is asked for while another one is being waited for.
-        """
-        return self._runner.batch(jobs, hold=hold_checkpoints, tick=tick)
-
-    def settle(self, results: Iterable[TransferResult]) -> None:
-        """Drop the held checkpoints of these results: what came of them is on record elsewhere, durably.
-
-        They go with the next records that are written, at the latest on `disconnect`: one that a crash leaves does no
-        harm, the transfer of the next file of that name only looks once more.
-        """
-        self._runner.settle(results)
-
-    def give_up(self, uploads: Iterable[tuple[str, str]]) -> None:
-        """These uploads (source, dest) will not be tried again: what an attempt has left on the server is removed.
-
-        Not at once, but with the other abandoned parts: beside uploads, `stale_part_s` from now.
-        """
-        self._runner.give_up(uploads)
-
-    def download_file(self, source: str, dest: str | os.PathLike[str] | BinaryIO, **keywords: Any) -> bool:
-        """Like `download`; False and `last_error` instead of an error."""
-        return self._succeeds(lambda: self.download(source, dest, **keywords))
-
-    def download(
-        self,
-        source: str,
-        dest: str | os.PathLike[str] | BinaryIO,
-        *,
-        progress: ProgressCallback | None = None,
-        resume: bool = True,
-        sha256: bool | str = False,
-    ) -> TransferResult:
-        """Fetch one file into a part beside `dest`, prove it, bring it to the disk, and rename it there in one step.
-
-        Goes on where an earlier attempt ended if the remote file is still the same, as far as `verify` asks. The file
-        is read to its end, whatever size the server reports.
-
-        dest: path, or open file: writable and seekable, readable too where its content is to be proven.
-        sha256: True puts the digest into the result; 64 hex digits are what the content must hash to.
-
-        Before it gets its name the content is compared with `sha256` and, with the option `sidecar`, with
-        `<source>.sha256` on the server; else as `proof` asks. What differs is fetched once more from the start, then
-        it is an error, and nothing is left. The result states what was proven, and by what.
-
-        Raises: TransientError, NotFound, SourceChanged, ProofFailed, PermanentError, AuthenticationError,
-            LocalStateError, ConfigurationError (what cannot be kept for an open file), Cancelled.
-        """
-        return self._runner.fetch(remote_path(source), dest, progress, resume=resume, sha256=sha256)
-
-    # -- paths
-
-    def exists(self, path: str) -> bool:
-        """Whether something is there.
-
-        Raises: TransientError, AuthenticationError, PermissionDenied: what cannot be known is never "no".
-        """
-        return self._runner.run(lambda *_: paths.exists(remote_path(path)))
-
-    def stat(self, path: str) -> RemoteFile:
-        """Size in bytes, mtime in seconds, mode. Raises: NotFound, PermissionDenied, TransientError ..."""
-        return self._runner.run(lambda *_: paths.stat(remote_path(path)))
-
-    def delete_file(self, path: str) -> bool:
-        """Like `delete`; False and `last_error` instead of an error."""
-        return self._succeeds(lambda: self.delete(path))
-
-    def delete(self, path: str) -> None:
-        """Delete a file. Raises: NotFound, PermissionDenied, TransientError ..."""
-        self._runner.run(lambda _, earlier: paths.delete(remote_path(path), earlier))
-
-    def move_file(self, source: str, dest: str) -> bool:
-        """Like `move`; False and `last_error` instead of an error."""
-        return self._succeeds(lambda: self.move(source, dest))
-
-    def move(self, source: str, dest: str) -> None:
-        """Rename; a file at `dest` is replaced in one step, missing folders are made.
-
-        Raises: NotFound, AlreadyExists (server cannot replace), PermissionDenied, TransientError ...
-        """
-        old, new = remote_path(source), remote_path(dest)
-        self._runner.run(lambda session, earlier: paths.move(session.context, old, new, earlier))
-
-    def make_dir(self, path: str) -> bool:
-        """Like `mkdir`; False and `last_error` instead of an error."""
-        return self._succeeds(lambda: self.mkdir(path))
-
-    def mkdir(self, path: str) -> None:
-        """Make a folder and the missing ones above it. Raises: PermissionDenied, ServerRefused ..."""
-        self._runner.run(lambda session, _: paths.make_dir(session.context, remote_path(path)))
-
-    def delete_dir(self, path: str) -> bool:
-        """Like `rmdir`; False and `last_error` instead of an error."""
-        return self._succeeds(lambda: self.rmdir(path))
-
-    def rmdir(self, path: str) -> None:
-        """Delete an empty folder. Raises: NotFound, ServerRefused (not empty) ..."""
-        self._runner.run(lambda session, earlier: paths.delete_dir(session.context, remote_path(path), earlier))
-
-    def list_files(self, path: str, file_pattern: str | None = None) -> list[str] | None:
-        """Like `list`; None where the path cannot be listed, [] where it is empty.
-
-        Raises: TransientError, AuthenticationError: a lost link is never an empty folder.
-        """
-        return self._or_none(lambda: self.list(path, file_pattern))
-
-    def list(self, path: str, file_pattern: str | None = None) -> list[str]:
-        """Paths of the files right below `path`, sorted; only those whose path contains `file_pattern`.
-
-        Raises: NotFound, PermissionDenied, NameRefused (a name from the server that is no name), TransientError ...
-        """
-        return self._listing(path, file_pattern, folders=False)
-
-    def list_dirs(self, path: str) -> _List[str] | None:
-        """Like `list_directories`; None where it cannot be listed. Raises: TransientError, AuthenticationError."""
-        return self._or_none(lambda: self.list_directories(path))
-
-    def list_directories(self, path: str) -> _List[str]:
-        """Paths of the folders right below `path`, sorted. Raises: as `list`."""
-        return self._listing(path, None, folders=True)
-
-    # -- inside
-
-    def _listing(self, path: str, pattern: str | None, folders: bool) -> _List[str]:
-        found = self._runner.run(lambda *_: paths.list_paths(remote_path(path), folders))
-        names = [name.decode("utf-8", "surrogateescape") for name in found]
-        return [name for name in names if not pattern or pattern in name]
-
-    def _succeeds(self, work: Callable[[], object]) -> bool:
-        try:
-            work()
-        except SFTPError as error:
-            self.last_error = error
-            log.warning("failed error=%s", error)
-            return False
-        return True
-
-    def _or_none(self, work: Callable[[], T]) -> T | None:
-        try:
-            return work()
-        except PermanentError as error:
-            self.last_error = error
-            return None
+        return self._runner.session().connection
 
 
 def _checked_address(host: object, port: object) -> tuple[str, int]:

@@ -3,66 +3,21 @@
 from __future__ import annotations
 
 import logging
-import os
-import re
 from dataclasses import replace
-from typing import BinaryIO
 
 from iot.sftp.client.connector import Connector
-from iot.sftp.client.jobs.download import Download, DownloadTask
+from iot.sftp.client.jobs.download import Download
 from iot.sftp.client.pipeline.job import Job
 from iot.sftp.client.session import Session
-from iot.sftp.client.settings import ClientOptions
-from iot.transfer.errors import ConfigurationError, LinkLost, ProofFailed, Timeout
+from iot.transfer.errors import LinkLost, ProofFailed, Timeout
 from iot.transfer.journal.checkpoints import Checkpoints
+from iot.transfer.landing import DownloadTask
 from iot.transfer.locks import TransferLocks
-from iot.transfer.model import Direction, ProgressCallback, Proof, TransferResult
+from iot.transfer.model import Direction, TransferResult
 
-__all__ = ["Fetch", "download_task"]
+__all__ = ["Fetch"]
 
 log = logging.getLogger(__name__)
-SHA256_DIGITS = 64
-
-
-def download_task(
-    source: bytes,
-    dest: str | os.PathLike[str] | BinaryIO,
-    progress: ProgressCallback | None,
-    sha256: bool | str,
-    options: ClientOptions,
-) -> DownloadTask:
-    """What to fetch, with everything refused that could not be kept for this destination.
-
-    sha256: as hex digits, what the content must hash to; True only asks for the digest.
-
-    Raises: ConfigurationError naming the option.
-    """
-    expected = _expected_sha256(sha256)
-    if isinstance(dest, (str, os.PathLike)):
-        return DownloadTask(source, os.fspath(dest), progress, expected)
-    _check_open_file(dest, options, readable=bool(sha256))
-    return DownloadTask(source, dest, progress, expected)
-
-
-def _expected_sha256(sha256: bool | str) -> str | None:
-    if isinstance(sha256, bool):
-        return None
-    if not re.fullmatch(f"[0-9a-fA-F]{{{SHA256_DIGITS}}}", str(sha256)):
-        raise ConfigurationError(f"sha256: must be True, False or {SHA256_DIGITS} hex digits, as sha256sum prints them")
-    return sha256.lower()
-
-
-def _check_open_file(dest: BinaryIO, options: ClientOptions, *, readable: bool) -> None:
-    """An open file has no times or mode of its own to keep, and content that cannot be read cannot be proven."""
-    for name, kept in (("keep_times", options.keep_times), ("keep_mode", options.keep_mode)):
-        if kept:
-            raise ConfigurationError(f"{name}: an open file cannot take it over; give the path of a file as dest")
-    if not (dest.writable() and dest.seekable()):
-        raise ConfigurationError("dest: an open file must be writable and seekable; give the path of a file instead")
-    proofs = {"sha256": readable, "sidecar": options.sidecar, "proof": options.proof is not Proof.SIZE}
-    for name, wanted in proofs.items():
-        if wanted and not dest.readable():
-            raise ConfigurationError(f"{name}: cannot prove what is in an open file that is not readable; open it w+b")
 
 
 class Fetch:

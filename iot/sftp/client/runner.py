@@ -1,46 +1,38 @@
-"""Runs the operations of one client: one at a time, on the connection that there is, with the journal behind it."""
+"""SFTP as a Remote: one operation at a time, on the connection that there is, with the journal behind it."""
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
-import time
-import weakref
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, TypeAlias, TypeVar
 
 from iot.sftp.client.abandoned_parts import abandoned
-from iot.sftp.client.batch import Batch, Outcome, upload_key
+from iot.sftp.client.batch import Batch
 from iot.sftp.client.connector import Connector
-from iot.sftp.client.fetch import Fetch, download_task
+from iot.sftp.client.fetch import Fetch
+from iot.sftp.client.jobs import paths
+from iot.sftp.client.jobs.look import look
 from iot.sftp.client.jobs.paths import Earlier, real_path
 from iot.sftp.client.learned import REFUSALS, LearnedRefusals
 from iot.sftp.client.pipeline.job import Job, Work
-from iot.sftp.client.session import Making, Session, login_problems, target_from, transfer_options
+from iot.sftp.client.session import Making, Session, login_problems, target_from
 from iot.sftp.client.settings import ClientOptions
 from iot.sftp.client.standby import LOGIN_S, PATIENCE_S
-from iot.transfer.errors import (
-    Cancelled,
-    ConfigurationError,
-    JournalUnavailable,
-    LinkLost,
-    LocalStateError,
-    PermanentError,
-    Timeout,
-)
-from iot.transfer.journal.checkpoints import CHECKPOINTS, Checkpoints
-from iot.transfer.journal.journal import Journal, default_state_dir
-from iot.transfer.locks import TransferLocks
-from iot.transfer.model import ProgressCallback, TransferResult, UploadJob
-from iot.transfer.ownership import Outcomes, Ownership
-from iot.transfer.stop import StopFlag
+from iot.transfer.base import BaseRemote, Outcome
+from iot.transfer.books import Books
+from iot.transfer.errors import Cancelled, LinkLost, PermanentError, Timeout
+from iot.transfer.journal.journal import Journal
+from iot.transfer.landing import download_task
+from iot.transfer.model import ProgressCallback, RemoteFile, TransferResult, UploadJob
+from iot.transfer.remote import Capabilities, Publish, Resume
 
-log = logging.getLogger(__name__)
 T = TypeVar("T")
-
-ENDING_POLL_S = 0.05
+Problems: TypeAlias = "list[tuple[str, str]]"
+CAPABILITIES = Capabilities(
+    Resume.OFFSET, Publish.RENAME, durable=True, hashes=("sha256",), connections=1, keeps_times=True, keeps_mode=True
+)
+"""Of a server with the extensions of OpenSSH; what another one refuses is learned and done without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,25 +50,24 @@ class Account:
     __repr__ = __str__  # never the password
 
 
-class Runner:
-    """links: the connection. cancel: ends the operation under way, or else the next one."""
+class Runner(BaseRemote):
+    """links: the connection. See transfer.remote.Remote for what the methods promise."""
+
+    capabilities = CAPABILITIES
 
     def __init__(self, account: Account, options: ClientOptions, journal: Journal | None) -> None:
+        super().__init__(Books(str(account), journal, options, REFUSALS))
         self._account = account
         self._options = options
-        self._journal = journal
-        self._owns_journal = journal is None
-        self._checkpoints: Checkpoints | None = None
-        self._locks: TransferLocks | None = None
-        self._stop = StopFlag()
-        self._ownership = Ownership()
-        self._outcomes: Callable[[], Outcomes[Outcome] | None] = lambda: None
         self.links = Connector(self._connect_once, options, self._stop)
 
-    def cancel(self) -> None:
-        self._stop.set()
+    # -- the connection
 
-    def connect(self) -> Session:
+    def connect(self) -> None:
+        self.session()
+
+    def session(self) -> Session:
+        """The live connection, made when there is none."""
         with self._exclusively():
             for attempt in self.links.attempts():
                 with attempt as session:
@@ -84,7 +75,6 @@ class Runner:
         raise AssertionError("attempts end with a connection or an error")
 
     def is_connected(self) -> bool:
-        """Raises: LinkLost, Timeout, Cancelled."""
         if self.links.current is None or self._ownership.batch_runs:
             return self.links.current is not None
         with self._exclusively():
@@ -98,7 +88,72 @@ class Runner:
                 raise
         return self.links.current is not None
 
-    def run(self, work: Callable[[Session, Earlier], Work[T]]) -> T:
+    # -- transfers
+
+    def _uploads(
+        self,
+        jobs: Iterable[UploadJob | None],
+        *,
+        hold: bool = False,
+        resume: bool = True,
+        sha256: bool = False,
+        tick: Callable[[], None] = lambda: None,
+    ) -> Iterator[Outcome]:
+        return Batch(
+            self.links,
+            self._books.checkpoints,
+            self._books.locks,
+            stale_part_s=self._options.stale_part_s,
+            hold=hold,
+            resume=resume,
+            sha256=sha256,
+            tick=tick,
+        ).run(jobs)
+
+    def discard(self, uploads: Iterable[tuple[str, str]]) -> None:
+        checkpoints = self._books.checkpoints
+        options = self._options.plain(self._books.journal.owner)
+        for source, dest in uploads:
+            given_up = abandoned(source, dest, options)
+            if checkpoints.load(given_up.direction, given_up.remote_path, given_up.local_path) is None:
+                checkpoints.note(given_up)
+        checkpoints.flush()
+
+    def download(
+        self,
+        source: bytes,
+        dest: str | os.PathLike[str] | BinaryIO,
+        progress: ProgressCallback | None = None,
+        *,
+        resume: bool = True,
+        sha256: bool | str = False,
+    ) -> TransferResult:
+        task = download_task(source, dest, progress, sha256, self._options)
+        with self._exclusively():
+            checkpoints, locks = self._books.checkpoints, self._books.locks
+            return Fetch(self.links, checkpoints, locks, task, resume=resume, sha256=bool(sha256)).run()
+
+    # -- paths
+
+    def stat(self, path: bytes) -> RemoteFile | None:
+        return self._run(lambda *_: look(path))
+
+    def list(self, path: bytes, *, folders: bool) -> list[bytes]:
+        return self._run(lambda *_: paths.list_paths(path, folders))
+
+    def move(self, source: bytes, dest: bytes) -> None:
+        self._run(lambda session, earlier: paths.move(session.context, source, dest, earlier))
+
+    def delete(self, path: bytes) -> None:
+        self._run(lambda _, earlier: paths.delete(path, earlier))
+
+    def mkdir(self, path: bytes) -> None:
+        self._run(lambda session, _: paths.make_dir(session.context, path))
+
+    def rmdir(self, path: bytes) -> None:
+        self._run(lambda session, earlier: paths.delete_dir(session.context, path, earlier))
+
+    def _run(self, work: Callable[[Session, Earlier], Work[T]]) -> T:
         """One small job, again on a new connection where the link is lost."""
         earlier = Earlier()
         with self._exclusively():
@@ -113,156 +168,20 @@ class Runner:
                     return result
         raise AssertionError("attempts end with a result or an error")
 
-    def upload(self, job: UploadJob, *, resume: bool, sha256: bool) -> Outcome | None:
-        """-> None when it was cancelled before it began"""
-        with self._exclusively():
-            outcomes = [*self._batch(hold=False, resume=resume, sha256=sha256).run([job])]
-            return outcomes[0] if outcomes else None
+    # -- inside
 
-    def batch(
-        self, jobs: Iterable[UploadJob | None], *, hold: bool, tick: Callable[[], None] = lambda: None
-    ) -> Iterator[Outcome]:
-        outcomes = Outcomes(self._steps(jobs, hold, tick))
-        self._outcomes = weakref.ref(outcomes)
-        return outcomes
+    def _drop(self) -> None:
+        self.links.close()
 
-    def _steps(
-        self, jobs: Iterable[UploadJob | None], hold: bool, tick: Callable[[], None]
-    ) -> Generator[Outcome, None, None]:
-        with self._exclusively(batch=True):
-            yield from self._batch(hold=hold, tick=tick).run(jobs)
-
-    def _batch(
-        self, *, hold: bool, resume: bool = True, sha256: bool = False, tick: Callable[[], None] = lambda: None
-    ) -> Batch:
-        checkpoints, locks = self._opened()
-        stale_part_s = self._options.stale_part_s
-        return Batch(
-            self.links,
-            checkpoints,
-            locks,
-            stale_part_s=stale_part_s,
-            hold=hold,
-            resume=resume,
-            sha256=sha256,
-            tick=tick,
-        )
-
-    @contextlib.contextmanager
-    def _exclusively(self, *, batch: bool = False) -> Iterator[None]:
-        """One operation at a time; what was cancelled is over when it ends.
-
-        Raises: ConfigurationError while a batch runs: its connection is taken.
-        """
-        with self._ownership.held(batch=batch):
-            try:
-                self._opened()
-                yield
-            finally:
-                self._stop.clear()
-
-    @contextlib.contextmanager
-    def _ending(self) -> Iterator[None]:
-        """For what ends the connection: a batch is ended first, calls of other threads are waited for."""
-        while (outcomes := self._outcomes()) is not None and self._ownership.batch_runs:
-            if outcomes.calls_from_here:
-                break
-            try:
-                outcomes.close()
-            except ConfigurationError:  # another thread is waiting for an outcome
-                self._stop.set()
-                time.sleep(ENDING_POLL_S)
-        with self._ownership.held(from_inside=True):
-            yield
-
-    def settle(self, results: Iterable[TransferResult]) -> None:
-        checkpoints, _ = self._opened()
-        checkpoints.forget_keys(upload_key(result) for result in results)
-
-    def give_up(self, uploads: Iterable[tuple[str, str]]) -> None:
-        checkpoints, _ = self._opened()
-        assert self._journal is not None
-        options = transfer_options(self._options, self._journal.owner)
-        for source, dest in uploads:
-            given_up = abandoned(source, dest, options)
-            if checkpoints.load(given_up.direction, given_up.remote_path, given_up.local_path) is None:
-                checkpoints.note(given_up)
-        checkpoints.flush()
-
-    def fetch(
-        self,
-        source: bytes,
-        dest: str | os.PathLike[str] | BinaryIO,
-        progress: ProgressCallback | None,
-        *,
-        resume: bool,
-        sha256: bool | str,
-    ) -> TransferResult:
-        task = download_task(source, dest, progress, sha256, self._options)
-        with self._exclusively():
-            checkpoints, locks = self._opened()
-            return Fetch(self.links, checkpoints, locks, task, resume=resume, sha256=bool(sha256)).run()
-
-    def drop(self) -> None:
-        with self._ending():
-            self.links.close()
-            self._flush()
-
-    def close(self) -> None:
-        """Disconnect, and close the journal unless it was given to us."""
-        with self._ending():
-            self.links.close()
-            self._flush()
-            if self._locks is not None:
-                self._locks.close()
-            if self._journal is not None and self._owns_journal:
-                self._journal.close()
-                self._journal = None
-            self._checkpoints = self._locks = None
-
-    def _flush(self) -> None:
-        """Drop now what was settled."""
-        if self._checkpoints is not None:
-            try:
-                self._checkpoints.flush()
-            except LocalStateError as error:  # a checkpoint too many does no harm
-                log.warning("settled checkpoints stay in the journal: %s", error)
-
-    def _opened(self) -> tuple[Checkpoints, TransferLocks]:
-        """The journal's part of this client, opened on first use."""
-        if self._checkpoints is None or self._locks is None:
-            if self._journal is None:
-                self._journal = self._open_journal()
-            else:
-                self._journal.register(CHECKPOINTS, REFUSALS)
-            self._checkpoints = Checkpoints(
-                self._journal,
-                str(self._account),
-                every_bytes=self._options.checkpoint_bytes,
-                every_s=self._options.checkpoint_s,
-                clock=time.monotonic,
-            )
-            self._locks = TransferLocks(self._journal.state_dir)
-        return self._checkpoints, self._locks
-
-    def _open_journal(self) -> Journal:
-        if self._options.state_dir is not None:
-            return Journal(self._options.state_dir, CHECKPOINTS, REFUSALS)
-        try:
-            return Journal(default_state_dir(), CHECKPOINTS, REFUSALS)
-        except JournalUnavailable as error:
-            log.warning("no journal, a resume will not survive this process: %s", error)
-            return Journal(None, CHECKPOINTS, REFUSALS)
-
-    def login_problems(self) -> list[tuple[str, str]]:
+    def login_problems(self) -> Problems:
         account = self._account
         return login_problems(account.host, account.port, account.user, account.password, self._options)
 
     def _connect_once(self, making: Making) -> Session:
         """In a thread of its own: the journal's part of this client is there already, or not any more."""
-        journal, checkpoints = self._journal, self._checkpoints
-        if journal is None or checkpoints is None:
+        if not self._books.is_open:
             raise Cancelled("the client was closed while connecting")
+        journal, checkpoints = self._books.journal, self._books.checkpoints
         account = self._account
         target = target_from(account.host, account.port, account.user, account.password, self._options)
         if making.beside:

@@ -9,14 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from iot.sftp.client.jobs.context import Context, Options
+from iot.sftp.client.jobs.context import Context
 from iot.sftp.client.learned import LearnedRefusals
 from iot.sftp.client.pipeline.job import Job, Work, ask
 from iot.sftp.client.pipeline.pace import START_BYTES, Pace
 from iot.sftp.client.pipeline.pipeline import Pipeline
 from iot.sftp.client.protocol import packets, parsing
 from iot.sftp.client.protocol.server import SAFE_SLOTS, Server, handles_in_order, understood
-from iot.sftp.client.settings import ClientOptions, Durability
+from iot.sftp.client.settings import ClientOptions
 from iot.sftp.client.ssh.connection import Connection, Target
 from iot.sftp.client.ssh.hostkeys import HostKeyPolicy, KnownHosts, Pinned
 from iot.sftp.client.ssh.login import Credentials, Login
@@ -93,7 +93,7 @@ class Session:
             self.connection.close()
             raise
         self.slots = min(options.slots, SAFE_SLOTS)
-        self.context = Context(self.server, self.pace, checkpoints, transfer_options(options, owner), time.monotonic)
+        self.context = Context(self.server, self.pace, checkpoints, options.plain(owner), time.monotonic)
         self.pipeline.beside(Job(self._learn_limits()))  # no round trip is spent on it: the first files go meanwhile
 
     def _learn_limits(self) -> Work[None]:
@@ -202,24 +202,3 @@ def _host_keys(options: ClientOptions) -> HostKeyPolicy:
     if options.host_key:
         return Pinned(options.host_key)
     return KnownHosts((options.known_hosts or Path("~/.ssh/known_hosts")).expanduser())
-
-
-def transfer_options(options: ClientOptions, owner: str) -> Options:
-    return Options(
-        verify=options.verify.value,
-        proof=options.proof,
-        tail_size=options.tail_size,
-        trust=options.server_durability is Durability.TRUST,
-        chunk_size=options.chunk_size,
-        part_suffix=options.part_suffix,
-        owner=owner + options.owner_tag,
-        make_dirs=options.make_dirs,
-        keep_times=options.keep_times,
-        keep_mode=options.keep_mode,
-        replace_by_remove=options.replace_by_remove,
-        direct_write=options.direct_write,
-        sidecar=options.sidecar,
-        checkpoint_bytes=options.checkpoint_bytes,
-        checkpoint_s=options.checkpoint_s,
-        publish_grace_s=options.publish_grace_s,
-    )

@@ -7,12 +7,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+from pydantic import ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
 from iot.transfer import Journal
 
 __all__ = ["KINDS", "ServerSettings", "keys_not_from_file", "server_keys", "server_settings"]
 
-KINDS = {"sftp": "iot.sftp.client.configured"}
+KINDS = {
+    "sftp": "iot.sftp.client.configured",
+    "folder": "iot.folder.configured",
+}
 """kind -> module with its `ServerSettings`."""
+DEFAULT = "sftp"
 
 
 class ServerSettings(Protocol):
@@ -55,5 +62,12 @@ def keys_not_from_file() -> tuple[str, ...]:
 
 
 def server_settings(values: object) -> ServerSettings:
-    """Check [server]. Raises: ValidationError, ValueError."""
-    return server_model("sftp").model_validate(values)
+    """Check [server]; its key `kind` decides by which model, SFTP's without it. Raises: ValidationError, ValueError."""
+    kind: object = DEFAULT
+    if isinstance(values, Mapping) and "kind" in values:
+        kind = values["kind"]
+        values = {key: value for key, value in values.items() if key != "kind"}
+    if not isinstance(kind, str) or kind not in KINDS:
+        wrong = PydanticCustomError("value_error", f"there is {', '.join(sorted(KINDS))}")
+        raise ValidationError.from_exception_data("server", [InitErrorDetails(type=wrong, loc=("kind",), input=kind)])
+    return server_model(kind).model_validate(values)

@@ -21,14 +21,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from iot.transfer.journal.journal import Journal, Schema
-from iot.transfer.model import Checkpoint, Direction, Fingerprint, Phase, Span
+from iot.transfer.model import Checkpoint, Direction, Fingerprint, Phase, Span, Token
 
 __all__ = ["CHECKPOINTS", "Checkpoints"]
 
 log = logging.getLogger(__name__)
 
 TAIL = b"\0"
-"""No name begins with it."""
+"""No name begins with it, and no token."""
 
 CHECKPOINTS = Schema(
     "checkpoints",
@@ -206,7 +206,7 @@ class Checkpoints:
         db.executemany("DELETE FROM checkpoint WHERE id = ?", [(place,) for place in free])
         return changes
 
-    def given_up(self, before_s: float) -> list[Checkpoint]:
+    def abandoned_before(self, before_s: float) -> list[Checkpoint]:
         """Uploads whose last checkpoint is older than a moment (seconds of the epoch)."""
         rows = self._journal.read(
             "SELECT * FROM checkpoint WHERE server = ? AND direction = ? AND noted_at < ? LIMIT 1000",
@@ -226,7 +226,7 @@ def _row(server: str, checkpoint: Checkpoint, now: int) -> tuple[object, ...]:
     values = (
         server,
         *_key(checkpoint),
-        _short(checkpoint.part, checkpoint.remote_path),
+        _short(bytes(checkpoint.token), checkpoint.remote_path),
         *checkpoint.fingerprint.columns(),
         checkpoint.acked_bytes,
         checkpoint.synced_bytes,
@@ -244,13 +244,13 @@ def _hash(key: Key) -> int:
     return int.from_bytes(digest.digest(), "big")
 
 
-def _short(part: bytes, beside: bytes) -> bytes:
+def _short(token: bytes, beside: bytes) -> bytes:
     """Without what it has in common with the name beside which it lies: every byte is written to flash."""
-    return TAIL + part[len(beside) :] if part.startswith(beside) else part
+    return TAIL + token[len(beside) :] if token.startswith(beside) else token
 
 
-def _long(part: bytes, beside: bytes) -> bytes:
-    return bytes(beside + part[len(TAIL) :] if part.startswith(TAIL) else part)
+def _long(token: bytes, beside: bytes) -> bytes:
+    return bytes(beside + token[len(TAIL) :] if token.startswith(TAIL) else token)
 
 
 def _crc(values: tuple[object, ...]) -> int:
@@ -266,7 +266,7 @@ def _from_row(row: sqlite3.Row) -> Checkpoint | None:
         direction=Direction(row["direction"]),
         remote_path=bytes(row["remote"]),
         local_path=bytes(row["local"]),
-        part=_long(row["part"], row["remote"]),
+        token=Token(_long(row["part"], row["remote"])),
         fingerprint=Fingerprint.from_columns(row["size"], row["mtime_ns"], row["ctime_ns"], row["inode"]),
         acked_bytes=row["acked"],
         synced_bytes=row["synced"],

@@ -29,7 +29,14 @@ from urllib.parse import quote
 
 from iot.transfer.errors import DiskFull, JournalUnavailable, LocalStateError
 from iot.transfer.journal.reserve import FULL_ERRNOS, Reserve, is_full
-from iot.transfer.journal.state_directory import default_state_dir, lay_out_wal, move_aside, one_at_a_time, owner_of
+from iot.transfer.journal.state_directory import (
+    default_state_dir,
+    keep_private,
+    lay_out_wal,
+    move_aside,
+    one_at_a_time,
+    owner_of,
+)
 
 __all__ = ["Journal", "Schema", "default_state_dir"]
 
@@ -214,6 +221,7 @@ class Journal:
         return self._open(path)
 
     def _open(self, path: Path) -> sqlite3.Connection:
+        keep_private(path)
         self._db = self._connect(str(path))
         try:
             if self._db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from iot.transfer.journal.reserve import lay_out
 
-__all__ = ["default_state_dir", "lay_out_wal", "move_aside", "one_at_a_time", "owner_of"]
+__all__ = ["default_state_dir", "keep_private", "lay_out_wal", "move_aside", "one_at_a_time", "owner_of"]
 
 try:
     import fcntl
@@ -19,6 +19,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 LAID_OUT_BYTES = 1024 * 1024
+PRIVATE = 0o600
 ZEROED_BYTES = 64 * 1024
 
 
@@ -47,6 +48,18 @@ def owner_of(path: Path) -> str:
         os.fsync(file.fileno())
     os.replace(fresh, path)
     return text
+
+
+def keep_private(path: Path) -> None:
+    """A file that only its owner may read, made when missing: tokens of uploads are often secrets. What SQLite puts
+    beside it gets the same mode."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), PRIVATE)
+    try:
+        with contextlib.suppress(OSError):  # another user's, or a file system without modes
+            if hasattr(os, "fchmod") and os.fstat(file).st_mode & 0o077:
+                os.fchmod(file, PRIVATE)
+    finally:
+        os.close(file)
 
 
 def move_aside(path: Path, word: str) -> Path:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import posixpath
-import re
 
 from iot.sftp.client.pipeline.job import Work, ask, closing, expect_data, expect_handle
 from iot.sftp.client.protocol import packets
 from iot.sftp.client.protocol.packets import Code, Flag, Status
+from iot.transfer.checksum_file import MOST_BYTES, sha256_listed
 from iot.transfer.errors import NotFound, PermanentError, ProofFailed, ServerRefused
 from iot.transfer.names import SIDECAR
 from iot.transfer.terminal import quoted
 
-__all__ = ["fetch_sha256_file", "sha256_line", "sha256_listed", "sha256_there"]
-
-MOST_BYTES = 64 * 1024
-LINE = re.compile(rb"(?P<escaped>\\?)(?P<digest>[0-9a-fA-F]{64})(?: [ *](?P<name>.+))?")
-TAGGED = re.compile(rb"(?P<escaped>\\?)SHA256 \((?P<name>.+)\) = (?P<digest>[0-9a-fA-F]{64})")
+__all__ = ["fetch_sha256_file", "sha256_there"]
 
 
 def fetch_sha256_file(source: bytes) -> Work[str]:
@@ -46,35 +42,6 @@ def sha256_there(path: bytes, name: bytes) -> Work[str | None]:
         return ""
     except PermanentError:
         return None
-
-
-def sha256_line(digest: str, name: bytes) -> bytes:
-    """What sha256sum prints; it marks and escapes a name with a line feed or a backslash."""
-    if b"\n" in name or b"\\" in name:
-        return b"\\" + digest.encode() + b"  " + name.replace(b"\\", b"\\\\").replace(b"\n", b"\\n") + b"\n"
-    return digest.encode() + b"  " + name + b"\n"
-
-
-def sha256_listed(content: bytes, name: bytes) -> str | None:
-    """What a checksum file says of `name`; a line without any name counts where it is the only one. Pure."""
-    lines = [line.rstrip(b"\r") for line in content.split(b"\n") if line.strip()]
-    for line in lines:
-        match = LINE.fullmatch(line) or TAGGED.fullmatch(line)
-        if match is None:
-            continue
-        listed = match["name"]
-        if listed is None and len(lines) > 1:
-            continue
-        if listed is None or posixpath.basename(_plain(listed, escaped=bool(match["escaped"]))) == name:
-            return match["digest"].decode().lower()
-    return None
-
-
-def _plain(name: bytes, *, escaped: bool) -> bytes:
-    if not escaped:
-        return name
-    meant = {b"\\\\": b"\\", b"\\n": b"\n", b"\\r": b"\r"}
-    return re.sub(rb"\\[\\nr]", lambda found: meant[found[0]], name)
 
 
 def _content(path: bytes) -> Work[bytes]:

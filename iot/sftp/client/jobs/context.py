@@ -8,7 +8,8 @@ from typing import Protocol
 
 from iot.sftp.client.pipeline.pace import Pace
 from iot.sftp.client.protocol.server import Server
-from iot.transfer.model import Checkpoint, Direction, Proof
+from iot.transfer.model import Checkpoint, Direction
+from iot.transfer.options import TransferOptions
 from iot.transfer.window import PartState
 
 
@@ -24,30 +25,6 @@ class Ledger(Protocol):
         """The transfer is done, or starts over: drop the checkpoint with the next batch."""
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """The transfer's settings as plain values; see settings.ClientOptions for their meaning."""
-
-    verify: str = "timestamp"
-    proof: Proof = Proof.SIZE
-    tail_size: int = 1024 * 1024
-    trust: bool = False
-    chunk_size: int | None = None
-    part_suffix: str = ".part"
-    owner: str = ""
-    make_dirs: bool = True
-    keep_times: bool = False
-    keep_mode: bool = False
-    replace_by_remove: bool = False
-    direct_write: bool = False
-    sidecar: bool = False
-    sha256: bool = False
-    resume: bool = True
-    checkpoint_bytes: int = 4 * 1024 * 1024
-    checkpoint_s: float = 10.0
-    publish_grace_s: float = 30.0
-
-
 @dataclass(slots=True)
 class Context:
     """One connection's server, pace and ledger.
@@ -58,7 +35,7 @@ class Context:
     server: Server
     pace: Pace
     ledger: Ledger
-    options: Options
+    options: TransferOptions
     clock: Callable[[], float]
     folders: set[bytes] = field(default_factory=set)
     handles: set[bytes] = field(default_factory=set)

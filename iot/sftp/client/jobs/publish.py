@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import posixpath
 
-from iot.sftp.client.jobs.checksum_file import sha256_line, sha256_there
+from iot.sftp.client.jobs.checksum_file import sha256_there
 from iot.sftp.client.jobs.context import Context
 from iot.sftp.client.jobs.look import look
 from iot.sftp.client.jobs.proof import same_content, same_file
@@ -29,6 +29,7 @@ from iot.sftp.client.pipeline.job import (
 from iot.sftp.client.protocol import packets
 from iot.sftp.client.protocol.packets import Attributes, Code, Data, Flag, Reply, Request, Status
 from iot.sftp.client.protocol.server import Refusal
+from iot.transfer.checksum_file import checksum_line
 from iot.transfer.errors import AlreadyExists, NameRefused, NotFound, PermanentError, ProofFailed, Unsupported
 from iot.transfer.model import Proof, Span
 from iot.transfer.names import SIDECAR, check_no_folder, sidecar_part
@@ -210,7 +211,7 @@ def write_sidecar(context: Context, dest: bytes, part: bytes, digest: str) -> Wo
     unfinished = sidecar_part(part) if part != dest else path
     reply = yield from ask(packets.open_file(unfinished, Flag.WRITE | Flag.CREATE | Flag.TRUNCATE))
     handle = expect_handle(reply, f"cannot create {quoted(unfinished)}")
-    written = yield from ask(packets.write(handle, 0, sha256_line(digest, name)))
+    written = yield from ask(packets.write(handle, 0, checksum_line(digest, name)))
     closed = yield from ask(packets.close(handle))
     expect_ok(written, f"cannot write {quoted(unfinished)}")
     expect_ok(closed, f"the server failed to close {quoted(unfinished)}")

@@ -34,6 +34,7 @@ from iot.transfer.model import (
     Phase,
     Progress,
     Proof,
+    Token,
     TransferResult,
     UploadJob,
 )
@@ -105,7 +106,7 @@ class Upload:
         options = self.context.options
         known = self.context.ledger.load(Direction.UPLOAD, self.dest, self.source.path)
         self._was_known = known is not None
-        if known is not None and (not options.resume or options.direct_write or known.part != self.part):
+        if known is not None and (not options.resume or options.direct_write or known.token != self.part):
             known = None
         if known is None and not self.job.check_final:
             return Fresh()
@@ -357,7 +358,7 @@ class Upload:
             direction=Direction.UPLOAD,
             remote_path=self.dest,
             local_path=self.source.path,
-            part=self.part,
+            token=Token(self.part),
             fingerprint=self.source.fingerprint,
             acked_bytes=self._state.acked,
             synced_bytes=self._state.synced,

@@ -1,0 +1,39 @@
+"""A folder as one of the spooler's remotes: the table [server], and the client that it describes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import field_validator
+
+from iot.folder.client import FolderClient
+from iot.folder.settings import FolderOptions, checked_path
+from iot.transfer.journal.journal import Journal
+
+__all__ = ["ServerSettings"]
+
+NOT_FROM_FILE = {"attempts", "owner_tag", "state_dir"}
+
+
+class ServerSettings(FolderOptions):
+    """Which folder, and every option of its client."""
+
+    path: Path
+
+    @field_validator("path")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return checked_path(value)
+
+    @property
+    def address(self) -> str:
+        return str(self.path)
+
+    def secret_files(self) -> dict[str, Path]:
+        return {}
+
+    def remote(self, journal: Journal, device_id: str) -> FolderClient:
+        """A client as the settings say. One attempt each: the spooler's policy does the waiting."""
+        names = self.model_fields_set & set(FolderOptions.model_fields) - NOT_FROM_FILE
+        options = {name: getattr(self, name) for name in sorted(names)}
+        return FolderClient(self.path, journal=journal, **options, attempts=1, owner_tag=device_id)

@@ -1,0 +1,40 @@
+"""The settings of a folder as a remote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import ConfigDict, Field, field_validator
+
+from iot.transfer.settings import TransferSettings
+
+__all__ = ["FolderOptions"]
+
+
+class FolderOptions(TransferSettings):
+    """All options of FolderClient beside the path."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    marker: str = Field(
+        "", description="name of a file that lies in the folder; where it is missing, the disk is not mounted"
+    )
+    mounted: bool = Field(
+        False, description="the folder must lie on a mount of its own; where that is gone, nothing is written"
+    )
+    connections: int = Field(4, ge=1, le=64, description="files that are written at the same time")
+
+    @field_validator("marker")
+    @classmethod
+    def _marker_is_a_name(cls, value: str) -> str:
+        if "/" in value or "\0" in value or value in (".", ".."):
+            raise ValueError("must be the name of a file in the folder")
+        return value
+
+
+def checked_path(path: str | Path) -> Path:
+    """Raises: ValueError unless it is absolute: a service has no working folder that a user would know of."""
+    checked = Path(path)
+    if not checked.is_absolute() or ".." in checked.parts or "\0" in str(checked):
+        raise ValueError('must be an absolute path without ".."')
+    return checked

@@ -1,0 +1,267 @@
+"""The calls of a Store on the files of a folder.
+
+An answered write is on the disk (fsync), and a published name too (fsync of its folder), unless `trust` leaves that to
+the system. Parts are made with O_EXCL, never through a link. "Only where nothing stands" is renameat2(2) with
+RENAME_NOREPLACE, or link(2) where that is not offered.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+
+from iot.folder.place import Place, parts_of, translated
+from iot.transfer.beneath import rename_noreplace, sync
+from iot.transfer.errors import AlreadyExists, LinkLost, NameRefused, NoSpaceOnServer, NotFound, ServerRefused
+from iot.transfer.model import Evidence, RemoteFile, Span
+from iot.transfer.remote import Ack, Capabilities, Entry, Gone, Meta, Offset, Publish, Resume, Standing, Token
+
+__all__ = ["FolderStore"]
+
+WRITE_BYTES = 4 * 1024 * 1024
+BLOCK_BYTES = 1024 * 1024
+SPARE_BYTES = 1024 * 1024
+"""What a large file leaves to small ones."""
+CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+WRITE = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class FolderStore:
+    """trust: bytes and names need not be on the disk before they count. See remote.Store for what every call does."""
+
+    def __init__(self, place: Place, *, trust: bool = False, connections: int = 4) -> None:
+        self._place = place
+        self._trust = trust
+        self._aborted = False
+        self.capabilities = Capabilities(
+            resume=Resume.OFFSET,
+            publish=Publish.RENAME,
+            creates_only=True,
+            durable=not trust,
+            write_bytes=WRITE_BYTES,
+            block_bytes=BLOCK_BYTES,
+            connections=connections,
+            keeps_times=True,
+            keeps_mode=True,
+        )
+
+    # -- the connection
+
+    def connect(self) -> None:
+        self.check()
+
+    def check(self) -> None:
+        self._check_aborted()
+        self._place.check()
+
+    def abort(self) -> None:
+        self._aborted = True
+
+    def close(self) -> None:
+        self._aborted = True
+
+    def _check_aborted(self) -> None:
+        if self._aborted:
+            raise LinkLost(f"{self._place.path} was given up")
+
+    # -- uploads
+
+    def begin(self, dest: bytes, size: int, meta: Meta) -> Token:
+        self._check_aborted()
+        parts_of(dest)  # what it refuses is refused before anything is made
+        name = _name(meta.part)
+        with self._place.parent(meta.part, make=meta.make_dirs) as folder:
+            with contextlib.suppress(FileNotFoundError):  # an earlier attempt's: the name says that it is ours
+                os.unlink(name, dir_fd=folder)
+            _check_room(folder, size)
+            os.close(os.open(name, CREATE, 0o666, dir_fd=folder))
+        return Token(meta.part)
+
+    def where(self, token: Token) -> Standing:
+        found = self._look(token)
+        if found is None:
+            return Gone()
+        if not stat.S_ISREG(found.st_mode):
+            raise ServerRefused(f"the part {bytes(token)!r} is no regular file")
+        return Offset(found.st_size)
+
+    def write(self, token: Token, span: Span, body: Iterable[bytes]) -> Ack:
+        with self._opened(token, WRITE) as file:
+            at = span.start
+            for block in body:
+                self._check_aborted()
+                with translated(token):
+                    _write_all(file, block, at)
+                at += len(block)
+            with translated(token):
+                return Ack(at, durable=not self._trust and sync(file))
+
+    def read_part(self, token: Token, span: Span) -> Iterator[bytes]:
+        return self._read(token, span.start, span.end)
+
+    def verify(self, token: Token, digests: Mapping[str, str]) -> Evidence | None:
+        return None  # reading back is what a hash would take here
+
+    def publish(self, token: Token, dest: bytes, meta: Meta, *, replace: bool) -> bool:
+        self._check_aborted()
+        (_, part), (_, name) = parts_of(token), parts_of(dest)
+        self._keep(token, meta)
+        with self._place.parent(token) as here, self._place.parent(dest) as there:
+            if replace:
+                _refuse_folder(there, name, dest)
+                os.replace(part, name, src_dir_fd=here, dst_dir_fd=there)
+            else:
+                rename_noreplace(here, part, there, name)
+            return not self._trust and sync(there)
+
+    def confirm(self, dest: bytes) -> bool:
+        if self._trust or self._look(dest) is None:
+            return False
+        with self._opened(dest, READ) as file, translated(dest):
+            synced = sync(file)
+        with self._place.parent(dest) as folder:
+            return sync(folder) and synced
+
+    def abandon(self, token: Token) -> None:
+        with contextlib.suppress(NotFound):
+            self.delete(token)
+
+    # -- downloads and paths
+
+    def stat(self, path: bytes) -> RemoteFile | None:
+        found = self._look(path)
+        return RemoteFile(found.st_size, int(found.st_mtime), found.st_mode) if found is not None else None
+
+    def read(self, path: bytes, offset: int) -> Iterator[bytes]:
+        return self._read(path, offset, None)
+
+    def digest(self, path: bytes, algorithm: str) -> str | None:
+        return None
+
+    def list(self, path: bytes) -> Iterator[Entry]:
+        self._check_aborted()
+        with self._place.folder(_whole(path)) as folder, os.scandir(folder) as found:
+            for entry in found:
+                yield Entry(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False))
+
+    def move(self, source: bytes, dest: bytes, *, make_dirs: bool = True) -> None:
+        self._check_aborted()
+        (_, old), (_, new) = parts_of(source), parts_of(dest)
+        with self._place.parent(source) as here:
+            os.stat(old, dir_fd=here, follow_symlinks=False)  # no folders are made for what is not there
+            with self._place.parent(dest, make=make_dirs) as there:
+                os.replace(old, new, src_dir_fd=here, dst_dir_fd=there)
+                sync(there)
+            sync(here)
+
+    def delete(self, path: bytes) -> None:
+        self._check_aborted()
+        with self._place.parent(path) as folder:
+            _refuse_folder(folder, parts_of(path)[1], path)
+            os.unlink(parts_of(path)[1], dir_fd=folder)
+
+    def mkdir(self, path: bytes) -> None:
+        self._check_aborted()
+        found = self._look(path) if _whole(path) else None
+        if found is not None and not stat.S_ISDIR(found.st_mode):
+            raise AlreadyExists(f"{path!r} is there, and no folder")
+        with self._place.folder(_whole(path), make=True):
+            pass  # made on the way
+
+    def rmdir(self, path: bytes) -> None:
+        self._check_aborted()
+        found = self._look(path)
+        if found is not None and not stat.S_ISDIR(found.st_mode):
+            raise ServerRefused(f"{path!r} is no folder")
+        with self._place.parent(path) as folder:
+            os.rmdir(_name(path), dir_fd=folder)
+
+    # -- inside
+
+    def _look(self, path: bytes) -> os.stat_result | None:
+        """What stands there; a link is a link."""
+        self._check_aborted()
+        name = parts_of(path)[1] or b"."
+        try:
+            with self._place.parent(path) as folder:
+                return os.stat(name, dir_fd=folder, follow_symlinks=False)
+        except NotFound:
+            return None
+
+    @contextlib.contextmanager
+    def _opened(self, path: bytes, flags: int) -> Iterator[int]:
+        self._check_aborted()
+        with self._place.parent(path) as folder:
+            file = os.open(_name(path), flags, dir_fd=folder)
+        try:
+            with translated(path):
+                if not stat.S_ISREG(os.fstat(file).st_mode):
+                    raise ServerRefused(f"{path!r} is no regular file")
+            yield file
+        finally:
+            os.close(file)
+
+    def _read(self, path: bytes, start: int, end: int | None) -> Iterator[bytes]:
+        with self._opened(path, READ) as file:
+            at = start
+            while end is None or at < end:
+                self._check_aborted()
+                with translated(path):
+                    block = os.pread(file, BLOCK_BYTES if end is None else min(BLOCK_BYTES, end - at), at)
+                if not block:
+                    return
+                yield block
+                at += len(block)
+
+    def _keep(self, token: Token, meta: Meta) -> None:
+        """Times and mode, best effort: FAT knows no modes."""
+        if meta.mtime_s is None and meta.mode is None:
+            return
+        with self._opened(token, WRITE) as file:
+            with contextlib.suppress(OSError):
+                if meta.mode is not None:
+                    os.fchmod(file, meta.mode & 0o777)
+                if meta.mtime_s is not None:
+                    os.utime(file, (meta.mtime_s, meta.mtime_s))
+            if not self._trust:
+                with translated(token):
+                    sync(file)
+
+
+def _name(path: bytes) -> bytes:
+    """Raises: NameRefused for the base folder itself."""
+    name = parts_of(path)[1]
+    if not name:
+        raise NameRefused(f"{path!r} is the folder itself")
+    return name
+
+
+def _whole(path: bytes) -> bytes:
+    folder, name = parts_of(path)
+    return folder + b"/" + name if folder else name
+
+
+def _refuse_folder(folder: int, name: bytes, path: bytes) -> None:
+    """Systems differ in what they say, and an empty folder could be replaced by a folder only."""
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+            raise ServerRefused(f"{path!r} is a folder")
+
+
+def _check_room(folder: int, size: int) -> None:
+    if size <= SPARE_BYTES:
+        return
+    told = os.fstatvfs(folder)
+    free = told.f_bavail * told.f_frsize
+    if told.f_blocks and free < size + SPARE_BYTES:
+        raise NoSpaceOnServer(f"a file of {size} bytes does not fit: {free} bytes are free")
+
+
+def _write_all(file: int, block: bytes, at: int) -> None:
+    rest = memoryview(block)
+    while rest:
+        count = os.pwrite(file, rest, at)
+        rest, at = rest[count:], at + count

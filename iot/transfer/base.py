@@ -1,0 +1,137 @@
+"""What every remote does the same way: one operation at a time, cancel, the journal's part, the end."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import TypeAlias
+
+from iot.transfer.books import Books
+from iot.transfer.errors import ConfigurationError
+from iot.transfer.model import Direction, Failure, TransferResult, UploadJob
+from iot.transfer.names import remote_path
+from iot.transfer.ownership import Outcomes, Ownership
+from iot.transfer.source import Source
+from iot.transfer.stop import StopFlag
+
+__all__ = ["BaseRemote", "Outcome", "delivered_before", "upload_key"]
+
+Outcome: TypeAlias = TransferResult | Failure
+ENDING_POLL_S = 0.05
+
+
+class BaseRemote(ABC):
+    """books: the journal's part. See remote.Remote for what the methods promise."""
+
+    def __init__(self, books: Books) -> None:
+        self._books = books
+        self._stop = StopFlag()
+        self._ownership = Ownership()
+        self._outcomes: Callable[[], Outcomes[Outcome] | None] = lambda: None
+
+    @abstractmethod
+    def _uploads(
+        self,
+        jobs: Iterable[UploadJob | None],
+        *,
+        hold: bool = False,
+        resume: bool = True,
+        sha256: bool = False,
+        tick: Callable[[], None] = lambda: None,
+    ) -> Iterator[Outcome]:
+        """An outcome for every job; hold: the checkpoints of successes stay until `settle`."""
+
+    @abstractmethod
+    def _drop(self) -> None:
+        """Close all connections."""
+
+    def cancel(self) -> None:
+        self._stop.set()
+
+    def upload(self, job: UploadJob, *, resume: bool = True, sha256: bool = False) -> Outcome | None:
+        with self._exclusively():
+            outcomes = [*self._uploads([job], resume=resume, sha256=sha256)]
+            return outcomes[0] if outcomes else None
+
+    def upload_many(
+        self,
+        jobs: Iterable[UploadJob | None],
+        *,
+        hold_checkpoints: bool = False,
+        tick: Callable[[], None] = lambda: None,
+    ) -> Iterator[Outcome]:
+        outcomes = Outcomes(self._steps(jobs, hold_checkpoints, tick))
+        self._outcomes = weakref.ref(outcomes)
+        return outcomes
+
+    def settle(self, results: Iterable[TransferResult]) -> None:
+        self._books.checkpoints.forget_keys(upload_key(result) for result in results)
+
+    def disconnect(self) -> None:
+        with self._ending():
+            self._drop()
+            self._books.flush()
+
+    def close(self) -> None:
+        with self._ending():
+            self._drop()
+            self._books.close()
+
+    def _steps(
+        self, jobs: Iterable[UploadJob | None], hold: bool, tick: Callable[[], None]
+    ) -> Generator[Outcome, None, None]:
+        with self._exclusively(batch=True):
+            yield from self._uploads(jobs, hold=hold, tick=tick)
+
+    @contextlib.contextmanager
+    def _exclusively(self, *, batch: bool = False) -> Iterator[None]:
+        """One operation at a time; what was cancelled is over when it ends.
+
+        Raises: ConfigurationError while a batch runs: its connections are taken.
+        """
+        with self._ownership.held(batch=batch):
+            try:
+                self._books.open()  # here, since connections are made in threads of their own
+                yield
+            finally:
+                self._stop.clear()
+
+    @contextlib.contextmanager
+    def _ending(self) -> Iterator[None]:
+        """For what ends the connections: a batch is ended first, calls of other threads are waited for."""
+        while (outcomes := self._outcomes()) is not None and self._ownership.batch_runs:
+            if outcomes.calls_from_here:
+                break
+            try:
+                outcomes.close()
+            except ConfigurationError:  # another thread is waiting for an outcome
+                self._stop.set()
+                time.sleep(ENDING_POLL_S)
+        with self._ownership.held(from_inside=True):
+            yield
+
+
+def upload_key(result: TransferResult) -> tuple[str, bytes, bytes]:
+    """The checkpoint's key of a finished upload."""
+    return Direction.UPLOAD.value, remote_path(result.dest), result.local_path
+
+
+def delivered_before(job: UploadJob, source: Source, digest: str) -> TransferResult:
+    """The result of a source that still has the content which was delivered before; nothing was sent or proven."""
+    return TransferResult(
+        source=source.name,
+        dest=remote_path(job.dest).decode("utf-8", "surrogateescape"),
+        size=source.fingerprint.size,
+        sent_bytes=0,
+        resumed_at=0,
+        seconds=0.0,
+        proof=None,
+        already_done=True,
+        sha256=digest,
+        key=job.key,
+        fingerprint=source.fingerprint,
+        local_path=source.path,
+    )

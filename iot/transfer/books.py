@@ -1,0 +1,94 @@
+"""The journal's part of one remote: its checkpoints and the locks of its transfers, opened on first use."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from iot.transfer.errors import JournalUnavailable, LocalStateError
+from iot.transfer.journal.checkpoints import CHECKPOINTS, Checkpoints
+from iot.transfer.journal.journal import Journal, Schema, default_state_dir
+from iot.transfer.locks import TransferLocks
+from iot.transfer.settings import TransferSettings
+
+__all__ = ["Books"]
+
+log = logging.getLogger(__name__)
+
+
+class Books:
+    """server: whose checkpoints, e.g. user@host:port. journal: shared with others; without it one is opened in the
+    settings' state_dir, or in the default state directory, or in memory where that cannot be written.
+    rooms: what else is kept in that journal.
+    """
+
+    def __init__(self, server: str, journal: Journal | None, settings: TransferSettings, *rooms: Schema) -> None:
+        self._server = server
+        self._rooms = (CHECKPOINTS, *rooms)
+        self._journal = journal
+        self._owned = journal is None
+        self._settings = settings
+        self._opened: tuple[Journal, Checkpoints, TransferLocks] | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self._opened is not None
+
+    @property
+    def journal(self) -> Journal:
+        return self.open()[0]
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        return self.open()[1]
+
+    @property
+    def locks(self) -> TransferLocks:
+        return self.open()[2]
+
+    def flush(self) -> None:
+        """Drop now what was settled."""
+        if self._opened is not None:
+            try:
+                self._opened[1].flush()
+            except LocalStateError as error:  # a checkpoint too many does no harm
+                log.warning("settled checkpoints stay in the journal: %s", error)
+
+    def close(self) -> None:
+        """Close the journal unless it was given to us."""
+        self.flush()
+        if self._opened is None:
+            return
+        journal, _, locks = self._opened
+        locks.close()
+        if self._owned:
+            journal.close()
+            self._journal = None
+        self._opened = None
+
+    def open(self) -> tuple[Journal, Checkpoints, TransferLocks]:
+        if self._opened is None:
+            if self._journal is None:
+                self._journal = self._open_journal()
+            elif not self._owned:
+                for room in self._rooms:
+                    self._journal.register(room)
+            journal = self._journal
+            checkpoints = Checkpoints(
+                journal,
+                self._server,
+                every_bytes=self._settings.checkpoint_bytes,
+                every_s=self._settings.checkpoint_s,
+                clock=time.monotonic,
+            )
+            self._opened = journal, checkpoints, TransferLocks(journal.state_dir)
+        return self._opened
+
+    def _open_journal(self) -> Journal:
+        if self._settings.state_dir is not None:
+            return Journal(self._settings.state_dir, *self._rooms)
+        try:
+            return Journal(default_state_dir(), *self._rooms)
+        except JournalUnavailable as error:
+            log.warning("no journal, a resume will not survive this process: %s", error)
+            return Journal(None, *self._rooms)

@@ -1,0 +1,41 @@
+"""The `<file>.sha256` beside a file, as sha256sum writes it. Pure."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+
+__all__ = ["MOST_BYTES", "checksum_line", "sha256_listed"]
+
+MOST_BYTES = 64 * 1024
+LINE = re.compile(rb"(?P<escaped>\\?)(?P<digest>[0-9a-fA-F]{64})(?: [ *](?P<name>.+))?")
+TAGGED = re.compile(rb"(?P<escaped>\\?)SHA256 \((?P<name>.+)\) = (?P<digest>[0-9a-fA-F]{64})")
+
+
+def sha256_listed(content: bytes, name: bytes) -> str | None:
+    """What a checksum file says of `name`; a line without any name counts where it is the only one. Pure."""
+    lines = [line.rstrip(b"\r") for line in content.split(b"\n") if line.strip()]
+    for line in lines:
+        match = LINE.fullmatch(line) or TAGGED.fullmatch(line)
+        if match is None:
+            continue
+        listed = match["name"]
+        if listed is None and len(lines) > 1:
+            continue
+        if listed is None or posixpath.basename(_plain(listed, escaped=bool(match["escaped"]))) == name:
+            return match["digest"].decode().lower()
+    return None
+
+
+def _plain(name: bytes, *, escaped: bool) -> bytes:
+    if not escaped:
+        return name
+    meant = {b"\\\\": b"\\", b"\\n": b"\n", b"\\r": b"\r"}
+    return re.sub(rb"\\[\\nr]", lambda found: meant[found[0]], name)
+
+
+def checksum_line(digest: str, name: bytes) -> bytes:
+    """As sha256sum writes it; a name with a line break or a backslash is marked and escaped."""
+    if b"\n" in name or b"\\" in name:
+        return b"\\" + digest.encode() + b"  " + name.replace(b"\\", b"\\\\").replace(b"\n", b"\\n") + b"\n"
+    return digest.encode() + b"  " + name + b"\n"

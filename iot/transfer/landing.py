@@ -1,0 +1,304 @@
+"""The local side of one download, whatever the protocol: part, checkpoint, proof, result.
+
+    found -> begin -> progressed ... -> save -> check_same -> matches -> publish
+
+The part lies beside the destination and is brought to the disk before any checkpoint speaks of its bytes, so a power
+cut costs at most what came since the last one. It gets its final name only when the remote file is still the one that
+was looked at first and the content is proven as far as the settings ask.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from iot.transfer.errors import ConfigurationError, NotFound, PermanentError, ProofFailed, SourceChanged
+from iot.transfer.model import (
+    Checkpoint,
+    Direction,
+    Evidence,
+    Fingerprint,
+    Progress,
+    ProgressCallback,
+    Proof,
+    RemoteFile,
+    Span,
+    Token,
+    TransferResult,
+)
+from iot.transfer.names import part_name
+from iot.transfer.options import TransferOptions
+from iot.transfer.settings import TransferSettings
+from iot.transfer.sink import FileSink, Kept, Sink, StreamSink
+
+__all__ = ["DownloadTask", "Landing", "download_task"]
+
+PROGRESS_EVERY_S = 0.1
+SHA256_DIGITS = 64
+TYPE_BITS, FOLDER, REGULAR = 0o170000, 0o040000, 0o100000
+FRESH_S = 10
+"""A file may have been modified just now when its time is no further back than this, by a clock that may differ."""
+TICK_S = 2.1
+"""A time in whole seconds is over then; FAT counts in steps of two."""
+FRESH_LOOKS = 3
+READ_TWICE_BYTES = 1024 * 1024
+"""What is no larger is sooner read a second time than waited for."""
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadTask:
+    """What to fetch to where: a local path, or a writable seekable binary file.
+
+    expected_sha256: what the content must hash to, as lower-case hex digits.
+    """
+
+    source: bytes
+    dest: str | BinaryIO
+    progress: ProgressCallback | None = None
+    expected_sha256: str | None = None
+
+    @property
+    def expected_hashes(self) -> list[tuple[str, Evidence]]:
+        """What the caller knows of the content."""
+        return [(self.expected_sha256, Evidence.EXPECTED_HASH)] if self.expected_sha256 is not None else []
+
+    def tell(self, progress: Progress) -> None:
+        if self.progress is not None:
+            self.progress(progress)
+
+
+def download_task(
+    source: bytes,
+    dest: str | os.PathLike[str] | BinaryIO,
+    progress: ProgressCallback | None,
+    sha256: bool | str,
+    options: TransferSettings,
+) -> DownloadTask:
+    """What to fetch, with everything refused that could not be kept for this destination.
+
+    sha256: as hex digits, what the content must hash to; True only asks for the digest.
+
+    Raises: ConfigurationError naming the option.
+    """
+    expected = _expected_sha256(sha256)
+    if isinstance(dest, (str, os.PathLike)):
+        return DownloadTask(source, os.fspath(dest), progress, expected)
+    _check_open_file(dest, options, readable=bool(sha256))
+    return DownloadTask(source, dest, progress, expected)
+
+
+def _expected_sha256(sha256: bool | str) -> str | None:
+    if isinstance(sha256, bool):
+        return None
+    if not re.fullmatch(f"[0-9a-fA-F]{{{SHA256_DIGITS}}}", str(sha256)):
+        raise ConfigurationError(f"sha256: must be True, False or {SHA256_DIGITS} hex digits, as sha256sum prints them")
+    return sha256.lower()
+
+
+def _check_open_file(dest: BinaryIO, options: TransferSettings, *, readable: bool) -> None:
+    """An open file has no times or mode of its own to keep, and content that cannot be read cannot be proven."""
+    for name, kept in (("keep_times", options.keep_times), ("keep_mode", options.keep_mode)):
+        if kept:
+            raise ConfigurationError(f"{name}: an open file cannot take it over; give the path of a file as dest")
+    if not (dest.writable() and dest.seekable()):
+        raise ConfigurationError("dest: an open file must be writable and seekable; give the path of a file instead")
+    proofs = {"sha256": readable, "sidecar": options.sidecar, "proof": options.proof is not Proof.SIZE}
+    for name, wanted in proofs.items():
+        if wanted and not dest.readable():
+            raise ConfigurationError(f"{name}: cannot prove what is in an open file that is not readable; open it w+b")
+
+
+class Landing:
+    """note: keeps a checkpoint. tell: calls the progress callback. clock: monotonic seconds. wall_clock: seconds since
+    1970, as this device believes.
+
+    read_twice: the content must be read a second time, since its next version may look the same (see `found`).
+    sink: where the bytes go. end: so many from the start have come without a gap. digest: SHA-256 of all, once known.
+    """
+
+    def __init__(
+        self,
+        task: DownloadTask,
+        options: TransferOptions,
+        note: Callable[[Checkpoint], None],
+        tell: Callable[[Progress], None],
+        clock: Callable[[], float],
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.task = task
+        self.name = task.source.decode("utf-8", "surrogateescape")
+        self.sink: Sink = StreamSink(task.dest) if not isinstance(task.dest, str) else _file_sink(task, options)
+        self.remote = RemoteFile(None)
+        self.end = self.resumed_at = 0
+        self.digest: str | None = None
+        self._options = options
+        self._note = note
+        self._tell_it = tell
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._looks = 0
+        self.read_twice = False
+        self._saved = (0, 0.0)
+        self._started_at = self._told_at = clock()
+
+    @property
+    def key(self) -> tuple[Direction, bytes, bytes]:
+        """Of its checkpoint."""
+        return Direction.DOWNLOAD, self.task.source, self.sink.path
+
+    # -- begin
+
+    def found(self, remote: RemoteFile | None) -> float:
+        """What stands on the far side -> seconds after which to look again; 0: now it can be told from every other
+        version.
+
+        Times are told in whole seconds: as long as the second of a file's last change lasts, it may change again and
+        look the same (git calls such a file racily clean). That second is waited for; a small file is not waited for
+        but read twice.
+
+        Raises: NotFound; PermanentError for what is no file; SourceChanged when it changes all the time.
+        """
+        before, self.remote = self.remote, self._checked(remote)
+        fresh = bool(self.remote.mtime_s) and (self.remote.mtime_s or 0) >= self._wall_clock() - FRESH_S
+        self.read_twice = fresh and (self.remote.size or 0) <= READ_TWICE_BYTES and self.sink.readable
+        if not fresh or self.read_twice or (self._looks and self.remote == before):
+            return 0
+        self._looks += 1
+        if self._looks > FRESH_LOOKS:
+            raise SourceChanged(f"{self.name} is being written on the server: it changed {FRESH_LOOKS} times in a row")
+        return TICK_S
+
+    def begin(self, known: Checkpoint | None) -> Span | None:
+        """Open the part behind what an earlier attempt has brought to the disk (`end`) -> the span of it that must be
+        compared with the far side first; where that differs, or cannot be: `begin(None)`."""
+        self.end = self.resumed_at = self._usable_bytes(known)
+        self.sink.check_space(self.remote.size or 0, self.end)
+        self.sink.open(self.end, private=self._options.keep_mode and self.remote.mode is not None)
+        self._saved = (self.end, self._clock())
+        if not self.end or self._options.verify not in ("tail", "full"):
+            return None
+        return Span(0 if self._options.verify == "full" else max(0, self.end - self._options.tail_size), self.end)
+
+    def _checked(self, remote: RemoteFile | None) -> RemoteFile:
+        if remote is None:
+            raise NotFound(f"{self.name} is not on the server")
+        kind = (remote.mode or 0) & TYPE_BITS
+        if kind == FOLDER:
+            raise NotFound(f"{self.name} is a folder, not a file")
+        if kind not in (REGULAR, 0):
+            raise PermanentError(f"{self.name} is not a regular file, but a device, a pipe, a socket or a link")
+        return remote
+
+    def _usable_bytes(self, known: Checkpoint | None) -> int:
+        """What of the part was read from the remote file as it is now; nothing, where the far side cannot tell."""
+        if known is None or not self._options.resume or not self.sink.path:
+            return 0
+        if known.token != self.sink.part or not self._is_same_version(known.fingerprint):
+            return 0
+        return min(known.acked_bytes, self.sink.size())
+
+    def _is_same_version(self, known: Fingerprint) -> bool:
+        size, mtime_s = self.remote.size, self.remote.mtime_s
+        if not size or size != known.size:
+            return False
+        return self._options.verify == "size" or (bool(mtime_s) and _version(self.remote) == known)
+
+    # -- fetch
+
+    def progressed(self, end: int) -> None:
+        self.end = end
+        self._tell(end)
+        saved_bytes, saved_at = self._saved
+        many = end - saved_bytes >= self._options.checkpoint_bytes
+        if many or self._clock() - saved_at >= self._options.checkpoint_s:
+            self.save()
+
+    def save(self) -> None:
+        """Bring the bytes to the disk, then let the checkpoint speak of them."""
+        if self.end <= self._saved[0] or not self.sink.path or self.read_twice:
+            return
+        self.sink.sync()
+        self._saved = (self.end, self._clock())
+        self._note(self.checkpoint(self.end))
+
+    def checkpoint(self, acked: int) -> Checkpoint:
+        direction, source, path = self.key
+        return Checkpoint(direction, source, path, Token(self.sink.part), _version(self.remote), acked, acked)
+
+    # -- prove
+
+    def check_same(self, now: RemoteFile | None) -> None:
+        """Raises: SourceChanged when the remote file is not the one any more that was begun with."""
+        later = self._checked(now)
+        if (later.size, later.mtime_s) != (self.remote.size, self.remote.mtime_s):
+            raise self.changed()
+
+    def changed(self) -> SourceChanged:
+        return SourceChanged(f"{self.name} changed on the server while it was fetched")
+
+    @property
+    def whole(self) -> Span:
+        return Span(0, self.end)
+
+    def matches(self, expected: list[tuple[str, Evidence]]) -> tuple[Proof, Evidence] | None:
+        """Compare `digest` with what is known from elsewhere; None where nothing is. Raises: ProofFailed."""
+        for digest, evidence in expected:
+            if digest != self.digest:
+                raise ProofFailed(f"{self.name} has SHA-256 {self.digest}, but the {evidence.value} is {digest}")
+        return (Proof.FULL, expected[0][1]) if expected else None
+
+    def by_size(self) -> tuple[Proof | None, Evidence]:
+        """What is known without reading again."""
+        return (Proof.SIZE, Evidence.SIZE) if self.remote.size == self.end else (None, Evidence.END_OF_FILE)
+
+    # -- end
+
+    def throw_away(self) -> bool:
+        """What was fetched belongs to no version, or is not what it should be: nothing may go on from there.
+
+        -> whether there may be a checkpoint of it.
+        """
+        self.sink.discard()
+        return bool(self.sink.path)
+
+    def publish(self, proof: Proof | None, evidence: Evidence, received_bytes: int) -> TransferResult:
+        """Give the part its name -> the result."""
+        options = self._options
+        mode = self.remote.mode if options.keep_mode else None
+        self.sink.publish(Kept(mode, self.remote.mtime_s if options.keep_times else None))
+        self._told_at = 0.0
+        self._tell(self.end)
+        return TransferResult(
+            source=self.name,
+            dest=self.sink.name,
+            size=self.end,
+            sent_bytes=received_bytes,
+            resumed_at=self.resumed_at,
+            seconds=self._clock() - self._started_at,
+            proof=proof,
+            evidence=evidence,
+            durable=bool(self.sink.path),
+            sha256=self.digest,
+            fingerprint=_version(self.remote),
+            local_path=self.sink.path,
+        )
+
+    def _tell(self, done_bytes: int) -> None:
+        if self.task.progress is None or self._clock() - self._told_at < PROGRESS_EVERY_S:
+            return
+        self._told_at = self._clock()
+        total_bytes = max(done_bytes, self.remote.size or 0)  # a size of 0 or none is no total
+        self._tell_it(Progress(self.name, done_bytes, total_bytes, self.resumed_at))
+
+
+def _file_sink(task: DownloadTask, options: TransferOptions) -> FileSink:
+    local = os.fsencode(os.path.abspath(str(task.dest)))
+    return FileSink(local, part_name(local, task.source, options.owner, options.part_suffix))
+
+
+def _version(found: RemoteFile) -> Fingerprint:
+    return Fingerprint(found.size or 0, (found.mtime_s or 0) * 10**9)

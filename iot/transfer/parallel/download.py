@@ -1,0 +1,179 @@
+"""One download from a store: look, go on behind what is there, read to the end, look again, prove, publish."""
+
+from __future__ import annotations
+
+import posixpath
+import time
+from collections.abc import Callable, Iterator
+
+from iot.transfer.checksum_file import MOST_BYTES, sha256_listed
+from iot.transfer.errors import LinkLost, NotFound, ProofFailed, ServerRefused, SourceChanged, Unsupported
+from iot.transfer.landing import Landing
+from iot.transfer.model import Checkpoint, Evidence, Proof, Span, TransferResult
+from iot.transfer.names import SIDECAR
+from iot.transfer.options import TransferOptions
+from iot.transfer.parallel.content import agreeing_bytes, hash_of
+from iot.transfer.parallel.work import Desk, Work
+from iot.transfer.remote import Store
+
+__all__ = ["Download"]
+
+REST_STEP_S = 0.1
+
+
+class Download:
+    """landing: the local side. known: its checkpoint. forget: drops that. release: gives back what was taken for it."""
+
+    store: Store
+
+    def __init__(
+        self,
+        landing: Landing,
+        known: Checkpoint | None,
+        options: TransferOptions,
+        desk: Desk,
+        forget: Callable[[Checkpoint], None],
+        release: Callable[[], None],
+    ) -> None:
+        self.release = release
+        self.received_bytes = 0
+        self._landing = landing
+        self._known = known
+        self._options = options
+        self._desk = desk
+        self._forget = forget
+
+    def run(self) -> Work[TransferResult]:
+        """Raises: NotFound, SourceChanged, ProofFailed, PermissionDenied, LocalStateError ..."""
+        yield from ()  # a download waits for nothing but its store
+        landing = self._landing
+        try:
+            while wait_s := landing.found(self.store.stat(landing.task.source)):
+                self._rest(wait_s)
+            expected = self._expected_hashes()
+            self._begin()
+            try:
+                self._fetch()
+            finally:
+                landing.save()
+            landing.check_same(self.store.stat(landing.task.source))
+            if landing.read_twice and not self._reads_the_same(landing.whole):
+                raise landing.changed()
+            return landing.publish(*self._prove(expected), self.received_bytes)
+        except (SourceChanged, ProofFailed):
+            self._throw_away()
+            raise
+        finally:
+            landing.sink.close()
+
+    def _rest(self, seconds: float) -> None:
+        """In this worker's thread, and cancelled within a tenth of a second."""
+        over_at = time.monotonic() + seconds
+        while time.monotonic() < over_at:
+            self._desk.check()
+            time.sleep(REST_STEP_S)
+
+    def _expected_hashes(self) -> list[tuple[str, Evidence]]:
+        task = self._landing.task
+        expected = task.expected_hashes
+        if self._options.sidecar:
+            expected.append((self._listed_sha256(task.source), Evidence.SHA256_FILE))
+        return expected
+
+    def _listed_sha256(self, source: bytes) -> str:
+        """The SHA-256 that `<source>.sha256` gives."""
+        path, content = source + SIDECAR, b""
+        try:
+            for block in self.store.read(path, 0):
+                content += block
+                if len(content) > MOST_BYTES:
+                    raise ProofFailed(f"{path!r} is longer than {MOST_BYTES} bytes: it is no checksum file")
+        except NotFound as error:
+            raise NotFound(f"{path!r} is not on the server, and sidecar asks for it") from error
+        digest = sha256_listed(content, posixpath.basename(source))
+        if digest is None:
+            raise ProofFailed(f"{path!r} holds no SHA-256 of {posixpath.basename(source)!r}")
+        return digest
+
+    # -- fetch
+
+    def _begin(self) -> None:
+        span = self._landing.begin(self._known)
+        if span is not None and not self._reads_the_same(span):
+            self._landing.begin(None)
+
+    def _fetch(self) -> None:
+        try:
+            self._read_from(self._landing.end)
+        except Unsupported:
+            if not self._landing.end:
+                raise
+            self._landing.begin(None)
+            self._read_from(0)
+
+    def _read_from(self, start: int) -> None:
+        at = start
+        for block in self._blocks(start):
+            self._landing.sink.write(at, memoryview(block))
+            at += len(block)
+            self.received_bytes += len(block)
+            self._desk.delivered(len(block))
+            self._landing.progressed(at)
+        landing = self._landing
+        if at < (landing.remote.size or 0):  # a cut connection, too, may look like the end
+            landing.check_same(self.store.stat(landing.task.source))
+            raise LinkLost(f"{landing.name} ended at {at} of {landing.remote.size} bytes")
+
+    def _blocks(self, start: int) -> Iterator[bytes]:
+        for block in self.store.read(self._landing.task.source, start):
+            self._desk.check()
+            if not block:
+                raise ServerRefused(f"cannot read {self._landing.name}: no bytes and no end of file")
+            yield block
+
+    # -- prove
+
+    def _prove(self, expected: list[tuple[str, Evidence]]) -> tuple[Proof | None, Evidence]:
+        landing, options = self._landing, self._options
+        if expected or options.sha256:
+            landing.digest = hash_of(self._desk, landing.sink)
+        known = landing.matches(expected)
+        if known is not None:
+            return known
+        if options.proof is Proof.FULL:
+            return Proof.FULL, self._prove_whole()
+        if options.proof is Proof.TAIL:
+            self._read_again(Span(max(0, landing.end - options.tail_size), landing.end))
+            return Proof.TAIL, Evidence.SECOND_READING
+        return landing.by_size()
+
+    def _prove_whole(self) -> Evidence:
+        landing = self._landing
+        digest = self.store.digest(landing.task.source, "sha256") if self._hashes else None
+        if digest is None:
+            self._read_again(Span(0, landing.end))
+            return Evidence.SECOND_READING
+        landing.digest = landing.digest or hash_of(self._desk, landing.sink)
+        if digest != landing.digest:
+            raise ProofFailed(f"the server's SHA-256 of {landing.name} is not that of what was fetched")
+        return Evidence.SERVER_HASH
+
+    @property
+    def _hashes(self) -> bool:
+        return "sha256" in self.store.capabilities.hashes
+
+    def _read_again(self, span: Span) -> None:
+        if not self._reads_the_same(span):
+            raise ProofFailed(
+                f"bytes {span.start} to {span.end} of {self._landing.name} read differently a second time"
+            )
+
+    def _reads_the_same(self, span: Span) -> bool:
+        theirs = self.store.read(self._landing.task.source, span.start)
+        return agreeing_bytes(self._desk, theirs, self._landing.sink, span) == span.length
+
+    def _throw_away(self) -> None:
+        """What was fetched belongs to no version, or is not what it should be: nothing may go on from there."""
+        if self._landing.throw_away():
+            checkpoint = self._landing.checkpoint(0)
+            self._desk.post(lambda: self._forget(checkpoint))

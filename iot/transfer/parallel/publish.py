@@ -1,0 +1,128 @@
+"""From a complete part to the published file: what it holds, what is proven of it, its name, its `.sha256`."""
+
+from __future__ import annotations
+
+import logging
+import posixpath
+import stat
+
+from iot.transfer.checksum_file import MOST_BYTES, checksum_line, sha256_listed
+from iot.transfer.errors import AlreadyExists, NameRefused, PermanentError, ProofFailed, ServerRefused, Unsupported
+from iot.transfer.model import Proof, RemoteFile, Span
+from iot.transfer.names import SIDECAR, check_no_folder, sidecar_part
+from iot.transfer.options import TransferOptions
+from iot.transfer.parallel.content import agreeing_bytes, hash_of
+from iot.transfer.parallel.work import Desk
+from iot.transfer.remote import Meta, Offset, Parts, Standing, Store, Token
+from iot.transfer.source import Source
+from iot.transfer.terminal import quoted
+
+__all__ = ["bytes_held", "prove_part", "publish_as", "write_sidecar"]
+
+log = logging.getLogger(__name__)
+
+
+def bytes_held(standing: Standing) -> RemoteFile | None:
+    """What the far side holds, as a file: the bytes up to the first that is missing."""
+    if isinstance(standing, Offset):
+        return RemoteFile(standing.end)
+    if isinstance(standing, Parts):
+        end = 0
+        for span in standing.spans:
+            end = span.end if span.start == end else end
+        return RemoteFile(end)
+    return None
+
+
+def prove_part(
+    desk: Desk, store: Store, token: Token, source: Source, options: TransferOptions
+) -> tuple[Proof, str | None]:
+    """Prove a part of the right size as far as the settings ask -> what was proven, and SHA-256 if it was computed.
+
+    Raises: ProofFailed; Unsupported where it can be neither hashed nor read back.
+    """
+    size = source.fingerprint.size
+    if options.proof is Proof.SIZE:
+        return Proof.SIZE, None
+    start = max(0, size - options.tail_size) if options.proof is Proof.TAIL else 0
+    digest: str | None = None
+    if not start and "sha256" in store.capabilities.hashes:
+        digest = hash_of(desk, source)
+        if store.verify(token, {"sha256": digest}) is not None:
+            return Proof.FULL, digest
+    if not store.capabilities.reads_back:
+        raise Unsupported(f"proof={options.proof.value}: what was sent cannot be read back there")
+    span = Span(start, size)
+    agreed = agreeing_bytes(desk, store.read_part(token, span), source, span)
+    if agreed < span.length:
+        raise ProofFailed(f"the part of {source.name} differs at {start + agreed}")
+    return Proof.TAIL if start else Proof.FULL, digest
+
+
+def publish_as(
+    store: Store, token: Token, dest: bytes, meta: Meta, options: TransferOptions, source: bytes = b""
+) -> bool:
+    """Give the part its name, over what stands there -> whether both are on the far side's disk. A part that can never
+    get it, because a folder has it, is removed.
+
+    source: for the message.
+
+    Raises: AlreadyExists where the far side cannot replace, and the old file is not to be removed first; NameRefused
+        for a folder.
+    """
+    try:
+        return _publish(store, token, dest, meta, options)
+    except PermanentError:
+        there = store.stat(dest)
+        try:
+            check_no_folder(there.mode if there else None, dest, source)
+        except NameRefused:
+            store.abandon(token)
+            raise
+        raise
+
+
+def _publish(store: Store, token: Token, dest: bytes, meta: Meta, options: TransferOptions) -> bool:
+    try:
+        return store.publish(token, dest, meta, replace=True)
+    except AlreadyExists:
+        there = store.stat(dest)
+        if not options.replace_by_remove or (there is not None and stat.S_ISDIR(there.mode or 0)):
+            raise
+    store.delete(dest)
+    return store.publish(token, dest, meta, replace=False)
+
+
+def write_sidecar(store: Store, dest: bytes, meta: Meta, digest: str, options: TransferOptions) -> None:
+    """Publish `<dest>.sha256` in the format of sha256sum.
+
+    Only a checksum of this very file is replaced: what a producer has sent under that name stays, with a warning.
+    """
+    name, path = posixpath.basename(dest), dest + SIDECAR
+    there = _sha256_there(store, path, name)
+    if there == "":
+        log.warning("no sidecar written: something else has its name path=%s", quoted(path))
+    if there in ("", digest):
+        return
+    line = checksum_line(digest, name)
+    beside = Meta(sidecar_part(meta.part), make_dirs=meta.make_dirs)
+    token = store.begin(path, len(line), beside)
+    if store.write(token, Span(0, len(line)), [line]).end < len(line):
+        raise ServerRefused(f"the far side does not take all of {quoted(path)}")
+    publish_as(store, token, path, beside, options, dest)
+
+
+def _sha256_there(store: Store, path: bytes, name: bytes) -> str | None:
+    """The SHA-256 of `name` that a checksum file gives; "" where the file is something else, None where there is none.
+
+    A file that cannot be read (a write-only drop box) counts as none.
+    """
+    try:
+        content = b""
+        for block in store.read(path, 0):
+            content += block
+            if len(content) > MOST_BYTES:
+                return ""
+        return sha256_listed(content, name) or ""
+    except PermanentError:
+        return None

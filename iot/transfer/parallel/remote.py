@@ -1,0 +1,284 @@
+"""ParallelRemote: a Remote made of a way to make stores."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from typing import BinaryIO, Generic, TypeVar
+
+from iot.transfer.attempts import ANSWERS, Attempts, Patience
+from iot.transfer.base import BaseRemote, Outcome
+from iot.transfer.books import Books
+from iot.transfer.errors import (
+    LinkLost,
+    NameRefused,
+    NotFound,
+    PermanentError,
+    ProofFailed,
+    Timeout,
+    TransferError,
+)
+from iot.transfer.journal.journal import Journal
+from iot.transfer.landing import DownloadTask, Landing, download_task
+from iot.transfer.model import (
+    Checkpoint,
+    Direction,
+    Fingerprint,
+    ProgressCallback,
+    RemoteFile,
+    Token,
+    TransferResult,
+    UploadJob,
+)
+from iot.transfer.names import part_name, remote_path
+from iot.transfer.options import TransferOptions
+from iot.transfer.parallel.batch import Batch
+from iot.transfer.parallel.download import Download
+from iot.transfer.parallel.work import Work
+from iot.transfer.parallel.workers import Workers
+from iot.transfer.remote import Capabilities, Store
+from iot.transfer.settings import TransferSettings
+
+__all__ = ["ParallelRemote"]
+
+T = TypeVar("T")
+
+
+class ParallelRemote(BaseRemote):
+    """make: a store, not connected yet. server: what stands for the far side in the journal, e.g. user@host:port.
+
+    journal: share one with other users of the same state directory. See transfer.remote.Remote for what it does.
+    """
+
+    def __init__(
+        self, make: Callable[[], Store], server: str, settings: TransferSettings, journal: Journal | None = None
+    ) -> None:
+        super().__init__(Books(server, journal, settings))
+        self._make = make
+        self._settings = settings
+        self._patience = Patience(settings.attempts, settings.backoff_s, settings.backoff_cap_s)
+        self._workers: Workers | None = None
+        self._capabilities = make().capabilities
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._workers.capabilities if self._workers is not None else self._capabilities
+
+    @property
+    def connected(self) -> bool:
+        """Whether there are connections, as far as is known without asking."""
+        return self._workers is not None
+
+    # -- connections, as the loop over them wants them
+
+    another_stands = False
+
+    def session(self, tick: Callable[[], None]) -> Workers:
+        """The present connections, or new ones. Raises: LinkLost, Timeout, ServerBusy, AuthenticationError ..."""
+        if self._workers is not None and not self._workers.usable:
+            self._drop()
+        if self._workers is None:
+            workers = Workers(self._make, commit=self._books.checkpoints.commit, stop=self._stop, clock=time.monotonic)
+            workers.connect(tick)
+            self._workers = workers
+        return self._workers
+
+    def drop(self) -> None:
+        self._drop()
+
+    def _drop(self) -> None:
+        if self._workers is not None:
+            self._workers.close()
+            self._workers = None
+
+    def connect(self) -> None:
+        with self._exclusively():
+            for attempt in self._attempts():
+                with attempt:
+                    return
+
+    def is_connected(self) -> bool:
+        if self._ownership.batch_runs:
+            return self.connected
+        with self._exclusively():
+            try:
+                if self._workers is not None and self._workers.usable:
+                    self._workers.run_one(_Call(lambda store: store.check()))
+            except PermanentError:
+                pass  # an answer is an answer
+            except BaseException:
+                self._drop()
+                raise
+            return self._workers is not None and self._workers.usable
+
+    # -- uploads
+
+    def discard(self, uploads: Iterable[tuple[str, str]]) -> None:
+        checkpoints = self._books.checkpoints
+        for source, dest in uploads:
+            remote, local = remote_path(dest), os.fsencode(os.path.abspath(source))
+            known = checkpoints.load(Direction.UPLOAD, remote, local)
+            if known is None and self.capabilities.named_tokens:
+                options = self._options()
+                part = Token(part_name(remote, local, options.owner, options.part_suffix))
+                checkpoints.note(Checkpoint(Direction.UPLOAD, remote, local, part, Fingerprint(0, 0)))
+        checkpoints.flush()
+
+    def _uploads(
+        self,
+        jobs: Iterable[UploadJob | None],
+        *,
+        hold: bool = False,
+        resume: bool = True,
+        sha256: bool = False,
+        tick: Callable[[], None] = lambda: None,
+    ) -> Iterator[Outcome]:
+        options = self._options(resume=resume, sha256=sha256)
+        stale_part_s = self._settings.stale_part_s
+        attempts = self._attempts(tick, harmless=())
+        return Batch(attempts, self._books, options, stale_part_s=stale_part_s, hold=hold, tick=tick).run(jobs)
+
+    # -- downloads
+
+    def download(
+        self,
+        source: bytes,
+        dest: str | os.PathLike[str] | BinaryIO,
+        progress: ProgressCallback | None = None,
+        *,
+        resume: bool = True,
+        sha256: bool | str = False,
+    ) -> TransferResult:
+        task = download_task(source, dest, progress, sha256, self._settings)
+        with self._exclusively():
+            received = [0]
+            try:
+                return self._fetch(task, received, resume=resume, sha256=bool(sha256))
+            except ProofFailed:  # it may be what was stitched together, or a .sha256 that came after its file
+                return self._fetch(task, received, resume=resume, sha256=bool(sha256))
+
+    def _fetch(self, task: DownloadTask, received: list[int], *, resume: bool, sha256: bool) -> TransferResult:
+        for attempt in self._attempts(harmless=(ProofFailed,)):
+            with attempt as workers:
+                try:
+                    return self._fetch_once(workers, task, received, self._options(resume=resume, sha256=sha256))
+                except (LinkLost, Timeout):
+                    resume = True
+                    raise
+                finally:
+                    self._books.checkpoints.flush()
+        raise AssertionError("attempts end with a result or an error")
+
+    def _fetch_once(
+        self, workers: Workers, task: DownloadTask, received: list[int], options: TransferOptions
+    ) -> TransferResult:
+        checkpoints, locks, desk = self._books.checkpoints, self._books.locks, workers.desk
+        landing = Landing(
+            task,
+            options,
+            lambda checkpoint: desk.post(lambda: checkpoints.note(checkpoint)),
+            lambda progress: desk.post(lambda: task.tell(progress)),
+            time.monotonic,
+        )
+        locks.take(landing.sink.part)
+        known = checkpoints.load(*landing.key)
+        download = Download(landing, known, options, desk, checkpoints.forget, lambda: locks.release(landing.sink.part))
+        try:
+            result: TransferResult = workers.run_one(download)
+        finally:
+            received[0] += download.received_bytes
+        checkpoints.forget(landing.checkpoint(0))
+        return replace(result, sent_bytes=received[0])
+
+    # -- paths
+
+    def stat(self, path: bytes) -> RemoteFile | None:
+        return self._call(lambda store, _: store.stat(path))
+
+    def list(self, path: bytes, *, folders: bool) -> list[bytes]:
+        return self._call(lambda store, _: _listed(store, path, folders=folders))
+
+    def move(self, source: bytes, dest: bytes) -> None:
+        make_dirs = self._settings.make_dirs
+
+        def move(store: Store, again: bool) -> None:
+            if store.stat(source) is None:
+                if again and store.stat(dest) is not None:
+                    return  # the lost answer was a yes
+                raise NotFound(f"cannot move {source!r}: it is not on the server")
+            store.move(source, dest, make_dirs=make_dirs)
+
+        self._call(move)
+
+    def delete(self, path: bytes) -> None:
+        self._call(lambda store, again: _gone_is_fine(again, lambda: store.delete(path)))
+
+    def mkdir(self, path: bytes) -> None:
+        self._call(lambda store, _: store.mkdir(path))
+
+    def rmdir(self, path: bytes) -> None:
+        self._call(lambda store, again: _gone_is_fine(again, lambda: store.rmdir(path)))
+
+    def _call(self, work: Callable[[Store, bool], T]) -> T:
+        """Small work on one store, again on a new connection where the link is lost; its second argument: an earlier
+        attempt may have done it, and its answer was lost."""
+        again = False
+        with self._exclusively():
+            for attempt in self._attempts():
+                with attempt as workers:
+                    try:
+                        result: T = workers.run_one(_Call(lambda store: work(store, again)))  # noqa: B023 - run here
+                    except (LinkLost, Timeout):
+                        again = True
+                        raise
+                    return result
+        raise AssertionError("attempts end with a result or an error")
+
+    # -- inside
+
+    def _options(self, *, resume: bool = True, sha256: bool = False) -> TransferOptions:
+        return replace(self._settings.plain(self._books.journal.owner), resume=resume, sha256=sha256)
+
+    def _attempts(
+        self, tick: Callable[[], None] = lambda: None, harmless: tuple[type[TransferError], ...] = ANSWERS
+    ) -> Attempts[Workers]:
+        return Attempts(self, self._patience, self._stop, tick, harmless)
+
+
+class _Call(Generic[T]):
+    """Work on one store, as a transfer."""
+
+    store: Store
+
+    def __init__(self, work: Callable[[Store], T]) -> None:
+        self._work = work
+
+    def run(self) -> Work[T]:
+        yield from ()
+        return self._work(self.store)
+
+    def release(self) -> None:
+        """Nothing was taken for it."""
+
+
+def _gone_is_fine(again: bool, work: Callable[[], None]) -> None:
+    """A file that is gone after an answer was lost is what was wanted."""
+    try:
+        work()
+    except NotFound:
+        if not again:
+            raise
+
+
+def _listed(store: Store, path: bytes, *, folders: bool) -> list[bytes]:
+    """Raises: NameRefused for a name that is a path: a server cannot lead us out of a folder."""
+    found = []
+    for entry in store.list(path):
+        if b"/" in entry.name or b"\0" in entry.name or not entry.name:
+            raise NameRefused(f"server lists the name {entry.name!r} in {path!r}; a name may not hold a slash")
+        if entry.is_folder is folders and entry.name not in (b".", b".."):
+            found.append(posixpath.join(path, entry.name))
+    return sorted(found)

@@ -1,0 +1,370 @@
+"""One upload over a store, from the plan to the published file.
+
+    survey -> begin, or go on -> write -> look at its size, prove -> publish -> confirm
+
+The file is never published before every byte was answered for, no span is suspect, its size (and what `proof` asks) is
+proven, the source was looked at again, and the intent to publish is durable. Where the last byte publishes, that byte
+is held back until then.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from iot.transfer.base import delivered_before
+from iot.transfer.errors import (
+    NoSpaceOnServer,
+    NotFound,
+    PermanentError,
+    PermissionDenied,
+    ProofFailed,
+    ServerRefused,
+    SourceChanged,
+    TransferError,
+    Unsupported,
+)
+from iot.transfer.model import (
+    Checkpoint,
+    Direction,
+    Phase,
+    Progress,
+    Proof,
+    RemoteFile,
+    Span,
+    TransferResult,
+    UploadJob,
+)
+from iot.transfer.names import check_final_name, remote_path
+from iot.transfer.options import TransferOptions
+from iot.transfer.parallel.content import agreeing_bytes, hash_of, same_file
+from iot.transfer.parallel.publish import bytes_held, prove_part, publish_as, write_sidecar
+from iot.transfer.parallel.work import Barrier, Desk, Linger, Work
+from iot.transfer.plan import Fresh, ProveFinal, ResumeAt, ResumeRules, Step, plan
+from iot.transfer.remote import Meta, Publish, Published, Resume, Store, Token
+from iot.transfer.source import Source
+from iot.transfer.window import PartState
+
+__all__ = ["Upload"]
+
+log = logging.getLogger(__name__)
+
+PROGRESS_EVERY_S = 0.1
+SURE_AFTER_S = 60.0
+"""Systems bring to the disk within half a minute what they were given. So what was seen on the far side and, so long
+after that, over the same connection more was taken, needs no second look: power that went has cut the connection."""
+
+
+class Upload:
+    """The state of one upload; `run` is the story.
+
+    meta: the part's name, which is locked, and what is to be kept. known: its checkpoint. note: keeps a checkpoint
+    until the next batch is written, in the committing thread. release: gives back what was taken for this upload.
+    """
+
+    store: Store
+
+    def __init__(
+        self,
+        job: UploadJob,
+        source: Source,
+        meta: Meta,
+        known: Checkpoint | None,
+        options: TransferOptions,
+        desk: Desk,
+        note: Callable[[Checkpoint], None],
+        release: Callable[[], None],
+    ) -> None:
+        self.job = job
+        self.source = source
+        self.dest = remote_path(job.dest)
+        self.meta = meta
+        self.release = release
+        self._known = known
+        self._options = options
+        self._desk = desk
+        self._note_it = note
+        self._token = known.token if known is not None else Token()
+        self._state = PartState(source.fingerprint.size)
+        self._seen: tuple[int, float] = (0, desk.clock())
+        self._phase = Phase.SENDING
+        self._proof = options.proof
+        self._digest: str | None = None
+        self._resumed_at = 0
+        self._possible_repeat = False
+        self._started_at = self._told_at = self._noted_at = self._alive_at = desk.clock()
+        self.sent_bytes = 0
+
+    @property
+    def size(self) -> int:
+        return self.source.fingerprint.size
+
+    def run(self) -> Work[TransferResult]:
+        """Raises: the errors of this file, LinkLost, Timeout, Cancelled ..."""
+        if self.job.fingerprint not in (None, self.source.fingerprint):
+            raise SourceChanged(f"{self.source.name} is not the version any more that was to be sent")
+        check_final_name(self.dest, self.source.path, sidecar=self._options.sidecar)
+        if self.job.sent_before is not None:
+            self._hash()
+            self.source.check_unchanged()
+            if self._digest == self.job.sent_before:
+                return delivered_before(self.job, self.source, self.job.sent_before)
+        step = self._survey()
+        if isinstance(step, ProveFinal):
+            if same_file(self._desk, self.store, self.dest, self.source, self.size):
+                return (yield from self._already_done())
+            step = step.otherwise
+        yield from self._send(step)
+        return (yield from self._publish())
+
+    # -- survey
+
+    def _survey(self) -> Step:
+        """Decide how to begin; the far side is asked only when there is something to go on with."""
+        known, options = self._known if self._options.resume else None, self._options
+        if known is None and not self.job.check_final:
+            return Fresh()
+        part = None
+        if known is not None and self._token:
+            standing = self.store.where(self._token)
+            part = bytes_held(standing)
+            if isinstance(standing, Published):
+                known = replace(known, phase=Phase.PUBLISHING)
+            if part is not None and options.trust:
+                known = replace(known, acked_bytes=max(known.acked_bytes, part.size or 0))
+            if self.store.capabilities.resume is Resume.NONE:
+                part = RemoteFile(0) if part is not None else None
+        final = self.store.stat(self.dest)
+        readable = self.store.capabilities.reads_back
+        rules = ResumeRules(
+            options.verify, options.trust, options.tail_size, self.source.identified, self.size, readable
+        )
+        return plan(self.source.fingerprint, known, part, final, rules)
+
+    # -- send
+
+    def _send(self, step: Step) -> Work[None]:
+        try:
+            while isinstance(step, ResumeAt):
+                try:
+                    return self._go_on(step)
+                except PermissionDenied as refusal:
+                    if not (step.suspect or step.tail):
+                        raise
+                    log.info("cannot read back path=%s reason=%s", self.source.name, refusal)
+                    step = step.unread()
+                except (Unsupported, NotFound) as refusal:
+                    log.info("starting over path=%s reason=%s", self.source.name, refusal)
+                    step = Fresh()
+            assert isinstance(step, Fresh)
+            yield from self._start_over(step)
+        except NoSpaceOnServer:
+            self._abandon()  # smaller files may fit
+            raise
+        except TransferError:
+            if self._token:
+                self.note()
+            raise
+
+    def _go_on(self, step: ResumeAt) -> None:
+        """Read back what is suspect; go on behind what agrees."""
+        offset = self._agreed(step)
+        if offset == 0 and self.size:
+            raise Unsupported("nothing of the part can be used")
+        unsure = [span.start for span in step.suspect]  # there, as was seen, but perhaps not on a disk
+        self._state = PartState(self.size, offset, (), min([step.synced, offset, *unsure]))
+        self._seen = (offset, self._desk.clock())
+        self._resumed_at = offset
+        known = self._known.acked_bytes if self._known is not None else 0
+        self._desk.delivered(max(0, offset - known))  # it had come, though its answer had not
+        self._fill()
+
+    def _agreed(self, step: ResumeAt) -> int:
+        for span in ([step.tail] if step.tail else []) + [*step.suspect]:
+            agreed = agreeing_bytes(self._desk, self.store.read_part(self._token, span), self.source, span)
+            if agreed < span.length:
+                log.info("part differs path=%s at=%d", self.source.name, span.start + agreed)
+                return 0 if span is step.tail else span.start + agreed
+        return step.offset
+
+    def _start_over(self, step: Fresh) -> Work[None]:
+        self._possible_repeat = step.possible_repeat
+        self._state = PartState(self.size)
+        self._seen = (0, self._desk.clock())
+        self._resumed_at = 0
+        named = self.store.capabilities.named_tokens
+        if not named:
+            self._abandon()
+        self._token = self.store.begin(self.dest, self.size, self.meta)
+        if self._known is not None or not named or self.size > self.store.capabilities.block_bytes:
+            yield Barrier(self.checkpoint())  # an older one must not outlive the bytes it speaks of
+        self._fill()
+
+    def _abandon(self) -> None:
+        try:
+            if self._token:
+                self.store.abandon(self._token)
+        except PermanentError as error:
+            log.info("part not removed path=%s error=%s", self.source.name, error)
+
+    def _fill(self) -> None:
+        """Write up to the end, or to where what publishes is held back."""
+        end = self.size - self._held_back
+        most = self.store.capabilities.write_bytes or max(1, end)
+        if not self.size and not self._last_byte_publishes:
+            self.store.write(self._token, Span(0, 0), ())
+        while self._state.acked < end:
+            start = self._state.acked
+            self._write(Span(start, min(start + most, end)))
+            if self._state.acked == start:
+                raise ServerRefused(f"the far side takes no more bytes of {self.source.name} at {start}")
+
+    @property
+    def _held_back(self) -> int:
+        """So many bytes at the end publish the file."""
+        if not self._last_byte_publishes:
+            return 0
+        multiple = self.store.capabilities.write_multiple
+        return min(self.size, self.size % multiple or multiple)
+
+    @property
+    def _last_byte_publishes(self) -> bool:
+        return self.store.capabilities.publish is Publish.LAST_BYTE
+
+    def _write(self, span: Span) -> None:
+        ack = self.store.write(self._token, span, self._body(span))
+        self._state.next_block(span.length)
+        self._state.answered(Span(span.start, min(ack.end, span.end)))
+        if ack.end < span.end:
+            self._state = PartState(self.size, max(span.start, ack.end), (), self._state.synced)
+        if ack.durable:
+            self._state.sync_done(self._state.sync_mark())
+        self._alive_at = self._desk.clock()
+        self._desk.delivered(max(0, ack.end - span.start))
+        self.note()
+
+    def _body(self, span: Span) -> Iterator[bytes]:
+        step = self.store.capabilities.block_bytes
+        for start in range(span.start, span.end, step):
+            self._desk.check()
+            self._alive_at = self._desk.clock()
+            if self._alive_at - self._noted_at >= self._options.checkpoint_s:
+                self.note()
+            data = self.source.read(Span(start, min(start + step, span.end)))
+            self._tell(start)
+            self.sent_bytes += len(data)
+            yield data
+
+    # -- prove
+
+    def _check(self) -> None:
+        """Raises: ProofFailed; then nothing of the part is believed any more."""
+        held = bytes_held(self.store.where(self._token))
+        if held is None:
+            raise NotFound(f"the part of {self.source.name} is gone: does something there take files away by name?")
+        expected = self.size - self._held_back
+        try:
+            if held.size != expected:
+                raise ProofFailed(f"the far side holds {held.size} bytes of {self.source.name}, not {expected}")
+            self._proof = Proof.SIZE if self._held_back else self._prove()
+        except ProofFailed:
+            self._state.distrust()
+            self.note()
+            raise
+
+    # -- publish
+
+    def _publish(self) -> Work[TransferResult]:
+        self._check()
+        self._hash_if_asked()
+        self.source.check_unchanged()
+        self._phase = Phase.PUBLISHING
+        yield Barrier(self.checkpoint())
+        if self._last_byte_publishes:
+            self._write(Span(self.size - self._held_back, self.size))
+        durable = publish_as(self.store, self._token, self.dest, self.meta, self._options, self.source.path)
+        return (yield from self._settle(durable))
+
+    def _prove(self) -> Proof:
+        proof, digest = prove_part(self._desk, self.store, self._token, self.source, self._options)
+        self._digest = digest or self._digest
+        return proof
+
+    def _already_done(self) -> Work[TransferResult]:
+        self._proof = Proof.FULL
+        self._hash_if_asked()
+        return (yield from self._settle(self.store.confirm(self.dest), already_done=True))
+
+    def _hash_if_asked(self) -> None:
+        if self._options.sha256 or self._options.sidecar or self.job.digest:
+            self._hash()
+
+    def _hash(self) -> None:
+        if self._digest is None:
+            self._digest = hash_of(self._desk, self.source)
+
+    def _settle(self, durable: bool, already_done: bool = False) -> Work[TransferResult]:
+        self.source.close()  # the wait below may be long, and files in flight are many
+        if self._options.sidecar and self._digest is not None:
+            write_sidecar(self.store, self.dest, self.meta, self._digest, self._options)
+        durable = durable and not self._options.trust
+        if self.job.grace and not durable and not self._options.trust and self._options.publish_grace_s:
+            yield Linger(self._options.publish_grace_s)
+            self._look_again()
+        self._told_at = 0.0
+        self._tell(self.size)
+        return TransferResult(
+            source=self.source.name,
+            dest=self.job.dest,
+            size=self.size,
+            sent_bytes=self.sent_bytes,
+            resumed_at=self._resumed_at,
+            seconds=self._desk.clock() - self._started_at,
+            proof=self._proof,
+            durable=durable,
+            already_done=already_done,
+            possible_repeat=self._possible_repeat,
+            sha256=self._digest,
+            key=self.job.key,
+            fingerprint=self.source.fingerprint,
+            local_path=self.source.path,
+        )
+
+    def _look_again(self) -> None:
+        found = self.store.stat(self.dest)
+        if found is not None and found.size not in (None, self.size):
+            raise ProofFailed(f"{self.job.dest} had {self.size} bytes when it was published and has {found.size} now")
+
+    # -- how far
+
+    def checkpoint(self) -> Checkpoint:
+        return Checkpoint(
+            direction=Direction.UPLOAD,
+            remote_path=self.dest,
+            local_path=self.source.path,
+            token=self._token,
+            fingerprint=self.source.fingerprint,
+            acked_bytes=self._state.acked,
+            synced_bytes=self._state.synced,
+            suspect=self._state.suspect,
+            phase=self._phase,
+        )
+
+    def note(self) -> None:
+        """For the next batch of checkpoints; bytes that were seen long enough ago count as synced."""
+        end, seen_at = self._seen
+        if self._alive_at - seen_at >= SURE_AFTER_S:
+            self._state.synced = max(self._state.synced, min(end, self._state.acked))
+            self._seen = (self._state.acked, self._alive_at)
+        self._noted_at = self._desk.clock()
+        checkpoint = self.checkpoint()
+        self._desk.post(lambda: self._note_it(checkpoint))
+
+    def _tell(self, done_bytes: int) -> None:
+        tell, now = self.job.progress, self._desk.clock()
+        if tell is None or now - self._told_at < PROGRESS_EVERY_S:
+            return
+        self._told_at = now
+        progress = Progress(self.source.name, done_bytes, self.size, self._resumed_at)
+        self._desk.post(lambda: tell(progress))
