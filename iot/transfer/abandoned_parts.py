@@ -17,7 +17,7 @@ from iot.transfer.journal.checkpoints import Checkpoints
 from iot.transfer.locks import Busy, TransferLocks
 from iot.transfer.model import Checkpoint, Direction, Fingerprint, Token
 from iot.transfer.names import part_name, remote_path
-from iot.transfer.options import Options
+from iot.transfer.options import TransferOptions
 
 __all__ = ["AbandonedParts", "abandoned"]
 
@@ -51,7 +51,7 @@ class AbandonedParts:
         if self.removing:
             return []
         if self._left is None:
-            self._left = filter(self._is_due, self._checkpoints.given_up(time.time() - self._age_s))
+            self._left = filter(self._is_due, self._checkpoints.abandoned_before(time.time() - self._age_s))
         bundle = list(itertools.islice(self._left, BUNDLE_PARTS))
         self.removing.update(map(self._lock_name, bundle))
         return bundle
@@ -85,7 +85,7 @@ class AbandonedParts:
         return False
 
 
-def abandoned(source: str, dest: str, options: Options) -> Checkpoint:
+def abandoned(source: str, dest: str, options: TransferOptions) -> Checkpoint:
     """The record of an upload that will not be tried again, of which a part may be on the far side."""
     remote, local = remote_path(dest), os.fsencode(os.path.abspath(source))
     part = remote if options.direct_write else part_name(remote, local, options.owner, options.part_suffix)

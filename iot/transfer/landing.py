@@ -31,7 +31,7 @@ from iot.transfer.model import (
     TransferResult,
 )
 from iot.transfer.names import part_name
-from iot.transfer.options import Options
+from iot.transfer.options import TransferOptions
 from iot.transfer.settings import TransferSettings
 from iot.transfer.sink import FileSink, Kept, Sink, StreamSink
 
@@ -113,7 +113,7 @@ class Landing:
     def __init__(
         self,
         task: DownloadTask,
-        options: Options,
+        options: TransferOptions,
         note: Callable[[Checkpoint], None],
         tell: Callable[[Progress], None],
         clock: Callable[[], float],
@@ -257,7 +257,7 @@ class Landing:
         self._tell_it(Progress(self.name, done_bytes, total_bytes, self.resumed_at))
 
 
-def _file_sink(task: DownloadTask, options: Options) -> FileSink:
+def _file_sink(task: DownloadTask, options: TransferOptions) -> FileSink:
     local = os.fsencode(os.path.abspath(str(task.dest)))
     return FileSink(local, part_name(local, task.source, options.owner, options.part_suffix))
 

@@ -25,7 +25,7 @@ from iot.transfer.window import merge
 
 @dataclass(frozen=True, slots=True)
 class ResumeRules:
-    """verify: size, timestamp, tail or full (settings.Verify). trust: answered writes need no second look.
+    """verify: size, timestamp, tail or full (the setting `verify`). trust: answered writes need no second look.
 
     identified: the source has a name and times by which a change shows; a stream has not.
     beyond_bytes: so much of what the part holds behind acked is taken up, too: it was in flight at the loss, and is

@@ -21,7 +21,7 @@ from iot.transfer.errors import LinkLost, SFTPError
 from iot.transfer.journal.checkpoints import CHECKPOINTS, Checkpoints
 from iot.transfer.journal.journal import Journal
 from iot.transfer.model import Checkpoint, Direction, TransferResult, UploadJob
-from iot.transfer.options import Options
+from iot.transfer.options import TransferOptions
 from iot.transfer.source import Source
 
 __all__ = ["BLOCK", "CONTENT", "DEST", "EXTENSIONS", "FAILURE", "Lab", "any_request", "nth", "refusing", "whats"]
@@ -54,7 +54,7 @@ class Lab:
 
     def upload(self) -> Upload:
         server = Server(self.banner, "key", self.extensions, max_write=self.block, refused=self.refused)
-        options = Options(**{"chunk_size": self.block, "owner": "me", **self.options})
+        options = TransferOptions(**{"chunk_size": self.block, "owner": "me", **self.options})
         context = Context(server, Pace(8 * 2**20, BLOCK), self.ledger, options, self.clock)
         job = UploadJob(self.path, self.dest.decode("utf-8", "surrogateescape"), **self.job)
         return Upload(job, Source(self.path), context)

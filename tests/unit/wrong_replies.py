@@ -37,7 +37,7 @@ from iot.transfer.journal.checkpoints import CHECKPOINTS, Checkpoints
 from iot.transfer.journal.journal import Journal
 from iot.transfer.landing import DownloadTask
 from iot.transfer.model import Proof, UploadJob
-from iot.transfer.options import Options
+from iot.transfer.options import TransferOptions
 from iot.transfer.source import Source
 
 __all__ = ["EXCHANGES", "WRONGS", "Bench", "Exchange", "Phase", "Wrong"]
@@ -277,7 +277,7 @@ class Bench:
         server = Server(self.exchange.banner, "key", dict(self.exchange.session.extensions), BLOCK, BLOCK)
         pace = Pace(1 << 20, BLOCK)
         given = {"chunk_size": BLOCK, "owner": "me", "publish_grace_s": 1.0, "checkpoint_bytes": 1}
-        context = Context(server, pace, self.ledger, Options(**{**given, **self.exchange.options}), self.clock)
+        context = Context(server, pace, self.ledger, TransferOptions(**{**given, **self.exchange.options}), self.clock)
         pipeline = Pipeline(
             channel,
             pace,

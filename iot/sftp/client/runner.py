@@ -15,7 +15,7 @@ from iot.sftp.client.jobs.look import look
 from iot.sftp.client.jobs.paths import Earlier, real_path
 from iot.sftp.client.learned import REFUSALS, LearnedRefusals
 from iot.sftp.client.pipeline.job import Job, Work
-from iot.sftp.client.session import Making, Session, target_from, transfer_options
+from iot.sftp.client.session import Making, Session, target_from
 from iot.sftp.client.settings import ClientOptions
 from iot.sftp.client.standby import LOGIN_S, PATIENCE_S
 from iot.transfer.abandoned_parts import abandoned
@@ -111,7 +111,7 @@ class Runner(BaseRemote):
 
     def discard(self, uploads: Iterable[tuple[str, str]]) -> None:
         checkpoints = self._books.checkpoints
-        options = transfer_options(self._options, self._books.journal.owner)
+        options = self._options.plain(self._books.journal.owner)
         for source, dest in uploads:
             given_up = abandoned(source, dest, options)
             if checkpoints.load(given_up.direction, given_up.remote_path, given_up.local_path) is None:

@@ -16,7 +16,7 @@ from iot.transfer.errors import Cancelled, LinkLost, ServerBusy, Timeout, Transf
 from iot.transfer.locks import Busy
 from iot.transfer.model import Checkpoint, Direction, Failure, TransferResult, UploadJob
 from iot.transfer.names import part_name, remote_path
-from iot.transfer.options import Options
+from iot.transfer.options import TransferOptions
 from iot.transfer.parallel.ready import TOGETHER_BYTES, Finished, Running
 from iot.transfer.parallel.removal import next_removal
 from iot.transfer.parallel.upload import Upload
@@ -41,7 +41,7 @@ class Batch:
         self,
         attempts: Attempts[Workers],
         books: Books,
-        options: Options,
+        options: TransferOptions,
         *,
         stale_part_s: float,
         hold: bool,

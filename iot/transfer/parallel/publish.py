@@ -8,7 +8,7 @@ from iot.transfer.checksum_file import checksum_line
 from iot.transfer.errors import AlreadyExists, ProofFailed, ServerRefused, Unsupported
 from iot.transfer.model import Proof, RemoteFile, Span
 from iot.transfer.names import SIDECAR, sidecar_part
-from iot.transfer.options import Options
+from iot.transfer.options import TransferOptions
 from iot.transfer.parallel.content import agreeing_bytes, hash_of
 from iot.transfer.parallel.work import Desk
 from iot.transfer.remote import Meta, Offset, Parts, Standing, Store, Token
@@ -29,7 +29,9 @@ def bytes_held(standing: Standing) -> RemoteFile | None:
     return None
 
 
-def prove_part(desk: Desk, store: Store, token: Token, source: Source, options: Options) -> tuple[Proof, str | None]:
+def prove_part(
+    desk: Desk, store: Store, token: Token, source: Source, options: TransferOptions
+) -> tuple[Proof, str | None]:
     """Prove a part of the right size as far as the settings ask -> what was proven, and SHA-256 if it was computed.
 
     Raises: ProofFailed; Unsupported where it can be neither hashed nor read back.
@@ -52,7 +54,7 @@ def prove_part(desk: Desk, store: Store, token: Token, source: Source, options: 
     return Proof.TAIL if start else Proof.FULL, digest
 
 
-def publish_as(store: Store, token: Token, dest: bytes, meta: Meta, options: Options) -> bool:
+def publish_as(store: Store, token: Token, dest: bytes, meta: Meta, options: TransferOptions) -> bool:
     """Give the part its name, over what stands there -> whether both are on the far side's disk.
 
     Raises: AlreadyExists where the far side cannot replace, and the old file is not to be removed first.
@@ -66,7 +68,7 @@ def publish_as(store: Store, token: Token, dest: bytes, meta: Meta, options: Opt
     return store.publish(token, dest, meta, replace=False)
 
 
-def write_sidecar(store: Store, dest: bytes, meta: Meta, digest: str, options: Options) -> None:
+def write_sidecar(store: Store, dest: bytes, meta: Meta, digest: str, options: TransferOptions) -> None:
     """Publish `<dest>.sha256` in the format of sha256sum."""
     line = checksum_line(digest, posixpath.basename(dest))
     beside = Meta(sidecar_part(meta.part), make_dirs=meta.make_dirs)

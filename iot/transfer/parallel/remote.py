@@ -30,7 +30,7 @@ from iot.transfer.model import (
     TransferResult,
     UploadJob,
 )
-from iot.transfer.options import Options
+from iot.transfer.options import TransferOptions
 from iot.transfer.parallel.batch import Batch
 from iot.transfer.parallel.download import Download
 from iot.transfer.parallel.work import Work
@@ -168,7 +168,7 @@ class ParallelRemote(BaseRemote):
         raise AssertionError("attempts end with a result or an error")
 
     def _fetch_once(
-        self, workers: Workers, task: DownloadTask, received: list[int], options: Options
+        self, workers: Workers, task: DownloadTask, received: list[int], options: TransferOptions
     ) -> TransferResult:
         checkpoints, locks, desk = self._books.checkpoints, self._books.locks, workers.desk
         landing = Landing(
@@ -234,7 +234,7 @@ class ParallelRemote(BaseRemote):
 
     # -- inside
 
-    def _options(self, *, resume: bool = True, sha256: bool = False) -> Options:
+    def _options(self, *, resume: bool = True, sha256: bool = False) -> TransferOptions:
         return replace(self._settings.plain(self._books.journal.owner), resume=resume, sha256=sha256)
 
     def _attempts(

@@ -37,7 +37,7 @@ from iot.transfer.model import (
     UploadJob,
 )
 from iot.transfer.names import check_final_name, remote_path
-from iot.transfer.options import Options
+from iot.transfer.options import TransferOptions
 from iot.transfer.parallel.content import agreeing_bytes, hash_of, same_file
 from iot.transfer.parallel.publish import bytes_held, prove_part, publish_as, write_sidecar
 from iot.transfer.parallel.work import Barrier, Desk, Linger, Work
@@ -70,7 +70,7 @@ class Upload:
         source: Source,
         meta: Meta,
         known: Checkpoint | None,
-        options: Options,
+        options: TransferOptions,
         desk: Desk,
         note: Callable[[Checkpoint], None],
         release: Callable[[], None],

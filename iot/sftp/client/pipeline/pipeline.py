@@ -276,7 +276,7 @@ class Pipeline:
         if self._cancelled.is_set():
             raise Cancelled("stopped on request; what was sent is kept for a resume")
         self._flush()
-        self._pass_barriers()
+        self._commit_group()
         self._receive(0.0 if in_haste else self._patience_s())
         if self._clock() >= self._check_at:
             self._check_deadlines()
@@ -295,7 +295,7 @@ class Pipeline:
         others = len(self._outstanding) + len(self._ready) + len(self._parked)
         return self._group.wait_s(self._clock(), others=min(others, self._slots_taken()))
 
-    def _pass_barriers(self) -> None:
+    def _commit_group(self) -> None:
         if self._commit_wait_s() == 0.0:
             self._ready.extend(running for running in self._group.commit() if not running.ended)
 

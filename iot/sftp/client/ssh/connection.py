@@ -133,7 +133,7 @@ class Connection(pysftp.Connection):  # type: ignore[misc]
         return fingerprint(self._transport.host_key_blob)
 
     def open_sftp_channel(self, in_order: bool) -> SFTPChannel:
-        """A channel for the pipeline; in_order: see wire.server. Raises: LinkLost, Timeout, ServerBusy."""
+        """A channel for the pipeline; in_order: see protocol.server. Raises: LinkLost, Timeout, ServerBusy."""
         assert self._transport is not None
         assert self.link is not None
         return SFTPChannel(self._transport, self.link, self.target, in_order)
