@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from iot.sftp.client.batch import Batch
-from iot.sftp.client.jobs.context import Context, Options
+from iot.sftp.client.jobs.context import Context
 from iot.sftp.client.pipeline.pace import Pace
 from iot.sftp.client.pipeline.pipeline import Finished
 from iot.sftp.client.protocol.server import Server
@@ -22,6 +22,7 @@ from iot.transfer.journal.checkpoints import CHECKPOINTS, Checkpoints
 from iot.transfer.journal.journal import Journal
 from iot.transfer.locks import Busy, TransferLocks
 from iot.transfer.model import Failure, Proof, TransferResult, UploadJob
+from iot.transfer.options import TransferOptions
 
 
 @dataclass
@@ -35,7 +36,7 @@ class Links:
     def __post_init__(self) -> None:
         server = Server("SSH-2.0-test", "key", {})
         ledger = Checkpoints(Journal(None, CHECKPOINTS), "s", every_bytes=1, every_s=1, clock=time.monotonic)
-        context = Context(server, Pace(2**20, 2**15), ledger, Options(), time.monotonic)
+        context = Context(server, Pace(2**20, 2**15), ledger, TransferOptions(), time.monotonic)
         self.engine = SimpleNamespace(slots=16, context=context, pipeline=self)
 
     def attempts(self, tick: Callable[[], None], harmless: tuple[type[SFTPError], ...]) -> Links:

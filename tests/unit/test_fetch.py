@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from iot.sftp.client.fetch import download_task
 from iot.sftp.client.settings import ClientOptions
 from iot.transfer.errors import ConfigurationError
+from iot.transfer.landing import download_task
 from iot.transfer.model import Proof
 
 DIGEST = "ab" * 32
