@@ -84,6 +84,8 @@ class Rig:
             self.agent = Agent(settings, journal, self.remote, self.loop, clocks, lambda: 0.0, drain=drain)
             return self.agent.run()
         finally:
+            for intake in self.agent.intakes:  # as the kernel does for a process that has died
+                intake.outbox.release()
             journal.close()
 
     def put(self, name, content=b"x"):
