@@ -181,7 +181,7 @@ class Site:
         with self.client() as client:
             client._runner._books.open()
             assert client._runner._books.is_open
-            return len(client._runner._books.checkpoints.given_up(time.time() + DAY_S))
+            return len(client._runner._books.checkpoints.abandoned_before(time.time() + DAY_S))
 
 
 @pytest.fixture

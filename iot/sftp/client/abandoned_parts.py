@@ -47,7 +47,7 @@ class AbandonedParts:
         if self._removing:
             return None
         if self._left is None:
-            self._left = filter(self._is_due, self._checkpoints.given_up(time.time() - self._age_s))
+            self._left = filter(self._is_due, self._checkpoints.abandoned_before(time.time() - self._age_s))
         bundle = list(itertools.islice(self._left, BUNDLE_PARTS))
         if not bundle:
             return None

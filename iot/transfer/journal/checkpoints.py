@@ -206,7 +206,7 @@ class Checkpoints:
         db.executemany("DELETE FROM checkpoint WHERE id = ?", [(place,) for place in free])
         return changes
 
-    def given_up(self, before_s: float) -> list[Checkpoint]:
+    def abandoned_before(self, before_s: float) -> list[Checkpoint]:
         """Uploads whose last checkpoint is older than a moment (seconds of the epoch)."""
         rows = self._journal.read(
             "SELECT * FROM checkpoint WHERE server = ? AND direction = ? AND noted_at < ? LIMIT 1000",
