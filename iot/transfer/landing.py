@@ -17,6 +17,7 @@ from typing import BinaryIO
 
 from iot.transfer.errors import ConfigurationError, NotFound, PermanentError, ProofFailed, SourceChanged
 from iot.transfer.model import (
+    PROGRESS_EVERY_S,
     Checkpoint,
     Direction,
     Evidence,
@@ -36,7 +37,6 @@ from iot.transfer.sink import FileSink, Kept, Sink, StreamSink
 
 __all__ = ["DownloadTask", "Landing", "download_task"]
 
-PROGRESS_EVERY_S = 0.1
 SHA256_DIGITS = 64
 TYPE_BITS, FOLDER, REGULAR = 0o170000, 0o040000, 0o100000
 

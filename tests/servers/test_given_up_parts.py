@@ -15,8 +15,9 @@ from faults.proxy import BadLink, Fault
 from servers.misbehaving import Misbehaving, Quirk
 from servers.openssh import OpenSSH
 
-from iot.sftp.client import IoTSFTPClient, LinkLost, UploadJob, abandoned_parts
+from iot.sftp.client import IoTSFTPClient, LinkLost, UploadJob
 from iot.sftp.server.protocol import PERMISSION_DENIED, RequestRefused
+from iot.transfer import abandoned_parts
 
 SIZE = 2 * 1024 * 1024
 SMALL = 30_000

@@ -23,6 +23,7 @@ from unit.scripted import Clock
 from iot.sftp.client.jobs import paths
 from iot.sftp.client.jobs.context import Context
 from iot.sftp.client.jobs.download import Download
+from iot.sftp.client.jobs.look import look
 from iot.sftp.client.jobs.upload import Upload
 from iot.sftp.client.pipeline.job import Job, Work
 from iot.sftp.client.pipeline.pace import Pace
@@ -416,7 +417,7 @@ def _others() -> Iterator[Exchange]:
     yield download("download with a sidecar", options={"sidecar": True}, prepare=_remote_beside_hash)
     yield Exchange("limits", lambda bench, context: ask_limits(context.server), lambda *_: True)
     yield Exchange("list", lambda bench, context: paths.list_paths(b"/up", False), _listed, _folders)
-    yield Exchange("stat", lambda *_: paths.stat(b"/up/remote"), lambda _, found: found is not None, _remote)
+    yield Exchange("stat", lambda *_: look(b"/up/remote"), lambda _, found: found is not None, _remote)
     yield Exchange("real path", lambda *_: paths.real_path(b"/up"), lambda _, found: bool(found))
     for session in (SFTPSession, PlainSession):
         yield Exchange(

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import BinaryIO, TypeVar
 
-from iot.sftp.client.abandoned_parts import abandoned
 from iot.sftp.client.batch import Batch
 from iot.sftp.client.connector import Connector
 from iot.sftp.client.fetch import Fetch
@@ -19,6 +18,7 @@ from iot.sftp.client.pipeline.job import Job, Work
 from iot.sftp.client.session import Making, Session, target_from
 from iot.sftp.client.settings import ClientOptions
 from iot.sftp.client.standby import LOGIN_S, PATIENCE_S
+from iot.transfer.abandoned_parts import abandoned
 from iot.transfer.base import BaseRemote, Outcome
 from iot.transfer.books import Books
 from iot.transfer.errors import Cancelled, LinkLost, PermanentError, Timeout

@@ -25,6 +25,7 @@ from iot.transfer.errors import (
     Unsupported,
 )
 from iot.transfer.model import (
+    PROGRESS_EVERY_S,
     Checkpoint,
     Direction,
     Phase,
@@ -49,7 +50,6 @@ __all__ = ["Upload"]
 
 log = logging.getLogger(__name__)
 
-PROGRESS_EVERY_S = 0.1
 SURE_AFTER_S = 60.0
 """Systems bring to the disk within half a minute what they were given. So what was seen on the far side and, so long
 after that, over the same connection more was taken, needs no second look: power that went has cut the connection."""

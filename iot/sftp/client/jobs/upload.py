@@ -21,6 +21,7 @@ from iot.sftp.client.protocol.packets import Attributes, Code, Flag, Reply, Requ
 from iot.sftp.client.protocol.server import Refusal
 from iot.transfer.errors import NoSpaceOnServer, PermanentError, ServerBusy, ServerRefused, SFTPError, SourceChanged
 from iot.transfer.model import (
+    PROGRESS_EVERY_S,
     Checkpoint,
     Direction,
     Phase,
@@ -41,7 +42,6 @@ CREATE_DIRECT = Flag.WRITE | Flag.CREATE | Flag.TRUNCATE
 REOPEN = Flag.WRITE | Flag.CREATE
 REOPEN_CLASSIC = Flag.READ | Flag.WRITE
 """For servers that know the modes of fopen alone; tried last, because others refuse it."""
-PROGRESS_EVERY_S = 0.1
 FIRST_GAIN_BYTES = 256 * 1024
 
 
