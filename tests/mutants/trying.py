@@ -134,8 +134,9 @@ class Bench:
             log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
             for stream in (1, 2):
                 os.dup2(log, stream)
+            environment = self._environment()
             os.environ.clear()
-            os.environ.update(self._environment())
+            os.environ.update(environment)
             os.chdir(self.root / "tests")
             sys.path[:0] = [str(self.root), str(self.root / "tests")]
             sys.dont_write_bytecode = True
