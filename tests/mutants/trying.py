@@ -85,7 +85,8 @@ class Bench:
             at = max((line for line in lines if line <= mutant.line), default=0)
             found = set(lines.get(at, ()))
         else:
-            found = set().union(*lines.values())
+            beside = f"unit/test_{Path(mutant.path).stem}.py::"  # a test that only reads a table runs no line of it
+            found = set().union(*lines.values()).union(test for test in self._seconds if test.startswith(beside))
         usable = sorted(found.difference(self.failed), key=lambda test: self._seconds.get(test, 0.0))
         chosen: list[str] = []
         left_s = TESTS_S
