@@ -26,8 +26,8 @@ CRITICAL = """
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """path: below the root. line: where the change is. in_function: not only run at import.
-    was, becomes: the lines that differ, without their indent."""
+    """path: below the root. line: where the change is. in_function: not only run at import. was, becomes: the lines
+    that differ, without their indent."""
 
     path: str
     operator: str

@@ -159,9 +159,11 @@ def test_the_caller_ticks_while_it_waits_and_a_cancel_ends_the_wait() -> None:
         if len(ticks) == 3:
             stop.set()
 
+    links = Links([LinkLost("refused")])
     with pytest.raises(Cancelled):
-        loop(Links([LinkLost("refused")]), losing, Patience(3, 60.0, 60.0), stop, tick=tick)
+        loop(links, losing, Patience(3, 60.0, 60.0), stop, tick=tick)
     assert len(ticks) == 3
+    assert links.dialled == 1
 
 
 @pytest.mark.parametrize("attempts", [1, 3])

@@ -32,6 +32,7 @@ class Links:
     ends: list[SFTPError | None]
     slots: list[int] = field(default_factory=list)
     dropped: int = 0
+    progress: int = 0
 
     def __post_init__(self) -> None:
         server = Server("SSH-2.0-test", "key", {})
@@ -52,7 +53,7 @@ class Links:
         pass
 
     def progressed(self) -> None:
-        pass
+        self.progress += 1
 
     def drop(self) -> None:
         self.dropped += 1
@@ -97,6 +98,7 @@ def test_a_server_without_handles_left_gets_half_as_many_at_once_and_the_file_go
     told = batch(links, tmp_path, 2)
     assert [type(outcome) for outcome in told] == [TransferResult, TransferResult]
     assert links.slots == [16, 8, 8]
+    assert links.progress == 2, "every file that is delivered says that the connection is good"
 
 
 @pytest.mark.parametrize("times", [4, 9])
