@@ -17,6 +17,7 @@ __all__ = ["KINDS", "ServerSettings", "server_settings"]
 KINDS = {
     "sftp": "iot.sftp.client.configured",
     "folder": "iot.folder.configured",
+    "ftp": "iot.ftp.configured",
 }
 """kind -> module with its `ServerSettings`."""
 DEFAULT = "sftp"
