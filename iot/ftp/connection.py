@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from iot.ftp.dial import accept, dial
+from iot.ftp.dial import accept, dial, wait_until_sent
 from iot.ftp.replies import code_of, error_of, shown
 from iot.ftp.tls import Trust
 from iot.transfer.errors import (
@@ -342,7 +342,8 @@ class Connection(ftplib.FTP):
             raise broken from error
         finally:
             if self.sock is not None and self._lost is None:
-                self.sock.settimeout(self.address.timeout_s)
+                with contextlib.suppress(OSError):  # a handshake that failed has closed it
+                    self.sock.settimeout(self.address.timeout_s)
 
 
 class Data:
@@ -375,6 +376,7 @@ class Data:
 
         Raises: what error_of makes of a refusal; LinkLost, Timeout.
         """
+        wait_until_sent(self._sock, self._connection.address.timeout_s)
         if isinstance(self._sock, ssl.SSLSocket):
             with contextlib.suppress(OSError):  # many servers just close; what arrived is looked at anyway
                 self._sock.settimeout(CLOSING_S)

@@ -7,6 +7,7 @@ import errno
 import queue
 import select
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -14,9 +15,11 @@ from typing import Any
 
 from iot.transfer.errors import LinkLost, Timeout
 
-__all__ = ["accept", "dial"]
+__all__ = ["accept", "dial", "wait_until_sent"]
 
 SLICE_S = 0.2
+POLL_S = 0.01
+QUEUED_BYTES = 128 * 1024
 UNDER_WAY = (errno.EINPROGRESS, errno.EWOULDBLOCK, getattr(errno, "WSAEWOULDBLOCK", errno.EWOULDBLOCK))
 KEEPALIVE_S = 30
 """Routers forget a connection that is silent; while a file is under way, the control connection is."""
@@ -89,7 +92,29 @@ def _connect(sock: socket.socket, address: Any, over_at: float, check: Callable[
     sock.setblocking(True)
 
 
+def wait_until_sent(sock: socket.socket, timeout_s: float) -> None:
+    """Wait until the other side has what was written, or takes nothing for so long: only then does an answer's own
+    deadline begin. What this system cannot tell is not waited for."""
+    left, since = -1, time.monotonic()
+    while (now_left := _unsent_bytes(sock)) and time.monotonic() - since < timeout_s:
+        if now_left != left:
+            left, since = now_left, time.monotonic()
+        time.sleep(POLL_S)
+
+
+def _unsent_bytes(sock: socket.socket) -> int:
+    try:
+        import fcntl
+        import termios
+
+        return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+    except (ImportError, OSError):
+        return 0
+
+
 def _keep_alive(sock: socket.socket) -> None:
+    with contextlib.suppress(OSError, AttributeError):  # little is queued here, so that time and progress are real
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, QUEUED_BYTES)
     with contextlib.suppress(OSError):  # it is there to help, not a condition
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name in ("TCP_KEEPIDLE", "TCP_KEEPINTVL"):

@@ -22,7 +22,11 @@ __all__ = ["error_of", "is_ambiguous", "shown"]
 
 SHOWN = 300
 """Characters of a reply that an error shows."""
-FULL = re.compile(r"no space|disk (is )?full|quota|insufficient|exceeded storage|writing to local file", re.IGNORECASE)
+FULL = re.compile(
+    r"no space|disk (is )?full|quota|insufficient|exceeded storage"
+    r"|writing to local file|error during write to file",  # vsftpd's and pure-ftpd's words for it
+    re.IGNORECASE,
+)
 ABSENT = re.compile(r"no such|not found|does ?n[o']t exist|not exist|can't find|cannot find", re.IGNORECASE)
 FORBIDDEN = re.compile(r"permission|denied|not permitted|access|not allowed|read-only|forbidden", re.IGNORECASE)
 PRESENT = re.compile(r"already exist|file exists|exists already", re.IGNORECASE)
@@ -42,6 +46,8 @@ BY_CODE: dict[int, type[TransferError]] = {
     532: PermissionDenied,
     552: NoSpaceOnServer,
 }
+ABOUT_A_FILE = (450, 451, 550, 551, 553)
+STORING = (*ABOUT_A_FILE, 426, 552)
 BY_WORDS: tuple[tuple[re.Pattern[str], type[TransferError]], ...] = (
     (FULL, NoSpaceOnServer),
     (NAME, NameRefused),
@@ -54,10 +60,12 @@ BY_WORDS: tuple[tuple[re.Pattern[str], type[TransferError]], ...] = (
 def error_of(reply: str, what: str) -> TransferError:
     """The error that a negative reply stands for. what: was asked for; it heads the text."""
     code, text = code_of(reply), f"{what}: {shown(reply)}"
+    kind = next((kind for words, kind in BY_WORDS if words.search(reply)), None)
+    if kind is NoSpaceOnServer and code in STORING:
+        return kind(text)
     if code in BY_CODE:
         return BY_CODE[code](text)
-    kind = next((kind for words, kind in BY_WORDS if words.search(reply)), None)
-    if kind is not None and (code in (450, 451, 550, 551, 553) or kind is NoSpaceOnServer):
+    if kind is not None and code in ABOUT_A_FILE:
         return kind(text)
     return ServerBusy(text) if 400 <= code < 500 else ServerRefused(text)
 
