@@ -21,9 +21,9 @@ NOT_FROM_FILE = {"attempts", "owner_tag", "state_dir"}
 class ServerSettings(FTPOptions):
     """Where to log in and how, and every option of the client."""
 
-    host: str = Field(min_length=1, pattern=r"^[^\s\0]+$")
+    host: str = Field(min_length=1, pattern=r"^[^\s\x00]+$")
     port: int | None = Field(None, ge=1, le=65535)
-    user: str = Field("anonymous", min_length=1)
+    user: str = Field("anonymous", min_length=1, pattern=r"^[^\r\n\x00]+$")
     password: SecretStr | None = None
     password_file: Path | None = None
 
@@ -32,6 +32,13 @@ class ServerSettings(FTPOptions):
         if self.password is not None and self.password_file is not None:
             raise ValueError("give password or password_file, not both")
         return self
+
+    @field_validator("password")
+    @classmethod
+    def _one_line(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and any(char in value.get_secret_value() for char in "\r\n\0"):
+            raise ValueError("must not hold a line end or NUL")
+        return value
 
     @field_validator("password_file")
     @classmethod

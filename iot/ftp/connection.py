@@ -90,7 +90,7 @@ class Connection(ftplib.FTP):
         try:
             self.host = address.host
             with self._translated(f"cannot connect to {address}"):
-                self._use(dial(address.host, address.port, address.connect_timeout_s, self._check))
+                self._use(dial(address.host, address.port, address.connect_timeout_s, self.check_usable))
                 if address.implicit:
                     self._protect()
                 self._greeting()
@@ -247,7 +247,7 @@ class Connection(ftplib.FTP):
 
     def _dial_data(self, undo: contextlib.ExitStack) -> socket.socket:
         host, port = self.makepasv()
-        sock = self._watch(dial(host, port, self.address.connect_timeout_s, self._check))
+        sock = self._watch(dial(host, port, self.address.connect_timeout_s, self.check_usable))
         undo.callback(sock.close)
         return sock
 
@@ -263,7 +263,7 @@ class Connection(ftplib.FTP):
         """The server's connection; whoever else comes to the port first is sent away."""
         assert self.sock is not None
         while True:
-            sock, peer = accept(listener, self.address.connect_timeout_s, self._check)
+            sock, peer = accept(listener, self.address.connect_timeout_s, self.check_usable)
             if ipaddress.ip_address(peer[0]) == ipaddress.ip_address(self.sock.getpeername()[0]):
                 break
             sock.close()
@@ -291,13 +291,14 @@ class Connection(ftplib.FTP):
         """Give the connection up: every later call fails."""
         self._lost = self._lost or error
 
-    # -- inside
-
-    def _check(self) -> None:
+    def check_usable(self) -> None:
+        """Raises: LinkLost once it was aborted, lost or closed."""
         if self._aborted.is_set():
             raise LinkLost(f"the connection to {self.address} was given up")
         if self._lost is not None:
             raise LinkLost(f"the connection to {self.address} is lost: {self._lost}") from self._lost
+
+    # -- inside
 
     def _watch(self, sock: AnySocket) -> AnySocket:
         """From now on `abort` ends what waits for it."""
@@ -315,7 +316,7 @@ class Connection(ftplib.FTP):
     @contextlib.contextmanager
     def _translated(self, what: str) -> Iterator[None]:
         what = shown(what) if not what.startswith("PASS ") else "login"
-        self._check()
+        self.check_usable()
         try:
             yield
         except (LinkLost, Timeout) as error:
@@ -376,7 +377,11 @@ class Data:
 
         Raises: what error_of makes of a refusal; LinkLost, Timeout.
         """
-        wait_until_sent(self._sock, self._connection.address.timeout_s)
+        try:
+            wait_until_sent(self._sock, self._connection.address.timeout_s, self._connection.check_usable)
+        except BaseException:
+            self._close()
+            raise
         if isinstance(self._sock, ssl.SSLSocket):
             with contextlib.suppress(OSError):  # many servers just close; what arrived is looked at anyway
                 self._sock.settimeout(CLOSING_S)

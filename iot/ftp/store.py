@@ -22,6 +22,7 @@ from iot.transfer.errors import (
     AlreadyExists,
     LinkLost,
     NotFound,
+    PermissionDenied,
     ProofFailed,
     ServerRefused,
     Timeout,
@@ -49,6 +50,7 @@ class FTPStore:
         self._connection = Connection(address)
         self._paths = Paths(self._connection)
         self._clock = clock
+        self._folders: set[bytes] = set()  # seen on this connection; forgotten as soon as anything is refused
         self.capabilities = Capabilities(
             resume=Resume.OFFSET,
             publish=Publish.RENAME,
@@ -86,7 +88,10 @@ class FTPStore:
 
     def _make_folder_of(self, path: bytes, *, make_dirs: bool) -> None:
         folder = posixpath.dirname(path)
-        if folder in (b"", b"/", b".") or self._paths.is_folder(folder):
+        if folder in (b"", b"/", b".") or folder in self._folders:
+            return
+        if self._paths.is_folder(folder):
+            self._folders.add(folder)
             return
         if not make_dirs:
             raise NotFound(f"there is no folder {folder!r}")
@@ -127,8 +132,16 @@ class FTPStore:
         except (LinkLost, Timeout):
             raise
         except ServerRefused as error:
+            self._folders.clear()
             if start:  # REST refused
                 raise Unsupported(str(error)) from error
+            if not is_ambiguous(str(error.__cause__)):
+                raise
+            folder = posixpath.dirname(token)
+            there = folder in (b"", b"/") or self._paths.is_folder(folder)
+            raise (PermissionDenied if there else NotFound)(str(error)) from error
+        except TransferError:
+            self._folders.clear()
             raise
 
     def _confirmed(self, token: Token, start: int, end: int) -> int:
@@ -207,8 +220,8 @@ class FTPStore:
             data = self._connection.transfer("RETR", sent(path), start=offset)
         except (LinkLost, Timeout):
             raise
-        except TransferError as error:
-            raise self._understood(path, error) from error
+        except ServerRefused as error:
+            raise self._paths.refusal(path, str(error.__cause__), f"RETR {path!r}") from error
         try:
             while block := data.receive():
                 yield block
@@ -217,12 +230,6 @@ class FTPStore:
             raise
         data.done()
 
-    def _understood(self, path: bytes, error: TransferError) -> TransferError:
-        """A refusal that may mean that nothing is there."""
-        if isinstance(error, ServerRefused) and self._paths.stat(path) is None:
-            return NotFound(str(error))
-        return error
-
     def digest(self, path: bytes, algorithm: str) -> str | None:
         if algorithm != "sha256" or not self.capabilities.hashes:
             return None
@@ -230,10 +237,9 @@ class FTPStore:
         if size is None:
             raise NotFound(f"{path!r} is not there")
         patience_s = self._connection.address.timeout_s + size / HASHED_BYTES_PER_S
-        if "XSHA256" in self._connection.features:
-            command = "XSHA256"
-        else:
-            command = "HASH"
+        command = "XSHA256"
+        if "SHA-256" in self._connection.features.get("HASH", "").upper():
+            command = "HASH"  # XSHA256 would read a name's last words as numbers
             self._connection.command("OPTS HASH SHA-256")
         self._connection.timeout_for(patience_s)
         yes, reply = self._connection.ask(command, sent(path))

@@ -30,6 +30,7 @@ from iot.transfer.errors import (
     Incompatible,
     LinkLost,
     LoginRefused,
+    NameRefused,
     ProtocolError,
     ServerBusy,
     Timeout,
@@ -37,7 +38,7 @@ from iot.transfer.errors import (
     Unsupported,
 )
 from iot.transfer.model import Span
-from iot.transfer.remote import Token
+from iot.transfer.remote import Meta, Token
 
 SECRET = "correct-horse-battery"
 
@@ -272,6 +273,57 @@ def _use(store: FTPStore) -> None:
     store.connect()
     store.check()
     store.write(Token(b"part"), Span(0, 1), [b"x"])
+
+
+def test_abort_ends_a_write_over_a_link_that_has_gone_silent(server, tmp_path):
+    with server.link(rate_bps=8e6) as link:
+        trust = Trust(server.certificate)
+        store = FTPStore(Address(link.host, link.port, server.user, server.password, trust, timeout_s=60.0))
+        _made.append(store)
+        store.connect()
+        token = store.begin(server.path("x").encode(), 10**6, Meta(server.path("x.part").encode()))
+        threading.Timer(0.2, link.silence).start()
+        threading.Timer(1.0, store.abort).start()
+        began = time.monotonic()
+        with pytest.raises(LinkLost):
+            store.write(token, Span(0, 10**7), (bytes(65536) for _ in range(150)))
+        assert time.monotonic() - began < 2.0
+
+
+def test_in_active_mode_only_the_server_may_connect(tmp_path):
+    """Whoever else guesses the port first would be sent the file."""
+
+    def stor(fake: ScriptedFTP, session: socket.socket) -> None:
+        host, port = "127.0.0.1", next(c for c in fake.commands if c.startswith("PORT")).split(",")[-2:]
+        where = (host, int(port[0]) * 256 + int(port[1]))
+        with socket.create_connection(where, source_address=("127.0.0.4", 0)) as thief:
+            session.sendall(b"150 go on\r\n")
+            with socket.create_connection(where) as data:
+                while block := data.recv(65536):
+                    fake.stored += block
+            assert thief.recv(1) == b""
+        fake.size = len(fake.stored)
+        session.sendall(b"226 done\r\n")
+
+    with ScriptedFTP(PORT="200 ok", STOR=stor) as fake:
+        store = store_of(fake, active=True)
+        store.connect()
+        assert store.write(Token(b"part"), Span(0, 3), [b"abc"]).end == 3
+        assert bytes(fake.stored) == b"abc"
+
+
+def test_a_listing_cannot_lead_out_of_its_folder(tmp_path):
+    def mlsd(fake: ScriptedFTP, session: socket.socket) -> None:
+        session.sendall(b"150 here\r\n")
+        data, _ = fake._data.accept()
+        with data:
+            data.sendall(b"type=file;size=1; ../../etc/passwd\r\ntype=file;size=1; fine\r\n")
+        session.sendall(b"226 done\r\n")
+
+    fake = ScriptedFTP(FEAT="211-F\r\n MLST type*;size*;\r\n211 End", MLSD=mlsd)
+    with fake, client_of(fake, tmp_path) as client:
+        assert client.list_files("/") is None
+        assert isinstance(client.last_error, NameRefused)
 
 
 def test_a_connection_that_was_closed_as_idle_is_made_again(tmp_path, source):

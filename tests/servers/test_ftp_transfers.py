@@ -239,6 +239,41 @@ def test_missing_and_forbidden_are_told_apart(server, tmp_path):
             client.upload(tmp_path / "source", server.path("closed/file"))
 
 
+def test_a_folder_that_may_not_be_written_to_is_permission_denied(server, tmp_path):
+    if server.name not in ("vsftpd", "pure-ftpd"):
+        pytest.skip(f"{server.name} runs as root here, to whom nothing is closed")
+    make(tmp_path / "source", 10)
+    (server.root / "fixed").mkdir(mode=0o755)
+    make(server.root / "fixed/secret", 10)
+    (server.root / "fixed/secret").chmod(0o600)
+    with server.connect(tmp_path) as client:
+        with pytest.raises(PermissionDenied):
+            client.upload(tmp_path / "source", server.path("fixed/file"))
+        with pytest.raises(PermissionDenied):
+            client.download(server.path("fixed/secret"), tmp_path / "back")
+
+
+@pytest.mark.parametrize("name", ["file", "words 1 2"])
+def test_a_server_that_hashes_is_asked_and_others_are_read_back(server, tmp_path, name):
+    content = make(tmp_path / "source", 3 * MIB)
+    with server.link() as link:
+        with server.connect(tmp_path, link, proof="full") as client:
+            assert client.upload(tmp_path / "source", server.path(name)).proof.value == "full"
+        assert (link.down_bytes < MIB) is server.hashes
+    assert server.content(name) == content
+
+
+def test_times_and_mode_are_kept_where_the_server_can(server, tmp_path):
+    make(tmp_path / "source", 10)
+    os.utime(tmp_path / "source", (1_600_000_000, 1_600_000_000))
+    (tmp_path / "source").chmod(0o640)
+    with server.connect(tmp_path, keep_times=True, keep_mode=True) as client:
+        client.upload(tmp_path / "source", server.path("file"))
+    kept = (server.root / "file").stat()
+    if server.name != "vsftpd":  # which knows no MFMT, and lets "anonymous" change no mode
+        assert (int(kept.st_mtime), kept.st_mode & 0o777) == (1_600_000_000, 0o640)
+
+
 # -- names
 
 NAMES = [
