@@ -5,7 +5,7 @@
   server connects to us (active mode), nobody else may.
 - Every wait has a deadline, and `abort` ends it from any thread.
 - Paths are bytes: ftplib's text is Latin-1 here, byte for byte. CR, LF and NUL are refused, as they would begin a
-  command of their own; 0xFF is doubled, as Telnet wants it.
+  command of their own, and 0xFF: Telnet wants it doubled, ProFTPD does, vsftpd and pure-ftpd take both for the name.
 - Foreign errors are translated here, with their cause; none shows the password.
 """
 
@@ -21,7 +21,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from iot.ftp.dial import accept, dial, wait_until_sent
+from iot.ftp.data import CLOSING_S, Data
+from iot.ftp.dial import accept, dial
 from iot.ftp.replies import code_of, error_of, shown
 from iot.ftp.tls import Trust
 from iot.transfer.errors import (
@@ -35,12 +36,9 @@ from iot.transfer.errors import (
     TransferError,
 )
 
-__all__ = ["Address", "Connection", "Data"]
+__all__ = ["Address", "Connection"]
 
-BLOCK_BYTES = 64 * 1024
 REPLY_LINES = 500
-CLOSING_S = 5.0
-"""How long the last word about a transfer that was broken off is waited for."""
 AnySocket = TypeVar("AnySocket", bound=socket.socket)
 REPLY_ERRORS = (ftplib.error_temp, ftplib.error_perm)
 
@@ -267,7 +265,7 @@ class Connection(ftplib.FTP):
             if ipaddress.ip_address(peer[0]) == ipaddress.ip_address(self.sock.getpeername()[0]):
                 break
             sock.close()
-        self._forget(listener)
+        self.forget(listener)
         listener.close()
         undo.callback(sock.close)
         return self._watch(sock)
@@ -310,7 +308,7 @@ class Connection(ftplib.FTP):
         if self._aborted.is_set():
             raise LinkLost(f"the connection to {self.address} was given up")
 
-    def _forget(self, sock: socket.socket) -> None:
+    def forget(self, sock: socket.socket) -> None:
         self._sockets = self._sockets - {sock}
 
     @contextlib.contextmanager
@@ -347,78 +345,10 @@ class Connection(ftplib.FTP):
                     self.sock.settimeout(self.address.timeout_s)
 
 
-class Data:
-    """A data connection under way. It ends with `done` (all was sent or read) or `break_off`."""
-
-    def __init__(self, connection: Connection, sock: socket.socket, line: str) -> None:
-        self._connection = connection
-        self._sock = sock
-        self._line = line
-        self._open = True
-
-    def send(self, block: bytes) -> None:
-        """Raises: LinkLost; Timeout; what the server said, where it has ended the transfer (NoSpaceOnServer ...)."""
-        try:
-            rest = memoryview(block)
-            while rest:  # so that the deadline is not one for the whole block
-                rest = rest[self._sock.send(rest) :]
-        except OSError as error:
-            raise self._why(error) from error
-
-    def receive(self) -> bytes:
-        """The next bytes; b"" at the end. Raises: as send."""
-        try:
-            return self._sock.recv(BLOCK_BYTES)
-        except OSError as error:
-            raise self._why(error) from error
-
-    def done(self) -> str:
-        """End in order -> the reply, which proves nothing: after a cut connection, too, servers say 226.
-
-        Raises: what error_of makes of a refusal; LinkLost, Timeout.
-        """
-        try:
-            wait_until_sent(self._sock, self._connection.address.timeout_s, self._connection.check_usable)
-        except BaseException:
-            self._close()
-            raise
-        if isinstance(self._sock, ssl.SSLSocket):
-            with contextlib.suppress(OSError):  # many servers just close; what arrived is looked at anyway
-                self._sock.settimeout(CLOSING_S)
-                self._sock.unwrap()
-        self._close()
-        return self._connection.finish(self._line)
-
-    def break_off(self) -> None:
-        """End in the middle: the connection is good for the next command, or raises LinkLost there."""
-        if not self._open:
-            return
-        self._close()
-        with contextlib.suppress(TransferError):  # it is kept for the next call
-            self._connection.finish(self._line, broken=True)
-
-    def _close(self) -> None:
-        self._open = False
-        self._connection._forget(self._sock)
-        self._sock.close()
-
-    def _why(self, error: OSError) -> TransferError:
-        """A server that ends a transfer says why on the control connection; only a refusal counts as an answer."""
-        self._close()
-        try:
-            reply = self._connection.finish(self._line, broken=True)
-        except TransferError as lost:
-            return lost
-        if reply[:1] in "45" and not isinstance(known := error_of(reply, shown(self._line)), LinkLost):
-            return known
-        kind = Timeout if isinstance(error, TimeoutError) else LinkLost
-        lost_error = kind(f"{shown(self._line)}: the data connection broke: {error}; {shown(reply)}")
-        self._connection.lose(lost_error)
-        return lost_error
-
-
 def _text(path: bytes) -> str:
-    """A path as ftplib's text. Raises: NameRefused for what would end the command."""
+    """A path as ftplib's text. Raises: NameRefused for what would end the command, or arrive as another name."""
     if any(byte in path for byte in b"\r\n\0"):
         raise NameRefused(f"{path!r} cannot be named over FTP: it holds a line end or NUL")
-    return path.replace(b"\xff", b"\xff\xff").decode("latin-1")
+    if b"\xff" in path:
+        raise NameRefused(f"{path!r} cannot be named over FTP: servers disagree on whether 0xFF is sent once or twice")
+    return path.decode("latin-1")

@@ -92,11 +92,11 @@ def _connect(sock: socket.socket, address: Any, over_at: float, check: Callable[
     sock.setblocking(True)
 
 
-def wait_until_sent(sock: socket.socket, timeout_s: float, check: Callable[[], None]) -> None:
+def wait_until_sent(sock: socket.socket, timeout_s: float | None, check: Callable[[], None]) -> None:
     """Wait until the other side has what was written, or takes nothing for so long: only then does an answer's own
     deadline begin. What this system cannot tell is not waited for."""
     left, since = -1, time.monotonic()
-    while (now_left := _unsent_bytes(sock)) and time.monotonic() - since < timeout_s:
+    while (now_left := _unsent_bytes(sock)) and (timeout_s is None or time.monotonic() - since < timeout_s):
         if now_left != left:
             left, since = now_left, time.monotonic()
         check()

@@ -15,7 +15,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from iot.ftp.connection import Address, Connection, Data
+from iot.ftp.connection import Address, Connection
+from iot.ftp.data import Data
 from iot.ftp.paths import Paths, sent
 from iot.ftp.replies import error_of, is_ambiguous
 from iot.transfer.errors import (
