@@ -21,8 +21,9 @@ from iot.transfer.errors import (
     PermissionDenied,
     ServerBusy,
     ServerRefused,
-    SFTPError,
+    TransferError,
 )
+from iot.transfer.terminal import quoted
 
 __all__ = ["Place", "translated"]
 
@@ -125,7 +126,7 @@ def parts_of(path: bytes) -> tuple[bytes, bytes]:
     """The folder below the base, and the name in it. Raises: NameRefused."""
     parts = [part for part in path.split(b"/") if part not in (b"", b".")]
     if b".." in parts:
-        raise NameRefused(f'{_shown(path)} leads out of the folder: ".." is not taken')
+        raise NameRefused(f'{quoted(path)} leads out of the folder: ".." is not taken')
     return b"/".join(parts[:-1]), parts[-1] if parts else b""
 
 
@@ -148,9 +149,9 @@ def translated(path: bytes) -> Iterator[None]:
         raise _error(error, path) from error
 
 
-def _error(error: OSError, path: bytes) -> SFTPError:
-    text = f"{_shown(path)}: {error.strerror or error}"
-    kinds: tuple[tuple[tuple[int, ...], type[SFTPError]], ...] = (
+def _error(error: OSError, path: bytes) -> TransferError:
+    text = f"{quoted(path)}: {error.strerror or error}"
+    kinds: tuple[tuple[tuple[int, ...], type[TransferError]], ...] = (
         (FULL, NoSpaceOnServer),
         (GONE, NotFound),
         (REFUSED, PermissionDenied),
@@ -160,7 +161,3 @@ def _error(error: OSError, path: bytes) -> SFTPError:
         ((errno.EEXIST,), AlreadyExists),
     )
     return next((kind for numbers, kind in kinds if error.errno in numbers), ServerRefused)(text)
-
-
-def _shown(path: bytes) -> str:
-    return repr(path.decode("utf-8", "backslashreplace"))

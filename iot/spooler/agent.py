@@ -1,4 +1,4 @@
-"""The loop: scan, queue, send, settle accounts. One thread; everything that may block has a deadline of its own.
+"""The loop: scan, queue, send, record what came of it. One thread; everything that may block has a deadline of its own.
 
     while not stopped:
         tick       a piece of a scan, outcomes written down, waits that are over, status, sign of life
@@ -17,16 +17,16 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
-from iot.spooler.availability import Connection, Link, Remote, kind_of
+from iot.spooler.availability import Availability, Remote, ServerState, failure_kind
 from iot.spooler.config.settings import Settings
-from iot.spooler.dispatch import Sender
+from iot.spooler.dispatch import Dispatcher
 from iot.spooler.leaving.leaving import leaving
 from iot.spooler.leaving.owed import Owed
 from iot.spooler.naming import shown
 from iot.spooler.outbox.departure import Why
 from iot.spooler.outbox.intake import Clocks, Intake
-from iot.spooler.outcomes import Accounts
-from iot.spooler.queue.policy import Backoff, Kind, Rules, State
+from iot.spooler.outcomes import OutcomeRecorder
+from iot.spooler.queue.policy import Backoff, FailureKind, RetryRules, State
 from iot.spooler.queue.queue import Queue
 from iot.transfer import (
     Cancelled,
@@ -43,8 +43,8 @@ __all__ = ["Agent", "End", "Loop"]
 
 log = logging.getLogger(__name__)
 
-SETTLE_FILES = 256
-SETTLE_S = 1.0
+RECORD_FILES = 256
+RECORD_S = 1.0
 TICK_S = 0.02
 LOCAL_HOLD_S = 5.0
 PATIENCE_S = 2.0
@@ -96,13 +96,13 @@ class Agent:
     ) -> None:
         self.settings = settings
         self.queue = Queue(journal)
-        self.link = _link(settings, random, drain=drain)
+        self.server = _server(settings, random, drain=drain)
         self.intakes = _intakes(settings, self.queue, clocks, journal_lost=_was_lost(journal))
         rules = _rules(settings, drain=drain)
         ways = leaving(settings, self.intakes, loop.alive)
         self.owed = Owed(journal, self.queue, self.intakes, ways, clocks)
-        self.accounts = Accounts(journal, self.queue, remote, self.intakes, self.owed, rules, clocks, random)
-        self.sender = Sender(self.queue, self.intakes, self._progressed, self.accounts.moved)
+        self.outcomes = OutcomeRecorder(journal, self.queue, remote, self.intakes, self.owed, rules, clocks, random)
+        self.dispatcher = Dispatcher(self.queue, self.intakes, self._progressed, self.outcomes.moved)
         self.delivered_files = 0
         self.sent_bytes = 0
         self.local_error: str | None = None
@@ -111,7 +111,7 @@ class Agent:
         self._now = clocks.monotonic
         self._drain = drain
         self._started_at = self._now()
-        self._tick_at = self._settle_at = self._hold_until = float("-inf")
+        self._tick_at = self._record_at = self._hold_until = float("-inf")
         self._wait_over_at: float | None = None
         self._changed = True
         self._drain_passes: list[int] | None = None
@@ -125,7 +125,7 @@ class Agent:
         self._locally(self._tell_earlier)
         self._locally(self.owed.resume)
         end = self._work()
-        self._locally(self.accounts.settle)
+        self._locally(self.outcomes.record)
         self._locally(self.owed.flush)
         for intake in self.intakes:
             intake.close()
@@ -135,7 +135,7 @@ class Agent:
 
     def _restart(self) -> None:
         """Nothing is sent before this could be written: what an earlier process had in flight would wait for ever."""
-        self.accounts.settle()
+        self.outcomes.record()
         self.queue.restart()
         self._restarted = True
 
@@ -152,7 +152,7 @@ class Agent:
 
     def wake(self) -> None:
         """Scan now and try the server now (the network is up, or the operator asks)."""
-        self.link.wake()
+        self.server.wake()
         self.owed.wake()
         for intake in self.intakes:
             intake.wake()
@@ -188,14 +188,14 @@ class Agent:
     def _tend(self, now: float, *, busy: bool) -> None:
         if not self._restarted:
             self._restart()
-        full = self.accounts.unsettled >= SETTLE_FILES
-        if self.accounts.unsettled and (full or not busy or now >= self._settle_at):
-            self.accounts.settle()
+        full = self.outcomes.unrecorded >= RECORD_FILES
+        if self.outcomes.unrecorded and (full or not busy or now >= self._record_at):
+            self.outcomes.record()
         for intake in self.intakes:
             passes = intake.passes
             intake.step(busy=busy)
             self._changed = self._changed or intake.walking or passes != intake.passes == 1
-        self.accounts.drop_withdrawn()
+        self.outcomes.drop_withdrawn()
         self.owed.tend()
         if not busy:
             self.owed.flush()
@@ -222,7 +222,7 @@ class Agent:
 
     def _may_send(self) -> bool:
         now = self._now()
-        if not self._restarted or now < max(self.link.ready_at, self._hold_until) or not self._first_look_done(now):
+        if not self._restarted or now < max(self.server.ready_at, self._hold_until) or not self._first_look_done(now):
             return False
         if self._drain and self._given_up():
             return False
@@ -244,7 +244,7 @@ class Agent:
     def _pause_s(self) -> float:
         now = self._now()
         times = [intake.next_step() for intake in self.intakes]
-        times += [time for time in (self.link.ready_at, self._hold_until) if time > now]
+        times += [time for time in (self.server.ready_at, self._hold_until) if time > now]
         times.append(self.owed.waiting.next_s)
         if self._wait_over_at is not None:
             times.append(self._wait_over_at)
@@ -269,44 +269,46 @@ class Agent:
         else:
             if lost is None and not self._jobs_ended and not self._loop.stopping():
                 lost = LinkLost("the connection could not be made")
-        flying, claimed = self.sender.abandon()
-        self.accounts.interrupted(flying)
-        self.accounts.released(claimed)
+        flying, claimed = self.dispatcher.abandon()
+        self.outcomes.interrupted(flying)
+        self.outcomes.released(claimed)
         if lost is not None:
             self._lost(lost)
-        self._locally(self.accounts.settle)
+        self._locally(self.outcomes.record)
 
     def _jobs(self) -> Iterator[UploadJob | None]:
         """What the client pulls."""
         while not self._loop.stopping():
-            job = self.sender.next_job() if self._now() >= self._hold_until else None
-            if job is None and not self.sender.in_flight:
+            job = self.dispatcher.next_job() if self._now() >= self._hold_until else None
+            if job is None and not self.dispatcher.in_flight:
                 break
             yield job
         self._jobs_ended = True
 
     def _book(self, outcome: TransferResult | Failure) -> TransferError | None:
-        """Put an outcome on the books; the error, when it is the link's."""
-        flight = self.sender.finished(outcome)
-        if not self.accounts.unsettled:
-            self._settle_at = self._now() + SETTLE_S
+        """Take an outcome down; the error, when it is the link's."""
+        flight = self.dispatcher.finished(outcome)
+        if not self.outcomes.unrecorded:
+            self._record_at = self._now() + RECORD_S
         self._changed = True
         if isinstance(outcome, TransferResult):
-            self.accounts.succeeded(flight.entry, outcome)
+            self.outcomes.succeeded(flight.entry, outcome)
             self.delivered_files += 1
             self._progressed(max(outcome.size - max(flight.done_bytes, outcome.resumed_at), 0))
             return None
-        self.accounts.failed(flight.entry, outcome, progressed=flight.progressed)
-        return outcome.error if kind_of(outcome.error) is Kind.LINK else None
+        self.outcomes.failed(flight.entry, outcome, progressed=flight.progressed)
+        return outcome.error if failure_kind(outcome.error) is FailureKind.LINK else None
 
     def _lost(self, error: TransferError) -> None:
-        self.link.lost(error, self._now())
-        wait_s = max(self.link.ready_at - self._now(), 0.0)
-        log.warning("link %s error=%s next_s=%.1f", self.link.state.value, shown(self.link.last_error or ""), wait_s)
+        self.server.lost(error, self._now())
+        wait_s = max(self.server.ready_at - self._now(), 0.0)
+        log.warning(
+            "link %s error=%s next_s=%.1f", self.server.state.value, shown(self.server.last_error or ""), wait_s
+        )
         self._changed = True
 
     def _progressed(self, news: int) -> None:
-        self.link.progressed()
+        self.server.progressed()
         self.sent_bytes += news
         self._changed = True
         self._loop.alive()
@@ -314,13 +316,13 @@ class Agent:
     # -- draining
 
     def _given_up(self) -> bool:
-        return self.link.state is Connection.HELD or self.link.failures >= self.settings.retry.drain_attempts
+        return self.server.state is ServerState.HELD or self.server.failures >= self.settings.retry.drain_attempts
 
     def _drained(self) -> End | None:
         """How it ended, or None while something may still be done."""
         if self._given_up() or (self.local_error and self._now() - self._started_at > 4 * LOCAL_HOLD_S):
             return End.REMAINS
-        if self.local_error or self.link.ready_at > self._now():
+        if self.local_error or self.server.ready_at > self._now():
             return None
         if self._wait_over_at is not None or self._any_ready() or not self._looked_again():
             return None
@@ -353,17 +355,19 @@ def _was_lost(journal: Journal) -> bool:
     return journal.moved_aside is not None or journal.state_dir is None
 
 
-def _link(settings: Settings, random: Callable[[], float], *, drain: bool) -> Link:
+def _server(settings: Settings, random: Callable[[], float], *, drain: bool) -> Availability:
     retry = settings.retry
     backoff = Backoff(retry.base_s, min(retry.cap_s, DRAIN_CAP_S) if drain else retry.cap_s)
-    return Link(backoff, Backoff(retry.auth_hold_s, retry.auth_hold_max_s), random)
+    return Availability(backoff, Backoff(retry.auth_hold_s, retry.auth_hold_max_s), random)
 
 
-def _rules(settings: Settings, *, drain: bool) -> Rules:
+def _rules(settings: Settings, *, drain: bool) -> RetryRules:
     retry = settings.retry
     if drain:
-        return Rules(Backoff(retry.base_s, min(retry.cap_s, DRAIN_CAP_S)), retry.max_attempts, retry.drain_attempts)
-    return Rules(Backoff(retry.base_s, retry.cap_s), retry.max_attempts)
+        return RetryRules(
+            Backoff(retry.base_s, min(retry.cap_s, DRAIN_CAP_S)), retry.max_attempts, retry.drain_attempts
+        )
+    return RetryRules(Backoff(retry.base_s, retry.cap_s), retry.max_attempts)
 
 
 def _intakes(settings: Settings, queue: Queue, clocks: Clocks, *, journal_lost: bool) -> list[Intake]:

@@ -6,7 +6,7 @@ import enum
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
-from iot.spooler.queue.policy import Backoff, Kind
+from iot.spooler.queue.policy import Backoff, FailureKind
 from iot.transfer import (
     AuthenticationError,
     Cancelled,
@@ -23,7 +23,7 @@ from iot.transfer import (
     UploadJob,
 )
 
-__all__ = ["Connection", "Link", "Remote", "kind_of"]
+__all__ = ["Availability", "Remote", "ServerState", "failure_kind"]
 
 
 class Remote(Protocol):
@@ -53,25 +53,23 @@ class Remote(Protocol):
 
     def disconnect(self) -> None: ...
 
-    def is_connected(self) -> bool: ...
 
-
-def kind_of(error: TransferError) -> Kind:
+def failure_kind(error: TransferError) -> FailureKind:
     """What an error says about the entry. A full server is nobody's fault: it is waited for, without a strike."""
     if isinstance(error, SourceChanged):
-        return Kind.CHANGED
+        return FailureKind.CHANGED
     if isinstance(error, (LinkLost, Timeout)):
-        return Kind.LINK
+        return FailureKind.LINK
     if isinstance(error, SourceUnreadable):
-        return Kind.TRANSIENT
+        return FailureKind.TRANSIENT
     if isinstance(error, (Cancelled, AuthenticationError, LocalStateError)):
-        return Kind.STOPPED
+        return FailureKind.STOPPED
     if isinstance(error, PermanentError) and not isinstance(error, NoSpaceOnServer):
-        return Kind.PERMANENT
-    return Kind.TRANSIENT
+        return FailureKind.PERMANENT
+    return FailureKind.TRANSIENT
 
 
-class Connection(str, enum.Enum):
+class ServerState(str, enum.Enum):
     """How it stands with the server. HELD: login or host key refused; nothing is tried for long."""
 
     DISCONNECTED = "disconnected"
@@ -79,7 +77,7 @@ class Connection(str, enum.Enum):
     HELD = "held"
 
 
-class Link:
+class Availability:
     """When the server may be tried (again). Times are seconds of the monotonic clock.
 
     The first loss after progress is followed by a try at once, later ones by `backoff`. A refused login or host key
@@ -87,7 +85,7 @@ class Link:
     """
 
     def __init__(self, backoff: Backoff, hold: Backoff, random: Callable[[], float]) -> None:
-        self.state = Connection.DISCONNECTED
+        self.state = ServerState.DISCONNECTED
         self.failures = 0
         self.holds = 0
         self.ready_at = float("-inf")
@@ -98,7 +96,7 @@ class Link:
 
     def progressed(self) -> None:
         """The server has confirmed something."""
-        self.state = Connection.CONNECTED
+        self.state = ServerState.CONNECTED
         self.failures = self.holds = 0
         self.last_error = None
 
@@ -106,16 +104,16 @@ class Link:
         """The connection broke, could not be made, or was refused."""
         self.last_error = f"{type(error).__name__}: {error}"
         if isinstance(error, AuthenticationError):
-            self.state = Connection.HELD
+            self.state = ServerState.HELD
             self.holds += 1
             self.ready_at = now + self._hold.delay_s(self.holds, self._random())
             return
-        first = self.state is Connection.CONNECTED and self.failures == 0
-        self.state = Connection.DISCONNECTED
+        first = self.state is ServerState.CONNECTED and self.failures == 0
+        self.state = ServerState.DISCONNECTED
         self.failures += 0 if first else 1
         self.ready_at = now if first else now + self._backoff.delay_s(self.failures, self._random())
 
     def wake(self) -> None:
         """The network came up: the backoff is over. A hold is not: the network was not its reason."""
-        if self.state is not Connection.HELD:
+        if self.state is not ServerState.HELD:
             self.ready_at = float("-inf")

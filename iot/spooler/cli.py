@@ -79,6 +79,11 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("check", parents=[common], help="report every wrong setting at once")
     status = commands.add_parser("status", parents=[common], help="backlog, connection, last error")
     status.add_argument("--json", action="store_true", help="for programs")
+    deliveries = commands.add_parser(
+        "deliveries", parents=[common], help="what was delivered last, and how it was proven"
+    )
+    deliveries.add_argument("--json", action="store_true", help="for programs")
+    deliveries.add_argument("--last", type=_count, default=20, metavar="N", help="so many (20); 1,000 are kept")
     commands.add_parser("retry", parents=[common], help="move quarantined files back into their outboxes")
     commands.add_parser("flush", parents=[common], help="make the running agent look and try now")
     commands.add_parser("demo", help="show it at work: no server, no settings needed")
@@ -152,6 +157,31 @@ def _status(options: argparse.Namespace) -> int:
     return EX_OK
 
 
+def _deliveries(options: argparse.Namespace) -> int:
+    import json
+
+    from iot.spooler.queue.deliveries import last_deliveries, table
+
+    settings = _settings(options)
+    _act_as_owner(settings.state_dir)
+    found = last_deliveries(settings.state_dir, options.last)
+    if options.json:
+        print(json.dumps([item._asdict() for item in found], indent=1))
+    else:
+        print(table(found) or "nothing was delivered yet")
+    return EX_OK
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+_count.__name__ = "number"  # argparse calls it so in its message
+
+
 def _retry(options: argparse.Namespace) -> int:
     from iot.spooler.leaving.quarantine import release
     from iot.spooler.state import lock  # noqa: F401  while the installation can be read for certain
@@ -212,4 +242,11 @@ def _poke(settings: Settings) -> bool:
     return True
 
 
-COMMANDS = {"run": _run, "check": _check, "status": _status, "retry": _retry, "flush": _flush}
+COMMANDS = {
+    "run": _run,
+    "check": _check,
+    "status": _status,
+    "deliveries": _deliveries,
+    "retry": _retry,
+    "flush": _flush,
+}

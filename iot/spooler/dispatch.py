@@ -15,7 +15,7 @@ from iot.spooler.queue.policy import job_priority, prefers_large
 from iot.spooler.queue.queue import Entry, Queue
 from iot.transfer import Failure, Progress, TransferResult, UploadJob
 
-__all__ = ["InFlight", "Sender"]
+__all__ = ["Dispatcher", "InFlight"]
 
 MAX_LARGE = 2
 CLAIM_FILES = 256
@@ -33,7 +33,7 @@ class InFlight:
         self.progressed = False
 
 
-class Sender:
+class Dispatcher:
     """Hands out jobs and knows what is under way.
 
     on_progress: called with the bytes newly confirmed by the server. on_moved: called with entries that go to another

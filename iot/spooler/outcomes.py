@@ -9,23 +9,24 @@ import logging
 import sqlite3
 from collections.abc import Callable, Sequence
 
-from iot.spooler.availability import Remote, kind_of
+from iot.spooler.availability import Remote, failure_kind
 from iot.spooler.config.settings import AfterUpload
 from iot.spooler.leaving.owed import Owed
 from iot.spooler.naming import shown
 from iot.spooler.outbox.intake import Clocks, Intake
 from iot.spooler.outbox.scan import SourceFailed
-from iot.spooler.queue.policy import Event, Kind, Rules, State, Tries, Verdict, judge
-from iot.spooler.queue.queue import Delivery, Entry, Queue
+from iot.spooler.queue.deliveries import Deliveries
+from iot.spooler.queue.policy import Event, FailureKind, RetryRules, State, Tries, Verdict, judge
+from iot.spooler.queue.queue import Entry, Queue, Success
 from iot.transfer import Failure, Journal, TransferResult
 
-__all__ = ["Accounts"]
+__all__ = ["OutcomeRecorder"]
 
 log = logging.getLogger(__name__)
 
 
-class Accounts:
-    """The books of all outboxes.
+class OutcomeRecorder:
+    """Writes down what came of the jobs of all outboxes.
 
     last_error: what last went wrong with a file.
     """
@@ -37,7 +38,7 @@ class Accounts:
         remote: Remote,
         intakes: Sequence[Intake],
         owed: Owed,
-        rules: Rules,
+        rules: RetryRules,
         clocks: Clocks,
         random: Callable[[], float],
     ) -> None:
@@ -51,13 +52,14 @@ class Accounts:
         self._clocks = clocks
         self._random = random
         self._owed = owed
+        self._deliveries = Deliveries(journal)
         self._successes: list[tuple[Entry, TransferResult]] = []
         self._failures: list[tuple[Entry, Verdict, str | None]] = []
         self._lost: dict[Event, list[Entry]] = {Event.CHANGED: [], Event.VANISHED: []}
         self._losses: dict[int, int] = {}
 
     @property
-    def unsettled(self) -> int:
+    def unrecorded(self) -> int:
         """Outcomes that are not written down yet."""
         return len(self._successes) + len(self._failures) + sum(map(len, self._lost.values()))
 
@@ -82,23 +84,23 @@ class Accounts:
 
     def failed(self, entry: Entry, failure: Failure, *, progressed: bool) -> None:
         """A job's own failure; a file that went or changed meanwhile is told from one that is refused."""
-        kind = kind_of(failure.error)
+        kind = failure_kind(failure.error)
         try:
-            event = self._gone_or_changed(entry) if kind in (Kind.PERMANENT, Kind.CHANGED) else None
+            event = self._gone_or_changed(entry) if kind in (FailureKind.PERMANENT, FailureKind.CHANGED) else None
         except SourceFailed:
-            kind, event = Kind.TRANSIENT, None  # nothing is known of the file: it may not be its fault
+            kind, event = FailureKind.TRANSIENT, None  # nothing is known of the file: it may not be its fault
         if event is not None:
             self._lost[event].append(entry)
             self._losses.pop(entry.id, None)
             log.info("%s path=%s", event.name.lower(), shown(entry.path))
             return
-        verdict = self._verdict(Kind.TRANSIENT if kind is Kind.CHANGED else kind, entry, progressed)
+        verdict = self._verdict(FailureKind.TRANSIENT if kind is FailureKind.CHANGED else kind, entry, progressed)
         words = f"{type(failure.error).__name__}: {failure.error}"
         self._failures.append((entry, verdict, words))
         if verdict.event is not Event.FAILED and verdict.event is not Event.GIVEN_UP:
             return  # the link's, or a stop: the loop tells it
         self.last_error = f"{shown(entry.path)}: {words}"
-        if kind is Kind.PERMANENT:
+        if kind is FailureKind.PERMANENT:
             self.destination_failed[entry.outbox] = self.last_error
         log.warning(
             "failed path=%s error=%s attempt=%d strikes=%d next_s=%.1f",
@@ -124,7 +126,7 @@ class Accounts:
     def _return(self, entries: Sequence[Entry], event: Event) -> None:
         self._failures += [(entry, Verdict(event, entry.failures, entry.strikes), None) for entry in entries]
 
-    def _verdict(self, kind: Kind, entry: Entry, progressed: bool) -> Verdict:
+    def _verdict(self, kind: FailureKind, entry: Entry, progressed: bool) -> Verdict:
         tries = Tries(entry.failures, entry.strikes, self._losses.pop(entry.id, 0))
         verdict = judge(kind, tries, self._rules, progressed=progressed, random=self._random())
         if verdict.losses:
@@ -145,7 +147,7 @@ class Accounts:
 
     # -- settling
 
-    def settle(self) -> None:
+    def record(self) -> None:
         """Write all outcomes down in one transaction, then let the delivered files go.
 
         The remote's own records frame it: what it may clean up is on record before the row goes, and what it needs to
@@ -153,7 +155,7 @@ class Accounts:
 
         Raises: DiskFull, JournalUnavailable; then nothing is lost: the next call tries again.
         """
-        if not self.unsettled:
+        if not self.unrecorded:
             return
         self._withdraw(self._lost[Event.VANISHED])
         delivered, failed, gone = self._journal.write(self._write)
@@ -172,6 +174,8 @@ class Accounts:
     def _write(self, db: sqlite3.Connection) -> tuple[list[Entry], list[Entry], list[Entry]]:
         at = self._clocks.wall()
         delivered = self._queue.deliver(db, [self._delivery(entry, result, at) for entry, result in self._successes])
+        results = {entry.id: result for entry, result in self._successes}
+        self._deliveries.add(db, at, [(entry, results[entry.id]) for entry in delivered])
         failed = self._queue.fail(db, self._failures, self._clocks.monotonic())
         for event, entries in self._lost.items():
             self._queue.lose(db, entries, event)
@@ -182,10 +186,10 @@ class Accounts:
         if entries:
             self._remote.give_up([(self._source(entry), entry.destination) for entry in entries])
 
-    def _delivery(self, entry: Entry, result: TransferResult, at: float) -> Delivery:
+    def _delivery(self, entry: Entry, result: TransferResult, at: float) -> Success:
         event = Event.SENT_TO_KEEP if self._keeps(entry) else Event.SENT
         words = result.proven + " durable" * result.durable + " repeat" * result.possible_repeat
-        return Delivery(entry, event, words, at)
+        return Success(entry, event, words, at)
 
     def _keeps(self, entry: Entry) -> bool:
         return self._intakes[entry.outbox].settings.after_upload is AfterUpload.KEEP

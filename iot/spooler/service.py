@@ -29,7 +29,7 @@ from iot.spooler.config.settings import Settings
 from iot.spooler.naming import shown
 from iot.spooler.outbox.intake import Clocks
 from iot.spooler.outbox.scan import OutboxTaken, SourceFailed
-from iot.spooler.state.journal_location import Home
+from iot.spooler.state.journal_location import JournalLocation
 from iot.spooler.state.lock import AlreadyRunning, locked
 from iot.spooler.status import StatusFile, status_path
 from iot.transfer import Journal, TransferError
@@ -54,11 +54,11 @@ def run(config: Path | None, environment: Mapping[str, str], *, drain: bool) -> 
     for line in exposed_secrets(settings, config, environment):
         log.warning("secret exposed reason=%s", shown(line))
     with locked(settings.state_dir):
-        home = Home(settings, time.monotonic)
+        location = JournalLocation(settings, time.monotonic)
         try:
-            return Service(config, environment, drain=drain).run(settings, home)
+            return Service(config, environment, drain=drain).run(settings, location)
         finally:
-            home.close()
+            location.close()
 
 
 def _allow_open_files() -> None:
@@ -106,18 +106,18 @@ class Service:
         self._watchdog_s = int(environment.get("WATCHDOG_USEC") or 0) / 2e6
         self._fed_at = float("-inf")
         self._terminate = self._reload = self._wake = self._ready = self._started = False
-        self._home: Home | None = None
+        self._location: JournalLocation | None = None
         self._remote: Remote | None = None
         self._status: StatusFile | None = None
         self._wake_in, self._wake_out = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
-    def run(self, settings: Settings, home: Home) -> End:
+    def run(self, settings: Settings, location: JournalLocation) -> End:
         """One agent after another, until stopped or drained."""
-        self._home = home
+        self._location = location
         with self._signals():
             while True:
-                end = self._one_agent(settings, home.journal)
-                home.move()
+                end = self._one_agent(settings, location.journal)
+                location.move()
                 if end is not End.STOPPED or self._terminate:
                     self._notify("STOPPING=1")
                     return end
@@ -158,7 +158,7 @@ class Service:
     # -- what the loop asks (agent.Loop)
 
     def stopping(self) -> bool:
-        return self._terminate or self._reload or (self._home is not None and self._home.has_room_again())
+        return self._terminate or self._reload or (self._location is not None and self._location.has_room_again())
 
     def alive(self) -> None:
         now = time.monotonic()

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from iot.spooler.agent import Agent
-from iot.spooler.availability import Connection
+from iot.spooler.availability import ServerState
 from iot.spooler.naming import shown
 from iot.spooler.outbox.intake import Clocks, Intake
 from iot.spooler.queue.policy import State
 from iot.spooler.queue.queue import Total
+from iot.transfer import human_bytes
 
 __all__ = ["StatusFile", "read", "snapshot", "status_path", "table"]
 
@@ -52,9 +53,9 @@ def snapshot(agent: Agent, wall: float, now: float) -> dict[str, Any]:
         },
         "current": [
             {"path": shown(flight.entry.path), "bytes": flight.entry.fingerprint.size, "done_bytes": flight.done_bytes}
-            for flight in list(agent.sender.in_flight.values())[:16]
+            for flight in list(agent.dispatcher.in_flight.values())[:16]
         ],
-        "in_flight": len(agent.sender.in_flight),
+        "in_flight": len(agent.dispatcher.in_flight),
         "delivered": {"files": agent.delivered_files, "bytes": agent.sent_bytes},
         "quarantined": agent.owed.quarantined,
         "last_error": _last_error(agent),
@@ -63,7 +64,7 @@ def snapshot(agent: Agent, wall: float, now: float) -> dict[str, Any]:
 
 
 def _connection(agent: Agent, wall: float, now: float) -> dict[str, Any]:
-    link = agent.link
+    link = agent.server
     waiting = link.ready_at > now
     return {
         "state": link.state.value,
@@ -75,7 +76,7 @@ def _connection(agent: Agent, wall: float, now: float) -> dict[str, Any]:
 
 
 def _last_error(agent: Agent) -> str | None:
-    error = agent.local_error or agent.link.last_error or agent.owed.last_error or agent.accounts.last_error
+    error = agent.local_error or agent.server.last_error or agent.owed.last_error or agent.outcomes.last_error
     return shown(error) if error else None
 
 
@@ -112,7 +113,7 @@ def _state(agent: Agent, intake: Intake) -> str:
         return "source failed"
     if agent.local_error:
         return "failed"
-    if agent.link.state is Connection.HELD or intake.number in agent.accounts.destination_failed:
+    if agent.server.state is ServerState.HELD or intake.number in agent.outcomes.destination_failed:
         return "destination failed"
     return "started"
 
@@ -185,13 +186,13 @@ def table(content: Mapping[str, Any], *, running: bool, wall: float) -> str:
     lines = [
         f"agent       {'running, process ' + str(content['pid']) if running else 'not running'}",
         f"connection  {connection['state']} {connection['server']}" + _next(connection, wall),
-        f"backlog     {backlog['files']} files, {_size(backlog['bytes'])}{age}",
-        f"rate        {_size(content['rate_bytes_per_s'])}/s, {content['in_flight']} in flight",
+        f"backlog     {backlog['files']} files, {human_bytes(backlog['bytes'])}{age}",
+        f"rate        {human_bytes(content['rate_bytes_per_s'])}/s, {content['in_flight']} in flight",
         f"delivered   {content['delivered']['files']} files since start, {content['quarantined']} in quarantine",
         f"last error  {content['last_error'] or 'none'}",
     ]
     lines += [
-        f"outbox      {outbox['name']}: {outbox['state']}, {outbox['files']} files, {_size(outbox['bytes'])},"
+        f"outbox      {outbox['name']}: {outbox['state']}, {outbox['files']} files, {human_bytes(outbox['bytes'])},"
         f" {outbox['watched']} not ready ({outbox['open_for_writing']} open for writing),"
         f" {outbox['waiting']} waiting, {outbox['kept']} kept, {outbox['held']} held,"
         f" completeness {outbox['completeness']}"
@@ -200,7 +201,7 @@ def table(content: Mapping[str, Any], *, running: bool, wall: float) -> str:
         for outbox in content["outboxes"]
     ]
     lines += [
-        f"sending     {item['path']}: {_size(item['done_bytes'])} of {_size(item['bytes'])}"
+        f"sending     {item['path']}: {human_bytes(item['done_bytes'])} of {human_bytes(item['bytes'])}"
         for item in content["current"]
     ]
     return "\n".join(lines)
@@ -221,11 +222,3 @@ def _span(seconds: float) -> str:
     if days:
         return f"{days} d {hours} h"
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds % 60} s" if minutes else f"{seconds} s"
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"

@@ -48,6 +48,8 @@ from iot.transfer.model import (
 )
 from iot.transfer.terminal import (
     TerminalSafeFormatter,
+    brief,
+    human_bytes,
     terminal_safe,
 )
 
@@ -97,7 +99,9 @@ __all__ = [
     "TransientError",
     "Unsupported",
     "UploadJob",
+    "brief",
     "default_state_dir",
+    "human_bytes",
     "is_gone",
     "terminal_safe",
 ]

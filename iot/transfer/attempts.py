@@ -1,7 +1,7 @@
 """The one loop over connections, in which every operation of a client runs.
 
     for attempt in links.attempts():
-        with attempt as engine:
+        with attempt as session:
             ...
 
 A connection that is lost or cannot be made is followed by the next attempt, after a wait that grows; progress resets
@@ -45,7 +45,7 @@ C_co = TypeVar("C_co", bound=Connected, covariant=True)
 class Links(Protocol[C_co]):
     """Where connections come from."""
 
-    def engine(self, tick: Callable[[], None]) -> C_co: ...
+    def session(self, tick: Callable[[], None]) -> C_co: ...
 
     def drop(self) -> None: ...
 
@@ -95,12 +95,12 @@ class Attempts(Generic[C]):
     def __iter__(self) -> Iterator[Attempt[C]]:
         while not self._over:
             try:
-                engine = self._links.engine(self._tick)
+                session = self._links.session(self._tick)
             except (LinkLost, Timeout, ServerBusy) as error:
                 if not self._goes_on_after(error):
                     raise
             else:
-                yield Attempt(self, engine)
+                yield Attempt(self, session)
 
     def progressed(self) -> None:
         """The server has confirmed something: what failed before does not count any more."""
@@ -133,17 +133,17 @@ class Attempts(Generic[C]):
 class Attempt(Generic[C]):
     """One connection, lent for one block."""
 
-    def __init__(self, attempts: Attempts[C], engine: C) -> None:
+    def __init__(self, attempts: Attempts[C], session: C) -> None:
         self._attempts = attempts
-        self._engine = engine
-        self._delivered_before = engine.delivered_bytes
+        self._session = session
+        self._delivered_before = session.delivered_bytes
 
     def __enter__(self) -> C:
-        return self._engine
+        return self._session
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        if self._engine.delivered_bytes > self._delivered_before:
+        if self._session.delivered_bytes > self._delivered_before:
             self._attempts.progressed()
         return self._attempts.ended(error)

@@ -7,13 +7,13 @@ import os
 import stat
 from pathlib import Path
 
-__all__ = ["check_file", "read_text_once"]
+__all__ = ["check_readable", "read_text_once"]
 
 HANDED_OVER = ("/dev/fd/", "/proc/self/fd/")
 """Where a shell's <(command) is found."""
 
 
-def check_file(path: Path) -> None:
+def check_readable(path: Path) -> None:
     """It can be read, and again at the next connection. Raises: OSError when it cannot be read or is no such file."""
     os.close(_open(path, pipe=False))
 

@@ -19,7 +19,7 @@ WAIT_SHARE = 0.5
 WAIT_MAX_S = 0.2
 
 
-class Barriers(Generic[J]):
+class GroupCommit(Generic[J]):
     """commit: makes records durable."""
 
     def __init__(self, commit: Callable[[Sequence[Any]], None]) -> None:

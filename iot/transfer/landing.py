@@ -17,6 +17,7 @@ from typing import BinaryIO
 
 from iot.transfer.errors import ConfigurationError, NotFound, PermanentError, ProofFailed, SourceChanged
 from iot.transfer.model import (
+    PROGRESS_EVERY_S,
     Checkpoint,
     Direction,
     Evidence,
@@ -30,13 +31,12 @@ from iot.transfer.model import (
     TransferResult,
 )
 from iot.transfer.names import part_name
-from iot.transfer.options import Options
+from iot.transfer.options import TransferOptions
 from iot.transfer.settings import TransferSettings
 from iot.transfer.sink import FileSink, Kept, Sink, StreamSink
 
 __all__ = ["DownloadTask", "Landing", "download_task"]
 
-PROGRESS_EVERY_S = 0.1
 SHA256_DIGITS = 64
 TYPE_BITS, FOLDER, REGULAR = 0o170000, 0o040000, 0o100000
 
@@ -113,7 +113,7 @@ class Landing:
     def __init__(
         self,
         task: DownloadTask,
-        options: Options,
+        options: TransferOptions,
         note: Callable[[Checkpoint], None],
         tell: Callable[[Progress], None],
         clock: Callable[[], float],
@@ -257,7 +257,7 @@ class Landing:
         self._tell_it(Progress(self.name, done_bytes, total_bytes, self.resumed_at))
 
 
-def _file_sink(task: DownloadTask, options: Options) -> FileSink:
+def _file_sink(task: DownloadTask, options: TransferOptions) -> FileSink:
     local = os.fsencode(os.path.abspath(str(task.dest)))
     return FileSink(local, part_name(local, task.source, options.owner, options.part_suffix))
 

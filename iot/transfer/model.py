@@ -1,4 +1,4 @@
-"""The values that travel between the rooms: frozen, typed, without behaviour of their own."""
+"""The values that travel between the modules: frozen, typed, without behaviour of their own."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import BinaryIO, NamedTuple
 from iot.transfer.errors import TransferError
 
 __all__ = [
+    "PROGRESS_EVERY_S",
     "Checkpoint",
     "Direction",
     "Evidence",
@@ -171,6 +172,8 @@ class Progress:
 
 
 ProgressCallback = Callable[[Progress], None]
+PROGRESS_EVERY_S = 0.1
+"""It is called no more often."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import hashlib
 import posixpath
 
 from iot.transfer.errors import NameRefused
+from iot.transfer.terminal import quoted
 
 NAME_MAX_BYTES = 255
 SIDECAR = b".sha256"
@@ -31,16 +32,12 @@ def check_final_name(dest: bytes, *, sidecar: bool = False) -> None:
     """
     longest = max(dest.split(b"/"), key=len)
     if len(longest) > NAME_MAX_BYTES:
-        raise NameRefused(f"{_shown(longest)} has {len(longest)} bytes; a name has {NAME_MAX_BYTES} at most")
+        raise NameRefused(f"{quoted(longest)} has {len(longest)} bytes; a name has {NAME_MAX_BYTES} at most")
     name = posixpath.basename(dest) + SIDECAR
     if sidecar and len(name) > NAME_MAX_BYTES:
         raise NameRefused(
-            f"{_shown(name)} has {len(name)} bytes; a name has {NAME_MAX_BYTES} at most: send without sidecar"
+            f"{quoted(name)} has {len(name)} bytes; a name has {NAME_MAX_BYTES} at most: send without sidecar"
         )
-
-
-def _shown(name: bytes) -> str:
-    return repr(name.decode("utf-8", "backslashreplace"))
 
 
 def sidecar_part(part: bytes) -> bytes:

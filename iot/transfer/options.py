@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from iot.transfer.model import Proof
 
-__all__ = ["Options"]
+__all__ = ["TransferOptions"]
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class TransferOptions:
     """See settings.TransferSettings for their meaning, and the settings of a remote for what only that knows."""
 
     verify: str = "timestamp"

@@ -24,8 +24,8 @@ from iot.transfer.window import merge
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
-    """verify: size, timestamp, tail or full (settings.Verify). trust: answered writes need no second look.
+class ResumeRules:
+    """verify: size, timestamp, tail or full (the setting `verify`). trust: answered writes need no second look.
 
     identified: the source has a name and times by which a change shows; a stream has not.
     beyond_bytes: so much of what the part holds behind acked is taken up, too: it was in flight at the loss, and is
@@ -82,7 +82,7 @@ def plan(
     checkpoint: Checkpoint | None,
     part: RemoteFile | None,
     final: RemoteFile | None,
-    rules: Rules,
+    rules: ResumeRules,
 ) -> Step:
     """Decide. part and final are None where the server says that there is no such file."""
     stands = final is not None and final.size == source.size
@@ -102,7 +102,7 @@ def plan(
     return step if rules.readable else step.unread()
 
 
-def _resume(source: Fingerprint, checkpoint: Checkpoint, offset: int, rules: Rules) -> ResumeAt:
+def _resume(source: Fingerprint, checkpoint: Checkpoint, offset: int, rules: ResumeRules) -> ResumeAt:
     synced = min(checkpoint.synced_bytes, offset)
     suspect = [Span(span.start, min(span.end, offset)) for span in checkpoint.suspect]
     suspect.append(Span(checkpoint.acked_bytes, offset))

@@ -1,8 +1,9 @@
-"""The settings that hold for every remote, checked once; below this room they are plain values."""
+"""The settings that hold for every remote, checked once; below this module they are plain values."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from iot.transfer.model import Proof
-from iot.transfer.options import Options
+from iot.transfer.options import TransferOptions
+from iot.transfer.terminal import brief
 
 __all__ = ["Durability", "TransferSettings", "Verify", "describe_errors"]
 
@@ -18,8 +20,6 @@ KIB = 1024
 MIB = 1024 * KIB
 
 
-BRIEF = 200
-"""Characters of a key or a value that an error shows."""
 MESSAGE = 1000
 """Characters of what is wrong with it, which may name it again."""
 
@@ -85,24 +85,12 @@ class TransferSettings(BaseModel):
             raise ValueError("must be 1 to 32 characters without a slash")
         return value
 
-    def plain(self, owner: str) -> Options:
-        """As plain values. owner: of the state directory."""
-        return Options(
-            verify=self.verify.value,
-            proof=self.proof,
-            tail_size=self.tail_size,
-            trust=self.server_durability is Durability.TRUST,
-            part_suffix=self.part_suffix,
-            owner=owner + self.owner_tag,
-            make_dirs=self.make_dirs,
-            keep_times=self.keep_times,
-            keep_mode=self.keep_mode,
-            replace_by_remove=self.replace_by_remove,
-            sidecar=self.sidecar,
-            checkpoint_bytes=self.checkpoint_bytes,
-            checkpoint_s=self.checkpoint_s,
-            publish_grace_s=self.publish_grace_s,
-        )
+    def plain(self, owner: str) -> TransferOptions:
+        """As plain values: an option is the setting of its name. owner: of the state directory."""
+        names = {option.name for option in fields(TransferOptions)} & set(type(self).model_fields)
+        values: dict[str, Any] = {name: getattr(self, name) for name in names}
+        values.update(verify=self.verify.value, trust=self.server_durability is Durability.TRUST)
+        return TransferOptions(**values, owner=owner + self.owner_tag)
 
 
 def describe_errors(error: ValidationError) -> list[str]:
@@ -114,20 +102,16 @@ def describe_errors(error: ValidationError) -> list[str]:
 
 
 def _describe(detail: dict[str, Any]) -> str:
-    key = _brief(".".join(str(part) for part in detail["loc"]))
+    key = brief(".".join(str(part) for part in detail["loc"]))
     if detail["type"] == "extra_forbidden":
         return f"{key}: no such setting (what it was set to is not shown)"
     if not key:
-        return _brief(detail["msg"].removeprefix("Value error, "), MESSAGE)
-    shown = f" (got {_brief(repr(detail['input']))})" if _may_be_shown(key, detail) else ""
-    return f"{key}: {_brief(detail['msg'], MESSAGE)}{shown}"
+        return brief(detail["msg"].removeprefix("Value error, "), MESSAGE)
+    shown = f" (got {brief(repr(detail['input']))})" if _may_be_shown(key, detail) else ""
+    return f"{key}: {brief(detail['msg'], MESSAGE)}{shown}"
 
 
 def _may_be_shown(key: str, detail: dict[str, Any]) -> bool:
     """A mapping holds other settings, too, and a value that is missing shows its neighbours."""
     secret = any(word in key.lower() for word in ("pass", "secret", "prompt"))
     return not secret and detail["type"] != "missing" and not isinstance(detail["input"], Mapping)
-
-
-def _brief(text: str, most: int = BRIEF) -> str:
-    return text if len(text) <= most else f"{text[:most]}..."

@@ -25,7 +25,7 @@ from iot.spooler.config.settings import Settings
 from iot.spooler.leaving import removal
 from iot.spooler.outbox.intake import Clocks
 from iot.spooler.queue.queue import QUEUE_SCHEMA
-from iot.transfer import beneath as folders
+from iot.transfer import beneath
 from iot.transfer.journal import checkpoints
 from iot.transfer.model import Span
 from iot.transfer.source import Source
@@ -208,7 +208,7 @@ class Device:
         for target, name, value in (
             (Journal, "_transact", on_this_disk),
             (Source, "read", and_meanwhile),
-            (removal, "rename_noreplace", self._dying(folders.rename_noreplace)),
+            (removal, "rename_noreplace", self._dying(beneath.rename_noreplace)),
             (os, "unlink", self._dying(os.unlink)),
             (os, "fsync", self._dying(os.fsync)),
             (checkpoints, "time", wall),

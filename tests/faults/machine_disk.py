@@ -20,7 +20,7 @@ from typing import NamedTuple
 from paramiko import Message
 
 from iot.sftp.server.files import READ_FLAG, SFTPSession
-from iot.sftp.server.protocol import PERMISSION_DENIED, Refusal, Reply
+from iot.sftp.server.protocol import PERMISSION_DENIED, Reply, RequestRefused
 
 __all__ = ["ForgetfulDisk"]
 
@@ -100,7 +100,7 @@ class Session(SFTPSession):
         path, flags = peek.get_binary(), peek.get_int()
         name = os.path.basename(path)
         if flags != READ_FLAG and any(name.startswith(refused) for refused in self.disk.refused):
-            raise Refusal(PERMISSION_DENIED, "this name is not taken here")
+            raise RequestRefused(PERMISSION_DENIED, "this name is not taken here")
         return super().on_open(message)
 
     def on_write(self, message: Message) -> Reply:

@@ -19,7 +19,7 @@ from iot.sftp.client.protocol.packets import Flag, Handle, Kind
 
 __all__ = ["BY_NAME", "ONCE", "STEPS", "Call", "Moment", "Packet", "Step", "install", "wrap"]
 
-CHANNEL = "iot.sftp.client.ssh.channel:SftpChannel"
+CHANNEL = "iot.sftp.client.ssh.channel:SFTPChannel"
 PIPELINE = "iot.sftp.client.pipeline.pipeline:Pipeline"
 REQUEST = "iot.sftp.client.protocol.packets:Request"
 QUEUE = "iot.spooler.queue.queue:Queue"

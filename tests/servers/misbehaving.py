@@ -30,8 +30,8 @@ from iot.sftp.server.protocol import (
     OP_UNSUPPORTED,
     PERMISSION_DENIED,
     ProtocolBroken,
-    Refusal,
     Reply,
+    RequestRefused,
 )
 
 __all__ = ["MISBEHAVIOURS", "Misbehaving", "Quirk"]
@@ -76,7 +76,7 @@ class Quirk(SFTPSession):
 
     def refuse(self, code: int, reason: str) -> None:
         if self.hit():
-            raise Refusal(code, reason)
+            raise RequestRefused(code, reason)
 
     def count(self) -> int:
         self.server.counted += 1
@@ -202,7 +202,7 @@ class FailsClose(Quirk):
         reply = super().on_close(message)
         if isinstance(handle, OpenFile) and handle.writable and self.hit():
             os.truncate(handle.path, 0)
-            raise Refusal(FAILURE, "could not be stored")
+            raise RequestRefused(FAILURE, "could not be stored")
         return reply
 
 
@@ -224,7 +224,7 @@ class GarbledExtras(FailsWrite):
 
     def garbled(self, message: Message) -> Reply:
         if not self.hit():
-            raise Refusal(FAILURE, "not now")
+            raise RequestRefused(FAILURE, "not now")
         return EXTENDED_REPLY, b"\0\0\0\x20garbled"
 
     on_limits = on_statvfs = on_fstatvfs = garbled
@@ -249,7 +249,7 @@ class DiskFull(Quirk):
         left = self.room - self.used()
         if growth > left and self.hit():
             os.pwrite(file.descriptor, data[: len(data) - growth + left], offset)
-            raise Refusal(FAILURE, "Failure")
+            raise RequestRefused(FAILURE, "Failure")
         return super().on_write(message)
 
     def _space(self, found: os.statvfs_result) -> Reply:

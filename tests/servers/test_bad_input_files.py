@@ -42,7 +42,7 @@ def test_a_file_setting_that_is_no_file_is_named_and_never_waited_for(
     checked = site.spooler("check", **{"password": None, key: path})
     assert checked.returncode == 78, checked.stderr
     assert f"server.{key}" in checked.stderr
-    assert "is not a regular file" in checked.stderr
+    assert f"cannot be read: {NO_FILES[kind]}, not a regular file" in checked.stderr
 
 
 @pytest.mark.parametrize(("key", "error"), [("key_file", CredentialsInvalid), ("known_hosts", ConfigurationError)])

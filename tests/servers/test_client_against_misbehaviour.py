@@ -142,11 +142,11 @@ def test_a_part_that_may_not_be_resumed_is_started_over_and_remembered(tmp_path)
             changes = {"sftp_port": link.port, "known_hosts": None, "host_key": server.host_key}
             with connect(server, tmp_path, **changes) as client:
                 result = client.upload(tmp_path / "source", server.path("file"))
-                assert {what.value for what in client._runner.links.engine().server.refused} == {"resume"}
+                assert {what.value for what in client._runner.links.session().server.refused} == {"resume"}
         assert (result.resumed_at, server.content("file")) == (0, content)
         with connect(server, tmp_path) as client:
             client.connect()
-            assert {what.value for what in client._runner.links.engine().server.refused} == {"resume"}
+            assert {what.value for what in client._runner.links.session().server.refused} == {"resume"}
 
 
 class DropBox(WriteOnly, WithoutExtension):
@@ -253,9 +253,9 @@ def test_extensions_that_answer_garbage_count_as_not_offered(tmp_path):
         with connect(server, tmp_path, attempts=1, proof="full") as client:
             with pytest.raises(ServerRefused, match="this block was not written"):
                 client.upload(tmp_path / "source", server.path("file"))
-            engine = client._runner.links.engine()
-            assert not engine.server.tells_free_space
+            session = client._runner.links.session()
+            assert not session.server.tells_free_space
             result = client.upload(tmp_path / "source", server.path("file"))
-            assert client._runner.links.engine() is engine
+            assert client._runner.links.session() is session
         assert (result.proof.value, server.content("file")) == ("full", content)
         assert server.hits >= 4

@@ -86,7 +86,7 @@ def place(any_remote: Server, request: pytest.FixtureRequest) -> str:
 
 def learned(client: Client) -> set[str]:
     """What an SFTP client has learned that its server refuses."""
-    return {what.value for what in client._runner.links.engine().server.refused} if _is_sftp(client) else set()
+    return {what.value for what in client._runner.links.session().server.refused} if _is_sftp(client) else set()
 
 
 def _is_sftp(client: Client) -> bool:

@@ -15,8 +15,9 @@ from faults.proxy import BadLink, Fault
 from servers.misbehaving import Misbehaving, Quirk
 from servers.openssh import OpenSSH
 
-from iot.sftp.client import IoTSFTPClient, LinkLost, UploadJob, abandoned_parts
-from iot.sftp.server.protocol import PERMISSION_DENIED, Refusal
+from iot.sftp.client import IoTSFTPClient, LinkLost, UploadJob
+from iot.sftp.server.protocol import PERMISSION_DENIED, RequestRefused
+from iot.transfer import abandoned_parts
 
 SIZE = 2 * 1024 * 1024
 SMALL = 30_000
@@ -149,7 +150,7 @@ class Removals(Quirk):
         if self.pause_s:
             time.sleep(self.pause_s)
         if self.refused:
-            raise Refusal(PERMISSION_DENIED, "not now")
+            raise RequestRefused(PERMISSION_DENIED, "not now")
         return super().on_remove(message)
 
 
@@ -181,7 +182,7 @@ class Site:
         with self.client() as client:
             client._runner._books.open()
             assert client._runner._books.is_open
-            return len(client._runner._books.checkpoints.given_up(time.time() + DAY_S))
+            return len(client._runner._books.checkpoints.abandoned_before(time.time() + DAY_S))
 
 
 @pytest.fixture

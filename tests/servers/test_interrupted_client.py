@@ -317,9 +317,9 @@ def test_slots_are_halved_when_the_server_has_no_more_handles(
     slots: list[int] = []
 
     def note() -> None:
-        engine = client._runner.links.current
-        if engine is not None:
-            slots.append(engine.slots)
+        session = client._runner.links.current
+        if session is not None:
+            slots.append(session.slots)
 
     outcomes: list[TransferResult | Failure] = [
         *client.upload_many([UploadJob(source, source.name) for source in sources], tick=note)
@@ -333,8 +333,8 @@ def test_slots_are_halved_when_the_server_has_no_more_handles(
 
 def test_an_error_of_one_call_does_not_end_the_connection(client: IoTSFTPClient, server: Sessions) -> None:
     client.connect()
-    engine = client._runner.links.current
+    session = client._runner.links.current
     with pytest.raises(SFTPError):
         client.list("/missing")
-    assert client._runner.links.current is engine
+    assert client._runner.links.current is session
     until(lambda: server.open_handles() == 0)

@@ -297,7 +297,7 @@ def test_a_resume_at_a_server_of_the_classic_modes_costs_one_refusal_in_its_life
                 connect(server, tmp_path, **through(link, server)) as client,
             ):
                 result = client.upload(tmp_path / "source", server.path(name))
-                learned = {what.value for what in client._runner.links.engine().server.refused}
+                learned = {what.value for what in client._runner.links.session().server.refused}
             assert result.resumed_at > 0
             assert server.content(name) == content
             assert learned == {"write-create"}

@@ -33,7 +33,7 @@ class Links:
     another_stands: bool = False
     current: Any = None
 
-    def engine(self, tick: Any) -> Any:
+    def session(self, tick: Any) -> Any:
         if self.current is None:
             self.dialled += 1
             error = self.script.pop(0) if self.script else None
@@ -52,12 +52,12 @@ NONE = Patience(3, 0.0, 0.0)
 
 def loop(links: Links, work: Any, patience: Patience = NONE, stop: StopFlag | None = None, **options: Any) -> Any:
     for attempt in Attempts(links, patience, stop or StopFlag(), **options):
-        with attempt as engine:
-            return work(engine)
+        with attempt as session:
+            return work(session)
     raise AssertionError("attempts end with a result or an error")
 
 
-def losing(engine: Any) -> None:
+def losing(session: Any) -> None:
     raise LinkLost("cut")
 
 
@@ -80,11 +80,11 @@ def test_lost_links_and_failed_connects_are_counted_together() -> None:
 def test_progress_resets_the_count() -> None:
     links, runs = Links(), []
 
-    def work(engine: Any) -> str:
-        runs.append(engine)
+    def work(session: Any) -> str:
+        runs.append(session)
         if len(runs) == 8:
             return "done"
-        engine.delivered_bytes += len(runs) % 2  # every second connection gets on
+        session.delivered_bytes += len(runs) % 2  # every second connection gets on
         raise LinkLost("cut")
 
     assert loop(links, work) == "done"
@@ -101,7 +101,7 @@ def test_an_answer_leaves_the_connection_as_it_is_and_anything_else_drops_it() -
     for error, dropped in ((NotFound("no"), 0), (ServerBusy("no"), 0), (KeyError("own"), 1), (KeyboardInterrupt(), 1)):
         links = Links()
 
-        def work(engine: Any, error: BaseException = error) -> None:
+        def work(session: Any, error: BaseException = error) -> None:
             raise error
 
         with pytest.raises(type(error)):
@@ -112,7 +112,7 @@ def test_an_answer_leaves_the_connection_as_it_is_and_anything_else_drops_it() -
 def test_what_is_harmless_depends_on_the_operation() -> None:
     links = Links()
 
-    def work(engine: Any) -> None:
+    def work(session: Any) -> None:
         raise PermanentError("in the middle")
 
     with pytest.raises(PermanentError):
@@ -125,8 +125,8 @@ def test_a_standby_connection_takes_over_without_a_wait_or_a_count(monkeypatch: 
     stop = StopFlag()
     monkeypatch.setattr(stop.__class__, "wait", lambda *_: pytest.fail("nobody has to wait"))
 
-    def work(engine: Any) -> str:
-        runs.append(engine)
+    def work(session: Any) -> str:
+        runs.append(session)
         if len(runs) < 9:
             raise LinkLost("silent")
         return "done"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from iot.sftp.client.protocol.packets import init
-from iot.sftp.client.ssh.channel import SftpChannel
+from iot.sftp.client.ssh.channel import SFTPChannel
 from iot.transfer.errors import LinkLost, ProtocolError, Timeout
 
 
@@ -59,11 +59,11 @@ class Script:
         return self.comes.popleft()
 
 
-def channel(script: Script, *, in_order: bool, deadline_s: float = 5) -> SftpChannel:
+def channel(script: Script, *, in_order: bool, deadline_s: float = 5) -> SFTPChannel:
     link: Any = SimpleNamespace(last_received=0.0, ready=lambda wait_s: True)
     target: Any = SimpleNamespace(host="host", link_deadline_s=deadline_s)
     transport: Any = script
-    return SftpChannel(transport, link, target, in_order)
+    return SFTPChannel(transport, link, target, in_order)
 
 
 def test_requests_may_follow_init_at_once_where_they_are_handled_in_order() -> None:

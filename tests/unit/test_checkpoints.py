@@ -202,7 +202,7 @@ def test_a_row_that_makes_no_sense_counts_as_none(damage: str) -> None:
     except JournalUnavailable:
         return  # SQLite does not let it in
     assert stored(journal) is None
-    assert [item.local_path for item in make(journal).given_up(before_s=2**40)] == [b"/l/b"]
+    assert [item.local_path for item in make(journal).abandoned_before(before_s=2**40)] == [b"/l/b"]
 
 
 def test_an_older_program_writes_into_tables_that_a_later_one_widened() -> None:
@@ -221,7 +221,7 @@ def test_only_uploads_that_rest_for_long_are_given_up(monkeypatch: pytest.Monkey
     kept.commit([checkpoint("old"), download])
     monkeypatch.setattr(time, "time", lambda: 5000.0)
     kept.commit([checkpoint("new")])
-    assert [item.local_path for item in kept.given_up(before_s=4000.0)] == [b"/l/old"]
+    assert [item.local_path for item in kept.abandoned_before(before_s=4000.0)] == [b"/l/old"]
 
 
 NOTER = """

@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iot.sftp.client.cli.options import EXIT_USAGE, Parser, add_settings, settings_from
-from iot.sftp.client.cli.output import exit_code_of, human_bytes, print_names
+from iot.sftp.client.cli.output import exit_code_of, print_names
 from iot.sftp.client.cli.progress import LineDisplay, PercentDisplay
 from iot.sftp.client.environment import ClientSettings
 from iot.sftp.client.settings import Durability, Verify
 from iot.transfer import errors
 from iot.transfer.model import Progress
-from iot.transfer.terminal import TerminalSafeFormatter, terminal_safe
+from iot.transfer.terminal import TerminalSafeFormatter, human_bytes, terminal_safe
 
 
 @pytest.fixture(autouse=True)

@@ -25,7 +25,7 @@ from iot.transfer.journal.checkpoints import CHECKPOINTS, Checkpoints
 from iot.transfer.journal.journal import Journal
 from iot.transfer.landing import DownloadTask
 from iot.transfer.model import Checkpoint, Direction, Proof, TransferResult
-from iot.transfer.options import Options
+from iot.transfer.options import TransferOptions
 
 SOURCE = b"/up/file"
 BLOCK = 1024
@@ -66,7 +66,7 @@ class Lab:
 
     def run(self, **script: Any) -> TransferResult:
         server = Server("SSH-2.0-OpenSSH_9.2", "key", {}, max_read=BLOCK)
-        options = Options(**{"chunk_size": BLOCK, "owner": "me", "checkpoint_bytes": 4 * BLOCK, **self.options})
+        options = TransferOptions(**{"chunk_size": BLOCK, "owner": "me", "checkpoint_bytes": 4 * BLOCK, **self.options})
         context = Context(server, Pace(8 * 2**20, BLOCK), self.ledger, options, self.clock)
         return drive(Download(DownloadTask(SOURCE, str(self.dest)), context).run(), self.files, **script)
 

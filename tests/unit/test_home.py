@@ -16,7 +16,7 @@ from iot.sftp.client import DiskFull
 from iot.spooler.agent import End
 from iot.spooler.config.settings import Settings
 from iot.spooler.service import Service
-from iot.spooler.state.journal_location import LOOK_EVERY_S, Home
+from iot.spooler.state.journal_location import LOOK_EVERY_S, JournalLocation
 
 
 def settings(base: Path, **outbox: object) -> Settings:
@@ -30,10 +30,10 @@ def settings(base: Path, **outbox: object) -> Settings:
     )
 
 
-def drain(given: Settings, remote: FolderRemote) -> tuple[End, Home]:
-    home = Home(given, lambda: 0.0)
+def drain(given: Settings, remote: FolderRemote) -> tuple[End, JournalLocation]:
+    location = JournalLocation(given, lambda: 0.0)
     service = Service(None, {}, drain=True, make_remote=lambda *_: remote)
-    return service.run(given, home), home
+    return service.run(given, location), location
 
 
 @contextlib.contextmanager
@@ -55,9 +55,9 @@ def test_deliveries_go_on_without_a_journal_and_it_moves_in_when_there_is_room(t
     remote = FolderRemote(tmp_path / "remote")
     now = 0.0
     with tiny_files():
-        end, home = drain(given, remote)
-        home.close()
-        again = Home(given, lambda: now)
+        end, location = drain(given, remote)
+        location.close()
+        again = JournalLocation(given, lambda: now)
         without_room = (again.journal.state_dir, again.has_room_again())
     assert (end, len(remote.deliveries), os.listdir(tmp_path / "box")) == (End.DRAINED, 30, [])
     assert without_room == (None, False)
@@ -73,7 +73,7 @@ def test_deliveries_go_on_without_a_journal_and_it_moves_in_when_there_is_room(t
 def test_an_agent_whose_deliveries_make_no_room_waits_for_it(tmp_path, after_upload):
     given = settings(tmp_path, after_upload=after_upload)
     with tiny_files(), pytest.raises(DiskFull):
-        Home(given, lambda: 0.0)
+        JournalLocation(given, lambda: 0.0)
 
 
 @pytest.mark.needs("mounts")
@@ -105,13 +105,13 @@ def _on_a_full_disk(disk: Path, away: Path) -> None:
             break
     (away).mkdir()
     remote = FolderRemote(away)
-    end, home = drain(given, remote)
-    print("in memory" if home.journal.state_dir is None else "on disk", end.name, end=" ")
+    end, location = drain(given, remote)
+    print("in memory" if location.journal.state_dir is None else "on disk", end.name, end=" ")
     print(sum(1 for name in remote.deliveries if os.stat(away / name.lstrip("/")).st_size), end=" ")
     print(len(os.listdir(disk / "box")), end=" ")
-    home.close()
+    location.close()
     os.unlink(disk / "filler")
-    again = Home(given, lambda: 0.0)
+    again = JournalLocation(given, lambda: 0.0)
     print("on disk" if again.journal.state_dir else "in memory")
     again.close()
     shutil.rmtree(away)

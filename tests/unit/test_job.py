@@ -68,7 +68,6 @@ EXPECTATIONS: list[tuple[Callable[[Reply, str], object], type]] = [
     (job.expect_attributes, Attributes),
     (job.expect_names, Names),
     (job.expect_data, Data),
-    (job.expect_extended, Extended),
 ]
 
 

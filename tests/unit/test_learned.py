@@ -67,8 +67,8 @@ def test_a_program_rolled_back_writes_into_a_table_that_a_later_one_widened() ->
 def test_a_learned_refusal_is_remembered_for_that_server_alone() -> None:
     refusals = LearnedRefusals(Journal(None, REFUSALS))
     refusals.learn("key", "banner", Refusal.RESUME)
-    refusals.learn("key", "banner", Refusal.RENAME)
-    assert refusals.load("key", "banner") == {Refusal.RESUME, Refusal.RENAME}
+    refusals.learn("key", "banner", Refusal.READ_BACK)
+    assert refusals.load("key", "banner") == {Refusal.RESUME, Refusal.READ_BACK}
     assert refusals.load("other key", "banner") == set()
     assert refusals.load("key", "banner 2") == set()  # a new version is asked again
 

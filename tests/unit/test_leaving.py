@@ -23,7 +23,7 @@ from iot.spooler.leaving.archive import Archive
 from iot.spooler.leaving.quarantine import Census, Quarantine, release
 from iot.spooler.leaving.removal import Item, private_names
 from iot.spooler.outbox.departure import Why
-from iot.transfer import beneath as folders
+from iot.transfer import beneath
 from iot.transfer.beneath import rename_noreplace
 
 
@@ -112,7 +112,7 @@ def test_a_sticky_outbox_multiplies_nothing_and_its_file_is_held_once_with_the_r
 
         def deliver():
             if renameat2 == "without":
-                folders._renameat2 = lambda: None
+                beneath._renameat2 = lambda: None
             rig = Rig(folder / "agent")
             rig.outbox["path"] = str(box)
             told = []
@@ -173,7 +173,7 @@ def test_a_refused_rename_is_not_done_another_way_and_a_half_finished_one_is_und
         with opened(source) as here, opened(target) as there:
             with pytest.raises(PermissionError):
                 rename_noreplace(here, b"f", there, b"g")
-            monkeypatch.setattr(folders, "_renameat2", lambda: None)
+            monkeypatch.setattr(beneath, "_renameat2", lambda: None)
             with pytest.raises(PermissionError):
                 rename_noreplace(here, b"f", there, b"g")
     finally:
@@ -191,7 +191,7 @@ def opened(folder):
 
 
 def test_without_renameat2_nothing_is_replaced_and_nothing_is_left_behind(tmp_path, monkeypatch):
-    monkeypatch.setattr(folders, "_renameat2", lambda: None)
+    monkeypatch.setattr(beneath, "_renameat2", lambda: None)
     for name in ("f", "taken"):
         (tmp_path / name).write_text(name)
     with opened(tmp_path) as here:
@@ -204,7 +204,7 @@ def test_without_renameat2_nothing_is_replaced_and_nothing_is_left_behind(tmp_pa
 
 @pytest.mark.needs("vfat")
 def test_a_file_system_without_links_and_without_renameat2_renames_all_the_same(tmp_path, monkeypatch):
-    monkeypatch.setattr(folders, "_renameat2", lambda: None)
+    monkeypatch.setattr(beneath, "_renameat2", lambda: None)
     image = tmp_path / "image"
     subprocess.run(["mkfs.vfat", "-C", str(image), "8192"], check=True)
     (tmp_path / "mnt").mkdir()

@@ -14,7 +14,7 @@ from iot.spooler.leaving.removal import Delete, Item, private_names, recover
 from iot.spooler.outbox.mounts import KNOWN
 from iot.spooler.outbox.readiness import Readiness
 from iot.spooler.outbox.scan import GRANULARITY_S, Outbox, SourceFailed
-from iot.transfer import beneath as folders
+from iot.transfer import beneath
 
 
 class Clock:
@@ -300,7 +300,7 @@ def test_what_a_crash_left_of_a_probe_for_links_is_not_sent(tmp_path, monkeypatc
     monkeypatch.setattr(os, "unlink", lambda *_, **__: None)  # the process is gone before it comes to this
     root = os.open(tmp_path, os.O_RDONLY)
     with pytest.raises(KeyboardInterrupt):
-        folders._links_exist(root)
+        beneath._links_exist(root)
     os.close(root)
     monkeypatch.undo()
     assert len(os.listdir(tmp_path)) == 1

@@ -106,7 +106,6 @@ def test_attributes_come_back_as_they_were_sent(
     fields = b"" if size is None else number(size, 8)
     fields += b"" if mode is None else number(mode)
     fields += b"" if mtime_s is None else number(mtime_s) * 2
-    assert packets.setstat(path, attributes).encode(1) == packet(9, 1, field(path), number(flags), fields)
     assert packets.fsetstat(path, attributes).encode(1) == packet(10, 1, field(path), number(flags), fields)
     assert parsed(packet(105, request_id, number(flags), fields)) == (request_id, attributes)
 

@@ -200,6 +200,22 @@ def test_without_durable_answers_all_of_the_part_is_suspect(tmp_path, source):
     assert content(tmp_path) == source.read_bytes()
 
 
+@pytest.mark.parametrize(("sure_after_s", "sure_bytes"), [(0.0, 8 * 1024 * 1024), (60.0, 0)])
+def test_what_was_seen_long_ago_on_a_connection_that_stood_is_not_read_back(
+    tmp_path, source, monkeypatch, sure_after_s, sure_bytes
+):
+    monkeypatch.setattr("iot.transfer.parallel.upload.SURE_AFTER_S", sure_after_s)
+    faults = not_durable()
+    faults.before = {("write", number): LinkLost("cut") for number in range(2, 9)}
+    remote = folder_remote(tmp_path / "far", tmp_path / "state", faults, attempts=1)
+    with pytest.raises(LinkLost):
+        upload(remote, source)
+    remote.close()
+    assert known(tmp_path, source).synced_bytes == sure_bytes
+    assert again(tmp_path, source).resumed_at == 8 * 1024 * 1024
+    assert content(tmp_path) == source.read_bytes()
+
+
 def test_trust_goes_on_without_reading_back(tmp_path, source):
     cut_short(tmp_path, source, server_durability="trust")
     faults = Faults()
@@ -472,8 +488,9 @@ def test_a_small_urgent_file_overtakes_large_ones(tmp_path, source):
     remote.close()
 
 
-def test_tick_is_called_while_every_worker_is_busy(tmp_path, source):
-    faults = Faults(hang={("write", 0)})
+@pytest.mark.parametrize("kind", ["hang", "deaf"])
+def test_tick_is_called_while_every_worker_is_busy_and_while_it_ends(tmp_path, source, kind):
+    faults = Faults(**{kind: {("write", 0)}})
     remote = folder_remote(tmp_path / "far", tmp_path / "state", faults)
     ticks = [time.monotonic()]
 
@@ -483,6 +500,7 @@ def test_tick_is_called_while_every_worker_is_busy(tmp_path, source):
             remote.cancel()
 
     list(remote.upload_many([UploadJob(source, "to/file")], tick=tick))
+    ticks.append(time.monotonic())
     remote.close()
     assert max(later - earlier for earlier, later in itertools.pairwise(ticks)) < 0.25
 

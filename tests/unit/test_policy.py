@@ -11,8 +11,8 @@ from iot.spooler.queue.policy import (
     TRANSITIONS,
     Backoff,
     Event,
-    Kind,
-    Rules,
+    FailureKind,
+    RetryRules,
     State,
     Tries,
     after,
@@ -25,7 +25,7 @@ BACKOFF = Backoff(1.0, 300.0)
 
 
 def verdict(kind, *, failures=0, strikes=0, losses=0, progressed=False, max_failures=None):
-    rules = Rules(BACKOFF, max_attempts=8, max_failures=max_failures)
+    rules = RetryRules(BACKOFF, max_attempts=8, max_failures=max_failures)
     return judge(kind, Tries(failures, strikes, losses), rules, progressed=progressed, random=0.0)
 
 
@@ -45,33 +45,33 @@ def test_what_is_being_sent_is_never_renewed_under_way():
 
 @given(st.integers(0, 10_000), st.integers(0, 1000), st.booleans())
 def test_transient_errors_never_lead_to_quarantine(failures, strikes, progressed):
-    for kind in (Kind.LINK, Kind.TRANSIENT, Kind.STOPPED):
+    for kind in (FailureKind.LINK, FailureKind.TRANSIENT, FailureKind.STOPPED):
         result = verdict(kind, failures=failures, strikes=strikes, progressed=progressed)
         assert result.event in (Event.INTERRUPTED, Event.POSTPONED, Event.FAILED)
         assert result.strikes == strikes
 
 
 def test_permanent_errors_lead_to_quarantine_at_the_limit_and_not_before():
-    assert verdict(Kind.PERMANENT, strikes=6).event is Event.FAILED
-    assert verdict(Kind.PERMANENT, strikes=7).event is Event.GIVEN_UP
+    assert verdict(FailureKind.PERMANENT, strikes=6).event is Event.FAILED
+    assert verdict(FailureKind.PERMANENT, strikes=7).event is Event.GIVEN_UP
 
 
 def test_an_entry_that_only_loses_the_link_lets_others_go_first():
-    assert verdict(Kind.LINK, losses=1) == (Event.INTERRUPTED, 0, 0, 0.0, 2)
-    assert verdict(Kind.LINK, losses=2) == (Event.POSTPONED, 0, 0, 4.0, 3)
-    assert verdict(Kind.LINK, losses=50, progressed=True) == (Event.INTERRUPTED, 0, 0, 0.0, 0)
+    assert verdict(FailureKind.LINK, losses=1) == (Event.INTERRUPTED, 0, 0, 0.0, 2)
+    assert verdict(FailureKind.LINK, losses=2) == (Event.POSTPONED, 0, 0, 4.0, 3)
+    assert verdict(FailureKind.LINK, losses=50, progressed=True) == (Event.INTERRUPTED, 0, 0, 0.0, 0)
 
 
 @given(st.integers(0, 10_000), st.integers(0, 10_000), st.booleans())
 def test_a_lost_link_is_never_the_files_fault(losses, failures, progressed):
     """However often: it is not counted as a failure of the file, and the file is not left for the next run."""
-    result = verdict(Kind.LINK, failures=failures, losses=losses, progressed=progressed, max_failures=3)
+    result = verdict(FailureKind.LINK, failures=failures, losses=losses, progressed=progressed, max_failures=3)
     assert result.event in (Event.INTERRUPTED, Event.POSTPONED)
     assert result.failures == (0 if progressed else failures)
     assert result.delay_s <= BACKOFF.cap_s
 
 
-@pytest.mark.parametrize("kind", [Kind.TRANSIENT, Kind.PERMANENT])
+@pytest.mark.parametrize("kind", [FailureKind.TRANSIENT, FailureKind.PERMANENT])
 def test_failures_of_its_own_leave_a_file_for_the_next_run_at_the_limit_and_not_before(kind):
     assert verdict(kind, failures=1, max_failures=3).delay_s == 2.0
     assert verdict(kind, failures=2, max_failures=3).delay_s == NEVER
@@ -80,7 +80,7 @@ def test_failures_of_its_own_leave_a_file_for_the_next_run_at_the_limit_and_not_
 
 
 def test_each_wait_is_twice_the_one_before_up_to_the_cap():
-    waits = [verdict(Kind.TRANSIENT, failures=failures).delay_s for failures in range(11)]
+    waits = [verdict(FailureKind.TRANSIENT, failures=failures).delay_s for failures in range(11)]
     assert waits == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 300.0, 300.0]
 
 

@@ -32,7 +32,7 @@ from iot.spooler.queue.queue import QUEUE_SCHEMA
 
 pytestmark = pytest.mark.needs("root", "mounts")
 
-SETTLE_S = 0.3
+RECORD_S = 0.3
 HOLD_S = 4.0
 PAUSE_S = 1.0
 LINES = 6
@@ -149,7 +149,7 @@ class Loop:
             (self._end.parent / "completeness").write_text(str(completeness))
 
 
-FAST = {"settle_s": SETTLE_S, "hold_s": HOLD_S}
+FAST = {"settle_s": RECORD_S, "hold_s": HOLD_S}
 
 
 def run_agent(outbox: Path, home: Path, options: dict[str, float], scan_s: float = 0.1) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from iot.sftp.client import DiskFull, Fingerprint, Journal
 from iot.spooler.queue.policy import NEVER, TRANSITIONS, Event, State, Verdict
-from iot.spooler.queue.queue import QUEUE_SCHEMA, Delivery, NewEntry, Queue
+from iot.spooler.queue.queue import QUEUE_SCHEMA, NewEntry, Queue, Success
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def begun(queue, *entries):
 
 
 def delivered(queue, journal, *rows):
-    return journal.write(lambda db: queue.deliver(db, [Delivery(row, Event.SENT, "size", 1.0) for row in rows]))
+    return journal.write(lambda db: queue.deliver(db, [Success(row, Event.SENT, "size", 1.0) for row in rows]))
 
 
 def test_entry_comes_back_as_it_went_in(journal):
@@ -83,7 +83,7 @@ def test_a_new_version_takes_the_place_of_one_that_nobody_has_in_hand(journal, s
     else:
         (row,) = begun(queue, entry(size=10))
         if state is State.KEPT:
-            journal.write(lambda db: queue.deliver(db, [Delivery(row, Event.SENT_TO_KEEP, "size", 1.0)]))
+            journal.write(lambda db: queue.deliver(db, [Success(row, Event.SENT_TO_KEEP, "size", 1.0)]))
         else:
             journal.write(lambda db: queue.fail(db, [(row, Verdict(Event.FAILED, 1, 1, 30.0), "Boom")], now=0.0))
     (before,) = queue.page(1, 0, 9)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from iot.sftp.client.environment import TRUST, ClientSettings, env_file_here
 from iot.sftp.client.settings import ClientOptions, Durability, Verify, describe_errors, options_from
 from iot.transfer.errors import ConfigurationError
 from iot.transfer.model import Proof
+from iot.transfer.options import TransferOptions
 
 
 @pytest.fixture(autouse=True)
@@ -237,3 +239,16 @@ def test_without_a_host_it_says_so() -> None:
 
 def test_every_setting_says_what_it_means() -> None:
     assert [name for name, field in ClientSettings.model_fields.items() if not field.description] == []
+
+
+def test_every_option_of_a_transfer_is_the_setting_of_its_name() -> None:
+    """A new setting reaches the transfers by itself: nobody copies them by hand."""
+    given = {"chunk_size": 4096, "keep_mode": True, "tail_size": 7, "publish_grace_s": 1.5, "direct_write": True}
+    plain = ClientOptions(**given, verify=Verify.FULL, server_durability=Durability.TRUST, owner_tag="-tag").plain(
+        "owner"
+    )
+    assert {name: getattr(plain, name) for name in given} == given
+    assert (plain.verify, plain.trust, plain.owner) == ("full", True, "owner-tag")
+    of_a_call = {"resume", "sha256"}
+    computed = {"trust", "owner"}
+    assert {item.name for item in fields(TransferOptions)} - of_a_call - computed <= set(ClientOptions.model_fields)

@@ -16,6 +16,7 @@ from iot.sftp.client import (
     NoSpaceOnServer,
     PermissionDenied,
     SourceUnreadable,
+    configured,  # noqa: F401 - loaded when it is configured, and by an ordinary user it cannot be read then
 )
 from iot.spooler.agent import Agent, End
 from iot.spooler.config.settings import Settings

@@ -20,7 +20,7 @@ from iot.transfer.stop import StopFlag
 ENOUGH_S = 10.0
 
 
-class Engine:
+class Session:
     def __init__(self, round_trip_s: float | None = None) -> None:
         self.pace = SimpleNamespace(window=7, round_trip_s=round_trip_s)
         self.closed = False
@@ -34,7 +34,7 @@ class Network:
 
     def __init__(self) -> None:
         self.makings: list[Making] = []
-        self.made: list[Engine] = []
+        self.made: list[Session] = []
         self.free = True
         self._gate = threading.Semaphore(0)
         self.error: Exception | None = None
@@ -46,7 +46,7 @@ class Network:
                 raise LinkLost("stopped")
         if self.error is not None:
             raise self.error
-        self.made.append(Engine())
+        self.made.append(Session())
         return self.made[-1]
 
     def pass_one(self) -> None:
@@ -95,7 +95,7 @@ def test_the_callers_tick_runs_every_quarter_of_a_second_while_connecting(links:
         if len(ticks) > 10:
             network.pass_one()
 
-    assert links.engine(tick) is network.made[0]
+    assert links.session(tick) is network.made[0]
     pauses_s = [later - earlier for earlier, later in itertools.pairwise(ticks)]
     assert min(pauses_s) < 0.25, pauses_s  # on a busy machine some are longer
 
@@ -127,7 +127,7 @@ def test_a_connection_that_stands_after_the_caller_has_gone_is_closed(links: Con
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        links.engine(tick)
+        links.session(tick)
     until(lambda: network.made[0].closed)
     assert links.current is None
 
@@ -135,19 +135,19 @@ def test_a_connection_that_stands_after_the_caller_has_gone_is_closed(links: Con
 def test_what_failed_in_the_thread_is_raised_to_the_caller(links: Connector, network: Network) -> None:
     network.error = ZeroDivisionError("any error at all")
     with pytest.raises(ZeroDivisionError):
-        links.engine(nothing)
+        links.session(nothing)
 
 
 def test_a_connection_once_made_is_kept_and_its_window_is_known_to_the_next(links: Connector, network: Network) -> None:
-    assert links.engine(nothing) is links.engine(nothing)
+    assert links.session(nothing) is links.session(nothing)
     links.drop()
-    links.engine(nothing)
+    links.session(nothing)
     assert [making.start_bytes for making in network.makings] == [None, 7]
     assert network.made[0].closed
 
 
 def test_a_standby_is_tried_only_when_the_link_is_silent(links: Connector, network: Network) -> None:
-    links.engine(nothing)
+    links.session(nothing)
     assert not links.fell_silent(SILENT_S * 0.9)
     assert len(network.makings) == 1
     assert not threads()
@@ -158,25 +158,25 @@ def test_a_standby_is_tried_only_when_the_link_is_silent(links: Connector, netwo
 
 
 def test_a_slow_link_is_given_some_round_trips_before_it_counts_as_silent(links: Connector, network: Network) -> None:
-    links.engine(nothing)
+    links.session(nothing)
     network.made[0].pace.round_trip_s = 2.0
     assert not links.fell_silent(5.9)
     assert len(network.makings) == 1
 
 
 def test_the_standby_takes_over_when_the_silent_connection_is_dropped(links: Connector, network: Network) -> None:
-    links.engine(nothing)
+    links.session(nothing)
     until(lambda: links.fell_silent(SILENT_S * 2))
     assert links.another_stands
     links.drop()
-    assert links.engine(nothing) is network.made[1]
+    assert links.session(nothing) is network.made[1]
     assert len(network.makings) == 2
     assert not network.made[1].closed
     assert not links.another_stands
 
 
 def test_a_standby_that_is_logging_in_already_is_waited_for(links: Connector, network: Network) -> None:
-    links.engine(nothing)
+    links.session(nothing)
     network.free = False
     links.fell_silent(SILENT_S * 2)
     until(lambda: len(network.makings) == 2)
@@ -190,21 +190,21 @@ def test_a_standby_that_is_logging_in_already_is_waited_for(links: Connector, ne
         ticks.append(1)
         network.pass_one()
 
-    assert links.engine(tick) is network.made[1]
+    assert links.session(tick) is network.made[1]
     assert ticks
 
 
 def test_a_standby_is_abandoned_when_the_old_connection_answers_again(links: Connector, network: Network) -> None:
-    links.engine(nothing)
+    links.session(nothing)
     until(lambda: links.fell_silent(SILENT_S * 2))
     assert not links.fell_silent(0.0)
     assert network.made[1].closed
     assert not links.another_stands
-    assert links.engine(nothing) is network.made[0]
+    assert links.session(nothing) is network.made[0]
 
 
 def test_a_standby_that_is_still_dialling_is_abandoned_too(links: Connector, network: Network) -> None:
-    links.engine(nothing)
+    links.session(nothing)
     network.free = False
     links.fell_silent(SILENT_S * 2)
     until(lambda: len(network.makings) == 2)
@@ -214,17 +214,17 @@ def test_a_standby_that_is_still_dialling_is_abandoned_too(links: Connector, net
 
 
 def test_close_abandons_the_standby(links: Connector, network: Network) -> None:
-    links.engine(nothing)
+    links.session(nothing)
     until(lambda: links.fell_silent(SILENT_S * 2))
     links.close()
-    assert all(engine.closed for engine in network.made)
+    assert all(session.closed for session in network.made)
     assert len(network.made) == 2
 
 
 def test_a_standby_dials_again_after_a_lost_call_and_gives_up_after_a_refused_login(
     links: Connector, network: Network
 ) -> None:
-    links.engine(nothing)
+    links.session(nothing)
     network.error = LinkLost("no answer")
     links.fell_silent(SILENT_S * 2)
     until(lambda: len(network.makings) >= 3)

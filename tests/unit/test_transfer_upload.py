@@ -204,7 +204,7 @@ def test_a_source_that_changes_during_the_transfer_is_never_published(lab: Lab, 
 
 
 def test_a_version_that_was_not_wanted_is_not_begun(lab: Lab) -> None:
-    lab.task = {"wanted": Fingerprint(1, 2, 3, 4)}
+    lab.job = {"fingerprint": Fingerprint(1, 2, 3, 4)}
     lab.fails(SourceChanged)
     assert lab.files.events == []
 
@@ -491,7 +491,7 @@ def test_a_plain_rename_does_not_remove_the_old_final_unless_told(lab: Lab) -> N
 
 
 def test_a_final_that_may_stand_is_proven_before_anything_is_sent(lab: Lab) -> None:
-    lab.task = {"check_final": True}
+    lab.job = {"check_final": True}
     lab.files.content[DEST] = bytearray(CONTENT)
     assert lab.run().already_done
     assert lab.files.did("WRITE") == []
@@ -502,7 +502,7 @@ def test_a_final_that_may_stand_is_proven_before_anything_is_sent(lab: Lab) -> N
 
 def test_without_fsync_the_final_is_looked_at_again_after_a_while(lab: Lab) -> None:
     del lab.extensions[b"fsync@openssh.com"]
-    lab.task = {"grace": True}
+    lab.job = {"grace": True}
     result = lab.run()
     assert not result.durable
     assert whats(lab.files)[-2:] == ["LINGER", "STAT"]

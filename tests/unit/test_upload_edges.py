@@ -47,7 +47,7 @@ def large(lab: Lab) -> Lab:
 @pytest.mark.parametrize("how", ["check_final", "lost answer"])
 def test_a_final_of_which_one_byte_differs_is_never_already_done(large: Lab, how: str, at: int) -> None:
     if how == "check_final":
-        large.task = {"check_final": True}
+        large.job = {"check_final": True}
         large.files.content[DEST] = bytearray(LARGE)
     else:
         large.loses_link(nth("RENAME"), answered=True)
@@ -59,7 +59,7 @@ def test_a_final_of_which_one_byte_differs_is_never_already_done(large: Lab, how
 
 
 def test_a_final_that_was_compared_whole_is_done_and_told_as_proven_in_full(large: Lab) -> None:
-    large.task = {"check_final": True}
+    large.job = {"check_final": True}
     large.files.content[DEST] = bytearray(LARGE)
     result = large.run()
     assert (result.already_done, result.proof, result.durable) == (True, Proof.FULL, True)
@@ -68,7 +68,7 @@ def test_a_final_that_was_compared_whole_is_done_and_told_as_proven_in_full(larg
 
 
 def test_a_comparison_ends_at_the_first_difference(large: Lab) -> None:
-    large.task = {"check_final": True}
+    large.job = {"check_final": True}
     large.files.content[DEST] = bytearray(LARGE)
     large.files.content[DEST][0] ^= 1
     large.run()
@@ -78,7 +78,7 @@ def test_a_comparison_ends_at_the_first_difference(large: Lab) -> None:
 @pytest.mark.parametrize("refusal", [DENIED, UNSUPPORTED, FAILURE])
 @pytest.mark.parametrize("refused", ["OPEN", "READ"])
 def test_a_final_that_cannot_be_read_is_sent_again(lab: Lab, refused: str, refusal: Status) -> None:
-    lab.task = {"check_final": True}
+    lab.job = {"check_final": True}
     lab.files.content[DEST] = bytearray(CONTENT)
     lab.files.refuse = lambda event: (
         refusal if event.what == refused and (refused == "READ" or event.flags == Flag.READ) else None
@@ -119,7 +119,7 @@ def half_of_it(lab: Lab) -> Callable[[Event], Reply | None]:
 
 
 def test_a_short_answer_to_a_read_is_asked_again_when_a_final_is_compared(lab: Lab) -> None:
-    lab.task = {"check_final": True}
+    lab.job = {"check_final": True}
     lab.files.content[DEST] = bytearray(CONTENT)
     lab.files.refuse = half_of_it(lab)
     assert lab.run().already_done
@@ -143,7 +143,7 @@ def test_a_short_answer_to_a_read_is_asked_again_when_a_part_is_read_back(lab: L
 
 @pytest.mark.parametrize("answer", [b"", bytes(2 * BLOCK)], ids=["empty", "too long"])
 def test_an_answer_of_no_sense_to_a_read_proves_nothing(lab: Lab, answer: bytes) -> None:
-    lab.task = {"check_final": True}
+    lab.job = {"check_final": True}
     lab.files.content[DEST] = bytearray(CONTENT)
     lab.files.refuse = lambda event: Data(memoryview(answer)) if event.what == "READ" else None
     assert not lab.run().already_done
@@ -219,7 +219,7 @@ def test_a_drop_box_that_opens_nothing_again_is_a_success_that_nobody_confirmed(
 
 def graced(lab: Lab, at_look: Callable[[], Reply | None]) -> Lab:
     del lab.extensions[b"fsync@openssh.com"]
-    lab.task = {"grace": True}
+    lab.job = {"grace": True}
     lab.files.refuse = lambda event: at_look() if whats(lab.files)[-2:-1] == ["LINGER"] else None
     return lab
 

@@ -13,15 +13,15 @@ import pytest
 from unit.scripted import Clock, Event, Files, drive
 
 from iot.sftp.client.jobs.context import Context
-from iot.sftp.client.jobs.upload import Upload, UploadTask
+from iot.sftp.client.jobs.upload import Upload
 from iot.sftp.client.pipeline.pace import Pace
 from iot.sftp.client.protocol.packets import Code, Reply, Status
 from iot.sftp.client.protocol.server import Refusal, Server
 from iot.transfer.errors import LinkLost, SFTPError
 from iot.transfer.journal.checkpoints import CHECKPOINTS, Checkpoints
 from iot.transfer.journal.journal import Journal
-from iot.transfer.model import Checkpoint, Direction, TransferResult
-from iot.transfer.options import Options
+from iot.transfer.model import Checkpoint, Direction, TransferResult, UploadJob
+from iot.transfer.options import TransferOptions
 from iot.transfer.source import Source
 
 __all__ = ["BLOCK", "CONTENT", "DEST", "EXTENSIONS", "FAILURE", "Lab", "any_request", "nth", "refusing", "whats"]
@@ -43,7 +43,7 @@ class Lab:
     options: dict[str, Any] = field(default_factory=dict)
     extensions: dict[bytes, bytes] = field(default_factory=lambda: dict(EXTENSIONS))
     banner: str = "SSH-2.0-OpenSSH_9.2"
-    task: dict[str, Any] = field(default_factory=dict)
+    job: dict[str, Any] = field(default_factory=dict)
     refused: set[Refusal] = field(default_factory=set)
     clock: Clock = field(default_factory=Clock)
     block: int = BLOCK
@@ -54,9 +54,10 @@ class Lab:
 
     def upload(self) -> Upload:
         server = Server(self.banner, "key", self.extensions, max_write=self.block, refused=self.refused)
-        options = Options(**{"chunk_size": self.block, "owner": "me", **self.options})
+        options = TransferOptions(**{"chunk_size": self.block, "owner": "me", **self.options})
         context = Context(server, Pace(8 * 2**20, BLOCK), self.ledger, options, self.clock)
-        return Upload(UploadTask(Source(self.path), self.dest, **self.task), context)
+        job = UploadJob(self.path, self.dest.decode("utf-8", "surrogateescape"), **self.job)
+        return Upload(job, Source(self.path), context)
 
     def run(self, **script: Any) -> TransferResult:
         upload = self.upload()

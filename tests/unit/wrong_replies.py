@@ -20,23 +20,24 @@ from typing import Any, NamedTuple
 from paramiko import Message
 from unit.scripted import Clock
 
-from iot.sftp.client.jobs import paths as operations
+from iot.sftp.client.jobs import paths
 from iot.sftp.client.jobs.context import Context
 from iot.sftp.client.jobs.download import Download
-from iot.sftp.client.jobs.upload import Upload, UploadTask
+from iot.sftp.client.jobs.look import look
+from iot.sftp.client.jobs.upload import Upload
 from iot.sftp.client.pipeline.job import Job, Work
 from iot.sftp.client.pipeline.pace import Pace
 from iot.sftp.client.pipeline.pipeline import Pipeline
 from iot.sftp.client.protocol.server import Server
 from iot.sftp.client.session import ask_limits
 from iot.sftp.server.files import SFTPSession
-from iot.sftp.server.protocol import EXTENDED_REPLY, Refusal, Reply, text
+from iot.sftp.server.protocol import EXTENDED_REPLY, Reply, RequestRefused, text
 from iot.transfer.errors import LinkLost
 from iot.transfer.journal.checkpoints import CHECKPOINTS, Checkpoints
 from iot.transfer.journal.journal import Journal
 from iot.transfer.landing import DownloadTask
-from iot.transfer.model import Proof
-from iot.transfer.options import Options
+from iot.transfer.model import Proof, UploadJob
+from iot.transfer.options import TransferOptions
 from iot.transfer.source import Source
 
 __all__ = ["EXCHANGES", "WRONGS", "Bench", "Exchange", "Phase", "Wrong"]
@@ -165,14 +166,14 @@ class PlainSession(SFTPSession):
     extensions: Mapping[bytes, bytes] = {}
 
     def on_posix_rename(self, message: Message) -> Reply:
-        raise Refusal(8, "not offered")
+        raise RequestRefused(8, "not offered")
 
 
 class FullSession(SFTPSession):
     """No room for anything, told as OpenSSH does."""
 
     def on_write(self, message: Message) -> Reply:
-        raise Refusal(4, "Failure")
+        raise RequestRefused(4, "Failure")
 
 
 @dataclass
@@ -276,7 +277,7 @@ class Bench:
         server = Server(self.exchange.banner, "key", dict(self.exchange.session.extensions), BLOCK, BLOCK)
         pace = Pace(1 << 20, BLOCK)
         given = {"chunk_size": BLOCK, "owner": "me", "publish_grace_s": 1.0, "checkpoint_bytes": 1}
-        context = Context(server, pace, self.ledger, Options(**{**given, **self.exchange.options}), self.clock)
+        context = Context(server, pace, self.ledger, TransferOptions(**{**given, **self.exchange.options}), self.clock)
         pipeline = Pipeline(
             channel,
             pace,
@@ -308,8 +309,9 @@ class Exchange(NamedTuple):
 DEST = b"/up/file"
 
 
-def _upload(bench: Bench, context: Context, **task: Any) -> Work[Any]:
-    return Upload(UploadTask(Source(bench.local / "source"), DEST, **task), context).run()
+def _upload(bench: Bench, context: Context, dest: str = DEST.decode(), **job: Any) -> Work[Any]:
+    source = bench.local / "source"
+    return Upload(UploadJob(source, dest, **job), Source(source), context).run()
 
 
 def _download(bench: Bench, context: Context) -> Work[Any]:
@@ -385,8 +387,7 @@ def _uploads() -> Iterator[Exchange]:
     yield upload("upload")
     yield upload("upload over an old file", prepare=_old_final)
     yield upload("upload, one request at a time", banner="SSH-2.0-other")
-    yield upload("upload into a new folder", work=lambda bench, context: Upload(
-        UploadTask(Source(bench.local / "source"), b"/up/new/er/file"), context).run(),
+    yield upload("upload into a new folder", work=partial(_upload, dest="/up/new/er/file"),
         good=lambda bench, _: (bench.root / "up/new/er/file").read_bytes() == CONTENT)  # fmt: skip
     yield upload("upload with times and mode", options={"keep_times": True, "keep_mode": True})
     yield upload("upload proven by its tail", options={"proof": Proof.TAIL, "tail_size": 2000})
@@ -415,22 +416,22 @@ def _others() -> Iterator[Exchange]:
     yield download("download proven by hash", options={"proof": Proof.FULL}, session=HashingSession)
     yield download("download with a sidecar", options={"sidecar": True}, prepare=_remote_beside_hash)
     yield Exchange("limits", lambda bench, context: ask_limits(context.server), lambda *_: True)
-    yield Exchange("list", lambda bench, context: operations.list_paths(b"/up", False), _listed, _folders)
-    yield Exchange("stat", lambda *_: operations.stat(b"/up/remote"), lambda _, found: found is not None, _remote)
-    yield Exchange("real path", lambda *_: operations.real_path(b"/up"), lambda _, found: bool(found))
+    yield Exchange("list", lambda bench, context: paths.list_paths(b"/up", False), _listed, _folders)
+    yield Exchange("stat", lambda *_: look(b"/up/remote"), lambda _, found: found is not None, _remote)
+    yield Exchange("real path", lambda *_: paths.real_path(b"/up"), lambda _, found: bool(found))
     for session in (SFTPSession, PlainSession):
         yield Exchange(
             f"move with {len(session.extensions)} extensions",
-            lambda bench, context: operations.move(context, b"/up/remote", b"/up/new/place", operations.Earlier()),
+            lambda bench, context: paths.move(context, b"/up/remote", b"/up/new/place", paths.Earlier()),
             _moved, _remote, session=session)  # fmt: skip
     yield Exchange(
-        "delete", lambda bench, context: operations.delete(b"/up/remote", operations.Earlier()),
+        "delete", lambda bench, context: paths.delete(b"/up/remote", paths.Earlier()),
         lambda bench, _: not (bench.root / "up/remote").exists(), _remote)  # fmt: skip
     yield Exchange(
-        "make folders", lambda bench, context: operations.make_dir(context, b"/up/one/two"),
+        "make folders", lambda bench, context: paths.make_dir(context, b"/up/one/two"),
         lambda bench, _: (bench.root / "up/one/two").is_dir())  # fmt: skip
     yield Exchange(
-        "delete folder", lambda bench, context: operations.delete_dir(context, b"/up/folder", operations.Earlier()),
+        "delete folder", lambda bench, context: paths.delete_dir(context, b"/up/folder", paths.Earlier()),
         lambda bench, _: not (bench.root / "up/folder").exists(), _folders)  # fmt: skip
 
 

@@ -4,29 +4,33 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from iot.sftp.client.abandoned_parts import AbandonedParts
 from iot.sftp.client.connector import Connector
 from iot.sftp.client.jobs.context import Context
-from iot.sftp.client.jobs.upload import Upload, UploadTask
-from iot.sftp.client.pipeline.job import Job, Work
+from iot.sftp.client.jobs.upload import Upload
+from iot.sftp.client.pipeline.job import Job, Linger, Work, ask_at_once
 from iot.sftp.client.pipeline.pipeline import Finished
-from iot.sftp.client.session import Engine
+from iot.sftp.client.protocol import packets
+from iot.sftp.client.protocol.packets import Code, Status
+from iot.sftp.client.session import Session
+from iot.transfer.abandoned_parts import AbandonedParts
 from iot.transfer.base import Outcome, upload_key
 from iot.transfer.errors import Cancelled, LinkLost, ServerBusy, SFTPError, Timeout, TransientError
 from iot.transfer.journal.checkpoints import Checkpoints
 from iot.transfer.locks import TransferLocks
-from iot.transfer.model import Failure, TransferResult, UploadJob
-from iot.transfer.names import remote_path
+from iot.transfer.model import Checkpoint, Failure, TransferResult, UploadJob
 from iot.transfer.source import Source
 
 log = logging.getLogger(__name__)
 
 SMALL_BYTES = 1024 * 1024
+LOOK_AGAIN_S = 0.05
+LEAST_URGENT = (sys.maxsize,)
 
 
 class Batch:
@@ -68,8 +72,8 @@ class Batch:
         feed = iter(jobs)
         try:
             for attempt in self._attempts:
-                with attempt as engine:
-                    yield from self._on_one_connection(engine, feed)
+                with attempt as session:
+                    yield from self._on_one_connection(session, feed)
         except Cancelled as error:
             self._links.close()
             yield from self._fail_all(error)
@@ -80,13 +84,13 @@ class Batch:
         finally:
             self._checkpoints.flush()
 
-    def _on_one_connection(self, engine: Engine, feed: Iterator[UploadJob | None]) -> Iterator[Outcome]:
-        self._abandoned = AbandonedParts(self._checkpoints, self._locks, self._stale_part_s)
+    def _on_one_connection(self, session: Session, feed: Iterator[UploadJob | None]) -> Iterator[Outcome]:
+        self._abandoned = AbandonedParts(self._checkpoints, self._locks, self._stale_part_s, _part_of)
         try:
             while self._unfinished:
-                pulled = self._pull(feed, self._context(engine))
-                for finished in engine.pipeline.run(pulled, lambda: engine.slots, self._tick):
-                    outcome = self._outcome(finished, engine)
+                pulled = self._pull(feed, self._context(session))
+                for finished in session.pipeline.run(pulled, lambda: session.slots, self._tick):
+                    outcome = self._outcome(finished, session)
                     if outcome is not None:
                         yield outcome
         except (LinkLost, Timeout):
@@ -98,9 +102,9 @@ class Batch:
     def _unfinished(self) -> bool:
         return bool(self._again) or not self._exhausted
 
-    def _context(self, engine: Engine) -> Context:
-        options = replace(engine.context.options, resume=self._resume, sha256=self._sha256)
-        return replace(engine.context, options=options)
+    def _context(self, session: Session) -> Context:
+        options = replace(session.context.options, resume=self._resume, sha256=self._sha256)
+        return replace(session.context, options=options)
 
     def _pull(self, feed: Iterator[UploadJob | None], context: Context) -> Iterator[Job[Any] | None]:
         while True:
@@ -116,7 +120,7 @@ class Batch:
             if job is not None:
                 yield self._job(job, context)
                 self._begun = True
-            yield self._abandoned.next_job() if self._begun else None
+            yield self._next_removal() if self._begun else None
 
     def _job(self, job: UploadJob, context: Context) -> Job[TransferResult]:
         """The caller's priority first, then small before large."""
@@ -124,12 +128,11 @@ class Batch:
         return Job(self._upload(job, context), (job.priority, int(size > SMALL_BYTES)), job, size)
 
     def _upload(self, job: UploadJob, context: Context) -> Work[TransferResult]:
-        dest = remote_path(job.dest)
         source = Source(job.source)
         try:
-            task = UploadTask(source, dest, job.key, job.fingerprint, job.check_final, job.grace, job.progress)
-            upload = Upload(task, context)
-            yield from self._abandoned.wait_for(upload.part)
+            upload = Upload(job, source, context)
+            while upload.part in self._abandoned.removing:  # the removal of an old one ends first
+                yield Linger(LOOK_AGAIN_S)
             self._locks.take(upload.part)
             try:
                 return (yield from upload.run())
@@ -139,7 +142,23 @@ class Batch:
         finally:
             source.close()
 
-    def _outcome(self, finished: Finished, engine: Engine) -> Outcome | None:
+    def _next_removal(self) -> Job[None] | None:
+        """Of abandoned parts, as a job among the others; None while one is under way, and when nothing is left."""
+        bundle = self._abandoned.next_bundle()
+        return Job(self._remove(bundle), LEAST_URGENT) if bundle else None
+
+    def _remove(self, bundle: Sequence[Checkpoint]) -> Work[None]:
+        try:
+            replies = yield from ask_at_once([packets.remove(checkpoint.token) for checkpoint in bundle])
+            for checkpoint, reply in zip(bundle, replies, strict=True):
+                if isinstance(reply, Status) and (reply.ok or reply.code == Code.NO_SUCH_FILE):
+                    self._abandoned.removed(checkpoint)
+                else:
+                    log.info("abandoned part not removed path=%r answer=%r", checkpoint.remote_path, reply)
+        finally:
+            self._abandoned.over(bundle)
+
+    def _outcome(self, finished: Finished, session: Session) -> Outcome | None:
         """None: the job goes back to the queue, or is none of the caller's."""
         job: UploadJob | None = finished.tag
         error = finished.error
@@ -156,8 +175,8 @@ class Batch:
             self._again.append(job)
             return None
         if isinstance(error, ServerBusy):  # only said while others have files open: alone it is another refusal
-            engine.slots = max(1, engine.slots // 2)
-            log.info("server has no more handles slots=%d", engine.slots)
+            session.slots = max(1, session.slots // 2)
+            log.info("server has no more handles slots=%d", session.slots)
             self._again.append(job)
             return None
         self._sent_bytes.pop(id(job), None)
@@ -166,6 +185,10 @@ class Batch:
     def _fail_all(self, error: SFTPError) -> Iterator[Failure]:
         while self._again:
             yield _failure(self._again.popleft(), error)
+
+
+def _part_of(checkpoint: Checkpoint) -> bytes:
+    return checkpoint.token
 
 
 def _failure(job: UploadJob, error: SFTPError) -> Failure:

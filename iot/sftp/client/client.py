@@ -56,7 +56,7 @@ class IoTSFTPClient(Client):
     @property
     def connection(self) -> Any:
         """The pysftp.Connection, for what this client does not wrap; its transfers are not journaled."""
-        return self._runner.engine().connection
+        return self._runner.session().connection
 
 
 def _checked_address(host: object, port: object) -> tuple[str, int]:

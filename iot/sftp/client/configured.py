@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from iot.sftp.client.client import IoTSFTPClient
 from iot.sftp.client.settings import ClientOptions
 from iot.transfer.errors import ConfigurationError
+from iot.transfer.givenfile import check_readable
 from iot.transfer.journal.journal import Journal
 
 __all__ = ["NOT_FROM_FILE", "ServerSettings"]
@@ -39,7 +38,10 @@ class ServerSettings(ClientOptions):
     @classmethod
     def _readable(cls, value: Path | None) -> Path | None:
         if value is not None:
-            _check_readable(value)
+            try:
+                check_readable(value)
+            except OSError as error:
+                raise ValueError(f"cannot be read: {error.strerror}") from None
         return value
 
     @field_validator("password_file")
@@ -78,20 +80,6 @@ class ServerSettings(ClientOptions):
         """The options that were given, as keywords of the client."""
         names = self.model_fields_set & set(ClientOptions.model_fields) - set(NOT_FROM_FILE)
         return {name: getattr(self, name) for name in sorted(names)}
-
-
-def _check_readable(path: Path) -> None:
-    """A fifo would be waited for, and a device read without end: so it is opened without waiting, and refused."""
-    try:
-        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            status = os.fstat(file)
-        finally:
-            os.close(file)
-    except OSError as error:
-        raise ValueError(f"cannot be read: {error.strerror}") from None
-    if not stat.S_ISREG(status.st_mode) and not os.path.samestat(status, os.stat(os.devnull)):
-        raise ValueError("is not a regular file")
 
 
 def _password_in(path: Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from iot.sftp.client.session import Beside, Engine, Making
+from iot.sftp.client.session import Beside, Making, Session
 from iot.sftp.client.settings import ClientOptions
 from iot.sftp.client.standby import Connecting, Standby
 from iot.transfer.attempts import ANSWERS, Attempts, Patience
@@ -18,21 +18,21 @@ SILENT_ROUNDS = 3
 class Connector:
     """make: connects. stop: ends connecting and waiting."""
 
-    def __init__(self, make: Callable[[Making], Engine], options: ClientOptions, stop: StopFlag) -> None:
+    def __init__(self, make: Callable[[Making], Session], options: ClientOptions, stop: StopFlag) -> None:
         self._make = make
         self._patience = Patience(options.attempts, options.backoff_s, options.backoff_cap_s)
         self._stop = stop
-        self.current: Engine | None = None
+        self.current: Session | None = None
         self._window: int | None = None
         self._standby: Standby | None = None
 
     def attempts(
         self, tick: Callable[[], None] = lambda: None, harmless: tuple[type[SFTPError], ...] = ANSWERS
-    ) -> Attempts[Engine]:
+    ) -> Attempts[Session]:
         """The attempts of one operation; see attempts.py."""
         return Attempts(self, self._patience, self._stop, tick, harmless)
 
-    def engine(self, tick: Callable[[], None] = lambda: None) -> Engine:
+    def session(self, tick: Callable[[], None] = lambda: None) -> Session:
         """The live connection; the standby takes over, or one is made, when there is none. Dials once.
 
         Raises: LinkLost, Timeout, ServerBusy, AuthenticationError, ConfigurationError, Cancelled ...
@@ -80,7 +80,7 @@ class Connector:
         try:
             connecting.start()
             connecting.wait(tick)
-            self.current = connecting.engine
+            self.current = connecting.session
         finally:
             if self.current is None:
                 connecting.abandon()
@@ -99,5 +99,5 @@ class Connector:
         if standby is not None:
             standby.abandon()
 
-    def _make_beside(self, stop: StopFlag, redial_s: float, on_dialled: Callable[[], None]) -> Engine:
+    def _make_beside(self, stop: StopFlag, redial_s: float, on_dialled: Callable[[], None]) -> Session:
         return self._make(Making(self._window, self.fell_silent, stop, Beside(redial_s, on_dialled)))

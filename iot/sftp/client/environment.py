@@ -17,7 +17,7 @@ from dotenv import dotenv_values
 from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from iot.sftp.client.settings import ClientOptions, Options
+from iot.sftp.client.settings import ClientOptions, OptionFields
 from iot.transfer.givenfile import read_text_once
 
 __all__ = ["TRUST", "ClientSettings", "EnvFile", "env_file_here"]
@@ -55,7 +55,7 @@ class EnvFile:
     problem: str = ""
 
 
-class ClientSettings(Options, BaseSettings):
+class ClientSettings(OptionFields, BaseSettings):
     """The options, and where to log in, from SFTP_<NAME> and .env; keyword arguments win.
 
     _env_file: a file that may set everything. Without it .env in the working folder is read, and sets nothing of
@@ -84,7 +84,7 @@ class ClientSettings(Options, BaseSettings):
 
     def options(self) -> ClientOptions:
         """The part of these settings that IoTSFTPClient takes as keywords."""
-        return ClientOptions(**{name: getattr(self, name) for name in Options.model_fields})
+        return ClientOptions(**{name: getattr(self, name) for name in OptionFields.model_fields})
 
     @classmethod
     def settings_customise_sources(

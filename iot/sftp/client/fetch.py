@@ -8,7 +8,7 @@ from dataclasses import replace
 from iot.sftp.client.connector import Connector
 from iot.sftp.client.jobs.download import Download
 from iot.sftp.client.pipeline.job import Job
-from iot.sftp.client.session import Engine
+from iot.sftp.client.session import Session
 from iot.transfer.errors import LinkLost, ProofFailed, Timeout
 from iot.transfer.journal.checkpoints import Checkpoints
 from iot.transfer.landing import DownloadTask
@@ -58,9 +58,9 @@ class Fetch:
     def _over_lost_links(self) -> TransferResult:
         """A lost link is met with a new connection; progress resets the count of attempts."""
         for attempt in self._links.attempts(harmless=(ProofFailed,)):  # with it every answer has come
-            with attempt as engine:
+            with attempt as session:
                 try:
-                    return self._once(engine)
+                    return self._once(session)
                 except (LinkLost, Timeout):
                     self._resume = True
                     raise
@@ -68,12 +68,12 @@ class Fetch:
                     self._checkpoints.flush()
         raise AssertionError("attempts end with a result or an error")
 
-    def _once(self, engine: Engine) -> TransferResult:
-        options = replace(engine.context.options, resume=self._resume, sha256=self._sha256)
-        download = Download(self._task, replace(engine.context, options=options))
+    def _once(self, session: Session) -> TransferResult:
+        options = replace(session.context.options, resume=self._resume, sha256=self._sha256)
+        download = Download(self._task, replace(session.context, options=options))
         self._locks.take(download.part)
         try:
-            result: TransferResult = engine.pipeline.run_one(Job(download.run()))
+            result: TransferResult = session.pipeline.run_one(Job(download.run()))
         finally:
             self._locks.release(download.part)
             self._received_bytes += download.received_bytes

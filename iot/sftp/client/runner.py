@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import BinaryIO, TypeVar
 
-from iot.sftp.client.abandoned_parts import abandoned
 from iot.sftp.client.batch import Batch
 from iot.sftp.client.connector import Connector
 from iot.sftp.client.fetch import Fetch
@@ -16,9 +15,10 @@ from iot.sftp.client.jobs.look import look
 from iot.sftp.client.jobs.paths import Earlier, real_path
 from iot.sftp.client.learned import REFUSALS, LearnedRefusals
 from iot.sftp.client.pipeline.job import Job, Work
-from iot.sftp.client.session import Engine, Making, target_from, transfer_options
+from iot.sftp.client.session import Making, Session, target_from
 from iot.sftp.client.settings import ClientOptions
 from iot.sftp.client.standby import LOGIN_S, PATIENCE_S
+from iot.transfer.abandoned_parts import abandoned
 from iot.transfer.base import BaseRemote, Outcome
 from iot.transfer.books import Books
 from iot.transfer.errors import Cancelled, LinkLost, PermanentError, Timeout
@@ -63,14 +63,14 @@ class Runner(BaseRemote):
     # -- the connection
 
     def connect(self) -> None:
-        self.engine()
+        self.session()
 
-    def engine(self) -> Engine:
+    def session(self) -> Session:
         """The live connection, made when there is none."""
         with self._exclusively():
             for attempt in self.links.attempts():
-                with attempt as engine:
-                    return engine
+                with attempt as session:
+                    return session
         raise AssertionError("attempts end with a connection or an error")
 
     def is_connected(self) -> bool:
@@ -111,7 +111,7 @@ class Runner(BaseRemote):
 
     def discard(self, uploads: Iterable[tuple[str, str]]) -> None:
         checkpoints = self._books.checkpoints
-        options = transfer_options(self._options, self._books.journal.owner)
+        options = self._options.plain(self._books.journal.owner)
         for source, dest in uploads:
             given_up = abandoned(source, dest, options)
             if checkpoints.load(given_up.direction, given_up.remote_path, given_up.local_path) is None:
@@ -141,28 +141,28 @@ class Runner(BaseRemote):
         return self._run(lambda *_: paths.list_paths(path, folders))
 
     def move(self, source: bytes, dest: bytes) -> None:
-        self._run(lambda engine, earlier: paths.move(engine.context, source, dest, earlier))
+        self._run(lambda session, earlier: paths.move(session.context, source, dest, earlier))
 
     def delete(self, path: bytes) -> None:
         self._run(lambda _, earlier: paths.delete(path, earlier))
 
     def mkdir(self, path: bytes) -> None:
-        self._run(lambda engine, _: paths.make_dir(engine.context, path))
+        self._run(lambda session, _: paths.make_dir(session.context, path))
 
     def rmdir(self, path: bytes) -> None:
-        self._run(lambda engine, earlier: paths.delete_dir(engine.context, path, earlier))
+        self._run(lambda session, earlier: paths.delete_dir(session.context, path, earlier))
 
-    def _run(self, work: Callable[[Engine, Earlier], Work[T]]) -> T:
+    def _run(self, work: Callable[[Session, Earlier], Work[T]]) -> T:
         """One small job, again on a new connection where the link is lost."""
         earlier = Earlier()
         with self._exclusively():
             for attempt in self.links.attempts():
-                with attempt as engine:
-                    sent_bytes = engine.sent_bytes
+                with attempt as session:
+                    sent_bytes = session.sent_bytes
                     try:
-                        result: T = engine.pipeline.run_one(Job(work(engine, earlier)))
+                        result: T = session.pipeline.run_one(Job(work(session, earlier)))
                     except (LinkLost, Timeout):
-                        earlier.lost(something_sent=engine.sent_bytes > sent_bytes)
+                        earlier.lost(something_sent=session.sent_bytes > sent_bytes)
                         raise
                     return result
         raise AssertionError("attempts end with a result or an error")
@@ -172,7 +172,7 @@ class Runner(BaseRemote):
     def _drop(self) -> None:
         self.links.close()
 
-    def _connect_once(self, making: Making) -> Engine:
+    def _connect_once(self, making: Making) -> Session:
         """In a thread of its own: the journal's part of this client is there already, or not any more."""
         if not self._books.is_open:
             raise Cancelled("the client was closed while connecting")
@@ -183,4 +183,4 @@ class Runner(BaseRemote):
             target = replace(
                 target, connect_timeout_s=PATIENCE_S, login_deadline_s=LOGIN_S, redial_s=making.beside.redial_s
             )
-        return Engine(target, self._options, journal.owner, checkpoints, LearnedRefusals(journal), making)
+        return Session(target, self._options, journal.owner, checkpoints, LearnedRefusals(journal), making)

@@ -15,13 +15,12 @@ from iot.sftp.client.pipeline.pace import START_BYTES, Pace
 from iot.sftp.client.pipeline.pipeline import Pipeline
 from iot.sftp.client.protocol import packets, parsing
 from iot.sftp.client.protocol.server import SAFE_SLOTS, Server, handles_in_order, understood
-from iot.sftp.client.settings import ClientOptions, Durability
+from iot.sftp.client.settings import ClientOptions
 from iot.sftp.client.ssh.connection import Connection, Target
 from iot.sftp.client.ssh.hostkeys import HostKeyPolicy, KnownHosts, Pinned
 from iot.sftp.client.ssh.login import Credentials
 from iot.sftp.client.ssh.prompts import Answerer, from_command, from_file
 from iot.transfer.journal.checkpoints import Checkpoints
-from iot.transfer.options import Options
 from iot.transfer.stop import StopFlag
 
 if sys.platform != "win32":
@@ -34,7 +33,7 @@ LEAST_DATA_BYTES = 1024  # a limit below this is taken for a mistake
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """redial_s: see wire.link.dial. on_dialled: called when TCP is connected."""
+    """redial_s: see ssh.link.dial. on_dialled: called when TCP is connected."""
 
     redial_s: float
     on_dialled: Callable[[], None]
@@ -54,7 +53,7 @@ class Making:
     beside: Beside | None = None
 
 
-class Engine:
+class Session:
     """Connects when made.
 
     making: what an earlier connection had found, and whom to tell of silence.
@@ -87,12 +86,12 @@ class Engine:
                 cancelled=making.stop,
                 on_silence=making.on_silence,
             )
-            self.connection.settle_in()
+            self.connection.login_over()
         except BaseException:
             self.connection.close()
             raise
         self.slots = min(options.slots, SAFE_SLOTS)
-        self.context = Context(self.server, self.pace, checkpoints, transfer_options(options, owner), time.monotonic)
+        self.context = Context(self.server, self.pace, checkpoints, options.plain(owner), time.monotonic)
         self.pipeline.beside(Job(self._learn_limits()))  # no round trip is spent on it: the first files go meanwhile
 
     def _learn_limits(self) -> Work[None]:
@@ -180,24 +179,3 @@ def _host_keys(options: ClientOptions) -> HostKeyPolicy:
     if options.host_key:
         return Pinned(options.host_key)
     return KnownHosts((options.known_hosts or Path("~/.ssh/known_hosts")).expanduser())
-
-
-def transfer_options(options: ClientOptions, owner: str) -> Options:
-    return Options(
-        verify=options.verify.value,
-        proof=options.proof,
-        tail_size=options.tail_size,
-        trust=options.server_durability is Durability.TRUST,
-        chunk_size=options.chunk_size,
-        part_suffix=options.part_suffix,
-        owner=owner + options.owner_tag,
-        make_dirs=options.make_dirs,
-        keep_times=options.keep_times,
-        keep_mode=options.keep_mode,
-        replace_by_remove=options.replace_by_remove,
-        direct_write=options.direct_write,
-        sidecar=options.sidecar,
-        checkpoint_bytes=options.checkpoint_bytes,
-        checkpoint_s=options.checkpoint_s,
-        publish_grace_s=options.publish_grace_s,
-    )

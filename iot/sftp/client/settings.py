@@ -1,4 +1,4 @@
-"""Every setting of the client, checked once; below this room they are plain values.
+"""Every setting of the client, checked once; below this module they are plain values.
 
 `ClientOptions` takes keywords only. `environment.ClientSettings` reads the same fields, and host, port, user and
 password, from SFTP_<NAME> variables and a .env file: for the command line.
@@ -17,13 +17,13 @@ from iot.sftp.client.ssh.capabilities import check_ciphers, check_congestion
 from iot.transfer.errors import ConfigurationError
 from iot.transfer.settings import Durability, TransferSettings, Verify, describe_errors
 
-__all__ = ["ClientOptions", "Durability", "Options", "Verify", "describe_errors", "options_from"]
+__all__ = ["ClientOptions", "Durability", "OptionFields", "Verify", "describe_errors", "options_from"]
 
 KIB = 1024
 MIB = 1024 * KIB
 
 
-class Options(TransferSettings):
+class OptionFields(TransferSettings):
     # -- who we are
     key_file: Path | None = Field(None, description="private key of any type (RSA, ECDSA, Ed25519, with certificate)")
     key_passphrase: SecretStr | None = Field(None, description="passphrase of key_file")
@@ -97,7 +97,7 @@ class Options(TransferSettings):
         return value
 
 
-class ClientOptions(Options):
+class ClientOptions(OptionFields):
     """All options of IoTSFTPClient beside host, port, user and password."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from iot.sftp.client.session import Engine
+from iot.sftp.client.session import Session
 from iot.transfer.errors import Cancelled, SFTPError, TransientError
 from iot.transfer.stop import WAKE_S, StopFlag
 
@@ -35,14 +35,14 @@ class Connecting:
 
     name = "iot-sftp connecting"
 
-    def __init__(self, make: Callable[[StopFlag], Engine], stop: StopFlag) -> None:
+    def __init__(self, make: Callable[[StopFlag], Session], stop: StopFlag) -> None:
         self._make = make
         self._client_stop = stop
         self._stop = StopFlag(above=stop)
         self._over = threading.Event()
         self._lock = threading.Lock()
         self._abandoned = False
-        self._engine: Engine | None = None
+        self._session: Session | None = None
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
 
@@ -58,20 +58,20 @@ class Connecting:
                 raise Cancelled("stopped on request while connecting")
 
     @property
-    def engine(self) -> Engine | None:
+    def session(self) -> Session | None:
         """What came of it so far. Raises: what `make` raised."""
         if self._error is not None:
             raise self._error
-        return self._engine
+        return self._session
 
     def abandon(self) -> None:
         """Nobody waits for it any more."""
         with self._lock:
             self._abandoned = True
-            engine, self._engine = self._engine, None
+            session, self._session = self._session, None
         self._stop.set()
-        if engine is not None:
-            engine.close()
+        if session is not None:
+            session.close()
 
     def _run(self) -> None:
         try:
@@ -84,12 +84,12 @@ class Connecting:
     def _try(self) -> None:
         self._offer(self._make(self._stop))
 
-    def _offer(self, engine: Engine) -> None:
+    def _offer(self, session: Session) -> None:
         with self._lock:
             if not self._abandoned:
-                self._engine = engine
+                self._session = session
                 return
-        engine.close()
+        session.close()
 
 
 class Standby(Connecting):
@@ -101,7 +101,7 @@ class Standby(Connecting):
     name = "iot-sftp standby connection"
 
     def __init__(
-        self, make: Callable[[StopFlag, float, Callable[[], None]], Engine], stop: StopFlag, round_trip_s: float
+        self, make: Callable[[StopFlag, float, Callable[[], None]], Session], stop: StopFlag, round_trip_s: float
     ) -> None:
         redial_s = max(REDIAL_S, REDIAL_ROUNDS * round_trip_s)
         self._dialled = threading.Event()
@@ -110,19 +110,19 @@ class Standby(Connecting):
 
     @property
     def stands(self) -> bool:
-        return self._engine is not None
+        return self._session is not None
 
-    def taken_over(self, tick: Callable[[], None]) -> Engine | None:
+    def taken_over(self, tick: Callable[[], None]) -> Session | None:
         """The connection, waited for if it is logging in already; None when there is none. Raises: Cancelled."""
         if self._dialled.is_set():
             self.wait(tick, LOGIN_S)
-        return self._engine
+        return self._session
 
     def _try(self) -> None:
         while not self._stop.is_set():
             began = time.monotonic()
             try:
-                engine = self._make(self._stop)
+                session = self._make(self._stop)
             except TransientError as error:
                 log.debug("silent link: no other connection yet error=%s", error)
                 self._dialled.clear()
@@ -131,5 +131,5 @@ class Standby(Connecting):
                 log.warning("silent link: no other connection error=%s", error)
                 return
             else:
-                self._offer(engine)
+                self._offer(session)
                 return

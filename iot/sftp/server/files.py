@@ -32,9 +32,9 @@ from iot.sftp.server.protocol import (
     NAME,
     OK,
     PERMISSION_DENIED,
-    Refusal,
     Reply,
-    SFTPChannel,
+    RequestHandler,
+    RequestRefused,
     status,
     text,
 )
@@ -104,7 +104,7 @@ def open_flags(asked: int) -> int:
     return flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-class SFTPSession(SFTPChannel):
+class SFTPSession(RequestHandler):
     """One client's channel.
 
     root: the folder, as a real path in bytes.
@@ -137,7 +137,7 @@ class SFTPSession(SFTPChannel):
     def remote(self, path: bytes) -> bytes:
         """The path as the client sees it: absolute, "/" being the folder; ".." stops there."""
         if b"\0" in path:
-            raise Refusal(BAD_MESSAGE, "a name with a zero byte")
+            raise RequestRefused(BAD_MESSAGE, "a name with a zero byte")
         return posixpath.normpath(b"/" + path.lstrip(b"/"))
 
     def local(self, path: bytes, *, itself: bool = False) -> bytes:
@@ -145,14 +145,14 @@ class SFTPSession(SFTPChannel):
         local = os.path.normpath(os.path.join(self.root, self.remote(path).lstrip(b"/")))
         way = os.path.dirname(local) if itself and local != self.root else local
         if os.path.realpath(way) != way:
-            raise Refusal(PERMISSION_DENIED, "a symlink on the way")
+            raise RequestRefused(PERMISSION_DENIED, "a symlink on the way")
         return local
 
     def entry(self, path: bytes) -> bytes:
         """Like local, for what may be renamed or removed: anything but the root."""
         local = self.local(path, itself=True)
         if local == self.root:
-            raise Refusal(PERMISSION_DENIED, "this is the root")
+            raise RequestRefused(PERMISSION_DENIED, "this is the root")
         return local
 
     def add_handle(self, handle: OpenFile | OpenFolder) -> Reply:
@@ -163,12 +163,12 @@ class SFTPSession(SFTPChannel):
 
     def check_handles(self) -> None:
         if len(self.handles) >= self.max_handles:
-            raise Refusal(FAILURE, "too many open handles")
+            raise RequestRefused(FAILURE, "too many open handles")
 
     def file(self, message: Message) -> OpenFile:
         handle = self.handles.get(message.get_binary())
         if not isinstance(handle, OpenFile):
-            raise Refusal(FAILURE, "no such handle")
+            raise RequestRefused(FAILURE, "no such handle")
         return handle
 
     def attributes(self, found: os.stat_result) -> bytes:
@@ -186,13 +186,13 @@ class SFTPSession(SFTPChannel):
         descriptor = os.open(local, flags, 0o666 if changes.mode is None else changes.mode)
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
-            raise Refusal(FAILURE, "not a regular file")
+            raise RequestRefused(FAILURE, "not a regular file")
         return self.add_handle(OpenFile(descriptor, local, bool(flags & os.O_APPEND), bool(asked & WRITE_FLAG)))
 
     def on_close(self, message: Message) -> Reply:
         handle = self.handles.pop(message.get_binary(), None)
         if handle is None:
-            raise Refusal(FAILURE, "no such handle")
+            raise RequestRefused(FAILURE, "no such handle")
         if isinstance(handle, OpenFile):
             os.close(handle.descriptor)
         return status(OK)
@@ -249,7 +249,7 @@ class SFTPSession(SFTPChannel):
     def on_readdir(self, message: Message) -> Reply:
         handle = self.handles.get(message.get_binary())
         if not isinstance(handle, OpenFolder):
-            raise Refusal(FAILURE, "no such handle")
+            raise RequestRefused(FAILURE, "no such handle")
         found = list(islice(handle.entries, NAMES_PER_REPLY))
         rows = (text(name) + text(long_name(name, item)) + self.attributes(item) for name, item in found)
         return (NAME, struct.pack(">I", len(found)) + b"".join(rows)) if found else status(EOF, "End of file")
@@ -274,7 +274,7 @@ class SFTPSession(SFTPChannel):
     def on_rename(self, message: Message) -> Reply:
         source, target = self.entry(message.get_binary()), self.entry(message.get_binary())
         if os.path.lexists(target):
-            raise Refusal(FAILURE, "the target exists")
+            raise RequestRefused(FAILURE, "the target exists")
         os.rename(source, target)
         return status(OK)
 
@@ -283,7 +283,7 @@ class SFTPSession(SFTPChannel):
         return NAME, struct.pack(">I", 1) + target + target + struct.pack(">I", 0)
 
     def on_symlink(self, message: Message) -> Reply:
-        raise Refusal(PERMISSION_DENIED, "symlinks are not made here")
+        raise RequestRefused(PERMISSION_DENIED, "symlinks are not made here")
 
     # --- extensions
 

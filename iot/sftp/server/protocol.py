@@ -1,7 +1,7 @@
 """The server's side of SFTP version 3: packets in, answers out; the embedded server's, without socket or thread.
 
-`SFTPChannel` finds the packets, calls the method that answers a request, and sends the answers of a batch together.
-What the methods do is in embedded_files.py.
+`RequestHandler` finds the packets, calls the method that answers a request, and sends the answers of a batch together.
+What the methods do is in files.py.
 
 Source: draft-ietf-secsh-filexfer-02; the extensions are described in OpenSSH's PROTOCOL, section 4.
 """
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from paramiko import Message
 
-__all__ = ["ProtocolBroken", "Refusal", "Reply", "SFTPChannel", "status", "text"]
+__all__ = ["ProtocolBroken", "Reply", "RequestHandler", "RequestRefused", "status", "text"]
 
 OK, EOF, NO_SUCH_FILE, PERMISSION_DENIED, FAILURE, BAD_MESSAGE = range(6)
 OP_UNSUPPORTED = 8
@@ -68,7 +68,7 @@ Reply = tuple[int, bytes]
 """The type of an answer and what follows its request id."""
 
 
-class Refusal(Exception):
+class RequestRefused(Exception):
     """A request that is answered with a status other than OK."""
 
     def __init__(self, code: int, text: str) -> None:
@@ -89,8 +89,8 @@ def status(code: int, reason: str = "") -> Reply:
     return STATUS, struct.pack(">I", code) + text(os.fsencode(reason)) + text(b"")
 
 
-class SFTPChannel:
-    """One client's channel: every request is answered by the method that REQUESTS or EXTENDED names.
+class RequestHandler:
+    """One client: every request is answered by the method that REQUESTS or EXTENDED names.
 
     send: puts bytes on the channel.
     """
@@ -132,7 +132,7 @@ class SFTPChannel:
     def reply_to(self, kind: int, message: Message) -> Reply:
         try:
             reply: Reply = getattr(self, REQUESTS.get(kind, "on_unknown"))(message)
-        except Refusal as refusal:
+        except RequestRefused as refusal:
             return status(refusal.code, str(refusal))
         except OSError as error:
             return status(CODES.get(error.errno or 0, FAILURE), error.strerror or "")
@@ -156,7 +156,7 @@ class SFTPChannel:
                 self._send(data)
 
     def on_unknown(self, message: Message) -> Reply:
-        raise Refusal(OP_UNSUPPORTED, "not offered")
+        raise RequestRefused(OP_UNSUPPORTED, "not offered")
 
     def on_extended(self, message: Message) -> Reply:
         name = message.get_binary()

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from iot.spooler.config.layout import contradictions
 from iot.spooler.config.settings import Settings
 from iot.spooler.naming import shown
-from iot.transfer import ConfigurationError
+from iot.transfer import ConfigurationError, brief
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -30,8 +30,6 @@ else:
 __all__ = ["BadConfiguration", "load", "secrets_in"]
 
 PREFIX = "IOT_SPOOLER_"
-BRIEF = 200
-"""Characters of a value, a key or a reason that are shown."""
 MESSAGE = 1000
 """Characters of what is wrong with a value, which may name it again."""
 LISTS = ("include", "exclude", "urgent", "ciphers")
@@ -90,7 +88,7 @@ def _from_file(path: Path) -> tuple[dict[str, Any], dict[Path_, str]]:
         ValueError,
         RecursionError,
     ) as error:  # not TOML, not UTF-8, a number of 5,000 digits, a list in 1,000 lists
-        raise BadConfiguration([f"{shown(str(path))}: not valid TOML: {_brief(str(error))}"]) from None
+        raise BadConfiguration([f"{shown(str(path))}: not valid TOML: {brief(str(error))}"]) from None
 
 
 def _add_environment(values: dict[str, Any], origins: dict[Path_, str], environment: Mapping[str, str]) -> list[str]:
@@ -102,11 +100,11 @@ def _add_environment(values: dict[str, Any], origins: dict[Path_, str], environm
         try:
             _put(values, keys, _from_text(keys, environment[name]))
         except (TypeError, IndexError, KeyError):
-            problems.append(f"{_brief(shown(name))}: no such place in the configuration (from the environment)")
+            problems.append(f"{brief(shown(name))}: no such place in the configuration (from the environment)")
         except (ValueError, RecursionError) as error:
-            problems.append(f"{_brief(shown(name))}: must be a JSON list: {_brief(str(error))} (from the environment)")
+            problems.append(f"{brief(shown(name))}: must be a JSON list: {brief(str(error))} (from the environment)")
         else:
-            origins[tuple(keys)] = f"environment variable {_brief(shown(name))}"
+            origins[tuple(keys)] = f"environment variable {brief(shown(name))}"
     return problems
 
 
@@ -166,7 +164,7 @@ def _add_credentials(values: dict[str, Any], origins: dict[Path_, str], environm
 def _describe(detail: dict[str, Any], origins: dict[Path_, str], path: Path | None) -> str:
     place: Path_ = tuple(detail["loc"])
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).removeprefix(".")
-    key = _brief(key) if key.isprintable() and key else _brief(repr(key))
+    key = brief(key) if key.isprintable() and key else brief(repr(key))
     origin = next((origins[place[:end]] for end in range(len(place), 0, -1) if place[:end] in origins), None)
     origin = origin or (shown(str(path)) if path else "the environment")
     message = str(detail["msg"]).removeprefix("Value error, ")
@@ -174,7 +172,7 @@ def _describe(detail: dict[str, Any], origins: dict[Path_, str], path: Path | No
         return f"{key}: missing; it must be given (in {origin})"
     if detail["type"] == "extra_forbidden":
         return f"{key}: no such setting (from {origin})"
-    return f"{key} = {_value(place, detail['input'])}: {_brief(message, MESSAGE)} (from {origin})"
+    return f"{key} = {_value(place, detail['input'])}: {brief(message, MESSAGE)} (from {origin})"
 
 
 TABLES = ("server", "retry", "outbox")
@@ -189,8 +187,4 @@ def _value(place: Path_, value: Any) -> str:
         return "(...)"
     if str(place[-1]) in TABLES or "://" in str(value):  # a text instead of a table, or a URL, may hold a password
         return "(hidden)"
-    return _brief(repr(value))
-
-
-def _brief(text: str, most: int = BRIEF) -> str:
-    return text if len(text) <= most else f"{text[:most]}..."
+    return brief(repr(value))

@@ -1,7 +1,7 @@
 """Every setting of the spooler: one TOML file, then the environment, then systemd credentials; read once.
 
-Below this room they are plain frozen values. What is wrong is told all at once: key, value (never a secret's), what is
-allowed, and where it came from.
+Below this module they are plain frozen values. What is wrong is reported all at once: key, value (never that of a
+secret), what is allowed, and where it came from.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from typing import NoReturn
 
 from iot.sftp.server import EmbeddedServer
 from iot.spooler.demo.link import Relay
-from iot.spooler.demo.screen import Progress, percent, print_table
+from iot.spooler.demo.screen import ProgressLine, percent, print_table
 from iot.spooler.demo.server import Writes, watched_server
 
 __all__ = ["main", "run_demo"]
@@ -159,7 +159,7 @@ def watch(stage: Stage, small: Iterator[tuple[str, bytes]]) -> bool:
     A small device may take its time; False when nothing has been sent for STALL_S.
     """
     mishaps = _mishaps()
-    draw = Progress()
+    draw = ProgressLine()
     sent_bytes, moved_at = 0, time.monotonic()
     while time.monotonic() < moved_at + STALL_S:
         if stage.relay.up_bytes != sent_bytes:
@@ -216,7 +216,7 @@ def rows(stage: Stage, wrong: Sequence[str], seconds: float) -> list[tuple[str, 
     ]
 
 
-def _show(stage: Stage, draw: Progress, *, last: bool = False) -> None:
+def _show(stage: Stage, draw: ProgressLine, *, last: bool = False) -> None:
     if draw.due() or last:
         files, count = _arrived(stage.remote)
         draw.show(files, SMALL_FILES + 1, count, stage.payload_bytes, last=last)

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-__all__ = ["Progress", "percent", "print_table"]
+__all__ = ["ProgressLine", "percent", "print_table"]
 
 MIB = 1024 * 1024
 DRAW_EVERY_S = 0.2
@@ -16,7 +16,7 @@ WRONG_SHOWN = 20
 CLEAR_LINE = "\r\x1b[K"
 
 
-class Progress:
+class ProgressLine:
     """The line of progress; events stay above it."""
 
     def __init__(self) -> None:

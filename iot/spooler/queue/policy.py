@@ -2,14 +2,14 @@
 
 An entry's life, one arrow a row of TRANSITIONS:
 
-    READY --BEGUN--> SENDING --SENT--> DELIVERED --SETTLED--> GONE     (removed or archived)
+    READY --BEGUN--> SENDING --SENT--> DELIVERED --LEFT--> GONE     (removed or archived)
       ^                 |  `----SENT_TO_KEEP--> KEPT                   (remembered: the file stays)
       |                 |-----INTERRUPTED--> READY                     (link lost, stopped: go on where it was)
       |                 |-----RELEASED--> READY                        (never handed out)
       `---DUE-- WAITING <-----FAILED         (this file's own error)
                   ^     |-----POSTPONED ---. (the link was lost again and again: others go first)
                   `-----|------------------'
-                        `-----GIVEN_UP--> QUARANTINED --SETTLED--> GONE
+                        `-----GIVEN_UP--> QUARANTINED --LEFT--> GONE
 
 RESTARTED: a new run; nothing is in flight and nobody waits. RENEWED: the file has a new version, which is an entry of
 its own; the old one goes, unless its file has still to leave. CHANGED, VANISHED: the entry is dropped; the folder is
@@ -27,8 +27,8 @@ __all__ = [
     "TRANSITIONS",
     "Backoff",
     "Event",
-    "Kind",
-    "Rules",
+    "FailureKind",
+    "RetryRules",
     "State",
     "Tries",
     "Verdict",
@@ -73,7 +73,7 @@ class Event(enum.Enum):
     VANISHED = enum.auto()
     RENEWED = enum.auto()
     DUE = enum.auto()
-    SETTLED = enum.auto()
+    LEFT = enum.auto()
     RESTARTED = enum.auto()
 
 
@@ -95,10 +95,10 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.WAITING, Event.RENEWED): State.GONE,
     (State.WAITING, Event.VANISHED): State.GONE,
     (State.WAITING, Event.RESTARTED): State.READY,
-    (State.DELIVERED, Event.SETTLED): State.GONE,
+    (State.DELIVERED, Event.LEFT): State.GONE,
     (State.KEPT, Event.RENEWED): State.GONE,
     (State.KEPT, Event.VANISHED): State.GONE,
-    (State.QUARANTINED, Event.SETTLED): State.GONE,
+    (State.QUARANTINED, Event.LEFT): State.GONE,
 }
 
 
@@ -110,7 +110,7 @@ def after(state: State, event: Event) -> State:
         raise ValueError(f"{event.name} cannot happen to an entry that is {state.name}") from None
 
 
-class Kind(enum.Enum):
+class FailureKind(enum.Enum):
     """What a failed job says about the entry."""
 
     LINK = enum.auto()
@@ -165,7 +165,7 @@ class Backoff:
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class RetryRules:
     """When a file is tried again and when it is given up.
 
     max_attempts: permanent errors until quarantine. max_failures: failures of its own in a row after which a file is
@@ -177,27 +177,25 @@ class Rules:
     max_failures: int | None = None
 
 
-def judge(kind: Kind, before: Tries, rules: Rules, *, progressed: bool, random: float) -> Verdict:
-    """What a failure of this kind means for an entry.
+def judge(kind: FailureKind, before: Tries, rules: RetryRules, *, progressed: bool, random: float) -> Verdict:
+    """What a failure of this kind means for an entry; whether it has CHANGED is for the caller to find out.
 
     progressed: the server has confirmed some of it meanwhile. random: within [0, 1).
     """
     match kind:
-        case Kind.CHANGED:
-            return Verdict(Event.CHANGED, 0, 0)
-        case Kind.STOPPED:
+        case FailureKind.STOPPED:
             return Verdict(Event.INTERRUPTED, before.failures, before.strikes, losses=before.losses)
-        case Kind.LINK:
+        case FailureKind.LINK:
             return _link_lost(before, rules, progressed=progressed, random=random)
     failures = 1 if progressed else before.failures + 1
-    strikes = before.strikes + (1 if kind is Kind.PERMANENT else 0)
-    if kind is Kind.PERMANENT and strikes >= rules.max_attempts:
+    strikes = before.strikes + (1 if kind is FailureKind.PERMANENT else 0)
+    if kind is FailureKind.PERMANENT and strikes >= rules.max_attempts:
         return Verdict(Event.GIVEN_UP, failures, strikes)
     left = rules.max_failures is not None and failures >= rules.max_failures
     return Verdict(Event.FAILED, failures, strikes, NEVER if left else rules.backoff.delay_s(failures, random))
 
 
-def _link_lost(before: Tries, rules: Rules, *, progressed: bool, random: float) -> Verdict:
+def _link_lost(before: Tries, rules: RetryRules, *, progressed: bool, random: float) -> Verdict:
     """Never the file's fault: it may have to stand back, but it is tried again as long as the link is."""
     if progressed:
         return Verdict(Event.INTERRUPTED, 0, before.strikes)

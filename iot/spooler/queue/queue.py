@@ -26,11 +26,11 @@ from iot.spooler.queue.rows import (
     SQL_DAMAGED,
     SQL_ENTRY,
     SQL_FILE,
-    Delivery,
+    Destinations,
     Entry,
     Known,
     NewEntry,
-    Places,
+    Success,
     Total,
     entry_from,
     entry_row,
@@ -40,7 +40,7 @@ from iot.spooler.queue.rows import (
 )
 from iot.transfer import Journal
 
-__all__ = ["QUEUE_SCHEMA", "Delivery", "Entry", "Known", "NewEntry", "Queue", "Total"]
+__all__ = ["QUEUE_SCHEMA", "Entry", "Known", "NewEntry", "Queue", "Success", "Total"]
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -62,7 +62,7 @@ class Queue:
         self._journal = journal
         self.made_ready = 0
         self.lost_rows = False
-        self._places = Places()
+        self._destinations = Destinations()
         self._numbers = range(0)
         self._damaged: set[int] = set()
 
@@ -91,9 +91,9 @@ class Queue:
             self._journal.write(lambda db: _register(db, path, base))
         number = self._journal.read("SELECT id FROM outbox WHERE path = ?", path)[0]["id"]
         for row in self._journal.read("SELECT id, outbox, base FROM rule WHERE typeof(base) = 'blob'"):
-            self._places.rules[row["id"]] = row["base"].decode("utf-8", "surrogateescape")
+            self._destinations.rules[row["id"]] = row["base"].decode("utf-8", "surrogateescape")
             if (row["outbox"], row["base"]) == (number, base):
-                self._places.in_force[number] = row["id"]
+                self._destinations.in_force[number] = row["id"]
         return number, not known
 
     # -- what is there
@@ -195,7 +195,7 @@ class Queue:
 
     # -- what came of it: inside one Journal.write; what is returned are the entries as they are then
 
-    def deliver(self, db: sqlite3.Connection, deliveries: Iterable[Delivery]) -> list[Entry]:
+    def deliver(self, db: sqlite3.Connection, deliveries: Iterable[Success]) -> list[Entry]:
         items = {item.entry.id: item for item in deliveries}
         moved: list[Entry] = []
         for event in {item.event for item in items.values()}:
@@ -233,7 +233,7 @@ class Queue:
 
     def forget(self, db: sqlite3.Connection, entries: Sequence[Entry]) -> None:
         """Drop entries whose file has durably left the outbox."""
-        self._move(db, Event.SETTLED, entries)
+        self._move(db, Event.LEFT, entries)
 
     def _move(
         self,
@@ -282,7 +282,7 @@ class Queue:
     # -- figures
 
     def totals(self) -> list[Total]:
-        in_force = ",".join(map(str, self._places.in_force.values()))
+        in_force = ",".join(map(str, self._destinations.in_force.values()))
         earlier = f"count(CASE WHEN unanswered > 0 AND rule NOT IN ({in_force}) THEN 1 END)"
         figures = f"count(*) AS files, sum(size) AS bytes, min(first_seen) AS oldest, {earlier} AS earlier"
         sql = f"SELECT outbox, state, {figures} FROM entry GROUP BY outbox, state"  # noqa: S608  text and numbers above
@@ -294,7 +294,7 @@ class Queue:
 
     def _entries(self, rest: str, *values: object) -> list[Entry]:
         sql = f"SELECT {COLUMNS} FROM entry CROSS JOIN file USING (id) {rest}"  # noqa: S608  text of this file
-        return self._healed(lambda: [entry_from(row, self._places) for row in self._journal.read(sql, *values)])
+        return self._healed(lambda: [entry_from(row, self._destinations) for row in self._journal.read(sql, *values)])
 
     # -- damage
 

@@ -19,11 +19,11 @@ __all__ = [
     "SQL_DAMAGED",
     "SQL_ENTRY",
     "SQL_FILE",
-    "Delivery",
+    "Destinations",
     "Entry",
     "Known",
     "NewEntry",
-    "Places",
+    "Success",
     "Total",
     "entry_from",
     "entry_row",
@@ -113,7 +113,7 @@ SQL_DAMAGED = (
 
 
 class NewEntry(NamedTuple):
-    """A settled file, or a new version of a known one.
+    """A complete file, or a new version of a known one.
 
     rank: its place in the order of its outbox, lower first. first_seen: wall clock, seconds.
     """
@@ -163,7 +163,7 @@ class Known(NamedTuple):
     fingerprint: Fingerprint
 
 
-class Delivery(NamedTuple):
+class Success(NamedTuple):
     """A success to be written: event SENT or SENT_TO_KEEP, the proof in words, the wall clock in seconds."""
 
     entry: Entry
@@ -215,7 +215,7 @@ def entry_row(number: int, entry: NewEntry) -> tuple[object, ...]:
     )
 
 
-class Places:
+class Destinations:
     """Which rule of destinations an attempt follows.
 
     rules: all that were ever in force, by number. in_force: the number of the present one of each outbox.
@@ -239,9 +239,9 @@ class Places:
         return "" if rule is None else destination_for(path, self.rules[rule], version.mtime_ns)
 
 
-def entry_from(row: sqlite3.Row, places: Places) -> Entry:
+def entry_from(row: sqlite3.Row, destinations: Destinations) -> Entry:
     path, version = row["path"], fingerprint_from(row)
-    rule, destination, left_at = places.of(row, path, version)
+    rule, destination, left_at = destinations.of(row, path, version)
     return Entry(
         id=row["id"],
         outbox=row["outbox"],

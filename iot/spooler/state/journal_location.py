@@ -13,17 +13,18 @@ from collections.abc import Callable
 
 from iot.spooler.config.settings import AfterUpload, Settings
 from iot.spooler.naming import shown
+from iot.spooler.queue.deliveries import DELIVERIES
 from iot.spooler.queue.queue import QUEUE_SCHEMA
 from iot.transfer import DiskFull, Journal, LocalStateError
 
-__all__ = ["Home"]
+__all__ = ["JournalLocation"]
 
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 5.0
 
 
-class Home:
+class JournalLocation:
     """clock: monotonic seconds. journal: the one to work with.
 
     Raises: DiskFull (and deliveries would make no room), JournalUnavailable.
@@ -41,7 +42,7 @@ class Home:
         if self._found is None and self._clock() >= self._look_at:
             self._look_at = self._clock() + LOOK_EVERY_S
             try:
-                self._found = Journal(self._settings.state_dir, QUEUE_SCHEMA)
+                self._found = Journal(self._settings.state_dir, QUEUE_SCHEMA, DELIVERIES)
             except LocalStateError:
                 return False  # not yet
         return self._found is not None
@@ -61,13 +62,13 @@ class Home:
 
     def _open(self) -> Journal:
         try:
-            return Journal(self._settings.state_dir, QUEUE_SCHEMA)
+            return Journal(self._settings.state_dir, QUEUE_SCHEMA, DELIVERIES)
         except DiskFull as error:
             if not _deliveries_make_room(self._settings):
                 raise
             log.error("no room for the journal: in memory until deliveries have made some error=%s", shown(str(error)))
         self._look_at = self._clock() + LOOK_EVERY_S
-        return Journal(None, QUEUE_SCHEMA)
+        return Journal(None, QUEUE_SCHEMA, DELIVERIES)
 
 
 def _deliveries_make_room(settings: Settings) -> bool:

@@ -9,6 +9,7 @@ that is to be dropped, and no index is kept on disk but in memory (rows are few)
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -17,10 +18,9 @@ import sqlite3
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from iot.transfer.journal.journal import Journal, Schema
-from iot.transfer.journal.places import Places
 from iot.transfer.model import Checkpoint, Direction, Fingerprint, Phase, Span, Token
 
 __all__ = ["CHECKPOINTS", "Checkpoints"]
@@ -68,8 +68,43 @@ NOTE = (
 )
 
 
+class CheckpointIndex:
+    """Which row holds the checkpoint of which transfer with one server; shared by all who use the same journal.
+
+    An index in memory, so that none has to be written to flash.
+    """
+
+    def __init__(self, journal: Journal, server: str) -> None:
+        self._journal = journal
+        self._server = server
+        self._version: int | None = None
+        self._places: dict[int, int] = {}
+
+    def current(self) -> dict[int, int]:
+        """Hash of the transfer -> number of the row; read again when another process has written."""
+        version = self._journal.read("PRAGMA data_version")[0][0]
+        if version != self._version:
+            rows = self._journal.read("SELECT id, key FROM checkpoint WHERE server = ?", self._server)
+            self._places = {row["key"]: row["id"] for row in rows}
+            self._version = version
+        return self._places
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[dict[int, int | None]]:
+        """Takes what a transaction has changed; where that failed, all is read again."""
+        changes: dict[int, int | None] = {}
+        try:
+            yield changes
+        except BaseException:
+            self._version = None
+            raise
+        self._places.update({key: place for key, place in changes.items() if place is not None})
+        for key in [key for key, place in changes.items() if place is None]:
+            self._places.pop(key, None)
+
+
 class Checkpoints:
-    """The checkpoints of transfers with one server; see transfer.context.Ledger.
+    """The checkpoints of transfers with one server; `note` keeps for the next batch, `commit` makes durable now.
 
     server: user@host:port. every_bytes, every_s: write at the latest after so much progress or time.
     """
@@ -86,7 +121,7 @@ class Checkpoints:
         self._dropped: dict[Key, None] = {}
         self._written: dict[Key, int] = {}
         self._since: float | None = None
-        self._places: Places = journal.shared.setdefault((__name__, server), Places(journal, server))
+        self._places: CheckpointIndex = journal.shared.setdefault((__name__, server), CheckpointIndex(journal, server))
 
     def load(self, direction: Direction, remote_path: bytes, local_path: bytes) -> Checkpoint | None:
         key = (direction.value, remote_path, local_path)
@@ -171,7 +206,7 @@ class Checkpoints:
         db.executemany("DELETE FROM checkpoint WHERE id = ?", [(place,) for place in free])
         return changes
 
-    def given_up(self, before_s: float) -> list[Checkpoint]:
+    def abandoned_before(self, before_s: float) -> list[Checkpoint]:
         """Uploads whose last checkpoint is older than a moment (seconds of the epoch)."""
         rows = self._journal.read(
             "SELECT * FROM checkpoint WHERE server = ? AND direction = ? AND noted_at < ? LIMIT 1000",

@@ -1,15 +1,15 @@
 """The journal: one small SQLite file in a state directory that survives a power cut.
 
 WAL with synchronous=FULL: a transaction that has returned is on the disk (measured: NORMAL loses the
-last ones). Every room that keeps something here registers its tables as a Schema; the checkpoints of
-transfers are one such room, the spooler's queue is another, so that both commit together.
+last ones). Whoever keeps something here registers its tables as a Schema: the checkpoints of transfers
+are one, the spooler's queue is another, and both commit together.
 
 What can be wrong with it, and what happens then:
     not there       a new one is made
     corrupt         it is moved aside under a dated name, a new one is made, the start goes on
     newer           written by a later version: used as it is where that version says it can be,
                     else set aside under its own name and kept; never called corrupt
-    disk full       the reserve file is given up, so that deliveries can still be settled and make room
+    disk full       the reserve file is given up, so that deliveries can still be recorded and free space
     not writable    JournalUnavailable; the caller decides (the client alone goes on in memory)
 """
 
@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from iot.transfer.errors import DiskFull, JournalUnavailable, LocalStateError
 from iot.transfer.journal.reserve import FULL_ERRNOS, Reserve, is_full
@@ -49,7 +50,7 @@ WAL_PAGES = 4096
 WAL_BYTES = WAL_PAGES * (PAGE_BYTES + 24)
 SHRUNK_PAGES = 64
 BUSY_TIMEOUT_S = 30.0
-ROOMS_TABLE = (
+SCHEMAS_TABLE = (
     "CREATE TABLE IF NOT EXISTS room"
     " (name TEXT PRIMARY KEY, version INTEGER NOT NULL, compatible_from INTEGER NOT NULL) WITHOUT ROWID"
 )
@@ -58,11 +59,11 @@ CAN_WRITE = ("BEGIN IMMEDIATE", "PRAGMA user_version=0", "ROLLBACK")
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """The tables of one room.
+    """Tables that belong together.
 
-    name: the room's name in the journal.
+    name: what they are called in the journal's table of schemas (`room`).
     migrations: SQL scripts; number i brings version i to version i + 1. Only ever append.
-    compatible_from: the oldest program version of this room that can still work on the newest tables
+    compatible_from: the oldest version of this schema whose program can still work on the newest tables
         (it ignores added columns and tables).
     """
 
@@ -84,13 +85,13 @@ class Corrupt(LocalStateError):
 
 
 class Journal:
-    """One SQLite file, opened for one process, shared by the rooms that register a Schema.
+    """One SQLite file, opened for one process, shared by all that register a Schema.
 
     Threads take turns: while one is in a transaction, the others wait with their reads and writes.
 
     owner: random hex name of this state directory; it is part of every part name, so that two devices
         never write to the same part. It lives in a file of its own and survives the loss of the journal.
-    shared: what the rooms keep in memory for all their users of this journal.
+    shared: what is kept in memory for all users of this journal.
     moved_aside: where an unusable predecessor went when this one was opened, else None.
 
     Raises: JournalUnavailable, DiskFull.
@@ -118,7 +119,7 @@ class Journal:
             self._transact(lambda _: lay_out_wal(state_dir / FILE_NAME))
 
     def register(self, *schemas: Schema) -> None:
-        """Add the tables of rooms, upgrading them in place. Call before their first use."""
+        """Add tables, upgrading them in place. Call before their first use."""
         self._schemas.extend(schemas)
         with self._turn, self._guarded(), one_at_a_time(self.state_dir):
             try:
@@ -132,7 +133,7 @@ class Journal:
     def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work` in one durable transaction; when this returns, its effect survives a power cut.
 
-        `work` may be run twice (after room was made on a full disk), so it must only use the database: what it
+        `work` may be run twice (after space was freed on a full disk), so it must only use the database: what it
         changed elsewhere would stay when the transaction fails.
 
         Raises: JournalUnavailable, DiskFull; then nothing of `work` has been kept. RuntimeError inside another
@@ -155,12 +156,27 @@ class Journal:
         with self._turn, self._guarded():
             return self._db.execute(query, values).fetchall()
 
+    @staticmethod
+    def look_into(state_dir: Path, query: str, *values: object) -> list[sqlite3.Row]:
+        """All rows of a query on the journal of a program that may be running: nothing is made, mended or upgraded.
+
+        Raises: JournalUnavailable, also where there is no journal.
+        """
+        with _translated(state_dir):
+            name = f"file:{quote(os.fsencode(state_dir / FILE_NAME))}?mode=ro"
+            db = sqlite3.connect(name, uri=True, timeout=BUSY_TIMEOUT_S)
+            try:
+                db.row_factory = sqlite3.Row
+                return db.execute(query, values).fetchall()
+            finally:
+                db.close()
+
     def close(self) -> None:
         with self._turn:
             with contextlib.suppress(sqlite3.Error):  # only a saving; it is closed already, or in use by others
                 self._shrink()
             self._db.close()
-            self._reserve.keep()  # it takes the room of the -wal that has just gone, before anybody else does
+            self._reserve.keep()  # it takes the space of the -wal that has just gone, before anybody else does
 
     # -- inside
 
@@ -184,7 +200,7 @@ class Journal:
 
     def _reuse_wal(self) -> bool:
         """Bring the -wal's content into the main file, which has free pages: the next commits overwrite it in place."""
-        with contextlib.suppress(sqlite3.OperationalError):  # no room for that either: then the reserve is next
+        with contextlib.suppress(sqlite3.OperationalError):  # no space for that either: then the reserve is next
             self._db.execute("PRAGMA wal_checkpoint(RESTART)")
         return True
 
@@ -242,14 +258,16 @@ class Journal:
             self._transact(lambda db: _upgrade(db, due))
 
     def _version(self, schema: Schema) -> int:
-        """The version of a room's tables; 0: they are not there yet. Raises: NewerJournal."""
+        """The version of a schema's tables; 0: they are not there yet. Raises: NewerJournal."""
         if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'room'").fetchone():
             return 0
         row = self._db.execute("SELECT version, compatible_from FROM room WHERE name = ?", (schema.name,)).fetchone()
         if row is None:
             return 0
         if row["version"] > schema.version and row["compatible_from"] > schema.version:
-            raise NewerJournal(f"room {schema.name} has version {row['version']}, this program knows {schema.version}")
+            raise NewerJournal(
+                f"schema {schema.name} has version {row['version']}, this program knows {schema.version}"
+            )
         return int(row["version"])
 
     @contextlib.contextmanager
@@ -259,7 +277,7 @@ class Journal:
 
 
 def _upgrade(db: sqlite3.Connection, due: Sequence[tuple[Schema, int]]) -> None:
-    db.execute(ROOMS_TABLE)
+    db.execute(SCHEMAS_TABLE)
     for schema, version in due:
         for script in schema.migrations[version:]:
             for statement in filter(str.strip, script.split(";")):

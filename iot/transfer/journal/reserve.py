@@ -1,4 +1,4 @@
-"""Room on the journal's disk: a reserve for bad times, and blocks laid out ahead so that each commit writes less."""
+"""Space on the journal's disk: a reserve for bad times, and blocks laid out ahead so that each commit writes less."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Reserve:
-    """A file that only holds room: given up when the disk is full, so that deliveries can still be settled.
+    """A file that only holds space: given up when the disk is full, so that deliveries can still be recorded.
 
     folder: the state directory; None: there is nothing to keep.
     """
@@ -35,7 +35,7 @@ class Reserve:
         self._again_at = float("inf")
 
     def keep(self) -> None:
-        """Make it unless it is there; without room for it, go on without."""
+        """Make it unless it is there; without space for it, go on without."""
         if self._path is None:
             return
         self._again_at = float("inf")
@@ -46,7 +46,7 @@ class Reserve:
             with contextlib.suppress(OSError):  # it is not there, or cannot be taken away either
                 self._path.unlink()
             self._again_at = time.monotonic() + AGAIN_S
-            log.warning("no room for the journal's reserve path=%s error=%s", self._path, error)
+            log.warning("no space for the journal's reserve path=%s error=%s", self._path, error)
 
     def give_up(self) -> bool:
         """-> whether there was one."""
@@ -58,7 +58,7 @@ class Reserve:
         return True
 
     def tend(self) -> None:
-        """Now and then after it was given up: make it again once there is room for twice as much."""
+        """Now and then after it was given up: make it again once there is space for twice as much."""
         if self._path is None or time.monotonic() < self._again_at:
             return
         self._again_at = time.monotonic() + AGAIN_S
@@ -86,7 +86,7 @@ def lay_out(file: int, size: int) -> bool:
 
 
 def is_full(error: BaseException, folder: Path | None) -> bool:
-    """SQLite has a word of its own for a full disk, but not where it makes room for its -wal and -shm."""
+    """SQLite has a word of its own for a full disk, but not where it extends its -wal and -shm."""
     text = str(error)
     if "full" in text or getattr(error, "errno", None) in FULL_ERRNOS:
         return True
@@ -98,7 +98,7 @@ def is_full(error: BaseException, folder: Path | None) -> bool:
 
 
 def _is_limited(folder: Path) -> bool:
-    """Whether a quota or a limit of this process refuses what the disk would have room for."""
+    """Whether a quota or a limit of this process refuses what the disk would have space for."""
     probe = folder / f"{RESERVE_NAME}.probe"
     try:
         file = os.open(probe, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

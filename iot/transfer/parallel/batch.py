@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
+from iot.transfer.abandoned_parts import AbandonedParts
 from iot.transfer.attempts import Attempts
 from iot.transfer.base import Outcome, upload_key
 from iot.transfer.books import Books
@@ -15,9 +16,9 @@ from iot.transfer.errors import Cancelled, LinkLost, ServerBusy, Timeout, Transf
 from iot.transfer.locks import Busy
 from iot.transfer.model import Checkpoint, Direction, Failure, TransferResult, UploadJob
 from iot.transfer.names import part_name, remote_path
-from iot.transfer.options import Options
-from iot.transfer.parallel.abandoned import AbandonedParts
+from iot.transfer.options import TransferOptions
 from iot.transfer.parallel.ready import TOGETHER_BYTES, Finished, Running
+from iot.transfer.parallel.removal import next_removal
 from iot.transfer.parallel.upload import Upload
 from iot.transfer.parallel.work import Work
 from iot.transfer.parallel.workers import Workers
@@ -40,7 +41,7 @@ class Batch:
         self,
         attempts: Attempts[Workers],
         books: Books,
-        options: Options,
+        options: TransferOptions,
         *,
         stale_part_s: float,
         hold: bool,
@@ -72,7 +73,7 @@ class Batch:
             self._checkpoints.flush()
 
     def _on_these_connections(self, workers: Workers, feed: Iterator[UploadJob | None]) -> Iterator[Outcome]:
-        abandoned = AbandonedParts(self._checkpoints, self._locks, self._stale_part_s, self._lock_name, workers.desk)
+        abandoned = AbandonedParts(self._checkpoints, self._locks, self._stale_part_s, self._lock_name)
         try:
             while self._unfinished:
                 for finished in workers.run(self._pull(feed, workers, abandoned), self._tick):
@@ -102,7 +103,7 @@ class Batch:
                     self._exhausted = True
                     return
             yield self._begin(job, workers, abandoned) if job is not None else None
-            bundle = abandoned.next_bundle() if self._begun else None
+            bundle = next_removal(abandoned, workers.desk) if self._begun else None
             if bundle is not None:
                 yield bundle
 
@@ -112,7 +113,7 @@ class Batch:
         try:
             upload = self._upload(job, workers)
         except Busy as error:
-            if abandoned.under_way:
+            if abandoned.removing:
                 self._again.append(job)
                 return None
             return Running(_Refused(error), tag=(job, None))

@@ -10,7 +10,7 @@ from iot.transfer.errors import LinkLost, NotFound, ProofFailed, ServerRefused, 
 from iot.transfer.landing import Landing
 from iot.transfer.model import Checkpoint, Evidence, Proof, Span, TransferResult
 from iot.transfer.names import SIDECAR
-from iot.transfer.options import Options
+from iot.transfer.options import TransferOptions
 from iot.transfer.parallel.content import agreeing_bytes, hash_of
 from iot.transfer.parallel.work import Desk, Work
 from iot.transfer.remote import Store
@@ -27,7 +27,7 @@ class Download:
         self,
         landing: Landing,
         known: Checkpoint | None,
-        options: Options,
+        options: TransferOptions,
         desk: Desk,
         forget: Callable[[Checkpoint], None],
         release: Callable[[], None],

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import BinaryIO, Generic, TypeVar
 
+from iot.transfer.abandoned_parts import abandoned
 from iot.transfer.attempts import ANSWERS, Attempts, Patience
 from iot.transfer.base import BaseRemote, Outcome
 from iot.transfer.books import Books
@@ -24,17 +25,12 @@ from iot.transfer.errors import (
 from iot.transfer.journal.journal import Journal
 from iot.transfer.landing import DownloadTask, Landing, download_task
 from iot.transfer.model import (
-    Checkpoint,
-    Direction,
-    Fingerprint,
     ProgressCallback,
     RemoteFile,
-    Token,
     TransferResult,
     UploadJob,
 )
-from iot.transfer.names import part_name, remote_path
-from iot.transfer.options import Options
+from iot.transfer.options import TransferOptions
 from iot.transfer.parallel.batch import Batch
 from iot.transfer.parallel.download import Download
 from iot.transfer.parallel.work import Work
@@ -76,7 +72,7 @@ class ParallelRemote(BaseRemote):
 
     another_stands = False
 
-    def engine(self, tick: Callable[[], None]) -> Workers:
+    def session(self, tick: Callable[[], None]) -> Workers:
         """The present connections, or new ones. Raises: LinkLost, Timeout, ServerBusy, AuthenticationError ..."""
         if self._workers is not None and not self._workers.usable:
             self._drop()
@@ -118,13 +114,12 @@ class ParallelRemote(BaseRemote):
 
     def discard(self, uploads: Iterable[tuple[str, str]]) -> None:
         checkpoints = self._books.checkpoints
+        options = self._options()
         for source, dest in uploads:
-            remote, local = remote_path(dest), os.fsencode(os.path.abspath(source))
-            known = checkpoints.load(Direction.UPLOAD, remote, local)
+            given_up = abandoned(source, dest, options)
+            known = checkpoints.load(given_up.direction, given_up.remote_path, given_up.local_path)
             if known is None and self.capabilities.named_tokens:
-                options = self._options()
-                part = Token(part_name(remote, local, options.owner, options.part_suffix))
-                checkpoints.note(Checkpoint(Direction.UPLOAD, remote, local, part, Fingerprint(0, 0)))
+                checkpoints.note(given_up)
         checkpoints.flush()
 
     def _uploads(
@@ -173,7 +168,7 @@ class ParallelRemote(BaseRemote):
         raise AssertionError("attempts end with a result or an error")
 
     def _fetch_once(
-        self, workers: Workers, task: DownloadTask, received: list[int], options: Options
+        self, workers: Workers, task: DownloadTask, received: list[int], options: TransferOptions
     ) -> TransferResult:
         checkpoints, locks, desk = self._books.checkpoints, self._books.locks, workers.desk
         landing = Landing(
@@ -239,7 +234,7 @@ class ParallelRemote(BaseRemote):
 
     # -- inside
 
-    def _options(self, *, resume: bool = True, sha256: bool = False) -> Options:
+    def _options(self, *, resume: bool = True, sha256: bool = False) -> TransferOptions:
         return replace(self._settings.plain(self._books.journal.owner), resume=resume, sha256=sha256)
 
     def _attempts(

@@ -10,13 +10,10 @@ is held back until then.
 from __future__ import annotations
 
 import logging
-import posixpath
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from iot.transfer.checksum_file import checksum_line
 from iot.transfer.errors import (
-    AlreadyExists,
     NoSpaceOnServer,
     NotFound,
     PermanentError,
@@ -28,6 +25,7 @@ from iot.transfer.errors import (
     Unsupported,
 )
 from iot.transfer.model import (
+    PROGRESS_EVERY_S,
     Checkpoint,
     Direction,
     Phase,
@@ -38,12 +36,13 @@ from iot.transfer.model import (
     TransferResult,
     UploadJob,
 )
-from iot.transfer.names import SIDECAR, check_final_name, remote_path, sidecar_part
-from iot.transfer.options import Options
+from iot.transfer.names import check_final_name, remote_path
+from iot.transfer.options import TransferOptions
 from iot.transfer.parallel.content import agreeing_bytes, hash_of, same_file
+from iot.transfer.parallel.publish import bytes_held, prove_part, publish_as, write_sidecar
 from iot.transfer.parallel.work import Barrier, Desk, Linger, Work
-from iot.transfer.plan import Fresh, ProveFinal, ResumeAt, Rules, Step, plan
-from iot.transfer.remote import Meta, Offset, Parts, Publish, Published, Resume, Standing, Store, Token
+from iot.transfer.plan import Fresh, ProveFinal, ResumeAt, ResumeRules, Step, plan
+from iot.transfer.remote import Meta, Publish, Published, Resume, Store, Token
 from iot.transfer.source import Source
 from iot.transfer.window import PartState
 
@@ -51,7 +50,6 @@ __all__ = ["Upload"]
 
 log = logging.getLogger(__name__)
 
-PROGRESS_EVERY_S = 0.1
 SURE_AFTER_S = 60.0
 """Systems bring to the disk within half a minute what they were given. So what was seen on the far side and, so long
 after that, over the same connection more was taken, needs no second look: power that went has cut the connection."""
@@ -72,7 +70,7 @@ class Upload:
         source: Source,
         meta: Meta,
         known: Checkpoint | None,
-        options: Options,
+        options: TransferOptions,
         desk: Desk,
         note: Callable[[Checkpoint], None],
         release: Callable[[], None],
@@ -124,7 +122,7 @@ class Upload:
         part = None
         if known is not None and self._token:
             standing = self.store.where(self._token)
-            part = _held(standing)
+            part = bytes_held(standing)
             if isinstance(standing, Published):
                 known = replace(known, phase=Phase.PUBLISHING)
             if part is not None and options.trust:
@@ -133,7 +131,9 @@ class Upload:
                 part = RemoteFile(0) if part is not None else None
         final = self.store.stat(self.dest)
         readable = self.store.capabilities.reads_back
-        rules = Rules(options.verify, options.trust, options.tail_size, self.source.identified, self.size, readable)
+        rules = ResumeRules(
+            options.verify, options.trust, options.tail_size, self.source.identified, self.size, readable
+        )
         return plan(self.source.fingerprint, known, part, final, rules)
 
     # -- send
@@ -254,34 +254,18 @@ class Upload:
 
     def _check(self) -> None:
         """Raises: ProofFailed; then nothing of the part is believed any more."""
-        held = _held(self.store.where(self._token))
+        held = bytes_held(self.store.where(self._token))
         if held is None:
             raise NotFound(f"the part of {self.source.name} is gone: does something there take files away by name?")
         expected = self.size - self._held_back
         try:
             if held.size != expected:
                 raise ProofFailed(f"the far side holds {held.size} bytes of {self.source.name}, not {expected}")
-            self._proof = self._prove()
+            self._proof = Proof.SIZE if self._held_back else self._prove()
         except ProofFailed:
             self._state.distrust()
             self.note()
             raise
-
-    def _prove(self) -> Proof:
-        start = max(0, self.size - self._options.tail_size) if self._options.proof is Proof.TAIL else 0
-        if self._options.proof is Proof.SIZE or self._held_back:
-            return Proof.SIZE
-        if not start and "sha256" in self.store.capabilities.hashes:
-            self._digest = hash_of(self._desk, self.source)
-            if self.store.verify(self._token, {"sha256": self._digest}) is not None:
-                return Proof.FULL
-        if not self.store.capabilities.reads_back:
-            raise Unsupported(f"proof={self._options.proof.value}: what was sent cannot be read back there")
-        span = Span(start, self.size)
-        agreed = agreeing_bytes(self._desk, self.store.read_part(self._token, span), self.source, span)
-        if agreed < span.length:
-            raise ProofFailed(f"the part of {self.source.name} differs at {start + agreed}")
-        return Proof.TAIL if start else Proof.FULL
 
     # -- publish
 
@@ -293,17 +277,13 @@ class Upload:
         yield Barrier(self.checkpoint())
         if self._last_byte_publishes:
             self._write(Span(self.size - self._held_back, self.size))
-        durable = self._publish_as(self._token, self.dest)
+        durable = publish_as(self.store, self._token, self.dest, self.meta, self._options)
         return (yield from self._settle(durable))
 
-    def _publish_as(self, token: Token, dest: bytes) -> bool:
-        try:
-            return self.store.publish(token, dest, self.meta, replace=True)
-        except AlreadyExists:
-            if not self._options.replace_by_remove:
-                raise
-        self.store.delete(dest)
-        return self.store.publish(token, dest, self.meta, replace=False)
+    def _prove(self) -> Proof:
+        proof, digest = prove_part(self._desk, self.store, self._token, self.source, self._options)
+        self._digest = digest or self._digest
+        return proof
 
     def _already_done(self) -> Work[TransferResult]:
         self._proof = Proof.FULL
@@ -317,7 +297,7 @@ class Upload:
     def _settle(self, durable: bool, already_done: bool = False) -> Work[TransferResult]:
         self.source.close()  # the wait below may be long, and files in flight are many
         if self._options.sidecar and self._digest is not None:
-            self._write_sidecar(self._digest)
+            write_sidecar(self.store, self.dest, self.meta, self._digest, self._options)
         durable = durable and not self._options.trust
         if self.job.grace and not durable and not self._options.trust and self._options.publish_grace_s:
             yield Linger(self._options.publish_grace_s)
@@ -345,17 +325,6 @@ class Upload:
         found = self.store.stat(self.dest)
         if found is not None and found.size not in (None, self.size):
             raise ProofFailed(f"{self.job.dest} had {self.size} bytes when it was published and has {found.size} now")
-
-    def _write_sidecar(self, digest: str) -> None:
-        """Publish `<dest>.sha256` in the format of sha256sum."""
-        line = checksum_line(digest, posixpath.basename(self.dest))
-        dest = self.dest + SIDECAR
-        meta = Meta(sidecar_part(self.meta.part), make_dirs=self.meta.make_dirs)
-        token = self.store.begin(dest, len(line), meta)
-        ack = self.store.write(token, Span(0, len(line)), [line])
-        if ack.end < len(line):
-            raise ServerRefused(f"the far side takes only {ack.end} bytes of {dest!r}")
-        self._publish_as(token, dest)
 
     # -- how far
 
@@ -389,15 +358,3 @@ class Upload:
         self._told_at = now
         progress = Progress(self.source.name, done_bytes, self.size, self._resumed_at)
         self._desk.post(lambda: tell(progress))
-
-
-def _held(standing: Standing) -> RemoteFile | None:
-    """What the far side holds, as a file: the bytes up to the first that is missing."""
-    if isinstance(standing, Offset):
-        return RemoteFile(standing.end)
-    if isinstance(standing, Parts):
-        end = 0
-        for span in standing.spans:
-            end = span.end if span.start == end else end
-        return RemoteFile(end)
-    return None

@@ -4,15 +4,15 @@ Theory of operation. The caller's thread owns the journal and runs the loop; a w
 connection and runs one transfer at a time. They share two things only: the queue of transfers that are ready, from
 which workers help themselves, and the queue of calls that workers leave for the caller's thread.
 
-    tick       let the caller do what it has to do by itself, at least every POLL_S
+    tick       give the caller a turn, at least every POLL_S
     admit      pull transfers while there is room
-    calls      make the calls that the workers have left: checkpoints noted, progress told, turns ended
+    calls      make the calls that workers have queued: note checkpoints, report progress, end turns
     commit     make the records of the transfers at a barrier durable, many in one go; see group_commit
-    wake       transfers that lingered long enough are ready again
+    wake       put transfers whose wait is over back into the queue
 
-A transfer's error ends that transfer. A lost link of one worker, a cancel, or a failed commit ends all: every
-connection is aborted, which makes the calls under way fail within a second, each transfer notes how far it came, and
-the connections are given up. A call that does not even come back then (a mount that hangs) is left to its thread.
+A transfer's error ends that transfer only. A lost link on any worker, a cancel or a failed commit ends all of them:
+every connection is aborted, which makes calls in progress fail within a second; each transfer notes how far it got; and
+the connections are closed. A call that does not return even then (a hung mount) is left behind in its thread.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from functools import partial
 from typing import Any
 
 from iot.transfer.errors import Cancelled, LinkLost, LocalStateError, Timeout, TransferError
-from iot.transfer.group_commit import Barriers
+from iot.transfer.group_commit import GroupCommit
 from iot.transfer.model import Checkpoint
 from iot.transfer.parallel.ready import TOGETHER_BYTES, Finished, Ready, Running
 from iot.transfer.parallel.work import Barrier, Command, Desk, Linger, Transfer
@@ -70,7 +70,7 @@ class Workers:
         self._stop = stop
         self._ready = Ready()
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._barriers: Barriers[Running] = Barriers(commit)
+        self._barriers: GroupCommit[Running] = GroupCommit(commit)
         self._stores: list[Store] = []
         self._dismissed: set[Store] = set()
         self._connecting = self._idle = 0
@@ -273,7 +273,7 @@ class Workers:
                 if self._active or not exhausted:
                     self._attend(exhausted=exhausted)
         except TransferError as error:
-            self._end_all(error)
+            self._end_all(error, tick)
             yield from self._finished
             raise
         finally:
@@ -351,7 +351,7 @@ class Workers:
             finished = Finished(running.tag, error=self._ending)  # its own word is only that it was aborted
         self._finished.append(finished)
 
-    def _end_all(self, error: TransferError) -> None:
+    def _end_all(self, error: TransferError, tick: Callable[[], None] = lambda: None) -> None:
         """Transfers in a worker's hands may still note how far they came; those that wait are given up."""
         if not self._active:
             return
@@ -367,5 +367,6 @@ class Workers:
         while self._active and self._clock() < over_at:
             with contextlib.suppress(LocalStateError):  # what ends it all may be just that
                 self._call(POLL_S)
+            tick()
         for running in list(self._active.values()):
             self._end(running, Finished(running.tag, error=error))

@@ -22,13 +22,13 @@ from typing import NoReturn
 
 from iot.sftp.client._version import __version__
 from iot.sftp.client.cli.options import Parser, add_settings, settings_from
-from iot.sftp.client.cli.output import EXIT_NO, EXIT_TEXT, exit_code_of, human_bytes, print_names, say
-from iot.sftp.client.cli.progress import shown
+from iot.sftp.client.cli.output import EXIT_NO, EXIT_TEXT, exit_code_of, print_names, say
+from iot.sftp.client.cli.progress import progress_display
 from iot.sftp.client.client import IoTSFTPClient
 from iot.sftp.client.environment import ClientSettings
 from iot.transfer.errors import Cancelled, LocalStateError, NameRefused, NotFound, PermanentError, SFTPError
 from iot.transfer.model import TransferResult
-from iot.transfer.terminal import TerminalSafeFormatter
+from iot.transfer.terminal import TerminalSafeFormatter, human_bytes
 
 __all__ = ["main"]
 
@@ -113,7 +113,7 @@ def _below(dest: str, source: str) -> str:
 
 def _put_one(client: IoTSFTPClient, source: str, dest: str, arguments: argparse.Namespace) -> int:
     try:
-        with shown(os.path.basename(source), quiet=arguments.quiet) as progress:
+        with progress_display(os.path.basename(source), quiet=arguments.quiet) as progress:
             result = client.upload(
                 source, dest, progress=progress, resume=not arguments.restart, sha256=arguments.sha256
             )
@@ -129,7 +129,7 @@ def get(client: IoTSFTPClient, arguments: argparse.Namespace) -> int:
     dest = arguments.dest or "."
     if os.path.isdir(dest) or dest.endswith(os.sep):
         dest = os.path.join(dest, _local_name(source))
-    with shown(posixpath.basename(source), quiet=arguments.quiet) as progress:
+    with progress_display(posixpath.basename(source), quiet=arguments.quiet) as progress:
         sha256 = arguments.expected or arguments.sha256
         result = client.download(source, dest, progress=progress, resume=not arguments.restart, sha256=sha256)
     _report(result, arguments)

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from iot.transfer import errors
 from iot.transfer.terminal import terminal_safe
 
-__all__ = ["EXIT_CODES", "EXIT_NO", "exit_code_of", "human_bytes", "print_names", "say"]
+__all__ = ["EXIT_CODES", "EXIT_NO", "exit_code_of", "print_names", "say"]
 
 EXIT_NO = 1
 # The first class that fits decides (sysexits.h numbers).
@@ -66,13 +66,3 @@ def print_names(names: Iterable[str], *, null: bool = False) -> None:
     for name in names:
         sys.stdout.buffer.write(os.fsencode(name) + (b"\0" if null else b"\n"))
     sys.stdout.buffer.flush()
-
-
-def human_bytes(count: int) -> str:
-    """A count of bytes for people: 1536 -> "1.5 KiB"."""
-    value = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TiB"

@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from iot.sftp.client.cli.output import human_bytes
 from iot.transfer.model import Progress, ProgressCallback
-from iot.transfer.terminal import terminal_safe
+from iot.transfer.terminal import human_bytes, terminal_safe
 
-__all__ = ["LineDisplay", "PercentDisplay", "shown"]
+__all__ = ["LineDisplay", "PercentDisplay", "progress_display"]
 
 LINE_EVERY_S = 30.0
 REDRAW_EVERY_S = 0.1
@@ -92,7 +91,7 @@ class BarDisplay:
 
 
 @contextmanager
-def shown(name: str, *, quiet: bool = False) -> Iterator[ProgressCallback | None]:
+def progress_display(name: str, *, quiet: bool = False) -> Iterator[ProgressCallback | None]:
     """The progress callback that fits where standard error goes."""
     display = None if quiet else _display(name)
     try:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import posixpath
 
-from iot.sftp.client.jobs.look import shown
 from iot.sftp.client.pipeline.job import Work, ask, closing, expect_data, expect_handle
 from iot.sftp.client.protocol import packets
 from iot.sftp.client.protocol.packets import Code, Flag, Status
 from iot.transfer.checksum_file import MOST_BYTES, sha256_listed
 from iot.transfer.errors import NotFound, ProofFailed, ServerRefused
 from iot.transfer.names import SIDECAR
+from iot.transfer.terminal import quoted
 
 __all__ = ["fetch_sha256_file"]
 
@@ -24,16 +24,16 @@ def fetch_sha256_file(source: bytes) -> Work[str]:
     try:
         content = yield from _content(path)
     except NotFound as error:
-        raise NotFound(f"{shown(path)} is not on the server, and sidecar asks for it") from error
+        raise NotFound(f"{quoted(path)} is not on the server, and sidecar asks for it") from error
     digest = sha256_listed(content, posixpath.basename(source))
     if digest is None:
-        raise ProofFailed(f"{shown(path)} holds no SHA-256 of {shown(posixpath.basename(source))}")
+        raise ProofFailed(f"{quoted(path)} holds no SHA-256 of {quoted(posixpath.basename(source))}")
     return digest
 
 
 def _content(path: bytes) -> Work[bytes]:
     """A small remote file as a whole. Raises: NotFound, ProofFailed where it is too long to be a checksum file ..."""
-    handle = expect_handle((yield from ask(packets.open_file(path, Flag.READ))), f"cannot open {shown(path)}")
+    handle = expect_handle((yield from ask(packets.open_file(path, Flag.READ))), f"cannot open {quoted(path)}")
     return (yield from closing(handle, _read(path, handle)))
 
 
@@ -43,10 +43,10 @@ def _read(path: bytes, handle: bytes) -> Work[bytes]:
         reply = yield from ask(packets.read(handle, len(content), 32 * 1024))
         if isinstance(reply, Status) and reply.code == Code.EOF:
             break
-        data = expect_data(reply, f"cannot read {shown(path)}")
+        data = expect_data(reply, f"cannot read {quoted(path)}")
         if not data:
-            raise ServerRefused(f"cannot read {shown(path)}: server sent no bytes and no end of file")
+            raise ServerRefused(f"cannot read {quoted(path)}: server sent no bytes and no end of file")
         content += data
     if len(content) > MOST_BYTES:
-        raise ProofFailed(f"{shown(path)} is longer than {MOST_BYTES} bytes: it is no checksum file")
+        raise ProofFailed(f"{quoted(path)} is longer than {MOST_BYTES} bytes: it is no checksum file")
     return content

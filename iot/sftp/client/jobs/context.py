@@ -9,7 +9,7 @@ from typing import Protocol
 from iot.sftp.client.pipeline.pace import Pace
 from iot.sftp.client.protocol.server import Server
 from iot.transfer.model import Checkpoint, Direction
-from iot.transfer.options import Options
+from iot.transfer.options import TransferOptions
 from iot.transfer.window import PartState
 
 
@@ -35,7 +35,7 @@ class Context:
     server: Server
     pace: Pace
     ledger: Ledger
-    options: Options
+    options: TransferOptions
     clock: Callable[[], float]
     folders: set[bytes] = field(default_factory=set)
     handles: set[bytes] = field(default_factory=set)

@@ -1,4 +1,4 @@
-"""Room on the server's disk: asked for before a large file begins, and when a refusal may mean that there is none.
+"""Space on the server's disk: asked for before a large file begins, and when a refusal may mean that there is none.
 
 Source: statvfs@openssh.com, OpenSSH PROTOCOL 4.4.
 """
@@ -13,25 +13,25 @@ from iot.sftp.client.protocol import packets, parsing
 from iot.sftp.client.protocol.packets import Code, Reply, Request, Status
 from iot.sftp.client.protocol.server import understood
 from iot.transfer.errors import NoSpaceOnServer
+from iot.transfer.terminal import human_bytes
 from iot.transfer.window import PartState
 
-__all__ = ["LARGE_BYTES", "check_room", "full", "room_request"]
+__all__ = ["LARGE_BYTES", "check_space", "full", "space_request"]
 
 LARGE_BYTES = 1024 * 1024
 """Files beyond this ask before they begin; smaller ones find out by a refusal."""
 SPARE_BYTES = 1024 * 1024
 """What a large file leaves to small ones."""
 SLACK_BYTES = 64 * 1024
-"""A disk so full refuses for want of room, whatever it says: its own books need some."""
-UNITS = ((1024 * 1024, "MiB"), (1024, "KiB"))
+"""A disk so full refuses for want of space, whatever it says: its own bookkeeping needs some."""
 
 
-def room_request(context: Context, path: bytes, size: int) -> list[Request]:
+def space_request(context: Context, path: bytes, size: int) -> list[Request]:
     """The question, if this file is large and the server can answer it; it may share a flight with the opening."""
     return [packets.statvfs(path)] if size > LARGE_BYTES and context.server.tells_free_space else []
 
 
-def check_room(context: Context, name: str, state: PartState, told: Reply) -> None:
+def check_space(context: Context, name: str, state: PartState, told: Reply) -> None:
     """Raises: NoSpaceOnServer when the rest of the file does not fit beside what other large files still need."""
     found = _free(context, told)
     if found is None:
@@ -57,7 +57,7 @@ def full(context: Context, part: bytes, name: str, state: PartState) -> Work[NoS
 
 def _no_space(name: str, state: PartState, free_bytes: int) -> NoSpaceOnServer:
     """What the part holds counts as free: it is dropped."""
-    needed, free = _shown(state.size), _shown(free_bytes + state.acked)
+    needed, free = human_bytes(state.size), human_bytes(free_bytes + state.acked)
     return NoSpaceOnServer(f"no room on the server for {name}: needs {needed}, {free} free; waiting for room")
 
 
@@ -67,10 +67,3 @@ def _free(context: Context, told: Reply) -> tuple[int, int | None] | None:
     if found is None and not (isinstance(told, Status) and told.code != Code.OP_UNSUPPORTED):
         context.server.forget_extension(b"statvfs@openssh.com")
     return found
-
-
-def _shown(size: int) -> str:
-    for unit, name in UNITS:
-        if size >= unit:
-            return f"{size / unit:.1f} {name}"
-    return f"{size} bytes"

@@ -6,8 +6,9 @@ from iot.sftp.client.pipeline.job import Work, ask_at_once, expect_attributes
 from iot.sftp.client.protocol import packets
 from iot.sftp.client.protocol.packets import Code, Reply, Status
 from iot.transfer.model import RemoteFile
+from iot.transfer.terminal import quoted
 
-__all__ = ["look", "look_at_once", "shown"]
+__all__ = ["look", "look_at_once"]
 
 
 def look(path: bytes) -> Work[RemoteFile | None]:
@@ -24,9 +25,5 @@ def look_at_once(paths: list[bytes]) -> Work[list[RemoteFile | None]]:
 def _found(path: bytes, reply: Reply) -> RemoteFile | None:
     if isinstance(reply, Status) and reply.code in (Code.NO_SUCH_FILE, Code.NO_SUCH_PATH):
         return None
-    found = expect_attributes(reply, f"cannot look at {shown(path)}")
+    found = expect_attributes(reply, f"cannot look at {quoted(path)}")
     return RemoteFile(found.size, found.mtime_s, found.mode)
-
-
-def shown(path: bytes) -> str:
-    return repr(path.decode("utf-8", "backslashreplace"))

@@ -14,23 +14,9 @@ from iot.sftp.client.pipeline.job import Work, ask, closing, expect_handle, expe
 from iot.sftp.client.protocol import packets
 from iot.sftp.client.protocol.packets import Attributes, Code, Name, Reply, Status
 from iot.transfer.errors import NameRefused, NotFound, ServerRefused
-from iot.transfer.model import RemoteFile
 
 LISTING_BYTES = 32 * 1024 * 1024
 NAME_BYTES = 64  # what Python adds to a name, about
-
-
-def exists(path: bytes) -> Work[bool]:
-    """Raises: PermissionDenied and others when the server does not tell; never a guess."""
-    return (yield from look(path)) is not None
-
-
-def stat(path: bytes) -> Work[RemoteFile]:
-    """Raises: NotFound and other refusals."""
-    found = yield from look(path)
-    if found is None:
-        raise NotFound(f"{path!r} is not on the server")
-    return found
 
 
 def real_path(path: bytes) -> Work[bytes]:

@@ -8,12 +8,10 @@ asks) is proven, the source was looked at again, and the intent to rename is dur
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from iot.sftp.client.jobs.context import Context
 from iot.sftp.client.jobs.folders import create_in_folder
-from iot.sftp.client.jobs.free_space import check_room, full, room_request
-from iot.sftp.client.jobs.look import look_at_once, shown
+from iot.sftp.client.jobs.free_space import check_space, full, space_request
+from iot.sftp.client.jobs.look import look_at_once
 from iot.sftp.client.jobs.proof import final_stands, hash_of, same_content
 from iot.sftp.client.jobs.publish import Ending, confirm, publish, wants_confirmation, write_sidecar
 from iot.sftp.client.jobs.sending import NoReadBack, NoResume, Sending, note_refused_reading
@@ -23,19 +21,20 @@ from iot.sftp.client.protocol.packets import Attributes, Code, Flag, Reply, Requ
 from iot.sftp.client.protocol.server import Refusal
 from iot.transfer.errors import NoSpaceOnServer, PermanentError, ServerBusy, ServerRefused, SFTPError, SourceChanged
 from iot.transfer.model import (
+    PROGRESS_EVERY_S,
     Checkpoint,
     Direction,
-    Fingerprint,
     Phase,
     Progress,
-    ProgressCallback,
     Proof,
     Token,
     TransferResult,
+    UploadJob,
 )
-from iot.transfer.names import check_final_name, part_name
-from iot.transfer.plan import Fresh, ProveFinal, ResumeAt, Rules, Step, plan
+from iot.transfer.names import check_final_name, part_name, remote_path
+from iot.transfer.plan import Fresh, ProveFinal, ResumeAt, ResumeRules, Step, plan
 from iot.transfer.source import Source
+from iot.transfer.terminal import quoted
 from iot.transfer.window import PartState
 
 CREATE = Flag.WRITE | Flag.CREATE | Flag.TRUNCATE | Flag.EXCLUSIVE
@@ -43,34 +42,24 @@ CREATE_DIRECT = Flag.WRITE | Flag.CREATE | Flag.TRUNCATE
 REOPEN = Flag.WRITE | Flag.CREATE
 REOPEN_CLASSIC = Flag.READ | Flag.WRITE
 """For servers that know the modes of fopen alone; tried last, because others refuse it."""
-PROGRESS_EVERY_S = 0.1
 FIRST_GAIN_BYTES = 256 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class UploadTask:
-    """What to send where. dest: remote path as bytes. wanted: the version to send. See model.UploadJob."""
-
-    source: Source
-    dest: bytes
-    key: object = None
-    wanted: Fingerprint | None = None
-    check_final: bool = False
-    grace: bool = False
-    progress: ProgressCallback | None = None
-
-
 class Upload:
-    """The state of one upload; `run` is the story."""
+    """The state of one upload; `run` is the story. source: that of the job, opened; it is closed at the end.
 
-    def __init__(self, task: UploadTask, context: Context) -> None:
-        self.task = task
+    Raises: NameRefused when the job's destination is no path.
+    """
+
+    def __init__(self, job: UploadJob, source: Source, context: Context) -> None:
+        self.job = job
         self.context = context
-        self.source = task.source
+        self.source = source
+        self.dest = remote_path(job.dest)
         options = context.options
-        self.part = part_name(task.dest, self.source.path, options.owner, options.part_suffix)
+        self.part = part_name(self.dest, source.path, options.owner, options.part_suffix)
         if options.direct_write:
-            self.part = task.dest
+            self.part = self.dest
         self._state = PartState(self.source.fingerprint.size)
         self._handles: list[bytes] = []
         self._phase = Phase.SENDING
@@ -89,12 +78,12 @@ class Upload:
     def run(self) -> Work[TransferResult]:
         """Raises: the errors of this file; a lost link and a cancel are thrown in by the pipeline."""
         try:
-            if self.task.wanted not in (None, self.source.fingerprint):
+            if self.job.fingerprint not in (None, self.source.fingerprint):
                 raise SourceChanged(f"{self.source.name} is not the version any more that was to be sent")
-            check_final_name(self.task.dest, sidecar=self.context.options.sidecar)
+            check_final_name(self.dest, sidecar=self.context.options.sidecar)
             step = yield from self._survey()
             if isinstance(step, ProveFinal):
-                if (yield from final_stands(self.context, self.task.dest, self.source)):
+                if (yield from final_stands(self.context, self.dest, self.source)):
                     return (yield from self._already_done())
                 step = step.otherwise
             yield from self._send(step)
@@ -106,17 +95,19 @@ class Upload:
 
     def _survey(self) -> Work[Step]:
         """Decide how to begin; the server is asked only when there is something to go on with."""
-        task, options = self.task, self.context.options
-        known = self.context.ledger.load(Direction.UPLOAD, task.dest, self.source.path)
+        options = self.context.options
+        known = self.context.ledger.load(Direction.UPLOAD, self.dest, self.source.path)
         self._was_known = known is not None
         if known is not None and (not options.resume or options.direct_write or known.token != self.part):
             known = None
-        if known is None and not task.check_final:
+        if known is None and not self.job.check_final:
             return Fresh()
-        part, final = yield from look_at_once([self.part, task.dest])
+        part, final = yield from look_at_once([self.part, self.dest])
         readable = not self.context.server.refuses(Refusal.READ_BACK)
         beyond_bytes = self.context.pace.max_bytes
-        rules = Rules(options.verify, options.trust, options.tail_size, self.source.identified, beyond_bytes, readable)
+        rules = ResumeRules(
+            options.verify, options.trust, options.tail_size, self.source.identified, beyond_bytes, readable
+        )
         step = plan(self.source.fingerprint, known, part, final, rules)
         if isinstance(step, ResumeAt) and not (yield from self._can_resume(step)):
             return Fresh()
@@ -169,7 +160,7 @@ class Upload:
         no_space = no_space or (yield from full(self.context, self.part, name, self._state))
         if no_space is None:
             return
-        if self.part != self.task.dest:
+        if self.part != self.dest:
             yield from ask(packets.remove(self.part))
         raise no_space from (None if no_space is failure else failure)
 
@@ -190,27 +181,27 @@ class Upload:
         mode = self.source.mode if self.context.options.keep_mode else None
         direct = self.context.options.direct_write
         flags = CREATE_DIRECT if direct else CREATE
-        requests = [packets.open_file(self.part, flags, Attributes(mode=mode)), *self._room_request()]
-        doing = f"cannot create {shown(self.part)}"
-        reply, *room = yield from create_in_folder(self.context, self.part, requests)
+        requests = [packets.open_file(self.part, flags, Attributes(mode=mode)), *self._space_request()]
+        doing = f"cannot create {quoted(self.part)}"
+        reply, *space = yield from create_in_folder(self.context, self.part, requests)
         if not direct and isinstance(reply, Status) and reply.code not in (Code.NO_SUCH_FILE, Code.PERMISSION_DENIED):
             # it is there from an earlier attempt: the name says that it is ours
-            expect_status((yield from ask(packets.remove(self.part))), f"cannot remove {shown(self.part)}")
-            reply, *room = yield from ask_all(requests, self.context.server.in_order)
+            expect_status((yield from ask(packets.remove(self.part))), f"cannot remove {quoted(self.part)}")
+            reply, *space = yield from ask_all(requests, self.context.server.in_order)
         crowded = isinstance(reply, Status) and reply.code == Code.FAILURE and self.context.handles
         if crowded and (yield from full(self.context, self.part, self.source.name, self._state)) is None:
             raise ServerBusy(f"{doing} while others are open")
         handle = self._opened(expect_handle(reply, doing))
-        self._check_room(room)
+        self._check_space(space)
         return handle
 
-    def _room_request(self) -> list[Request]:
-        return room_request(self.context, self.part, self._state.size)
+    def _space_request(self) -> list[Request]:
+        return space_request(self.context, self.part, self._state.size)
 
-    def _check_room(self, told: list[Reply]) -> None:
+    def _check_space(self, told: list[Reply]) -> None:
         """Raises: NoSpaceOnServer; a file that fits is counted from here on."""
         if told:
-            check_room(self.context, self.source.name, self._state, told[0])
+            check_space(self.context, self.source.name, self._state, told[0])
             self.context.large[self.part] = self._state
 
     def _resume(self, step: ResumeAt) -> Work[None]:
@@ -219,9 +210,9 @@ class Upload:
         self._certain_at, self._gain = self._state.certain, FIRST_GAIN_BYTES
         if self._is_large:
             yield Barrier(self.checkpoint())
-        doing = f"cannot reopen {shown(self.part)}"
+        doing = f"cannot reopen {quoted(self.part)}"
         reading = [packets.open_file(self.part, Flag.READ)] if step.suspect else []
-        replies = yield from self._reopen([*reading, *self._room_request()])
+        replies = yield from self._reopen([*reading, *self._space_request()])
         opened = [self._opened_or_refused(reply, doing) for reply in replies[: 1 + len(reading)]]
         if isinstance(opened[0], Status):
             raise NoResume
@@ -229,7 +220,7 @@ class Upload:
         if isinstance(reader, Status):
             note_refused_reading(self.context.server, reader.error("cannot read back"))
             raise NoReadBack
-        self._check_room(replies[1 + len(reading) :])
+        self._check_space(replies[1 + len(reading) :])
         yield from self._fill(opened[0], reader, resumed=True)
 
     def _reopen(self, others: list[Request]) -> Work[list[Reply]]:
@@ -293,37 +284,37 @@ class Upload:
         self.source.check_unchanged()
         self._phase = Phase.PUBLISHING
         final = b""
-        if self.part != self.task.dest:
+        if self.part != self.dest:
             yield Barrier(self.checkpoint())
             # with a sidecar to write first, the final would be open while that may fail
             reopen = wants_confirmation(self.context) and not self.context.options.sidecar
-            final = yield from publish(self.context, self.part, self.task.dest, reopen)
-        return (yield from self._settle(final))
+            final = yield from publish(self.context, self.part, self.dest, reopen)
+        return (yield from self._conclude(final))
 
     def _already_done(self) -> Work[TransferResult]:
         self._proof = Proof.FULL
         yield from self._hash()
-        return (yield from self._settle(b"", already_done=True))
+        return (yield from self._conclude(b"", already_done=True))
 
     def _hash(self) -> Work[None]:
         if self.context.options.sha256 or self.context.options.sidecar:
             self._digest = yield from hash_of(self.source)
 
-    def _settle(self, final: bytes, already_done: bool = False) -> Work[TransferResult]:
+    def _conclude(self, final: bytes, already_done: bool = False) -> Work[TransferResult]:
         self.source.close()  # the wait below may be long, and files in flight are many
-        task, options = self.task, self.context.options
+        options = self.context.options
         if options.sidecar and self._digest is not None:
             try:
-                yield from write_sidecar(self.context, task.dest, self.part, self._digest)
+                yield from write_sidecar(self.context, self.dest, self.part, self._digest)
             except PermanentError:
                 if final:  # `confirm` would have closed it
                     yield from ask(packets.close(final))
                 raise
-        durable = yield from confirm(self.context, task.dest, self.source.fingerprint.size, final, task.grace)
+        durable = yield from confirm(self.context, self.dest, self.source.fingerprint.size, final, self.job.grace)
         self._tell(self.source.fingerprint.size)
         return TransferResult(
             source=self.source.name,
-            dest=self.task.dest.decode("utf-8", "surrogateescape"),
+            dest=self.job.dest,
             size=self.source.fingerprint.size,
             sent_bytes=self.sent_bytes,
             resumed_at=self._resumed_at,
@@ -333,7 +324,7 @@ class Upload:
             already_done=already_done,
             possible_repeat=self._possible_repeat,
             sha256=self._digest,
-            key=self.task.key,
+            key=self.job.key,
             fingerprint=self.source.fingerprint,
             local_path=self.source.path,
         )
@@ -349,7 +340,7 @@ class Upload:
     def checkpoint(self) -> Checkpoint:
         return Checkpoint(
             direction=Direction.UPLOAD,
-            remote_path=self.task.dest,
+            remote_path=self.dest,
             local_path=self.source.path,
             token=Token(self.part),
             fingerprint=self.source.fingerprint,
@@ -381,6 +372,6 @@ class Upload:
 
     def _tell(self, done_bytes: int) -> None:
         self._told_at = self.context.clock()
-        if self.task.progress is not None:
+        if self.job.progress is not None:
             progress = Progress(self.source.name, done_bytes, self._state.size, self._resumed_at)
-            self.task.progress(progress)
+            self.job.progress(progress)

@@ -18,7 +18,7 @@ from enum import Enum
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from iot.sftp.client.protocol import packets
-from iot.sftp.client.protocol.packets import Attributes, Data, Extended, Handle, Names, Reply, Request, Status
+from iot.sftp.client.protocol.packets import Attributes, Data, Handle, Names, Reply, Request, Status
 from iot.transfer.errors import PermanentError, ProtocolError
 
 R = TypeVar("R")
@@ -152,12 +152,6 @@ def expect_names(reply: Reply, doing: str) -> Names:
 
 def expect_data(reply: Reply, doing: str) -> memoryview:
     if isinstance(reply, Data):
-        return reply.value
-    raise _refusal(reply, doing)
-
-
-def expect_extended(reply: Reply, doing: str) -> bytes:
-    if isinstance(reply, Extended):
         return reply.value
     raise _refusal(reply, doing)
 

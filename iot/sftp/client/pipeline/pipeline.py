@@ -5,7 +5,7 @@ Theory of operation. One thread, one loop:
     tick       let the caller do what it has to do by itself, at least every POLL_S
     admit      pull jobs while there are slots
     turn       run every job that can go on; requests that fit are numbered and coalesced
-    commit     make the records of the jobs that reached a barrier durable, many in one go; see barriers.py
+    commit     make the records of the jobs that reached a barrier durable, many in one go; see group_commit.py
     flush      hand the coalesced bytes to the channel, as many as it takes
     receive    wait for bytes, cut them into replies, hand each to the job that asked
 
@@ -27,7 +27,7 @@ from iot.sftp.client.pipeline.outstanding import Outstanding, Running
 from iot.sftp.client.pipeline.pace import Pace
 from iot.sftp.client.protocol.parsing import Deframer, parse_reply
 from iot.transfer.errors import Cancelled, LinkLost, SFTPError, Timeout
-from iot.transfer.group_commit import Barriers
+from iot.transfer.group_commit import GroupCommit
 from iot.transfer.stop import StopFlag
 
 POLL_S = 0.25
@@ -40,7 +40,7 @@ LINGERING_JOBS = 1024  # more than these take slots again: each costs a little m
 
 
 class Channel(Protocol):
-    """What the pipeline needs of a channel; see channel.SftpChannel."""
+    """What the pipeline needs of a channel; see channel.SFTPChannel."""
 
     def send(self, data: bytes | memoryview, wait_s: float) -> int: ...
 
@@ -95,7 +95,7 @@ class Pipeline:
         self._ready: deque[Running] = deque()
         self._parked: list[tuple[tuple[int, ...], int, Running, Send]] = []
         self._lingering: list[tuple[float, int, Running]] = []
-        self._barriers: Barriers[Running] = Barriers(commit)
+        self._group: GroupCommit[Running] = GroupCommit(commit)
         self._beside: list[Job[Any]] = []
         self._finished: deque[Finished] = deque()
 
@@ -215,7 +215,7 @@ class Pipeline:
             self._put(running, command)
             return not command.request.cost or self._out_bytes < FLUSH_BYTES or self._let_others(running)
         if isinstance(command, Barrier):
-            self._barriers.add(running, command.record, started_at=running.started_at, now=self._clock())
+            self._group.add(running, command.record, started_at=running.started_at, now=self._clock())
             return False
         if isinstance(command, Linger):
             heapq.heappush(self._lingering, (self._clock() + command.seconds, next(self._turns), running))
@@ -252,7 +252,7 @@ class Pipeline:
         self._ready.clear()
         self._parked.clear()
         self._lingering.clear()
-        self._barriers.clear()
+        self._group.clear()
 
     def _last_word(self, running: Running, error: SFTPError, *, listen: bool) -> Finished:
         """Give a job the answers that had come for it, then the error: what was answered counts."""
@@ -276,7 +276,7 @@ class Pipeline:
         if self._cancelled.is_set():
             raise Cancelled("stopped on request; what was sent is kept for a resume")
         self._flush()
-        self._pass_barriers()
+        self._commit_group()
         self._receive(0.0 if in_haste else self._patience_s())
         if self._clock() >= self._check_at:
             self._check_deadlines()
@@ -293,11 +293,11 @@ class Pipeline:
     def _commit_wait_s(self) -> float | None:
         """Only jobs with something on its way, or in their turn, can still come to a barrier."""
         others = len(self._outstanding) + len(self._ready) + len(self._parked)
-        return self._barriers.wait_s(self._clock(), others=min(others, self._slots_taken()))
+        return self._group.wait_s(self._clock(), others=min(others, self._slots_taken()))
 
-    def _pass_barriers(self) -> None:
+    def _commit_group(self) -> None:
         if self._commit_wait_s() == 0.0:
-            self._ready.extend(running for running in self._barriers.commit() if not running.ended)
+            self._ready.extend(running for running in self._group.commit() if not running.ended)
 
     def _flush(self) -> None:
         if not self._out:

@@ -180,10 +180,6 @@ def lstat(path: bytes) -> Request:
     return Request(Kind.LSTAT, string(path))
 
 
-def setstat(path: bytes, attributes: Attributes) -> Request:
-    return Request(Kind.SETSTAT, string(path) + attributes.encode())
-
-
 def fsetstat(handle: bytes, attributes: Attributes) -> Request:
     return Request(Kind.FSETSTAT, string(handle) + attributes.encode())
 

@@ -21,7 +21,6 @@ class Refusal(str, Enum):
     RESUME = "resume"  # opening an existing part without truncation, or writing at an offset
     WRITE_CREATE = "write-create"  # opening with WRITE|CREATE: a server of the classic modes takes READ|WRITE for it
     READ_BACK = "read-back"  # reading what was uploaded (write-only drop box)
-    RENAME = "rename"
     FSYNC = "fsync"
     POSIX_RENAME = "posix-rename"
     CHECK_FILE = "check-file"

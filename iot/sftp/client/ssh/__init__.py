@@ -1,1 +1,1 @@
-"""The wire: the only room that imports paramiko and pysftp."""
+"""SSH: the only folder that imports paramiko and pysftp."""

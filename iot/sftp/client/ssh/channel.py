@@ -15,14 +15,14 @@ from iot.sftp.client.ssh.link import Link
 from iot.sftp.client.ssh.transport import Target, Transport
 from iot.transfer.errors import LinkLost, Timeout
 
-__all__ = ["SftpChannel"]
+__all__ = ["SFTPChannel"]
 
 VERSION_POLL_S = 0.25
 RECEIVE_WINDOW_BYTES = 32 * 1024 * 1024
 PACKET_BYTES = 32704  # payload of one SSH packet that every server takes; paramiko cuts there, too
 
 
-class SftpChannel:
+class SFTPChannel:
     """An SFTP subsystem's byte stream, behind the VERSION packet with which the server opens it.
 
     INIT follows the request for the subsystem as soon as the server's window lets it: at once, a round trip less than

@@ -3,6 +3,9 @@
 `Connection` is a pysftp.Connection, so that everything pysftp offers stays reachable, on a channel of its own:
 pysftp drops answers that it does not know, so it never shares the pipeline's channel. Its hooks that dial, check
 keys and log in are replaced, because they have no deadline and check too little (see the hooks' docstrings).
+
+pysftp 0.2.9 imports DSSKey, which paramiko 4.0 removed (paramiko issues 2535-2537). A stand-in stands there during the
+import and is taken away again; DSA keys themselves stay unsupported.
 """
 
 from __future__ import annotations
@@ -12,21 +15,29 @@ from collections.abc import Callable
 
 import paramiko
 
-from iot.sftp.client.ssh._pysftp import pysftp
 from iot.sftp.client.ssh.boundary import translated
-from iot.sftp.client.ssh.channel import SftpChannel
+from iot.sftp.client.ssh.channel import SFTPChannel
 from iot.sftp.client.ssh.hostkeys import fingerprint
 from iot.sftp.client.ssh.link import Link, dial
 from iot.sftp.client.ssh.login import Login
 from iot.sftp.client.ssh.transport import Target, Transport
 from iot.transfer.stop import StopFlag
 
+if hasattr(paramiko, "DSSKey"):
+    import pysftp
+else:
+    setattr(paramiko, "DSSKey", type("DSSKey", (paramiko.PKey,), {}))  # noqa: B010 - its types know no such name
+    try:
+        import pysftp
+    finally:
+        delattr(paramiko, "DSSKey")
+
 __all__ = ["Connection", "Target"]
 
 IDLE_WAKEUP_S = 5.0
 
 
-class _Options:
+class _CnOpts:
     """What pysftp's Connection reads of its CnOpts; the checks are ours, so it has no host keys."""
 
     def __init__(self, compression: bool) -> None:
@@ -45,7 +56,7 @@ class Connection(pysftp.Connection):  # type: ignore[misc]
     _sftp_live = False  # class-level: pysftp's __del__ reads them also after a failed connect
     _sftp: paramiko.SFTPClient | None = None
     _transport: Transport | None = None
-    _cnopts = _Options(False)
+    _cnopts = _CnOpts(False)
 
     def __init__(self, target: Target, cancelled: StopFlag, on_dialled: Callable[[], None] | None = None) -> None:
         self.target = target
@@ -55,7 +66,7 @@ class Connection(pysftp.Connection):  # type: ignore[misc]
         self._login = Login(target.credentials)  # a key that cannot be used is told before anything is sent
         try:
             super().__init__(
-                target.host, username=target.credentials.user, port=target.port, cnopts=_Options(target.compression)
+                target.host, username=target.credentials.user, port=target.port, cnopts=_CnOpts(target.compression)
             )
         except BaseException:
             self.close()
@@ -102,11 +113,11 @@ class Connection(pysftp.Connection):  # type: ignore[misc]
         if self.link is not None:
             self.link.close()
 
-    def settle_in(self) -> None:
+    def login_over(self) -> None:
         """Login is over: keep the connection alive, and wake up less often while it is idle."""
         assert self._transport is not None
         assert self.link is not None
-        self.link.settle_in(IDLE_WAKEUP_S)
+        self.link.login_over(IDLE_WAKEUP_S)
         if self.target.keepalive_s:
             self._transport.set_keepalive(self.target.keepalive_s)
 
@@ -121,8 +132,8 @@ class Connection(pysftp.Connection):  # type: ignore[misc]
         assert self._transport is not None
         return fingerprint(self._transport.host_key_blob)
 
-    def open_sftp_channel(self, in_order: bool) -> SftpChannel:
-        """A channel for the pipeline; in_order: see wire.server. Raises: LinkLost, Timeout, ServerBusy."""
+    def open_sftp_channel(self, in_order: bool) -> SFTPChannel:
+        """A channel for the pipeline; in_order: see protocol.server. Raises: LinkLost, Timeout, ServerBusy."""
         assert self._transport is not None
         assert self.link is not None
-        return SftpChannel(self._transport, self.link, self.target, in_order)
+        return SFTPChannel(self._transport, self.link, self.target, in_order)

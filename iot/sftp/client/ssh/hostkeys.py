@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.hazmat.primitives.serialization.ssh import SSHCertificate
 
 from iot.transfer.errors import ConfigurationError, HostKeyMismatch, HostKeyUnknown
-from iot.transfer.givenfile import check_file
+from iot.transfer.givenfile import check_readable
 
 
 class HostKeyPolicy(Protocol):
@@ -88,7 +88,7 @@ class KnownHosts:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            check_file(path)
+            check_readable(path)
             text = path.read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
             text = ""

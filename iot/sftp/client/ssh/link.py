@@ -40,9 +40,9 @@ class Link:
     A sender asks `ready` first, so that what is held stays small; the transport's own small messages pass at any time,
     and its thread never waits for a peer that does not read.
 
-    sent_bytes, received_bytes: all that passed, SSH's own bytes included.
+    sent_bytes: all that was handed to the system, SSH's own bytes included.
     last_received: monotonic time of the last byte from the server.
-    logs_in: until `settle_in`: a cancel ends a wait, and what comes is acknowledged at once.
+    logs_in: until `login_over`: a cancel ends a wait, and what comes is acknowledged at once.
     """
 
     def __init__(self, sock: socket.socket, cancelled: StopFlag) -> None:
@@ -57,7 +57,6 @@ class Link:
         self.logs_in = True
         self._receive_wait_s = POLL_S
         self.sent_bytes = 0
-        self.received_bytes = 0
         self.last_received = time.monotonic()
 
     def send(self, data: bytes) -> int:
@@ -113,13 +112,12 @@ class Link:
             except BlockingIOError:
                 raise TimeoutError from None
         if data:
-            self.received_bytes += len(data)
             self.last_received = time.monotonic()
             if self.logs_in:
                 _acknowledge(self._sock)
         return data
 
-    def settle_in(self, wakeup_s: float) -> None:
+    def login_over(self, wakeup_s: float) -> None:
         """Login is over: wake up less often while nothing comes."""
         self.logs_in = False
         self._receive_wait_s = wakeup_s

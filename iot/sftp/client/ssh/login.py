@@ -16,7 +16,7 @@ from paramiko.common import cMSG_USERAUTH_INFO_RESPONSE
 from iot.sftp.client.ssh.boundary import printable, translated
 from iot.sftp.client.ssh.prompts import Answerer, Answers, Password
 from iot.transfer.errors import CredentialsInvalid, LinkLost, LoginRefused
-from iot.transfer.givenfile import check_file
+from iot.transfer.givenfile import check_readable
 
 TRIES_MAX = 2
 PROMPTS_MAX = 16
@@ -193,7 +193,7 @@ def _load_key(path: Path, credentials: Credentials) -> paramiko.PKey:
 
 def _open_key(path: Path, passphrase: str | None) -> paramiko.PKey:
     """cryptography wants the passphrase as bytes, and says TypeError when it is missing, or not needed."""
-    check_file(path)
+    check_readable(path)
     if passphrase is not None:
         with contextlib.suppress(TypeError):  # the key is not encrypted: it opens without, as it does for ssh
             # by position: the name of this argument changed in paramiko 5.0

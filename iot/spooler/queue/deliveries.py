@@ -1,0 +1,126 @@
+"""The delivery record: what was delivered when and where to, and how far it was proven; the newest KEPT deliveries.
+
+It is written in the transaction that makes an entry delivered, so a file never leaves its outbox without its line here.
+The rows are a ring: a new one overwrites the oldest, so that the journal stays small and flash is written in one place.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import NamedTuple
+
+from iot.spooler.naming import shown
+from iot.spooler.queue.rows import Entry
+from iot.transfer import Journal, Schema, TransferResult
+
+__all__ = ["DELIVERIES", "KEPT", "Delivered", "Deliveries", "last_deliveries", "table"]
+
+KEPT = 1000
+YEAR_10000 = 253_402_300_800
+DELIVERIES = Schema(
+    "deliveries",
+    (
+        """
+        CREATE TABLE delivery (
+            place INTEGER PRIMARY KEY, number INTEGER NOT NULL, at INTEGER NOT NULL, outbox INTEGER NOT NULL,
+            path BLOB NOT NULL, base BLOB NOT NULL, below INTEGER NOT NULL, size INTEGER NOT NULL,
+            proof TEXT NOT NULL, durable INTEGER NOT NULL, repeat INTEGER NOT NULL, sha256 BLOB)
+        """,
+    ),
+)
+SQL_ADD = "INSERT OR REPLACE INTO delivery VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+SQL_THERE = "SELECT 1 FROM sqlite_master WHERE name = 'delivery'"
+SQL_LAST = (
+    "SELECT delivery.*, outbox.path AS folder FROM delivery LEFT JOIN outbox ON outbox.id = delivery.outbox"
+    " ORDER BY number DESC LIMIT ?"
+)
+
+
+class Delivered(NamedTuple):
+    """One delivery. at: wall clock, whole seconds. repeat: an earlier attempt may have delivered it, too."""
+
+    at: int
+    path: str
+    destination: str
+    bytes: int
+    proof: str
+    durable: bool
+    repeat: bool
+    sha256: str | None
+
+
+class Deliveries:
+    """Raises: JournalUnavailable, DiskFull, when the table is made."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._next: int | None = None
+        journal.register(DELIVERIES)
+
+    def add(self, db: sqlite3.Connection, at: float, deliveries: Sequence[tuple[Entry, TransferResult]]) -> None:
+        """Inside a Journal.write. A transaction that fails leaves a gap in the numbers, and nothing else."""
+        if self._next is None:
+            self._next = 1 + (db.execute("SELECT max(number) FROM delivery").fetchone()[0] or 0)
+        numbers = range(self._next, self._next + len(deliveries))
+        self._next = numbers.stop
+        db.executemany(
+            SQL_ADD,
+            [_row(number, round(at), *delivery) for number, delivery in zip(numbers, deliveries, strict=True)],
+        )
+
+
+def last_deliveries(state_dir: Path, count: int) -> list[Delivered]:
+    """The newest deliveries, the newest last, without getting in the way of an agent that runs.
+
+    Raises: JournalUnavailable.
+    """
+    if not Journal.look_into(state_dir, SQL_THERE):
+        return []
+    rows = Journal.look_into(state_dir, SQL_LAST, count)
+    return [item for item in map(_from_row, reversed(rows)) if item is not None]
+
+
+def table(deliveries: Iterable[Delivered]) -> str:
+    """A line for each: when (UTC), how far it was proven, its bytes, from where, to where."""
+    return "\n".join(
+        f"{datetime.fromtimestamp(item.at, timezone.utc):%Y-%m-%d %H:%M:%S}  {_proof(item):<19} {item.bytes:>12}"
+        f"  {shown(item.path)} -> {shown(item.destination)}"
+        for item in deliveries
+    )
+
+
+def _proof(item: Delivered) -> str:
+    return item.proof + " durable" * item.durable + " repeat" * item.repeat
+
+
+def _row(number: int, at: int, entry: Entry, result: TransferResult) -> tuple[object, ...]:
+    """The end that destination and path have in common is written once."""
+    destination = os.fsencode(entry.destination)
+    below = destination.endswith(entry.path)
+    base = destination[: len(destination) - len(entry.path)] if below else destination
+    digest = bytes.fromhex(result.sha256) if result.sha256 else None
+    what = (entry.outbox, entry.path, base, below, result.size)
+    return number % KEPT, number, at, *what, result.proven, result.durable, result.possible_repeat, digest
+
+
+def _from_row(row: sqlite3.Row) -> Delivered | None:
+    """SQLite keeps no checksums: a row that makes no sense is left out."""
+    try:
+        path = bytes(row["path"])
+        if not 0 <= row["at"] < YEAR_10000:
+            return None
+        return Delivered(
+            int(row["at"]),
+            os.path.join(os.fsdecode(row["folder"] or b""), os.fsdecode(path)),
+            os.fsdecode(bytes(row["base"]) + (path if row["below"] else b"")),
+            int(row["size"]),
+            str(row["proof"]),
+            bool(row["durable"]),
+            bool(row["repeat"]),
+            bytes(row["sha256"]).hex() if row["sha256"] is not None else None,
+        )
+    except (TypeError, ValueError):
+        return None

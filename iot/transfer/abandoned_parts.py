@@ -1,0 +1,100 @@
+"""Parts of ours whose upload was given up are removed after a day, beside the uploads; parts of others never.
+
+Which ones, here; how, is the remote's. One small bundle at a time: it waits for nobody, and nobody waits for it. A
+record is dropped when its part is gone, as the far side says; any other end leaves it for a later connection.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+from iot.transfer.errors import is_gone
+from iot.transfer.journal.checkpoints import Checkpoints
+from iot.transfer.locks import Busy, TransferLocks
+from iot.transfer.model import Checkpoint, Direction, Fingerprint, Token
+from iot.transfer.names import part_name, remote_path
+from iot.transfer.options import TransferOptions
+
+__all__ = ["AbandonedParts", "abandoned"]
+
+log = logging.getLogger(__name__)
+
+BUNDLE_PARTS = 16
+
+
+class AbandonedParts:
+    """Those of one far side, for one connection. age_s: seconds for which an upload has not got on.
+
+    lock_name: the name under which an upload is locked. removing: the names of those that are being removed.
+    """
+
+    def __init__(
+        self,
+        checkpoints: Checkpoints,
+        locks: TransferLocks,
+        age_s: float,
+        lock_name: Callable[[Checkpoint], bytes],
+    ) -> None:
+        self.removing: set[bytes] = set()
+        self._checkpoints = checkpoints
+        self._locks = locks
+        self._age_s = age_s
+        self._lock_name = lock_name
+        self._left: Iterator[Checkpoint] | None = None
+
+    def next_bundle(self) -> list[Checkpoint]:
+        """The next ones, locked until `over`; none while a bundle is under way, and when nothing is left."""
+        if self.removing:
+            return []
+        if self._left is None:
+            self._left = filter(self._is_due, self._checkpoints.abandoned_before(time.time() - self._age_s))
+        bundle = list(itertools.islice(self._left, BUNDLE_PARTS))
+        self.removing.update(map(self._lock_name, bundle))
+        return bundle
+
+    def removed(self, checkpoint: Checkpoint) -> None:
+        """The far side says that it is gone."""
+        log.info("abandoned part removed path=%r", checkpoint.remote_path)
+        self._checkpoints.forget(checkpoint)
+
+    def over(self, bundle: Iterable[Checkpoint]) -> None:
+        """Whatever came of it."""
+        for checkpoint in bundle:
+            self._locks.release(self._lock_name(checkpoint))
+        self.removing.clear()
+
+    def _is_due(self, checkpoint: Checkpoint) -> bool:
+        """An upload is given up when its source is gone or another version, and no other has begun since."""
+        if _may_go_on(checkpoint):
+            return False
+        if checkpoint.token == checkpoint.remote_path:  # direct_write: a final, and perhaps another one by now
+            self._checkpoints.forget(checkpoint)
+            return False
+        try:
+            self._locks.take(self._lock_name(checkpoint))
+        except Busy:
+            return False
+        key = (checkpoint.direction, checkpoint.remote_path, checkpoint.local_path)
+        if self._checkpoints.load(*key) == checkpoint:
+            return True
+        self._locks.release(self._lock_name(checkpoint))
+        return False
+
+
+def abandoned(source: str, dest: str, options: TransferOptions) -> Checkpoint:
+    """The record of an upload that will not be tried again, of which a part may be on the far side."""
+    remote, local = remote_path(dest), os.fsencode(os.path.abspath(source))
+    part = remote if options.direct_write else part_name(remote, local, options.owner, options.part_suffix)
+    return Checkpoint(Direction.UPLOAD, remote, local, Token(part), Fingerprint(0, 0))
+
+
+def _may_go_on(checkpoint: Checkpoint) -> bool:
+    try:
+        now = Fingerprint.of(os.stat(checkpoint.local_path))
+    except OSError as error:
+        return not is_gone(error)
+    return (now.size, now.mtime_ns) == (checkpoint.fingerprint.size, checkpoint.fingerprint.mtime_ns)
