@@ -58,6 +58,8 @@ class BadLink:
     rate_bps: bits per second in each direction, shared by all connections; None is unlimited.
     delay_s: one way, so a round trip takes twice as long.
     script: faults that happen by themselves.
+    also: further ports of the target, for protocols with connections beside the first: they, and the first, then have
+        the same numbers here, and `host` is another address of this machine.
     All methods may be called from any thread; each has taken effect when it returns.
     """
 
@@ -69,7 +71,10 @@ class BadLink:
         rate_bps: float | None = None,
         delay_s: float = 0.0,
         script: Iterable[Fault] = (),
+        host: str = "127.0.0.1",
+        also: Iterable[int] = (),
     ) -> None:
+        self.host = host
         self.target = (target_host, target_port)
         self.rate_bps = rate_bps
         self.delay_s = delay_s
@@ -77,8 +82,11 @@ class BadLink:
         self._lanes: dict[str, _Lane] = {"up": _Lane(rate_bps), "down": _Lane(rate_bps)}
         self._open: set[_Connection] = set()
         self._faults = list(script)
-        self._listener = self._listen(0)
-        self.port: int = self._listener.getsockname()[1]
+        others = {port: port for port in also}
+        own = self._listen(target_port if others else 0)
+        self.port: int = own.getsockname()[1]
+        self._ports = {self.port: target_port, **others}  # here -> there
+        self._listeners = {self.port: own, **{port: self._listen(port) for port in others}}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name=f"badlink-{self.port}", daemon=True)
         self._thread.start()
@@ -158,13 +166,13 @@ class BadLink:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if self.rate_bps is not None:
             _make_small(listener)
-        listener.bind(("127.0.0.1", port))
+        listener.bind((self.host, port))
         listener.listen(64)
         listener.setblocking(False)
         return listener
 
     def _start(self) -> None:
-        self._loop.add_reader(self._listener, self._accept)
+        self._listen_all()
         for fault in self._faults:
             if fault.after_s is not None:
                 self._loop.call_later(fault.after_s, self._play, fault)
@@ -178,15 +186,19 @@ class BadLink:
         if fault.lasts_s is not None:
             self._loop.call_later(fault.lasts_s, self._restore)
 
-    def _accept(self) -> None:
+    def _listen_all(self) -> None:
+        for port, listener in self._listeners.items():
+            self._loop.add_reader(listener, self._accept, listener, (self.target[0], self._ports[port]))
+
+    def _accept(self, listener: socket.socket, target: tuple[str, int]) -> None:
         try:
-            client, _ = self._listener.accept()
+            client, _ = listener.accept()
         except BlockingIOError:
             return  # it gave up before it was accepted
         self.connections += 1
         connection = _Connection(client, self._new_server_socket(), self._lanes, self.delay_s)
         self._open.add(connection)
-        connection.task = self._loop.create_task(connection.run(self.target))
+        connection.task = self._loop.create_task(connection.run(target))
         connection.task.add_done_callback(lambda _: self._open.discard(connection))
 
     def _new_server_socket(self) -> socket.socket:
@@ -213,15 +225,16 @@ class BadLink:
                 lane.open.set() if is_open else lane.open.clear()
 
     def _refuse(self) -> None:
-        if self._listener.fileno() >= 0:
-            self._loop.remove_reader(self._listener)
-            self._listener.close()
+        for listener in self._listeners.values():
+            self._loop.remove_reader(listener)
+            listener.close()
+        self._listeners = {}
 
     def _restore(self) -> None:
         self._set_open(True, None)
-        if self._listener.fileno() < 0:
-            self._listener = self._listen(self.port)
-            self._loop.add_reader(self._listener, self._accept)
+        if not self._listeners:
+            self._listeners = {port: self._listen(port) for port in self._ports}
+            self._listen_all()
 
     async def _stop(self) -> None:
         self._refuse()

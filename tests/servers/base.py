@@ -161,6 +161,12 @@ class Server(ABC):
             login |= {"sftp_port": link.port, "known_hosts": None, "host_key": self.host_key}
         return cast("Client", IoTSFTPClient(**{**login, **changes}))
 
+    def link(self, **given: Any) -> BadLink:
+        """A bad link to it; see faults.proxy for what may be given."""
+        from faults.proxy import BadLink
+
+        return BadLink(self.host, self.port, **given)
+
     def path(self, relative: str = "") -> str:
         return f"{self.home}/{relative}" if relative else self.home or "/"
 

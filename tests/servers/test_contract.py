@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from faults.proxy import BadLink, Fault
+from faults.proxy import Fault
 from servers.base import Server
 
 from iot.sftp.client import (
@@ -63,6 +63,10 @@ FALLBACKS = {
     "ssh2": Expected(durable=False, replaces=False, refusals=("write-create",)),
     "dropbear": Expected(durable=True),
     "folder": Expected(durable=True, hashes=True),
+    "vsftpd": Expected(durable=False, hashes=True),
+    "pure-ftpd": Expected(durable=False, hashes=True),
+    "proftpd-ftp": Expected(durable=False, hashes=True),
+    "pyftpdlib": Expected(durable=False, hashes=True),
 }
 
 
@@ -143,7 +147,7 @@ def test_an_upload_over_a_cut_link_arrives_whole(any_remote, expected, place, tm
     content = make(tmp_path / "source", LARGE_BYTES)
     needs_a_link(any_remote)
     script = [Fault("cut", up_bytes=LARGE_BYTES // 2)]
-    link = BadLink(any_remote.host, any_remote.port, rate_bps=50e6, script=script)
+    link = any_remote.link(rate_bps=50e6, script=script)
     with link, any_remote.connect(tmp_path, link) as client:
         result = client.upload(tmp_path / "source", any_remote.path(f"{place}/file"))
         refused = learned(client)
@@ -212,7 +216,7 @@ def test_a_source_that_changes_is_never_published(any_remote, place, tmp_path):
             (tmp_path / "source").write_bytes(os.urandom(LARGE_BYTES))
 
     needs_a_link(any_remote)
-    link = BadLink(any_remote.host, any_remote.port, rate_bps=50e6)
+    link = any_remote.link(rate_bps=50e6)
     with link, any_remote.connect(tmp_path, link) as client, pytest.raises(SourceChanged):
         client.upload(tmp_path / "source", any_remote.path(f"{place}/file"), progress=rewrite)
     assert any_remote.content(f"{place}/file") is None

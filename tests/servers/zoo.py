@@ -18,13 +18,18 @@ from servers.base import Server
 from servers.dropbear import Dropbear
 from servers.embedded import Embedded
 from servers.folder import Folder
+from servers.ftp_base import FTPServer
 from servers.openssh import OpenSSH
 from servers.proftpd import ProFTPD
+from servers.proftpd_ftp import ProFTPDFTP
+from servers.pureftpd import PureFTPd
+from servers.pyftpdlib_server import Pyftpdlib
 from servers.rclone import Rclone
 from servers.s3 import S3Gateway
 from servers.ssh2 import Ssh2
+from servers.vsftpd import Vsftpd
 
-__all__ = ["REMOTES", "ZOO", "start"]
+__all__ = ["FTP", "REMOTES", "ZOO", "start"]
 
 ZOO: dict[str, Callable[[Path], Server]] = {
     "openssh": OpenSSH,
@@ -39,7 +44,14 @@ ZOO: dict[str, Callable[[Path], Server]] = {
 }
 
 """SFTP servers."""
-REMOTES: dict[str, Callable[[Path], Server]] = {**ZOO, "folder": Folder}
+FTP: dict[str, Callable[[Path], FTPServer]] = {
+    "vsftpd": Vsftpd,
+    "pure-ftpd": PureFTPd,
+    "proftpd-ftp": ProFTPDFTP,
+    "pyftpdlib": Pyftpdlib,
+}
+"""FTP servers, with TLS."""
+REMOTES: dict[str, Callable[[Path], Server]] = {**ZOO, **FTP, "folder": Folder}
 """All that one contract must hold for, whatever the protocol."""
 
 

@@ -17,6 +17,7 @@ __all__ = ["KINDS", "ServerSettings", "keys_not_from_file", "server_keys", "serv
 KINDS = {
     "sftp": "iot.sftp.client.configured",
     "folder": "iot.folder.configured",
+    "ftp": "iot.ftp.configured",
 }
 """kind -> module with its `ServerSettings`."""
 DEFAULT = "sftp"

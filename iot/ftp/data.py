@@ -1,0 +1,101 @@
+"""One data connection under way, from the command that was accepted to the last reply about it."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+from typing import Protocol
+
+from iot.ftp.dial import wait_until_sent
+from iot.ftp.replies import error_of, shown
+from iot.transfer.errors import LinkLost, Timeout, TransferError
+
+__all__ = ["CLOSING_S", "Control", "Data"]
+
+BLOCK_BYTES = 64 * 1024
+CLOSING_S = 5.0
+"""How long the last word about a transfer that was broken off is waited for."""
+
+
+class Control(Protocol):
+    """The control connection that it belongs to."""
+
+    def finish(self, line: str, *, broken: bool = False) -> str: ...
+
+    def lose(self, error: TransferError) -> None: ...
+
+    def forget(self, sock: socket.socket) -> None: ...
+
+    def check_usable(self) -> None: ...
+
+
+class Data:
+    """A data connection under way. It ends with `done` (all was sent or read) or `break_off`."""
+
+    def __init__(self, control: Control, sock: socket.socket, line: str) -> None:
+        self._control = control
+        self._sock = sock
+        self._timeout_s = sock.gettimeout()
+        self._line = line
+        self._open = True
+
+    def send(self, block: bytes) -> None:
+        """Raises: LinkLost; Timeout; what the server said, where it has ended the transfer (NoSpaceOnServer ...)."""
+        try:
+            rest = memoryview(block)
+            while rest:  # so that the deadline is not one for the whole block
+                rest = rest[self._sock.send(rest) :]
+        except OSError as error:
+            raise self._why(error) from error
+
+    def receive(self) -> bytes:
+        """The next bytes; b"" at the end. Raises: as send."""
+        try:
+            return self._sock.recv(BLOCK_BYTES)
+        except OSError as error:
+            raise self._why(error) from error
+
+    def done(self) -> str:
+        """End in order -> the reply, which proves nothing: after a cut connection, too, servers say 226.
+
+        Raises: what error_of makes of a refusal; LinkLost, Timeout.
+        """
+        try:
+            wait_until_sent(self._sock, self._timeout_s, self._control.check_usable)
+        except BaseException:
+            self._close()
+            raise
+        if isinstance(self._sock, ssl.SSLSocket):
+            with contextlib.suppress(OSError):  # many servers just close; what arrived is looked at anyway
+                self._sock.settimeout(CLOSING_S)
+                self._sock.unwrap()
+        self._close()
+        return self._control.finish(self._line)
+
+    def break_off(self) -> None:
+        """End in the middle: the connection is good for the next command, or raises LinkLost there."""
+        if not self._open:
+            return
+        self._close()
+        with contextlib.suppress(TransferError):  # it is kept for the next call
+            self._control.finish(self._line, broken=True)
+
+    def _close(self) -> None:
+        self._open = False
+        self._control.forget(self._sock)
+        self._sock.close()
+
+    def _why(self, error: OSError) -> TransferError:
+        """A server that ends a transfer says why on the control connection; only a refusal counts as an answer."""
+        self._close()
+        try:
+            reply = self._control.finish(self._line, broken=True)
+        except TransferError as lost:
+            return lost
+        if reply[:1] in "45" and not isinstance(known := error_of(reply, shown(self._line)), LinkLost):
+            return known
+        kind = Timeout if isinstance(error, TimeoutError) else LinkLost
+        lost_error = kind(f"{shown(self._line)}: the data connection broke: {error}; {shown(reply)}")
+        self._control.lose(lost_error)
+        return lost_error

@@ -1,0 +1,123 @@
+"""A TCP connection that another thread can call off while it is being made."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import queue
+import select
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from iot.transfer.errors import LinkLost, Timeout
+
+__all__ = ["accept", "dial", "wait_until_sent"]
+
+SLICE_S = 0.2
+POLL_S = 0.01
+QUEUED_BYTES = 128 * 1024
+UNDER_WAY = (errno.EINPROGRESS, errno.EWOULDBLOCK, getattr(errno, "WSAEWOULDBLOCK", errno.EWOULDBLOCK))
+KEEPALIVE_S = 30
+"""Routers forget a connection that is silent; while a file is under way, the control connection is."""
+
+
+def dial(host: str, port: int, timeout_s: float, check: Callable[[], None]) -> socket.socket:
+    """check: called every SLICE_S; what it raises ends the attempt. Raises: LinkLost, Timeout."""
+    over_at = time.monotonic() + timeout_s
+    error: Exception = OSError("the name has no address")
+    for family, kind, protocol, _, address in _addresses(host, port, over_at, check):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            _connect(sock, address, over_at, check)
+            _keep_alive(sock)
+            return sock
+        except OSError as failed:
+            sock.close()
+            error = failed
+        except BaseException:
+            sock.close()
+            raise
+    raise LinkLost(f"cannot connect to {host} port {port}: {error}") from error
+
+
+def accept(listener: socket.socket, timeout_s: float, check: Callable[[], None]) -> tuple[socket.socket, Any]:
+    """The next connection, and where it comes from. Raises: Timeout."""
+    over_at = time.monotonic() + timeout_s
+    while not select.select([listener], [], [], SLICE_S)[0]:
+        check()
+        if time.monotonic() >= over_at:
+            raise Timeout("the server did not connect to this device: is there a firewall? Passive mode needs none")
+    sock, address = listener.accept()
+    _keep_alive(sock)
+    return sock, address
+
+
+def _addresses(host: str, port: int, over_at: float, check: Callable[[], None]) -> list[Any]:
+    """A look-up cannot be called off: it is left to its thread."""
+    found: queue.SimpleQueue[list[Any] | OSError] = queue.SimpleQueue()
+
+    def look_up() -> None:
+        try:
+            found.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except (OSError, UnicodeError) as error:
+            found.put(error if isinstance(error, OSError) else OSError(str(error)))
+
+    threading.Thread(target=look_up, name="iot-ftp look-up", daemon=True).start()
+    while time.monotonic() < over_at:
+        check()
+        with contextlib.suppress(queue.Empty):
+            addresses = found.get(timeout=SLICE_S)
+            if isinstance(addresses, OSError):
+                raise LinkLost(f"cannot find {host}: {addresses}") from addresses
+            return addresses
+    raise Timeout(f"cannot find {host}: no answer")
+
+
+def _connect(sock: socket.socket, address: Any, over_at: float, check: Callable[[], None]) -> None:
+    sock.setblocking(False)
+    code = sock.connect_ex(address)
+    if code not in (0, *UNDER_WAY):
+        raise OSError(code, errno.errorcode.get(code, "refused"))
+    while not select.select([], [sock], [], SLICE_S)[1]:
+        check()
+        if time.monotonic() >= over_at:
+            raise Timeout(f"no answer from {address[0]} port {address[1]}")
+    code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if code:
+        raise OSError(code, errno.errorcode.get(code, "refused"))
+    sock.setblocking(True)
+
+
+def wait_until_sent(sock: socket.socket, timeout_s: float | None, check: Callable[[], None]) -> None:
+    """Wait until the other side has what was written, or takes nothing for so long: only then does an answer's own
+    deadline begin. What this system cannot tell is not waited for."""
+    left, since = -1, time.monotonic()
+    while (now_left := _unsent_bytes(sock)) and (timeout_s is None or time.monotonic() - since < timeout_s):
+        if now_left != left:
+            left, since = now_left, time.monotonic()
+        check()
+        time.sleep(POLL_S)
+
+
+def _unsent_bytes(sock: socket.socket) -> int:
+    try:
+        import fcntl
+        import termios
+
+        return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+    except (ImportError, OSError):
+        return 0
+
+
+def _keep_alive(sock: socket.socket) -> None:
+    with contextlib.suppress(OSError, AttributeError):  # little is queued here, so that time and progress are real
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, QUEUED_BYTES)
+    with contextlib.suppress(OSError):  # it is there to help, not a condition
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name in ("TCP_KEEPIDLE", "TCP_KEEPINTVL"):
+            if hasattr(socket, name):
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), KEEPALIVE_S)

@@ -1,0 +1,183 @@
+"""What stands under a path, by whatever the server offers: MLST, else SIZE, MDTM, CWD and the listing of its folder.
+
+A server without MLST answers 550 to whatever it cannot do, so a missing file takes some asking: "not there" is
+said only where the folder around it was listed, or is itself missing.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import stat
+from collections.abc import Iterator
+
+from iot.ftp.connection import Connection
+from iot.ftp.listing import Listing, parse_facts, parse_list, parse_mlsd, time_of
+from iot.ftp.replies import error_of, is_ambiguous
+from iot.transfer.errors import NotFound, PermissionDenied, ServerRefused, TransferError, Unsupported
+from iot.transfer.model import RemoteFile
+
+__all__ = ["Paths", "sent"]
+
+MOST_BYTES = 64 * 1024 * 1024
+"""What a listing may have: a hostile server's would have no end."""
+
+
+class Paths:
+    """The paths of one connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._home: bytes | None = None
+
+    @property
+    def _has_facts(self) -> bool:
+        return "MLST" in self._connection.features
+
+    def stat(self, path: bytes) -> RemoteFile | None:
+        """None where the server says, or a listing shows, that nothing is there. Raises: PermissionDenied ..."""
+        if self._has_facts:
+            yes, reply = self._connection.ask("MLST", sent(path))
+            if yes:
+                return parse_facts(_facts_in(reply))
+            if reply[:3] not in ("500", "502", "504"):
+                self._check_absent(path, reply, "MLST")
+                return None
+        return self._stat_by_size(path)
+
+    def size(self, path: bytes) -> int | None:
+        """How many bytes a file holds; None where it is not there. Raises: ServerRefused where it is no file."""
+        yes, reply = self._connection.ask("SIZE", sent(path))
+        found = re.fullmatch(r"213 +(\d{1,19})\s*", reply) if yes else None
+        if found is not None:
+            return int(found[1])
+        if yes:
+            raise ServerRefused(f"SIZE {path!r}: {reply!r} is no size")
+        told = self.stat(path)
+        if told is None:
+            return None
+        if told.size is None or stat.S_ISDIR(told.mode or 0):
+            raise ServerRefused(f"{path!r} is no regular file")
+        return told.size
+
+    def is_folder(self, path: bytes) -> bool:
+        """Whether it can be entered."""
+        home = self._login_folder()
+        yes, _ = self._connection.ask("CWD", sent(path))
+        if yes:
+            self._connection.command("CWD", home)
+        return yes
+
+    def list(self, path: bytes) -> Listing:
+        """What is in a folder. It is entered for that: LIST reads a dash as an option and an asterisk as a pattern.
+
+        Raises: NotFound, PermissionDenied ...
+        """
+        home = self._login_folder()
+        yes, reply = self._connection.ask("CWD", sent(path) if path else b"/" if home == b"/" else home)
+        if not yes:
+            raise self.refusal(path, reply, f"CWD {path!r}")
+        try:
+            return self._list_here(path)
+        finally:
+            self._connection.command("CWD", home)
+
+    def refusal(self, path: bytes, reply: str, what: str) -> TransferError:
+        """The error that a refused command stands for, after a look at the path where the reply leaves that open."""
+        if not is_ambiguous(reply):
+            return error_of(reply, what)
+        try:
+            there = self.stat(path) is not None
+        except (PermissionDenied, ServerRefused):
+            there = True
+        kind: type[TransferError] = PermissionDenied if there else NotFound
+        return kind(str(error_of(reply, what)))
+
+    # -- inside
+
+    def _login_folder(self) -> bytes:
+        if self._home is None:
+            reply = self._connection.command("PWD")
+            found = re.match(r'257 "((?:[^"]|"")*)"', reply)
+            if found is None:
+                raise ServerRefused(f"PWD: {reply!r} names no folder")
+            self._home = found[1].replace('""', '"').encode("latin-1") or b"/"
+        return self._home
+
+    def _list_here(self, path: bytes) -> Listing:
+        if self._has_facts:
+            try:
+                return parse_mlsd(self._lines("MLSD", path))
+            except Unsupported:
+                pass  # MLST alone was offered
+        return parse_list(self._lines("LIST -a", path))
+
+    def _lines(self, command: str, path: bytes) -> Iterator[bytes]:
+        data, content = self._connection.transfer(command), bytearray()
+        try:
+            while block := data.receive():
+                content += block
+                if len(content) > MOST_BYTES:
+                    raise ServerRefused(f"the listing of {path!r} is longer than {MOST_BYTES} bytes")
+        except BaseException:
+            data.break_off()
+            raise
+        reply = data.done()
+        if re.search(
+            r"\bfailed\b", reply, re.IGNORECASE
+        ):  # vsftpd: "226 Transfer done (but failed to open directory)."
+            raise PermissionDenied(f"cannot list {path!r}: {reply}")
+        lines = bytes(content).split(b"\r\n" if b"\r\n" in content else b"\n")
+        return iter([line for line in lines if line])
+
+    def _stat_by_size(self, path: bytes) -> RemoteFile | None:
+        yes, reply = self._connection.ask("SIZE", sent(path))
+        found = re.fullmatch(r"213 +(\d{1,19})\s*", reply) if yes else None
+        if found is None:
+            if self.is_folder(path):
+                return RemoteFile(None, mode=stat.S_IFDIR)
+            self._check_absent(path, reply, "SIZE")
+            return None
+        _, told = self._connection.ask("MDTM", sent(path))
+        mtime_s = time_of(told[4:].encode("latin-1")) if told.startswith("213") else None
+        return RemoteFile(int(found[1]), mtime_s, stat.S_IFREG)
+
+    def _check_absent(self, path: bytes, reply: str, what: str) -> None:
+        """Return where nothing is there for certain. Raises: PermissionDenied, ServerRefused ..."""
+        error = error_of(reply, f"{what} {path!r}")
+        if isinstance(error, NotFound):
+            return
+        if not is_ambiguous(reply):
+            raise error
+        if self._is_listed(path):
+            raise PermissionDenied(str(error))
+
+    def _is_listed(self, path: bytes) -> bool:
+        """Raises: PermissionDenied where the folder above stands and cannot be listed; ServerRefused."""
+        folder, name = posixpath.split(path.rstrip(b"/"))
+        if not name:
+            return True
+        if folder not in (b"", b"/", b".") and not self.is_folder(folder):
+            if self._is_listed(folder):
+                raise PermissionDenied(f"{folder!r} is there, and cannot be entered")
+            return False
+        listing = self.list(folder)
+        if any(entry.name == name for entry in listing.entries):
+            return True
+        if listing.unread:
+            raise ServerRefused(f"the listing of {folder!r} cannot be read: {listing.unread[0]!r}")
+        return False
+
+
+def sent(path: bytes) -> bytes:
+    """A path as a command takes it: one that begins with a dash or a space would be read as something else."""
+    return b"./" + path if path[:1] in (b"-", b" ", b"~") else path or b"."
+
+
+def _facts_in(reply: str) -> bytes:
+    """The one line of an MLST reply that tells facts."""
+    for line in reply.split("\n")[1:-1]:
+        facts, _, _ = line.lstrip(" ").partition(" ")
+        if "=" in facts:
+            return facts.encode("latin-1")
+    raise ServerRefused(f"MLST: {reply!r} tells no facts")

@@ -1,0 +1,54 @@
+"""The settings of an FTP server as a remote."""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from pathlib import Path
+
+from pydantic import ConfigDict, Field, field_validator
+
+from iot.transfer.settings import TransferSettings
+
+__all__ = ["TLS", "FTPOptions"]
+
+
+class TLS(str, Enum):
+    """EXPLICIT: AUTH TLS before the login (RFC 4217). IMPLICIT: TLS from the first byte on, usually at port 990."""
+
+    EXPLICIT = "explicit"
+    IMPLICIT = "implicit"
+
+
+class FTPOptions(TransferSettings):
+    """All options of FTPClient beside host, port, user and password."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    tls: TLS | bool = Field(
+        TLS.EXPLICIT,
+        description="explicit, implicit, or false: plain FTP, which sends the password and all files in clear text",
+    )
+    ca_file: Path | None = Field(
+        None, description="PEM file of the authorities that the server's certificate is checked with; else the system's"
+    )
+    certificate: str = Field(
+        "", description="SHA-256 of the server's certificate in hex: this one is accepted, and no other"
+    )
+    active: bool = Field(False, description="active mode: the server connects to this device for each transfer")
+    connect_timeout_s: float = Field(30.0, gt=0, description="until a connection stands")
+    timeout_s: float = Field(60.0, gt=0, description="without a byte from the other side")
+    connections: int = Field(2, ge=1, le=16, description="files that are sent at the same time")
+
+    @field_validator("tls")
+    @classmethod
+    def _explicit_by_default(cls, value: TLS | bool) -> TLS | bool:
+        return TLS.EXPLICIT if value is True else value
+
+    @field_validator("certificate")
+    @classmethod
+    def _is_a_fingerprint(cls, value: str) -> str:
+        digits = value.lower().removeprefix("sha256:").replace(":", "")
+        if digits and not re.fullmatch(r"[0-9a-f]{64}", digits):
+            raise ValueError("must be the 64 hex digits that `openssl x509 -fingerprint -sha256` prints")
+        return digits
