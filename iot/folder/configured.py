@@ -32,6 +32,10 @@ class ServerSettings(FolderOptions):
     def secret_files(self) -> dict[str, Path]:
         return {}
 
+    def login_problems(self) -> list[tuple[str, str]]:
+        """Nobody logs in to a folder; whether it is there is seen when it is used."""
+        return []
+
     def remote(self, journal: Journal, device_id: str) -> FolderClient:
         """A client as the settings say. One attempt each: the spooler's policy does the waiting."""
         names = self.model_fields_set & set(FolderOptions.model_fields) - NOT_FROM_FILE

@@ -54,6 +54,14 @@ class ServerSettings(FTPOptions):
     def secret_files(self) -> dict[str, Path]:
         return {"password_file": self.password_file} if self.password_file is not None else {}
 
+    def login_problems(self) -> list[tuple[str, str]]:
+        """What keeps these settings from a login, as far as this device can tell: (key, or "", and the reason)."""
+        try:
+            self._login_password()
+        except ConfigurationError as error:
+            return [("password_file", str(error))]
+        return []
+
     def remote(self, journal: Journal, device_id: str) -> FTPClient:
         """A client as the settings say. One attempt each: the spooler's policy does the waiting."""
         names = self.model_fields_set & set(FTPOptions.model_fields) - NOT_FROM_FILE

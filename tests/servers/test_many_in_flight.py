@@ -61,7 +61,7 @@ def test_the_service_sends_many_files_side_by_side(sshd: OpenSSH, link: BadLink,
         f'[[outbox]]\npath = "{box}"\ndestination = "{sshd.path("up")}"\nsettle_s = 0\n'
     )
     drain = subprocess.run(
-        [sys.executable, "-m", "iot.sftp.spooler", "run", "--drain", "--config", str(config)],
+        [sys.executable, "-m", "iot.spooler", "run", "--drain", "--config", str(config)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from iot.sftp.spooler.filesystem import KNOWN, ORDINARY, file_system
+from iot.spooler.outbox.mounts import KNOWN, ORDINARY, file_system
 
 NETWORK = {"fuse", "nfs", "smb", "cifs", "smb3", "9p", "ceph", "afs", "coda", "ocfs2", "gfs2", "vboxsf"}
 

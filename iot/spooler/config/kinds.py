@@ -12,7 +12,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from iot.transfer import Journal
 
-__all__ = ["KINDS", "ServerSettings", "keys_not_from_file", "server_keys", "server_settings"]
+__all__ = ["KINDS", "NOT_FROM_FILE", "ServerSettings", "server_keys", "server_settings"]
 
 KINDS = {
     "sftp": "iot.sftp.client.configured",
@@ -21,6 +21,8 @@ KINDS = {
 }
 """kind -> module with its `ServerSettings`."""
 DEFAULT = "sftp"
+NOT_FROM_FILE = ("attempts", "owner_tag", "prompts", "state_dir")
+"""Options of a client that the spooler sets itself."""
 
 
 class ServerSettings(Protocol):
@@ -42,7 +44,6 @@ class ServerSettings(Protocol):
 
 class _Model(Protocol):
     model_fields: Mapping[str, Any]
-    NOT_FROM_FILE: tuple[str, ...]
 
     def model_validate(self, values: object) -> ServerSettings: ...
 
@@ -51,15 +52,10 @@ def server_model(kind: str) -> _Model:
     return cast(_Model, importlib.import_module(KINDS[kind]).ServerSettings)
 
 
-def server_keys() -> list[str]:
-    """What [server] may hold."""
-    model = server_model("sftp")
-    return [name for name in model.model_fields if name not in model.NOT_FROM_FILE]
-
-
-def keys_not_from_file() -> tuple[str, ...]:
-    """Options of a client that the spooler sets itself."""
-    return server_model("sftp").NOT_FROM_FILE
+def server_keys() -> set[str]:
+    """What [server] may hold, of whatever kind."""
+    names = {name for kind in KINDS for name in server_model(kind).model_fields}
+    return names.difference(NOT_FROM_FILE) | {"kind"}
 
 
 def server_settings(values: object) -> ServerSettings:

@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from iot.spooler.config.kinds import keys_not_from_file, server_keys
+from iot.spooler.config.kinds import NOT_FROM_FILE, server_keys
 from iot.spooler.config.layout import contradictions
 from iot.spooler.config.settings import OutboxSettings, RetrySettings, Settings
 from iot.spooler.naming import shown
@@ -109,7 +109,7 @@ def _without_echo(details: Sequence[Any]) -> list[Any]:
 def _not_ours(values: Mapping[str, Any], origins: Origins) -> list[str]:
     """Options of the client that the spooler sets itself, taken out: a value of somebody else's would be ignored."""
     server = values.get("server")
-    given = [key for key in keys_not_from_file() if isinstance(server, dict) and server.pop(key, None) is not None]
+    given = [key for key in NOT_FROM_FILE if isinstance(server, dict) and server.pop(key, None) is not None]
     return [f"server.{key}: no such setting (from {origins.of(('server', key))})" for key in given]
 
 
@@ -223,7 +223,7 @@ TABLES = ("server", "retry", "outbox")
 def _settings_of(table: str) -> list[str]:
     """The settings of a table; "" is the top level."""
     if table == "server":
-        return server_keys()
+        return sorted(server_keys())
     models: dict[str, type[BaseModel]] = {"": Settings, "retry": RetrySettings, "outbox": OutboxSettings}
     return list(models[table].model_fields)
 
