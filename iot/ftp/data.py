@@ -39,11 +39,12 @@ class Data:
         self._timeout_s = sock.gettimeout()
         self._line = line
         self._open = True
+        self._has_sent = False
 
     def send(self, block: bytes) -> None:
         """Raises: LinkLost; Timeout; what the server said, where it has ended the transfer (NoSpaceOnServer ...)."""
         try:
-            rest = memoryview(block)
+            rest, self._has_sent = memoryview(block), True
             while rest:  # so that the deadline is not one for the whole block
                 rest = rest[self._sock.send(rest) :]
         except OSError as error:
@@ -62,7 +63,8 @@ class Data:
         Raises: what error_of makes of a refusal; LinkLost, Timeout.
         """
         try:
-            wait_until_sent(self._sock, self._timeout_s, self._control.check_usable)
+            if self._has_sent:
+                wait_until_sent(self._sock, self._timeout_s, self._control.check_usable)
         except BaseException:
             self._close()
             raise

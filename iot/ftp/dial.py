@@ -108,8 +108,12 @@ def _unsent_bytes(sock: socket.socket) -> int:
         import fcntl
         import termios
 
+        hung_up = select.poll()
+        hung_up.register(sock, 0)
+        if hung_up.poll(0):  # it is over: what is left will never go
+            return 0
         return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
-    except (ImportError, OSError):
+    except (ImportError, AttributeError, OSError):
         return 0
 
 

@@ -274,7 +274,10 @@ class FTPStore:
             yes, reply = self._connection.ask("MKD", sent(folder))
             if yes or self._paths.is_folder(folder):  # another connection may have been quicker
                 continue
-            if self._paths.stat(folder) is not None:
+            found = self._paths.stat(folder)
+            if found is not None and stat.S_ISDIR(found.mode or 0):
+                raise PermissionDenied(f"{folder!r} cannot be entered")
+            if found is not None:
                 raise AlreadyExists(f"{folder!r} is there, and no folder")
             raise error_of(reply, f"MKD {folder!r}")
 

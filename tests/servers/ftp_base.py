@@ -18,6 +18,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
+from conditions import missing
 from faults.proxy import BadLink
 from servers.base import HOST, START_S, ProcessServer, program
 
@@ -129,6 +130,11 @@ class FTPServer(ProcessServer):
 
     @abstractmethod
     def command(self) -> list[str]: ...
+
+
+def needs_root(name: str) -> None:
+    if os.geteuid() != 0:
+        missing(f"{name} needs root, to become the user of a login")
 
 
 def let_in(folder: Path) -> None:

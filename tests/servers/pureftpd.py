@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from servers.ftp_base import FTPServer, let_in, unpacked
+from servers.ftp_base import FTPServer, let_in, needs_root, unpacked
 from servers.proftpd import hashed
 
 __all__ = ["PureFTPd"]
@@ -19,6 +19,7 @@ class PureFTPd(FTPServer):
     name = "pure-ftpd"
 
     def __init__(self, root: Path, tls: str = "explicit") -> None:
+        needs_root(self.name)
         super().__init__(root, tls)
         self._program = unpacked("pure-ftpd", "pure-ftpd")
         self._users = unpacked("pure-pw", "pure-ftpd-common")

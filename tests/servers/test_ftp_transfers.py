@@ -68,6 +68,16 @@ def test_an_upload_survives_data_connections_cut_at_random_offsets(server, tmp_p
     assert not parts(server)
 
 
+def test_a_cut_behind_the_last_byte_is_not_waited_for(server, tmp_path):
+    content = make(tmp_path / "source", LARGE_BYTES)
+    link = server.link(rate_bps=50e6, script=[Fault("reset", up_bytes=LARGE_BYTES - 20_000)])
+    with link, server.connect(tmp_path, link) as client:
+        began = time.monotonic()
+        client.upload(tmp_path / "source", server.path("file"))
+        assert time.monotonic() - began < 12
+    assert server.content("file") == content
+
+
 def test_an_upload_survives_a_killed_server(server, tmp_path):
     content = make(tmp_path / "source", LARGE_BYTES)
     with server.link(rate_bps=30e6) as link, server.connect(tmp_path, link, attempts=20) as client:
@@ -118,7 +128,9 @@ def test_a_download_goes_on_after_a_cut(server, tmp_path):
     (server.root / "file").chmod(0o644)
     with server.link(rate_bps=100e6, script=[Fault("cut", down_bytes=LARGE_BYTES // 2)]) as link:
         with server.connect(tmp_path, link) as client:
+            began = time.monotonic()
             result = client.download(server.path("file"), tmp_path / "back")
+            assert time.monotonic() - began < 10  # nothing waits for a connection that is over
         assert link.down_bytes < 1.5 * LARGE_BYTES
     assert (tmp_path / "back").read_bytes() == content
     assert result.sent_bytes <= LARGE_BYTES + 2 * MIB

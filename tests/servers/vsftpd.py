@@ -6,7 +6,7 @@ import pwd
 import shutil
 from pathlib import Path
 
-from servers.ftp_base import FTPServer, let_in, unpacked
+from servers.ftp_base import FTPServer, let_in, needs_root, unpacked
 
 __all__ = ["Vsftpd"]
 
@@ -65,6 +65,7 @@ class Vsftpd(FTPServer):
     facts = False
 
     def __init__(self, root: Path, tls: str = "explicit") -> None:
+        needs_root(self.name)
         super().__init__(root, tls)
         self.home = f"/{root.name}"
         self._program = unpacked("vsftpd", "vsftpd")
