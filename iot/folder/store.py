@@ -254,9 +254,9 @@ def _refuse_folder(folder: int, name: bytes, path: bytes) -> None:
 def _check_room(folder: int, size: int) -> None:
     if size <= SPARE_BYTES:
         return
-    told = os.fstatvfs(folder)
-    free = told.f_bavail * told.f_frsize
-    if told.f_blocks and free < size + SPARE_BYTES:
+    space = os.fstatvfs(folder)
+    free = space.f_bavail * space.f_frsize
+    if space.f_blocks and free < size + SPARE_BYTES:
         raise NoSpaceOnServer(f"a file of {size} bytes does not fit: {free} bytes are free")
 
 

@@ -5,15 +5,15 @@ Store    what a protocol whose library blocks implements instead: one connection
          parallel.py makes a Remote of it.
 
 What is true of a store
-    - It keeps no state of a transfer but the token. A token that one connection was given is good on any other, in a
-      later process too, for `Capabilities.token_life_s`.
+    - The token is all the state that an upload has. One that was issued on one connection is valid on any other, and in
+      a later process, for `Capabilities.token_life_s`.
     - It is used by one thread at a time. `abort` alone may be called by another, at any moment.
     - Every call returns, or raises an error of iot.transfer, within the store's own deadlines: foreign exceptions
       (OSError, ftplib.Error, http.client.HTTPException, ssl.SSLError ...) are translated at the store's edge, with the
-      cause kept. It never retries: who calls does.
-    - Any call may raise LinkLost and Timeout (the connection is given up then), ServerBusy (this connection is as good
-      as before), AuthenticationError, PermissionDenied, NameRefused, ServerRefused. What else it raises stands with it.
-    - Unknown is never "gone": only an answer that says so means that a file, part or token is not there.
+      cause kept. It never retries: the caller does.
+    - Any call may raise LinkLost or Timeout (then the connection is abandoned), ServerBusy (the connection is still
+      good), AuthenticationError, PermissionDenied, NameRefused or ServerRefused. Other errors are listed with the call.
+    - Unknown is never "gone": a file, part or token is missing only when the far side says so.
     - Paths are bytes, with slashes, as the user wrote them. They are relative to the login folder unless they begin
       with a slash. Sizes, offsets and spans are bytes.
 """
@@ -72,7 +72,7 @@ class Publish(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What is true of this remote, told as it is. What only shows on a connection is told after `connect`.
+    """What this remote can really do, not the least that all of them can. Some of it is known only after `connect`.
 
     replaces: `publish` takes the place of an existing file in one step; there is no moment without a file.
     creates_only: `publish(replace=False)` is refused by the far side itself where something stands, without a race.
@@ -214,7 +214,7 @@ class Store(Protocol):
         A part that an earlier attempt has left under the same name is removed and made anew, never emptied: what a
         lost connection still has on its way to the old one cannot reach the new one.
 
-        Raises: NoSpaceOnServer when the far side tells that it does not fit; NotFound (no folder, and make_dirs off).
+        Raises: NoSpaceOnServer when the far side reports too little space; NotFound (no folder, and make_dirs off).
         """
 
     def where(self, token: Token) -> Standing:
@@ -226,7 +226,7 @@ class Store(Protocol):
     def write(self, token: Token, span: Span, body: Iterable[bytes]) -> Ack:
         """Put the bytes of `span` at its place: exactly span.length bytes, in blocks that are never empty.
 
-        span.start is 0, or where the far side was told to stand (`where`, or an earlier Ack), or before that: then the
+        span.start is 0, or where the far side stands (`where`, or an earlier Ack), or before that: then the
         bytes there are replaced. Never by appending: the same write done twice leaves the same bytes. What the part
         holds behind the span afterwards is not relied upon.
 
@@ -277,7 +277,7 @@ class Store(Protocol):
 
     def stat(self, path: bytes) -> RemoteFile | None:
         """None where the far side says that there is nothing. `mode` holds at least the bits of the kind (folder,
-        regular file) where the far side tells that much; `mtime_s` is UTC."""
+        regular file) where the far side reports that much; `mtime_s` is UTC."""
 
     def read(self, path: bytes, offset: int) -> Iterator[bytes]:
         """A file's bytes from an offset to its end, in blocks; the iterator ends only at the far side's end of file.

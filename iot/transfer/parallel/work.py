@@ -48,8 +48,8 @@ class Transfer(Protocol[R_co]):
 class Desk:
     """What a transfer has the committing thread do while it goes on itself; safe in any thread.
 
-    post: has a call made by the committing thread, soon and in order. delivered: told of bytes that the far side has
-    confirmed, or given. clock: monotonic seconds. stop: the caller wants to end.
+    post: queues a call for the committing thread, which makes them soon and in order. delivered: counts bytes that the
+    far side has confirmed (upload) or sent (download). clock: monotonic seconds. stop: set when the caller cancels.
     """
 
     def __init__(

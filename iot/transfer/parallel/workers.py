@@ -4,15 +4,15 @@ Theory of operation. The caller's thread owns the journal and runs the loop; a w
 connection and runs one transfer at a time. They share two things only: the queue of transfers that are ready, from
 which workers help themselves, and the queue of calls that workers leave for the caller's thread.
 
-    tick       let the caller do what it has to do by itself, at least every POLL_S
+    tick       give the caller a turn, at least every POLL_S
     admit      pull transfers while there is room
-    calls      make the calls that the workers have left: checkpoints noted, progress told, turns ended
+    calls      make the calls that workers have queued: note checkpoints, report progress, end turns
     commit     make the records of the transfers at a barrier durable, many in one go; see group_commit
-    wake       transfers that lingered long enough are ready again
+    wake       put transfers whose wait is over back into the queue
 
-A transfer's error ends that transfer. A lost link of one worker, a cancel, or a failed commit ends all: every
-connection is aborted, which makes the calls under way fail within a second, each transfer notes how far it came, and
-the connections are given up. A call that does not even come back then (a mount that hangs) is left to its thread.
+A transfer's error ends that transfer only. A lost link on any worker, a cancel or a failed commit ends all of them:
+every connection is aborted, which makes calls in progress fail within a second; each transfer notes how far it got; and
+the connections are closed. A call that does not return even then (a hung mount) is left behind in its thread.
 """
 
 from __future__ import annotations
