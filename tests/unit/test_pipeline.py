@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from iot.sftp.client.errors import Cancelled, DiskFull, LinkLost, ProtocolError, ServerRefused, SFTPError, Timeout
 from iot.sftp.client.wire import packets
-from iot.sftp.client.wire.job import TURN, WAIT, Barrier, Job, Linger, Send, Work, ask, expect_ok
+from iot.sftp.client.wire.job import FREE, TURN, WAIT, Barrier, Job, Linger, Send, Work, ask, expect_ok
 from iot.sftp.client.wire.outgoing import Outgoing
 from iot.sftp.client.wire.pace import Pace
 from iot.sftp.client.wire.packets import Code
@@ -600,6 +600,55 @@ def test_a_job_that_lingers_takes_no_slot_and_comes_back_in_time() -> None:
     assert len(done) == 50
     assert all(30 <= item.result < 31 for item in done)
     assert script.now < 35  # and not 25 x 30
+
+
+def free(name: bytes) -> Work[None]:
+    yield from ask(packets.close(name))
+    yield FREE
+    expect_ok((yield from ask(packets.rename(name, name))), "refused")
+
+
+@pytest.mark.parametrize(("jobs", "slotless", "most"), [(50, 1024, 52), (50, 10, 12)])
+def test_a_job_with_nothing_open_gives_its_slot_to_another(
+    monkeypatch: pytest.MonkeyPatch, jobs: int, slotless: int, most: int
+) -> None:
+    """Many renames are under way although there are two slots; more than so many take slots all the same."""
+    monkeypatch.setattr("iot.sftp.client.wire.pipeline.SLOTLESS_JOBS", slotless)
+    script = Script()
+    at_once = before = 0
+
+    def closes_first() -> bytes | None:
+        """And renames when no more of them come."""
+        nonlocal at_once, before
+        closes = [item for item in script.open if item.kind == 4]
+        renames = len(script.open) - len(closes)
+        grows, before = renames > before, renames
+        at_once = max(at_once, len(script.open))
+        return script.give(closes or ([] if grows else list(script.open)))
+
+    script.answer = closes_first
+    pipeline = script.pipeline()
+    done = list(pipeline.run((Job(free(name), payload_bytes=10) for name in names(jobs)), lambda: 2))
+    assert [item.error for item in done] == [None] * jobs
+    assert most - 3 <= at_once <= most
+    assert (pipeline._slots_taken(), pipeline._active_bytes) == (0, 0)
+
+
+@pytest.mark.parametrize("wait", [FREE, Linger(1000)])
+def test_slots_are_counted_anew_after_a_lost_link(wait: Any) -> None:
+    def waits() -> Work[None]:
+        yield wait
+        yield from ask(packets.close(b"c"))
+
+    script = Script()
+
+    def cut() -> bytes | None:
+        raise LinkLost("cut")
+
+    script.answer = cut
+    pipeline = script.pipeline()
+    until_it_ends(pipeline.run(iter([Job(waits(), payload_bytes=10) for _ in range(5)]), lambda: 9), LinkLost)
+    assert (pipeline._slots_taken(), pipeline._active_bytes, pipeline._slotless) == (0, 0, 0)
 
 
 def test_shorter_waits_end_first() -> None:

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from unit.scripted import Event
+from unit.scripted import Event, drive
 from unit.upload_lab import BLOCK, CONTENT, DEST, EXTENSIONS, FAILURE, Lab, any_request, nth, refusing, whats
 
 from iot.sftp.client import errors
 from iot.sftp.client.checkpoints import Checkpoints
 from iot.sftp.client.errors import LinkLost, PermanentError, ProofFailed, ServerRefused, SourceChanged
 from iot.sftp.client.model import Fingerprint, Phase, Proof
+from iot.sftp.client.wire.job import FREE, Work
 from iot.sftp.client.wire.packets import Attributes, Code, Data, Handle, Reply, Status
 from iot.sftp.client.wire.server import Refusal
 
@@ -63,6 +64,30 @@ def test_the_order_of_events_is_safe_whatever_the_order_of_answers(
     assert "FSYNC" in order[order.index("RENAME") :]
     assert lab.files.did("BARRIER")[-1].record.phase is Phase.PUBLISHING
     assert lab.files.handles == {}
+
+
+@pytest.mark.parametrize(
+    ("options", "times"), [({"trust": True}, 1), ({"trust": False}, 0), ({"trust": True, "sidecar": True}, 0)]
+)
+def test_its_slot_is_free_only_when_nothing_is_open_any_more(lab: Lab, options: dict[str, Any], times: int) -> None:
+    """Neither the part nor the source; with a final to open for its fsync, or a sidecar, the slot is kept."""
+    lab.options = options
+    upload = lab.upload()
+    seen: list[bool] = []
+
+    def watched(work: Work[Any]) -> Work[Any]:
+        command = next(work)
+        while True:
+            if command is FREE:
+                seen.append(upload.source._file.closed and not lab.files.handles)
+            try:
+                command = work.send((yield command))
+            except StopIteration as stop:
+                return stop.value
+
+    drive(watched(upload.run()), lab.files, at_barrier=lambda: None, clock=lab.clock)
+    assert seen == [True] * times
+    assert lab.published == CONTENT
 
 
 # -- refusals: never renamed, never silent

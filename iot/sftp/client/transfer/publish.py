@@ -198,6 +198,11 @@ def wants_confirmation(context: Context) -> bool:
     return not context.options.trust and context.server.can_fsync
 
 
+def opens_behind(context: Context) -> bool:
+    """Whether something is opened behind the part's CLOSE: the final, for its fsync, or a sidecar."""
+    return wants_confirmation(context) or context.options.sidecar
+
+
 def confirm(context: Context, dest: bytes, size: int, handle: bytes, grace: bool) -> Work[bool]:
     """-> whether the server confirmed that content and name are on its disk.
 

@@ -35,12 +35,13 @@ from iot.sftp.client.transfer.look import look_at_once, shown
 from iot.sftp.client.transfer.names import check_final_name, part_name
 from iot.sftp.client.transfer.plan import Fresh, ProveFinal, ResumeAt, Rules, Step, plan
 from iot.sftp.client.transfer.proof import final_stands, hash_of, same_content
-from iot.sftp.client.transfer.publish import Ending, confirm, publish, wants_confirmation, write_sidecar
+from iot.sftp.client.transfer.publish import Ending, confirm, opens_behind, publish, wants_confirmation, write_sidecar
 from iot.sftp.client.transfer.sending import NoReadBack, NoResume, Sending, note_refused_reading
 from iot.sftp.client.transfer.source import Source
 from iot.sftp.client.transfer.window import PartState
 from iot.sftp.client.wire import packets
 from iot.sftp.client.wire.job import (
+    FREE,
     Barrier,
     Work,
     ask,
@@ -264,14 +265,7 @@ class Upload:
     def _fill(self, handle: bytes, reader: bytes, resumed: bool) -> Work[None]:
         ending = Ending(self.context, self.source, self.part, handle)
         sending = Sending(
-            self.context,
-            self.source,
-            self._state,
-            handle,
-            reader,
-            ending.requests,
-            resumed,
-            self._progressed,
+            self.context, self.source, self._state, handle, reader, ending.requests, resumed, self._progressed
         )
         try:
             replies = yield from sending.run()
@@ -305,8 +299,11 @@ class Upload:
     def _publish(self) -> Work[TransferResult]:
         yield from self._hash()
         self.source.check_unchanged()
+        self.source.close()  # what follows may take long, and files in flight are many
         self._phase = Phase.PUBLISHING
         final = b""
+        if not opens_behind(self.context):
+            yield FREE
         if self.part != self.task.dest:
             yield Barrier(self.checkpoint())
             # with a sidecar to write first, the final would be open while that may fail
@@ -324,7 +321,7 @@ class Upload:
             self._digest = yield from hash_of(self.source)
 
     def _settle(self, final: bytes, already_done: bool = False) -> Work[TransferResult]:
-        self.source.close()  # the wait below may be long, and files in flight are many
+        self.source.close()
         task, options = self.task, self.context.options
         if options.sidecar and self._digest is not None:
             try:

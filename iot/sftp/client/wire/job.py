@@ -6,6 +6,7 @@ for it since, as (token, reply) pairs; it does no network I/O itself, so a test 
     Send(request, token)   put this request on the wire as soon as there is room; go on at once
     WAIT                   go on when at least one answer is there
     TURN                   let the others have a turn, then go on (long local work)
+    FREE                   nothing is open any more, here or there, nor will be: another job may have the slot; go on
     Barrier(record)        go on when this record is durable; records of many jobs share one commit
     Linger(seconds)        go on after a while, without taking a slot meanwhile
 """
@@ -27,10 +28,12 @@ R = TypeVar("R")
 class Pause(Enum):
     WAIT = "wait"
     TURN = "turn"
+    FREE = "free"
 
 
 WAIT = Pause.WAIT
 TURN = Pause.TURN
+FREE = Pause.FREE
 
 
 class Send(NamedTuple):

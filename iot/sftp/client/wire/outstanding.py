@@ -16,7 +16,7 @@ from iot.sftp.client.wire.packets import Reply
 class Running:
     """A job under way. inbox: answers that it has not seen yet. waits: it goes on with the next one.
 
-    silent: nobody is told of its end.
+    silent: nobody is told of its end. free: it needs no slot any more.
     """
 
     job: Job[Any]
@@ -25,6 +25,7 @@ class Running:
     started: bool = False
     waits: bool = False
     silent: bool = False
+    free: bool = False
     ended: bool = False
 
     def resume(self) -> Command:

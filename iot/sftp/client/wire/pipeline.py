@@ -25,7 +25,7 @@ from typing import Any, NamedTuple, Protocol
 from iot.sftp.client.errors import Cancelled, LinkLost, SFTPError, Timeout
 from iot.sftp.client.stop import StopFlag
 from iot.sftp.client.wire.barriers import Barriers
-from iot.sftp.client.wire.job import TURN, WAIT, Barrier, Command, Job, Linger, Send
+from iot.sftp.client.wire.job import FREE, TURN, WAIT, Barrier, Command, Job, Linger, Send
 from iot.sftp.client.wire.outgoing import Outgoing
 from iot.sftp.client.wire.outstanding import Outstanding, Running
 from iot.sftp.client.wire.pace import Pace
@@ -37,7 +37,7 @@ SILENT_POLL_S = 0.03  # another connection is on its way, and counts from the mo
 FLUSH_BYTES = 256 * 1024
 RECEIVE_BYTES = 4 * 1024 * 1024
 TOGETHER_BYTES = 1024 * 1024
-LINGERING_JOBS = 1024  # more than these take slots again: each costs a little memory
+SLOTLESS_JOBS = 1024  # more than these take slots all the same: each costs a little memory
 
 
 class Channel(Protocol):
@@ -95,6 +95,7 @@ class Pipeline:
         self._ready: deque[Running] = deque()
         self._parked: list[tuple[tuple[int, ...], int, Running, Send]] = []
         self._lingering: list[tuple[float, int, Running]] = []
+        self._slotless = 0
         self._barriers: Barriers[Running] = Barriers(commit)
         self._beside: list[Job[Any]] = []
         self._finished: deque[Finished] = deque()
@@ -171,11 +172,14 @@ class Pipeline:
         self._ready.append(running)
 
     def _slots_taken(self) -> int:
-        return len(self._active) - min(len(self._lingering), LINGERING_JOBS)
+        """By jobs with something open: a server limits handles, and this system open files."""
+        return len(self._active) - min(self._slotless, SLOTLESS_JOBS)
 
     def _turn(self) -> None:
         while self._lingering and self._lingering[0][0] <= self._clock():
-            self._ready.append(heapq.heappop(self._lingering)[2])
+            running = heapq.heappop(self._lingering)[2]
+            self._slotless -= not running.free
+            self._ready.append(running)
         for _ in range(len(self._ready)):
             self._advance(self._ready.popleft())
         while self._can_unpark():
@@ -218,13 +222,22 @@ class Pipeline:
             self._barriers.add(running, command.record, started_at=running.started_at, now=self._clock())
             return False
         if isinstance(command, Linger):
+            self._slotless += not running.free
             heapq.heappush(self._lingering, (self._clock() + command.seconds, next(self._turns), running))
             return False
+        if command is FREE:
+            self._set_free(running)
+            return True
         if command is TURN:
             return self._let_others(running)
         assert command is WAIT
         running.waits = not running.inbox
         return not running.waits
+
+    def _set_free(self, running: Running) -> None:
+        running.free = True
+        self._slotless += 1
+        self._active_bytes -= running.job.payload_bytes
 
     def _let_others(self, running: Running) -> bool:
         self._ready.append(running)
@@ -238,7 +251,10 @@ class Pipeline:
         running.job.work.close()
         if self._active.pop(id(running), None) is None:
             return
-        self._active_bytes -= running.job.payload_bytes
+        if running.free:
+            self._slotless -= 1
+        else:
+            self._active_bytes -= running.job.payload_bytes
         if not running.silent:
             self._finished.append(finished)
 
@@ -250,6 +266,7 @@ class Pipeline:
         self._ready.clear()
         self._parked.clear()
         self._lingering.clear()
+        self._slotless = 0
         self._barriers.clear()
 
     def _last_word(self, running: Running, error: SFTPError, *, listen: bool) -> Finished:
