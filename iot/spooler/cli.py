@@ -186,7 +186,7 @@ def _deliveries(options: argparse.Namespace) -> int:
 
     from iot.spooler.queue.deliveries import last_deliveries, table
 
-    settings = _settings(options)
+    settings, _ = _settings_in_use(options)
     _act_as_owner(settings.state_dir)
     found = last_deliveries(settings.state_dir, options.last)
     if options.json:

@@ -178,7 +178,8 @@ class OutcomeRecorder:
         at = self._clocks.wall()
         delivered = self._queue.deliver(db, [self._delivery(entry, result, at) for entry, result in self._successes])
         results = {entry.id: result for entry, result in self._successes}
-        self._deliveries.add(db, at, [(entry, results[entry.id]) for entry in delivered])
+        sent = [entry for entry in delivered if results[entry.id].proof is not None]  # else only touched, and on record
+        self._deliveries.add(db, at, [(entry, results[entry.id]) for entry in sent])
         failed = self._queue.fail(db, self._failures, self._clocks.monotonic())
         for event, entries in self._lost.items():
             self._queue.lose(db, entries, event)

@@ -13,6 +13,8 @@ BRIEF = 200
 
 def terminal_safe(text: str) -> str:
     """A text that cannot move the cursor, colour or reorder a terminal: such characters become escapes."""
+    if text.isprintable():  # nearly always, and looked at in one go
+        return text
     return "".join(char if char.isprintable() else _escaped(char) for char in text)
 
 

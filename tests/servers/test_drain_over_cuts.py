@@ -10,10 +10,10 @@ from pathlib import Path
 from faults.proxy import BadLink, Fault
 from servers.openssh import OpenSSH
 
-FILES = 150
+FILES = 600
 CUTS = 5
 LARGE_BYTES = 1024 * 1024
-CUT_BYTES = 300_000
+CUT_BYTES = 1_200_000
 
 
 def test_five_cuts_after_progress_leave_no_file_behind(sshd: OpenSSH, tmp_path: Path) -> None:
