@@ -84,7 +84,7 @@ class Rig:
             self.agent = Agent(settings, journal, self.remote, self.loop, clocks, lambda: 0.0, drain=drain)
             return self.agent.run()
         finally:
-            for intake in self.agent.intakes:  # as the kernel does for a process that has died
+            for intake in self.agent.intakes if self.agent else ():  # as the kernel does when a process has died
                 intake.outbox.release()
             journal.close()
 
