@@ -344,6 +344,14 @@ def _once(fake: ScriptedFTP, verb: str, reply: str) -> Any:
     return answer
 
 
+def test_commands_and_the_ends_of_files_are_not_held_back():
+    """Nagle's algorithm and delayed ACKs together made a small file five times as slow."""
+    with ScriptedFTP() as fake:
+        store = store_of(fake)
+        store.connect()
+        assert store._connection.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_226_proves_nothing(tmp_path, source):
     """The server says that all arrived, and holds half of it: nothing is published."""
     with ScriptedFTP(SIZE="213 1000") as fake, client_of(fake, tmp_path, attempts=1) as client:
