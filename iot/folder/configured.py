@@ -29,6 +29,10 @@ class ServerSettings(FolderOptions):
     def address(self) -> str:
         return str(self.path)
 
+    @property
+    def local_folder(self) -> Path | None:
+        return self.path
+
     def secret_files(self) -> dict[str, Path]:
         return {}
 

@@ -17,6 +17,7 @@ from iot.transfer.beneath import rename_noreplace, sync
 from iot.transfer.errors import AlreadyExists, LinkLost, NameRefused, NoSpaceOnServer, NotFound, ServerRefused
 from iot.transfer.model import Evidence, RemoteFile, Span
 from iot.transfer.remote import Ack, Capabilities, Entry, Gone, Meta, Offset, Publish, Resume, Standing, Token
+from iot.transfer.terminal import quoted
 
 __all__ = ["FolderStore"]
 
@@ -85,7 +86,7 @@ class FolderStore:
         if found is None:
             return Gone()
         if not stat.S_ISREG(found.st_mode):
-            raise ServerRefused(f"the part {bytes(token)!r} is no regular file")
+            raise ServerRefused(f"the part {quoted(token)} is no regular file")
         return Offset(found.st_size)
 
     def write(self, token: Token, span: Span, body: Iterable[bytes]) -> Ack:
@@ -167,7 +168,7 @@ class FolderStore:
         self._check_aborted()
         found = self._look(path) if _whole(path) else None
         if found is not None and not stat.S_ISDIR(found.st_mode):
-            raise AlreadyExists(f"{path!r} is there, and no folder")
+            raise AlreadyExists(f"{quoted(path)} is there, and no folder")
         with self._place.folder(_whole(path), make=True):
             pass  # made on the way
 
@@ -175,7 +176,7 @@ class FolderStore:
         self._check_aborted()
         found = self._look(path)
         if found is not None and not stat.S_ISDIR(found.st_mode):
-            raise ServerRefused(f"{path!r} is no folder")
+            raise ServerRefused(f"{quoted(path)} is no folder")
         with self._place.parent(path) as folder:
             os.rmdir(_name(path), dir_fd=folder)
 
@@ -199,7 +200,7 @@ class FolderStore:
         try:
             with translated(path):
                 if not stat.S_ISREG(os.fstat(file).st_mode):
-                    raise ServerRefused(f"{path!r} is no regular file")
+                    raise ServerRefused(f"{quoted(path)} is no regular file")
             yield file
         finally:
             os.close(file)
@@ -235,7 +236,7 @@ def _name(path: bytes) -> bytes:
     """Raises: NameRefused for the base folder itself."""
     name = parts_of(path)[1]
     if not name:
-        raise NameRefused(f"{path!r} is the folder itself")
+        raise NameRefused(f"{quoted(path)} is the folder itself")
     return name
 
 
@@ -248,7 +249,7 @@ def _refuse_folder(folder: int, name: bytes, path: bytes) -> None:
     """Systems differ in what they say, and an empty folder could be replaced by a folder only."""
     with contextlib.suppress(FileNotFoundError):
         if stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
-            raise ServerRefused(f"{path!r} is a folder")
+            raise ServerRefused(f"{quoted(path)} is a folder")
 
 
 def _check_room(folder: int, size: int) -> None:

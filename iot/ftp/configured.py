@@ -51,6 +51,10 @@ class ServerSettings(FTPOptions):
     def address(self) -> str:
         return f"{self.host}:{self.port or (IMPLICIT_PORT if self.tls is TLS.IMPLICIT else PORT)}"
 
+    @property
+    def local_folder(self) -> Path | None:
+        return None
+
     def secret_files(self) -> dict[str, Path]:
         return {"password_file": self.password_file} if self.password_file is not None else {}
 

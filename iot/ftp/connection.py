@@ -35,6 +35,7 @@ from iot.transfer.errors import (
     Timeout,
     TransferError,
 )
+from iot.transfer.terminal import quoted
 
 __all__ = ["Address", "Connection"]
 
@@ -348,7 +349,9 @@ class Connection(ftplib.FTP):
 def _text(path: bytes) -> str:
     """A path as ftplib's text. Raises: NameRefused for what would end the command, or arrive as another name."""
     if any(byte in path for byte in b"\r\n\0"):
-        raise NameRefused(f"{path!r} cannot be named over FTP: it holds a line end or NUL")
+        raise NameRefused(f"{quoted(path)} cannot be named over FTP: it holds a line end or NUL")
     if b"\xff" in path:
-        raise NameRefused(f"{path!r} cannot be named over FTP: servers disagree on whether 0xFF is sent once or twice")
+        raise NameRefused(
+            f"{quoted(path)} cannot be named over FTP: servers disagree on whether 0xFF is sent once or twice"
+        )
     return path.decode("latin-1")

@@ -16,6 +16,7 @@ from iot.ftp.listing import Listing, parse_facts, parse_list, parse_mlsd, time_o
 from iot.ftp.replies import error_of, is_ambiguous
 from iot.transfer.errors import NotFound, PermissionDenied, ServerRefused, TransferError, Unsupported
 from iot.transfer.model import RemoteFile
+from iot.transfer.terminal import quoted
 
 __all__ = ["Paths", "sent"]
 
@@ -52,12 +53,12 @@ class Paths:
         if found is not None:
             return int(found[1])
         if yes:
-            raise ServerRefused(f"SIZE {path!r}: {reply!r} is no size")
+            raise ServerRefused(f"SIZE {quoted(path)}: {reply!r} is no size")
         told = self.stat(path)
         if told is None:
             return None
         if told.size is None or stat.S_ISDIR(told.mode or 0):
-            raise ServerRefused(f"{path!r} is no regular file")
+            raise ServerRefused(f"{quoted(path)} is no regular file")
         return told.size
 
     def is_folder(self, path: bytes) -> bool:
@@ -76,7 +77,7 @@ class Paths:
         home = self._login_folder()
         yes, reply = self._connection.ask("CWD", sent(path) if path else b"/" if home == b"/" else home)
         if not yes:
-            raise self.refusal(path, reply, f"CWD {path!r}")
+            raise self.refusal(path, reply, f"CWD {quoted(path)}")
         try:
             return self._list_here(path)
         finally:
@@ -118,7 +119,7 @@ class Paths:
             while block := data.receive():
                 content += block
                 if len(content) > MOST_BYTES:
-                    raise ServerRefused(f"the listing of {path!r} is longer than {MOST_BYTES} bytes")
+                    raise ServerRefused(f"the listing of {quoted(path)} is longer than {MOST_BYTES} bytes")
         except BaseException:
             data.break_off()
             raise
@@ -126,7 +127,7 @@ class Paths:
         if re.search(
             r"\bfailed\b", reply, re.IGNORECASE
         ):  # vsftpd: "226 Transfer done (but failed to open directory)."
-            raise PermissionDenied(f"cannot list {path!r}: {reply}")
+            raise PermissionDenied(f"cannot list {quoted(path)}: {reply}")
         lines = bytes(content).split(b"\r\n" if b"\r\n" in content else b"\n")
         return iter([line for line in lines if line])
 
@@ -144,7 +145,7 @@ class Paths:
 
     def _check_absent(self, path: bytes, reply: str, what: str) -> None:
         """Return where nothing is there for certain. Raises: PermissionDenied, ServerRefused ..."""
-        error = error_of(reply, f"{what} {path!r}")
+        error = error_of(reply, f"{what} {quoted(path)}")
         if isinstance(error, NotFound):
             return
         if not is_ambiguous(reply):
@@ -159,13 +160,13 @@ class Paths:
             return True
         if folder not in (b"", b"/", b".") and not self.is_folder(folder):
             if self._is_listed(folder):
-                raise PermissionDenied(f"{folder!r} is there, and cannot be entered")
+                raise PermissionDenied(f"{quoted(folder)} is there, and cannot be entered")
             return False
         listing = self.list(folder)
         if any(entry.name == name for entry in listing.entries):
             return True
         if listing.unread:
-            raise ServerRefused(f"the listing of {folder!r} cannot be read: {listing.unread[0]!r}")
+            raise ServerRefused(f"the listing of {quoted(folder)} cannot be read: {quoted(listing.unread[0])}")
         return False
 
 

@@ -33,6 +33,7 @@ from iot.transfer.errors import (
 from iot.transfer.model import Evidence, RemoteFile, Span
 from iot.transfer.names import parents
 from iot.transfer.remote import Ack, Capabilities, Entry, Gone, Meta, Offset, Publish, Resume, Standing, Token
+from iot.transfer.terminal import quoted
 
 __all__ = ["FTPStore"]
 
@@ -95,7 +96,7 @@ class FTPStore:
             self._folders.add(folder)
             return
         if not make_dirs:
-            raise NotFound(f"there is no folder {folder!r}")
+            raise NotFound(f"there is no folder {quoted(folder)}")
         self.mkdir(folder)
 
     def where(self, token: Token) -> Standing:
@@ -123,9 +124,9 @@ class FTPStore:
         """REST behind the end would make a hole, or append."""
         held = self._paths.size(token)
         if held is None:
-            raise NotFound(f"the part {bytes(token)!r} is gone")
+            raise NotFound(f"the part {quoted(token)} is gone")
         if held < start:
-            raise Unsupported(f"the part {bytes(token)!r} holds {held} bytes, and cannot be gone on with at {start}")
+            raise Unsupported(f"the part {quoted(token)} holds {held} bytes, and cannot be gone on with at {start}")
 
     def _store(self, token: Token, start: int) -> Data:
         try:
@@ -149,7 +150,7 @@ class FTPStore:
         """Up to where the server holds what it was sent."""
         held = self._paths.size(token)
         if held is None:
-            raise NotFound(f"the part {bytes(token)!r} is gone")
+            raise NotFound(f"the part {quoted(token)} is gone")
         return max(start, min(held, end))
 
     def read_part(self, token: Token, span: Span) -> Iterator[bytes]:
@@ -166,12 +167,12 @@ class FTPStore:
         if digest is None:
             return None
         if digest != expected:
-            raise ProofFailed(f"the server's SHA-256 of the part {bytes(token)!r} is another")
+            raise ProofFailed(f"the server's SHA-256 of the part {quoted(token)} is another")
         return Evidence.SERVER_HASH
 
     def publish(self, token: Token, dest: bytes, meta: Meta, *, replace: bool) -> bool:
         if not replace and self._paths.stat(dest) is not None:
-            raise AlreadyExists(f"{dest!r} is there already")
+            raise AlreadyExists(f"{quoted(dest)} is there already")
         self._keep(token, meta)
         self._rename(token, dest)
         return False
@@ -195,17 +196,19 @@ class FTPStore:
     def _rename(self, source: bytes, dest: bytes) -> None:
         yes, reply = self._connection.ask("RNFR", sent(source))
         if not yes:
-            raise self._paths.refusal(source, reply, f"RNFR {source!r}")
+            raise self._paths.refusal(source, reply, f"RNFR {quoted(source)}")
         yes, reply = self._connection.ask("RNTO", sent(dest))
         if yes:
             return
-        error = error_of(reply, f"RNTO {dest!r}")
+        error = error_of(reply, f"RNTO {quoted(dest)}")
         if isinstance(error, (LinkLost, AlreadyExists)):
             raise error
         found = self._paths.stat(dest)
-        if found is not None and not stat.S_ISDIR(found.mode or 0):
-            raise AlreadyExists(str(error)) from error
-        raise error
+        if found is None:
+            raise error
+        # whatever it says, and some say "not now": a folder stays in the way
+        kind = ServerRefused if stat.S_ISDIR(found.mode or 0) else AlreadyExists
+        raise kind(str(error)) from error
 
     # -- downloads and paths
 
@@ -222,7 +225,7 @@ class FTPStore:
         except (LinkLost, Timeout):
             raise
         except ServerRefused as error:
-            raise self._paths.refusal(path, str(error.__cause__), f"RETR {path!r}") from error
+            raise self._paths.refusal(path, str(error.__cause__), f"RETR {quoted(path)}") from error
         try:
             while block := data.receive():
                 yield block
@@ -236,7 +239,7 @@ class FTPStore:
             return None
         size = self._paths.size(path)
         if size is None:
-            raise NotFound(f"{path!r} is not there")
+            raise NotFound(f"{quoted(path)} is not there")
         patience_s = self._connection.address.timeout_s + size / HASHED_BYTES_PER_S
         command = "XSHA256"
         if "SHA-256" in self._connection.features.get("HASH", "").upper():
@@ -250,7 +253,7 @@ class FTPStore:
     def list(self, path: bytes) -> Iterator[Entry]:
         listing = self._paths.list(path)
         if listing.unread:
-            raise ServerRefused(f"the listing of {path!r} cannot be read: {listing.unread[0]!r}")
+            raise ServerRefused(f"the listing of {quoted(path)} cannot be read: {quoted(listing.unread[0])}")
         for entry in listing.entries:
             is_folder = entry.is_folder
             if is_folder is None:
@@ -260,7 +263,7 @@ class FTPStore:
     def move(self, source: bytes, dest: bytes, *, make_dirs: bool = True) -> None:
         if make_dirs:
             if self._paths.stat(source) is None:  # no folders are made for what is not there
-                raise NotFound(f"{source!r} is not there")
+                raise NotFound(f"{quoted(source)} is not there")
             self._make_folder_of(dest, make_dirs=True)
         self._rename(source, dest)
 
@@ -276,10 +279,10 @@ class FTPStore:
                 continue
             found = self._paths.stat(folder)
             if found is not None and stat.S_ISDIR(found.mode or 0):
-                raise PermissionDenied(f"{folder!r} cannot be entered")
+                raise PermissionDenied(f"{quoted(folder)} cannot be entered")
             if found is not None:
-                raise AlreadyExists(f"{folder!r} is there, and no folder")
-            raise error_of(reply, f"MKD {folder!r}")
+                raise AlreadyExists(f"{quoted(folder)} is there, and no folder")
+            raise error_of(reply, f"MKD {quoted(folder)}")
 
     def rmdir(self, path: bytes) -> None:
         self._path_command("RMD", path)
@@ -287,4 +290,4 @@ class FTPStore:
     def _path_command(self, verb: str, path: bytes) -> None:
         yes, reply = self._connection.ask(verb, sent(path))
         if not yes:
-            raise self._paths.refusal(path, reply, f"{verb} {path!r}")
+            raise self._paths.refusal(path, reply, f"{verb} {quoted(path)}")

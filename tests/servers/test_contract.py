@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from faults.proxy import Fault
 from servers.base import Server
+from servers.s3 import S3Gateway
 
 from iot.sftp.client import (
     AlreadyExists,
@@ -252,6 +253,8 @@ def test_a_sidecar_replaces_nothing_but_an_earlier_checksum_of_its_file(any_remo
 def test_a_folder_as_destination_is_named_and_nothing_is_left(any_remote, place, tmp_path, size):
     make(tmp_path / "source", size)
     place = f"{place}-{size}"
+    if isinstance(any_remote, S3Gateway):
+        pytest.skip("an object store has no empty folders: the name is free")
     with any_remote.connect(tmp_path) as client:
         client.mkdir(any_remote.path(f"{place}/folder"))
         for dest in ("folder", "folder/", "folder/.", "folder/.."):

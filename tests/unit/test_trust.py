@@ -250,6 +250,24 @@ def test_folders_that_contradict_each_other_are_refused_and_named(state, outboxe
     assert all(str(tmp_path / "c.toml") in line for line in told)
 
 
+@pytest.mark.parametrize(
+    ("folder", "destination"), [("a", "/"), ("a", "in"), ("", "a/in"), ("state", "/"), ("x", "/"), ("", "{date}")]
+)
+def test_a_folder_as_destination_lies_apart_from_what_is_delivered(folder, destination, tmp_path):
+    """Else each file that arrives is a file to be sent, without end."""
+    (tmp_path / "a").mkdir()
+    path = tmp_path / "c.toml"
+    path.write_text(
+        f'state_dir = "{tmp_path}/state"\n[server]\nkind = "folder"\npath = "{tmp_path / folder}"\n'
+        f'[[outbox]]\npath = "{tmp_path}/a"\ndestination = "{destination}"\nafter_upload = "archive"\n'
+        f'archive = "{tmp_path}/x"\n'
+    )
+    with pytest.raises(BadConfiguration, match=r"outbox\[0\]\.destination .*must lie apart"):
+        load(path, {})
+    path.write_text(path.read_text().replace(f'path = "{tmp_path / folder}"\n', f'path = "{tmp_path}/far"\n', 1))
+    load(path, {})
+
+
 def test_every_contradiction_is_told_at_once(tmp_path):
     outboxes = [{"path": "a", "archive": "x", "quarantine": "x"}, {"path": "a/b"}, {"path": "state"}]
     assert len(problems(tmp_path, config(tmp_path, "state", *outboxes))) >= 4

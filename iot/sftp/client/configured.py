@@ -56,6 +56,10 @@ class ServerSettings(ClientOptions):
     def address(self) -> str:
         return f"{self.host}:{self.port}"
 
+    @property
+    def local_folder(self) -> Path | None:
+        return None
+
     def secret_files(self) -> dict[str, Path]:
         """The files with secrets that are named here, by their keys."""
         named = {key: getattr(self, key) for key in SECRET_FILES}

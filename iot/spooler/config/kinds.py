@@ -32,6 +32,10 @@ class ServerSettings(Protocol):
     def address(self) -> str:
         """For people: where files go, without a secret."""
 
+    @property
+    def local_folder(self) -> Path | None:
+        """Where files go, if that is a folder of this device."""
+
     def secret_files(self) -> Mapping[str, Path]:
         """The files with secrets that are named here, by their keys."""
 

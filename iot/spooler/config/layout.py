@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from iot.spooler.config.settings import AfterUpload, OutboxSettings, Settings
 from iot.spooler.config.whereabouts import Mounts, Whereabouts, mounted_now, whereabouts
-from iot.spooler.naming import is_plain_name, rule_for, shown
+from iot.spooler.naming import DAY, is_plain_name, rule_for, shown
 
 __all__ = ["Shared", "contradictions", "shared_destinations"]
 
@@ -99,7 +99,19 @@ def _roles(settings: Settings, mounts: Mounts) -> list[Role]:
         if outbox.after_upload is AfterUpload.ARCHIVE or outbox.archive is not None:
             roles.append(role("archive", f"{key}.archive", settings.archive_of(outbox), outbox))
         roles.append(role("quarantine", f"{key}.quarantine", settings.quarantine_of(outbox), outbox))
+        delivers_to = _delivers_to(settings, outbox)
+        if delivers_to is not None:
+            roles.append(role("destination", f"{key}.destination", delivers_to, outbox))
     return roles
+
+
+def _delivers_to(settings: Settings, outbox: OutboxSettings) -> Path | None:
+    """The folder of this device that its files go to, as far as it is the same for all of them."""
+    base = settings.server.local_folder
+    if base is None:
+        return None
+    fixed = itertools.takewhile(lambda name: DAY not in name, _base(settings, outbox)[1:])
+    return base.joinpath(*fixed)
 
 
 def _reason(allowed: Mapping[str, Whereabouts], one: Role, other: Role) -> str | None:
@@ -110,6 +122,8 @@ def _reason(allowed: Mapping[str, Whereabouts], one: Role, other: Role) -> str |
     kinds = {one.kind, other.kind}
     if not one.place.overlaps(other.place):
         return None
+    if "destination" in kinds:
+        return None if len(kinds) == 1 else "one lies within the other: what is delivered must lie apart"
     if kinds == {"outbox"}:
         return "one lies within the other: every file would be sent twice"
     if "outbox" in kinds:

@@ -235,6 +235,8 @@ def _neighbour(place: Path_) -> str:
     known = {name: name for name in _settings_of(table)}
     if not table:
         known |= {f"{each}_{name}": f"{each}.{name}" for each in TABLES[:2] for name in _settings_of(each)}
+    if table and words[-1] in known:
+        return " with this kind of server"
     close = difflib.get_close_matches(words[-1], known, 1)
     return f"; perhaps {table + '.' if table else ''}{known[close[0]]}" if close else ""
 

@@ -15,6 +15,7 @@ from iot.transfer.options import TransferOptions
 from iot.transfer.parallel.content import agreeing_bytes, hash_of
 from iot.transfer.parallel.work import Desk, Work
 from iot.transfer.remote import Store
+from iot.transfer.terminal import quoted
 
 __all__ = ["Download"]
 
@@ -87,12 +88,12 @@ class Download:
             for block in self.store.read(path, 0):
                 content += block
                 if len(content) > MOST_BYTES:
-                    raise ProofFailed(f"{path!r} is longer than {MOST_BYTES} bytes: it is no checksum file")
+                    raise ProofFailed(f"{quoted(path)} is longer than {MOST_BYTES} bytes: it is no checksum file")
         except NotFound as error:
-            raise NotFound(f"{path!r} is not on the server, and sidecar asks for it") from error
+            raise NotFound(f"{quoted(path)} is not on the server, and sidecar asks for it") from error
         digest = sha256_listed(content, posixpath.basename(source))
         if digest is None:
-            raise ProofFailed(f"{path!r} holds no SHA-256 of {posixpath.basename(source)!r}")
+            raise ProofFailed(f"{quoted(path)} holds no SHA-256 of {quoted(posixpath.basename(source))}")
         return digest
 
     # -- fetch

@@ -37,6 +37,7 @@ from iot.transfer.parallel.work import Work
 from iot.transfer.parallel.workers import Workers
 from iot.transfer.remote import Capabilities, Store
 from iot.transfer.settings import TransferSettings
+from iot.transfer.terminal import quoted
 
 __all__ = ["ParallelRemote"]
 
@@ -203,7 +204,7 @@ class ParallelRemote(BaseRemote):
             if store.stat(source) is None:
                 if again and store.stat(dest) is not None:
                     return  # the lost answer was a yes
-                raise NotFound(f"cannot move {source!r}: it is not on the server")
+                raise NotFound(f"cannot move {quoted(source)}: it is not on the server")
             store.move(source, dest, make_dirs=make_dirs)
 
         self._call(move)
@@ -273,7 +274,9 @@ def _listed(store: Store, path: bytes, *, folders: bool) -> list[bytes]:
     found = []
     for entry in store.list(path):
         if b"/" in entry.name or b"\0" in entry.name or not entry.name:
-            raise NameRefused(f"server lists the name {entry.name!r} in {path!r}; a name may not hold a slash")
+            raise NameRefused(
+                f"server lists the name {quoted(entry.name)} in {quoted(path)}; a name may not hold a slash"
+            )
         if entry.is_folder is folders and entry.name not in (b".", b".."):
             found.append(posixpath.join(path, entry.name))
     return sorted(found)
