@@ -208,6 +208,7 @@ _count.__name__ = "number"  # argparse calls it so in its message
 
 def _retry(options: argparse.Namespace) -> int:
     from iot.spooler.leaving.quarantine import release
+    from iot.spooler.queue.deliveries import last_delivered
     from iot.spooler.state import lock  # noqa: F401  while the installation can be read for certain
     from iot.transfer import terminal_safe
 
@@ -215,7 +216,8 @@ def _retry(options: argparse.Namespace) -> int:
     _log_to_stderr("WARNING")
     _act_as_owner(settings.state_dir)
     quarantines = sorted(set(map(settings.quarantine_of, settings.outbox)))
-    released, stuck = release(quarantines, [outbox.path for outbox in settings.outbox])
+    outboxes = [outbox.path for outbox in settings.outbox]
+    released, stuck = release(quarantines, outboxes, last_delivered(settings.state_dir))
     from_where = terminal_safe(", ".join(map(str, quarantines)))
     left = f", {stuck} could not be moved (see above)" if stuck else ""
     print(f"released {released} files from {from_where}{left}")

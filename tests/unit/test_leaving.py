@@ -18,11 +18,14 @@ from unit.test_spooler_agent import Rig
 from iot.sftp.client import Fingerprint, Journal, PermissionDenied
 from iot.spooler import status
 from iot.spooler.agent import End
+from iot.spooler.leaving import census as counting
 from iot.spooler.leaving import moving, quarantine, removal
 from iot.spooler.leaving.archive import Archive
-from iot.spooler.leaving.quarantine import Census, Quarantine, release
+from iot.spooler.leaving.census import Census
+from iot.spooler.leaving.quarantine import Quarantine, release
 from iot.spooler.leaving.removal import Item, private_names
 from iot.spooler.outbox.departure import Why
+from iot.spooler.queue.deliveries import last_delivered
 from iot.transfer import beneath
 from iot.transfer.beneath import rename_noreplace
 
@@ -577,6 +580,24 @@ def test_a_release_never_goes_over_a_newer_file(tmp_path, other_disk):
         assert files_in(box) == ["f"]
 
 
+def test_a_release_never_replaces_what_was_delivered_since(rig, caplog):
+    """The oldest version would stand on the server in the end, and the newest nowhere."""
+    rig.retry = {"max_attempts": 1}
+    rig.remote.refuse["/up/f"] = PermissionDenied("no")
+    rig.put("f", b"version 1")
+    assert rig.run() is End.REMAINS
+    rig.remote.refuse.clear()
+    rig.loop.now += 60
+    rig.put("f", b"version 2")
+    rig.run()
+    state = rig.base / "state"
+    assert release([rig.quarantine], [rig.box], last_delivered(state)) == (0, 1)
+    assert "a newer version was delivered since" in caplog.text
+    assert [file.content for file in quarantined(rig.quarantine)] == [b"version 1"]
+    assert (rig.base / "remote/up/f").read_bytes() == b"version 2"
+    assert release([rig.quarantine], [rig.box], {}) == (1, 0)
+
+
 def test_a_file_whose_outbox_is_not_configured_any_more_stays_and_is_said(tmp_path, caplog):
     box, folder = tmp_path / "box", tmp_path / "q"
     box.mkdir()
@@ -637,7 +658,7 @@ def test_the_agent_waits_while_files_are_released(tmp_path):
 
 
 def test_the_count_goes_in_small_steps(tmp_path, monkeypatch):
-    monkeypatch.setattr(quarantine, "COUNT_AT_ONCE", 10)
+    monkeypatch.setattr(counting, "COUNT_AT_ONCE", 10)
     for number in range(95):
         (tmp_path / f"{number:016x}").mkdir()
         (tmp_path / f"{number:016x}.json").touch()

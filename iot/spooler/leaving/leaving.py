@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from iot.spooler.config.settings import AfterUpload, Settings
 from iot.spooler.leaving.archive import Archive
-from iot.spooler.leaving.quarantine import Census, Quarantine
+from iot.spooler.leaving.census import Census
+from iot.spooler.leaving.quarantine import Quarantine
 from iot.spooler.leaving.removal import Delete, Leaver, key_of, private_names
 from iot.spooler.outbox.intake import Intake
 from iot.spooler.queue.policy import State

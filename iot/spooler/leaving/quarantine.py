@@ -22,12 +22,12 @@ import contextlib
 import errno
 import fcntl
 import hashlib
-import itertools
 import json
 import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,7 +37,7 @@ from iot.spooler.leaving.trust import open_trusted
 from iot.spooler.naming import shown
 from iot.transfer.beneath import DIRECTORY, PASSING_PREFIX, make_below, open_below, rename_noreplace, split
 
-__all__ = ["Census", "Quarantine", "release"]
+__all__ = ["ID", "Quarantine", "release"]
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,6 @@ RECORD = ".json"
 RECORD_MAX = 64 * 1024
 STAGED = (b".iot-copy", b".iot-copy.1")
 RETRY_HINT = "iot-spooler retry --config FILE"
-COUNT_AT_ONCE = 1000
 SAME_VERSION_MAX = 100
 
 
@@ -124,63 +123,15 @@ class Quarantine:
         }
 
 
-class Census:
-    """How many files lie in these quarantines, counted in small steps.
-
-    files: as of the last whole count. failed: why it is not known.
-    """
-
-    def __init__(self, folders: Iterable[Path]) -> None:
-        self.files = 0
-        self.failed: str | None = None
-        self._folders = sorted(set(folders))
-        self._counting: Iterator[int] | None = None
-        self._sum = 0
-
-    def begin(self) -> None:
-        """Count anew."""
-        self._counting = self._count()
-        self._sum = 0
-
-    def step(self) -> bool:
-        """Go on with the count; whether there is more to do."""
-        if self._counting is None:
-            return False
-        try:
-            news = next(self._counting, None)
-        except OSError as error:
-            if self.failed is None:
-                log.error("cannot look into the quarantine error=%s", shown(str(error)))
-            self._counting, self.failed = None, f"quarantine: {error}"
-            return False
-        if news is not None:
-            self._sum += news
-            return True
-        self._counting, self.failed, self.files = None, None, self._sum
-        return False
-
-    def finish(self) -> None:
-        while self.step():
-            pass
-
-    def _count(self) -> Iterator[int]:
-        for folder in self._folders:
-            try:
-                root = open_trusted(folder)
-            except FileNotFoundError:
-                continue
-            try:
-                with os.scandir(root) as entries:
-                    while some := list(itertools.islice(entries, COUNT_AT_ONCE)):
-                        yield sum(ID.fullmatch(entry.name) is not None for entry in some)
-            finally:
-                os.close(root)
-
-
-def release(quarantines: Iterable[Path], outboxes: Iterable[Path]) -> tuple[int, int]:
+def release(
+    quarantines: Iterable[Path], outboxes: Iterable[Path], delivered: Mapping[str, int] | None = None
+) -> tuple[int, int]:
     """Move every file back to where it came from; how many were moved, how many could not be.
 
-    A file stays when its place is taken by a newer one, or its outbox is none of `outboxes` any more.
+    A file stays when its place is taken by a newer one, when something was delivered to its destination since, or when
+    its outbox is none of `outboxes` any more.
+
+    delivered: when a destination was last delivered to, by the wall clock in whole seconds.
     """
     known = {bytes(outbox) for outbox in outboxes}
     moved = stuck = 0
@@ -194,7 +145,7 @@ def release(quarantines: Iterable[Path], outboxes: Iterable[Path]) -> tuple[int,
             stuck += 1
             continue
         try:
-            outcomes = [_release(root, number, known) for number in _oldest_first(root)]
+            outcomes = [_release(root, number, known, delivered or {}) for number in _oldest_first(root)]
             moved += outcomes.count(True)
             stuck += outcomes.count(False)
         finally:
@@ -218,7 +169,7 @@ def _oldest_first(root: int) -> list[str]:
     return sorted((name for name in names if ID.fullmatch(name)), key=came)
 
 
-def _release(root: int, number: str, outboxes: set[bytes]) -> bool | None:
+def _release(root: int, number: str, outboxes: set[bytes], delivered: Mapping[str, int]) -> bool | None:
     """Whether the file of this id went back; None when there is none (a move that was interrupted)."""
     path = number
     with _locked(root):
@@ -227,6 +178,8 @@ def _release(root: int, number: str, outboxes: set[bytes]) -> bool | None:
             path = shown(record.path)
             if record.outbox not in outboxes:
                 raise OSError(errno.EINVAL, f"its outbox {shown(record.outbox)} is not in this configuration")
+            if _is_outdated(record, delivered):
+                raise OSError(errno.EINVAL, f"a newer version was delivered since; take {number} out of the quarantine")
             return _put_back(root, number, record)
         except FileNotFoundError:
             if _drop(root, number):
@@ -236,6 +189,15 @@ def _release(root: int, number: str, outboxes: set[bytes]) -> bool | None:
             return _stays(path, "its place is taken by another file; take that away, then retry")
         except OSError as error:
             return _stays(path, error.strerror or str(error))
+
+
+def _is_outdated(record: Record, delivered: Mapping[str, int]) -> bool:
+    """Whether it would replace what came later. A record without a date is believed to be the newest."""
+    at = delivered.get(str(record.all.get("destination")))
+    try:
+        return at is not None and at >= datetime.fromisoformat(str(record.all.get("at"))).timestamp()
+    except ValueError:
+        return False
 
 
 def _put_back(root: int, number: str, record: Record) -> bool:

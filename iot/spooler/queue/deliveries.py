@@ -83,6 +83,11 @@ def last_deliveries(state_dir: Path, count: int) -> list[Delivered]:
     return [item for item in map(_from_row, reversed(rows)) if item is not None]
 
 
+def last_delivered(state_dir: Path) -> dict[str, int]:
+    """Destination -> when it was last delivered to, as far as the record goes back. Raises: JournalUnavailable."""
+    return {item.destination: item.at for item in last_deliveries(state_dir, KEPT)}
+
+
 def table(deliveries: Iterable[Delivered]) -> str:
     """A line for each: when (UTC), how far it was proven, its bytes, from where, to where."""
     return "\n".join(

@@ -1,0 +1,72 @@
+"""How many files lie in quarantine."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from iot.spooler.leaving.quarantine import ID
+from iot.spooler.leaving.trust import open_trusted
+from iot.spooler.naming import shown
+
+__all__ = ["Census"]
+
+log = logging.getLogger(__name__)
+
+COUNT_AT_ONCE = 1000
+
+
+class Census:
+    """How many files lie in these quarantines, counted in small steps.
+
+    files: as of the last whole count. failed: why it is not known.
+    """
+
+    def __init__(self, folders: Iterable[Path]) -> None:
+        self.files = 0
+        self.failed: str | None = None
+        self._folders = sorted(set(folders))
+        self._counting: Iterator[int] | None = None
+        self._sum = 0
+
+    def begin(self) -> None:
+        """Count anew."""
+        self._counting = self._count()
+        self._sum = 0
+
+    def step(self) -> bool:
+        """Go on with the count; whether there is more to do."""
+        if self._counting is None:
+            return False
+        try:
+            news = next(self._counting, None)
+        except OSError as error:
+            if self.failed is None:
+                log.error("cannot look into the quarantine error=%s", shown(str(error)))
+            self._counting, self.failed = None, f"quarantine: {error}"
+            return False
+        if news is not None:
+            self._sum += news
+            return True
+        self._counting, self.failed, self.files = None, None, self._sum
+        return False
+
+    def finish(self) -> None:
+        while self.step():
+            pass
+
+    def _count(self) -> Iterator[int]:
+        for folder in self._folders:
+            try:
+                root = open_trusted(folder)
+            except FileNotFoundError:
+                continue
+            try:
+                with os.scandir(root) as entries:
+                    while some := list(itertools.islice(entries, COUNT_AT_ONCE)):
+                        yield sum(ID.fullmatch(entry.name) is not None for entry in some)
+            finally:
+                os.close(root)
