@@ -57,7 +57,7 @@ def _say(text: str) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "iot-spooler", description="Deliver what appears in outboxes over SFTP, once and whole."
+        "iot-spooler", description="Deliver what appears in outboxes, whole, at least once."
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     common = argparse.ArgumentParser(add_help=False)
