@@ -23,7 +23,7 @@ from typing import TypeVar
 
 from iot.ftp.data import CLOSING_S, Data
 from iot.ftp.dial import accept, dial
-from iot.ftp.replies import code_of, error_of, shown
+from iot.ftp.replies import code_of, error_of, hide, shown, without_secrets
 from iot.ftp.tls import Trust
 from iot.transfer.errors import (
     Incompatible,
@@ -70,6 +70,7 @@ class Connection(ftplib.FTP):
 
     def __init__(self, address: Address) -> None:
         super().__init__(encoding="latin-1")
+        hide(address.password)
         self.address = address
         self.features: dict[str, str] = {}
         self.timeout = address.timeout_s
@@ -112,6 +113,7 @@ class Connection(ftplib.FTP):
         try:
             self.welcome = self.getresp()
         except REPLY_ERRORS as error:  # too many connections, most often; it may work later
+            error.args = (without_secrets(str(error)),)
             raise ServerBusy(f"{self.address} turns us away: {shown(str(error))}") from error
 
     def _protect(self) -> None:
@@ -145,14 +147,9 @@ class Connection(ftplib.FTP):
         except (LinkLost, Timeout):
             raise
         except TransferError as error:
-            raise LoginRefused(f"{address} refuses the login of {address.user!r}: {self._scrubbed(error)}") from None
+            raise LoginRefused(f"{address} refuses the login of {address.user!r}: {error}") from None
         if not reply.startswith("2"):
-            raise LoginRefused(f"{address} wants more than a password: {self._scrubbed(shown(reply))}")
-
-    def _scrubbed(self, text: object) -> str:
-        """A server may repeat what it was sent."""
-        password = self.address.password
-        return str(text).replace(password, "***") if password else str(text)
+            raise LoginRefused(f"{address} wants more than a password: {shown(reply)}")
 
     def _learn_features(self) -> None:
         with contextlib.suppress(TransferError):  # none is an answer; a lost link shows with the next command
@@ -324,6 +321,7 @@ class Connection(ftplib.FTP):
         except TransferError:
             raise
         except REPLY_ERRORS as error:
+            error.args = (without_secrets(str(error)),)  # it is kept as the cause, and tracebacks show it
             translated = error_of(str(error), what)
             if isinstance(translated, LinkLost) and code_of(str(error)) == 421:
                 self.lose(translated)
@@ -333,10 +331,13 @@ class Connection(ftplib.FTP):
             self._check_aborted()
             raise Timeout(f"{what}: no answer from {self.address}") from error
         except (OSError, EOFError) as error:
-            lost = LinkLost(f"{what}: the connection to {self.address} broke: {str(error) or 'closed by the server'}")
+            lost = LinkLost(
+                f"{what}: the connection to {self.address} broke: {shown(str(error)) or 'closed by the server'}"
+            )
             self.lose(lost)
             raise lost from error
         except (ftplib.Error, ValueError, UnicodeError) as error:
+            error.args = (without_secrets(str(error)),)
             broken = ProtocolError(f"{what}: {self.address} sent what FTP does not allow: {shown(str(error))}")
             self.lose(broken)
             raise broken from error

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from iot.ftp.connection import Connection
 from iot.ftp.listing import Listing, parse_facts, parse_list, parse_mlsd, time_of
 from iot.ftp.replies import error_of, is_ambiguous
-from iot.transfer.errors import NotFound, PermissionDenied, ServerRefused, TransferError, Unsupported
+from iot.transfer.errors import LinkLost, NotFound, PermissionDenied, ServerRefused, TransferError, Unsupported
 from iot.transfer.model import RemoteFile
 from iot.transfer.terminal import quoted
 
@@ -128,6 +128,8 @@ class Paths:
             r"\bfailed\b", reply, re.IGNORECASE
         ):  # vsftpd: "226 Transfer done (but failed to open directory)."
             raise PermissionDenied(f"cannot list {quoted(path)}: {reply}")
+        if content and not content.endswith(b"\n"):
+            raise LinkLost(f"the listing of {quoted(path)} broke off in the middle of a line")
         lines = bytes(content).split(b"\r\n" if b"\r\n" in content else b"\n")
         return iter([line for line in lines if line])
 

@@ -18,8 +18,9 @@ from iot.transfer.errors import (
     Unsupported,
 )
 
-__all__ = ["error_of", "is_ambiguous", "shown"]
+__all__ = ["error_of", "hide", "is_ambiguous", "shown", "without_secrets"]
 
+_secrets: set[str] = set()
 SHOWN = 300
 """Characters of a reply that an error shows."""
 FULL = re.compile(
@@ -79,8 +80,20 @@ def code_of(reply: str) -> int:
     return int(reply[:3]) if reply[:3].isdigit() and reply[:3].isascii() else 0
 
 
+def hide(secret: str) -> None:
+    """A server may repeat what it was sent, in any reply, at any time: from now on no message shows this."""
+    if secret:
+        _secrets.add(secret)
+
+
+def without_secrets(text: str) -> str:
+    for secret in _secrets:
+        text = re.sub(re.escape(secret), "***", text, flags=re.IGNORECASE)
+    return text
+
+
 def shown(reply: str) -> str:
     """A reply as a message may show it: one line, nothing that would steer a terminal."""
-    text = reply.encode("latin-1", "replace").decode("utf-8", "backslashreplace")
+    text = without_secrets(reply.encode("latin-1", "replace").decode("utf-8", "backslashreplace"))
     plain = "".join(char if char.isprintable() else " " for char in text)
     return plain if len(plain) <= SHOWN else plain[:SHOWN] + "..."

@@ -55,6 +55,11 @@ def run(config: Path | None, environment: Mapping[str, str], *, drain: bool) -> 
     for line in exposed_secrets(settings, config, environment):
         log.warning("secret exposed reason=%s", shown(line))
     status = status_path(settings.state_dir, environment)
+    for early in (
+        signal.SIGUSR1,
+        signal.SIGHUP,
+    ):  # once the lock names this process, a signal may come before it is ready
+        signal.signal(early, signal.SIG_IGN)
     with locked(settings.state_dir), announced(config, settings.state_dir, status, environment):
         location = JournalLocation(settings, time.monotonic)
         try:

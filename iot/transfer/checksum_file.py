@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 
-__all__ = ["MOST_BYTES", "checksum_line", "sha256_listed"]
+__all__ = ["MOST_BYTES", "checksum_line", "sha256_alone", "sha256_listed"]
 
 MOST_BYTES = 64 * 1024
 LINE = re.compile(rb"(?P<escaped>\\?)(?P<digest>[0-9a-fA-F]{64})(?: [ *](?P<name>.+))?")
@@ -25,6 +25,12 @@ def sha256_listed(content: bytes, name: bytes) -> str | None:
         if listed is None or posixpath.basename(_plain(listed, escaped=bool(match["escaped"]))) == name:
             return match["digest"].decode().lower()
     return None
+
+
+def sha256_alone(content: bytes, name: bytes) -> str | None:
+    """What a checksum file says that speaks of `name` and of nothing else, as ours do. Pure."""
+    lines = [line for line in content.split(b"\n") if line.strip()]
+    return sha256_listed(content, name) if len(lines) == 1 else None
 
 
 def _plain(name: bytes, *, escaped: bool) -> bytes:

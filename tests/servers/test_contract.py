@@ -238,10 +238,12 @@ def test_the_content_is_proven_when_asked(any_remote, expected, place, tmp_path,
 def test_a_sidecar_replaces_nothing_but_an_earlier_checksum_of_its_file(any_remote, place, tmp_path):
     make(tmp_path / "source", 1000)
     with any_remote.connect(tmp_path, sidecar=True, replace_by_remove=True) as client:
-        (tmp_path / "theirs").write_bytes(b"the producer's own\n")
-        client.upload(tmp_path / "theirs", any_remote.path(f"{place}/file.sha256"))
-        client.upload(tmp_path / "source", any_remote.path(f"{place}/file"))
-        assert any_remote.content(f"{place}/file.sha256") == b"the producer's own\n"
+        of_two = b"".join(b"%s  %s\n" % (b"0" * 64, name) for name in (b"two", b"another"))
+        for name, theirs in (("file", b"the producer's own\n"), ("two", of_two)):
+            (tmp_path / "theirs").write_bytes(theirs)
+            client.upload(tmp_path / "theirs", any_remote.path(f"{place}/{name}.sha256"))
+            client.upload(tmp_path / "source", any_remote.path(f"{place}/{name}"))
+            assert any_remote.content(f"{place}/{name}.sha256") == theirs
         for _ in range(2):
             content = make(tmp_path / "source", 1000)
             client.upload(tmp_path / "source", any_remote.path(f"{place}/other"))

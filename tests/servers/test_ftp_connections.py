@@ -170,6 +170,26 @@ def test_a_server_that_repeats_the_password_does_not_make_us_show_it(tmp_path, s
     assert refused.value.__cause__ is None
 
 
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {"PASS": f"430 user with password {SECRET.upper()} is locked"},
+        {"PASS": f"421 {SECRET}: closing"},
+        {"PASS": f"{SECRET} is no reply"},
+        {"EPSV": f"425 no data for {SECRET}", "PASV": f"425 no data for {SECRET}"},
+        {"PASS": "530 " + "x" * 290 + SECRET},
+    ],
+)
+def test_a_password_that_comes_back_in_any_reply_is_shown_nowhere(tmp_path, source, caplog, answers):
+    caplog.set_level(logging.DEBUG)
+    with ScriptedFTP(**answers) as fake, client_of(fake, tmp_path) as client, pytest.raises(TransferError) as failed:
+        client.upload(source, "/file")
+    told, error = caplog.text, failed.value
+    while error is not None:
+        told, error = told + repr(error), error.__cause__
+    assert SECRET[:5].lower() not in told.lower()
+
+
 def test_a_password_is_in_no_repr(tmp_path):
     address = Address("host", 21, "device", SECRET, None)
     assert SECRET not in repr(address) + str(address)

@@ -75,15 +75,20 @@ def copy_whole(
             raise OSError(errno.EINVAL, "not a regular file", os.fsdecode(source))
         with contextlib.suppress(FileNotFoundError):
             os.unlink(target, dir_fd=target_dir)
-        with open(os.open(target, CREATE, 0o600, dir_fd=target_dir), "wb", buffering=0) as writer:
-            while piece := reader.read(BUFFER_BYTES):
-                _write(writer, piece)
-                alive()
-            _copy_attributes(before, writer.fileno())
-            os.fsync(writer.fileno())
-        after = os.fstat(reader.fileno())
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-        raise OSError(errno.EBUSY, "was written to while it was copied", os.fsdecode(source))
+        try:
+            with open(os.open(target, CREATE, 0o600, dir_fd=target_dir), "wb", buffering=0) as writer:
+                while piece := reader.read(BUFFER_BYTES):
+                    _write(writer, piece)
+                    alive()
+                _copy_attributes(before, writer.fileno())
+                os.fsync(writer.fileno())
+            after = os.fstat(reader.fileno())
+            if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+                raise OSError(errno.EBUSY, "was written to while it was copied", os.fsdecode(source))
+        except OSError:
+            with contextlib.suppress(OSError):  # what is half or unwanted is no second copy
+                os.unlink(target, dir_fd=target_dir)
+            raise
 
 
 def _write(writer: FileIO, piece: bytes) -> None:
@@ -98,7 +103,8 @@ def _copy_attributes(status: os.stat_result, target: int) -> None:
             os.fchown(target, status.st_uid, status.st_gid)
     with contextlib.suppress(OSError):  # FAT knows no modes; 0600 until here
         os.fchmod(target, status.st_mode & 0o777)
-    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+    with contextlib.suppress(PermissionError):  # FAT and shares that belong to another user let us write, and no more
+        os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def _is_copy(source_dir: int, source: bytes, target_dir: int, target: bytes) -> bool:

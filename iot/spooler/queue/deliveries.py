@@ -6,6 +6,7 @@ The rows are a ring: a new one overwrites the oldest, so that the journal stays 
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 from collections.abc import Iterable, Sequence
@@ -15,9 +16,11 @@ from typing import NamedTuple
 
 from iot.spooler.naming import shown
 from iot.spooler.queue.rows import Entry
-from iot.transfer import Journal, Schema, TransferResult
+from iot.transfer import Journal, JournalUnavailable, Schema, TransferResult
 
-__all__ = ["DELIVERIES", "KEPT", "Delivered", "Deliveries", "last_deliveries", "table"]
+__all__ = ["DELIVERIES", "KEPT", "Delivered", "Deliveries", "last_delivered", "last_deliveries", "table"]
+
+log = logging.getLogger(__name__)
 
 KEPT = 1000
 YEAR_10000 = 253_402_300_800
@@ -84,8 +87,12 @@ def last_deliveries(state_dir: Path, count: int) -> list[Delivered]:
 
 
 def last_delivered(state_dir: Path) -> dict[str, int]:
-    """Destination -> when it was last delivered to, as far as the record goes back. Raises: JournalUnavailable."""
-    return {item.destination: item.at for item in last_deliveries(state_dir, KEPT)}
+    """Destination -> when it was last delivered to, as far as the record goes back; nothing where there is none."""
+    try:
+        return {item.destination: item.at for item in last_deliveries(state_dir, KEPT)}
+    except JournalUnavailable as error:  # lost, or never made: nobody has to wait for it
+        log.warning("what was delivered is not known error=%s", shown(str(error)))
+        return {}
 
 
 def table(deliveries: Iterable[Delivered]) -> str:

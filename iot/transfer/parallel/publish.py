@@ -6,7 +6,7 @@ import logging
 import posixpath
 import stat
 
-from iot.transfer.checksum_file import MOST_BYTES, checksum_line, sha256_listed
+from iot.transfer.checksum_file import MOST_BYTES, checksum_line, sha256_alone
 from iot.transfer.errors import AlreadyExists, NameRefused, PermanentError, ProofFailed, ServerRefused, Unsupported
 from iot.transfer.model import Proof, RemoteFile, Span
 from iot.transfer.names import SIDECAR, check_no_folder, sidecar_part
@@ -123,6 +123,6 @@ def _sha256_there(store: Store, path: bytes, name: bytes) -> str | None:
             content += block
             if len(content) > MOST_BYTES:
                 return ""
-        return sha256_listed(content, name) or ""
+        return sha256_alone(content, name) or ""
     except PermanentError:
         return None

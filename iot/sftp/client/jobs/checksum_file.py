@@ -7,7 +7,7 @@ import posixpath
 from iot.sftp.client.pipeline.job import Work, ask, closing, expect_data, expect_handle
 from iot.sftp.client.protocol import packets
 from iot.sftp.client.protocol.packets import Code, Flag, Status
-from iot.transfer.checksum_file import MOST_BYTES, sha256_listed
+from iot.transfer.checksum_file import MOST_BYTES, sha256_alone, sha256_listed
 from iot.transfer.errors import NotFound, PermanentError, ProofFailed, ServerRefused
 from iot.transfer.names import SIDECAR
 from iot.transfer.terminal import quoted
@@ -37,7 +37,7 @@ def sha256_there(path: bytes, name: bytes) -> Work[str | None]:
     A file that cannot be read (a write-only drop box) counts as none.
     """
     try:
-        return sha256_listed((yield from _content(path)), name) or ""
+        return sha256_alone((yield from _content(path)), name) or ""
     except ProofFailed:
         return ""
     except PermanentError:
