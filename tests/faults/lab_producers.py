@@ -56,6 +56,8 @@ TOO_LONG = 230
 """The agent's private name for one of so many bytes may hold no more than a hash of it."""
 NUMBERED = re.compile(rb"\.\d+$")
 PRIVATE = re.compile(rb"(?<![^/])\.iot-sent\.(#\d+\.)?")
+OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+"""A producer who meets the agent's lease would wait; the agent stands still here, so he does something else instead."""
 
 
 class File(NamedTuple):
@@ -138,11 +140,12 @@ class Producers:
         if file in self.handles:
             return
         with self._acting():
-            descriptor = os.open(self._place(file), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+            descriptor = os.open(self._place(file), OPEN | os.O_CREAT, 0o644)
             if self._is_foreign(descriptor):
                 os.close(descriptor)
                 return
             self.handles[file] = Handle(descriptor, self.clock.now)
+            self._changed(file, descriptor)  # on a full disk it stays as it is
             self._write_on(file, size)
 
     def write_on(self, file: File, size: int) -> None:
@@ -393,7 +396,7 @@ def _next_file_time() -> None:
 
 @contextlib.contextmanager
 def _opened(path: bytes, flags: int) -> Iterator[int]:
-    descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | flags, 0o644)
+    descriptor = os.open(path, OPEN | flags, 0o644)
     try:
         yield descriptor
     finally:

@@ -5,6 +5,7 @@ import os
 import stat
 import subprocess
 import tempfile
+import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -386,6 +387,34 @@ def test_a_rewrite_whose_size_and_time_are_restored_is_not_removed_unsent(tmp_pa
         outcome = outcome_of(root, [sent], removal.Delete())
     assert (outcome.done, outcome.failed, outcome.stays) == ([], [], [(1, Why.TOUCHED)])
     assert (tmp_path / "f").read_text() == "new"
+
+
+def test_a_rewrite_in_the_very_moment_of_the_private_rename_is_not_removed_unsent(tmp_path, monkeypatch):
+    """The rename moves the ctime, and its writer restores the rest: only the lease tells that he was there."""
+    (tmp_path / "f").write_text("old")
+    sent, path = item(tmp_path, "f"), tmp_path / "f"
+
+    def rewrite():
+        with path.open("r+") as file:
+            file.write("new")
+            file.flush()
+            os.utime(file.fileno(), ns=(sent.fingerprint.mtime_ns, sent.fingerprint.mtime_ns))
+
+    writer = threading.Thread(target=rewrite)
+
+    def renamed(*arguments):
+        if not writer.ident:
+            writer.start()
+            time.sleep(0.1)  # he has it open by now, or waits for that
+        rename_noreplace(*arguments)
+
+    monkeypatch.setattr(removal, "rename_noreplace", renamed)
+    with opened(tmp_path) as root:
+        outcome = outcome_of(root, [sent], removal.Delete())
+    writer.join()
+    assert (outcome.done, outcome.failed) == ([], [])
+    assert [key for key, _ in outcome.stays] == [1]
+    assert path.read_text() == "new"
 
 
 def recorded(monkeypatch):

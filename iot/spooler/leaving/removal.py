@@ -164,15 +164,17 @@ def _take(folder: int, item: Item, departure: Departure) -> bytes | None:
     Raises: Stays.
     """
     name, meant = split(item.path)[1], item.fingerprint
-    answer = departure.look(folder, name)
-    if answer.fingerprint == meant:
-        departure.check(answer, meant)
-        _put_aside(folder, item.key, name)
+    with departure.leases.hold(folder, name) as is_being_opened:
+        answer = departure.look(folder, name)
+        if answer.fingerprint == meant:
+            departure.check(answer, meant)
+            _put_aside(folder, item.key, name)
+        opened = is_being_opened()
     for private in private_names(item.key, name):
         answer = departure.look(folder, private)  # also after a crash, or when it has waited there
         if answer.fingerprint is None:
             continue
-        if not departure.same_content(answer.fingerprint, meant):
+        if opened or not departure.same_content(answer.fingerprint, meant):
             put_back(folder, private, name)
             continue
         if answer.writer is not Writer.SOME:

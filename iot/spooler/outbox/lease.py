@@ -13,12 +13,14 @@ Source: fcntl(2), "Leases".
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import errno
 import os
 import signal
 import stat
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -86,6 +88,23 @@ class Leases:
         finally:
             os.close(file)
 
+    @contextlib.contextmanager
+    def hold(self, folder: int, name: bytes) -> Iterator[Callable[[], bool]]:
+        """Keep the lease within this block, where one can be had: who opens the file for writing waits for its end.
+
+        -> whether somebody does. Times cannot tell it where the writer sets them back, and a rename moves the ctime.
+        """
+        try:
+            file = os.open(name, READ_ONLY, dir_fd=folder)
+        except OSError:  # `ask` says why
+            yield lambda: False
+            return
+        try:
+            granted = self._offered and _take_lease(file) == 0
+            yield lambda: granted and fcntl.fcntl(file, fcntl.F_GETLEASE) != fcntl.F_RDLCK
+        finally:
+            os.close(file)  # and with it the lease
+
     def _writer(self, file: int) -> Writer:
         if not self._offered:
             return Writer.UNKNOWN
@@ -134,10 +153,17 @@ def _probe(root: int) -> int | None:
 
 def _lease(file: int) -> int:
     """Ask for a read lease and give it back: 0 when it was granted, else the number of the error."""
+    refused = _take_lease(file)
+    if not refused:
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return refused
+
+
+def _take_lease(file: int) -> int:
+    """0 when it was granted, else the number of the error."""
     try:
         fcntl.fcntl(file, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     except OSError as error:
         return error.errno or errno.EINVAL
     return 0

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from iot.spooler.naming import shown
 from iot.spooler.queue.rows import Entry
-from iot.transfer import Journal, JournalUnavailable, Schema, TransferResult
+from iot.transfer import Journal, LocalStateError, Schema, TransferResult
 
 __all__ = ["DELIVERIES", "KEPT", "Delivered", "Deliveries", "last_delivered", "last_deliveries", "table"]
 
@@ -90,7 +90,7 @@ def last_delivered(state_dir: Path) -> dict[str, int]:
     """Destination -> when it was last delivered to, as far as the record goes back; nothing where there is none."""
     try:
         return {item.destination: item.at for item in last_deliveries(state_dir, KEPT)}
-    except JournalUnavailable as error:  # lost, or never made: nobody has to wait for it
+    except LocalStateError as error:  # lost, never made, or on a disk that is full: nobody has to wait for it
         log.warning("what was delivered is not known error=%s", shown(str(error)))
         return {}
 
