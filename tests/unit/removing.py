@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from iot.spooler.leaving.removal import Item, Leaver, Outcome, take_away
 from iot.spooler.outbox.departure import Departure
 from iot.spooler.outbox.lease import Leases
 
-__all__ = ["outcome_of", "taken"]
+__all__ = ["is_waited_for", "outcome_of", "taken"]
 
 
 def outcome_of(
@@ -23,3 +24,10 @@ def taken(outbox: int, items: Iterable[Item], leaver: Leaver) -> tuple[list[int]
     outcome = outcome_of(outbox, items, leaver)
     assert outcome.stays == []
     return outcome.done, outcome.failed
+
+
+def is_waited_for(path: Path) -> bool:
+    """Whether somebody waits for the end of a lease on this file (proc_locks(5): the lease is BREAKING)."""
+    inode = f":{path.stat().st_ino}"
+    lines = map(str.split, Path("/proc/locks").read_text().splitlines())
+    return any("BREAKING" in words and any(word.endswith(inode) for word in words) for words in lines)

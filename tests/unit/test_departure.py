@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from unit.other_user import without_capabilities
-from unit.removing import outcome_of
+from unit.removing import is_waited_for, outcome_of
 
 from iot.sftp.client import Fingerprint
 from iot.spooler.leaving import removal
@@ -62,7 +62,8 @@ def test_a_file_that_is_opened_while_it_leaves_is_put_back_with_all_that_is_writ
     def race(source_dir: int, source: bytes, target_dir: int, target: bytes) -> None:
         if not producer.ident:
             producer.start()
-            time.sleep(0.05)
+            while producer.is_alive() and not is_waited_for(path):
+                time.sleep(0.001)  # until he waits for the lease
         real(source_dir, source, target_dir, target)
 
     monkeypatch.setattr(removal, "rename_noreplace", race)

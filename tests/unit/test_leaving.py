@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from ordinary_user import AGENT, PRODUCER, as_user, open_folder
 from quarantined import quarantined
-from unit.removing import outcome_of, taken
+from unit.removing import is_waited_for, outcome_of, taken
 from unit.test_spooler_agent import Rig
 
 from iot.sftp.client import Fingerprint, Journal, PermissionDenied
@@ -405,16 +405,16 @@ def test_a_rewrite_in_the_very_moment_of_the_private_rename_is_not_removed_unsen
     def renamed(*arguments):
         if not writer.ident:
             writer.start()
-            time.sleep(0.1)  # he has it open by now, or waits for that
+            while writer.is_alive() and not is_waited_for(path):
+                time.sleep(0.001)  # until he waits for the lease, or is done where there is none
         rename_noreplace(*arguments)
 
     monkeypatch.setattr(removal, "rename_noreplace", renamed)
     with opened(tmp_path) as root:
         outcome = outcome_of(root, [sent], removal.Delete())
     writer.join()
-    assert (outcome.done, outcome.failed) == ([], [])
-    assert [key for key, _ in outcome.stays] == [1]
-    assert path.read_text() == "new"
+    assert outcome.failed == []
+    assert path.read_text() == "new"  # it stays, or is another version by now that the scan finds
 
 
 def recorded(monkeypatch):
