@@ -17,7 +17,7 @@ from iot.sftp.client.protocol.packets import Attributes, Code, Data, Extended, F
 from iot.sftp.client.protocol.server import Refusal
 from iot.transfer.errors import NoSpaceOnServer, ProofFailed, ServerRefused, SFTPError
 from iot.transfer.model import Checkpoint, Direction, Fingerprint, Phase, Proof
-from iot.transfer.window import PartState
+from iot.transfer.window import PartState, Span
 
 MIB = 1024 * 1024
 DENIED = Status(Code.PERMISSION_DENIED, "Permission denied")
@@ -411,6 +411,21 @@ def test_room_that_another_large_file_needs_is_not_free(large: Lab) -> None:
     with pytest.raises(NoSpaceOnServer, match=r"3\.0 MiB free"):
         drive(upload.run(), large.files, at_barrier=lambda: None)
     assert list(upload.context.large) == [b"/up/other.part"]
+
+
+def test_what_another_file_writes_while_the_answer_is_under_way_does_not_become_free(large: Lab) -> None:
+    upload = large.upload()
+    other = upload.context.large[b"/up/other.part"] = PartState(4 * MIB, MIB)
+
+    def counted_before_it_wrote() -> Reply:
+        other.answered(Span(MIB, 4 * MIB))
+        return statvfs(6 * MIB)
+
+    with_room(large, counted_before_it_wrote)
+    from unit.scripted import drive
+
+    with pytest.raises(NoSpaceOnServer, match=r"3\.0 MiB free"):
+        drive(upload.run(), large.files, at_barrier=lambda: None)
 
 
 def test_a_small_file_costs_no_question_for_room(lab: Lab) -> None:

@@ -29,7 +29,8 @@ class Ledger(Protocol):
 class Context:
     """One connection's server, pace and ledger.
 
-    folders: remote folders known to be there. handles: open parts. large: the large parts that are being filled.
+    folders: remote folders known to be there. handles: open parts. large: the large parts that are being filled or
+    have asked whether there is room, in the order in which they asked.
     """
 
     server: Server

@@ -6,6 +6,7 @@ Source: statvfs@openssh.com, OpenSSH PROTOCOL 4.4.
 from __future__ import annotations
 
 import posixpath
+from dataclasses import dataclass
 
 from iot.sftp.client.jobs.context import Context
 from iot.sftp.client.pipeline.job import Work, ask
@@ -16,7 +17,7 @@ from iot.transfer.errors import NoSpaceOnServer
 from iot.transfer.terminal import human_bytes
 from iot.transfer.window import PartState
 
-__all__ = ["LARGE_BYTES", "check_space", "full", "space_request"]
+__all__ = ["LARGE_BYTES", "SpaceQuestion", "full"]
 
 LARGE_BYTES = 1024 * 1024
 """Files beyond this ask before they begin; smaller ones find out by a refusal."""
@@ -26,20 +27,37 @@ SLACK_BYTES = 64 * 1024
 """A disk so full refuses for want of space, whatever it says: its own bookkeeping needs some."""
 
 
-def space_request(context: Context, path: bytes) -> list[Request]:
-    """The question, if the server can answer it; it may share a flight with the opening."""
-    return [packets.statvfs(path)] if context.server.tells_free_space else []
+@dataclass(frozen=True, slots=True)
+class SpaceQuestion:
+    """How much is free for a large part, beside those that asked before it.
 
+    requests: the question, if the server can answer it; it may share a flight with the opening. others_bytes: what each
+    earlier part still needed when it was asked. What they have written by the time the answer is looked at was not
+    written yet when the server counted.
+    """
 
-def check_space(context: Context, name: str, state: PartState, told: Reply) -> None:
-    """Raises: NoSpaceOnServer when the rest of the file does not fit beside what other large files still need."""
-    found = _free(context, told)
-    if found is None:
-        return
-    others_bytes = sum(other.size - other.acked for other in context.large.values())
-    free_bytes = max(0, found[0] - others_bytes)
-    if free_bytes < state.size - state.acked + (0 if state.acked else SPARE_BYTES):
-        raise _no_space(name, state, free_bytes)
+    requests: list[Request]
+    part: bytes
+    others_bytes: dict[bytes, int]
+
+    @classmethod
+    def about(cls, context: Context, part: bytes, state: PartState) -> SpaceQuestion:
+        if not context.server.tells_free_space:
+            return cls([], part, {})
+        others = {other: it.size - it.acked for other, it in context.large.items() if other != part}
+        context.large[part] = state
+        return cls([packets.statvfs(part)], part, others)
+
+    def check(self, context: Context, name: str, state: PartState, told: Reply) -> None:
+        """Raises: NoSpaceOnServer when the rest of the file does not fit beside what the others still need."""
+        found = _free(context, told)
+        if found is None:
+            return
+        others_bytes = sum(needed for other, needed in self.others_bytes.items() if other in context.large)
+        free_bytes = max(0, found[0] - others_bytes)
+        if free_bytes < state.size - state.acked + (0 if state.acked else SPARE_BYTES):
+            del context.large[self.part]
+            raise _no_space(name, state, free_bytes)
 
 
 def full(context: Context, part: bytes, name: str, state: PartState) -> Work[NoSpaceOnServer | None]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from iot.sftp.client.jobs.context import Context
 from iot.sftp.client.jobs.folders import create_in_folder
-from iot.sftp.client.jobs.free_space import LARGE_BYTES, check_space, full, space_request
+from iot.sftp.client.jobs.free_space import LARGE_BYTES, SpaceQuestion, full
 from iot.sftp.client.jobs.look import look_at_once
 from iot.sftp.client.jobs.proof import final_stands, hash_of, same_content
 from iot.sftp.client.jobs.publish import Ending, confirm, publish, wants_confirmation, write_sidecar
@@ -76,6 +76,7 @@ class Upload:
         self._possible_repeat = False
         self._was_known = False
         self._resume_refused = False
+        self._space: SpaceQuestion | None = None
         self._proof = context.options.proof
         self._digest: str | None = None
         self._started_at = context.clock()
@@ -212,18 +213,18 @@ class Upload:
         """What is worth asking before many bytes are sent, in the flight of the opening."""
         if self._state.size <= LARGE_BYTES:
             return []
-        return [packets.stat(self.dest), *space_request(self.context, self.part)]
+        self._space = SpaceQuestion.about(self.context, self.part, self._state)
+        return [packets.stat(self.dest), *self._space.requests]
 
     def _check_answers(self, told: list[Reply]) -> None:
-        """Raises: NameRefused; NoSpaceOnServer. A file that fits is counted from here on."""
+        """Raises: NameRefused; NoSpaceOnServer."""
         if not told:
             return
         final, *space = told
         if isinstance(final, Attributes):
             check_no_folder(final.mode, self.dest, self.source.path)
-        if space:
-            check_space(self.context, self.source.name, self._state, space[0])
-            self.context.large[self.part] = self._state
+        if space and self._space is not None:
+            self._space.check(self.context, self.source.name, self._state, space[0])
 
     def _resume(self, step: ResumeAt) -> Work[None]:
         self._state = PartState(self.source.fingerprint.size, step.offset, step.suspect, step.synced)

@@ -60,7 +60,8 @@ class Server:
 
     @property
     def tells_free_space(self) -> bool:
-        return b"statvfs@openssh.com" in self.extensions
+        """Whether to ask. With OpenSSH, which answers, the first files begin before VERSION has come."""
+        return b"statvfs@openssh.com" in self.extensions or (self.in_order and not self.extensions)
 
     def refuses(self, what: Refusal) -> bool:
         return what in self.refused
