@@ -41,7 +41,7 @@ def test_calls_of_several_threads_wait_for_each_other() -> None:
 
 def test_a_call_from_inside_a_call_is_refused_instead_of_waiting_for_itself() -> None:
     ownership = Ownership()
-    with ownership.held(), pytest.raises(ConfigurationError, match="in the middle"), ownership.held():
+    with ownership.held(), pytest.raises(ConfigurationError, match="from within another operation"), ownership.held():
         pass
     with ownership.held():
         pass
