@@ -62,7 +62,7 @@ def test_any_bytes_travel_through_python_text_unchanged(path: bytes) -> None:
 
 @pytest.mark.parametrize("path", ["", "a\0b"])
 def test_a_path_that_is_none_is_refused(path: str) -> None:
-    with pytest.raises(NameRefused, match="no path"):
+    with pytest.raises(NameRefused, match="not a valid path"):
         remote_path(path)
 
 
