@@ -157,7 +157,7 @@ class Download:
             return Evidence.SECOND_READING
         landing.digest = landing.digest or hash_of(self._desk, landing.sink)
         if digest != landing.digest:
-            raise ProofFailed(f"the server's SHA-256 of {landing.name} differs from that of the downloaded content")
+            raise ProofFailed(f"the server's SHA-256 of {landing.name} is not that of the downloaded content")
         return Evidence.SERVER_HASH
 
     @property

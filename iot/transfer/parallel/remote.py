@@ -275,7 +275,7 @@ def _listed(store: Store, path: bytes, *, folders: bool) -> list[bytes]:
     for entry in store.list(path):
         if b"/" in entry.name or b"\0" in entry.name or not entry.name:
             raise NameRefused(
-                f"server lists the name {quoted(entry.name)} in {quoted(path)}; a file name must not contain a slash"
+                f"server lists the name {quoted(entry.name)} in {quoted(path)}; a name must not contain a slash"
             )
         if entry.is_folder is folders and entry.name not in (b".", b".."):
             found.append(posixpath.join(path, entry.name))

@@ -1,4 +1,4 @@
-"""Space on the server's disk: asked for before a large file begins, and when a refusal may mean that there is none.
+"""Free space on the server: checked before a large file starts, and after a refusal that may mean a full disk.
 
 Source: statvfs@openssh.com, OpenSSH PROTOCOL 4.4.
 """
@@ -19,20 +19,20 @@ from iot.transfer.window import PartState
 __all__ = ["LARGE_BYTES", "check_space", "full", "space_request"]
 
 LARGE_BYTES = 1024 * 1024
-"""Files beyond this ask before they begin; smaller ones find out by a refusal."""
+"""Files larger than this check before they start; smaller ones rely on a refusal."""
 SPARE_BYTES = 1024 * 1024
-"""What a large file leaves to small ones."""
+"""What a large file leaves free for small ones."""
 SLACK_BYTES = 64 * 1024
-"""A disk so full refuses for want of space, whatever it says: its own bookkeeping needs some."""
+"""With less than this, a refusal means a full disk, whatever its text: the file system's metadata needs some."""
 
 
 def space_request(context: Context, path: bytes) -> list[Request]:
-    """The question, if the server can answer it; it may share a flight with the opening."""
+    """The request, if the server can answer it; it may share a flight with the open."""
     return [packets.statvfs(path)] if context.server.tells_free_space else []
 
 
 def check_space(context: Context, name: str, state: PartState, told: Reply) -> None:
-    """Raises: NoSpaceOnServer when the rest of the file does not fit beside what other large files still need."""
+    """Raises: NoSpaceOnServer if the rest of the file does not fit beside the other large files in progress."""
     found = _free(context, told)
     if found is None:
         return
@@ -43,7 +43,7 @@ def check_space(context: Context, name: str, state: PartState, told: Reply) -> N
 
 
 def full(context: Context, part: bytes, name: str, state: PartState) -> Work[NoSpaceOnServer | None]:
-    """Servers say FAILURE for a full disk as for anything else: the error to tell if it is that, else None."""
+    """Servers report a full disk as a plain FAILURE: the error to raise if that is the reason, else None."""
     if not context.server.tells_free_space:
         return None
     found = _free(context, (yield from ask(packets.statvfs(posixpath.dirname(part) or b"."))))
@@ -51,18 +51,18 @@ def full(context: Context, part: bytes, name: str, state: PartState) -> Work[NoS
         return None
     free_bytes, free_inodes = found
     if free_inodes == 0 and not state.acked:
-        return NoSpaceOnServer(f"no room on the server for {name}: no inode is free; waiting for room")
+        return NoSpaceOnServer(f"no space on the server for {name}: no free inode; waiting for space")
     return _no_space(name, state, free_bytes) if free_bytes < state.size - state.acked + SLACK_BYTES else None
 
 
 def _no_space(name: str, state: PartState, free_bytes: int) -> NoSpaceOnServer:
-    """What the part holds counts as free: it is dropped."""
+    """The part's own bytes count as free, because it is removed."""
     needed, free = human_bytes(state.size), human_bytes(free_bytes + state.acked)
-    return NoSpaceOnServer(f"no room on the server for {name}: needs {needed}, {free} free; waiting for room")
+    return NoSpaceOnServer(f"no space on the server for {name}: needs {needed}, {free} free; waiting for space")
 
 
 def _free(context: Context, told: Reply) -> tuple[int, int | None] | None:
-    """Bytes and inodes; None where the server does not tell."""
+    """Free bytes and inodes; None where the server does not report them."""
     found = understood(told, parsing.parse_free_space)
     if found is None and not (isinstance(told, Status) and told.code != Code.OP_UNSUPPORTED):
         context.server.forget_extension(b"statvfs@openssh.com")
