@@ -48,11 +48,11 @@ def test_check_tries_the_credentials(site: Site) -> None:
     told(site.spooler("check", key_file=key_of(site, "-N", "secret")), "server.key_file", "give its key_passphrase")
     wrong = {"key_file": site.folder / "key", "key_passphrase": "hunter2"}
     done = site.spooler("check", **wrong)
-    told(done, "server.key_file", "does not open it")
+    told(done, "server.key_file", "wrong key_passphrase")
     assert "hunter2" not in done.stderr
     (site.folder / "noise").write_text("no key")
     (site.folder / "noise").chmod(0o600)
-    told(site.spooler("check", key_file=site.folder / "noise"), "server.key_file", "is not a private key")
+    told(site.spooler("check", key_file=site.folder / "noise"), "server.key_file", "not a private key")
     told(site.spooler("check", key_file=site.folder / "missing"), "server.key_file", "No such file")
     nowhere = site.folder / "nowhere"
     told(site.spooler("check", prompt_command=[str(nowhere)]), "server.prompt_command", "not an executable program")
