@@ -5,29 +5,29 @@ TransferError
     LinkLost              the connection broke or could not be made
     Timeout               a deadline passed without an answer
     ServerBusy            the server refused for now (too many sessions or handles)
-    PermanentError          concerns this file or path; trying again will not help by itself
+  PermanentError          concerns this file or path; trying again will not help by itself
     NotFound              no such file or directory
     AlreadyExists         the destination exists and may not be replaced
-        PermissionDenied      the server or the local system denied access
+    PermissionDenied      the server or the local system denied access
     NoSpaceOnServer       the server's disk or quota is full
-        NameRefused           the name is unsafe, too long or not accepted
-        SourceChanged         the source changed during the transfer
-        ProofFailed           the content on the server is not what was sent
-        Unsupported           the server lacks a feature that the operation needs
-        ServerRefused         any other refusal; the message is the server's
-    AuthenticationError     stop using this server and tell the operator
-      HostKeyUnknown        no known host key; the message says how to add it
-      HostKeyMismatch       the host key differs from the known one, or is revoked
+    NameRefused           the name is unsafe, too long or not accepted
+    SourceChanged         the source changed during the transfer
+    ProofFailed           the content on the server is not what was sent
+    Unsupported           the server lacks a feature that the operation needs
+    ServerRefused         any other refusal; the message is the server's
+  AuthenticationError     stop using this server and tell the operator
+    HostKeyUnknown        no known host key; the message says how to add it
+    HostKeyMismatch       the host key differs from the known one, or is revoked
     LoginRefused          wrong user, password or key
-        CredentialsInvalid    a key file or passphrase is missing or unusable, or a prompt has no configured answer
+    CredentialsInvalid    a key file or passphrase is missing or unusable, or a prompt has no configured answer
     Incompatible          no common algorithm; the message lists what both sides offer
-    LocalStateError         a problem on this device: tell the operator, keep the files
+  LocalStateError         a problem on this device: tell the operator, keep the files
     JournalUnavailable    the journal cannot be opened, read or written
-        DiskFull              no space left on a local disk
-        SourceUnreadable      the local disk failed to return the source's bytes; other files are not affected
-      ConfigurationError      a setting is invalid; the message names it
+    DiskFull              no space left on a local disk
+    SourceUnreadable      the local disk failed to return the source's bytes; other files are not affected
+  ConfigurationError      a setting is invalid; the message names it
   Cancelled               the caller asked to stop; what was sent is kept for a resume
-    ProtocolError           the server violated the protocol; the connection is dropped (a LinkLost)
+  ProtocolError           the server violated the protocol; the connection is dropped (a LinkLost)
 """
 
 from __future__ import annotations

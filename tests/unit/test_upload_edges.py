@@ -229,7 +229,7 @@ def test_a_final_whose_size_has_changed_after_the_grace_time_is_not_delivered(la
     def truncated() -> None:
         del lab.files.content[DEST][-1:]
 
-    assert "has 20556 now" in str(graced(lab, truncated).fails(ProofFailed))
+    assert "now has 20556" in str(graced(lab, truncated).fails(ProofFailed))
 
 
 @pytest.mark.parametrize("told", [Status(Code.NO_SUCH_FILE, ""), DENIED, Attributes()], ids=["taken", "denied", "?"])
