@@ -221,7 +221,7 @@ class Client:
         return self._succeeds(lambda: self.mkdir(path))
 
     def mkdir(self, path: str) -> None:
-        """Make a folder and any missing parents. Raises: AlreadyExists (a file is there)."""
+        """Make a folder and any missing parents. Raises: AlreadyExists or ServerRefused if a file is there."""
         self._remote.mkdir(remote_path(path))
 
     def delete_dir(self, path: str) -> bool:

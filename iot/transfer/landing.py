@@ -41,7 +41,7 @@ __all__ = ["DownloadTask", "Landing", "download_task"]
 SHA256_DIGITS = 64
 TYPE_BITS, FOLDER, REGULAR = 0o170000, 0o040000, 0o100000
 FRESH_S = 10
-"""A file whose mtime is less than this ago may just have been modified: the two clocks may differ."""
+"""A file whose mtime is less than this many seconds ago may just have been modified: the clocks may differ."""
 TICK_S = 2.1
 """After this long, an mtime in whole seconds is over; FAT counts in steps of two."""
 FRESH_LOOKS = 3
@@ -230,7 +230,7 @@ class Landing:
     # -- prove
 
     def check_same(self, now: RemoteFile | None) -> None:
-        """Raises: SourceChanged if the remote file is no longer the version that was started with."""
+        """Raises: SourceChanged if the remote file is no longer the version that the download started with."""
         later = self._checked(now)
         if (later.size, later.mtime_s) != (self.remote.size, self.remote.mtime_s):
             raise self.changed()
@@ -256,7 +256,7 @@ class Landing:
     # -- end
 
     def throw_away(self) -> bool:
-        """Discard what was fetched: it is of no single version, or not what it should be, and must not be resumed.
+        """Discard what was fetched: it mixes two versions or failed verification, and must not be resumed.
 
         -> whether there may be a checkpoint of it.
         """

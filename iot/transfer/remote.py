@@ -387,7 +387,7 @@ class Remote(Protocol):
         """Delete a file. Raises: NotFound; ServerRefused for a folder."""
 
     def mkdir(self, path: bytes) -> None:
-        """Make a folder and any missing parents. Raises: AlreadyExists (a file is there)."""
+        """Make a folder and any missing parents. Raises: AlreadyExists or ServerRefused if a file is there."""
 
     def rmdir(self, path: bytes) -> None:
         """Delete an empty folder. Raises: NotFound; ServerRefused if it is not empty."""

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 class Batch:
     """One call of upload_many.
 
-    attempts: at connecting. stale_part_s: seconds after which the part of an abandoned upload is removed.
+    attempts: the loop over connections. stale_part_s: seconds after which the part of an abandoned upload is removed.
     hold: keep the checkpoints of successes until the caller settles them.
     """
 

@@ -175,7 +175,7 @@ class Download:
         return agreeing_bytes(self._desk, theirs, self._landing.sink, span) == span.length
 
     def _throw_away(self) -> None:
-        """Discard what was fetched: it is of no single version, or not what it should be, and must not be resumed."""
+        """Discard what was fetched: it mixes two versions or failed verification, and must not be resumed."""
         if self._landing.throw_away():
             checkpoint = self._landing.checkpoint(0)
             self._desk.post(lambda: self._forget(checkpoint))

@@ -26,7 +26,7 @@ from iot.transfer.stop import StopFlag
 if hasattr(paramiko, "DSSKey"):
     import pysftp
 else:
-    setattr(paramiko, "DSSKey", type("DSSKey", (paramiko.PKey,), {}))  # noqa: B010 - its types know no such name
+    setattr(paramiko, "DSSKey", type("DSSKey", (paramiko.PKey,), {}))  # noqa: B010 - the name is missing from its type stubs
     try:
         import pysftp
     finally:

@@ -174,7 +174,7 @@ def _certificate(blob: bytes) -> SSHCertificate | None:
     size = int.from_bytes(blob[:4], "big")
     try:
         identity = load_ssh_public_identity(blob[4 : 4 + size] + b" " + base64.b64encode(blob))
-    except Exception:  # noqa: BLE001 - cryptography raises a dozen kinds; what cannot be read is no certificate
+    except Exception:  # noqa: BLE001 - cryptography raises a dozen kinds; an unreadable blob is not a certificate
         return None
     return identity if isinstance(identity, SSHCertificate) else None
 
