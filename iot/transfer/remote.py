@@ -319,10 +319,8 @@ class Store(Protocol):
 class Remote(Protocol):
     """A place with its connections, journal and retries: what a facade and the spooler work with.
 
-    One operation runs at a time. `cancel` may be called from any thread or signal handler. All errors are those of
-    iot.transfer; after a lost link, new connections are made as often as the settings allow. Every operation may
-    raise TransientError, AuthenticationError, LocalStateError (the journal), ConfigurationError and Cancelled; every
-    operation on a path also PermissionDenied, NameRefused and ServerRefused. `Raises:` lists the others.
+    One operation runs at a time. `cancel` may be called from any thread or signal handler. After a lost link, new
+    connections are made as often as the settings allow. For the errors of every operation see client.Client.
     """
 
     @property
