@@ -1,4 +1,4 @@
-"""A folder as one of the spooler's remotes: the table [server], and the client that it describes."""
+"""A folder as a remote of the spooler: the table [server] of its configuration, and the client it describes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NOT_FROM_FILE = {"attempts", "owner_tag", "state_dir"}
 
 
 class ServerSettings(FolderOptions):
-    """Which folder, and every option of its client."""
+    """The folder, and every option of its client."""
 
     path: Path
 
@@ -37,11 +37,11 @@ class ServerSettings(FolderOptions):
         return {}
 
     def login_problems(self) -> list[tuple[str, str]]:
-        """Nobody logs in to a folder; whether it is there is seen when it is used."""
+        """A folder has no login; whether it exists is checked when it is used."""
         return []
 
     def remote(self, journal: Journal, device_id: str) -> FolderClient:
-        """A client as the settings say. One attempt each: the spooler's policy does the waiting."""
+        """A client with these settings. It makes one attempt per call: the spooler's policy handles retries."""
         names = self.model_fields_set & set(FolderOptions.model_fields) - NOT_FROM_FILE
         options = {name: getattr(self, name) for name in sorted(names)}
         return FolderClient(self.path, journal=journal, **options, attempts=1, owner_tag=device_id)

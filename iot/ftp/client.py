@@ -26,16 +26,16 @@ _warned: set[tuple[str, int]] = set()
 
 
 class FTPClient(Client):
-    """Sends files to an FTP server and fetches them from there, over TLS unless `tls=False`.
+    """Sends files to an FTP server and fetches them from it, over TLS unless `tls=False`.
 
-    As IoTSFTPClient: resumable, journaled, atomic. No FTP server confirms that a file is on its disk, so a result is
-    never `durable`, and what a server may have lost is read back before an upload goes on.
+    Like IoTSFTPClient: resumable, journaled, atomic. No FTP server confirms that a file is on its disk, so a result is
+    never `durable`, and what the server may have lost is read back before an upload resumes.
 
     Args:
-        port: 21, or 990 with implicit TLS, unless given. journal: share one with other users of the same state
+        port: default 21, or 990 with implicit TLS. journal: may be shared with other users of the same state
             directory. options: see FTPOptions.
 
-    Raises: ConfigurationError naming every wrong option.
+    Raises: ConfigurationError, which names every invalid option.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class FTPClient(Client):
             raise ConfigurationError("; ".join(describe_errors(error))) from None
         for name, value in (("host", host), ("user", user), ("password", password)):
             if any(char in value for char in "\r\n\0") or (name != "password" and not value):
-                raise ConfigurationError(f"{name}: is empty, or holds a line end or NUL")
+                raise ConfigurationError(f"{name}: must not be empty or contain a line break or NUL")
         implicit = settings.tls is TLS.IMPLICIT
         address = Address(
             host,
@@ -85,7 +85,7 @@ class FTPClient(Client):
 def _warn_once(address: Address) -> None:
     if (address.host, address.port) not in _warned:
         _warned.add((address.host, address.port))
-        log.warning("plain FTP: the password and all files go in clear text host=%s port=%d", *_where(address))
+        log.warning("plain FTP: the password and all files are sent in clear text host=%s port=%d", *_where(address))
 
 
 def _where(address: Address) -> tuple[str, int]:

@@ -1,4 +1,4 @@
-"""FTP as one of the spooler's remotes: the table [server], and the client that it describes."""
+"""FTP as a remote of the spooler: the table [server] of its configuration, and the client it describes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NOT_FROM_FILE = {"attempts", "owner_tag", "state_dir"}
 
 
 class ServerSettings(FTPOptions):
-    """Where to log in and how, and every option of the client."""
+    """Where and how to log in, and every option of the client."""
 
     host: str = Field(min_length=1, pattern=r"^[^\s\x00]+$")
     port: int | None = Field(None, ge=1, le=65535)
@@ -37,7 +37,7 @@ class ServerSettings(FTPOptions):
     @classmethod
     def _one_line(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and any(char in value.get_secret_value() for char in "\r\n\0"):
-            raise ValueError("must not hold a line end or NUL")
+            raise ValueError("must not contain a line break or NUL")
         return value
 
     @field_validator("password_file")
@@ -59,7 +59,7 @@ class ServerSettings(FTPOptions):
         return {"password_file": self.password_file} if self.password_file is not None else {}
 
     def login_problems(self) -> list[tuple[str, str]]:
-        """What keeps these settings from a login, as far as this device can tell: (key, or "", and the reason)."""
+        """Problems that prevent a login, as far as this device can tell: (key or "", reason)."""
         try:
             self._login_password()
         except ConfigurationError as error:
@@ -67,7 +67,7 @@ class ServerSettings(FTPOptions):
         return []
 
     def remote(self, journal: Journal, device_id: str) -> FTPClient:
-        """A client as the settings say. One attempt each: the spooler's policy does the waiting."""
+        """A client with these settings. It makes one attempt per call: the spooler's policy handles retries."""
         names = self.model_fields_set & set(FTPOptions.model_fields) - NOT_FROM_FILE
         options = {name: getattr(self, name) for name in sorted(names)}
         return FTPClient(
@@ -82,7 +82,7 @@ class ServerSettings(FTPOptions):
         )
 
     def _login_password(self) -> str:
-        """Raises: ConfigurationError when its file has gone bad."""
+        """Raises: ConfigurationError if the password file can no longer be read."""
         if self.password_file is None:
             return self.password.get_secret_value() if self.password is not None else ""
         try:
@@ -92,7 +92,7 @@ class ServerSettings(FTPOptions):
 
 
 def _password_in(path: Path) -> str:
-    """Raises: OSError, as it was; ValueError, which never quotes the content. A fifo is not waited for."""
+    """Raises: ValueError, which never quotes the content, if the file is unreadable. Does not block on a fifo."""
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -101,7 +101,7 @@ def _password_in(path: Path) -> str:
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise ValueError("holds no UTF-8 text") from None
+        raise ValueError("is not UTF-8 text") from None
     if not password or any(char in password for char in "\r\n\0"):
-        raise ValueError("holds no password")
+        raise ValueError("contains no password")
     return password

@@ -56,7 +56,7 @@ from iot.transfer.terminal import (
 if TYPE_CHECKING:
     from iot.transfer.journal.journal import Journal, Schema, default_state_dir
 
-logging.getLogger(__name__).addHandler(logging.NullHandler())  # a library prints nothing that nobody asked for
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # a library logs nothing unless asked to
 
 __all__ = [
     "AlreadyExists",
@@ -107,7 +107,7 @@ __all__ = [
 ]
 
 JOURNAL = ("Journal", "Schema", "default_state_dir")
-"""Loaded on first use: SQLite costs a command its start that only looks around."""
+"""Loaded on first use: importing SQLite slows the start of commands that only look around."""
 
 
 def __getattr__(name: str) -> Any:

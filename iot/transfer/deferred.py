@@ -1,6 +1,6 @@
-"""Imports of our dependencies that nothing here ever uses: put off until somebody does.
+"""Defer imports that our dependencies make and that are rarely or never used here.
 
-Each costs a device more time and memory at every start than all modules of this package that it loads.
+Each of them costs a device more time and memory at every start than all modules of this package together.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ __all__ = ["deferred"]
 
 @contextlib.contextmanager
 def deferred(name: str) -> Iterator[None]:
-    """Within this block whoever imports the module gets a stand-in, which loads the real one when it is first used.
+    """Within this block, importing the module yields a stand-in that loads the real one on first use.
 
-    Those who import it afterwards get the module itself. Nothing changes where it is loaded already, or not installed.
+    Later imports get the module itself. Has no effect if the module is already loaded, or not installed.
     """
     if name in sys.modules or importlib.util.find_spec(name) is None:
         yield

@@ -128,7 +128,7 @@ def test_a_disk_that_is_full_from_the_start_is_told_and_made_good(site: Site, ti
         drained = site.drain()
         assert drained.returncode == 75, drained.stderr
         assert "no space left" in drained.stderr.lower()
-        with site.client() as client, pytest.raises(DiskFull, match="make room"):
+        with site.client() as client, pytest.raises(DiskFull, match="free some space"):
             client.upload(site.box / "file1", site.server.path("a"))
         assert len(site.left()) == 50
         filler.unlink()
@@ -168,7 +168,7 @@ def test_a_download_onto_a_full_disk_is_told_and_goes_on_when_there_is_room(site
     content = os.urandom(3 * MIB)
     (site.server.root / "file").write_bytes(content)
     with mounted(tmp_path / "small", "tmpfs", "size=2m") as small, site.client() as client:
-        with pytest.raises(DiskFull, match="make room"):
+        with pytest.raises(DiskFull, match="free some space"):
             client.download(site.server.path("file"), small / "file")
         assert not (small / "file").exists()
         os.system(f"mount -o remount,size=8m '{small}'")

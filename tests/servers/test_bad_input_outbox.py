@@ -349,7 +349,7 @@ def test_a_put_of_a_file_that_is_rewritten_meanwhile_ends_with_75(site: Site, sl
         rewrite(path)
         told = process.communicate(timeout=60)[1]
     assert process.returncode == 75, told
-    assert "while it was sent" in told  # changed, or shorter: it is emptied before it is written anew
+    assert "during the upload" in told  # changed, or shorter: it is emptied before it is written anew
     assert site.server.content("file") is None
 
 

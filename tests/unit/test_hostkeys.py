@@ -262,7 +262,7 @@ def test_a_users_certificate_is_no_host_certificate(
     tmp_path: Path, authority: Key, certify: Callable[..., Key]
 ) -> None:
     shown = certify("-n", "gw.example.com", host=False)
-    with pytest.raises(HostKeyMismatch, match="not for a host"):
+    with pytest.raises(HostKeyMismatch, match="not a host certificate"):
         known(tmp_path, f"@cert-authority * {authority.line}").check("gw.example.com", 22, shown.kind, shown.blob)
 
 
@@ -270,7 +270,7 @@ def test_a_certificate_of_another_authority_is_refused(
     tmp_path: Path, authority: Key, other: Key, certify: Callable[..., Key]
 ) -> None:
     shown = certify("-n", "gw.example.com", by=other)
-    with pytest.raises(HostKeyMismatch, match="no listed @cert-authority"):
+    with pytest.raises(HostKeyMismatch, match="not signed by any listed @cert-authority"):
         known(tmp_path, f"@cert-authority * {authority.line}").check("gw.example.com", 22, shown.kind, shown.blob)
     # an authority for other hosts, and the authority's key listed as a plain one, are none for this host
     assert not passes(known(tmp_path, f"@cert-authority *.org {other.line}"), shown)

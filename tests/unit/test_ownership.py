@@ -41,7 +41,7 @@ def test_calls_of_several_threads_wait_for_each_other() -> None:
 
 def test_a_call_from_inside_a_call_is_refused_instead_of_waiting_for_itself() -> None:
     ownership = Ownership()
-    with ownership.held(), pytest.raises(ConfigurationError, match="in the middle"), ownership.held():
+    with ownership.held(), pytest.raises(ConfigurationError, match="from within another operation"), ownership.held():
         pass
     with ownership.held():
         pass
@@ -65,7 +65,7 @@ def test_nobody_waits_for_a_batch() -> None:
             pass
         assert ownership.batch_runs
     assert len(refused) == 2
-    assert "upload_many is under way" in refused[0]
+    assert "upload_many is running" in refused[0]
 
 
 def test_a_batch_is_ended_by_any_thread() -> None:
@@ -113,7 +113,7 @@ def test_an_outcome_asked_for_twice_at_once_is_refused() -> None:
     first = in_thread(lambda: next(outcomes))
     taken.wait(10)
     for call in (lambda: next(outcomes), outcomes.close):
-        with pytest.raises(ConfigurationError, match="consumed already"):
+        with pytest.raises(ConfigurationError, match="already waiting for an outcome"):
             call()
     go_on.set()
     first.join(10)

@@ -121,7 +121,7 @@ def test_a_new_file_has_the_rights_that_the_umask_leaves(tmp_path: Path) -> None
 def test_a_full_disk_is_told_as_such() -> None:
     sink = FileSink(b"/tmp/never", b"/dev/full")
     sink._fd = os.open("/dev/full", os.O_RDWR)
-    with pytest.raises(DiskFull, match="make room"):
+    with pytest.raises(DiskFull, match="free some space"):
         sink.write(0, memoryview(b"x"))
     sink.close()
 

@@ -1,4 +1,4 @@
-"""SFTP as one of the spooler's remotes: the table [server] of its configuration, and the client that it describes."""
+"""SFTP as a remote of the spooler: the table [server] of its configuration, and the client it describes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SECRET_FILES = ("password_file", "key_file")
 
 
 class ServerSettings(ClientOptions):
-    """Where to log in and how: host, port, user, password, and every option of the client."""
+    """Where and how to log in: host, port, user, password, and every option of the client."""
 
     NOT_FROM_FILE: ClassVar[tuple[str, ...]] = ("attempts", "owner_tag", "prompts", "state_dir")
 
@@ -61,12 +61,12 @@ class ServerSettings(ClientOptions):
         return None
 
     def secret_files(self) -> dict[str, Path]:
-        """The files with secrets that are named here, by their keys."""
+        """The files with secrets that these settings name, by key."""
         named = {key: getattr(self, key) for key in SECRET_FILES}
         return {key: path for key, path in named.items() if path is not None}
 
     def login_problems(self) -> list[tuple[str, str]]:
-        """What keeps these settings from a login, as far as this device can tell: (key, or "", and the reason)."""
+        """Problems that prevent a login, as far as this device can tell: (key or "", reason)."""
         try:
             password = self.login_password()
         except ConfigurationError as error:
@@ -78,12 +78,12 @@ class ServerSettings(ClientOptions):
         return client.login_problems()
 
     def remote(self, journal: Journal, device_id: str) -> IoTSFTPClient:
-        """A client as the settings say. One attempt each: the spooler's policy does the waiting."""
+        """A client with these settings. It makes one attempt per call: the spooler's policy handles retries."""
         options = {**self.client_options(), "attempts": 1, "owner_tag": device_id}
         return IoTSFTPClient(self.host, self.port, self.user, self.login_password(), journal=journal, **options)
 
     def login_password(self) -> str | None:
-        """The password, from wherever it was given. Raises: ConfigurationError when its file has gone bad."""
+        """The configured password. Raises: ConfigurationError if its file can no longer be read."""
         if self.password is not None:
             return self.password.get_secret_value()
         if self.password_file is not None:
@@ -94,17 +94,17 @@ class ServerSettings(ClientOptions):
         return None
 
     def client_options(self) -> dict[str, Any]:
-        """The options that were given, as keywords of the client."""
+        """The options that were set, as keywords for the client."""
         names = self.model_fields_set & set(ClientOptions.model_fields) - set(self.NOT_FROM_FILE)
         return {name: getattr(self, name) for name in sorted(names)}
 
 
 def _password_in(path: Path) -> str:
-    """The password that a file holds. Raises: OSError; ValueError, which never quotes the content."""
+    """Read a password file. Raises: OSError; ValueError, which never quotes the content."""
     try:
         password = path.read_text(encoding="utf-8").rstrip("\r\n")
     except UnicodeDecodeError:
-        raise ValueError("holds no UTF-8 text") from None
+        raise ValueError("is not UTF-8 text") from None
     if not password or "\0" in password:
-        raise ValueError("holds no password")
+        raise ValueError("contains no password")
     return password

@@ -1,7 +1,7 @@
 """SSH: the only folder that imports paramiko and pysftp.
 
-paramiko imports `invoke`, and that asyncio and unittest, for `Match exec` in an OpenSSH configuration, which nothing
-here reads.
+paramiko imports `invoke`, which imports asyncio and unittest, for `Match exec` in an OpenSSH configuration. Nothing
+here reads one.
 """
 
 from iot.transfer.deferred import deferred
