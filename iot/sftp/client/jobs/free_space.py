@@ -49,7 +49,7 @@ class SpaceQuestion:
         return cls([packets.statvfs(part)], part, others)
 
     def check(self, context: Context, name: str, state: PartState, told: Reply) -> None:
-        """Raises: NoSpaceOnServer when the rest of the file does not fit beside what the other large files still need."""
+        """Raises: NoSpaceOnServer when the rest of the file does not fit beside what other large files still need."""
         found = _free(context, told)
         if found is None:
             return
