@@ -1,4 +1,4 @@
-"""FTP: a listing is believed only when it is whole. The server is scripted: no real one breaks it off when told to."""
+"""FTP: what a listing may say, and when it is believed. The server is scripted: no real one can be told to err so."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from servers.ftp_scripted import Answer, ScriptedFTP
 
 from iot.ftp import FTPClient
-from iot.transfer.errors import LinkLost
+from iot.transfer.errors import LinkLost, NameRefused
 
 LISTS = {
     "LIST": b"-rw-r--r-- 1 o g 5 Jan 01 2024 first.csv\r\n-rw-r--r-- 1 o g 5 Jan 01 2024 second.csv\r\n",
@@ -73,3 +73,10 @@ def test_a_listing_is_whole_with_either_end_of_line_and_when_there_is_nothing(
     with ScriptedFTP(**answers(verb, whole, b"")) as fake, client_of(fake, tmp_path, 1) as client:
         assert client.list_files("/") == ["/first.csv", "/second.csv"]
         assert client.list_files("/") == []
+
+
+def test_a_listing_cannot_lead_out_of_its_folder(tmp_path: Path) -> None:
+    names = b"type=file;size=1; ../../etc/passwd\r\ntype=file;size=1; fine\r\n"
+    with ScriptedFTP(**answers("MLSD", names)) as fake, client_of(fake, tmp_path, 1) as client:
+        assert client.list_files("/") is None
+        assert isinstance(client.last_error, NameRefused)
