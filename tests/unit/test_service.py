@@ -12,6 +12,7 @@ import sys
 import time
 
 import pytest
+from servers.guard import Guard
 from servers.misbehaving import LateClose, Misbehaving
 
 from iot.sftp.client import EmbeddedServer
@@ -46,9 +47,11 @@ class Setup:
             stderr=subprocess.PIPE,
             text=True,
         )
+        guard = Guard(process.pid)
         try:
             yield process
         finally:
+            guard.dismiss()
             process.kill()
             process.communicate()
 
