@@ -40,6 +40,8 @@ __all__ = ["Service", "run"]
 log = logging.getLogger(__name__)
 
 OPEN_FILES = 8192
+EARLY = (signal.SIGHUP, signal.SIGUSR1)
+"""What may be sent to an agent that is not ready yet, since its lock names it before: kept until it is."""
 CLOCKS = Clocks(time.monotonic, time.time)
 MakeRemote = Callable[[Settings, Journal], Remote]
 
@@ -49,23 +51,20 @@ def run(config: Path | None, environment: Mapping[str, str], *, drain: bool) -> 
 
     Raises: BadConfiguration, AlreadyRunning, DiskFull, JournalUnavailable.
     """
-    settings = load(config, environment)
-    logging.getLogger().setLevel(settings.log_level.upper())
-    _allow_open_files()
-    for line in exposed_secrets(settings, config, environment):
-        log.warning("secret exposed reason=%s", shown(line))
-    status = status_path(settings.state_dir, environment)
-    for early in (
-        signal.SIGUSR1,
-        signal.SIGHUP,
-    ):  # once the lock names this process, a signal may come before it is ready
-        signal.signal(early, signal.SIG_IGN)
-    with locked(settings.state_dir), announced(config, settings.state_dir, status, environment):
-        location = JournalLocation(settings, time.monotonic)
-        try:
-            return Service(config, environment, drain=drain).run(settings, location)
-        finally:
-            location.close()
+    service = Service(config, environment, drain=drain)
+    with service.handled(*EARLY):
+        settings = load(config, environment)
+        logging.getLogger().setLevel(settings.log_level.upper())
+        _allow_open_files()
+        for line in exposed_secrets(settings, config, environment):
+            log.warning("secret exposed reason=%s", shown(line))
+        status = status_path(settings.state_dir, environment)
+        with locked(settings.state_dir), announced(config, settings.state_dir, status, environment):
+            location = JournalLocation(settings, time.monotonic)
+            try:
+                return service.run(settings, location)
+            finally:
+                location.close()
 
 
 def _allow_open_files() -> None:
@@ -121,7 +120,7 @@ class Service:
     def run(self, settings: Settings, location: JournalLocation) -> End:
         """One agent after another, until stopped or drained."""
         self._location = location
-        with self._signals():
+        with self.handled(signal.SIGTERM, signal.SIGINT, *EARLY):
             while True:
                 end = self._one_agent(settings, location.journal)
                 location.move()
@@ -138,7 +137,7 @@ class Service:
         agent = Agent(settings, journal, remote, self, CLOCKS, random.random, drain=self._drain)
         if not self._started:
             _refuse_taken_outboxes(agent)
-        self._reload, self._started = False, True
+        self._started = True
         self._ready = self._ready and self._say_ready(agent)
         try:
             return agent.run()
@@ -149,6 +148,7 @@ class Service:
     def _reloaded(self, settings: Settings) -> Settings:
         self._notify(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
         self._ready = True  # said again by the next agent, with good settings or the old ones
+        self._reload = False  # before the file is read: a change after that is another reload
         try:
             fresh = load(self._config, self._environment)
         except BadConfiguration as error:
@@ -215,14 +215,15 @@ class Service:
     # -- signals
 
     @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
+    def handled(self, *numbers: signal.Signals) -> Iterator[None]:
+        """These signals count for the time of a with-block, also before there is an agent."""
         handlers = {
             signal.SIGTERM: self._on_terminate,
             signal.SIGINT: self._on_terminate,
             signal.SIGHUP: self._on_reload,
             signal.SIGUSR1: self._on_wake,
         }
-        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        before = {number: signal.signal(number, handlers[number]) for number in numbers}
         try:
             yield
         finally:

@@ -51,4 +51,4 @@ def human_bytes(count: float) -> str:
 def _escaped(char: str) -> str:
     if "\udc80" <= char <= "\udcff":  # a byte that is not UTF-8, as surrogateescape keeps it
         return f"\\x{ord(char) - 0xDC00:02x}"
-    return char.encode("unicode_escape", "surrogatepass").decode("ascii")
+    return repr(char)[1:-1]  # the codec unicode_escape is a file, which a user without rights may not be able to read

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from faults.powercut import enter_private_namespace
 from faults.proxy import BadLink
 from servers.bad_input import Site, mounted, until, without_root_rights
 from servers.openssh import OpenSSH
@@ -76,7 +75,6 @@ def test_an_unreadable_outbox_folder_or_file_is_told_and_the_rest_goes(site: Sit
 
 @pytest.mark.needs("mounts")
 def test_an_outbox_on_a_read_only_mount_delivers_once_and_says_that_it_cannot_remove(site: Site) -> None:
-    enter_private_namespace()
     behind = site.folder / "behind"
     behind.mkdir()
     (behind / "file").write_bytes(b"content")

@@ -204,3 +204,36 @@ def test_a_variable_that_sets_nothing_is_told_with_its_name_and_its_neighbour(co
 def test_an_option_that_the_spooler_sets_itself_is_refused_in_the_file_too(config):
     (line,) = problems(config(GOOD.replace("tail_size = 4096", 'owner_tag = "x"')))
     assert line.startswith("server.owner_tag: no such setting (from ")
+
+
+FTP_SERVER = 'kind = "ftp"\nhost = "ftp.example.com"\n'
+FOLDER_SERVER = 'kind = "folder"\npath = "/mnt/usb"\n'
+SFTP_SERVER = 'host = "sftp.example.com"\nuser = "device"\n'
+
+
+@pytest.mark.parametrize(
+    ("server", "line"),
+    [
+        (SFTP_SERVER, 'marker = ".this-disk"'),
+        (SFTP_SERVER, "active = true"),
+        (f'kind = "sftp"\n{SFTP_SERVER}', 'path = "/mnt/usb"'),
+        (FTP_SERVER, 'host_key = "SHA256:x"'),
+        (FTP_SERVER, 'key_file = "/etc/key"'),
+        (FTP_SERVER, 'marker = ".this-disk"'),
+        (FOLDER_SERVER, 'host = "sftp.example.com"'),
+        (FOLDER_SERVER, 'user = "device"'),
+        (FOLDER_SERVER, 'password = "hunter2"'),
+    ],
+)
+def test_a_key_of_another_kind_of_server_is_reported_as_that_and_not_as_a_mistyped_one(config, server, line):
+    """Whoever changed `kind` alone would otherwise look for a typing error."""
+    path = config(GOOD[: GOOD.index("[server]")] + f"[server]\n{server}{line}\n" + GOOD[GOOD.index("[[outbox]]") :])
+    (told,) = problems(path)
+    assert told == f"server.{line.partition(' ')[0]}: no such setting with this kind of server (from {path})"
+
+
+@pytest.mark.parametrize("server", [SFTP_SERVER, FTP_SERVER, FOLDER_SERVER])
+def test_a_key_of_no_kind_of_server_is_not_reported_as_one_of_another(config, server):
+    parts = GOOD[: GOOD.index("[server]")], f'[server]\n{server}hots = "x"\n', GOOD[GOOD.index("[[outbox]]") :]
+    (told,) = problems(config("".join(parts)))
+    assert "no such setting; perhaps server.host " in told

@@ -36,6 +36,12 @@ def test_errors_and_values_need_no_ssh_either():
     assert {"paramiko", "pydantic", "sqlite3"}.isdisjoint(python(run + LOADED))
 
 
+def test_a_name_is_shown_also_when_the_installation_cannot_be_read_any_more():
+    """As after root has become the agent's user, who cannot read where Python lies."""
+    run = "import encodings, sys\nfrom iot.transfer import terminal_safe\nencodings.__path__ = sys.path = []\n"
+    assert python(run + r"print(terminal_safe('\n\x1b\ud800\u202e'))") == [r"\n\x1b\ud800\u202e"]
+
+
 @pytest.mark.parametrize("names", ["IoTSFTPClient", "IoTSFTPClient, ClientSettings"])
 def test_what_our_dependencies_import_and_nobody_uses_is_not_loaded(names):
     loaded = python(f"from iot.sftp.client import {names}\n" + LOADED)
