@@ -18,9 +18,10 @@ from parso.tree import NodeOrLeaf, search_ancestor
 HEAVY = 3.0
 """How much more often a module is drawn on which files depend; by the last part of its name."""
 CRITICAL = """
-    archive quarantine removal moving departure owed accounts outcomes queue rows policy outbox scan intake lease
-    download upload sending publish proof sink reading source plan window names journal checkpoints attempts standby
-    batch fetch pipeline hostkeys login
+    archive quarantine removal moving departure owed trust outcomes dispatch agent queue rows policy deliveries scan
+    intake readiness lease lock download upload sending publish proof landing sink reading content source plan window
+    names ownership beneath abandoned_parts store place journal checkpoints books group_commit attempts standby batch
+    fetch pipeline workers hostkeys login
 """
 
 
