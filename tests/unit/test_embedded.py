@@ -175,6 +175,7 @@ def test_open_flags_are_respected(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_bytes() == b""
     os.mkfifo(tmp_path / "fifo")
     assert wire.status(3, b"fifo", 1, 0) == FAILURE
+    wire.session.close()
 
 
 def test_no_path_leaves_the_root(tmp_path: Path) -> None:
@@ -224,6 +225,7 @@ def test_announced_extensions_are_the_ones_that_are_answered(tmp_path: Path) -> 
     assert len(wire.ask(200, b"fstatvfs@openssh.com", handle)[1]) == 88
     assert wire.status(200, b"nobody@example.com") == OP_UNSUPPORTED
     assert wire.status(99) == OP_UNSUPPORTED
+    wire.session.close()
 
 
 def test_attributes_are_set_and_told(server: EmbeddedServer) -> None:

@@ -139,6 +139,7 @@ def test_an_outbox_that_is_found_taken_later_is_a_failed_source_and_comes_back(t
                 list(box.walk(whole=True))
         other.kill()
     assert list(box.walk(whole=True)) == [[]]
+    box.release()
 
 
 def test_a_claim_writes_nothing_and_needs_no_right_to_write(outbox: Path) -> None:
