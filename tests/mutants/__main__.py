@@ -17,16 +17,11 @@ from mutants.trying import Bench, Verdict
 
 HERE = Path(__file__).resolve().parent
 CONTROL_EVERY = 20
+SERVER_TESTS = ["contract", "cli", "agent_log", "agent_to_folder", "demo", "ftp_connections", "ftp_transfers"]
+SERVER_TESTS += ["ssh_hostile_peer", "hostile_names", "interrupted_client"]
 SLOW_SERVERS = ["openssh", "proftpd", "rclone", "asyncssh", "s3", "ssh2", "dropbear", "vsftpd", "pure-ftpd"]
-TESTS = [
-    "unit",
-    *(
-        f"servers/test_{name}.py"
-        for name in ("contract", "cli", "agent_log", "agent_to_folder", "demo", "ftp_connections", "ftp_transfers")
-    ),
-    "-k",
-    f"not ({' or '.join(f'[{name} or -{name}' for name in SLOW_SERVERS)})",
-]
+TESTS = ["unit", *(f"servers/test_{name}.py" for name in SERVER_TESTS)]
+TESTS += ["-k", f"not ({' or '.join(f'[{name} or -{name}' for name in SLOW_SERVERS)})"]
 """Programs that serve are too slow for each of thousands of mutants; the product's own server, pyftpdlib and a folder
 are not."""
 
