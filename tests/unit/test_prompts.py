@@ -141,10 +141,10 @@ def test_a_file_answers_a_line_for_a_prompt(tmp_path: Path):
 
 
 def test_a_file_that_cannot_be_read_is_told_by_its_name(tmp_path: Path):
-    with pytest.raises(CredentialsInvalid, match="prompt_file .*missing: No such file"):
+    with pytest.raises(CredentialsInvalid, match=r"prompt_file .*missing: No such file"):
         from_file(tmp_path / "missing")
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
-    with pytest.raises(CredentialsInvalid, match="prompt_file .*binary: "):
+    with pytest.raises(CredentialsInvalid, match=r"prompt_file .*binary: "):
         from_file(tmp_path / "binary")
 
 
@@ -258,7 +258,7 @@ def key(tmp_path: Path) -> Path:
 
 
 def test_a_server_that_wants_more_is_told_with_the_settings_that_would_answer(key):
-    with pytest.raises(CredentialsInvalid, match="accepted key .* and asks for keyboard-interactive as well") as told:
+    with pytest.raises(CredentialsInvalid, match=r"accepted key .* and asks for keyboard-interactive as well") as told:
         Login(Credentials("me", None, key)).run(Refusing("keyboard-interactive"), "host")
     assert str(told.value).endswith("give password or prompt_file or prompt_command or prompts")
     assert _options_for(["publickey", "password", "hostbased"]) == ["key_file", "agent", "password"]
