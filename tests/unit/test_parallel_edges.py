@@ -287,7 +287,7 @@ def test_a_checksum_that_is_not_taken_whole_is_told(far, source):
 # -- the connection
 
 
-def test_whether_it_is_connected_is_known_without_making_a_connection(far, file):
+def test_whether_it_is_connected_is_known_without_making_a_connection(far):
     faults = Faults()
     remote = folder_remote(far, far.parent / "state", faults)
     assert (remote.connected, remote.is_connected(), faults.counts["connect"]) == (False, False, 0)
