@@ -143,7 +143,7 @@ class Service:
             return agent.run()
         finally:
             self._remote = None
-            remote.disconnect()
+            remote.close()
 
     def _reloaded(self, settings: Settings) -> Settings:
         self._notify(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")

@@ -18,9 +18,10 @@ from parso.tree import NodeOrLeaf, search_ancestor
 HEAVY = 3.0
 """How much more often a module is drawn on which files depend; by the last part of its name."""
 CRITICAL = """
-    archive quarantine removal moving departure owed accounts outcomes queue rows policy outbox scan intake lease
-    download upload sending publish proof sink reading source plan window names journal checkpoints attempts standby
-    batch fetch pipeline hostkeys login
+    archive quarantine removal moving departure owed trust outcomes dispatch agent queue rows policy deliveries scan
+    intake readiness lease lock download upload sending publish proof landing sink reading content source plan window
+    names ownership beneath abandoned_parts store place journal checkpoints books group_commit attempts standby batch
+    fetch pipeline workers hostkeys login
 """
 
 
@@ -103,7 +104,7 @@ def _in_function(node: NodeOrLeaf) -> bool:
 
 
 def _make(root: Path, path: str, choice: _Choice) -> Mutant | None:
-    """None where nothing that runs is changed: types, docstrings and log messages."""
+    """None where nothing that runs is changed: types, protocols, docstrings and log messages."""
     source = (root / path).read_text(encoding="utf-8")
     code = MutationVisitor.mutate_code(source, choice.operator, choice.occurrence)
     try:
@@ -124,7 +125,16 @@ def _running(source: str) -> str:
 
 
 class _OnlyWhatRuns(ast.NodeTransformer):
-    """Without annotations (all modules have them as text), docstrings, aliases of types and log messages."""
+    """Without annotations (all modules have them as text), docstrings, aliases of types, protocols and log messages;
+    that a dataclass is frozen or has slots is a promise to the type checker, too."""
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        if any(ast.unparse(base) == "Protocol" for base in node.bases):
+            return ast.Pass()
+        for call in node.decorator_list:
+            if isinstance(call, ast.Call):
+                call.keywords = [each for each in call.keywords if each.arg not in ("frozen", "slots")]
+        return self.generic_visit(node)
 
     def visit_arg(self, node: ast.arg) -> ast.AST:
         node.annotation = None

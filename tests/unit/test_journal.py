@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -343,12 +344,16 @@ def test_no_damage_anywhere_blocks_the_start(
 
 
 def test_the_owner_survives_the_loss_of_the_journal(tmp_path: Path) -> None:
-    owner = Journal(tmp_path).owner
+    def owner_now() -> str:
+        with contextlib.closing(Journal(tmp_path)) as journal:
+            return journal.owner
+
+    owner = owner_now()
     (tmp_path / FILE_NAME).write_bytes(b"broken")
-    assert Journal(tmp_path).owner == owner
+    assert owner_now() == owner
     for path in tmp_path.glob("journal*"):
         path.unlink()
-    assert Journal(tmp_path).owner == owner
+    assert owner_now() == owner
 
 
 @pytest.mark.parametrize("content", [b"", b"torn", b"\xff\xfe\0\0" * 10])

@@ -18,6 +18,7 @@ from ordinary_user import AGENT, PRODUCER, as_user, open_folder
 
 from iot.sftp.client import JournalUnavailable
 from iot.spooler.outbox.scan import Outbox, OutboxTaken
+from iot.spooler.state import lock
 from iot.spooler.state.lock import AlreadyRunning, OutboxClaim, holder
 
 START_S = 60
@@ -139,6 +140,7 @@ def test_an_outbox_that_is_found_taken_later_is_a_failed_source_and_comes_back(t
                 list(box.walk(whole=True))
         other.kill()
     assert list(box.walk(whole=True)) == [[]]
+    box.release()
 
 
 def test_a_claim_writes_nothing_and_needs_no_right_to_write(outbox: Path) -> None:
@@ -339,3 +341,25 @@ def test_an_unreadable_lock_is_not_taken_for_no_agent(tmp_path: Path) -> None:
             holder(tmp_path / "state")
 
     without_capabilities(ask)
+
+
+def test_where_nobody_can_be_told_and_nothing_locked_an_outbox_is_not_taken(
+    outbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def not_told(*_: object) -> None:
+        raise lock._NotTold
+
+    folder = os.open(outbox, os.O_RDONLY)
+    monkeypatch.setattr(lock, "_name_taken", not_told)
+    held = OutboxClaim(folder, outbox)  # then the lock decides
+    assert held.counts_everywhere
+    held.release()
+    monkeypatch.setattr(lock, "_folder_locked", lambda *_: None)
+    with pytest.raises(AlreadyRunning):
+        OutboxClaim(folder, outbox)
+    monkeypatch.setattr(lock, "_name_taken", lambda *_: None)
+    held = OutboxClaim(folder, outbox)
+    assert not held.counts_everywhere
+    held.release()
+    held.release()
+    os.close(folder)

@@ -82,6 +82,7 @@ def test_a_destination_that_is_a_folder_is_refused_and_the_part_kept(tmp_path: P
     sink.write(0, memoryview(b"abc"))
     with pytest.raises(PermanentError, match="file"):
         sink.publish()
+    sink.close()
     assert sink.size() == 3
 
 
@@ -199,4 +200,5 @@ def test_what_is_no_regular_file_is_not_replaced(tmp_path):
     sink.open(0)
     with pytest.raises(PermanentError, match="not a regular file"):
         sink.publish()
+    sink.close()
     assert stat.S_ISFIFO((tmp_path / "fifo").stat().st_mode)
