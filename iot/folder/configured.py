@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from iot.folder.client import FolderClient
 from iot.folder.settings import FolderOptions, checked_path
@@ -18,7 +18,7 @@ NOT_FROM_FILE = {"attempts", "owner_tag", "state_dir"}
 class ServerSettings(FolderOptions):
     """Which folder, and every option of its client."""
 
-    path: Path
+    path: Path = Field(description="the folder, an absolute path; it must exist")
 
     @field_validator("path")
     @classmethod

@@ -21,11 +21,11 @@ NOT_FROM_FILE = {"attempts", "owner_tag", "state_dir"}
 class ServerSettings(FTPOptions):
     """Where to log in and how, and every option of the client."""
 
-    host: str = Field(min_length=1, pattern=r"^[^\s\x00]+$")
-    port: int | None = Field(None, ge=1, le=65535)
-    user: str = Field("anonymous", min_length=1, pattern=r"^[^\r\n\x00]+$")
-    password: SecretStr | None = None
-    password_file: Path | None = None
+    host: str = Field(min_length=1, pattern=r"^[^\s\x00]+$", description="server name or address")
+    port: int | None = Field(None, ge=1, le=65535, description="TCP port; without it 21, or 990 with implicit TLS")
+    user: str = Field("anonymous", min_length=1, pattern=r"^[^\r\n\x00]+$", description="login name")
+    password: SecretStr | None = Field(None, description="login password; better in password_file")
+    password_file: Path | None = Field(None, description="file that holds the login password")
 
     @model_validator(mode="after")
     def _one_password(self) -> ServerSettings:

@@ -33,11 +33,11 @@ class FTPOptions(TransferSettings):
         None, description="PEM file of the authorities that the server's certificate is checked with; else the system's"
     )
     certificate: str = Field(
-        "", description="SHA-256 of the server's certificate in hex: this one is accepted, and no other"
+        "", description="SHA-256 of the only certificate that is accepted: 64 hex digits, colons allowed"
     )
     active: bool = Field(False, description="active mode: the server connects to this device for each transfer")
-    connect_timeout_s: float = Field(30.0, gt=0, description="until a connection stands")
-    timeout_s: float = Field(60.0, gt=0, description="without a byte from the other side")
+    connect_timeout_s: float = Field(30.0, gt=0, description="seconds until a connection stands")
+    timeout_s: float = Field(60.0, gt=0, description="seconds without a byte from the server until the link is dead")
     connections: int = Field(2, ge=1, le=16, description="files that are sent at the same time")
 
     @field_validator("tls")

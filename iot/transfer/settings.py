@@ -44,9 +44,14 @@ class TransferSettings(BaseModel):
     model_config = ConfigDict(defer_build=True)  # only what is derived from it is used
 
     attempts: int = Field(3, ge=1, description="attempts of one operation over lost links; progress resets the count")
-    backoff_s: float = Field(1.0, ge=0, description="first wait between attempts, doubled each time, with jitter")
-    backoff_cap_s: float = Field(60.0, ge=0, description="longest wait between attempts")
-    part_suffix: str = Field(".part", description="ending of the name under which a file is sent until it is whole")
+    backoff_s: float = Field(
+        1.0, ge=0, description="seconds of the first wait between attempts, doubled each time, with jitter"
+    )
+    backoff_cap_s: float = Field(60.0, ge=0, description="seconds of the longest wait between attempts")
+    part_suffix: str = Field(
+        ".part",
+        description="ending of the name under which a file is sent until it is whole; 1 to 32 characters, no slash",
+    )
     make_dirs: bool = Field(True, description="make missing destination folders")
     keep_times: bool = Field(False, description="give the destination the source's modification time, best effort")
     keep_mode: bool = Field(False, description="give the destination the source's permission bits, best effort")

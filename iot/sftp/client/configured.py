@@ -23,11 +23,11 @@ class ServerSettings(ClientOptions):
 
     NOT_FROM_FILE: ClassVar[tuple[str, ...]] = ("attempts", "owner_tag", "prompts", "state_dir")
 
-    host: str = Field(min_length=1, pattern=r"\S")
-    port: int = Field(22, ge=1, le=65535)
-    user: str | None = None
-    password: SecretStr | None = None
-    password_file: Path | None = None
+    host: str = Field(min_length=1, pattern=r"\S", description="server name or address")
+    port: int = Field(22, ge=1, le=65535, description="TCP port")
+    user: str | None = Field(None, description="login name; without it that of the user who runs the agent")
+    password: SecretStr | None = Field(None, description="login password; better in password_file")
+    password_file: Path | None = Field(None, description="file that holds the login password")
 
     @model_validator(mode="after")
     def _one_password(self) -> ServerSettings:

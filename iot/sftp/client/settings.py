@@ -52,7 +52,9 @@ class OptionFields(TransferSettings):
     chunk_size: int | None = Field(
         None, ge=KIB, le=16 * MIB, description="bytes of one request; without it from the server's limits and the rate"
     )
-    slots: int = Field(1024, ge=1, le=4096, description="files in flight at most; half of it from 1 MiB together on")
+    slots: int = Field(
+        1024, ge=1, le=4096, description="files in flight at most; half as many once they hold 1 MiB together"
+    )
     max_in_flight_bytes: int = Field(
         8 * MIB, ge=64 * KIB, description="bytes sent or asked for and not answered, at most"
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, PlainValidator, field_validator
 
@@ -43,24 +43,59 @@ class _Part(BaseModel):
 class OutboxSettings(_Part):
     """One outbox. Times in seconds, sizes in bytes (or text such as "10 MiB")."""
 
-    path: Path
-    name: str = Field("", max_length=80)
-    destination: str
-    settle_s: float = Field(2.0, ge=0, le=86400)
-    hold_s: float = Field(60.0, ge=0, le=86400)
-    recursive: bool = True
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    urgent: tuple[str, ...] = ()
-    ignore_case: bool = False
-    after_upload: AfterUpload = AfterUpload.DELETE
-    archive: Path | None = None
-    archive_max_age_s: float | None = Field(None, gt=0)
-    archive_max_bytes: Size | None = None
-    quarantine: Path | None = None
-    priority: int = Field(5, ge=1, le=9)
-    order: Order = Order.OLDEST
-    enabled: bool = True
+    path: Path = Field(description="the folder, an absolute path; no outbox may lie within another")
+    name: str = Field(
+        "",
+        max_length=80,
+        description="name in status and logs; without it the last part of path. Each outbox has its own",
+    )
+    destination: str = Field(
+        description="remote folder that files go to, each below it with its path in the outbox; {device_id}, {outbox}"
+        " and {date} (UTC day of the file's modification time) are filled in"
+    )
+    settle_s: float = Field(
+        2.0,
+        ge=0,
+        le=86400,
+        description="seconds without a change of size and times before a file is looked at; 0: none",
+    )
+    hold_s: float = Field(
+        60.0,
+        ge=0,
+        le=86400,
+        description="seconds that a delivered file must have been quiet before it leaves, where the system cannot tell"
+        " who has it open for writing",
+    )
+    recursive: bool = Field(True, description="look into folders, too")
+    include: tuple[str, ...] = Field(
+        (),
+        description='patterns of the paths to send; without them all. * also matches "/"; "re:" in front makes a'
+        " regular expression of one",
+    )
+    exclude: tuple[str, ...] = Field((), description="patterns of the paths that are left alone, also where included")
+    urgent: tuple[str, ...] = Field((), description="patterns of the paths that overtake all others")
+    ignore_case: bool = Field(False, description="patterns ignore upper and lower case")
+    after_upload: AfterUpload = Field(
+        AfterUpload.DELETE,
+        description="what becomes of a delivered file; keep: it stays, and is sent again only when it changes",
+    )
+    archive: Path | None = Field(
+        None, description="folder of delivered files, an absolute path; without it <state_dir>/archive/<name>"
+    )
+    archive_max_age_s: float | None = Field(
+        None, gt=0, description="seconds after which an archived file is deleted; without it never"
+    )
+    archive_max_bytes: Size | None = Field(
+        None, description="bytes of the archive at most, the oldest files are deleted first; without it unlimited"
+    )
+    quarantine: Path | None = Field(
+        None,
+        description="folder of the files that failed retry.max_attempts times, an absolute path; without it"
+        " <state_dir>/quarantine",
+    )
+    priority: int = Field(5, ge=1, le=9, description="rank among the outboxes: 1 is sent first, 9 last")
+    order: Order = Field(Order.OLDEST, description="which file of this outbox is sent first")
+    enabled: bool = Field(True, description="false: this outbox is left alone")
 
     @field_validator("path", "archive", "quarantine")
     @classmethod
@@ -88,28 +123,41 @@ class OutboxSettings(_Part):
 
 
 class RetrySettings(_Part):
-    """When to try again, in seconds, and when to give a file up.
+    """When to try again, and when to give a file up."""
 
-    max_attempts: permanent errors of a file until it goes to quarantine. drain_attempts: tries of `run --drain`.
-    auth_hold_s, auth_hold_max_s: how long a refused login or host key holds the server, first and at most.
-    """
-
-    base_s: float = Field(1.0, gt=0)
-    cap_s: float = Field(300.0, gt=0)
-    max_attempts: int = Field(8, ge=1)
-    drain_attempts: int = Field(3, ge=1)
-    auth_hold_s: float = Field(900.0, ge=1)
-    auth_hold_max_s: float = Field(3600.0, ge=1)
+    base_s: float = Field(
+        1.0,
+        gt=0,
+        description="seconds of the first wait after a lost link or a failed file, doubled each time, with jitter",
+    )
+    cap_s: float = Field(300.0, gt=0, description="seconds of the longest wait")
+    max_attempts: int = Field(
+        8, ge=1, description="permanent errors of a file until it goes to quarantine; a lost link does not count"
+    )
+    drain_attempts: int = Field(3, ge=1, description="attempts of `run --drain`")
+    auth_hold_s: float = Field(
+        900.0, ge=1, description="seconds that a refused login or host key holds the server, doubled each time"
+    )
+    auth_hold_max_s: float = Field(3600.0, ge=1, description="seconds of the longest hold")
 
 
 class Settings(_Part):
     """The whole configuration."""
 
-    state_dir: Path
-    device_id: str = Field("device", max_length=64)
-    scan_s: float = Field(2.0, gt=0, le=3600)
-    small_file_bytes: Size = Field(ByteSize(MIB))
-    log_level: str = Field("info", pattern="^(debug|info|warning|error)$")
+    state_dir: Path = Field(
+        description="folder of the queue and the checkpoints, an absolute path; each agent and each device has its own"
+    )
+    device_id: str = Field(
+        "device",
+        max_length=64,
+        description="name of this device, for {device_id} and for the names of parts: letters, digits, dots, dashes and"
+        " underscores",
+    )
+    scan_s: float = Field(2.0, gt=0, le=3600, description="seconds between two looks into the outboxes")
+    small_file_bytes: Size = Field(
+        ByteSize(MIB), description="files of up to so many bytes do not wait for a larger one that is under way"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least that is logged")
     server: Annotated[ServerSettings, PlainValidator(server_settings)]
     retry: RetrySettings = RetrySettings()
     outbox: tuple[OutboxSettings, ...] = Field(min_length=1)
