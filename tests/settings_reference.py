@@ -21,9 +21,10 @@ from pydantic.fields import FieldInfo
 from iot.sftp.client import ClientOptions
 from iot.sftp.client.cli.options import add_settings
 from iot.sftp.client.environment import TRUST, ClientSettings
-from iot.spooler.config.kinds import KINDS, NOT_FROM_FILE, server_model
-from iot.spooler.config.load import PREFIX, TABLES
+from iot.spooler.config.kinds import KINDS, server_model
+from iot.spooler.config.load import CREDENTIAL, PREFIX, TABLES
 from iot.spooler.config.settings import OutboxSettings, RetrySettings, Settings
+from iot.transfer import ConfiguredRemote
 
 __all__ = ["DOCUMENT", "REGENERATE", "fields_of_all", "reference", "unit"]
 
@@ -39,8 +40,9 @@ SPOOLER = f"""\
 ## Spooler
 
 [iot-spooler.toml](iot-spooler.toml) shows each key in its place. The environment wins over the file; its variables hold
-plain text, only lists are JSON, as is `{PREFIX}OUTBOX` as a whole. `{PREFIX}OUTBOX__1__PATH` belongs to
-the second outbox, and so on. A size is a number of bytes, or text such as `"10 MiB"`.
+plain text, only lists are JSON (those of [server] also words), as is `{PREFIX}OUTBOX` as a whole.
+`{PREFIX}OUTBOX__1__PATH` belongs to the second outbox, and so on. A size is a number of bytes, or text such as
+`"10 MiB"`.
 
 ### Top level
 
@@ -124,13 +126,15 @@ def _spooler() -> Iterator[Section]:
     def section(text: str, fields: Fields, way: str) -> Section:
         return Section(text, fields, ("Environment",), lambda name: (f"`{PREFIX}{way}{name.upper()}`",))
 
-    kinds = {kind: _without(_own_first(server_model(kind)), NOT_FROM_FILE) for kind in KINDS}
+    models = {kind: server_model(kind) for kind in KINDS}
+    kinds = {kind: _without(_own_first(model), model.NOT_FROM_FILE) for kind, model in models.items()}
     first, *others = kinds.values()
     shared = {name: field for name, field in first.items() if all(_is_same(field, each.get(name)) for each in others)}
     yield section(SPOOLER, _without(Settings.model_fields, TABLES), "")
     yield section(ALL_KINDS, shared, "SERVER__")
     for kind, fields in kinds.items():
-        yield section(f'### [server], kind = "{kind}"\n\n', _without(fields, shared), "SERVER__")
+        text = f'### [server], kind = "{kind}"\n\n' + _credentials(models[kind].CREDENTIALS)
+        yield section(text, _without(fields, shared), "SERVER__")
     yield section("### [retry]\n\n", RetrySettings.model_fields, "RETRY__")
     yield section("### [[outbox]]\n\n", OutboxSettings.model_fields, "OUTBOX__0__")
 
@@ -151,9 +155,14 @@ def _client() -> Iterator[Section]:
     yield Section("### Options\n\n" + ENV_FILE, ClientOptions.model_fields, columns, where)
 
 
-def _own_first(model: Any) -> dict[str, FieldInfo]:
-    """Its fields, with those before all others that it does not inherit: where to log in."""
-    names = sorted(model.model_fields, key=lambda name: name not in model.__annotations__)
+def _credentials(known: Mapping[str, tuple[str, ...]]) -> str:
+    given = [f"`{CREDENTIAL.format(name)}` (`{keys[0]}`)" for name, keys in known.items()]
+    return f"Credentials of systemd, for keys that are not set: {', '.join(given)}.\n\n" if given else ""
+
+
+def _own_first(model: type[ConfiguredRemote]) -> dict[str, FieldInfo]:
+    """Its fields, with those before all others that are no options of its client: where to log in."""
+    names = sorted(model.model_fields, key=lambda name: name in model.OPTIONS.model_fields)
     return {name: model.model_fields[name] for name in names}
 
 

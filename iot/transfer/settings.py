@@ -6,15 +6,16 @@ from collections.abc import Mapping
 from dataclasses import fields
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from iot.transfer.errors import ConfigurationError
 from iot.transfer.model import Proof
 from iot.transfer.options import TransferOptions
 from iot.transfer.terminal import brief
 
-__all__ = ["Durability", "TransferSettings", "Verify", "describe_errors"]
+__all__ = ["Durability", "TransferSettings", "Verify", "checked", "describe_errors"]
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -96,6 +97,17 @@ class TransferSettings(BaseModel):
         values: dict[str, Any] = {name: getattr(self, name) for name in names}
         values.update(verify=self.verify.value, trust=self.server_durability is Durability.TRUST)
         return TransferOptions(**values, owner=owner + self.owner_tag)
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def checked(model: type[Model], options: Mapping[str, Any]) -> Model:
+    """Options given as keywords. Raises: ConfigurationError naming every wrong one."""
+    try:
+        return model(**options)
+    except ValidationError as error:
+        raise ConfigurationError("; ".join(describe_errors(error))) from None
 
 
 def describe_errors(error: ValidationError) -> list[str]:

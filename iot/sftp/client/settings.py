@@ -11,11 +11,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from iot.sftp.client.ssh.capabilities import check_ciphers, check_congestion
-from iot.transfer.errors import ConfigurationError
-from iot.transfer.settings import Durability, TransferSettings, Verify, describe_errors
+from iot.transfer.settings import Durability, TransferSettings, Verify, checked, describe_errors
 
 __all__ = ["ClientOptions", "Durability", "OptionFields", "Verify", "describe_errors", "options_from"]
 
@@ -119,7 +118,4 @@ class ClientOptions(OptionFields):
 
 def options_from(values: Mapping[str, Any]) -> ClientOptions:
     """Check keyword options. Raises: ConfigurationError naming every wrong one."""
-    try:
-        return ClientOptions(**values)
-    except ValidationError as error:
-        raise ConfigurationError("; ".join(describe_errors(error))) from None
+    return checked(ClientOptions, values)

@@ -37,5 +37,8 @@ def _files(settings: Settings, config: Path | None) -> Iterator[tuple[Path, str]
 def _readable_by_others(path: Path, credentials: str | None) -> bool:
     if credentials and path.is_relative_to(credentials):
         return False
-    status = os.stat(path)
+    try:
+        status = os.stat(path)
+    except OSError:
+        return False  # what cannot be read is reported where it is used
     return stat.S_ISREG(status.st_mode) and bool(status.st_mode & 0o077)

@@ -13,9 +13,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, PlainValidator, field_validator
 
-from iot.spooler.config.kinds import ServerSettings, server_settings
+from iot.spooler.config.kinds import server_settings
 from iot.spooler.naming import check_template
 from iot.spooler.patterns import check_pattern
+from iot.transfer import ConfiguredRemote
 
 __all__ = ["AfterUpload", "Order", "OutboxSettings", "RetrySettings", "Settings"]
 
@@ -158,7 +159,7 @@ class Settings(_Part):
         ByteSize(MIB), description="files of up to so many bytes do not wait for a larger one that is under way"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least that is logged")
-    server: Annotated[ServerSettings, PlainValidator(server_settings)]
+    server: Annotated[ConfiguredRemote, PlainValidator(server_settings)]
     retry: RetrySettings = RetrySettings()
     outbox: tuple[OutboxSettings, ...] = Field(min_length=1)
 
