@@ -17,7 +17,7 @@ class ServerSettings(ConfiguredLogin, FTPOptions):
 
     OPTIONS = FTPOptions
 
-    port: int | None = Field(None, ge=1, le=65535, description="TCP port; without it 21, or 990 with implicit TLS")
+    port: int | None = Field(None, ge=1, le=65535, description="TCP port; by default 21, or 990 with implicit TLS")
     user: str = Field("anonymous", min_length=1, pattern=r"^[^\r\n\x00]+$", description="login name")
 
     @property

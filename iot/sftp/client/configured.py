@@ -31,7 +31,7 @@ class ServerSettings(ConfiguredLogin, ClientOptions):
     }
 
     port: int = Field(22, ge=1, le=65535, description="TCP port")
-    user: str | None = Field(None, description="login name; without it that of the user who runs the agent")
+    user: str | None = Field(None, description="login name; by default that of the user who runs the agent")
 
     @field_validator("key_file", "known_hosts")
     @classmethod

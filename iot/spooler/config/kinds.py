@@ -1,6 +1,6 @@
-"""Which remotes there are: the one place of the service that knows protocols, each loaded only when configured.
+"""The registry of remotes: the only place of the service that names protocols. Each is loaded only when configured.
 
-What the service has to know of a kind of server, its class says: see iot.transfer's ConfiguredRemote.
+Whatever the service needs to know about a kind of server is stated by its class: see iot.transfer's ConfiguredRemote.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ KINDS = {
 """kind -> module with its `ServerSettings`."""
 DEFAULT = "sftp"
 KIND = "kind"
-"""The key of [server] that names one."""
+"""The key of [server] that selects one."""
 
 
 def server_model(kind: str) -> type[ConfiguredRemote]:
@@ -32,19 +32,19 @@ def server_model(kind: str) -> type[ConfiguredRemote]:
 
 
 def server_keys() -> set[str]:
-    """What [server] may hold, of whatever kind."""
+    """The keys of [server], of all kinds."""
     models = [server_model(kind) for kind in KINDS]
     return {name for model in models for name in set(model.model_fields).difference(model.NOT_FROM_FILE)} | {KIND}
 
 
 def model_of(values: object) -> type[ConfiguredRemote] | None:
-    """By what [server] is checked; SFTP's model where no kind is given, None where there is no such kind."""
+    """The model that [server] is validated with: SFTP's if no kind is given, None if there is no such kind."""
     kind = _kind(values)
     return server_model(kind) if isinstance(kind, str) and kind in KINDS else None
 
 
 def server_settings(values: object) -> ConfiguredRemote:
-    """Check [server]. Raises: ValidationError."""
+    """Validate [server]. Raises: ValidationError."""
     model = model_of(values)
     if model is None:
         raise _no_such_kind(_kind(values))

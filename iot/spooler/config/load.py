@@ -1,6 +1,6 @@
-"""Reads the settings from where they are kept, and says where a wrong one came from.
+"""Reads the settings from all their sources, and reports invalid ones with their source.
 
-Later ones win: the TOML file; IOT_SPOOLER_<KEY> with "__" between the levels (IOT_SPOOLER_SERVER__HOST,
+Later sources win: the TOML file; IOT_SPOOLER_<KEY> with "__" between the levels (IOT_SPOOLER_SERVER__HOST,
 IOT_SPOOLER_OUTBOX__0__SETTLE_S; lists as JSON); the credentials that the kind of server knows, in systemd's
 $CREDENTIALS_DIRECTORY, for what is not set otherwise.
 """
@@ -35,16 +35,16 @@ PREFIX = "IOT_SPOOLER_"
 KIND_VARIABLE = f"{PREFIX}SERVER__{KIND.upper()}"
 """Read before all others: the kind of server decides which of its keys are lists."""
 MESSAGE = 1000
-"""Characters of what is wrong with a value, which may name it again."""
+"""Characters of a validation message, which may repeat the value."""
 LISTS = ("include", "exclude", "urgent")
 """Of an outbox."""
 CREDENTIAL = "sftp_{}"
-"""What the unit calls a credential, whatever the kind of server."""
+"""Name of a credential in the systemd unit, for every kind of server."""
 Path_ = tuple[str | int, ...]
 
 
 class BadConfiguration(ConfigurationError):
-    """Every wrong setting, one a line."""
+    """Every invalid setting, one a line."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
@@ -98,13 +98,13 @@ def load_with_origins(path: Path | None, environment: Mapping[str, str]) -> tupl
 
 
 def _without_echo(details: Sequence[Any]) -> list[Any]:
-    """A list of which every element is wrong is not too short, too."""
+    """Without the follow-up error that a list is too short because all its elements are invalid."""
     inside = {detail["loc"][0] for detail in details if len(detail["loc"]) > 1}
     return [detail for detail in details if not (detail["type"] == "too_short" and detail["loc"][0] in inside)]
 
 
 def _not_ours(values: Mapping[str, Any], origins: Origins) -> list[str]:
-    """Options of the client that the spooler sets itself, taken out: a value of somebody else's would be ignored."""
+    """Take out and report options that the spooler sets itself: a configured value would be ignored."""
     server = values.get("server")
     names = (model_of(server) or ConfiguredRemote).NOT_FROM_FILE
     given = [key for key in names if isinstance(server, dict) and server.pop(key, None) is not None]
@@ -152,13 +152,13 @@ def _add_environment(values: dict[str, Any], origins: dict[Path_, str], environm
 
 
 def _keys(name: str) -> list[str | int]:
-    """The way into the configuration that a variable's name tells; a place in a list has at most three digits."""
+    """The path of keys that a variable's name stands for; an index into a list has at most three digits."""
     parts = name[len(PREFIX) :].lower().split("__")
     return [int(part) if re.fullmatch("[0-9]{1,3}", part) else part for part in parts]
 
 
 def _from_text(values: Mapping[str, Any], keys: list[str | int], text: str) -> Any:
-    """What a variable holds. A list of [server] may be words, too, which its kind of server takes apart."""
+    """The value of a variable. A list of [server] may also be words, which its kind of server splits."""
     if keys[0] == "server":
         model = model_of(values.get("server")) or ConfiguredRemote
         is_json = keys[-1] in model.list_keys() and text.lstrip().startswith("[")
@@ -234,7 +234,7 @@ def _settings_of(table: str) -> list[str]:
 
 
 def _neighbour(place: Path_) -> str:
-    """The setting that was perhaps meant; "_" may stand for the "__" between levels."""
+    """The setting that was probably meant; "_" may stand for the "__" between levels."""
     words = [str(part) for part in place if isinstance(part, str)]
     table = words[0] if words[0] in TABLES and len(words) > 1 else ""
     known = {name: name for name in _settings_of(table)}
@@ -247,7 +247,7 @@ def _neighbour(place: Path_) -> str:
 
 
 def _value(place: Path_, value: Any) -> str:
-    """The value as it may be shown; what could hold a secret is not."""
+    """The value as it may be shown: hidden if it could be a secret."""
     secret = any(word in str(part) for part in place for word in ("pass", "secret", "key_phrase"))
     if secret and not str(place[-1]).endswith("_file"):
         return "(hidden)"
