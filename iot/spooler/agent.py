@@ -148,7 +148,7 @@ class Agent:
         for total in self.queue.totals():
             if total.earlier and total.state is State.READY and total.outbox in labels:
                 log.warning(
-                    "begun under an earlier destination, which they keep until the server has answered for them"
+                    "files already begun keep their earlier destination until the server has answered for them"
                     " outbox=%s files=%d",
                     shown(labels[total.outbox]),
                     total.earlier,

@@ -91,7 +91,7 @@ class OutcomeRecorder:
         try:
             event = self._gone_or_changed(entry) if kind in (FailureKind.PERMANENT, FailureKind.CHANGED) else None
         except SourceFailed:
-            kind, event = FailureKind.TRANSIENT, None  # nothing is known of the file: it may not be its fault
+            kind, event = FailureKind.TRANSIENT, None  # the file cannot be examined, so this may not be its fault
         if event is not None:
             self._lost[event].append(entry)
             self._losses.pop(entry.id, None)
@@ -101,7 +101,7 @@ class OutcomeRecorder:
         words = f"{type(failure.error).__name__}: {failure.error}"
         self._failures.append((entry, verdict, words))
         if verdict.event is not Event.FAILED and verdict.event is not Event.GIVEN_UP:
-            return  # the link's, or a stop: the loop tells it
+            return  # the link's error, or a stop: the loop reports it
         self.last_error = f"{shown(entry.path)}: {words}"
         if kind is FailureKind.PERMANENT:
             self.destination_failed[entry.outbox] = self.last_error
@@ -179,7 +179,7 @@ class OutcomeRecorder:
         at = self._clocks.wall()
         delivered = self._queue.deliver(db, [self._delivery(entry, result, at) for entry, result in self._successes])
         results = {entry.id: result for entry, result in self._successes}
-        sent = [entry for entry in delivered if results[entry.id].proof is not None]  # else only touched, and on record
+        sent = [entry for entry in delivered if results[entry.id].proof is not None]  # others were recorded before
         self._deliveries.add(db, at, [(entry, results[entry.id]) for entry in sent])
         failed = self._queue.fail(db, self._failures, self._clocks.monotonic())
         for event, entries in self._lost.items():

@@ -88,7 +88,7 @@ def _refuse_taken_outboxes(agent: Agent) -> None:
         except OutboxTaken as error:
             raise AlreadyRunning(intake.settings.path, error.pid) from None
         except SourceFailed:
-            pass  # the scan tells it
+            pass  # the scan reports it
 
 
 class Service:
@@ -187,13 +187,13 @@ class Service:
         try:
             news = self._status is not None and self._status.report(agent, changed=changed, final=final)
         except TransferError as error:
-            log.warning("no status error=%s", shown(str(error)))  # the journal is in the way; the loop tells it too
+            log.warning("cannot write the status error=%s", shown(str(error)))  # the loop reports it, too
             return
         if news:
             self._notify(f"STATUS={self._summary()}")
 
     def _say_ready(self, agent: Agent) -> bool:
-        """READY when the settings are good and an outbox can be read; the others are told in the status."""
+        """READY when the settings are valid and an outbox can be read; the status reports the others."""
         for intake in agent.intakes:
             try:
                 os.close(intake.outbox.open())

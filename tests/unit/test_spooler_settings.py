@@ -198,8 +198,8 @@ def test_nothing_from_the_configuration_acts_on_the_terminal(config, capsys):
         ("IOT_SPOOLER___X", "'': no such setting"),
         ("IOT_SPOOLER_CONFIG__X", "config: no such setting"),
         ("IOT_SPOOLER_OUTBOX__5__PATH", "no such place"),
-        ("iot_spooler_server__host", "begins like a setting"),
-        ("IOT_SPOOLERSERVER", "begins like a setting"),
+        ("iot_spooler_server__host", "looks like a setting"),
+        ("IOT_SPOOLERSERVER", "looks like a setting"),
     ],
 )
 def test_a_variable_that_sets_nothing_is_told_with_its_name_and_its_neighbour(config, name, words):

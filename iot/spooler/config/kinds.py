@@ -58,5 +58,5 @@ def _kind(values: object) -> object:
 
 
 def _no_such_kind(kind: object) -> ValidationError:
-    wrong = PydanticCustomError("value_error", f"there is {', '.join(sorted(KINDS))}")
+    wrong = PydanticCustomError("value_error", f"must be one of {', '.join(sorted(KINDS))}")
     return ValidationError.from_exception_data("server", [InitErrorDetails(type=wrong, loc=(KIND,), input=kind)])

@@ -136,7 +136,9 @@ def _add_environment(values: dict[str, Any], origins: dict[Path_, str], environm
     problems = []
     for name in sorted(environment, key=lambda name: (name != KIND_VARIABLE, name)):
         if name.upper().startswith(PREFIX[:-1]) and not name.startswith(PREFIX):
-            problems.append(f"{brief(shown(name))}: begins like a setting, but not with {PREFIX} (in the environment)")
+            problems.append(
+                f"{brief(shown(name))}: looks like a setting, but lacks the prefix {PREFIX} (in the environment)"
+            )
         if not name.startswith(PREFIX) or name == f"{PREFIX}CONFIG":
             continue
         keys = _keys(name)

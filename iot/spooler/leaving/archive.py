@@ -291,7 +291,7 @@ class Archive:
                 json.dump(state, file)
             os.rename(f"{STATE}.new", STATE, src_dir_fd=root, dst_dir_fd=root)
         except OSError as error:
-            log.warning("archive state not kept folder=%s error=%s", shown(str(self._folder)), shown(str(error)))
+            log.warning("cannot save archive state folder=%s error=%s", shown(str(self._folder)), shown(str(error)))
 
 
 def _number(name: str) -> int:

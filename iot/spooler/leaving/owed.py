@@ -219,7 +219,7 @@ class Owed:
             if self._is_superseded(entry):
                 self._left(entry)
                 return
-            intake.outbox.forget(entry.path)  # the scan finds it and has it compared
+            intake.outbox.forget(entry.path)  # the scan finds it, and its content is compared
         wait_s = {Why.RESTING: intake.settings.hold_s, Why.TOUCHED: TOUCHED_RETRY_S, Why.OPEN: OPEN_RETRY_S}[why]
         self.waiting.add(Late(self._clocks.monotonic() + wait_s, entry, leavers, note, why))
 

@@ -97,6 +97,6 @@ def _check(folder: int, path: str, *, last: bool) -> None:
     if status.st_mode & stat.S_ISVTX and not last:
         return
     if status.st_mode & stat.S_IWOTH:
-        raise UntrustedFolder(shown(path), "everybody may write to it; take that right away: chmod o-w")
+        raise UntrustedFolder(shown(path), "everybody may write to it; remove that permission: chmod o-w")
     if status.st_mode & stat.S_IWGRP and status.st_gid not in (0, os.getegid()):
-        raise UntrustedFolder(shown(path), f"group {status.st_gid} may write to it; take that right away: chmod g-w")
+        raise UntrustedFolder(shown(path), f"group {status.st_gid} may write to it; remove that permission: chmod g-w")

@@ -289,7 +289,7 @@ class Intake:
         try:
             self._queue.add(entries)
         except DiskFull:
-            self._queue.add(entries[:TIGHT_BATCH])  # a few can go out and make room; the rest is found again
+            self._queue.add(entries[:TIGHT_BATCH])  # a few can be sent and free space; the rest is found again
             for entry in entries[TIGHT_BATCH:]:
                 self.outbox.forget(entry.path)
             self._whole_at = self._clocks.monotonic() + self._scan_s

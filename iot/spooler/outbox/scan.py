@@ -222,9 +222,9 @@ class Outbox:
         mount_point = _mount_point(self.path)
         if self._home is not None:
             if mount_point != self._home[1]:
-                self.release()  # the file system that is leaving can go
-                raise SourceFailed(f"outbox {shown(str(self.path))}: {self._home[1]} is not mounted any more")
-            log.warning("outbox is another folder now path=%s device=%d inode=%d", shown(str(self.path)), *identity)
+                self.release()  # so that the old file system can be unmounted
+                raise SourceFailed(f"outbox {shown(str(self.path))}: {self._home[1]} is no longer mounted")
+            log.warning("outbox is now another folder path=%s device=%d inode=%d", shown(str(self.path)), *identity)
             self._complete = False
         self._claim(root)
         self.system = file_system(root)
@@ -308,7 +308,7 @@ class Outbox:
 
     def _descend(self, here: int, path: bytes, depth: int) -> Iterator[list[Found]]:
         if path in self._listed:
-            return  # a quick walk looks at it by itself
+            return  # a quick walk examines it anyway
         if depth > DEPTH_MAX:
             if not self._excluded(os.fsdecode(path)):
                 self.refused.add(split(path)[0], path, f"deeper than {DEPTH_MAX} folders")
@@ -337,7 +337,7 @@ class Outbox:
         except OSError as error:
             if not is_gone(error):
                 self.unread[split(path)[0]] = f"{shown(path)}: {error.strerror}"
-            return None  # it went while the folder was read, or is not known
+            return None  # it vanished while the folder was read, or is unknown
         if not stat.S_ISREG(status.st_mode):
             self.refused.add(split(path)[0], path, kind_of_file(status.st_mode))
             return None
@@ -366,14 +366,14 @@ def completeness_of(path: Path) -> str:
         finally:
             os.close(root)
     except OSError as error:
-        return f"not known: {error.strerror}"
+        return f"unknown: {error.strerror}"
     return str(leases.completeness)
 
 
 def _by_name(entries: Iterator[os.DirEntry[str]]) -> Iterator[os.DirEntry[str]]:
     while some := sorted(itertools.islice(entries, SORTED), key=lambda entry: entry.name, reverse=True):
         while some:
-            yield some.pop()  # it goes with what it remembers of its file
+            yield some.pop()  # popped, so that each entry's cached stat is freed at once
 
 
 def _mount_point(path: Path) -> Path:

@@ -91,7 +91,7 @@ def last_delivered(state_dir: Path) -> dict[str, int]:
     try:
         return {item.destination: item.at for item in last_deliveries(state_dir, KEPT)}
     except LocalStateError as error:  # lost, never made, or on a full disk: not worth failing for
-        log.warning("what was delivered is not known error=%s", shown(str(error)))
+        log.warning("cannot read the delivery record error=%s", shown(str(error)))
         return {}
 
 

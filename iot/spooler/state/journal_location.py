@@ -54,7 +54,7 @@ class JournalLocation:
         self.journal.close()
         self.journal, self._found = self._found, None
         self._look_at = float("inf")
-        log.info("journal on the disk again path=%s", shown(str(self._settings.state_dir)))
+        log.info("journal is on the disk again path=%s", shown(str(self._settings.state_dir)))
 
     def close(self) -> None:
         self.move()
@@ -66,7 +66,7 @@ class JournalLocation:
         except DiskFull as error:
             if not _deliveries_make_room(self._settings):
                 raise
-            log.error("no room for the journal: in memory until deliveries have made some error=%s", shown(str(error)))
+            log.error("no space for the journal: kept in memory until deliveries free some error=%s", shown(str(error)))
         self._look_at = self._clock() + LOOK_EVERY_S
         return Journal(None, QUEUE_SCHEMA, DELIVERIES)
 

@@ -52,7 +52,7 @@ def announced(config: Path | None, state_dir: Path, status: Path, environment: M
     try:
         held = _written(path, note)
     except OSError as error:
-        log.warning("no note of where the agent's files are path=%s error=%s", shown(str(path)), error.strerror)
+        log.warning("cannot write the note of the agent's files path=%s error=%s", shown(str(path)), error.strerror)
         yield
         return
     try:
