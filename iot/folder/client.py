@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from pydantic import ValidationError
-
 from iot.folder.place import Place
 from iot.folder.settings import FolderOptions, checked_path
 from iot.folder.store import FolderStore
@@ -14,7 +12,7 @@ from iot.transfer.client import Client
 from iot.transfer.errors import ConfigurationError
 from iot.transfer.journal.journal import Journal
 from iot.transfer.parallel import ParallelRemote
-from iot.transfer.settings import Durability, describe_errors
+from iot.transfer.settings import Durability, checked
 
 __all__ = ["FolderClient"]
 
@@ -37,11 +35,9 @@ class FolderClient(Client):
             raise ConfigurationError("a folder as a destination needs openat(2), which this system lacks")
         try:
             self._path = str(checked_path(os.fspath(path)))
-            settings = FolderOptions(**options)
-        except ValidationError as error:
-            raise ConfigurationError("; ".join(describe_errors(error))) from None
         except ValueError as error:
             raise ConfigurationError(f"path: {error} (got {os.fspath(path)!r})") from None
+        settings = checked(FolderOptions, options)
         place = Place(self._path, marker=settings.marker, mounted=settings.mounted)
         trust = settings.server_durability is Durability.TRUST
         self._parallel = ParallelRemote(

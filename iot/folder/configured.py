@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from iot.folder.client import FolderClient
 from iot.folder.settings import FolderOptions, checked_path
+from iot.transfer.configured import ConfiguredRemote
 from iot.transfer.journal.journal import Journal
 
 __all__ = ["ServerSettings"]
 
-NOT_FROM_FILE = {"attempts", "owner_tag", "state_dir"}
 
+class ServerSettings(ConfiguredRemote, FolderOptions):
+    """Which folder, and every option of its client. Whether it is there is seen when it is used."""
 
-class ServerSettings(FolderOptions):
-    """The folder, and every option of its client."""
+    OPTIONS = FolderOptions
 
-    path: Path
+    path: Path = Field(description="the folder, an absolute path; it must exist")
 
     @field_validator("path")
     @classmethod
@@ -33,15 +34,5 @@ class ServerSettings(FolderOptions):
     def local_folder(self) -> Path | None:
         return self.path
 
-    def secret_files(self) -> dict[str, Path]:
-        return {}
-
-    def login_problems(self) -> list[tuple[str, str]]:
-        """A folder has no login; whether it exists is checked when it is used."""
-        return []
-
     def remote(self, journal: Journal, device_id: str) -> FolderClient:
-        """A client with these settings. It makes one attempt per call: the spooler's policy handles retries."""
-        names = self.model_fields_set & set(FolderOptions.model_fields) - NOT_FROM_FILE
-        options = {name: getattr(self, name) for name in sorted(names)}
-        return FolderClient(self.path, journal=journal, **options, attempts=1, owner_tag=device_id)
+        return FolderClient(self.path, journal=journal, **self.options_here(device_id))

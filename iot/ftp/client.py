@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from pydantic import ValidationError
-
 from iot.ftp.connection import Address
 from iot.ftp.settings import TLS, FTPOptions
 from iot.ftp.store import FTPStore
@@ -15,7 +13,7 @@ from iot.transfer.client import Client
 from iot.transfer.errors import ConfigurationError
 from iot.transfer.journal.journal import Journal
 from iot.transfer.parallel import ParallelRemote
-from iot.transfer.settings import describe_errors
+from iot.transfer.settings import checked
 
 __all__ = ["FTPClient"]
 
@@ -48,10 +46,7 @@ class FTPClient(Client):
         journal: Journal | None = None,
         **options: Any,
     ) -> None:
-        try:
-            settings = FTPOptions(**options)
-        except ValidationError as error:
-            raise ConfigurationError("; ".join(describe_errors(error))) from None
+        settings = checked(FTPOptions, options)
         for name, value in (("host", host), ("user", user), ("password", password)):
             if any(char in value for char in "\r\n\0") or (name != "password" and not value):
                 raise ConfigurationError(f"{name}: must not be empty or contain a line break or NUL")

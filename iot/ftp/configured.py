@@ -2,106 +2,28 @@
 
 from __future__ import annotations
 
-import os
-import stat
-from pathlib import Path
-
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field
 
 from iot.ftp.client import IMPLICIT_PORT, PORT, FTPClient
 from iot.ftp.settings import TLS, FTPOptions
-from iot.transfer.errors import ConfigurationError
+from iot.transfer.configured import ConfiguredLogin
 from iot.transfer.journal.journal import Journal
 
 __all__ = ["ServerSettings"]
 
-NOT_FROM_FILE = {"attempts", "owner_tag", "state_dir"}
 
+class ServerSettings(ConfiguredLogin, FTPOptions):
+    """Where to log in and how, and every option of the client."""
 
-class ServerSettings(FTPOptions):
-    """Where and how to log in, and every option of the client."""
+    OPTIONS = FTPOptions
 
-    host: str = Field(min_length=1, pattern=r"^[^\s\x00]+$")
-    port: int | None = Field(None, ge=1, le=65535)
-    user: str = Field("anonymous", min_length=1, pattern=r"^[^\r\n\x00]+$")
-    password: SecretStr | None = None
-    password_file: Path | None = None
-
-    @model_validator(mode="after")
-    def _one_password(self) -> ServerSettings:
-        if self.password is not None and self.password_file is not None:
-            raise ValueError("give password or password_file, not both")
-        return self
-
-    @field_validator("password")
-    @classmethod
-    def _one_line(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and any(char in value.get_secret_value() for char in "\r\n\0"):
-            raise ValueError("must not contain a line break or NUL")
-        return value
-
-    @field_validator("password_file")
-    @classmethod
-    def _holds_a_password(cls, value: Path | None) -> Path | None:
-        if value is not None:
-            _password_in(value)
-        return value
+    port: int | None = Field(None, ge=1, le=65535, description="TCP port; by default 21, or 990 with implicit TLS")
+    user: str = Field("anonymous", min_length=1, pattern=r"^[^\r\n\x00]+$", description="login name")
 
     @property
     def address(self) -> str:
         return f"{self.host}:{self.port or (IMPLICIT_PORT if self.tls is TLS.IMPLICIT else PORT)}"
 
-    @property
-    def local_folder(self) -> Path | None:
-        return None
-
-    def secret_files(self) -> dict[str, Path]:
-        return {"password_file": self.password_file} if self.password_file is not None else {}
-
-    def login_problems(self) -> list[tuple[str, str]]:
-        """Problems that prevent a login, as far as this device can tell: (key or "", reason)."""
-        try:
-            self._login_password()
-        except ConfigurationError as error:
-            return [("password_file", str(error))]
-        return []
-
     def remote(self, journal: Journal, device_id: str) -> FTPClient:
-        """A client with these settings. It makes one attempt per call: the spooler's policy handles retries."""
-        names = self.model_fields_set & set(FTPOptions.model_fields) - NOT_FROM_FILE
-        options = {name: getattr(self, name) for name in sorted(names)}
-        return FTPClient(
-            self.host,
-            self.port,
-            self.user,
-            self._login_password(),
-            journal=journal,
-            **options,
-            attempts=1,
-            owner_tag=device_id,
-        )
-
-    def _login_password(self) -> str:
-        """Raises: ConfigurationError if the password file can no longer be read."""
-        if self.password_file is None:
-            return self.password.get_secret_value() if self.password is not None else ""
-        try:
-            return _password_in(self.password_file)
-        except (OSError, ValueError) as error:
-            raise ConfigurationError(f"server.password_file = {str(self.password_file)!r}: {error}") from None
-
-
-def _password_in(path: Path) -> str:
-    """Raises: ValueError, which never quotes the content, if the file is unreadable. Does not block on a fifo."""
-    try:
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ValueError("is not a regular file")
-            password = file.read().decode("utf-8").rstrip("\r\n")
-    except OSError as error:
-        raise ValueError(f"cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ValueError("is not UTF-8 text") from None
-    if not password or any(char in password for char in "\r\n\0"):
-        raise ValueError("contains no password")
-    return password
+        password = self.login_password() or ""
+        return FTPClient(self.host, self.port, self.user, password, journal=journal, **self.options_here(device_id))

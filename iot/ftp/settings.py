@@ -33,12 +33,12 @@ class FTPOptions(TransferSettings):
         None, description="PEM file of authorities to check the server's certificate against; default: the system's"
     )
     certificate: str = Field(
-        "", description="SHA-256 of the server's certificate in hex: only this certificate is accepted"
+        "", description="SHA-256 of the only certificate that is accepted: 64 hex digits, colons allowed"
     )
     active: bool = Field(False, description="active mode: the server connects to this device for each transfer")
-    connect_timeout_s: float = Field(30.0, gt=0, description="seconds to connect")
-    timeout_s: float = Field(60.0, gt=0, description="seconds without a byte from the server until the link is lost")
-    connections: int = Field(2, ge=1, le=16, description="number of files sent at the same time")
+    connect_timeout_s: float = Field(30.0, gt=0, description="seconds until a connection stands")
+    timeout_s: float = Field(60.0, gt=0, description="seconds without a byte from the server until the link is dead")
+    connections: int = Field(2, ge=1, le=16, description="files that are sent at the same time")
 
     @field_validator("tls")
     @classmethod

@@ -1,4 +1,4 @@
-"""What the spooler asks of a remote, whatever the protocol behind it, and how it stands with the server."""
+"""What the spooler needs of a remote, whatever its protocol, and whether the server may be tried now."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ __all__ = ["Availability", "Remote", "ServerState", "failure_kind"]
 
 
 class Remote(Protocol):
-    """A client of the far side. Results come back with the key of their job.
+    """A client of the server. Each result carries the key of its job.
 
-    `tick` is called at least every 0.25 s, whatever the far side does, also while connecting: the loop's scans, its
-    sign of life and its look at the stop flag hang on it, since jobs are not asked for while all places are taken.
+    `tick` is called at least every 0.25 s whatever the server does, also while connecting. The loop depends on it for
+    its scans, the watchdog and the stop flag, because no jobs are requested while all slots are taken.
     """
 
     def upload_many(
@@ -38,15 +38,16 @@ class Remote(Protocol):
     ) -> Iterator[TransferResult | Failure]: ...
 
     def settle(self, results: Iterable[TransferResult]) -> None:
-        """That these are delivered is on record, durably: what a remote keeps to recognise them may go.
+        """These deliveries are durably recorded: the remote may drop what it kept to recognise them.
 
-        Once for each result, after that record and never inside its transaction; a crash between leaves what may go.
+        Called once for each result, after the transaction that records it, never inside it. After a crash between the
+        two the remote merely keeps its records longer.
         """
 
     def give_up(self, uploads: Iterable[tuple[str, str]]) -> None:
-        """(source, destination) of what will not be tried again: what an attempt has left there may be removed.
+        """These uploads (source, destination) will not be tried again: what they left on the server may be removed.
 
-        Durable when it returns; called before the queue forgets the upload, perhaps twice.
+        The request is durable when this returns. It is made before the queue forgets the upload, and may be repeated.
         """
 
     def cancel(self) -> None: ...
@@ -55,7 +56,7 @@ class Remote(Protocol):
 
 
 def failure_kind(error: TransferError) -> FailureKind:
-    """What an error says about the entry. A full server is nobody's fault: it is waited for, without a strike."""
+    """What an error says about the entry. A full server is not the file's fault: no strike is counted."""
     if isinstance(error, SourceChanged):
         return FailureKind.CHANGED
     if isinstance(error, (LinkLost, Timeout)):
@@ -70,7 +71,7 @@ def failure_kind(error: TransferError) -> FailureKind:
 
 
 class ServerState(str, enum.Enum):
-    """How it stands with the server. HELD: login or host key refused; nothing is tried for long."""
+    """State of the connection. HELD: login or host key refused; the server is left alone for a long time."""
 
     DISCONNECTED = "disconnected"
     CONNECTED = "connected"
@@ -78,10 +79,10 @@ class ServerState(str, enum.Enum):
 
 
 class Availability:
-    """When the server may be tried (again). Times are seconds of the monotonic clock.
+    """When the server may be tried again. Times are seconds of the monotonic clock.
 
-    The first loss after progress is followed by a try at once, later ones by `backoff`. A refused login or host key
-    holds the whole server by `hold`: every further try could put this address on the server's penalty list.
+    After progress the first loss is retried at once, later ones after `backoff`. A refused login or host key holds
+    the whole server for `hold`: another attempt could put this address on the server's penalty list.
     """
 
     def __init__(self, backoff: Backoff, hold: Backoff, random: Callable[[], float]) -> None:
@@ -114,6 +115,6 @@ class Availability:
         self.ready_at = now if first else now + self._backoff.delay_s(self.failures, self._random())
 
     def wake(self) -> None:
-        """The network came up: the backoff is over. A hold is not: the network was not its reason."""
+        """The network came up: end the backoff, but not a hold, which the network did not cause."""
         if self.state is not ServerState.HELD:
             self.ready_at = float("-inf")

@@ -1,8 +1,8 @@
 """The process around the loop: lock, journal, signals, systemd.
 
-Signals: TERM and INT end it within seconds (parts and checkpoints stay for the resume), HUP reads the configuration
-again, USR1 means "look and try now" (the network is up). To systemd it says READY, STATUS, RELOADING, STOPPING, and
-feeds the watchdog only when the loop has got on, never by a timer.
+Signals: TERM and INT end it within seconds (parts and checkpoints stay for the resume), HUP reloads the configuration,
+USR1 means "scan and try now" (the network is up). It sends READY, STATUS, RELOADING and STOPPING to systemd, and feeds
+the watchdog only when the loop has made progress, never by a timer.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ def run(config: Path | None, environment: Mapping[str, str], *, drain: bool) -> 
 
 
 def _allow_open_files() -> None:
-    """A file in flight is an open file, and the limit that a process starts with (1,024) is kept for programs that use
-    select(), which this one does with two files only."""
+    """Each file in flight is an open file. The usual soft limit of 1,024 only protects programs that call select(),
+    which this one uses for two descriptors only."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -77,7 +77,7 @@ def _allow_open_files() -> None:
 
 
 def _refuse_taken_outboxes(agent: Agent) -> None:
-    """A second agent ends at its start; an outbox that is found taken later (a reload, a mount) is a failed source.
+    """A second agent is refused at its start; an outbox found taken later (after a reload or mount) counts as failed.
 
     Raises: AlreadyRunning.
     """
@@ -87,12 +87,12 @@ def _refuse_taken_outboxes(agent: Agent) -> None:
         except OutboxTaken as error:
             raise AlreadyRunning(intake.settings.path, error.pid) from None
         except SourceFailed:
-            pass  # the scan tells it
+            pass  # the scan reports it
 
 
 class Service:
-    """Signals and systemd for one agent after another: each reload makes a new one on the same journal, and so does
-    room for the journal on a disk that was full."""
+    """Signals and systemd for a series of agents: a reload starts a new one on the same journal, and so does free space
+    for the journal on a disk that was full."""
 
     def __init__(
         self,
@@ -187,13 +187,13 @@ class Service:
         try:
             news = self._status is not None and self._status.report(agent, changed=changed, final=final)
         except TransferError as error:
-            log.warning("no status error=%s", shown(str(error)))  # the journal is in the way; the loop tells it too
+            log.warning("cannot write the status error=%s", shown(str(error)))  # the loop reports it, too
             return
         if news:
             self._notify(f"STATUS={self._summary()}")
 
     def _say_ready(self, agent: Agent) -> bool:
-        """READY when the settings are good and an outbox can be read; the others are told in the status."""
+        """READY when the settings are valid and an outbox can be read; the status reports the others."""
         for intake in agent.intakes:
             try:
                 os.close(intake.outbox.open())

@@ -54,6 +54,7 @@ from iot.transfer.terminal import (
 )
 
 if TYPE_CHECKING:
+    from iot.transfer.configured import ConfiguredRemote
     from iot.transfer.journal.journal import Journal, Schema, default_state_dir
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # a library logs nothing unless asked to
@@ -63,6 +64,7 @@ __all__ = [
     "AuthenticationError",
     "Cancelled",
     "ConfigurationError",
+    "ConfiguredRemote",
     "CredentialsInvalid",
     "DiskFull",
     "Evidence",
@@ -106,12 +108,17 @@ __all__ = [
     "terminal_safe",
 ]
 
-JOURNAL = ("Journal", "Schema", "default_state_dir")
-"""Loaded on first use: importing SQLite slows the start of commands that only look around."""
+LATER = {
+    "ConfiguredRemote": "configured",
+    "Journal": "journal.journal",
+    "Schema": "journal.journal",
+    "default_state_dir": "journal.journal",
+}
+"""Loaded on first use: pydantic and SQLite cost a command its start that only looks around."""
 
 
 def __getattr__(name: str) -> Any:
-    if name not in JOURNAL:
+    if name not in LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(importlib.import_module(f"{__name__}.journal.journal"), name)
+    value = globals()[name] = getattr(importlib.import_module(f"{__name__}.{LATER[name]}"), name)
     return value

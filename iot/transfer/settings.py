@@ -6,15 +6,16 @@ from collections.abc import Mapping
 from dataclasses import fields
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from iot.transfer.errors import ConfigurationError
 from iot.transfer.model import Proof
 from iot.transfer.options import TransferOptions
 from iot.transfer.terminal import brief
 
-__all__ = ["Durability", "TransferSettings", "Verify", "describe_errors"]
+__all__ = ["Durability", "TransferSettings", "Verify", "checked", "describe_errors"]
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -43,10 +44,15 @@ class Durability(str, Enum):
 class TransferSettings(BaseModel):
     model_config = ConfigDict(defer_build=True)  # only subclasses are instantiated
 
-    attempts: int = Field(3, ge=1, description="connection attempts per operation; progress resets the count")
-    backoff_s: float = Field(1.0, ge=0, description="first wait between attempts, doubled each time, with jitter")
-    backoff_cap_s: float = Field(60.0, ge=0, description="longest wait between attempts")
-    part_suffix: str = Field(".part", description="suffix of the name that a file has until it is complete")
+    attempts: int = Field(3, ge=1, description="attempts of one operation over lost links; progress resets the count")
+    backoff_s: float = Field(
+        1.0, ge=0, description="seconds of the first wait between attempts, doubled each time, with jitter"
+    )
+    backoff_cap_s: float = Field(60.0, ge=0, description="seconds of the longest wait between attempts")
+    part_suffix: str = Field(
+        ".part",
+        description="ending of the name under which a file is sent until it is whole; 1 to 32 characters, no slash",
+    )
     make_dirs: bool = Field(True, description="make missing destination folders")
     keep_times: bool = Field(False, description="copy the source's modification time to the destination, best effort")
     keep_mode: bool = Field(False, description="copy the source's permission bits to the destination, best effort")
@@ -91,6 +97,17 @@ class TransferSettings(BaseModel):
         values: dict[str, Any] = {name: getattr(self, name) for name in names}
         values.update(verify=self.verify.value, trust=self.server_durability is Durability.TRUST)
         return TransferOptions(**values, owner=owner + self.owner_tag)
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def checked(model: type[Model], options: Mapping[str, Any]) -> Model:
+    """Options given as keywords. Raises: ConfigurationError naming every wrong one."""
+    try:
+        return model(**options)
+    except ValidationError as error:
+        raise ConfigurationError("; ".join(describe_errors(error))) from None
 
 
 def describe_errors(error: ValidationError) -> list[str]:

@@ -250,7 +250,7 @@ def test_a_claim_lets_go_of_a_file_system_that_is_detached(tmp_path: Path, outbo
         "box = Outbox(Path(sys.argv[1]), wanted=lambda _: True, clock=lambda: 0.0); os.close(box.open())\n"
         "assert subprocess.run(['umount', sys.argv[1]]).returncode\n"
         "subprocess.run(['umount', '-l', sys.argv[1]], check=True)\n"
-        "try: box.open()\nexcept SourceFailed as error: assert 'not mounted any more' in str(error)\n"
+        "try: box.open()\nexcept SourceFailed as error: assert 'no longer mounted' in str(error)\n"
         "else: raise SystemExit('still there')\n"
         "assert not [link for link in map(os.path.realpath, Path('/proc/self/fd').iterdir()) if sys.argv[1] in link]\n"
     )

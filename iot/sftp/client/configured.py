@@ -2,109 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from iot.sftp.client.client import IoTSFTPClient
 from iot.sftp.client.settings import ClientOptions
+from iot.transfer.configured import ConfiguredLogin, checked_file
 from iot.transfer.errors import ConfigurationError
-from iot.transfer.givenfile import check_readable
 from iot.transfer.journal.journal import Journal
 
 __all__ = ["ServerSettings"]
 
-SECRET_FILES = ("password_file", "key_file")
 
+class ServerSettings(ConfiguredLogin, ClientOptions):
+    """Where to log in and how: host, port, user, password, and every option of the client."""
 
-class ServerSettings(ClientOptions):
-    """Where and how to log in: host, port, user, password, and every option of the client."""
+    OPTIONS = ClientOptions
+    NOT_FROM_FILE: ClassVar[tuple[str, ...]] = (*ConfiguredLogin.NOT_FROM_FILE, "prompts")
+    SECRET_FILES: ClassVar[tuple[str, ...]] = (*ConfiguredLogin.SECRET_FILES, "key_file", "prompt_file")
+    CREDENTIALS: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        **ConfiguredLogin.CREDENTIALS,
+        "key": ("key_file",),
+        "key_passphrase": ("key_passphrase",),
+        "known_hosts": ("known_hosts", "host_key"),
+    }
 
-    NOT_FROM_FILE: ClassVar[tuple[str, ...]] = ("attempts", "owner_tag", "prompts", "state_dir")
+    port: int = Field(22, ge=1, le=65535, description="TCP port")
+    user: str | None = Field(None, description="login name; by default that of the user who runs the agent")
 
-    host: str = Field(min_length=1, pattern=r"\S")
-    port: int = Field(22, ge=1, le=65535)
-    user: str | None = None
-    password: SecretStr | None = None
-    password_file: Path | None = None
-
-    @model_validator(mode="after")
-    def _one_password(self) -> ServerSettings:
-        if self.password is not None and self.password_file is not None:
-            raise ValueError("give password or password_file, not both")
-        return self
-
-    @field_validator("password_file", "key_file", "known_hosts")
+    @field_validator("key_file", "known_hosts")
     @classmethod
     def _readable(cls, value: Path | None) -> Path | None:
-        if value is not None:
-            try:
-                check_readable(value)
-            except OSError as error:
-                raise ValueError(f"cannot be read: {error.strerror}") from None
-        return value
-
-    @field_validator("password_file")
-    @classmethod
-    def _holds_a_password(cls, value: Path | None) -> Path | None:
-        if value is not None:
-            _password_in(value)
-        return value
+        return value if value is None else checked_file(value)
 
     @property
     def address(self) -> str:
         return f"{self.host}:{self.port}"
 
-    @property
-    def local_folder(self) -> Path | None:
-        return None
-
-    def secret_files(self) -> dict[str, Path]:
-        """The files with secrets that these settings name, by key."""
-        named = {key: getattr(self, key) for key in SECRET_FILES}
-        return {key: path for key, path in named.items() if path is not None}
-
     def login_problems(self) -> list[tuple[str, str]]:
-        """Problems that prevent a login, as far as this device can tell: (key or "", reason)."""
+        found = super().login_problems()
+        if found:
+            return found
         try:
-            password = self.login_password()
-        except ConfigurationError as error:
-            return [("password_file", str(error))]
-        try:
-            client = IoTSFTPClient(self.host, self.port, self.user, password, **self.client_options())
+            return self._client(self.client_options()).login_problems()
         except ConfigurationError as error:
             return [("user", str(error))]
-        return client.login_problems()
 
     def remote(self, journal: Journal, device_id: str) -> IoTSFTPClient:
-        """A client with these settings. It makes one attempt per call: the spooler's policy handles retries."""
-        options = {**self.client_options(), "attempts": 1, "owner_tag": device_id}
+        return self._client(self.options_here(device_id), journal)
+
+    def _client(self, options: Mapping[str, object], journal: Journal | None = None) -> IoTSFTPClient:
         return IoTSFTPClient(self.host, self.port, self.user, self.login_password(), journal=journal, **options)
-
-    def login_password(self) -> str | None:
-        """The configured password. Raises: ConfigurationError if its file can no longer be read."""
-        if self.password is not None:
-            return self.password.get_secret_value()
-        if self.password_file is not None:
-            try:
-                return _password_in(self.password_file)
-            except (OSError, ValueError) as error:
-                raise ConfigurationError(f"server.password_file = {str(self.password_file)!r}: {error}") from None
-        return None
-
-    def client_options(self) -> dict[str, Any]:
-        """The options that were set, as keywords for the client."""
-        names = self.model_fields_set & set(ClientOptions.model_fields) - set(self.NOT_FROM_FILE)
-        return {name: getattr(self, name) for name in sorted(names)}
-
-
-def _password_in(path: Path) -> str:
-    """Read a password file. Raises: OSError; ValueError, which never quotes the content."""
-    try:
-        password = path.read_text(encoding="utf-8").rstrip("\r\n")
-    except UnicodeDecodeError:
-        raise ValueError("is not UTF-8 text") from None
-    if not password or "\0" in password:
-        raise ValueError("contains no password")
-    return password

@@ -11,11 +11,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from iot.sftp.client.ssh.capabilities import check_ciphers, check_congestion
-from iot.transfer.errors import ConfigurationError
-from iot.transfer.settings import Durability, TransferSettings, Verify, describe_errors
+from iot.transfer.settings import Durability, TransferSettings, Verify, checked, describe_errors
 
 __all__ = ["ClientOptions", "Durability", "OptionFields", "Verify", "describe_errors", "options_from"]
 
@@ -52,7 +51,9 @@ class OptionFields(TransferSettings):
     chunk_size: int | None = Field(
         None, ge=KIB, le=16 * MIB, description="bytes per request; default: from the server's limits and the rate"
     )
-    slots: int = Field(1024, ge=1, le=4096, description="maximum files in flight; half of it once they total 1 MiB")
+    slots: int = Field(
+        1024, ge=1, le=4096, description="files in flight at most; half as many once they hold 1 MiB together"
+    )
     max_in_flight_bytes: int = Field(
         8 * MIB, ge=64 * KIB, description="maximum bytes sent or requested but not yet answered"
     )
@@ -116,8 +117,5 @@ class ClientOptions(OptionFields):
 
 
 def options_from(values: Mapping[str, Any]) -> ClientOptions:
-    """Validate keyword options. Raises: ConfigurationError, which names every invalid one."""
-    try:
-        return ClientOptions(**values)
-    except ValidationError as error:
-        raise ConfigurationError("; ".join(describe_errors(error))) from None
+    """Check keyword options. Raises: ConfigurationError naming every wrong one."""
+    return checked(ClientOptions, values)

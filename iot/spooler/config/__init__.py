@@ -1,1 +1,1 @@
-"""The settings of the spooler, and what is wrong with them."""
+"""The settings of the spooler and their validation."""

@@ -1,17 +1,18 @@
-"""Files that were given up: where each came from is kept beside it, so that it goes back exactly there.
+"""Files that were given up, each with a record of where it came from, so that it can be put back exactly there.
 
     <quarantine>/<id>/<name>    the producer's file and nothing else: whatever its name, nothing can collide with it
     <quarantine>/<id>.json      its outbox, path, destination, attempts and the reason
 
-The id is made from outbox, path and version; so outboxes can share a quarantine, the same name can lie there twice, and
-an interrupted move is finished, not repeated. The record is on the disk before the file comes and leaves after it.
+The id is derived from outbox, path and version; so outboxes can share a quarantine, it can hold the same name twice,
+and an interrupted move is finished, not repeated. The record is on the disk before the file arrives, and leaves after
+it.
 
-A release is exact over a crash at any step: at no moment can the agent find the file while the quarantine still has it,
-so it is sent once more, never twice. On one file system that is a rename. On two:
+A release survives a crash at any step: the agent can never find the file while the quarantine still has it, so the file
+is sent once more, never twice. On one file system a rename does that. Across two:
 
-    copied to the outbox as .iot-back.<id>, which nobody sends     a crash: the quarantine has it, the copy is made anew
+    copied to the outbox as .iot-back.<id>, which nobody sends     a crash: the quarantine has it, it is copied again
     the record says that it is leaving                             the same
-    unlinked in the quarantine                                     the copy is the file; the next `retry` goes on
+    unlinked in the quarantine                                     the copy is the file; the next `retry` continues
     renamed to its name in the outbox                              the agent sends it; the next `retry` finds nothing
     the record is removed
 """
@@ -50,10 +51,10 @@ SAME_VERSION_MAX = 100
 
 
 class Record(NamedTuple):
-    """What is kept of a file: bytes of names as JSON text with surrogate escapes.
+    """The record of a file; names are bytes, as JSON text with surrogate escapes.
 
-    private: its names in the outbox while it is on its way out. leaving: a whole copy lies in its outbox. all: what is
-    kept for people, too.
+    private: its private names in the outbox while it was leaving. leaving: a complete copy is in its outbox. all: the
+    whole record, with what is meant for people.
     """
 
     outbox: bytes
@@ -64,7 +65,7 @@ class Record(NamedTuple):
 
 
 class Quarantine:
-    """Where the files of one outbox go that were given up.
+    """Where files of one outbox go when they are given up.
 
     folder: the quarantine, which other outboxes may share. alive: called while a file is copied.
     """
@@ -126,12 +127,12 @@ class Quarantine:
 def release(
     quarantines: Iterable[Path], outboxes: Iterable[Path], delivered: Mapping[str, int] | None = None
 ) -> tuple[int, int]:
-    """Move every file back to where it came from; how many were moved, how many could not be.
+    """Move every file back to where it came from -> how many were moved, how many could not be.
 
-    A file stays when its place is taken by a newer one, when something was delivered to its destination since, or when
-    its outbox is none of `outboxes` any more.
+    A file stays if a newer one has taken its place, if something was delivered to its destination since, or if its
+    outbox is no longer one of `outboxes`.
 
-    delivered: when a destination was last delivered to, by the wall clock in whole seconds.
+    delivered: time of the last delivery to a destination, by the wall clock in whole seconds.
     """
     known = {bytes(outbox) for outbox in outboxes}
     moved = stuck = 0
@@ -154,13 +155,13 @@ def release(
 
 
 def _oldest_first(root: int) -> list[str]:
-    """The ids in the order in which their files came: the newest version of a name is to stand in the end."""
+    """The ids in the order in which their files arrived, so that the newest version of a name comes last."""
 
     def came(number: str) -> tuple[str, int, str]:
         try:
             values = _read_record(root, number).all
         except OSError:
-            return "", 0, number  # said by the release
+            return "", 0, number  # the release reports it
         row = values.get("row")
         return str(values.get("at", "")), row if isinstance(row, int) else 0, number
 
@@ -170,7 +171,7 @@ def _oldest_first(root: int) -> list[str]:
 
 
 def _release(root: int, number: str, outboxes: set[bytes], delivered: Mapping[str, int]) -> bool | None:
-    """Whether the file of this id went back; None when there is none (a move that was interrupted)."""
+    """Whether the file of this id was put back; None if there is none (an interrupted move)."""
     path = number
     with _locked(root):
         try:
@@ -192,7 +193,7 @@ def _release(root: int, number: str, outboxes: set[bytes], delivered: Mapping[st
 
 
 def _is_outdated(record: Record, delivered: Mapping[str, int]) -> bool:
-    """Whether it would replace what came later. A record without a date is believed to be the newest."""
+    """Whether something newer was delivered since. A record without a date counts as the newest."""
     at = delivered.get(str(record.all.get("destination")))
     try:
         return at is not None and at >= datetime.fromisoformat(str(record.all.get("at"))).timestamp()
@@ -221,7 +222,7 @@ def _put_back(root: int, number: str, record: Record) -> bool:
 
 
 def _carry(root: int, number: str, record: Record, here: int, there: int, name: bytes) -> None:
-    """From its folder in the quarantine, `here`, into that in the outbox, `there`: the steps above.
+    """Move it from its folder in the quarantine, `here`, to that in the outbox, `there`, by the steps above.
 
     Raises: FileNotFoundError when there is no file; FileExistsError when its place is taken; OSError.
     """
@@ -232,7 +233,7 @@ def _carry(root: int, number: str, record: Record, here: int, there: int, name: 
             return
         except FileNotFoundError:
             with contextlib.suppress(OSError):
-                os.unlink(staged, dir_fd=there)  # perhaps a part of a copy whose original was taken away
+                os.unlink(staged, dir_fd=there)  # perhaps an incomplete copy whose original was removed
             raise
         except OSError as error:
             if error.errno != errno.EXDEV:
@@ -264,7 +265,7 @@ def _stays(path: str, reason: str) -> bool:
 
 @contextlib.contextmanager
 def _locked(root: int) -> Iterator[None]:
-    """An agent waits meanwhile: what it brings in between could be taken for an interrupted move."""
+    """Keeps agents from quarantining files meanwhile, which could be mistaken for interrupted moves."""
     with contextlib.suppress(OSError):  # a file system without locks: as safe as an operator who waits
         fcntl.flock(root, fcntl.LOCK_EX)
     try:
@@ -287,7 +288,7 @@ def _opened(folder: Path) -> int:
 
 
 def _drop(root: int, number: str) -> bool:
-    """Remove folder and record of an id; whether both are gone. A folder that holds a file stays, and its record."""
+    """Remove folder and record of an id -> whether both are gone. A folder that holds a file stays, with its record."""
     try:
         here = open_below(root, os.fsencode(number))
     except FileNotFoundError:

@@ -1,9 +1,9 @@
 """Where the running agent keeps its files, so that `status`, `retry` and `flush` find them.
 
-A unit may set another state directory than its configuration names, and nobody outside sees the unit's environment. So
-the agent leaves a note in its runtime directory and holds a lock on it as long as it lives: $RUNTIME_DIRECTORY under
-systemd, else $XDG_RUNTIME_DIR/iot-spooler, else, for root, /run/iot-spooler. A note that nobody locks is of an agent
-that has died, and counts for nothing.
+A unit may set another state directory than its configuration names, and the unit's environment is invisible from
+outside. So the agent leaves a note in its runtime directory and locks it while it runs: $RUNTIME_DIRECTORY under
+systemd, else $XDG_RUNTIME_DIR/iot-spooler, else, for root, /run/iot-spooler. An unlocked note was left by an agent that
+has died, and is ignored.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Running(NamedTuple):
 
 @contextlib.contextmanager
 def announced(config: Path | None, state_dir: Path, status: Path, environment: Mapping[str, str]) -> Iterator[None]:
-    """Keep the note for the time of a with-block. Without a runtime directory there is none, and the agent runs."""
+    """Keep the note for the length of a with-block. Without a runtime directory the agent runs without one."""
     folder = _own_folder(environment)
     if config is None or folder is None:
         yield
@@ -52,7 +52,7 @@ def announced(config: Path | None, state_dir: Path, status: Path, environment: M
     try:
         held = _written(path, note)
     except OSError as error:
-        log.warning("no note of where the agent's files are path=%s error=%s", shown(str(path)), error.strerror)
+        log.warning("cannot write the note of the agent's files path=%s error=%s", shown(str(path)), error.strerror)
         yield
         return
     try:
@@ -64,7 +64,7 @@ def announced(config: Path | None, state_dir: Path, status: Path, environment: M
 
 
 def find(config: Path | None, environment: Mapping[str, str]) -> Running | None:
-    """The agent that runs with this configuration file; None when none is found."""
+    """The agent running with this configuration file; None if there is none."""
     if config is None:
         return None
     wanted = os.path.realpath(config)
@@ -107,7 +107,7 @@ def _written(path: Path, note: Running) -> int:
 
 
 def _read(path: Path) -> Running | None:
-    """A note of an agent that lives, written by the user whose state directory it names, or by root."""
+    """The note of a running agent, written by the owner of the state directory it names, or by root."""
     try:
         file = os.open(path, os.O_RDONLY | FLAGS)
     except OSError:
