@@ -111,7 +111,7 @@ class Settings(_Part):
     small_file_bytes: Size = Field(ByteSize(MIB))
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$")
     server: Annotated[ServerSettings, PlainValidator(server_settings)]
-    retry: RetrySettings = RetrySettings()
+    retry: RetrySettings = RetrySettings.model_construct()  # what checks it is built within that of Settings
     outbox: tuple[OutboxSettings, ...] = Field(min_length=1)
 
     @field_validator("state_dir")
