@@ -17,9 +17,10 @@ __all__ = ["deferred"]
 
 
 @contextlib.contextmanager
-def deferred(name: str) -> Iterator[None]:
+def deferred(name: str, **known: Any) -> Iterator[None]:
     """Within this block, importing the module yields a stand-in that loads the real one on first use.
 
+    known: attributes of the stand-in itself; using only these never loads the module.
     Later imports get the module itself. Has no effect if the module is already loaded, or not installed.
     """
     if name in sys.modules or importlib.util.find_spec(name) is None:
@@ -35,7 +36,9 @@ def deferred(name: str) -> Iterator[None]:
         if sys.modules.get(name) is stand_in:
             del sys.modules[name]
 
-    vars(stand_in)["__getattr__"] = load
+    if known:
+        known["__path__"] = []  # `from name import attribute` asks for it first
+    vars(stand_in).update(known, __getattr__=load)
     sys.modules[name] = stand_in
     try:
         yield

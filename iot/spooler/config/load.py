@@ -7,7 +7,6 @@ $CREDENTIALS_DIRECTORY, for what is not set otherwise.
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import json
 import re
@@ -237,6 +236,8 @@ def _settings_of(table: str) -> list[str]:
 
 def _neighbour(place: Path_) -> str:
     """The setting that was probably meant; "_" may stand for the "__" between levels."""
+    import difflib  # a valid configuration does not need it
+
     words = [str(part) for part in place if isinstance(part, str)]
     table = words[0] if words[0] in TABLES and len(words) > 1 else ""
     known = {name: name for name in _settings_of(table)}

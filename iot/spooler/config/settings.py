@@ -160,7 +160,7 @@ class Settings(_Part):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level that is logged")
     server: Annotated[ConfiguredRemote, PlainValidator(server_settings)]
-    retry: RetrySettings = RetrySettings()
+    retry: RetrySettings = RetrySettings.model_construct()  # its validator is built as part of that of Settings
     outbox: tuple[OutboxSettings, ...] = Field(min_length=1)
 
     @field_validator("state_dir")
