@@ -1,6 +1,6 @@
 """The settings of the spooler and their validation.
 
-pydantic looks for plugins in the metadata of all installed packages, which loads email and zipfile. The service has none.
+pydantic looks for plugins in the metadata of every installed package, which loads email and zipfile. None are used.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """SSH: the only folder that imports paramiko and pysftp.
 
-paramiko imports `invoke`, which imports asyncio and unittest, for `Match exec` in an OpenSSH configuration, which nothing
-here reads; and `importlib.metadata`, which imports email and zipfile, to learn its own version.
+paramiko imports `invoke`, which imports asyncio and unittest, for `Match exec` in an OpenSSH configuration, not
+used here; and `importlib.metadata`, which imports email and zipfile, to learn its own version.
 """
 
 import importlib.util
