@@ -181,8 +181,8 @@ class Journal:
     # -- inside
 
     def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
+        try:  # also around BEGIN: a KeyboardInterrupt after it must not leave a transaction open
+            self._db.execute("BEGIN IMMEDIATE")
             result = work(self._db)
             self._db.execute("COMMIT")
             return result
