@@ -348,13 +348,13 @@ class Stream(io.BytesIO):
 @pytest.mark.parametrize(
     ("kinds", "options", "sha256", "words"),
     [
-        ("rws", {"keep_times": True}, False, "keep_times: an open file"),
-        ("rws", {"keep_mode": True}, False, "keep_mode: an open file"),
+        ("rws", {"keep_times": True}, False, "keep_times: not possible for an open file"),
+        ("rws", {"keep_mode": True}, False, "keep_mode: not possible for an open file"),
         ("rs", {}, False, "dest: an open file must be writable and seekable"),
         ("rw", {}, False, "dest: an open file must be writable and seekable"),
-        ("ws", {}, True, "sha256: cannot prove"),
-        ("ws", {"sidecar": True}, False, "sidecar: cannot prove"),
-        ("ws", {"proof": "tail"}, False, "proof: cannot prove"),
+        ("ws", {}, True, "sha256: cannot verify an open file"),
+        ("ws", {"sidecar": True}, False, "sidecar: cannot verify an open file"),
+        ("ws", {"proof": "tail"}, False, "proof: cannot verify an open file"),
     ],
 )
 def test_what_an_open_file_cannot_take_or_prove_is_refused_by_name(kinds, options, sha256, words):

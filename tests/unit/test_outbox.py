@@ -143,7 +143,7 @@ try:
     list(box.walk(whole=True))
     sys.exit("taken for empty")
 except SourceFailed as error:
-    assert "not mounted" in str(error)
+    assert "no longer mounted" in str(error)
 subprocess.run(mount, check=True)
 assert sum(map(len, box.walk(whole=True))) == 0
 """

@@ -52,8 +52,8 @@ def file(far: Path) -> Path:
 @pytest.mark.parametrize(
     ("listed", "error", "words"),
     [
-        (None, NotFound, "file.sha256' is not on the server, and sidecar asks for it"),
-        (f"{SHA256}  other\n".encode(), ProofFailed, "file.sha256' holds no SHA-256 of 'file'"),
+        (None, NotFound, "file.sha256' is not on the server, but sidecar requires it"),
+        (f"{SHA256}  other\n".encode(), ProofFailed, "file.sha256' has no SHA-256 for 'file'"),
         (bytes(MOST_BYTES + 1), ProofFailed, f"is longer than {MOST_BYTES} bytes"),
         (f"{'0' * 64}  file\n".encode(), ProofFailed, "has SHA-256"),
     ],
@@ -77,7 +77,7 @@ def test_a_hash_of_the_far_side_proves_all_and_a_wrong_one_leaves_no_file(far, f
     result = fetch(far, faults, proof="full")
     assert (result.proof, result.evidence, result.sha256) == (Proof.FULL, Evidence.SERVER_HASH, SHA256)
     assert faults.counts["read"] == 1
-    with pytest.raises(ProofFailed, match="the server's SHA-256 of file is not that of what was fetched"):
+    with pytest.raises(ProofFailed, match="the server's SHA-256 of file is not that of the downloaded content"):
         fetch(far, hashing({"digest": lambda _: "0" * 64}), proof="full")
     faults = hashing({"digest": lambda _: None})
     assert fetch(far, faults, proof="full").evidence is Evidence.SECOND_READING
@@ -92,7 +92,7 @@ def test_a_second_reading_that_differs_leaves_no_file(far, file, proof):
         whole = b"".join(blocks)
         return iter([whole[:-1] + b"?" if next(numbers) % 2 else whole])
 
-    with pytest.raises(ProofFailed, match="read differently a second time"):
+    with pytest.raises(ProofFailed, match="were different when read again"):
         fetch(far, Faults(answer={"read": differing}), proof=proof, tail_size=1024)
     assert not [name for name in names(far.parent) if name.startswith("back")]
 
@@ -103,12 +103,12 @@ def test_what_was_modified_just_now_is_read_twice_and_a_difference_is_a_change(f
     assert faults.counts["read"] == 2
     numbers = iter(range(99))
     differing = Faults(answer={"read": lambda blocks: iter([b"".join(blocks)[:-1] + b"%d" % (next(numbers) % 2)])})
-    with pytest.raises(SourceChanged, match="changed on the server while it was fetched"):
+    with pytest.raises(SourceChanged, match="changed on the server during the download"):
         fetch(far, differing, mtime_s=int(time.time()))
 
 
 def test_no_bytes_and_no_end_are_refused(far, file):
-    with pytest.raises(ServerRefused, match="no bytes and no end of file"):
+    with pytest.raises(ServerRefused, match="got neither data nor end of file"):
         fetch(far, Faults(answer={"read": lambda blocks: iter([*blocks, b""])}))
 
 

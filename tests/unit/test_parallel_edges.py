@@ -132,7 +132,7 @@ def test_where_no_hash_is_had_all_is_read_back_and_the_tail_is_always_read(far, 
 
 def test_what_can_be_neither_hashed_nor_read_back_is_refused_not_believed(far, source):
     faults = Faults(capabilities={"reads_back": False})
-    with pytest.raises(Unsupported, match="proof=full: what was sent cannot be read back"):
+    with pytest.raises(Unsupported, match="proof=full: the server does not allow reading back"):
         upload(far, source, faults, proof="full")
     assert not (far / "file").exists()
 
@@ -141,7 +141,7 @@ def test_a_part_that_reads_differently_is_never_published_and_sent_anew(far, sou
     def damaged(blocks):
         return iter([b"x" + b"".join(blocks)[1:]])
 
-    with pytest.raises(ProofFailed, match="differs at 0"):
+    with pytest.raises(ProofFailed, match="differs from it at offset 0"):
         upload(far, source, Faults(answer={"read_part": damaged}), proof="full")
     assert not (far / "file").exists()
     assert upload(far, source, proof="full").proof is Proof.FULL
@@ -200,14 +200,14 @@ def test_where_nothing_can_be_replaced_a_folder_is_not_removed_for_it(far, sourc
 
 def test_the_far_side_that_takes_no_more_bytes_is_refused(far, source):
     faults = Faults(answer={"write": lambda ack: Ack(0, durable=True)})
-    with pytest.raises(ServerRefused, match=r"takes no more bytes of .*source at 0"):
+    with pytest.raises(ServerRefused, match=r"accepts no more data of .*source at offset 0"):
         upload(far, source, faults)
 
 
 def test_after_a_grace_a_file_of_another_size_is_told(far, source):
     faults = Faults(answer={"stat": lambda _: RemoteFile(2999)}, capabilities={"durable": False})
     faults.answer["publish"] = lambda _: False
-    with pytest.raises(ProofFailed, match="had 3000 bytes when it was published and has 2999 now"):
+    with pytest.raises(ProofFailed, match="had 3000 bytes when published, but now has 2999"):
         upload(far, source, faults, {"grace": True}, publish_grace_s=0.05)
     for found in (None, RemoteFile(None), RemoteFile(3000)):  # consumed, not told, and as it was
         faults.answer["stat"] = lambda _, found=found: found
@@ -280,7 +280,7 @@ def test_a_checksum_that_cannot_be_read_is_written(far, source):
 
 def test_a_checksum_that_is_not_taken_whole_is_told(far, source):
     answers = iter([Ack(3000, durable=True), Ack(5, durable=True)])
-    with pytest.raises(ServerRefused, match=r"does not take all of .*file\.sha256"):
+    with pytest.raises(ServerRefused, match=r"did not accept all of .*file\.sha256"):
         upload(far, source, Faults(answer={"write": lambda _: next(answers)}), sidecar=True)
 
 

@@ -72,7 +72,7 @@ def test_the_password_goes_only_to_a_prompt_that_is_for_it(text, echo, alone, be
     if alone:
         assert asked(without, text, echo=echo) == [SECRET]
     else:
-        with pytest.raises(CredentialsInvalid, match="nothing answers that: give prompt_file"):
+        with pytest.raises(CredentialsInvalid, match="no answer is configured: set prompt_file"):
             asked(without, text, echo=echo)
     source = Source()
     assert asked(Answers(Password(SECRET), source), text, echo=echo) == [SECRET if beside else "123456"]
@@ -101,7 +101,7 @@ def test_a_server_that_asks_without_end_is_left():
     answers = Answers(Password(None), Source())
     for number in range(ROUNDS_MAX):
         asked(answers, f"prompt {number}")
-    with pytest.raises(LoginRefused, match=f"asked {ROUNDS_MAX} times"):
+    with pytest.raises(LoginRefused, match=f"gave up after {ROUNDS_MAX} rounds"):
         asked(answers, "one more")
 
 
@@ -115,10 +115,10 @@ def test_what_a_prompt_does_to_a_terminal_is_not_passed_on():
 @pytest.mark.parametrize(
     ("answer", "kind", "words"),
     [
-        (ValueError(SECRET), CredentialsInvalid, "prompts raised ValueError when it was asked 'Code:'"),
+        (ValueError(SECRET), CredentialsInvalid, "prompts raised ValueError for the prompt 'Code:'"),
         (LinkLost("gone"), LinkLost, "gone"),
-        (b"123", CredentialsInvalid, "prompts must answer 'Code:' with text, and gave bytes"),
-        (None, CredentialsInvalid, "gave NoneType"),
+        (b"123", CredentialsInvalid, "prompts must return text for 'Code:', not bytes"),
+        (None, CredentialsInvalid, "not NoneType"),
     ],
 )
 def test_the_fault_of_the_callers_code_is_its_own(answer, kind, words):
@@ -216,14 +216,14 @@ def test_prompts_in_any_encoding_are_answered_in_their_order():
 
 
 def test_prompts_without_end_or_where_nobody_answers_end_the_login():
-    with pytest.raises(paramiko.SSHException, match=f"asks {PROMPTS_MAX + 1} things at once"):
+    with pytest.raises(paramiko.SSHException, match=f"sent {PROMPTS_MAX + 1} prompts at once"):
         handler()._parse_userauth_info_request(request(count=PROMPTS_MAX + 1))
     found = handler()
     found._parse_userauth_info_request(request(*[(b"x", False)] * PROMPTS_MAX))
     assert len(found.transport.sent) == 1
-    with pytest.raises(LoginRefused, match="wants the password to be changed first"):
+    with pytest.raises(LoginRefused, match="requires a password change first"):
         handler("password")._parse_userauth_info_request(request())
-    with pytest.raises(paramiko.SSHException, match="asks where nobody answers"):
+    with pytest.raises(paramiko.SSHException, match="sent a prompt that was not expected"):
         handler("publickey")._parse_userauth_info_request(request())
 
 
@@ -275,9 +275,9 @@ def test_a_key_that_does_not_open_is_told_without_its_passphrase(key, tmp_path):
     text.chmod(0o600)
     cases = [
         (encrypted, None, "is encrypted: give its key_passphrase"),
-        (encrypted, SECRET, "the key_passphrase does not open it"),
-        (text, None, "it is not a private key"),
-        (tmp_path / "missing", None, "is not there"),
+        (encrypted, SECRET, "wrong key_passphrase"),
+        (text, None, ": not a private key"),
+        (tmp_path / "missing", None, "does not exist"),
         (tmp_path, None, "key_file"),
     ]
     for path, passphrase, words in cases:
