@@ -19,7 +19,7 @@ INSIDE = "this client is in the middle of an operation that this call was made f
 TWICE = "upload_many is being consumed already: take its outcomes in one place at a time"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class _Claim:
     thread: int
     batch: bool
