@@ -111,3 +111,11 @@ def test_the_part_of_a_sidecar_keeps_the_end_of_the_parts_name_from_a_whole_char
 ) -> None:
     assert sidecar_part(b"/up/" + name) == b"/up/" + expected
     assert sidecar_part(name) == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [(b"//x", []), (b"///x", []), (b"//a/b", [b"//a"]), (b"//", []), (b"", []), (b"./a/b", [b"./a"])],
+)
+def test_a_path_with_several_slashes_at_its_beginning_has_an_end(path: bytes, expected: list[bytes]) -> None:
+    assert parents(path) == expected
