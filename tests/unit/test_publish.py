@@ -13,6 +13,7 @@ import pytest
 from unit.scripted import Event
 from unit.upload_lab import BLOCK, CONTENT, DEST, FAILURE, Lab, nth, refusing, whats
 
+from iot.sftp.client.jobs import sending
 from iot.sftp.client.protocol.packets import Attributes, Code, Flag, Reply, Status
 from iot.sftp.client.protocol.server import Refusal
 from iot.transfer.errors import AlreadyExists, NameRefused, NotFound, PermissionDenied, ProofFailed, ServerRefused
@@ -300,3 +301,36 @@ def test_a_checksum_that_cannot_be_written_is_told(lab, what):
     lab.fails(ServerRefused)
     assert SIDECAR not in lab.files.content
     assert "RENAME" in whats(lab.files)
+
+
+# -- syncs on the way
+
+
+def synced_at(lab: Lab, pauses_s: dict[int, float], monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Before which writes the part is synced, when the clock goes on by so much at some of them."""
+    monkeypatch.setattr(sending, "SYNC_EVERY_BYTES", 5 * BLOCK)
+
+    def tick(event: Event) -> None:
+        if event.what == "WRITE":
+            lab.clock.now += pauses_s.get(len(lab.files.did("WRITE")), 0.0)
+
+    lab.files.refuse = tick
+    lab.run()
+    told = [event.what for event in lab.files.events if event.what == "WRITE" or of_part("FSYNC")(event)]
+    return [told[:at].count("WRITE") for at, what in enumerate(told) if what == "FSYNC"][:-1]
+
+
+def test_a_little_waits_for_a_second_and_much_for_a_quarter_of_one(lab, monkeypatch):
+    (first, *_) = synced_at(lab, {1: 0.9}, monkeypatch)
+    assert first >= 6
+
+
+def test_a_second_is_long_enough_for_a_little(lab, monkeypatch):
+    (first, *_) = synced_at(lab, {3: 1.0}, monkeypatch)
+    assert 3 <= first <= 6
+
+
+@pytest.mark.parametrize(("pause_s", "synced"), [(0.0, False), (0.2, False), (0.25, True)])
+def test_much_is_synced_but_not_without_a_pause(lab, monkeypatch, pause_s, synced):
+    found = synced_at(lab, {14: pause_s}, monkeypatch)
+    assert bool(found) is synced
