@@ -81,7 +81,7 @@ def parents(path: bytes) -> list[bytes]:
     """The parent folders of `path`, outermost first, without the root and the login folder."""
     found = []
     folder = posixpath.dirname(path.rstrip(b"/"))
-    while folder not in (b"", b"/", b"."):
+    while folder.strip(b"/") not in (b"", b"."):  # "//" is a root, too, and its own parent
         found.append(folder)
         folder = posixpath.dirname(folder)
     return found[::-1]

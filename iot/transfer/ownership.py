@@ -19,7 +19,7 @@ INSIDE = "this call was made from within another operation of this client: use a
 TWICE = "another thread is already waiting for an outcome of this upload_many: take outcomes one at a time"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class _Claim:
     thread: int
     batch: bool

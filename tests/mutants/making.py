@@ -86,9 +86,8 @@ def _places(source: str) -> list[list[_Choice]]:
         found = ((node, place) for node in nodes for place in operator.mutation_positions(node))
         for occurrence, (node, place) in enumerate(found):
             if not _is_amount(name, node):
-                places.setdefault(place, []).append(
-                    _Choice(name, operator, occurrence, place[0][0], _in_function(node))
-                )
+                line = _first_line_of_body(node) or place[0][0]
+                places.setdefault(place, []).append(_Choice(name, operator, occurrence, line, _in_function(node)))
     return list(places.values())
 
 
@@ -101,6 +100,16 @@ def _is_amount(name: str, node: NodeOrLeaf) -> bool:
 
 def _in_function(node: NodeOrLeaf) -> bool:
     return search_ancestor(node, "funcdef") is not None
+
+
+def _first_line_of_body(node: NodeOrLeaf) -> int | None:
+    """Where the function begins whose parameter the node is: a default is read at import, and used by who calls it."""
+    if search_ancestor(node, "parameters") is None:
+        return None
+    function = search_ancestor(node, "funcdef")
+    steps = [step for step in getattr(function.children[-1], "children", ()) if step.type != "newline"]
+    lines = [step.start_pos[0] for step in steps if step.get_first_leaf().type != "string"]  # not its docstring
+    return lines[0] if lines else None
 
 
 def _make(root: Path, path: str, choice: _Choice) -> Mutant | None:

@@ -286,3 +286,13 @@ def test_every_way_of_opening_a_file_is_the_systems_own(asked: int) -> None:
         if asked & bit:
             expected |= flag
     assert open_flags(asked) == expected
+
+
+def test_a_closed_handle_is_gone_with_its_file(tmp_path: Path) -> None:
+    wire = Wire(tmp_path)
+    (tmp_path / "file").touch()
+    for _ in range(3):
+        handle = wire.ask(3, b"file", READ, 0)[1][4:]
+        assert wire.status(4, handle) == 0
+        assert wire.status(4, handle) == FAILURE
+    assert wire.session.handles == {}

@@ -363,3 +363,13 @@ def test_where_nobody_can_be_told_and_nothing_locked_an_outbox_is_not_taken(
     held.release()
     held.release()
     os.close(folder)
+
+
+def test_everybody_may_read_who_holds_a_state_directory_and_nobody_else_may_write_it(tmp_path: Path) -> None:
+    umask = os.umask(0)
+    try:
+        with lock.locked(tmp_path):
+            (file,) = tmp_path.iterdir()
+            assert file.stat().st_mode & 0o7777 == 0o644
+    finally:
+        os.umask(umask)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from unit.faulty_store import Faults, folder_remote
 from iot.transfer.checksum_file import MOST_BYTES
 from iot.transfer.errors import (
     AlreadyExists,
+    Cancelled,
     LinkLost,
     NameRefused,
     PermissionDenied,
@@ -329,3 +331,43 @@ def test_a_lost_link_gives_back_what_was_taken_for_the_file(far, source):
     with contextlib.closing(remote):
         assert isinstance(remote.upload(UploadJob(source, "file")).error, LinkLost)
         assert remote.upload(UploadJob(source, "file")).size == 3000
+
+
+def test_a_callback_of_a_batch_may_end_the_connection_that_it_runs_on(far, source):
+    remote = folder_remote(far, far.parent / "state")
+    ended = []
+
+    def tick() -> None:
+        if not ended:
+            ended.append(1)
+            remote.disconnect()
+
+    with contextlib.suppress(LinkLost, Cancelled):
+        list(remote.upload_many([UploadJob(source, "file")], tick=tick))
+    assert ended == [1]
+    assert remote.upload(UploadJob(source, "file")).size == 3000
+    remote.close()
+
+
+def test_another_thread_may_end_a_batch_that_is_being_waited_for(far, source):
+    faults = Faults(hang={("write", 0)})
+    remote = folder_remote(far, far.parent / "state", faults)
+    outcomes = remote.upload_many([UploadJob(source, "file")])
+    thread = threading.Thread(target=lambda: list(outcomes))
+    thread.start()
+    assert faults.hanging.wait(10)
+    remote.disconnect()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert not remote.connected
+    remote.close()
+
+
+def test_times_and_mode_of_the_source_are_kept_only_when_asked_for(far, source):
+    source.chmod(0o640)
+    os.utime(source, ns=(10**18, 10**18 + 5))
+    upload(far, source)
+    assert (far / "file").stat().st_mtime > 1.1e9
+    upload(far, source, keep_times=True, keep_mode=True)
+    status = (far / "file").stat()
+    assert (status.st_mtime, status.st_mode & 0o7777) == (10**9, 0o640)

@@ -217,7 +217,11 @@ class Archive:
         found = []
         for file in _files(root, os.fsencode(bundle.name)):
             found.append(file)
-            yield
+            if bundle is not self._open:  # as in _count
+                yield
+        there = sum(size for _, size, _ in found)
+        self._total += there - bundle.bytes  # somebody else may have taken files away
+        bundle.bytes = there
         if self._expired(bundle) and bundle is self._open:
             self._open = None
         removed = 0
@@ -231,7 +235,6 @@ class Archive:
             yield
         log.info("archive tidied folder=%s removed=%d bytes=%d", shown(str(self._folder)), removed, self._total)
         if removed == len(found):
-            self._total -= bundle.bytes  # files that somebody else has taken away
             self._drop(root, bundle)
 
     def _drop(self, root: int, bundle: Bundle) -> None:

@@ -69,7 +69,7 @@ def copy_whole(
 
     What an earlier run left under the name `target` is removed. Raises: OSError.
     """
-    with open(os.open(source, READ, dir_fd=source_dir), "rb") as reader:
+    with _reading(source_dir, source) as reader:
         before = os.fstat(reader.fileno())
         if not stat.S_ISREG(before.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", os.fsdecode(source))
@@ -91,6 +91,11 @@ def copy_whole(
             raise
 
 
+def _reading(folder: int, name: bytes) -> BinaryIO:
+    """A file in an open folder. Where a folder has the name, nothing stays open. Raises: OSError."""
+    return open(name, "rb", opener=lambda path, _: os.open(path, READ, dir_fd=folder))
+
+
 def _write(writer: FileIO, piece: bytes) -> None:
     rest = memoryview(piece)
     while rest:
@@ -110,10 +115,7 @@ def _copy_attributes(status: os.stat_result, target: int) -> None:
 def _is_copy(source_dir: int, source: bytes, target_dir: int, target: bytes) -> bool:
     """Whether the target is a regular file with the time and the content of the source."""
     try:
-        with (
-            open(os.open(source, READ, dir_fd=source_dir), "rb") as one,
-            open(os.open(target, READ, dir_fd=target_dir), "rb") as other,
-        ):
+        with _reading(source_dir, source) as one, _reading(target_dir, target) as other:
             mine, theirs = os.fstat(one.fileno()), os.fstat(other.fileno())
             same_kind = stat.S_ISREG(mine.st_mode) and stat.S_ISREG(theirs.st_mode)
             apart_ns = abs(mine.st_mtime_ns - theirs.st_mtime_ns)
