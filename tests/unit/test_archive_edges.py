@@ -174,7 +174,7 @@ def test_a_state_that_cannot_be_written_is_told_and_stops_nothing(device, monkey
     monkeypatch.setattr(os, "rename", refused)
     device.put("f")
     assert device.names()[-1] == "f"
-    assert "archive state not kept" in caplog.text
+    assert "cannot save archive state" in caplog.text
 
 
 def test_the_total_is_what_lies_there_after_files_came_and_went(device):

@@ -218,7 +218,7 @@ def test_one_who_was_refused_an_outcome_is_not_taken_for_the_one_who_asks() -> N
     thread = in_thread(lambda: next(outcomes))
     assert inside.wait(10)
     assert not outcomes.calls_from_here
-    with pytest.raises(ConfigurationError, match="is being consumed already"):
+    with pytest.raises(ConfigurationError, match="is already waiting for an outcome"):
         next(outcomes)
     refused.set()
     thread.join(10)

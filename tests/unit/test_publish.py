@@ -136,7 +136,7 @@ def test_where_no_size_is_told_the_last_byte_is_read_and_none_behind_it(lab, dam
         assert lab.published == CONTENT
         assert lab.files.handles == {}
         return
-    assert "has not the" in str(lab.fails(ProofFailed))
+    assert "does not have the" in str(lab.fails(ProofFailed))
     lab.expect_unpublished()
 
 
@@ -182,7 +182,7 @@ def test_a_part_that_holds_something_else_is_never_published(lab, proof, at):
             lab.files.content[event.path][at] ^= 1
 
     lab.files.refuse = damaged
-    assert "are not what" in str(lab.fails(ProofFailed))
+    assert "differ from" in str(lab.fails(ProofFailed))
     lab.expect_unpublished()
 
 

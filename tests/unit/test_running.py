@@ -93,11 +93,11 @@ def test_without_a_configuration_or_a_folder_there_is_no_note_and_the_agent_runs
 def test_a_note_that_cannot_be_written_is_told_and_the_agent_runs(tmp_path, config, caplog):
     with note(tmp_path, config, RUNTIME_DIRECTORY=str(tmp_path / "missing" / "runtime")):
         pass
-    assert "no note of where the agent's files are" in caplog.text
+    assert "cannot write the note of the agent's files" in caplog.text
     runtime = {"RUNTIME_DIRECTORY": str(tmp_path / "runtime")}
     with note(tmp_path, config, **runtime), note(tmp_path, config, **runtime):  # the second has no lock
         assert find(config, runtime) is not None
-    assert caplog.text.count("no note of where") == 2
+    assert caplog.text.count("cannot write the note") == 2
 
 
 def test_a_note_is_looked_for_where_services_of_this_name_and_root_also_users_keep_them(monkeypatch, run_folder):

@@ -208,7 +208,7 @@ def test_an_outbox_whose_mount_has_gone_is_a_failed_source_and_gives_up_its_clai
     box.rename(tmp_path / "unmounted")
     box.mkdir()
     monkeypatch.setattr(scan, "_mount_point", lambda _: Path("/elsewhere"))
-    with pytest.raises(SourceFailed, match="is not mounted any more"):
+    with pytest.raises(SourceFailed, match="is no longer mounted"):
         walked(outbox)
     assert outbox._claimed is None
 
@@ -219,7 +219,7 @@ def test_another_folder_on_the_same_mount_is_walked_as_a_whole_and_told(outbox, 
     box.mkdir()
     (box / "new").touch()
     assert walked(outbox, whole=False) == [b"new"]
-    assert "outbox is another folder now" in caplog.text
+    assert "outbox is now another folder" in caplog.text
 
 
 def test_a_folder_that_cannot_be_locked_is_told(outbox, monkeypatch, caplog):
@@ -239,4 +239,4 @@ def test_completeness_is_told_in_words_before_anything_was_opened_too(outbox, bo
     assert outbox.completeness is None
     walked(outbox)
     assert str(outbox.completeness) == completeness_of(box)
-    assert completeness_of(tmp_path / "missing") == "not known: No such file or directory"
+    assert completeness_of(tmp_path / "missing") == "unknown: No such file or directory"

@@ -37,7 +37,7 @@ def test_what_the_part_holds_beyond_the_resume_counts_as_room(tmp_path, monkeypa
     if fits:
         sink.check_space(size, offset)
         return
-    with pytest.raises(DiskFull, match=r"no room for .*file: needs "):
+    with pytest.raises(DiskFull, match=r"not enough space for .*file: needs "):
         sink.check_space(size, offset)
 
 
