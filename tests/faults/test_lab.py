@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 from conditions import missing
-from faults.lab import lives
+from faults.lab import laboratory, lives
 from faults.lab_disk import KINDS, LabDisk, cannot_mount, in_memory
+from faults.lab_producers import File
 
 LIVES = int(os.environ.get("IOT_SFTP_LAB_LIVES", "0"))
 LIVES_SHORT = {"ext4": 8, "tmpfs": 8, "overlay": 8, "fat": 6}  # FUSE takes twice as long
@@ -33,6 +34,31 @@ def test_whatever_producers_and_operators_do_nothing_is_lost_mixed_or_multiplied
     count = LIVES or LIVES_SHORT[kind]
     row = lives(tmp_path, kind=kind, count=count)
     assert row.files >= count, "the laboratory did nothing"
+
+
+@pytest.mark.parametrize("pauses", [1, 2])
+def test_delivered_files_on_fat_are_not_sent_again_however_often_the_medium_is_put_in_again(pauses: int) -> None:
+    """A life that the laboratory found: between two remounts the agent learns of the files and compares none yet."""
+    reason = cannot_mount("fat")
+    if reason is not None:
+        missing(reason)
+    with LabDisk(Path(tempfile.mkdtemp(prefix="iot-sftp-lab-", dir=in_memory())), "fat") as disk:
+        life = laboratory(disk)()
+        life.begin("other user", "archive", 2, same_disk=True, folders="default")
+        for file in (File(0, b"a"), File(1, b"x.json")):
+            life.producers.rename_in(file, 20)
+        life.agent.run(8)
+        assert [dest for dest, _ in life.server.published] == ["/up0-0/a", "/up1-0/x.json"]
+        for number in range(3):
+            life.agent.stop()
+            assert life.disk.remount()
+            life.producers.write(File(1, b"a.%d" % number), 8)  # which makes the agent pause before it sends
+            life.agent.run(pauses)
+        life.agent.run(8)
+        life.teardown()
+        assert sorted(dest for dest, _ in life.server.published) == sorted(
+            ["/up0-0/a", "/up1-0/x.json", *(f"/up1-0/a.{number}" for number in range(3))]
+        )
 
 
 @pytest.mark.parametrize("kind", KINDS)

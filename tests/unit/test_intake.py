@@ -1,7 +1,8 @@
-"""When an outbox is looked at: what `wake` promises, whatever walk is under way."""
+"""When an outbox is looked at, whatever walk is under way; and what the queue learns of a file seen before."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 from iot.sftp.client import Journal
 from iot.spooler.config.settings import OutboxSettings
 from iot.spooler.outbox.intake import Clocks, Intake
-from iot.spooler.queue.queue import QUEUE_SCHEMA, Queue
+from iot.spooler.queue.policy import Event
+from iot.spooler.queue.queue import QUEUE_SCHEMA, Entry, Queue, Success
 
 FILES = 600
 
@@ -30,18 +32,23 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def intake(tmp_path: Path, clock: Clock) -> Iterator[Intake]:
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    journal = Journal(tmp_path / "state", QUEUE_SCHEMA)
+    yield journal
+    journal.close()
+
+
+@pytest.fixture
+def intake(tmp_path: Path, clock: Clock, journal: Journal) -> Iterator[Intake]:
     box = tmp_path / "box"
     box.mkdir()
     for number in range(FILES):
         (box / f"{number:04}").write_bytes(b"")
     settings = OutboxSettings.model_validate({"path": str(box), "destination": "/up", "settle_s": 0})
-    journal = Journal(tmp_path / "state", QUEUE_SCHEMA)
     clocks = Clocks(clock, lambda: clock.now + 2e9)
     intake = Intake(settings, Queue(journal), clocks, device_id="d", scan_s=2, small_file_bytes=1, journal_lost=False)
     yield intake
     intake.outbox.release()
-    journal.close()
 
 
 def step_until(intake: Intake, clock: Clock, *, walking: bool) -> None:
@@ -72,3 +79,26 @@ def test_woken_it_looks_at_everything_at_once_whatever_is_under_way(
         assert clock.now < woken_at + 5
     assert passes == {"nothing": 2, "a whole walk": 2, "a quick walk": 2}[under_way]
     assert intake.next_step() > clock.now  # and then it rests
+
+
+@pytest.mark.parametrize("event", [Event.SENT, Event.SENT_TO_KEEP])
+def test_what_was_delivered_before_is_to_be_compared_however_often_it_is_touched_until_then(
+    intake: Intake, clock: Clock, journal: Journal, tmp_path: Path, event: Event
+) -> None:
+    """Also where no digest was recorded, because at its delivery nobody could have expected it to stay."""
+    queue, path = Queue(journal), tmp_path / "box" / "0007"
+
+    def newest() -> Entry:
+        passes = intake.wake()
+        while intake.passes < passes:
+            intake.step(busy=False)
+            clock.now = max(clock.now, min(intake.next_step(), clock.now + 1))
+        return queue.entries([queue.known(intake.number, [b"0007"])[b"0007"].id])[0]
+
+    begun = queue.begin([newest()])
+    journal.write(lambda db: queue.deliver(db, [Success(entry, event, "size", 0.0) for entry in begun]))
+    for number in range(3):
+        path.chmod(0o600 + number)
+        assert newest().check_final
+    os.utime(path, ns=(0, 1))
+    assert not newest().check_final  # it is another version

@@ -351,8 +351,9 @@ def _second(version: Fingerprint) -> int:
 
 def _only_touched(before: Known | None, version: Fingerprint) -> bool:
     """Size and time are those of the delivered version, but change time or inode differ: somebody changed its mode,
-    owner or links, or rewrote it and restored its time. The content decides: it is compared with the digest of what was
-    delivered, if known, else with the file on the server."""
-    if before is None or (before.state not in (State.KEPT, State.DELIVERED) and before.sent_before is None):
+    owner or links, the medium was put in again, or it was rewritten and its time restored. The content decides: it is
+    compared with the digest of what was delivered, if known, else with the file on the server. Until that is done,
+    every version that takes the place of one still to be compared is to be compared as well."""
+    if before is None or (before.state not in (State.KEPT, State.DELIVERED) and not before.check_final):
         return False
     return (before.fingerprint.size, before.fingerprint.mtime_ns) == (version.size, version.mtime_ns)

@@ -102,7 +102,9 @@ class Queue:
     def known(self, outbox: int, paths: Sequence[bytes]) -> dict[bytes, Known]:
         """The newest known version of each of these paths (at most a few hundred)."""
         marks = ",".join("?" * len(paths))
-        columns = "id, path, state, size, mtime_ns, ctime_ns, inode, coalesce(sha256, sent_before) AS sha256"
+        columns = (
+            "id, path, state, size, mtime_ns, ctime_ns, inode, check_final, coalesce(sha256, sent_before) AS sha256"
+        )
         rest = f"WHERE file.outbox = ? AND path IN ({marks}) ORDER BY id"
         sql = f"SELECT {columns} FROM file JOIN entry USING (id) LEFT JOIN delivered USING (id) {rest}"  # noqa: S608
 

@@ -170,12 +170,16 @@ class Entry(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What the queue knows of a path. sent_before: the SHA-256 of what was last delivered from it, if known."""
+    """What the queue knows of a path. sent_before: the SHA-256 of what was last delivered from it, if known.
+
+    check_final: this version may have been delivered by an earlier row, and that was not examined yet.
+    """
 
     id: int
     state: State
     fingerprint: Fingerprint
     sent_before: str | None = None
+    check_final: bool = False
 
 
 class Success(NamedTuple):
@@ -283,7 +287,8 @@ def entry_from(row: sqlite3.Row, destinations: Destinations) -> Entry:
 
 def known_from(row: sqlite3.Row) -> Known:
     """sha256: a column beside those of the entry."""
-    return Known(row["id"], State(row["state"]), fingerprint_from(row), digest_from(row["sha256"]))
+    version, sent_before = fingerprint_from(row), digest_from(row["sha256"])
+    return Known(row["id"], State(row["state"]), version, sent_before, bool(row["check_final"]))
 
 
 def fingerprint_from(row: sqlite3.Row) -> Fingerprint:
