@@ -98,4 +98,4 @@ def _may_go_on(checkpoint: Checkpoint) -> bool:
         now = Fingerprint.of(os.stat(checkpoint.local_path))
     except OSError as error:
         return not is_gone(error)
-    return (now.size, now.mtime_ns) == (checkpoint.fingerprint.size, checkpoint.fingerprint.mtime_ns)
+    return now.looks_like(checkpoint.fingerprint)

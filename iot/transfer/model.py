@@ -80,6 +80,10 @@ class Fingerprint(NamedTuple):
     def of(cls, status: os.stat_result) -> Fingerprint:
         return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
+    def looks_like(self, other: Fingerprint) -> bool:
+        """Whether size and modification time are the same. If anything else differs, only the content can tell."""
+        return (self.size, self.mtime_ns) == (other.size, other.mtime_ns)
+
     def columns(self) -> tuple[int, int | bytes, int | bytes, int]:
         """Size, both times and inode in a form that SQLite stores exactly.
 

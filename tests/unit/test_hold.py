@@ -191,6 +191,33 @@ def test_a_delivered_file_that_was_only_touched_is_compared_and_its_first_entry_
     assert rig.left() == []
 
 
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_file_that_is_touched_while_it_is_compared_is_compared_again(tmp_path: Path, kept: bool) -> None:
+    rig = Rig(tmp_path)
+    path = rig.put("f")
+    checked: list[bool] = []
+
+    def before(job: object) -> None:
+        checked.append(job.check_final)  # type: ignore[attr-defined]
+        if len(checked) == 1 and not kept:
+            writers.append(path.open("ab"))
+        elif len(checked) in (2, 3):
+            path.chmod(0o600 + len(checked))
+
+    writers: list[object] = []
+    rig.outbox["after_upload"] = "keep" if kept else "delete"
+    rig.remote.before = before
+    rig.loop.stop_at = rig.loop.now + 20
+    rig.run(drain=False)
+    path.chmod(0o600)
+    for writer in writers:
+        writer.close()  # type: ignore[attr-defined]
+    rig.loop.stop_at = 1e9
+    assert rig.run() is End.DRAINED
+    assert checked == [kept, True, True, True]  # a new outbox whose files are kept is compared first
+    assert rig.left() == ["f"] * kept
+
+
 @pytest.mark.needs("root")
 def test_a_held_file_that_was_only_touched_is_not_sent_again(tmp_path: Path) -> None:
     rig = Rig(tmp_path)

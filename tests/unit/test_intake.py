@@ -11,6 +11,7 @@ import pytest
 from iot.sftp.client import Journal
 from iot.spooler.config.settings import OutboxSettings
 from iot.spooler.outbox.intake import Clocks, Intake
+from iot.spooler.outbox.mounts import FAT
 from iot.spooler.queue.policy import Event
 from iot.spooler.queue.queue import QUEUE_SCHEMA, Entry, Queue, Success
 
@@ -102,3 +103,16 @@ def test_what_was_delivered_before_is_to_be_compared_however_often_it_is_touched
         assert newest().check_final
     os.utime(path, ns=(0, 1))
     assert not newest().check_final  # it is another version
+
+
+def test_digests_are_recorded_where_a_remount_changes_inodes_even_if_completeness_is_known(
+    intake: Intake, clock: Clock
+) -> None:
+    """Or a file that waits there for its removal could only be compared with what its consumer may have taken."""
+    step_until(intake, clock, walking=True)
+    step_until(intake, clock, walking=False)
+    assert intake.outbox.completeness is not None
+    assert intake.outbox.completeness.known
+    assert not intake.may_be_touched
+    intake.outbox.system = FAT
+    assert intake.may_be_touched

@@ -98,11 +98,11 @@ class Intake:
 
     @property
     def may_be_touched(self) -> bool:
-        """Whether delivered files stay in the outbox for a while and may be modified there: their digests are recorded
-        then."""
+        """Whether a delivered file may have to be compared, because it stays in the outbox for a while and may be
+        modified there, or because a remount changes its inode: its digest is recorded then."""
         completeness = self.outbox.completeness
         guessed = completeness is None or not completeness.known
-        return guessed or self.settings.after_upload is AfterUpload.KEEP
+        return guessed or not self.outbox.system.inodes or self.settings.after_upload is AfterUpload.KEEP
 
     def source(self, entry: Entry) -> str:
         """The local path of an entry's file."""
@@ -356,4 +356,4 @@ def _only_touched(before: Known | None, version: Fingerprint) -> bool:
     every version that takes the place of one still to be compared is to be compared as well."""
     if before is None or (before.state not in (State.KEPT, State.DELIVERED) and not before.check_final):
         return False
-    return (before.fingerprint.size, before.fingerprint.mtime_ns) == (version.size, version.mtime_ns)
+    return version.looks_like(before.fingerprint)

@@ -100,7 +100,7 @@ class Readiness:
         if watched is None:
             if now - self._jumped_s >= long_s and wall - fingerprint.mtime_ns / 1e9 >= long_s:
                 return True
-        elif _same(watched.fingerprint, fingerprint):
+        elif fingerprint.looks_like(watched.fingerprint):
             return now - watched.since_s >= self.settle_s and now - watched.first_s >= hold_s
         first_s = watched.first_s if watched is not None else now
         look_s = max(now + self.settle_s, first_s + hold_s)
@@ -118,7 +118,7 @@ class Readiness:
     def opened(self, path: bytes, fingerprint: Fingerprint, now: float) -> None:
         """It is open for writing: check again later, at growing intervals."""
         watched = self._watched.get(path)
-        if watched is None or not _same(watched.fingerprint, fingerprint):
+        if watched is None or not fingerprint.looks_like(watched.fingerprint):
             watched = Watched(fingerprint, now, now, now)
         open_s = now - watched.since_s
         watched.open = True
@@ -150,7 +150,3 @@ class Readiness:
             return
         self._watched[path] = watched
         self._look_s = min(self._look_s, watched.look_s)
-
-
-def _same(before: Fingerprint, now: Fingerprint) -> bool:
-    return (before.size, before.mtime_ns) == (now.size, now.mtime_ns)
