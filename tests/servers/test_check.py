@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from ordinary_user import AGENT, open_folder
 from servers.bad_input import Done, Site, clean_environment, mounted
 from servers.openssh import OpenSSH
 
+from iot.spooler import status
 from iot.spooler.state.running import announced, find
 
 
@@ -240,7 +240,16 @@ def test_a_note_of_another_user_leads_root_nowhere(tmp_path: Path) -> None:
 def test_status_says_how_old_its_figures_are(site: Site) -> None:
     site.put("file")
     assert site.drain().returncode == 0
-    assert "not running\n" in site.spooler("status").stdout
-    status = site.state / "status.json"
-    status.write_text(json.dumps({**json.loads(status.read_text()), "updated_at": time.time() - 90}))
-    assert re.search(r"not running; these figures are 1 min 3\d s old\n", site.spooler("status").stdout)
+    path = site.state / "status.json"
+    content = json.loads(path.read_text())
+    for age_s, words in (
+        (-60, ""),
+        (1.9, ""),
+        (2, "; these figures are 2 s old"),
+        (90, "; these figures are 1 min 30 s old"),
+    ):
+        agent = status.table(content, running=False, wall=content["updated_at"] + age_s).partition("\n")[0]
+        assert agent == f"agent       not running{words}"
+    days_s = 2 * 86400 + 3 * 3600 + 1800  # the command may take its time
+    path.write_text(json.dumps({**content, "updated_at": time.time() - days_s}))
+    assert "not running; these figures are 2 d 3 h old\n" in site.spooler("status").stdout
