@@ -102,7 +102,8 @@ class Laboratory(RuleBasedStateMachine):
         self.agent = LabAgent(self.config, self.server, self.clock, self.user, self.life / "log")
         mode = 0o777 if self.may_rename else 0o1777
         self.producers = Producers(self.boxes, self.aside, PRODUCER, self.clock, not self.disk.has_owners, mode)
-        self.producers.foreign = {(status.st_dev, status.st_ino) for _, status in tree(self.outside)}
+        if self.disk.has_owners:  # FAT has no links that could lead to them, and inodes that become another file's
+            self.producers.foreign = {(status.st_dev, status.st_ino) for _, status in tree(self.outside)}
         self.leases = self._offers_leases()
         self.chowned = self.is_read_only = False
         self.seen = 0

@@ -50,8 +50,7 @@ def test_delivered_files_on_fat_are_not_sent_again_however_often_the_medium_is_p
         life.agent.run(8)
         assert [dest for dest, _ in life.server.published] == ["/up0-0/a", "/up1-0/x.json"]
         for number in range(3):
-            life.agent.stop()
-            assert life.disk.remount()
+            life.medium_is_put_in_again()
             life.producers.write(File(1, b"a.%d" % number), 8)  # which makes the agent pause before it sends
             life.agent.run(pauses)
         life.agent.run(8)
