@@ -134,8 +134,8 @@ def _running(source: str) -> str:
 
 
 class _OnlyWhatRuns(ast.NodeTransformer):
-    """Without annotations (all modules have them as text), docstrings, aliases of types, protocols and log messages;
-    that a dataclass is frozen or has slots is a promise to the type checker, too."""
+    """Without annotations (all modules have them as text), docstrings, aliases of types, protocols and log messages.
+    What the type checker sees to, too: that a dataclass is frozen or has slots, that an argument goes by its name."""
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
         if any(ast.unparse(base) == "Protocol" for base in node.bases):
@@ -143,6 +143,12 @@ class _OnlyWhatRuns(ast.NodeTransformer):
         for call in node.decorator_list:
             if isinstance(call, ast.Call):
                 call.keywords = [each for each in call.keywords if each.arg not in ("frozen", "slots")]
+        return self.generic_visit(node)
+
+    def visit_arguments(self, node: ast.arguments) -> ast.AST:
+        node.args = [*node.posonlyargs, *node.args, *node.kwonlyargs]
+        node.defaults = [*node.defaults, *(each for each in node.kw_defaults if each is not None)]
+        node.posonlyargs, node.kwonlyargs, node.kw_defaults = [], [], []
         return self.generic_visit(node)
 
     def visit_arg(self, node: ast.arg) -> ast.AST:

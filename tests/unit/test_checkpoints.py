@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sqlite3
 import subprocess
@@ -264,3 +265,16 @@ def test_two_processes_commit_side_by_side_and_a_kill_loses_nothing_told(tmp_pat
         assert found is not None
         assert found.acked_bytes >= number
     journal.close()
+
+
+def test_of_a_settled_transfer_nothing_is_kept_in_memory() -> None:
+    with contextlib.closing(Journal(None, CHECKPOINTS)) as journal:
+        ledger = Checkpoints(journal, "s", every_bytes=1, every_s=0, clock=lambda: 0.0)
+        for number in range(3):
+            noted = Checkpoint(
+                Direction.UPLOAD, b"/r%d" % number, b"/l", Token(b"p"), Fingerprint(1, 2), acked_bytes=number
+            )
+            ledger.note(noted, now=True)
+            ledger.forget(noted)
+            ledger.flush()
+        assert (ledger._written, ledger._noted, ledger._dropped) == ({}, {}, {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -168,3 +169,12 @@ def test_a_part_that_is_no_regular_file_is_refused(far: Path, call: str) -> None
         CALLS[call](FolderStore(Place(str(far))))
     if call == "write":
         os.close(reader)
+
+
+def test_a_mount_that_cannot_be_looked_at_is_a_lost_link(far: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: str) -> bool:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os.path, "ismount", broken)
+    with pytest.raises(LinkLost, match="Input/output error"):
+        FolderStore(Place(str(far))).check()

@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iot.transfer.errors import NameRefused
-from iot.transfer.names import NAME_MAX_BYTES, check_final_name, parents, part_name, remote_path, sidecar_part
+from iot.transfer.names import (
+    NAME_MAX_BYTES,
+    check_final_name,
+    check_no_folder,
+    parents,
+    part_name,
+    remote_path,
+    sidecar_part,
+)
 
 names = st.binary(min_size=1, max_size=NAME_MAX_BYTES).map(lambda name: name.replace(b"/", b"_").replace(b"\0", b"_"))
 folders = st.sampled_from([b"", b"/", b"/up", b"up/gw 1", b"/a/b/c"])
@@ -119,3 +127,25 @@ def test_the_part_of_a_sidecar_keeps_the_end_of_the_parts_name_from_a_whole_char
 )
 def test_a_path_with_several_slashes_at_its_beginning_has_an_end(path: bytes, expected: list[bytes]) -> None:
     assert parents(path) == expected
+
+
+@pytest.mark.parametrize("dest", [b"/up/", b"", b"/", b"/up/.", b".."])
+def test_a_destination_that_can_only_be_a_folder_is_refused_with_what_was_perhaps_meant(dest: bytes) -> None:
+    with pytest.raises(NameRefused, match="is a folder; did you mean"):
+        check_final_name(dest, b"/box/file")
+
+
+def test_a_folder_that_stands_there_is_refused_and_anything_else_is_not() -> None:
+    for mode in (None, 0, 0o100644, 0o120777):
+        check_no_folder(mode, b"/up/file", b"/box/file")
+    with pytest.raises(NameRefused, match="did you mean '/up/file/name'"):
+        check_no_folder(0o040755, b"/up/file", b"/box/name")
+
+
+@pytest.mark.parametrize(("length", "sidecar", "fits"), [(255, False, True), (248, True, True), (249, True, False)])
+def test_the_longest_names_that_fit(length: int, sidecar: bool, fits: bool) -> None:
+    if fits:
+        check_final_name(b"/up/" + b"n" * length, sidecar=sidecar)
+        return
+    with pytest.raises(NameRefused):
+        check_final_name(b"/up/" + b"n" * length, sidecar=sidecar)

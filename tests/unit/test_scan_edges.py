@@ -79,6 +79,14 @@ def test_a_folder_that_cannot_be_read_is_told_unless_it_is_gone(outbox, monkeypa
     assert outbox.unread == {}
 
 
+def test_the_first_walk_is_a_whole_one_and_so_is_the_next_after_one_that_was_given_up(outbox):
+    assert walked(outbox, whole=False) == [b"a", b"sub/b", b"sub/deep/c"]
+    walk = outbox.walk(whole=True)
+    next(walk)
+    walk.close()
+    assert walked(outbox, whole=False) == [b"a", b"sub/b", b"sub/deep/c"]
+
+
 def test_a_folder_that_becomes_unreadable_between_two_walks_is_not_known_and_comes_back(outbox, monkeypatch, clock):
     assert walked(outbox) == [b"a", b"sub/b", b"sub/deep/c"]
     clock.now += GRANULARITY_S

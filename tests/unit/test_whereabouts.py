@@ -104,3 +104,12 @@ def test_a_folder_that_is_not_there_yet_is_compared_by_where_it_will_be(tmp_path
     assert here.is_same(there)
     assert whereabouts(tmp_path / "link" / "x" / "y" / "z", mounts).is_within(here)
     assert not whereabouts(tmp_path / "a" / "xy", mounts).overlaps(here)
+
+
+def test_where_it_cannot_be_known_what_is_mounted_nothing_is_taken_for_the_same(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("iot.spooler.config.whereabouts.MOUNTINFO", tmp_path / "missing")
+    assert mounted_now() == {}
+    inner, outer = tmp_path / "a" / "b", tmp_path / "a"
+    inner.mkdir(parents=True)
+    assert whereabouts(inner, {}).is_within(whereabouts(outer, {}))
+    assert not whereabouts(outer, {}).is_within(whereabouts(inner, {}))
