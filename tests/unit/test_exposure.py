@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from iot.spooler.cli import main
+from iot.spooler.cli.main import main
 
 GROUP, OTHERS = 0o640, 0o604
 

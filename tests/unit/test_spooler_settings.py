@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from iot.spooler.cli import main
+from iot.spooler.cli.main import main
 from iot.spooler.config.load import BadConfiguration, load
 
 GOOD = """

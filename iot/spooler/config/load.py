@@ -124,7 +124,8 @@ def _from_file(path: Path) -> tuple[dict[str, Any], dict[Path_, str]]:
         with path.open("rb") as file:
             return tomllib.load(file), {}
     except OSError as error:
-        raise BadConfiguration([f"{shown(str(path))}: cannot be read: {error.strerror}"]) from error
+        hint = "; name the right one: --config FILE" if isinstance(error, FileNotFoundError) else ""
+        raise BadConfiguration([f"{shown(str(path))}: cannot be read: {error.strerror}{hint}"]) from error
     except (
         ValueError,
         RecursionError,

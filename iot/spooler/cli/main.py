@@ -1,0 +1,42 @@
+"""The command `iot-spooler`: one command, and its exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from iot.spooler.cli import commands, quarantine
+from iot.spooler.cli.options import parser
+from iot.spooler.cli.output import EX_CONFIG, EX_SOFTWARE, EX_TEMPFAIL, say
+
+__all__ = ["main"]
+
+COMMANDS = {
+    "run": commands.run,
+    "check": commands.check,
+    "status": commands.status,
+    "deliveries": commands.deliveries,
+    "retry": quarantine.retry,
+    "flush": commands.flush,
+    "demo": commands.demo,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code (0 good, 64 wrong usage, 75 something remains or is in the way, 78 bad
+    configuration)."""
+    options = parser().parse_args(arguments)
+    from iot.transfer import ConfigurationError, LocalStateError
+
+    try:
+        return COMMANDS[options.command](options)
+    except ConfigurationError as error:  # a line for each wrong setting
+        say(str(error))
+        return EX_CONFIG
+    except LocalStateError as error:
+        say(f"iot-spooler: {error}")
+        return EX_TEMPFAIL
+    except Exception:  # noqa: BLE001 - what Python would print of it is not safe for a terminal
+        import traceback
+
+        say(traceback.format_exc())
+        return EX_SOFTWARE

@@ -1,0 +1,34 @@
+"""What the commands say on standard error, how the agent logs there, and the exit codes."""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = ["EX_CONFIG", "EX_FAILED", "EX_OK", "EX_SOFTWARE", "EX_TEMPFAIL", "EX_USAGE", "log_to_stderr", "say"]
+
+EX_OK = 0
+EX_FAILED = 1
+EX_USAGE = 64
+EX_SOFTWARE = 70
+EX_TEMPFAIL = 75
+EX_CONFIG = 78
+
+
+def say(text: str) -> None:
+    """To standard error; what a server or a file put into it cannot act on a terminal."""
+    from iot.transfer import terminal_safe
+
+    for line in text.splitlines():
+        print(terminal_safe(line), file=sys.stderr)
+
+
+def log_to_stderr(level: str) -> None:
+    import logging
+
+    from iot.spooler.logs import NonBlockingHandler
+    from iot.transfer import TerminalSafeFormatter
+
+    handler = NonBlockingHandler(sys.stderr.fileno())
+    handler.setFormatter(TerminalSafeFormatter("%(levelname)s %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])
+    logging.getLogger("paramiko").setLevel("CRITICAL")  # its errors come to us as exceptions, and are told once
