@@ -20,7 +20,7 @@ from iot.sftp.client import (
 )
 from iot.spooler.agent import Agent, End
 from iot.spooler.config.settings import Settings
-from iot.spooler.leaving.quarantine import release
+from iot.spooler.leaving.release import release
 from iot.spooler.outbox.intake import Clocks
 from iot.spooler.queue.policy import State
 from iot.spooler.queue.queue import QUEUE_SCHEMA

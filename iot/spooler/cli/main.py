@@ -16,6 +16,9 @@ COMMANDS = {
     "status": commands.status,
     "deliveries": commands.deliveries,
     "retry": quarantine.retry,
+    "quarantine list": quarantine.list_files,
+    "quarantine retry": quarantine.retry,
+    "quarantine drop": quarantine.drop,
     "flush": commands.flush,
     "demo": commands.demo,
 }
@@ -28,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from iot.transfer import ConfigurationError, LocalStateError
 
     try:
-        return COMMANDS[options.command](options)
+        return COMMANDS[" ".join(filter(None, (options.command, getattr(options, "does", None))))](options)
     except ConfigurationError as error:  # a line for each wrong setting
         say(str(error))
         return EX_CONFIG

@@ -70,10 +70,41 @@ def parser() -> Parser:
         "deliveries", parents=[common, for_programs], help="what was delivered last, and how it was proven"
     )
     deliveries.add_argument("--last", type=_count, default=20, metavar="N", help="so many (20); 1,000 are kept")
-    commands.add_parser("retry", parents=[common], help="the same as `quarantine retry`, for all files")
+    _add_quarantine(commands, common, for_programs)
+    retry = commands.add_parser("retry", parents=[common], help="the same as `quarantine retry`")
+    _add_pattern(retry)
     commands.add_parser("flush", parents=[common], help="make the running agent look and try now")
     commands.add_parser("demo", help="show it at work: no server, no settings needed")
     return top
+
+
+def _add_quarantine(commands: Any, common: Parser, for_programs: Parser) -> None:
+    told = "files that were given up"
+    does = commands.add_parser("quarantine", help=f"{told}: list, retry, drop").add_subparsers(
+        dest="does", required=True, metavar="list|retry|drop", parser_class=Parser
+    )
+    _add_pattern(does.add_parser("list", parents=[common, for_programs], help=f"{told}, each with its reason"))
+    _add_pattern(does.add_parser("retry", parents=[common], help="move them back into their outboxes"))
+    drop = does.add_parser("drop", parents=[common], help="remove them for ever; asks on a terminal")
+    drop.add_argument("--yes", action="store_true", help="do not ask")
+    _add_pattern(drop)
+
+
+def _add_pattern(to: Parser) -> None:
+    to.add_argument(
+        "pattern",
+        nargs="?",
+        type=_pattern,
+        metavar="PATTERN",
+        help="only these: an id, or a path below its outbox or with it, as in `include`; all without it",
+    )
+
+
+def _pattern(text: str) -> str:
+    from iot.spooler.patterns import check_pattern
+
+    check_pattern(text)
+    return text
 
 
 def _default_config(environment: Mapping[str, str]) -> Path | None:
@@ -92,4 +123,4 @@ def _count(text: str) -> int:
     return number
 
 
-_count.__name__ = "number"  # argparse calls it so in its message
+_count.__name__, _pattern.__name__ = "number", "pattern"  # argparse calls them so in its messages
