@@ -7,7 +7,9 @@ from pathlib import Path
 from pydantic import field_validator
 
 from iot.folder.client import FolderClient
+from iot.folder.place import Place, is_mounted
 from iot.folder.settings import FolderOptions, checked_path
+from iot.transfer.errors import TransferError
 from iot.transfer.journal.journal import Journal
 
 __all__ = ["ServerSettings"]
@@ -39,6 +41,16 @@ class ServerSettings(FolderOptions):
     def login_problems(self) -> list[tuple[str, str]]:
         """Nobody logs in to a folder; whether it is there is seen when it is used."""
         return []
+
+    def doubts(self) -> list[tuple[str, str]]:
+        """A share or disk that is not there now; and one whose empty mount point would be taken for it."""
+        try:
+            Place(str(self.path), marker=self.marker, mounted=self.mounted).check()
+        except TransferError as error:
+            return [("path", f"{error}; until it is, files wait")]
+        if self.marker or self.mounted or is_mounted(str(self.path)):
+            return []
+        return [("path", "is on no disk of its own now: if one is to be mounted there, set marker or mounted")]
 
     def remote(self, journal: Journal, device_id: str) -> FolderClient:
         """A client as the settings say. One attempt each: the spooler's policy does the waiting."""

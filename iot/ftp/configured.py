@@ -64,7 +64,12 @@ class ServerSettings(FTPOptions):
             self._login_password()
         except ConfigurationError as error:
             return [("password_file", str(error))]
+        if self.user != "anonymous" and self.password is None and self.password_file is None:
+            return [("", f"nothing to log in with: user {self.user!r} needs a password or password_file")]
         return []
+
+    def doubts(self) -> list[tuple[str, str]]:
+        return [("tls", "the password and all files go in clear text")] if not self.tls else []
 
     def remote(self, journal: Journal, device_id: str) -> FTPClient:
         """A client as the settings say. One attempt each: the spooler's policy does the waiting."""

@@ -22,6 +22,9 @@ destination = "/upload/{device_id}"
 
 @pytest.fixture
 def config(tmp_path):
+    (tmp_path / "credentials-spooler").mkdir(exist_ok=True)
+    (tmp_path / "credentials-spooler" / "key").touch()  # as for iot-spooler@spooler
+
     def write(text):
         path = tmp_path / "spooler.toml"
         path.write_text(text)

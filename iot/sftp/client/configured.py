@@ -77,6 +77,9 @@ class ServerSettings(ClientOptions):
             return [("user", str(error))]
         return client.login_problems()
 
+    def doubts(self) -> list[tuple[str, str]]:
+        return []
+
     def remote(self, journal: Journal, device_id: str) -> IoTSFTPClient:
         """A client as the settings say. One attempt each: the spooler's policy does the waiting."""
         options = {**self.client_options(), "attempts": 1, "owner_tag": device_id}

@@ -33,11 +33,13 @@ def act_as_owner(state_dir: Path) -> None:
     can write to, is done with the agent's rights at most."""
     import pwd
 
+    if os.geteuid() != 0:
+        return
     try:
         owner = os.stat(state_dir)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return  # no agent has run here
-    if os.geteuid() != 0 or owner.st_uid == 0:
+    if owner.st_uid == 0:
         return
     group = owner.st_gid
     try:

@@ -34,23 +34,27 @@ def run(options: argparse.Namespace) -> int:
 def check(options: argparse.Namespace) -> int:
     from iot.spooler.config.exposure import exposed_secrets
     from iot.spooler.config.layout import shared_destinations
-    from iot.spooler.config.load import load_with_origins
+    from iot.spooler.config.load import look
     from iot.spooler.outbox.scan import completeness_of
-    from iot.spooler.preflight import doubts, obstacles
+    from iot.spooler.preflight import credentials_of_unit, doubts, obstacles
 
-    settings, origins = load_with_origins(options.config, os.environ)
-    found = exposed_secrets(settings, options.config, os.environ)
-    act_as_owner(settings.state_dir)
-    found += obstacles(settings, origins, options.config)
-    if found:
+    settings, origins, found = look(options.config, os.environ)
+    if settings is not None:
+        found += exposed_secrets(settings, options.config, os.environ)
+        by_unit = credentials_of_unit(options.config)
+        act_as_owner(settings.state_dir)
+        found += obstacles(settings, origins, options.config, by_unit=by_unit)
+        for warning in doubts(settings, origins, by_unit=by_unit):
+            say(f"warning: {warning}")
+    if found or settings is None:
         say("\n".join(found))
         return EX_CONFIG
+    for shared in shared_destinations(settings):
+        say(f"warning: {shared}")
     names = ", ".join(outbox.label for outbox in settings.outbox)
     print(f"configuration good: {settings.server.address}, outboxes {names}")
     for outbox in settings.outbox:
         print(f"outbox {outbox.label}: completeness {completeness_of(outbox.path)}")
-    for warning in (*doubts(settings, origins), *map(str, shared_destinations(settings))):
-        say(f"warning: {warning}")
     return EX_OK
 
 

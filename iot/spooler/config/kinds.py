@@ -12,7 +12,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from iot.transfer import Journal
 
-__all__ = ["KINDS", "NOT_FROM_FILE", "ServerSettings", "server_keys", "server_settings"]
+__all__ = ["KINDS", "NOT_FROM_FILE", "UNKNOWN", "ServerSettings", "server_keys", "server_settings"]
 
 KINDS = {
     "sftp": "iot.sftp.client.configured",
@@ -42,8 +42,33 @@ class ServerSettings(Protocol):
     def login_problems(self) -> list[tuple[str, str]]:
         """What keeps these settings from a login, as far as this device can tell: (key, or "", and the reason)."""
 
+    def doubts(self) -> list[tuple[str, str]]:
+        """What may go wrong there, and why, by key."""
+
     def remote(self, journal: Journal, device_id: str) -> Any:
         """A client as the settings say. One attempt each: the spooler's policy does the waiting."""
+
+
+class _Unknown:
+    """Stands for a [server] that is wrong, so that the rest of the configuration can be looked at."""
+
+    address = ""
+    local_folder = None
+
+    def secret_files(self) -> Mapping[str, Path]:
+        return {}
+
+    def login_problems(self) -> list[tuple[str, str]]:
+        return []
+
+    def doubts(self) -> list[tuple[str, str]]:
+        return []
+
+    def remote(self, _journal: Journal, _device_id: str) -> Any:
+        raise NotImplementedError
+
+
+UNKNOWN: ServerSettings = _Unknown()
 
 
 class _Model(Protocol):
@@ -64,6 +89,8 @@ def server_keys() -> set[str]:
 
 def server_settings(values: object) -> ServerSettings:
     """Check [server]; its key `kind` decides by which model, SFTP's without it. Raises: ValidationError, ValueError."""
+    if values is UNKNOWN:
+        return UNKNOWN
     kind: object = DEFAULT
     if isinstance(values, Mapping) and "kind" in values:
         kind = values["kind"]

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, PlainValidator, field_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, PlainValidator, ValidationInfo, field_validator
 
 from iot.spooler.config.kinds import ServerSettings, server_settings
 from iot.spooler.naming import check_template
@@ -72,6 +72,8 @@ class OutboxSettings(_Part):
     @field_validator("destination")
     @classmethod
     def _known_template(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError('must name a folder; "." is the one that the login begins in')
         check_template(value)
         return value
 
@@ -95,11 +97,18 @@ class RetrySettings(_Part):
     """
 
     base_s: float = Field(1.0, gt=0)
-    cap_s: float = Field(300.0, gt=0)
+    cap_s: float = Field(300.0, gt=0, validate_default=True)
     max_attempts: int = Field(8, ge=1)
     drain_attempts: int = Field(3, ge=1)
     auth_hold_s: float = Field(900.0, ge=1)
     auth_hold_max_s: float = Field(3600.0, ge=1)
+
+    @field_validator("cap_s")
+    @classmethod
+    def _not_below_the_first(cls, value: float, info: ValidationInfo) -> float:
+        if value < info.data.get("base_s", 0):
+            raise ValueError(f"is less than base_s = {info.data['base_s']}, with which the waits begin")
+        return value
 
 
 class Settings(_Part):
