@@ -35,6 +35,10 @@ class ServerSettings(FolderOptions):
     def local_folder(self) -> Path | None:
         return self.path
 
+    @property
+    def identity(self) -> str:
+        return ""
+
     def secret_files(self) -> dict[str, Path]:
         return {}
 

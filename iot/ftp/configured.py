@@ -55,6 +55,10 @@ class ServerSettings(FTPOptions):
     def local_folder(self) -> Path | None:
         return None
 
+    @property
+    def identity(self) -> str:
+        return "certificate" if self.tls else ""
+
     def secret_files(self) -> dict[str, Path]:
         return {"password_file": self.password_file} if self.password_file is not None else {}
 

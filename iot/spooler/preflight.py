@@ -20,15 +20,15 @@ from iot.spooler.naming import shown
 __all__ = ["credentials_of_unit", "doubts", "obstacles"]
 
 
-def credentials_of_unit(config: Path | None) -> bool:
-    """Whether a unit may give credentials to the agent of this configuration, from the folder that ours names."""
+def credentials_of_unit(config: Path | None) -> Path | None:
+    """The folder that our unit gives credentials from to the agent of this configuration; None where there are none."""
     if config is None:
-        return False
-    name = "credentials" if config.stem == "iot-spooler" else f"credentials-{config.stem}"
+        return None
+    folder = config.with_name("credentials" if config.stem == "iot-spooler" else f"credentials-{config.stem}")
     try:
-        return any(config.with_name(name).iterdir())
+        return folder if any(folder.iterdir()) else None
     except OSError as error:
-        return error.errno == errno.EACCES  # root's, as it should be
+        return folder if error.errno == errno.EACCES else None  # root's, as it should be
 
 
 def obstacles(settings: Settings, origins: Origins, config: Path | None, *, by_unit: bool) -> list[str]:

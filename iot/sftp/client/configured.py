@@ -60,6 +60,10 @@ class ServerSettings(ClientOptions):
     def local_folder(self) -> Path | None:
         return None
 
+    @property
+    def identity(self) -> str:
+        return "host key"
+
     def secret_files(self) -> dict[str, Path]:
         """The files with secrets that are named here, by their keys."""
         named = {key: getattr(self, key) for key in SECRET_FILES}

@@ -1,4 +1,4 @@
-"""run, check, status, deliveries, flush and demo."""
+"""run, status, deliveries, flush and demo."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 
 from iot.spooler.cli.agent_of import act_as_owner, poke, settings_in_use
-from iot.spooler.cli.output import EX_CONFIG, EX_FAILED, EX_OK, EX_TEMPFAIL, log_to_stderr, say
+from iot.spooler.cli.output import EX_FAILED, EX_OK, EX_TEMPFAIL, log_to_stderr, say
 
-__all__ = ["check", "deliveries", "demo", "flush", "run", "status"]
+__all__ = ["deliveries", "demo", "flush", "run", "status"]
 
 
 def run(options: argparse.Namespace) -> int:
@@ -29,33 +29,6 @@ def run(options: argparse.Namespace) -> int:
         say(f"iot-spooler: {error}")
         return EX_TEMPFAIL
     return EX_TEMPFAIL if end is End.REMAINS or (options.drain and end is End.STOPPED) else EX_OK
-
-
-def check(options: argparse.Namespace) -> int:
-    from iot.spooler.config.exposure import exposed_secrets
-    from iot.spooler.config.layout import shared_destinations
-    from iot.spooler.config.load import look
-    from iot.spooler.outbox.scan import completeness_of
-    from iot.spooler.preflight import credentials_of_unit, doubts, obstacles
-
-    settings, origins, found = look(options.config, os.environ)
-    if settings is not None:
-        found += exposed_secrets(settings, options.config, os.environ)
-        by_unit = credentials_of_unit(options.config)
-        act_as_owner(settings.state_dir)
-        found += obstacles(settings, origins, options.config, by_unit=by_unit)
-        for warning in doubts(settings, origins, by_unit=by_unit):
-            say(f"warning: {warning}")
-    if found or settings is None:
-        say("\n".join(found))
-        return EX_CONFIG
-    for shared in shared_destinations(settings):
-        say(f"warning: {shared}")
-    names = ", ".join(outbox.label for outbox in settings.outbox)
-    print(f"configuration good: {settings.server.address}, outboxes {names}")
-    for outbox in settings.outbox:
-        print(f"outbox {outbox.label}: completeness {completeness_of(outbox.path)}")
-    return EX_OK
 
 
 def status(options: argparse.Namespace) -> int:

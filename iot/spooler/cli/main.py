@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from iot.spooler.cli import commands, quarantine
+from iot.spooler.cli import check, commands, quarantine
 from iot.spooler.cli.options import parser
 from iot.spooler.cli.output import EX_CONFIG, EX_SOFTWARE, EX_TEMPFAIL, say
 
@@ -12,7 +12,7 @@ __all__ = ["main"]
 
 COMMANDS = {
     "run": commands.run,
-    "check": commands.check,
+    "check": check.check,
     "status": commands.status,
     "deliveries": commands.deliveries,
     "retry": quarantine.retry,

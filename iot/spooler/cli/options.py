@@ -64,7 +64,14 @@ def parser() -> Parser:
     for_programs.add_argument("--json", action="store_true", help="for programs")
     run = commands.add_parser("run", parents=[common], help="deliver until stopped")
     run.add_argument("--drain", action="store_true", help=DRAIN)
-    commands.add_parser("check", parents=[common], help="report at once all that would keep the agent from its work")
+    check = commands.add_parser(
+        "check", parents=[common], help="report at once all that would keep the agent from its work"
+    )
+    check.add_argument(
+        "--connect",
+        action="store_true",
+        help="then log in, and try at each destination what a delivery needs, under a scratch name",
+    )
     commands.add_parser("status", parents=[common, for_programs], help="backlog, connection, last error")
     deliveries = commands.add_parser(
         "deliveries", parents=[common, for_programs], help="what was delivered last, and how it was proven"

@@ -36,6 +36,10 @@ class ServerSettings(Protocol):
     def local_folder(self) -> Path | None:
         """Where files go, if that is a folder of this device."""
 
+    @property
+    def identity(self) -> str:
+        """What the server proves itself by, in a word or two; "" where it does not."""
+
     def secret_files(self) -> Mapping[str, Path]:
         """The files with secrets that are named here, by their keys."""
 
@@ -52,7 +56,7 @@ class ServerSettings(Protocol):
 class _Unknown:
     """Stands for a [server] that is wrong, so that the rest of the configuration can be looked at."""
 
-    address = ""
+    address = identity = ""
     local_folder = None
 
     def secret_files(self) -> Mapping[str, Path]:
