@@ -42,6 +42,9 @@ class ServerSettings(FolderOptions):
     def secret_files(self) -> dict[str, Path]:
         return {}
 
+    def login_files(self) -> list[Path]:
+        return []
+
     def login_problems(self) -> list[tuple[str, str]]:
         """Nobody logs in to a folder; whether it is there is seen when it is used."""
         return []

@@ -62,6 +62,9 @@ class ServerSettings(FTPOptions):
     def secret_files(self) -> dict[str, Path]:
         return {"password_file": self.password_file} if self.password_file is not None else {}
 
+    def login_files(self) -> list[Path]:
+        return [file for file in (self.password_file, self.ca_file) if file is not None]
+
     def login_problems(self) -> list[tuple[str, str]]:
         """What keeps these settings from a login, as far as this device can tell: (key, or "", and the reason)."""
         try:

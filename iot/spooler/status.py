@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from iot.spooler.agent import Agent
-from iot.spooler.availability import ServerState
+from iot.spooler.availability import TO_DO, ServerState
 from iot.spooler.naming import shown
 from iot.spooler.outbox.intake import Clocks, Intake
 from iot.spooler.queue.policy import State
@@ -57,7 +57,7 @@ def snapshot(agent: Agent, wall: float, now: float) -> dict[str, Any]:
             for flight in list(agent.dispatcher.in_flight.values())[:16]
         ],
         "in_flight": len(agent.dispatcher.in_flight),
-        "delivered": {"files": agent.delivered_files, "bytes": agent.sent_bytes},
+        "delivered": {"files": agent.totals.files, "bytes": agent.totals.bytes},
         "quarantined": agent.owed.quarantined,
         "last_error": _last_error(agent),
         "outboxes": [_outbox(agent, intake, totals) for intake in agent.intakes],
@@ -73,6 +73,7 @@ def _connection(agent: Agent, wall: float, now: float) -> dict[str, Any]:
         "failures": link.failures,
         "next_attempt_at": round(wall + link.ready_at - now) if waiting else None,
         "error": shown(link.last_error) if link.last_error else None,
+        "to_do": TO_DO if link.state is ServerState.HELD else None,
     }
 
 
@@ -157,7 +158,7 @@ class StatusFile:
     def write(self, agent: Agent) -> None:
         now, wall = self._clocks.monotonic(), self._clocks.wall()
         content = snapshot(agent, wall, now)
-        content["rate_bytes_per_s"] = self._rate(now, agent.sent_bytes)
+        content["rate_bytes_per_s"] = self._rate(now, agent.totals.bytes)
         self.latest = content
         if content != self._written:
             self._replace({**content, "updated_at": round(wall, 3)})
@@ -199,6 +200,7 @@ def table(content: Mapping[str, Any], *, running: bool, wall: float) -> str:
         f"agent       {'running, process ' + str(content['pid']) if running else 'not running'}"
         + _as_of(content, wall),
         f"connection  {connection['state']} {connection['server']}" + _next(connection, wall),
+        *([f"to do       {connection['to_do']}"] if connection.get("to_do") else []),
         f"backlog     {backlog['files']} files, {human_bytes(backlog['bytes'])}{age}",
         f"rate        {human_bytes(content['rate_bytes_per_s'])}/s, {content['in_flight']} in flight",
         f"delivered   {content['delivered']['files']} files since start, {content['quarantined']} in quarantine",

@@ -18,7 +18,7 @@ from unit.test_spooler_agent import Rig
 
 from iot.sftp.client import Fingerprint, Journal, PermissionDenied
 from iot.spooler import status
-from iot.spooler.agent import End
+from iot.spooler.draining import End
 from iot.spooler.leaving import census as counting
 from iot.spooler.leaving import moving, removal
 from iot.spooler.leaving import release as releasing

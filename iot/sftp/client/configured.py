@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from iot.sftp.client.client import IoTSFTPClient
+from iot.sftp.client.session import known_hosts_of
 from iot.sftp.client.settings import ClientOptions
 from iot.transfer.errors import ConfigurationError
 from iot.transfer.givenfile import check_readable
@@ -68,6 +69,13 @@ class ServerSettings(ClientOptions):
         """The files with secrets that are named here, by their keys."""
         named = {key: getattr(self, key) for key in SECRET_FILES}
         return {key: path for key, path in named.items() if path is not None}
+
+    def login_files(self) -> list[Path]:
+        """All files that a login depends on; a certificate lies beside its key."""
+        files = [*self.secret_files().values(), self.prompt_file, known_hosts_of(self)]
+        if self.key_file is not None:
+            files.append(self.key_file.with_name(f"{self.key_file.name}-cert.pub"))
+        return [file for file in files if file is not None]
 
     def login_problems(self) -> list[tuple[str, str]]:
         """What keeps these settings from a login, as far as this device can tell: (key, or "", and the reason)."""

@@ -201,4 +201,8 @@ def _answers(options: ClientOptions) -> Callable[[], Answerer] | None:
 def _host_keys(options: ClientOptions) -> HostKeyPolicy:
     if options.host_key:
         return Pinned(options.host_key)
-    return KnownHosts((options.known_hosts or Path("~/.ssh/known_hosts")).expanduser())
+    return KnownHosts(known_hosts_of(options))
+
+
+def known_hosts_of(options: ClientOptions) -> Path:
+    return (options.known_hosts or Path("~/.ssh/known_hosts")).expanduser()

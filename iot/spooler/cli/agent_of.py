@@ -54,14 +54,19 @@ def act_as_owner(state_dir: Path) -> None:
     os.setresuid(owner.st_uid, owner.st_uid, owner.st_uid)
 
 
-def poke(settings: Settings) -> bool:
-    """Make the running agent look and try now; False where there is none, or it is another user's."""
+def poke(settings: Settings, *, must: bool = False) -> bool:
+    """Make the running agent look and try now; False where there is none, or it is another user's.
+
+    must: that there is none is said.
+    """
     import signal
 
     from iot.spooler.state.lock import holder
 
     pid = holder(settings.state_dir)
     if pid is None:
+        if must:
+            say(f"no agent is running on this state directory: {settings.state_dir}")
         return False
     try:
         os.kill(pid, signal.SIGUSR1)

@@ -5,9 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from iot.spooler.cli.agent_of import act_as_owner, poke, settings_in_use
 from iot.spooler.cli.output import EX_FAILED, EX_OK, EX_TEMPFAIL, log_to_stderr, say
+
+if TYPE_CHECKING:
+    from iot.spooler.config.settings import Settings
+    from iot.spooler.state.running import Running
 
 __all__ = ["deliveries", "demo", "flush", "run", "status"]
 
@@ -17,7 +22,7 @@ def run(options: argparse.Namespace) -> int:
 
     gc.disable()
     from iot.spooler import service
-    from iot.spooler.agent import End
+    from iot.spooler.draining import End
     from iot.spooler.state.lock import AlreadyRunning
 
     gc.freeze()  # what is loaded is no garbage: no collection looks at it again
@@ -35,25 +40,31 @@ def status(options: argparse.Namespace) -> int:
     import json
     import time
 
-    from iot.spooler.state.lock import holder
-    from iot.spooler.status import read, status_path, table
+    from iot.spooler.status import table
     from iot.transfer import terminal_safe
 
-    settings, running = settings_in_use(options)
-    pid = running.pid if running is not None else holder(settings.state_dir)
-    paths = [Path(running.status)] if running is not None else []
-    paths += [status_path(settings.state_dir, os.environ), Path("/run/iot-spooler/status.json")]
-    found = [content for content in map(read, paths) if content and (pid is None or content["pid"] == pid)]
-    if not found:
+    content, pid = _content(*settings_in_use(options))
+    if content is None:
         say("no status: the agent has not run yet" if pid is None else "no status yet")
         return EX_FAILED
-    content = {**found[0], "running": pid is not None}
     if options.json:
-        print(json.dumps(content, indent=1))
+        print(json.dumps({**content, "running": pid is not None}, indent=1))
     else:
         lines = table(content, running=pid is not None, wall=time.time()).splitlines()
         print("\n".join(map(terminal_safe, lines)))
     return EX_OK
+
+
+def _content(settings: Settings, running: Running | None) -> tuple[dict[str, Any] | None, int | None]:
+    """What the agent has told last, and its process; None where there is none."""
+    from iot.spooler.state.lock import holder
+    from iot.spooler.status import read, status_path
+
+    pid = running.pid if running is not None else holder(settings.state_dir)
+    paths = [Path(running.status)] if running is not None else []
+    paths += [status_path(settings.state_dir, os.environ), Path("/run/iot-spooler/status.json")]
+    found = (content for content in map(read, paths) if content and (pid is None or content["pid"] == pid))
+    return next(found, None), pid
 
 
 def deliveries(options: argparse.Namespace) -> int:
@@ -72,10 +83,17 @@ def deliveries(options: argparse.Namespace) -> int:
 
 
 def flush(options: argparse.Namespace) -> int:
-    if poke(settings_in_use(options)[0]):
-        return EX_OK
-    say("no agent is running on this state directory")
-    return EX_FAILED
+    settings, running = settings_in_use(options)
+    content, _ = _content(settings, running)
+    if not poke(settings, must=True):
+        return EX_FAILED
+    connection = content["connection"] if content else {}
+    if connection.get("state") == "held":
+        say(f"the server was held: {connection['error']}")
+        print("the hold is released: one try now; iot-spooler status tells what came of it")
+    else:
+        print("the agent looks and tries now")
+    return EX_OK
 
 
 def demo(_: argparse.Namespace) -> int:

@@ -43,6 +43,9 @@ class ServerSettings(Protocol):
     def secret_files(self) -> Mapping[str, Path]:
         """The files with secrets that are named here, by their keys."""
 
+    def login_files(self) -> list[Path]:
+        """All files that a login depends on: whoever is refused may be let in when one of them has changed."""
+
     def login_problems(self) -> list[tuple[str, str]]:
         """What keeps these settings from a login, as far as this device can tell: (key, or "", and the reason)."""
 
@@ -61,6 +64,9 @@ class _Unknown:
 
     def secret_files(self) -> Mapping[str, Path]:
         return {}
+
+    def login_files(self) -> list[Path]:
+        return []
 
     def login_problems(self) -> list[tuple[str, str]]:
         return []
