@@ -36,8 +36,8 @@ from iot.spooler.outbox.intake import Clocks
 from iot.spooler.outbox.scan import OutboxTaken, SourceFailed
 from iot.spooler.state.journal_location import JournalLocation
 from iot.spooler.state.lock import AlreadyRunning, locked
-from iot.spooler.state.running import announced
-from iot.spooler.status import StatusFile, status_path
+from iot.spooler.state.running import STATUS, announced, status_path
+from iot.spooler.status import StatusFile
 from iot.transfer import Journal, TransferError
 
 __all__ = ["Service", "run"]
@@ -59,7 +59,7 @@ def run(config: Path | None, environment: Mapping[str, str], *, drain: bool) -> 
     _allow_open_files()
     for line in exposed_secrets(settings, config, environment):
         log.warning("secret exposed reason=%s", shown(line))
-    status = status_path(settings.state_dir, environment)
+    status, _ = status_path(config, settings.state_dir, environment)
     for early in (
         signal.SIGUSR1,
         signal.SIGHUP,
@@ -136,12 +136,14 @@ class Service:
                 location.move()
                 if end is not End.STOPPED or self._terminate:
                     self._notify("STOPPING=1")
+                    if self._status is not None:
+                        self._status.keep(settings.state_dir / STATUS)
                     return end
                 settings, self._fresh = self._fresh or settings, None
 
     def _one_agent(self, settings: Settings, journal: Journal) -> End:
-        path = status_path(settings.state_dir, self._environment)
-        self._status = StatusFile(path, CLOCKS, in_memory=bool(self._environment.get("RUNTIME_DIRECTORY")))
+        path, in_memory = status_path(self._config, settings.state_dir, self._environment)
+        self._status = StatusFile(path, CLOCKS, in_memory=in_memory)
         self._settings = settings
         files = [self._config] if self._config is not None else []
         self._changes = Changes(files + settings.server.login_files(), CLOCKS.monotonic)

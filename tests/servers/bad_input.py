@@ -25,6 +25,7 @@ from faults.powercut import enter_private_namespace
 from servers.base import Server
 
 from iot.sftp.client import IoTSFTPClient
+from iot.spooler.state.running import find
 
 __all__ = ["Done", "Site", "mounted", "until", "without_root_rights"]
 
@@ -140,7 +141,9 @@ class Site:
         return ""
 
     def status(self) -> dict[str, Any]:
-        content: dict[str, Any] = json.loads((self.state / "status.json").read_text())
+        running = find(self.folder / "spooler.toml", clean_environment())
+        path = Path(running.status) if running else self.state / "status.json"
+        content: dict[str, Any] = json.loads(path.read_text())
         return content
 
     # -- settings

@@ -146,7 +146,7 @@ def test_a_disk_that_fills_while_the_agent_runs_loses_nothing_and_it_recovers(si
             for number in range(120):
                 wanted[f"{round_}-{number}"] = os.urandom(100)
                 site.put(f"{round_}-{number}", wanted[f"{round_}-{number}"])
-            until((tight / "status.json").exists)
+            until(lambda: "delivered" in site.log)
             filler = fill(tight)
             time.sleep(0.5)
             fill(tight)  # what the reserve has freed, too

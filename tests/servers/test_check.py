@@ -200,13 +200,14 @@ def test_status_retry_and_flush_find_the_state_directory_that_a_unit_has_set(sit
         f"{agent} retry --config {config}",
         f"{agent} flush --config {config}",
         "kill -KILL $agent; wait $agent || true",
-        f"{agent} status --config {config} || echo nothing of a dead agent",
+        f"{agent} status --config {config} || echo an error",
     ]
     script = UNIT.format(state=state, agent=agent, config=config, log=tmp_path / "log", commands="\n".join(commands))
     done = site.run(["unshare", "--mount", "--propagation", "private", "sh", "-ec", script])
     assert '"running": true' in done.stdout, done.stdout + done.stderr
     assert f"released 0 files from {state}/quarantine" in done.stdout
-    assert "nothing of a dead agent" in done.stdout
+    assert re.search(r"agent +DEAD: process [0-9]+ has ended without a word; these figures are", done.stdout)
+    assert "an error" in done.stdout
     assert "no agent is running" not in done.stderr
 
 
@@ -244,7 +245,7 @@ def test_a_note_of_another_user_leads_root_nowhere(tmp_path: Path) -> None:
 def test_status_says_how_old_its_figures_are(site: Site) -> None:
     site.put("file")
     assert site.drain().returncode == 0
-    assert "not running\n" in site.spooler("status").stdout
+    assert re.search(r"not running, ended \d s ago; these are its last figures\n", site.spooler("status").stdout)
     status = site.state / "status.json"
     status.write_text(json.dumps({**json.loads(status.read_text()), "updated_at": time.time() - 90}))
-    assert "not running; these figures are 1 min 30 s old\n" in site.spooler("status").stdout
+    assert "not running, ended 1 min 30 s ago; these are its last figures\n" in site.spooler("status").stdout

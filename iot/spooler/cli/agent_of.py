@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from iot.spooler.cli.output import say
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from iot.spooler.config.settings import Settings
     from iot.spooler.state.running import Running
 
-__all__ = ["act_as_owner", "poke", "settings_in_use"]
+__all__ = ["act_as_owner", "poke", "settings_in_use", "told"]
 
 
 def settings_in_use(options: argparse.Namespace) -> tuple[Settings, Running | None]:
@@ -22,10 +22,47 @@ def settings_in_use(options: argparse.Namespace) -> tuple[Settings, Running | No
     from iot.spooler.state.running import find
 
     settings = load(options.config, os.environ)
-    running = None if "IOT_SPOOLER_STATE_DIR" in os.environ else find(options.config, os.environ)
+    asks_here = "IOT_SPOOLER_STATE_DIR" in os.environ and options.config is not None
+    running = None if asks_here else find(options.config, os.environ, state_dir=settings.state_dir)
     if running is None:
         return settings, None
     return settings.model_copy(update={"state_dir": Path(running.state_dir)}), running
+
+
+def told(options: argparse.Namespace) -> tuple[dict[str, Any] | None, bool]:
+    """What the agent has told last, and whether it runs; nothing but the note of a running one is needed for it.
+
+    Raises: BadConfiguration, JournalUnavailable, where no agent announces itself and nobody else may look.
+    """
+    from iot.spooler.screen import read
+    from iot.spooler.state.running import find
+
+    asks_here = options.config is None or "IOT_SPOOLER_STATE_DIR" in os.environ
+    running = None if asks_here else find(options.config, os.environ)
+    if running is not None:
+        return read(Path(running.status)), True
+    found, pid = _told_by_files(options)
+    mine = [content for content in map(read, found) if content and pid in (None, content["pid"])]
+    return max(mine, key=lambda content: float(content.get("updated_at", 0)), default=None), pid is not None
+
+
+def _told_by_files(options: argparse.Namespace) -> tuple[list[Path], int | None]:
+    """Where an agent that announces itself nowhere, or has died, may have told something; and its process."""
+    from iot.spooler.config.load import load
+    from iot.spooler.state.lock import holder
+    from iot.spooler.state.running import STATUS, find, status_path
+    from iot.transfer import ConfigurationError
+
+    dead = find(options.config, os.environ, dead=True) if options.config is not None else None
+    paths = [Path(dead.status)] if dead is not None else []
+    try:
+        state_dir = load(options.config, os.environ).state_dir
+    except ConfigurationError:
+        if dead is None:
+            raise
+        return paths, None
+    live = status_path(options.config, state_dir, os.environ)[0]
+    return [*paths, live, state_dir / STATUS], holder(state_dir)
 
 
 def act_as_owner(state_dir: Path) -> None:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import sys
 
-from iot.spooler.cli.agent_of import act_as_owner, poke, settings_in_use
-from iot.spooler.cli.output import EX_FAILED, EX_OK, EX_TEMPFAIL, log_to_stderr, say
-
-if TYPE_CHECKING:
-    from iot.spooler.config.settings import Settings
-    from iot.spooler.state.running import Running
+from iot.spooler.cli.agent_of import act_as_owner, poke, settings_in_use, told
+from iot.spooler.cli.output import EX_FAILED, EX_OK, EX_TEMPFAIL, failed, log_to_stderr, say
 
 __all__ = ["deliveries", "demo", "flush", "run", "status"]
+
+CLEAR = "\x1b[H\x1b[J"
+WATCH_S = 1.0
 
 
 def run(options: argparse.Namespace) -> int:
@@ -37,34 +35,38 @@ def run(options: argparse.Namespace) -> int:
 
 
 def status(options: argparse.Namespace) -> int:
+    import time
+
+    if not options.watch:
+        return _show(options)
+    code = EX_OK
+    try:
+        while True:  # until Ctrl-C
+            if sys.stdout.isatty() and not options.json:
+                print(CLEAR, end="")
+            code = _show(options)
+            sys.stdout.flush()
+            time.sleep(WATCH_S)
+    except KeyboardInterrupt:
+        return code
+
+
+def _show(options: argparse.Namespace) -> int:
+    """The status once. Ends well where an agent runs, or has ended as it should."""
     import json
     import time
 
-    from iot.spooler.status import table
-    from iot.transfer import terminal_safe
+    from iot.spooler.screen import table
 
-    content, pid = _content(*settings_in_use(options))
+    content, running = told(options)
     if content is None:
-        say("no status: the agent has not run yet" if pid is None else "no status yet")
-        return EX_FAILED
+        return failed(options, "no status yet" if running else "no status: the agent has not run yet", EX_FAILED)
+    content["running"] = running
     if options.json:
-        print(json.dumps({**content, "running": pid is not None}, indent=1))
+        print(json.dumps(content, indent=None if options.watch else 1))
     else:
-        lines = table(content, running=pid is not None, wall=time.time()).splitlines()
-        print("\n".join(map(terminal_safe, lines)))
-    return EX_OK
-
-
-def _content(settings: Settings, running: Running | None) -> tuple[dict[str, Any] | None, int | None]:
-    """What the agent has told last, and its process; None where there is none."""
-    from iot.spooler.state.lock import holder
-    from iot.spooler.status import read, status_path
-
-    pid = running.pid if running is not None else holder(settings.state_dir)
-    paths = [Path(running.status)] if running is not None else []
-    paths += [status_path(settings.state_dir, os.environ), Path("/run/iot-spooler/status.json")]
-    found = (content for content in map(read, paths) if content and (pid is None or content["pid"] == pid))
-    return next(found, None), pid
+        print(table(content, running=running, wall=time.time()))
+    return EX_OK if running or content.get("ended") else EX_FAILED
 
 
 def deliveries(options: argparse.Namespace) -> int:
@@ -83,8 +85,8 @@ def deliveries(options: argparse.Namespace) -> int:
 
 
 def flush(options: argparse.Namespace) -> int:
-    settings, running = settings_in_use(options)
-    content, _ = _content(settings, running)
+    settings, _ = settings_in_use(options)
+    content, _ = told(options)
     if not poke(settings, must=True):
         return EX_FAILED
     connection = content["connection"] if content else {}

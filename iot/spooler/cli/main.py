@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from iot.spooler.cli import check, commands, quarantine
 from iot.spooler.cli.options import parser
-from iot.spooler.cli.output import EX_CONFIG, EX_SOFTWARE, EX_TEMPFAIL, say
+from iot.spooler.cli.output import EX_CONFIG, EX_SOFTWARE, EX_TEMPFAIL, failed, say
 
 __all__ = ["main"]
 
@@ -33,11 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return COMMANDS[" ".join(filter(None, (options.command, getattr(options, "does", None))))](options)
     except ConfigurationError as error:  # a line for each wrong setting
-        say(str(error))
-        return EX_CONFIG
+        return failed(options, str(error), EX_CONFIG)
     except LocalStateError as error:
-        say(f"iot-spooler: {error}")
-        return EX_TEMPFAIL
+        return failed(options, f"iot-spooler: {error}", EX_TEMPFAIL)
     except Exception:  # noqa: BLE001 - what Python would print of it is not safe for a terminal
         import traceback
 

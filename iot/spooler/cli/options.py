@@ -72,7 +72,8 @@ def parser() -> Parser:
         action="store_true",
         help="then log in, and try at each destination what a delivery needs, under a scratch name",
     )
-    commands.add_parser("status", parents=[common, for_programs], help="backlog, connection, last error")
+    status = commands.add_parser("status", parents=[common, for_programs], help="backlog, connection, last error")
+    status.add_argument("--watch", action="store_true", help="again every second, until Ctrl-C")
     deliveries = commands.add_parser(
         "deliveries", parents=[common, for_programs], help="what was delivered last, and how it was proven"
     )

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import sys
 
-__all__ = ["EX_CONFIG", "EX_FAILED", "EX_OK", "EX_SOFTWARE", "EX_TEMPFAIL", "EX_USAGE", "log_to_stderr", "say"]
+__all__ = [
+    "EX_CONFIG",
+    "EX_FAILED",
+    "EX_OK",
+    "EX_SOFTWARE",
+    "EX_TEMPFAIL",
+    "EX_USAGE",
+    "failed",
+    "log_to_stderr",
+    "say",
+]
 
 EX_OK = 0
 EX_FAILED = 1
@@ -20,6 +32,15 @@ def say(text: str) -> None:
 
     for line in text.splitlines():
         print(terminal_safe(line), file=sys.stderr)
+
+
+def failed(options: argparse.Namespace, text: str, code: int) -> int:
+    """Say why a command ends, to a program in its own way; returns the exit code."""
+    if getattr(options, "json", False):
+        print(json.dumps({"error": text, "exit": code}))
+    else:
+        say(text)
+    return code
 
 
 def log_to_stderr(level: str) -> None:
