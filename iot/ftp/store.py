@@ -8,6 +8,7 @@ another: it is never sent. None of them confirms that anything is on its disk: `
 from __future__ import annotations
 
 import contextlib
+import logging
 import posixpath
 import re
 import stat
@@ -37,6 +38,8 @@ from iot.transfer.terminal import quoted
 
 __all__ = ["FTPStore"]
 
+log = logging.getLogger(__name__)
+
 BLOCK_BYTES = 64 * 1024
 WRITE_S = 60.0
 """A write ends after so long, to be gone on with by the next: the control connection is used in between, and what was
@@ -65,6 +68,7 @@ class FTPStore:
 
     def connect(self) -> None:
         self._connection.open()
+        log.info("connected server=%s %s", self._connection.address, self._connection.described())
         features = self._connection.features
         hashes = ("sha256",) if "SHA-256" in features.get("HASH", "").upper() or "XSHA256" in features else ()
         resume = Resume.OFFSET if "REST" in features or not features else Resume.NONE

@@ -101,7 +101,7 @@ class Agent:
         ways = leaving(settings, self.intakes, loop.alive)
         self.owed = Owed(journal, self.queue, self.intakes, ways, clocks)
         self.outcomes = OutcomeRecorder(journal, self.queue, remote, self.intakes, self.owed, rules, clocks, random)
-        self.dispatcher = Dispatcher(self.queue, self.intakes, self._progressed, self.outcomes.moved)
+        self.dispatcher = Dispatcher(self.queue, self.intakes, self._progressed, self.outcomes.moved, clocks.monotonic)
         self.totals = totals or Totals()
         self.local_error: str | None = None
         self.shared_destinations = shared_destinations(settings)

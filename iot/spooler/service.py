@@ -38,7 +38,7 @@ from iot.spooler.state.journal_location import JournalLocation
 from iot.spooler.state.lock import AlreadyRunning, locked
 from iot.spooler.state.running import STATUS, announced, status_path
 from iot.spooler.status import StatusFile
-from iot.transfer import Journal, TransferError
+from iot.transfer import Journal, TransferError, __version__
 
 __all__ = ["Service", "run"]
 
@@ -59,6 +59,7 @@ def run(config: Path | None, environment: Mapping[str, str], *, drain: bool) -> 
     _allow_open_files()
     for line in exposed_secrets(settings, config, environment):
         log.warning("secret exposed reason=%s", shown(line))
+    _tell_start(settings)
     status, _ = status_path(config, settings.state_dir, environment)
     for early in (
         signal.SIGUSR1,
@@ -71,6 +72,18 @@ def run(config: Path | None, environment: Mapping[str, str], *, drain: bool) -> 
             return Service(config, environment, drain=drain).run(settings, location)
         finally:
             location.close()
+
+
+def _tell_start(settings: Settings) -> None:
+    outboxes = ", ".join(outbox.label for outbox in settings.outbox if outbox.enabled)
+    log.info(
+        "started version=%s server=%s outboxes=%s state_dir=%s pid=%d",
+        __version__,
+        shown(settings.server.address),
+        shown(outboxes),
+        shown(str(settings.state_dir)),
+        os.getpid(),
+    )
 
 
 def _allow_open_files() -> None:
@@ -121,6 +134,7 @@ class Service:
         self._fresh: Settings | None = None
         self._changes = Changes((), CLOCKS.monotonic)
         self._totals = Totals()
+        self._began_at = CLOCKS.monotonic()
         self._settings: Settings | None = None
         self._location: JournalLocation | None = None
         self._remote: Remote | None = None
@@ -136,6 +150,7 @@ class Service:
                 location.move()
                 if end is not End.STOPPED or self._terminate:
                     self._notify("STOPPING=1")
+                    self._tell_stop(end)
                     if self._status is not None:
                         self._status.keep(settings.state_dir / STATUS)
                     return end
@@ -158,6 +173,17 @@ class Service:
         finally:
             self._remote = None
             remote.disconnect()
+
+    def _tell_stop(self, end: End) -> None:
+        backlog = self._status.latest["backlog"] if self._status is not None and self._status.latest else {}
+        log.info(
+            "stopped reason=%s delivered=%d bytes=%d left=%s s=%.0f",
+            end.name.lower(),
+            self._totals.files,
+            self._totals.bytes,
+            backlog.get("files", "unknown"),
+            time.monotonic() - self._began_at,
+        )
 
     def _take_reload(self) -> None:
         """Read the configuration; a good one ends this agent for the next, a bad one is told and nothing else."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 
 __all__ = [
@@ -46,10 +47,10 @@ def failed(options: argparse.Namespace, text: str, code: int) -> int:
 def log_to_stderr(level: str) -> None:
     import logging
 
-    from iot.spooler.logs import NonBlockingHandler
-    from iot.transfer import TerminalSafeFormatter
+    from iot.spooler.logs import NonBlockingHandler, formatter_for
 
-    handler = NonBlockingHandler(sys.stderr.fileno())
-    handler.setFormatter(TerminalSafeFormatter("%(levelname)s %(message)s"))
+    stderr = sys.stderr.fileno()
+    handler = NonBlockingHandler(stderr)
+    handler.setFormatter(formatter_for(stderr, os.environ))
     logging.basicConfig(level=level, handlers=[handler])
     logging.getLogger("paramiko").setLevel("CRITICAL")  # its errors come to us as exceptions, and are told once
