@@ -261,3 +261,16 @@ def test_status_loads_neither_the_agent_nor_ssh() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.needs("root")
+def test_a_folder_of_another_user_is_not_written_to(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """There a name may lead anywhere: root would write where a producer wants."""
+    environment = {"RUNTIME_DIRECTORY": str(tmp_path / "run")}
+    (tmp_path / "run").mkdir()
+    os.chown(tmp_path / "run", AGENT, AGENT)
+    status, in_memory = status_path(None, tmp_path / "state", environment)
+    assert (status, in_memory) == (tmp_path / "state" / "status.json", False)
+    with announced(None, tmp_path / "state", status, environment):
+        assert os.listdir(tmp_path / "run") == []
+    assert "no note of where the agent's files are" in caplog.text

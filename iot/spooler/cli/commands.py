@@ -60,7 +60,9 @@ def _show(options: argparse.Namespace) -> int:
 
     content, running = told(options)
     if content is None:
-        return failed(options, "no status yet" if running else "no status: the agent has not run yet", EX_FAILED)
+        return failed(
+            options, "no status yet" if running else "no agent is running, and none has left a status", EX_FAILED
+        )
     content["running"] = running
     if options.json:
         print(json.dumps(content, indent=None if options.watch else 1))

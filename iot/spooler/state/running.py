@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 RUN = Path("/run")
 NAME = "iot-spooler"
 STATUS = "status.json"
+NOT_OURS = '"this user cannot make it, or it belongs to another"'
 NOTE_MAX = 64 * 1024
 FLAGS = os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -54,6 +55,10 @@ def announced(config: Path | None, state_dir: Path, status: Path, environment: M
     """Keep the note for the time of a with-block. Without a runtime directory there is none, and the agent runs."""
     folder = _own_folder(environment)
     if folder is None:
+        yield
+        return
+    if not _is_ours(folder):
+        log.warning("no note of where the agent's files are path=%s reason=%s", shown(str(folder)), NOT_OURS)
         yield
         return
     note = Running(os.getpid(), _resolved(config), os.path.abspath(state_dir), os.path.abspath(status))
@@ -115,10 +120,10 @@ def _own_folder(environment: Mapping[str, str]) -> Path | None:
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether it is there, or could be made, and this user may write to it."""
+    """Whether it is there, or could be made, and belongs to this user: in another's, names may lead elsewhere."""
     with contextlib.suppress(OSError):
         folder.mkdir(mode=0o755, exist_ok=True)
-        return os.access(folder, os.W_OK | os.X_OK)
+        return os.stat(folder).st_uid == os.geteuid() and os.access(folder, os.W_OK | os.X_OK)
     return False
 
 
@@ -144,7 +149,6 @@ def _folders(environment: Mapping[str, str]) -> list[Path]:
 
 def _written(path: Path, note: Running) -> int:
     """The note's descriptor, which holds its lock. Raises: OSError."""
-    path.parent.mkdir(mode=0o755, exist_ok=True)
     held = os.open(path, os.O_RDWR | os.O_CREAT | FLAGS, 0o644)
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
