@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import pty
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -208,6 +211,29 @@ def test_everything_at_once_each_with_its_line_and_nothing_twice(
         "outbox[1].path = BASE/none: is not there; the agent would wait for it (from BASE/c.toml:14)",
         "outbox[2].archive = BASE/c.toml: Not a directory (from BASE/c.toml:21)",
     ]
+
+
+SCREEN = """\
+outbox[0].destination = '': must name a folder; "." is the one that the login
+    begins in (from c.toml:9)
+server: nothing to log in with: user 'u' needs a password or password_file (from
+    c.toml:2)
+"""
+
+
+def test_on_a_terminal_lines_go_on_after_80_columns(device: Device) -> None:
+    device.server = 'kind = "ftp"\nhost = "h"\nuser = "u"\n'
+    device.outbox = device.outbox.replace('"/up"', '""')
+    device.check()
+    here, there = pty.openpty()
+    command = [sys.executable, "-m", "iot.spooler", "check", "--config", "c.toml"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    subprocess.run(command, cwd=device.base, env=environment, stderr=there, check=False, timeout=60)
+    os.close(there)
+    told = os.read(here, 65536).decode().replace("\r\n", "\n")
+    os.close(here)
+    assert told == SCREEN
+    assert all(len(line) <= 80 for line in told.splitlines())
 
 
 def test_folders_in_each_others_way_are_told_with_both_lines(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from iot.spooler.cli.agent_of import act_as_owner
-from iot.spooler.cli.output import EX_CONFIG, EX_OK, EX_TEMPFAIL, say
+from iot.spooler.cli.output import EX_CONFIG, EX_OK, EX_TEMPFAIL, WIDTH, say
 
 if TYPE_CHECKING:
     from iot.spooler.config.settings import Settings
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["check"]
 
-WIDTH = 80
 MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of its own is made there
 
 
@@ -55,9 +55,9 @@ def check(options: argparse.Namespace) -> int:
 
 def _tell_good(settings: Settings, completeness_of: Callable[[Path], object]) -> None:
     names = ", ".join(outbox.label for outbox in settings.outbox)
-    print(f"configuration good: {settings.server.address}, outboxes {names}")
+    say(f"configuration good: {settings.server.address}, outboxes {names}", sys.stdout)
     for outbox in settings.outbox:
-        print(f"outbox {outbox.label}: completeness {completeness_of(outbox.path)}")
+        say(f"outbox {outbox.label}: completeness {completeness_of(outbox.path)}", sys.stdout)
 
 
 def _connect(settings: Settings) -> int:

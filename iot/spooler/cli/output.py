@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+from typing import TextIO
 
 __all__ = [
     "EX_CONFIG",
@@ -14,11 +15,13 @@ __all__ = [
     "EX_SOFTWARE",
     "EX_TEMPFAIL",
     "EX_USAGE",
+    "WIDTH",
     "failed",
     "log_to_stderr",
     "say",
 ]
 
+WIDTH = 80
 EX_OK = 0
 EX_FAILED = 1
 EX_USAGE = 64
@@ -27,12 +30,21 @@ EX_TEMPFAIL = 75
 EX_CONFIG = 78
 
 
-def say(text: str) -> None:
-    """To standard error; what a server or a file put into it cannot act on a terminal."""
+def say(text: str, file: TextIO | None = None) -> None:
+    """To standard error, or another file; what a server or a file put into it cannot act on a terminal, whose lines go
+    on, indented, after WIDTH characters. A program gets one line for each."""
     from iot.transfer import terminal_safe
 
+    out = file or sys.stderr
     for line in text.splitlines():
-        print(terminal_safe(line), file=sys.stderr)
+        safe = terminal_safe(line)
+        print(_wrapped(safe) if len(safe) > WIDTH and out.isatty() else safe, file=out)
+
+
+def _wrapped(line: str) -> str:
+    import textwrap
+
+    return textwrap.fill(line, WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
 
 
 def failed(options: argparse.Namespace, text: str, code: int) -> int:

@@ -9,15 +9,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from iot.spooler.cli.agent_of import act_as_owner, poke, settings_in_use
-from iot.spooler.cli.output import EX_FAILED, EX_OK, EX_USAGE, log_to_stderr, say
+from iot.spooler.cli.output import EX_FAILED, EX_OK, EX_USAGE, WIDTH, log_to_stderr, say
 
 if TYPE_CHECKING:
     from iot.spooler.config.settings import Settings
     from iot.spooler.leaving.release import Quarantined, Wanted
 
 __all__ = ["drop", "list_files", "retry"]
-
-WIDTH = 80
 
 
 def list_files(options: argparse.Namespace) -> int:
