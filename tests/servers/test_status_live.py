@@ -83,12 +83,33 @@ def test_watch_shows_it_again_and_again_until_ctrl_c(site: Site) -> None:
     with site.running():
         until(lambda: site.spooler("status").returncode == 0)
         command = site.spooler_command("status", "--watch", "--json")
-        with subprocess.Popen(command, env=clean_environment(), stdout=subprocess.PIPE, text=True) as watching:
+        with subprocess.Popen(
+            command,
+            env=clean_environment(),
+            stdout=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  a shell in the background ignores it
+        ) as watching:
             assert watching.stdout is not None
             lines = [json.loads(watching.stdout.readline()) for _ in range(3)]
             watching.send_signal(signal.SIGINT)
             assert watching.wait(30) == 0
     assert [line["running"] for line in lines] == [True] * 3
+
+
+def test_watch_ends_quietly_when_nobody_reads_any_more(site: Site) -> None:
+    with site.running():
+        until(lambda: site.spooler("status").returncode == 0)
+        command = site.spooler_command("status", "--watch")
+        with subprocess.Popen(
+            command, env=clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as watching:
+            assert watching.stdout is not None
+            assert watching.stderr is not None
+            watching.stdout.readline()
+            watching.stdout.close()
+            assert watching.wait(30) == 0
+            assert watching.stderr.read() == ""
 
 
 def test_an_agent_that_reads_no_file_is_found_by_its_state_directory(site: Site, tmp_path: Path) -> None:

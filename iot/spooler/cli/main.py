@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 
 from iot.spooler.cli import check, commands, quarantine
 from iot.spooler.cli.options import parser
-from iot.spooler.cli.output import EX_CONFIG, EX_SOFTWARE, EX_TEMPFAIL, failed, say
+from iot.spooler.cli.output import EX_CONFIG, EX_OK, EX_SOFTWARE, EX_TEMPFAIL, failed, say
 
 __all__ = ["main"]
 
@@ -36,6 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return failed(options, str(error), EX_CONFIG)
     except LocalStateError as error:
         return failed(options, f"iot-spooler: {error}", EX_TEMPFAIL)
+    except BrokenPipeError:  # whoever read our output has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EX_OK
     except Exception:  # noqa: BLE001 - what Python would print of it is not safe for a terminal
         import traceback
 
