@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conditions import require
+from conditions import require, why_not
+from faults.powercut import enter_private_namespace
 from hypothesis import settings
 from servers.base import Server
 from servers.openssh import OpenSSH
@@ -25,7 +26,12 @@ if os.environ.get("IOT_SFTP_TESTS") == "short":
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """A temporary folder of this run alone: a server's other user may be let in without pytest shutting it again."""
+    """A temporary folder of this run alone: a server's other user may be let in without pytest shutting it again.
+
+    And mounts of this run alone, before there is any thread or server: they go with it, whatever ends it.
+    """
+    if why_not("mounts") is None:
+        enter_private_namespace()
     if not config.option.basetemp:
         config.option.basetemp = tempfile.mkdtemp(prefix=TEMPORARY)
 

@@ -1,26 +1,27 @@
-"""A folder as one of the spooler's remotes: the table [server], and the client that it describes."""
+"""A folder as a remote of the spooler: the table [server] of its configuration, and the client it describes."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from iot.folder.client import FolderClient
 from iot.folder.place import Place, is_mounted
 from iot.folder.settings import FolderOptions, checked_path
+from iot.transfer.configured import ConfiguredRemote
 from iot.transfer.errors import TransferError
 from iot.transfer.journal.journal import Journal
 
 __all__ = ["ServerSettings"]
 
-NOT_FROM_FILE = {"attempts", "owner_tag", "state_dir"}
 
+class ServerSettings(ConfiguredRemote, FolderOptions):
+    """Which folder, and every option of its client. Whether it is there is seen when it is used."""
 
-class ServerSettings(FolderOptions):
-    """Which folder, and every option of its client."""
+    OPTIONS = FolderOptions
 
-    path: Path
+    path: Path = Field(description="the folder, an absolute path; it must exist")
 
     @field_validator("path")
     @classmethod
@@ -35,20 +36,6 @@ class ServerSettings(FolderOptions):
     def local_folder(self) -> Path | None:
         return self.path
 
-    @property
-    def identity(self) -> str:
-        return ""
-
-    def secret_files(self) -> dict[str, Path]:
-        return {}
-
-    def login_files(self) -> list[Path]:
-        return []
-
-    def login_problems(self) -> list[tuple[str, str]]:
-        """Nobody logs in to a folder; whether it is there is seen when it is used."""
-        return []
-
     def doubts(self) -> list[tuple[str, str]]:
         """A share or disk that is not there now; and one whose empty mount point would be taken for it."""
         try:
@@ -60,7 +47,4 @@ class ServerSettings(FolderOptions):
         return [("path", "is on no disk of its own now: if one is to be mounted there, set marker or mounted")]
 
     def remote(self, journal: Journal, device_id: str) -> FolderClient:
-        """A client as the settings say. One attempt each: the spooler's policy does the waiting."""
-        names = self.model_fields_set & set(FolderOptions.model_fields) - NOT_FROM_FILE
-        options = {name: getattr(self, name) for name in sorted(names)}
-        return FolderClient(self.path, journal=journal, **options, attempts=1, owner_tag=device_id)
+        return FolderClient(self.path, journal=journal, **self.options_here(device_id))

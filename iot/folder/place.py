@@ -1,7 +1,7 @@
-"""The base folder: whether what should be mounted there is mounted, and ways below it that lead nowhere else.
+"""The base folder: checks that the right file system is mounted there, and opens paths that cannot leave it.
 
-Nothing is kept open between two calls, so that a disk can be unmounted while nothing is sent. A path is walked by
-descriptors, and a symbolic link on the way is refused: it could lead out of the folder.
+Nothing stays open between two calls, so that an idle disk can be unmounted. A path is walked by descriptors, and a
+symbolic link on the way is refused: it could lead out of the folder.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ LOST = (
     getattr(errno, "ENOMEDIUM", errno.EIO),
     getattr(errno, "EREMOTEIO", errno.EIO),
 )
-"""The disk or share is in trouble, not the file: EROFS too, to which Linux turns a file system with errors."""
+"""Errors of the disk or share, not of the file. EROFS too: Linux remounts a file system with errors read-only."""
 
 
 class Place:
-    """path: the base folder, absolute. marker: a name that is in it while the right disk is mounted; "" for none.
-    mounted: it must lie on a mounted file system, not on that of the root folder.
+    """path: the base folder, absolute. marker: a file name that exists only while the right disk is mounted; "": none.
+    mounted: the folder must be on a mount of its own, not on the root file system.
     """
 
     def __init__(self, path: str, *, marker: str = "", mounted: bool = False) -> None:
@@ -64,16 +64,17 @@ class Place:
         self._mount: str | None = None
 
     def check(self) -> None:
-        """Raises: LinkLost when it is not there, or something else is: an unmounted disk is never an empty folder."""
+        """Raises: LinkLost if it is missing or another disk: an unmounted disk is never taken for an empty folder."""
         os.close(self._open())
 
     @contextlib.contextmanager
     def folder(self, path: bytes, *, make: bool = False, about: bytes = b"") -> Iterator[int]:
-        """A descriptor of a folder below the base; what goes wrong in it, as our errors about a path.
+        """A descriptor of a folder below the base; errors inside the block are translated to ours, about the path.
 
-        make: folders that are missing.
+        make: make missing folders.
 
-        Raises: LinkLost, NotFound, PermissionDenied (a link on the way), NameRefused ...
+        Raises: LinkLost, NotFound, PermissionDenied (a link on the way), NameRefused, AlreadyExists, NoSpaceOnServer,
+            ServerRefused.
         """
         base = self._open()
         try:
@@ -87,7 +88,7 @@ class Place:
             os.close(base)
 
     def parent(self, path: bytes, *, make: bool = False) -> contextlib.AbstractContextManager[int]:
-        """The folder that a file lies in."""
+        """The folder that contains a file."""
         return self.folder(parts_of(path)[0], make=make, about=path)
 
     def _open(self) -> int:
@@ -96,7 +97,7 @@ class Place:
         except OSError as error:
             if error.errno in REFUSED:
                 raise PermissionDenied(f"{self.path}: {error.strerror}") from error
-            raise LinkLost(f"{self.path} is not there: {error.strerror}") from error
+            raise LinkLost(f"{self.path} is not available: {error.strerror}") from error
         try:
             self._check_mount()
             if self._marker:
@@ -107,26 +108,26 @@ class Place:
         return base
 
     def _check_mount(self) -> None:
-        """It stays on the mount that it was first seen on; with `mounted`, that is not the root folder's."""
+        """It must stay on the mount where it was first seen; with `mounted`, that must not be the root file system."""
         mount = _mount_point(self.path)
         if self._mounted and mount == os.sep:
             raise LinkLost(f"{self.path} is not mounted")
         if self._mount is not None and mount != self._mount:
-            raise LinkLost(f"{self._mount} is not mounted any more")
+            raise LinkLost(f"{self._mount} is no longer mounted")
         self._mount = mount
 
     def _check_marker(self, base: int) -> None:
         try:
             os.stat(self._marker, dir_fd=base, follow_symlinks=False)
         except OSError as error:
-            raise LinkLost(f"{self.path} has no {self._marker}: it is not the disk that it should be") from error
+            raise LinkLost(f"{self.path} has no {self._marker}: this is not the expected disk") from error
 
 
 def parts_of(path: bytes) -> tuple[bytes, bytes]:
-    """The folder below the base, and the name in it. Raises: NameRefused."""
+    """Split into the folder below the base and the name in it. Raises: NameRefused."""
     parts = [part for part in path.split(b"/") if part not in (b"", b".")]
     if b".." in parts:
-        raise NameRefused(f'{quoted(path)} leads out of the folder: ".." is not taken')
+        raise NameRefused(f'{quoted(path)} leads out of the folder: ".." is not allowed')
     return b"/".join(parts[:-1]), parts[-1] if parts else b""
 
 
@@ -136,7 +137,7 @@ def is_mounted(path: str) -> bool:
 
 
 def _mount_point(path: str) -> str:
-    """The mount that a folder lies on."""
+    """The mount point of a folder. Raises: LinkLost."""
     try:
         here = os.path.realpath(path)
         while not os.path.ismount(here):

@@ -12,17 +12,17 @@ __all__ = ["FolderOptions"]
 
 
 class FolderOptions(TransferSettings):
-    """All options of FolderClient beside the path."""
+    """All options of FolderClient except the path."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     marker: str = Field(
-        "", description="name of a file that lies in the folder; where it is missing, the disk is not mounted"
+        "", description="name of a file in the folder; if it is missing, the disk counts as not mounted"
     )
     mounted: bool = Field(
-        False, description="the folder must lie on a mount of its own; where that is gone, nothing is written"
+        False, description="the folder must be on a mount of its own; if it is not mounted, nothing is written"
     )
-    connections: int = Field(4, ge=1, le=64, description="files that are written at the same time")
+    connections: int = Field(4, ge=1, le=64, description="number of files written at the same time")
 
     @field_validator("marker")
     @classmethod
@@ -33,7 +33,7 @@ class FolderOptions(TransferSettings):
 
 
 def checked_path(path: str | Path) -> Path:
-    """Raises: ValueError unless it is absolute: a service has no working folder that a user would know of."""
+    """Raises: ValueError unless it is absolute: users do not know the working directory of a service."""
     checked = Path(path)
     if not checked.is_absolute() or ".." in checked.parts or "\0" in str(checked):
         raise ValueError('must be an absolute path without ".."')

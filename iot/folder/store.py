@@ -1,8 +1,8 @@
-"""The calls of a Store on the files of a folder.
+"""The calls of a Store, on the files of a folder.
 
-An answered write is on the disk (fsync), and a published name too (fsync of its folder), unless `trust` leaves that to
-the system. Parts are made with O_EXCL, never through a link. "Only where nothing stands" is renameat2(2) with
-RENAME_NOREPLACE, or link(2) where that is not offered.
+An answered write is on disk (fsync), and so is a published name (fsync of its folder), unless `trust` leaves that to
+the system. Parts are created with O_EXCL, never through a link. Publishing without replacing uses renameat2(2) with
+RENAME_NOREPLACE, or link(2) where that is not available.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ __all__ = ["FolderStore"]
 WRITE_BYTES = 4 * 1024 * 1024
 BLOCK_BYTES = 1024 * 1024
 SPARE_BYTES = 1024 * 1024
-"""What a large file leaves to small ones."""
+"""What a large file leaves free for small ones."""
 CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 WRITE = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class FolderStore:
-    """trust: bytes and names need not be on the disk before they count. See remote.Store for what every call does."""
+    """trust: content and names count without being synced to disk. See remote.Store for the contract of each call."""
 
     def __init__(self, place: Place, *, trust: bool = False, connections: int = 4) -> None:
         self._place = place
@@ -66,16 +66,16 @@ class FolderStore:
 
     def _check_aborted(self) -> None:
         if self._aborted:
-            raise LinkLost(f"{self._place.path} was given up")
+            raise LinkLost(f"{self._place.path} was aborted")
 
     # -- uploads
 
     def begin(self, dest: bytes, size: int, meta: Meta) -> Token:
         self._check_aborted()
-        parts_of(dest)  # what it refuses is refused before anything is made
+        parts_of(dest)  # refuse a bad name before anything is made
         name = _name(meta.part)
         with self._place.parent(meta.part, make=meta.make_dirs) as folder:
-            with contextlib.suppress(FileNotFoundError):  # an earlier attempt's: the name says that it is ours
+            with contextlib.suppress(FileNotFoundError):  # left by an earlier attempt: the name says that it is ours
                 os.unlink(name, dir_fd=folder)
             _check_room(folder, size)
             os.close(os.open(name, CREATE, 0o666, dir_fd=folder))
@@ -86,7 +86,7 @@ class FolderStore:
         if found is None:
             return Gone()
         if not stat.S_ISREG(found.st_mode):
-            raise ServerRefused(f"the part {quoted(token)} is no regular file")
+            raise ServerRefused(f"the part {quoted(token)} is not a regular file")
         return Offset(found.st_size)
 
     def write(self, token: Token, span: Span, body: Iterable[bytes]) -> Ack:
@@ -104,7 +104,7 @@ class FolderStore:
         return self._read(token, span.start, span.end)
 
     def verify(self, token: Token, digests: Mapping[str, str]) -> Evidence | None:
-        return None  # reading back is what a hash would take here
+        return None  # a hash would have to read the file back as well
 
     def publish(self, token: Token, dest: bytes, meta: Meta, *, replace: bool) -> bool:
         self._check_aborted()
@@ -152,7 +152,7 @@ class FolderStore:
         self._check_aborted()
         (_, old), (_, new) = parts_of(source), parts_of(dest)
         with self._place.parent(source) as here:
-            os.stat(old, dir_fd=here, follow_symlinks=False)  # no folders are made for what is not there
+            os.stat(old, dir_fd=here, follow_symlinks=False)  # make no folders for a missing source
             with self._place.parent(dest, make=make_dirs) as there:
                 os.replace(old, new, src_dir_fd=here, dst_dir_fd=there)
                 sync(there)
@@ -168,22 +168,22 @@ class FolderStore:
         self._check_aborted()
         found = self._look(path) if _whole(path) else None
         if found is not None and not stat.S_ISDIR(found.st_mode):
-            raise AlreadyExists(f"{quoted(path)} is there, and no folder")
+            raise AlreadyExists(f"{quoted(path)} exists but is not a folder")
         with self._place.folder(_whole(path), make=True):
-            pass  # made on the way
+            pass  # just made
 
     def rmdir(self, path: bytes) -> None:
         self._check_aborted()
         found = self._look(path)
         if found is not None and not stat.S_ISDIR(found.st_mode):
-            raise ServerRefused(f"{quoted(path)} is no folder")
+            raise ServerRefused(f"{quoted(path)} is not a folder")
         with self._place.parent(path) as folder:
             os.rmdir(_name(path), dir_fd=folder)
 
     # -- inside
 
     def _look(self, path: bytes) -> os.stat_result | None:
-        """What stands there; a link is a link."""
+        """Its status, without following a link; None if it does not exist."""
         self._check_aborted()
         name = parts_of(path)[1] or b"."
         try:
@@ -200,7 +200,7 @@ class FolderStore:
         try:
             with translated(path):
                 if not stat.S_ISREG(os.fstat(file).st_mode):
-                    raise ServerRefused(f"{quoted(path)} is no regular file")
+                    raise ServerRefused(f"{quoted(path)} is not a regular file")
             yield file
         finally:
             os.close(file)
@@ -218,7 +218,7 @@ class FolderStore:
                 at += len(block)
 
     def _keep(self, token: Token, meta: Meta) -> None:
-        """Times and mode, best effort: FAT knows no modes."""
+        """Set times and mode, best effort: FAT has no modes."""
         if meta.mtime_s is None and meta.mode is None:
             return
         with self._opened(token, WRITE) as file:
@@ -246,7 +246,7 @@ def _whole(path: bytes) -> bytes:
 
 
 def _refuse_folder(folder: int, name: bytes, path: bytes) -> None:
-    """Systems differ in what they say, and an empty folder could be replaced by a folder only."""
+    """Error codes differ between systems, and an empty folder can only be replaced by a folder."""
     with contextlib.suppress(FileNotFoundError):
         if stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
             raise ServerRefused(f"{quoted(path)} is a folder")
@@ -258,7 +258,7 @@ def _check_room(folder: int, size: int) -> None:
     space = os.fstatvfs(folder)
     free = space.f_bavail * space.f_frsize
     if space.f_blocks and free < size + SPARE_BYTES:
-        raise NoSpaceOnServer(f"a file of {size} bytes does not fit: {free} bytes are free")
+        raise NoSpaceOnServer(f"not enough space for a file of {size} bytes: {free} bytes free")
 
 
 def _write_all(file: int, block: bytes, at: int) -> None:

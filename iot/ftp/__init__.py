@@ -1,4 +1,4 @@
-"""FTP and FTPS as a remote, on the standard library's ftplib."""
+"""FTP and FTPS as a remote, built on the standard library's ftplib."""
 
 from iot.ftp.client import FTPClient
 from iot.ftp.settings import TLS, FTPOptions

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from pydantic import ValidationError
-
 from iot.ftp.connection import Address
 from iot.ftp.settings import TLS, FTPOptions
 from iot.ftp.store import FTPStore
@@ -15,7 +13,7 @@ from iot.transfer.client import Client
 from iot.transfer.errors import ConfigurationError
 from iot.transfer.journal.journal import Journal
 from iot.transfer.parallel import ParallelRemote
-from iot.transfer.settings import describe_errors
+from iot.transfer.settings import checked
 
 __all__ = ["FTPClient"]
 
@@ -26,16 +24,16 @@ _warned: set[tuple[str, int]] = set()
 
 
 class FTPClient(Client):
-    """Sends files to an FTP server and fetches them from there, over TLS unless `tls=False`.
+    """Sends files to an FTP server and fetches them from it, over TLS unless `tls=False`.
 
-    As IoTSFTPClient: resumable, journaled, atomic. No FTP server confirms that a file is on its disk, so a result is
-    never `durable`, and what a server may have lost is read back before an upload goes on.
+    Like IoTSFTPClient: resumable, journaled, atomic. No FTP server confirms that a file is on its disk, so a result is
+    never `durable`, and what the server may have lost is read back before an upload resumes.
 
     Args:
-        port: 21, or 990 with implicit TLS, unless given. journal: share one with other users of the same state
+        port: default 21, or 990 with implicit TLS. journal: may be shared with other users of the same state
             directory. options: see FTPOptions.
 
-    Raises: ConfigurationError naming every wrong option.
+    Raises: ConfigurationError, which names every invalid option.
     """
 
     def __init__(
@@ -48,13 +46,10 @@ class FTPClient(Client):
         journal: Journal | None = None,
         **options: Any,
     ) -> None:
-        try:
-            settings = FTPOptions(**options)
-        except ValidationError as error:
-            raise ConfigurationError("; ".join(describe_errors(error))) from None
+        settings = checked(FTPOptions, options)
         for name, value in (("host", host), ("user", user), ("password", password)):
             if any(char in value for char in "\r\n\0") or (name != "password" and not value):
-                raise ConfigurationError(f"{name}: is empty, or holds a line end or NUL")
+                raise ConfigurationError(f"{name}: must not be empty or contain a line break or NUL")
         implicit = settings.tls is TLS.IMPLICIT
         address = Address(
             host,
@@ -85,7 +80,7 @@ class FTPClient(Client):
 def _warn_once(address: Address) -> None:
     if (address.host, address.port) not in _warned:
         _warned.add((address.host, address.port))
-        log.warning("plain FTP: the password and all files go in clear text host=%s port=%d", *_where(address))
+        log.warning("plain FTP: the password and all files are sent in clear text host=%s port=%d", *_where(address))
 
 
 def _where(address: Address) -> tuple[str, int]:

@@ -1,12 +1,12 @@
-"""One control connection, and the data connections that it opens: ftplib, with what it lacks.
+"""One control connection and its data connections: ftplib, with what it lacks.
 
-- The data connection resumes the control connection's TLS session: vsftpd (and others) refuse it otherwise (522).
-- A PASV reply names a port; its address is ignored, and the server that we are logged in to is connected to. Where the
-  server connects to us (active mode), nobody else may.
+- The data connection resumes the TLS session of the control connection: vsftpd and others refuse it otherwise (522).
+- Only the port of a PASV reply is used; the data connection goes to the address of the control connection. In active
+  mode, only the server itself may connect.
 - Every wait has a deadline, and `abort` ends it from any thread.
-- Paths are bytes: ftplib's text is Latin-1 here, byte for byte. CR, LF and NUL are refused, as they would begin a
-  command of their own, and 0xFF: Telnet wants it doubled, ProFTPD does, vsftpd and pure-ftpd take both for the name.
-- Foreign errors are translated here, with their cause; none shows the password.
+- Paths are bytes: ftplib's text is Latin-1 here, byte for byte. CR, LF and NUL are refused because they would start
+  another command, and 0xFF because Telnet requires it doubled: ProFTPD agrees, vsftpd and pure-ftpd keep both bytes.
+- Foreign errors are translated here, with their cause; none contains the password.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ REPLY_ERRORS = (ftplib.error_temp, ftplib.error_perm)
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where the server is and how to log in. trust: None for plain FTP. Nothing here shows the password."""
+    """Where the server is and how to log in. trust: None for plain FTP. repr never shows the password."""
 
     host: str
     port: int
@@ -63,9 +63,9 @@ class Address:
 
 
 class Connection(ftplib.FTP):
-    """See the head of this file. Used by one thread; `abort` may be called by any.
+    """See the notes above. Used by one thread; only `abort` may be called from another.
 
-    features: what FEAT has listed, in capitals, with their parameters.
+    features: as listed by FEAT, in capitals, with their parameters.
     """
 
     def __init__(self, address: Address) -> None:
@@ -85,7 +85,7 @@ class Connection(ftplib.FTP):
     # -- the connection
 
     def open(self) -> None:
-        """Connect, protect, log in. Raises: LinkLost, Timeout, ServerBusy, AuthenticationError and its kinds."""
+        """Connect, start TLS, log in. Raises: LinkLost, Timeout, ServerBusy, AuthenticationError and its subclasses."""
         address = self.address
         try:
             self.host = address.host
@@ -118,12 +118,12 @@ class Connection(ftplib.FTP):
     def _greeting(self) -> None:
         try:
             self.welcome = self.getresp()
-        except REPLY_ERRORS as error:  # too many connections, most often; it may work later
+        except REPLY_ERRORS as error:  # usually too many connections; may work later
             error.args = (without_secrets(str(error)),)
-            raise ServerBusy(f"{self.address} turns us away: {shown(str(error))}") from error
+            raise ServerBusy(f"{self.address} refused the connection: {shown(str(error))}") from error
 
     def _protect(self) -> None:
-        """TLS on the control connection. What came in clear text before it is dropped unread: it could be forged."""
+        """Start TLS on the control connection. Clear text received before is dropped unread: it could be forged."""
         assert self.address.trust is not None
         assert self.sock is not None
         self._use(self.address.trust.wrap(self.sock, self.address.host, self._watch))
@@ -136,7 +136,7 @@ class Connection(ftplib.FTP):
             except (LinkLost, Timeout):
                 raise
             except TransferError as error:
-                raise Incompatible(f"{self.address} does not protect the connection by TLS: {error}") from error
+                raise Incompatible(f"{self.address} does not support TLS on this connection: {error}") from error
             if step == "AUTH TLS":
                 with self._translated("TLS"):
                     self._protect()
@@ -153,25 +153,25 @@ class Connection(ftplib.FTP):
         except (LinkLost, Timeout):
             raise
         except TransferError as error:
-            raise LoginRefused(f"{address} refuses the login of {address.user!r}: {error}") from None
+            raise LoginRefused(f"{address} refused the login of {address.user!r}: {error}") from None
         if not reply.startswith("2"):
-            raise LoginRefused(f"{address} wants more than a password: {shown(reply)}")
+            raise LoginRefused(f"{address} requires more than a password: {shown(reply)}")
 
     def _learn_features(self) -> None:
-        with contextlib.suppress(TransferError):  # none is an answer; a lost link shows with the next command
+        with contextlib.suppress(TransferError):  # no features is fine; a lost link shows with the next command
             lines = self.command("FEAT").splitlines()[1:-1]
             pairs = (line.strip().partition(" ") for line in lines)
             self.features = {name.upper(): parameters for name, _, parameters in pairs if name}
         if "UTF8" in self.features:
-            with contextlib.suppress(TransferError):  # as above: some know no other anyway, and refuse to be told
+            with contextlib.suppress(TransferError):  # some servers always use UTF-8 and refuse the command
                 self.command("OPTS UTF8 ON")
 
-    def abort(self) -> None:  # type: ignore[override]  # ftplib's sends ABOR, and waits
-        """End whatever runs, from any thread: the call under way raises LinkLost within a second."""
+    def abort(self) -> None:  # type: ignore[override]  # ftplib's sends ABOR and waits
+        """End whatever is running, from any thread: the current call raises LinkLost within a second."""
         self._aborted.set()
         for sock in tuple(self._sockets):
             with contextlib.suppress(OSError):  # it is closed already
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # ssl's own would take the TLS from under its user
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # ssl's own would remove TLS while it is in use
 
     def close(self) -> None:
         self._lost = self._lost or LinkLost("the connection was closed")
@@ -180,7 +180,7 @@ class Connection(ftplib.FTP):
             super().close()
 
     def goodbye(self) -> None:
-        """QUIT where the connection is in order, without waiting for its answer."""
+        """Send QUIT if the connection is healthy, without waiting for the answer."""
         if self.sock is not None and self._lost is None and not self._aborted.is_set():
             with contextlib.suppress(OSError, EOFError, ValueError):
                 self.sock.settimeout(1.0)
@@ -190,13 +190,13 @@ class Connection(ftplib.FTP):
     # -- commands
 
     def command(self, verb: str, path: bytes | None = None) -> str:
-        """Send one command -> its whole reply. Raises: what error_of makes of a refusal; LinkLost, Timeout."""
+        """Send one command -> the complete reply. Raises: the refusal, see replies.error_of; LinkLost, Timeout."""
         line = verb if path is None else f"{verb} {_text(path)}"
         with self._translated(line):
             return self.sendcmd(line)
 
     def ask(self, verb: str, path: bytes | None = None) -> tuple[bool, str]:
-        """-> whether it was a yes, and the reply; for commands whose refusal has to be understood first."""
+        """-> whether the reply is positive, and the reply; for commands whose refusal needs interpretation."""
         line = verb if path is None else f"{verb} {_text(path)}"
         with self._translated(line):
             try:
@@ -207,7 +207,7 @@ class Connection(ftplib.FTP):
                 return False, str(error)
 
     def getmultiline(self) -> str:
-        """A reply, which ends: a server that never comes to its end is given up."""
+        """Read a reply; a server that never ends it is given up. Raises: ftplib.error_proto."""
         first = line = self.getline()
         lines = [line]
         while first[3:4] == "-" and not (line[:3] == first[:3] and line[3:4] != "-"):
@@ -218,16 +218,16 @@ class Connection(ftplib.FTP):
         return "\n".join(lines)
 
     def timeout_for(self, seconds: float) -> None:
-        """How long the next reply may take; hashing a large file takes its time."""
+        """Set the deadline in seconds of the next reply; hashing a large file takes time."""
         if self.sock is not None:
             self.sock.settimeout(seconds)
 
     # -- data
 
     def transfer(self, command: str, path: bytes | None = None, *, start: int = 0) -> Data:
-        """Open a data connection for a command. start: where it begins (REST); 0 sends none.
+        """Open a data connection for a command. start: offset for REST in bytes; 0 sends no REST.
 
-        Raises: what error_of makes of the refusal of REST or the command; LinkLost, Timeout.
+        Raises: the refusal of REST or the command, see replies.error_of; LinkLost, Timeout.
         """
         line = command if path is None else f"{command} {_text(path)}"
         with self._translated(line), contextlib.ExitStack() as undo:
@@ -262,7 +262,7 @@ class Connection(ftplib.FTP):
         return listener
 
     def _accept_data(self, listener: socket.socket, undo: contextlib.ExitStack) -> socket.socket:
-        """The server's connection; whoever else comes to the port first is sent away."""
+        """Accept the server's connection; connections from other hosts are closed."""
         assert self.sock is not None
         while True:
             sock, peer = accept(listener, self.address.connect_timeout_s, self.check_usable)
@@ -275,9 +275,9 @@ class Connection(ftplib.FTP):
         return self._watch(sock)
 
     def finish(self, line: str, *, broken: bool = False) -> str:
-        """The last reply about a transfer. broken: it was broken off here; whatever is said then is an answer.
+        """Read the last reply about a transfer. broken: we broke it off, so any reply will do.
 
-        Raises: what error_of makes of a refusal; LinkLost, Timeout.
+        Raises: the refusal, see replies.error_of; LinkLost, Timeout.
         """
         with self._translated(line):
             if broken and self.sock is not None:
@@ -290,27 +290,27 @@ class Connection(ftplib.FTP):
                 return str(error)
 
     def lose(self, error: TransferError) -> None:
-        """Give the connection up: every later call fails."""
+        """Give up the connection: every later call fails with `error`."""
         self._lost = self._lost or error
 
     def check_usable(self) -> None:
-        """Raises: LinkLost once it was aborted, lost or closed."""
+        """Raises: LinkLost after the connection was aborted, lost or closed."""
         if self._aborted.is_set():
-            raise LinkLost(f"the connection to {self.address} was given up")
+            raise LinkLost(f"the connection to {self.address} was aborted")
         if self._lost is not None:
             raise LinkLost(f"the connection to {self.address} is lost: {self._lost}") from self._lost
 
     # -- inside
 
     def _watch(self, sock: AnySocket) -> AnySocket:
-        """From now on `abort` ends what waits for it."""
+        """From now on, `abort` ends waits on this socket."""
         self._sockets = {one for one in self._sockets if one.fileno() >= 0} | {sock}
         self._check_aborted()
         return sock
 
     def _check_aborted(self) -> None:
         if self._aborted.is_set():
-            raise LinkLost(f"the connection to {self.address} was given up")
+            raise LinkLost(f"the connection to {self.address} was aborted")
 
     def forget(self, sock: socket.socket) -> None:
         self._sockets = self._sockets - {sock}
@@ -327,7 +327,7 @@ class Connection(ftplib.FTP):
         except TransferError:
             raise
         except REPLY_ERRORS as error:
-            error.args = (without_secrets(str(error)),)  # it is kept as the cause, and tracebacks show it
+            error.args = (without_secrets(str(error)),)  # kept as the cause, which tracebacks show
             translated = error_of(str(error), what)
             if isinstance(translated, LinkLost) and code_of(str(error)) == 421:
                 self.lose(translated)
@@ -344,21 +344,19 @@ class Connection(ftplib.FTP):
             raise lost from error
         except (ftplib.Error, ValueError, UnicodeError) as error:
             error.args = (without_secrets(str(error)),)
-            broken = ProtocolError(f"{what}: {self.address} sent what FTP does not allow: {shown(str(error))}")
+            broken = ProtocolError(f"{what}: {self.address} violated the FTP protocol: {shown(str(error))}")
             self.lose(broken)
             raise broken from error
         finally:
             if self.sock is not None and self._lost is None:
-                with contextlib.suppress(OSError):  # a handshake that failed has closed it
+                with contextlib.suppress(OSError):  # a failed handshake has closed it
                     self.sock.settimeout(self.address.timeout_s)
 
 
 def _text(path: bytes) -> str:
-    """A path as ftplib's text. Raises: NameRefused for what would end the command, or arrive as another name."""
+    """A path as ftplib's text. Raises: NameRefused if it would end the command, or arrive as another name."""
     if any(byte in path for byte in b"\r\n\0"):
-        raise NameRefused(f"{quoted(path)} cannot be named over FTP: it holds a line end or NUL")
+        raise NameRefused(f"{quoted(path)} cannot be sent over FTP: it contains a line break or NUL")
     if b"\xff" in path:
-        raise NameRefused(
-            f"{quoted(path)} cannot be named over FTP: servers disagree on whether 0xFF is sent once or twice"
-        )
+        raise NameRefused(f"{quoted(path)} cannot be sent over FTP: servers disagree on whether 0xFF must be doubled")
     return path.decode("latin-1")

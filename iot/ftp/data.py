@@ -1,4 +1,4 @@
-"""One data connection under way, from the command that was accepted to the last reply about it."""
+"""One data connection, from the accepted command to the last reply about it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ["CLOSING_S", "Control", "Data"]
 
 BLOCK_BYTES = 64 * 1024
 CLOSING_S = 5.0
-"""How long the last word about a transfer that was broken off is waited for."""
+"""Seconds to wait for the last reply about a transfer that was broken off."""
 
 
 class Control(Protocol):
-    """The control connection that it belongs to."""
+    """The control connection of a transfer."""
 
     def finish(self, line: str, *, broken: bool = False) -> str: ...
 
@@ -31,7 +31,7 @@ class Control(Protocol):
 
 
 class Data:
-    """A data connection under way. It ends with `done` (all was sent or read) or `break_off`."""
+    """An open data connection. It ends with `done` (everything was sent or read) or `break_off`."""
 
     def __init__(self, control: Control, sock: socket.socket, line: str) -> None:
         self._control = control
@@ -42,25 +42,25 @@ class Data:
         self._has_sent = False
 
     def send(self, block: bytes) -> None:
-        """Raises: LinkLost; Timeout; what the server said, where it has ended the transfer (NoSpaceOnServer ...)."""
+        """Raises: LinkLost, Timeout; the server's refusal if it ended the transfer, see replies.error_of."""
         try:
             rest, self._has_sent = memoryview(block), True
-            while rest:  # so that the deadline is not one for the whole block
+            while rest:  # so that the deadline is not for the whole block
                 rest = rest[self._sock.send(rest) :]
         except OSError as error:
             raise self._why(error) from error
 
     def receive(self) -> bytes:
-        """The next bytes; b"" at the end. Raises: as send."""
+        """The next bytes; b"" at the end. Raises: like send."""
         try:
             return self._sock.recv(BLOCK_BYTES)
         except OSError as error:
             raise self._why(error) from error
 
     def done(self) -> str:
-        """End in order -> the reply, which proves nothing: after a cut connection, too, servers say 226.
+        """End the transfer -> the reply, which proves nothing: servers also say 226 after a broken connection.
 
-        Raises: what error_of makes of a refusal; LinkLost, Timeout.
+        Raises: the refusal, see replies.error_of; LinkLost, Timeout.
         """
         try:
             if self._has_sent:
@@ -69,18 +69,18 @@ class Data:
             self._close()
             raise
         if isinstance(self._sock, ssl.SSLSocket):
-            with contextlib.suppress(OSError):  # many servers just close; what arrived is looked at anyway
+            with contextlib.suppress(OSError):  # many servers just close; the caller checks what arrived
                 self._sock.settimeout(CLOSING_S)
                 self._sock.unwrap()
         self._close()
         return self._control.finish(self._line)
 
     def break_off(self) -> None:
-        """End in the middle: the connection is good for the next command, or raises LinkLost there."""
+        """End a transfer early. The connection can then serve the next command, or raises LinkLost there."""
         if not self._open:
             return
         self._close()
-        with contextlib.suppress(TransferError):  # it is kept for the next call
+        with contextlib.suppress(TransferError):  # kept for the next call
             self._control.finish(self._line, broken=True)
 
     def _close(self) -> None:

@@ -1,4 +1,4 @@
-"""A TCP connection that another thread can call off while it is being made."""
+"""Opens TCP connections; another thread can cancel the attempt."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ POLL_S = 0.01
 QUEUED_BYTES = 128 * 1024
 UNDER_WAY = (errno.EINPROGRESS, errno.EWOULDBLOCK, getattr(errno, "WSAEWOULDBLOCK", errno.EWOULDBLOCK))
 KEEPALIVE_S = 30
-"""Routers forget a connection that is silent; while a file is under way, the control connection is."""
+"""Keepalive: routers forget a silent connection, and during a transfer the control connection is silent."""
 
 
 def dial(host: str, port: int, timeout_s: float, check: Callable[[], None]) -> socket.socket:
-    """check: called every SLICE_S; what it raises ends the attempt. Raises: LinkLost, Timeout."""
+    """check: called every SLICE_S; its exception ends the attempt. Raises: LinkLost, Timeout."""
     over_at = time.monotonic() + timeout_s
     error: Exception = OSError("the name has no address")
     for family, kind, protocol, _, address in _addresses(host, port, over_at, check):
@@ -45,19 +45,19 @@ def dial(host: str, port: int, timeout_s: float, check: Callable[[], None]) -> s
 
 
 def accept(listener: socket.socket, timeout_s: float, check: Callable[[], None]) -> tuple[socket.socket, Any]:
-    """The next connection, and where it comes from. Raises: Timeout."""
+    """Accept the next connection -> its socket and address. Raises: Timeout."""
     over_at = time.monotonic() + timeout_s
     while not select.select([listener], [], [], SLICE_S)[0]:
         check()
         if time.monotonic() >= over_at:
-            raise Timeout("the server did not connect to this device: is there a firewall? Passive mode needs none")
+            raise Timeout("no connection from the server: is there a firewall? Passive mode avoids this")
     sock, address = listener.accept()
     _keep_alive(sock)
     return sock, address
 
 
 def _addresses(host: str, port: int, over_at: float, check: Callable[[], None]) -> list[Any]:
-    """A look-up cannot be called off: it is left to its thread."""
+    """A lookup cannot be cancelled, so it is left to a thread of its own. Raises: LinkLost, Timeout."""
     found: queue.SimpleQueue[list[Any] | OSError] = queue.SimpleQueue()
 
     def look_up() -> None:
@@ -93,8 +93,8 @@ def _connect(sock: socket.socket, address: Any, over_at: float, check: Callable[
 
 
 def wait_until_sent(sock: socket.socket, timeout_s: float | None, check: Callable[[], None]) -> None:
-    """Wait until the other side has what was written, or takes nothing for so long: only then does an answer's own
-    deadline begin. What this system cannot tell is not waited for."""
+    """Wait until the other side has acknowledged all data, or has accepted none for `timeout_s` seconds: only then does
+    the deadline of its reply start. Returns at once if this system cannot tell."""
     left, since = -1, time.monotonic()
     while (now_left := _unsent_bytes(sock)) and (timeout_s is None or time.monotonic() - since < timeout_s):
         if now_left != left:
@@ -110,7 +110,7 @@ def _unsent_bytes(sock: socket.socket) -> int:
 
         hung_up = select.poll()
         hung_up.register(sock, 0)
-        if hung_up.poll(0):  # it is over: what is left will never go
+        if hung_up.poll(0):  # hung up: the rest will never be sent
             return 0
         return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
     except (ImportError, AttributeError, OSError):
@@ -118,10 +118,10 @@ def _unsent_bytes(sock: socket.socket) -> int:
 
 
 def _keep_alive(sock: socket.socket) -> None:
-    with contextlib.suppress(OSError, AttributeError):  # little is queued here, so that time and progress are real
+    with contextlib.suppress(OSError, AttributeError):  # queue little, so that time and progress are realistic
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, QUEUED_BYTES)
-    with contextlib.suppress(OSError):  # it is there to help, not a condition
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else each file waits 40 ms for a delayed ACK
+    with contextlib.suppress(OSError):  # an optimisation, not a requirement
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # otherwise each file waits 40 ms for a delayed ACK
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name in ("TCP_KEEPIDLE", "TCP_KEEPINTVL"):
             if hasattr(socket, name):

@@ -1,7 +1,7 @@
-"""What a server tells of files: facts (RFC 3659), and the two common forms of LIST. Pure.
+"""What a server reports about files: facts (RFC 3659), and the two common forms of LIST. Pure.
 
-A name is bytes, exactly as it was sent: nothing is stripped from it. What cannot be read is handed back as such, since
-"not in a listing that was understood only in part" does not mean "not there".
+A name is bytes, exactly as sent: nothing is stripped. Unreadable lines are returned as such, because "not in a listing
+that was only partly understood" does not mean "does not exist".
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FOLDERS = (b"dir", b"cdir", b"pdir")
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One name. is_folder: None where it is a link, and the listing does not tell to what."""
+    """One name. is_folder: None for a link whose target the listing does not reveal."""
 
     name: bytes
     is_folder: bool | None
@@ -36,7 +36,7 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """unread: lines that follow no known form."""
+    """unread: lines in no known format."""
 
     entries: tuple[Listed, ...]
     unread: tuple[bytes, ...] = ()
@@ -75,7 +75,7 @@ def facts_of(facts: bytes) -> dict[bytes, bytes]:
 
 
 def parse_facts(facts: bytes) -> RemoteFile:
-    """The facts of one file. mode: the kind, and the permission bits where UNIX.mode tells them."""
+    """The facts of one file. mode: the file type, and the permission bits if UNIX.mode reports them."""
     known = facts_of(facts)
     is_folder = _is_folder(known)
     kind = 0 if is_folder is None else stat.S_IFDIR if is_folder else stat.S_IFREG
@@ -86,14 +86,14 @@ def parse_facts(facts: bytes) -> RemoteFile:
 
 
 def time_of(text: bytes) -> int | None:
-    """`YYYYMMDDHHMMSS[.sss]`, UTC -> seconds since 1970; None where it is none."""
+    """`YYYYMMDDHHMMSS[.sss]`, UTC -> seconds since 1970; None if invalid."""
     found = re.match(rb"(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(?:\.\d+)?$", text.strip())
     if found is None:
         return None
     year, month, day, hour, minute, second = (int(part) for part in found.groups())
     try:
         return calendar.timegm((year, month, day, hour, minute, second))
-    except ValueError:  # there is no such day
+    except ValueError:  # no such date
         return None
 
 

@@ -1,7 +1,7 @@
-"""What stands under a path, by whatever the server offers: MLST, else SIZE, MDTM, CWD and the listing of its folder.
+"""Looks up paths with whatever the server offers: MLST, otherwise SIZE, MDTM, CWD and the listing of the folder.
 
-A server without MLST answers 550 to whatever it cannot do, so a missing file takes some asking: "not there" is
-said only where the folder around it was listed, or is itself missing.
+A server without MLST answers 550 to everything it cannot do, so a missing file takes several requests: "not there" is
+reported only if its folder was listed, or is itself missing.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from iot.transfer.terminal import quoted
 __all__ = ["Paths", "sent"]
 
 MOST_BYTES = 64 * 1024 * 1024
-"""What a listing may have: a hostile server's would have no end."""
+"""Maximum size of a listing: a hostile server could send one without end."""
 
 
 class Paths:
-    """The paths of one connection."""
+    """Path lookups on one connection."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -36,7 +36,8 @@ class Paths:
         return "MLST" in self._connection.features
 
     def stat(self, path: bytes) -> RemoteFile | None:
-        """None where the server says, or a listing shows, that nothing is there. Raises: PermissionDenied ..."""
+        """None if the server says, or a listing shows, that nothing is there. Raises: PermissionDenied, ServerRefused,
+        LinkLost, Timeout."""
         if self._has_facts:
             yes, reply = self._connection.ask("MLST", sent(path))
             if yes:
@@ -47,18 +48,18 @@ class Paths:
         return self._stat_by_size(path)
 
     def size(self, path: bytes) -> int | None:
-        """How many bytes a file holds; None where it is not there. Raises: ServerRefused where it is no file."""
+        """Size of a file in bytes; None if it does not exist. Raises: ServerRefused if it is not a file; as `stat`."""
         yes, reply = self._connection.ask("SIZE", sent(path))
         found = re.fullmatch(r"213 +(\d{1,19})\s*", reply) if yes else None
         if found is not None:
             return int(found[1])
         if yes:
-            raise ServerRefused(f"SIZE {quoted(path)}: {reply!r} is no size")
+            raise ServerRefused(f"SIZE {quoted(path)}: {reply!r} is not a size")
         told = self.stat(path)
         if told is None:
             return None
         if told.size is None or stat.S_ISDIR(told.mode or 0):
-            raise ServerRefused(f"{quoted(path)} is no regular file")
+            raise ServerRefused(f"{quoted(path)} is not a regular file")
         return told.size
 
     def is_folder(self, path: bytes) -> bool:
@@ -70,9 +71,10 @@ class Paths:
         return yes
 
     def list(self, path: bytes) -> Listing:
-        """What is in a folder. It is entered for that: LIST reads a dash as an option and an asterisk as a pattern.
+        """The entries of a folder. Changes into it first, because LIST takes a dash as an option and an asterisk as a
+        pattern.
 
-        Raises: NotFound, PermissionDenied ...
+        Raises: NotFound, PermissionDenied, ServerRefused, LinkLost, Timeout.
         """
         home = self._login_folder()
         yes, reply = self._connection.ask("CWD", sent(path) if path else b"/" if home == b"/" else home)
@@ -84,7 +86,7 @@ class Paths:
             self._connection.command("CWD", home)
 
     def refusal(self, path: bytes, reply: str, what: str) -> TransferError:
-        """The error that a refused command stands for, after a look at the path where the reply leaves that open."""
+        """The error for a refused command; if the reply is ambiguous, the path is looked up."""
         if not is_ambiguous(reply):
             return error_of(reply, what)
         try:
@@ -101,7 +103,7 @@ class Paths:
             reply = self._connection.command("PWD")
             found = re.match(r'257 "((?:[^"]|"")*)"', reply)
             if found is None:
-                raise ServerRefused(f"PWD: {reply!r} names no folder")
+                raise ServerRefused(f"PWD: {reply!r} does not name a folder")
             self._home = found[1].replace('""', '"').encode("latin-1") or b"/"
         return self._home
 
@@ -110,7 +112,7 @@ class Paths:
             try:
                 return parse_mlsd(self._lines("MLSD", path))
             except Unsupported:
-                pass  # MLST alone was offered
+                pass  # only MLST is offered
         return parse_list(self._lines("LIST -a", path))
 
     def _lines(self, command: str, path: bytes) -> Iterator[bytes]:
@@ -146,7 +148,7 @@ class Paths:
         return RemoteFile(int(found[1]), mtime_s, stat.S_IFREG)
 
     def _check_absent(self, path: bytes, reply: str, what: str) -> None:
-        """Return where nothing is there for certain. Raises: PermissionDenied, ServerRefused ..."""
+        """Return if certainly nothing is there. Raises: PermissionDenied, ServerRefused, or as error_of says."""
         error = error_of(reply, f"{what} {quoted(path)}")
         if isinstance(error, NotFound):
             return
@@ -156,31 +158,31 @@ class Paths:
             raise PermissionDenied(str(error))
 
     def _is_listed(self, path: bytes) -> bool:
-        """Raises: PermissionDenied where the folder above stands and cannot be listed; ServerRefused."""
+        """Raises: PermissionDenied if the parent folder exists but cannot be listed; ServerRefused."""
         folder, name = posixpath.split(path.rstrip(b"/"))
         if not name:
             return True
         if folder not in (b"", b"/", b".") and not self.is_folder(folder):
             if self._is_listed(folder):
-                raise PermissionDenied(f"{quoted(folder)} is there, and cannot be entered")
+                raise PermissionDenied(f"{quoted(folder)} exists but cannot be entered")
             return False
         listing = self.list(folder)
         if any(entry.name == name for entry in listing.entries):
             return True
         if listing.unread:
-            raise ServerRefused(f"the listing of {quoted(folder)} cannot be read: {quoted(listing.unread[0])}")
+            raise ServerRefused(f"the listing of {quoted(folder)} has an unknown format: {quoted(listing.unread[0])}")
         return False
 
 
 def sent(path: bytes) -> bytes:
-    """A path as a command takes it: one that begins with a dash or a space would be read as something else."""
+    """A path for a command: a leading dash or space would be taken for something else."""
     return b"./" + path if path[:1] in (b"-", b" ", b"~") else path or b"."
 
 
 def _facts_in(reply: str) -> bytes:
-    """The one line of an MLST reply that tells facts."""
+    """The line with the facts in an MLST reply. Raises: ServerRefused."""
     for line in reply.split("\n")[1:-1]:
         facts, _, _ = line.lstrip(" ").partition(" ")
         if "=" in facts:
             return facts.encode("latin-1")
-    raise ServerRefused(f"MLST: {reply!r} tells no facts")
+    raise ServerRefused(f"MLST: {reply!r} contains no facts")

@@ -1,4 +1,4 @@
-"""What a reply of the server means: pure, from its code and, where the code is ambiguous, from its words."""
+"""Interprets replies, from the code and, where it is ambiguous, from the text. Pure."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ __all__ = ["error_of", "hide", "is_ambiguous", "shown", "without_secrets"]
 
 _secrets: set[str] = set()
 SHOWN = 300
-"""Characters of a reply that an error shows."""
+"""Maximum length of a reply in an error message."""
 FULL = re.compile(
     r"no space|disk (is )?full|quota|insufficient|exceeded storage"
-    r"|writing to local file|error during write to file",  # vsftpd's and pure-ftpd's words for it
+    r"|writing to local file|error during write to file",  # the wording of vsftpd and pure-ftpd
     re.IGNORECASE,
 )
 ABSENT = re.compile(r"no such|not found|does ?n[o']t exist|not exist|can't find|cannot find", re.IGNORECASE)
@@ -59,7 +59,10 @@ BY_WORDS: tuple[tuple[re.Pattern[str], type[TransferError]], ...] = (
 
 
 def error_of(reply: str, what: str) -> TransferError:
-    """The error that a negative reply stands for. what: was asked for; it heads the text."""
+    """The error for a negative reply: LinkLost, ServerBusy, or a PermanentError or LoginRefused by code and text.
+
+    what: the attempted operation, for the message.
+    """
     code, text = code_of(reply), f"{what}: {shown(reply)}"
     kind = next((kind for words, kind in BY_WORDS if words.search(reply)), None)
     if kind is NoSpaceOnServer and code in STORING:
@@ -72,7 +75,7 @@ def error_of(reply: str, what: str) -> TransferError:
 
 
 def is_ambiguous(reply: str) -> bool:
-    """Whether the reply leaves open if the file is missing or may not be touched: RFC 959 gives both one code."""
+    """Whether the file may be missing or just inaccessible: RFC 959 has one code for both."""
     return code_of(reply) in (450, 550, 553) and not any(words.search(reply) for words, _ in BY_WORDS)
 
 
@@ -81,7 +84,7 @@ def code_of(reply: str) -> int:
 
 
 def hide(secret: str) -> None:
-    """A server may repeat what it was sent, in any reply, at any time: from now on no message shows this."""
+    """Never show this in a message: a server may echo in any reply what it was sent."""
     if secret:
         _secrets.add(secret)
 
@@ -93,7 +96,7 @@ def without_secrets(text: str) -> str:
 
 
 def shown(reply: str) -> str:
-    """A reply as a message may show it: one line, nothing that would steer a terminal."""
+    """A reply for a message: one line, without terminal control characters or secrets."""
     text = without_secrets(reply.encode("latin-1", "replace").decode("utf-8", "backslashreplace"))
     plain = "".join(char if char.isprintable() else " " for char in text)
     return plain if len(plain) <= SHOWN else plain[:SHOWN] + "..."

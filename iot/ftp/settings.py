@@ -14,14 +14,14 @@ __all__ = ["TLS", "FTPOptions"]
 
 
 class TLS(str, Enum):
-    """EXPLICIT: AUTH TLS before the login (RFC 4217). IMPLICIT: TLS from the first byte on, usually at port 990."""
+    """EXPLICIT: AUTH TLS before login (RFC 4217). IMPLICIT: TLS from the first byte, usually on port 990."""
 
     EXPLICIT = "explicit"
     IMPLICIT = "implicit"
 
 
 class FTPOptions(TransferSettings):
-    """All options of FTPClient beside host, port, user and password."""
+    """All options of FTPClient except host, port, user and password."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
@@ -30,14 +30,14 @@ class FTPOptions(TransferSettings):
         description="explicit, implicit, or false: plain FTP, which sends the password and all files in clear text",
     )
     ca_file: Path | None = Field(
-        None, description="PEM file of the authorities that the server's certificate is checked with; else the system's"
+        None, description="PEM file of authorities to check the server's certificate against; default: the system's"
     )
     certificate: str = Field(
-        "", description="SHA-256 of the server's certificate in hex: this one is accepted, and no other"
+        "", description="SHA-256 of the only certificate that is accepted: 64 hex digits, colons allowed"
     )
     active: bool = Field(False, description="active mode: the server connects to this device for each transfer")
-    connect_timeout_s: float = Field(30.0, gt=0, description="until a connection stands")
-    timeout_s: float = Field(60.0, gt=0, description="without a byte from the other side")
+    connect_timeout_s: float = Field(30.0, gt=0, description="seconds until a connection stands")
+    timeout_s: float = Field(60.0, gt=0, description="seconds without a byte from the server until the link is dead")
     connections: int = Field(2, ge=1, le=16, description="files that are sent at the same time")
 
     @field_validator("tls")

@@ -1,8 +1,8 @@
 """The calls of a Store on an FTP server.
 
-What was measured shapes them: after a cut data connection vsftpd, ProFTPD, pure-ftpd and pyftpdlib say "226 Transfer
-complete" all the same, so SIZE is asked after every write. REST behind the end leaves a hole with one and appends with
-another: it is never sent. None of them confirms that anything is on its disk: `durable` is False.
+They are shaped by measurements: after a broken data connection vsftpd, ProFTPD, pure-ftpd and pyftpdlib still say "226
+Transfer complete", so SIZE is requested after every write. REST beyond the end leaves a hole on one server and appends
+on another, so it is never sent. None confirms that anything is on its disk: `durable` is False.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ log = logging.getLogger(__name__)
 
 BLOCK_BYTES = 64 * 1024
 WRITE_S = 60.0
-"""A write ends after so long, to be gone on with by the next: the control connection is used in between, and what was
-sent is confirmed."""
+"""Seconds after which a write ends, to be continued by the next: this uses the control connection in between, and
+confirms what was sent."""
 HASHED_BYTES_PER_S = 10_000_000
-"""What a slow server hashes."""
+"""Bytes per second that a slow server hashes."""
 
 
 class FTPStore:
-    """See remote.Store for what every call does. clock: monotonic seconds."""
+    """See remote.Store for the contract of each call. clock: monotonic seconds."""
 
     def __init__(self, address: Address, *, connections: int = 2, clock: Callable[[], float] = time.monotonic) -> None:
         self._connection = Connection(address)
         self._paths = Paths(self._connection)
         self._clock = clock
-        self._folders: set[bytes] = set()  # seen on this connection; forgotten as soon as anything is refused
+        self._folders: set[bytes] = set()  # known on this connection; forgotten after any refusal
         self.capabilities = Capabilities(
             resume=Resume.OFFSET,
             publish=Publish.RENAME,
@@ -86,7 +86,7 @@ class FTPStore:
     # -- uploads
 
     def begin(self, dest: bytes, size: int, meta: Meta) -> Token:
-        """The part itself is made by the first write."""
+        """The first write creates the part."""
         yes, reply = self._connection.ask("DELE", sent(meta.part))
         if not yes and (meta.make_dirs or is_ambiguous(reply)):
             self._make_folder_of(meta.part, make_dirs=meta.make_dirs)
@@ -125,12 +125,12 @@ class FTPStore:
         return Ack(self._confirmed(token, span.start, at))
 
     def _check_start(self, token: Token, start: int) -> None:
-        """REST behind the end would make a hole, or append."""
+        """REST beyond the end would leave a hole, or append. Raises: NotFound, Unsupported."""
         held = self._paths.size(token)
         if held is None:
             raise NotFound(f"the part {quoted(token)} is gone")
         if held < start:
-            raise Unsupported(f"the part {quoted(token)} holds {held} bytes, and cannot be gone on with at {start}")
+            raise Unsupported(f"the part {quoted(token)} has {held} bytes, so it cannot be resumed at {start}")
 
     def _store(self, token: Token, start: int) -> Data:
         try:
@@ -151,7 +151,7 @@ class FTPStore:
             raise
 
     def _confirmed(self, token: Token, start: int, end: int) -> int:
-        """Up to where the server holds what it was sent."""
+        """The offset up to which the server has what it was sent. Raises: NotFound."""
         held = self._paths.size(token)
         if held is None:
             raise NotFound(f"the part {quoted(token)} is gone")
@@ -171,12 +171,12 @@ class FTPStore:
         if digest is None:
             return None
         if digest != expected:
-            raise ProofFailed(f"the server's SHA-256 of the part {quoted(token)} is another")
+            raise ProofFailed(f"the server's SHA-256 of the part {quoted(token)} differs")
         return Evidence.SERVER_HASH
 
     def publish(self, token: Token, dest: bytes, meta: Meta, *, replace: bool) -> bool:
         if not replace and self._paths.stat(dest) is not None:
-            raise AlreadyExists(f"{quoted(dest)} is there already")
+            raise AlreadyExists(f"{quoted(dest)} already exists")
         self._keep(token, meta)
         self._rename(token, dest)
         return False
@@ -189,11 +189,11 @@ class FTPStore:
             self.delete(token)
 
     def _keep(self, token: Token, meta: Meta) -> None:
-        """Times and mode, best effort: a refusal is no error."""
+        """Set times and mode, best effort: a refusal is not an error."""
         if meta.mode is not None:
             self._connection.ask(f"SITE CHMOD {meta.mode & 0o777:03o}", sent(token))
         if meta.mtime_s is not None and "MFMT" in self._connection.features:
-            with contextlib.suppress(OverflowError, OSError, ValueError):  # a time beyond what the format holds
+            with contextlib.suppress(OverflowError, OSError, ValueError):  # a time outside the range of the format
                 stamp = time.strftime("%Y%m%d%H%M%S", time.gmtime(meta.mtime_s))
                 self._connection.ask(f"MFMT {stamp}", sent(token))
 
@@ -210,7 +210,7 @@ class FTPStore:
         found = self._paths.stat(dest)
         if found is None:
             raise error
-        # whatever it says, and some say "not now": a folder stays in the way
+        # permanent, even if the server says "not now": a folder is in the way
         kind = ServerRefused if stat.S_ISDIR(found.mode or 0) else AlreadyExists
         raise kind(str(error)) from error
 
@@ -222,7 +222,7 @@ class FTPStore:
     def read(self, path: bytes, offset: int) -> Iterator[bytes]:
         if offset:
             held = self._paths.size(path)
-            if held is not None and offset >= held:  # pyftpdlib, for one, refuses what lies behind the end
+            if held is not None and offset >= held:  # pyftpdlib, for one, refuses an offset beyond the end
                 return
         try:
             data = self._connection.transfer("RETR", sent(path), start=offset)
@@ -243,11 +243,11 @@ class FTPStore:
             return None
         size = self._paths.size(path)
         if size is None:
-            raise NotFound(f"{quoted(path)} is not there")
+            raise NotFound(f"{quoted(path)} does not exist")
         patience_s = self._connection.address.timeout_s + size / HASHED_BYTES_PER_S
         command = "XSHA256"
         if "SHA-256" in self._connection.features.get("HASH", "").upper():
-            command = "HASH"  # XSHA256 would read a name's last words as numbers
+            command = "HASH"  # XSHA256 would take the last words of a name as numbers
             self._connection.command("OPTS HASH SHA-256")
         self._connection.timeout_for(patience_s)
         yes, reply = self._connection.ask(command, sent(path))
@@ -257,7 +257,7 @@ class FTPStore:
     def list(self, path: bytes) -> Iterator[Entry]:
         listing = self._paths.list(path)
         if listing.unread:
-            raise ServerRefused(f"the listing of {quoted(path)} cannot be read: {quoted(listing.unread[0])}")
+            raise ServerRefused(f"the listing of {quoted(path)} has an unknown format: {quoted(listing.unread[0])}")
         for entry in listing.entries:
             is_folder = entry.is_folder
             if is_folder is None:
@@ -266,8 +266,8 @@ class FTPStore:
 
     def move(self, source: bytes, dest: bytes, *, make_dirs: bool = True) -> None:
         if make_dirs:
-            if self._paths.stat(source) is None:  # no folders are made for what is not there
-                raise NotFound(f"{quoted(source)} is not there")
+            if self._paths.stat(source) is None:  # make no folders for a missing source
+                raise NotFound(f"{quoted(source)} does not exist")
             self._make_folder_of(dest, make_dirs=True)
         self._rename(source, dest)
 
@@ -279,13 +279,13 @@ class FTPStore:
             if not folder or self._paths.is_folder(folder):
                 continue
             yes, reply = self._connection.ask("MKD", sent(folder))
-            if yes or self._paths.is_folder(folder):  # another connection may have been quicker
+            if yes or self._paths.is_folder(folder):  # another connection may have made it
                 continue
             found = self._paths.stat(folder)
             if found is not None and stat.S_ISDIR(found.mode or 0):
                 raise PermissionDenied(f"{quoted(folder)} cannot be entered")
             if found is not None:
-                raise AlreadyExists(f"{quoted(folder)} is there, and no folder")
+                raise AlreadyExists(f"{quoted(folder)} exists but is not a folder")
             raise error_of(reply, f"MKD {quoted(folder)}")
 
     def rmdir(self, path: bytes) -> None:

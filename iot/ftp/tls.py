@@ -1,4 +1,4 @@
-"""Who the server is: its certificate is checked against authorities, or against a pin."""
+"""Authenticate the server: its certificate is checked against authorities, or against a pin."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ __all__ = ["Trust"]
 
 
 class Trust:
-    """ca_file: authorities instead of the system's. pin: SHA-256 of the one certificate that is accepted, in hex."""
+    """ca_file: authorities to use instead of the system's. pin: SHA-256 of the only accepted certificate, in hex."""
 
     def __init__(self, ca_file: Path | None = None, pin: str = "") -> None:
         self._pin = pin
         try:
             self._context = ssl.create_default_context(cafile=str(ca_file) if ca_file is not None else None)
         except (OSError, ssl.SSLError) as error:
-            raise ConfigurationError(f"ca_file = {str(ca_file)!r}: no certificates can be read: {error}") from error
-        if pin:  # which authority issued it does not matter then
+            raise ConfigurationError(f"ca_file = {str(ca_file)!r}: cannot load certificates: {error}") from error
+        if pin:  # the issuing authority is then irrelevant
             self._context.check_hostname = False
             self._context.verify_mode = ssl.CERT_NONE
         self._context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -35,8 +35,8 @@ class Trust:
         watch: Callable[[ssl.SSLSocket], object],
         session: ssl.SSLSession | None = None,
     ) -> ssl.SSLSocket:
-        """Shake hands, and check who answers. session: of the control connection, which the data connection resumes.
-        watch: is given the socket before the handshake, which may be called off.
+        """Do the handshake and authenticate the server. session: that of the control connection, for a data connection
+        to resume. watch: called with the socket before the handshake, so that it can be aborted.
 
         Raises: HostKeyUnknown, HostKeyMismatch, Incompatible, Timeout, LinkLost.
         """
@@ -55,8 +55,8 @@ class Trust:
             wrapped.do_handshake()
         except ssl.SSLCertVerificationError as error:
             raise HostKeyUnknown(
-                f"{host}: its certificate is not accepted: {error.verify_message}; ca_file names the authority that "
-                "issued it, certificate the one certificate to accept"
+                f"{host}: its certificate is not trusted: {error.verify_message}; set ca_file to the authority that "
+                "issued it, or certificate to its fingerprint"
             ) from error
         except TimeoutError as error:
             raise Timeout(f"{host}: no answer to the TLS handshake") from error
@@ -72,4 +72,4 @@ class Trust:
             return
         shown = hashlib.sha256(wrapped.getpeercert(binary_form=True) or b"").hexdigest()
         if not hmac.compare_digest(shown, self._pin):
-            raise HostKeyMismatch(f"{host} shows the certificate {shown}, not the one that is pinned")
+            raise HostKeyMismatch(f"{host} presented the certificate {shown}, not the pinned one")

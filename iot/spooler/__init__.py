@@ -1,1 +1,1 @@
-"""The device service: what appears in an outbox is delivered to a server, once and whole, then leaves the outbox."""
+"""The device service: files that appear in an outbox are delivered to a server and then leave the outbox."""

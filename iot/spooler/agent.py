@@ -1,13 +1,13 @@
-"""The loop: scan, queue, send, record what came of it. One thread; everything that may block has a deadline of its own.
+"""The main loop: scan, queue, send, record outcomes. One thread; everything that may block has its own deadline.
 
     while not stopped:
-        tick       a piece of a scan, outcomes written down, waits that are over, status, sign of life
-        send       while there is work and the server may be tried: jobs are pulled from the queue by the client,
-                   which ticks too, whether or not it has a place for a job
+        tick       a step of the scan, outcomes recorded, expired waits, status, watchdog
+        send       while there is work and the server may be tried: the client pulls jobs from the queue, and ticks
+                   whether or not it has a free slot
         pause      until the next of these is due, or somebody wakes the loop
 
-A lost link ends one `send`; the next one resumes where it was. A journal that cannot be written holds new jobs, files
-stay where they are, and it is tried again.
+A lost link ends one `send`; the next one resumes where it stopped. While the journal cannot be written, no new jobs
+start and files stay where they are; it is tried again.
 """
 
 from __future__ import annotations
@@ -53,18 +53,18 @@ DRAIN_CAP_S = 5.0
 
 
 class Loop(Protocol):
-    """What surrounds the loop."""
+    """The process around the loop."""
 
     def stopping(self) -> bool: ...
 
     def alive(self) -> None:
-        """The loop has got on: the watchdog may be fed."""
+        """The loop has made progress: the watchdog may be fed."""
 
     def pause(self, seconds: float) -> bool:
-        """Wait, at most so long; True when somebody woke it to look and try again at once."""
+        """Wait for at most so many seconds. True: somebody woke it, so scan and try the server at once."""
 
     def report(self, agent: Agent, *, changed: bool, final: bool = False) -> None:
-        """Publish the status when it is time; changed: something has happened since the last call; final: now."""
+        """Publish the status if it is due. changed: something happened since the last call; final: publish now."""
 
 
 @dataclass
@@ -78,7 +78,7 @@ class Totals:
 class Agent:
     """One server, its outboxes, one queue.
 
-    drain: send what is there, a few attempts each, and end. totals: what earlier agents of this process have done.
+    drain: send what is there, with a few attempts each, then end. totals: what earlier agents of this process did.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class Agent:
         self._restarted = False
 
     def run(self) -> End:
-        """Work until the loop is stopped or, when draining, until nothing more can be done."""
+        """Run until stopped or, when draining, until nothing more can be done."""
         self._restarted = False
         self._locally(self._restart)
         self._locally(self._tell_earlier)
@@ -135,7 +135,7 @@ class Agent:
         return end
 
     def _restart(self) -> None:
-        """Nothing is sent before this could be written: what an earlier process had in flight would wait for ever."""
+        """Nothing is sent before this is written, or what an earlier process had in flight would never be sent."""
         self.outcomes.record()
         self.queue.restart()
         self._restarted = True
@@ -147,7 +147,7 @@ class Agent:
         for total in self.queue.totals():
             if total.earlier and total.state is State.READY and total.outbox in labels:
                 log.warning(
-                    "begun under an earlier destination, which they keep until the server has answered for them"
+                    "files already begun keep their earlier destination until the server has answered for them"
                     " outbox=%s files=%d",
                     shown(labels[total.outbox]),
                     total.earlier,
@@ -206,7 +206,7 @@ class Agent:
         self._wait_over_at = self.queue.wake(now)
 
     def _locally(self, work: Callable[[], None]) -> None:
-        """Do what needs the journal; when it cannot be written, hold new jobs for a while and say so."""
+        """Do something that needs the journal; if that cannot be written, start no jobs for a while and log it."""
         try:
             work()
         except LocalStateError as error:
@@ -243,7 +243,7 @@ class Agent:
         return self._wait_over_at is not None or self._any_ready()
 
     def _first_look_done(self, now: float) -> bool:
-        """The order is right only when all is known; but a huge outbox does not hold up the start."""
+        """The order of sending is right only after a full walk, but a huge outbox does not delay the start."""
         if now - self._started_at >= PATIENCE_S:
             return True
         return all(intake.passes or intake.failed for intake in self.intakes)
@@ -260,7 +260,7 @@ class Agent:
     # -- sending
 
     def _send(self) -> None:
-        """One go with the client: ends when nothing is ready, the link is lost, or the loop is stopped."""
+        """One run of the client: ends when nothing is ready, the link is lost, or the loop is stopped."""
         lost: TransferError | None = None
         self._jobs_ended = False
         if self._draining:
@@ -271,7 +271,7 @@ class Agent:
         except LocalStateError as error:
             self._held_here(error)
         except Cancelled:
-            pass  # the loop is being stopped; what is in flight is abandoned below
+            pass  # the loop is being stopped; transfers in flight are abandoned below
         except TransferError as error:
             lost = error
         else:
@@ -285,7 +285,7 @@ class Agent:
         self._locally(self.outcomes.record)
 
     def _jobs(self) -> Iterator[UploadJob | None]:
-        """What the client pulls."""
+        """The jobs that the client pulls."""
         while not self._loop.stopping():
             job = self.dispatcher.next_job() if self._now() >= self._hold_until else None
             if job is None and not self.dispatcher.in_flight:
@@ -294,7 +294,7 @@ class Agent:
         self._jobs_ended = True
 
     def _book(self, outcome: TransferResult | Failure) -> TransferError | None:
-        """Take an outcome down; the error, when it is the link's."""
+        """Book an outcome -> the error, if it was the link's."""
         flight = self.dispatcher.finished(outcome)
         if not self.outcomes.unrecorded:
             self._record_at = self._now() + RECORD_S
@@ -325,7 +325,7 @@ class Agent:
 
 
 def _was_lost(journal: Journal) -> bool:
-    """Whether this journal does not know what earlier ones did."""
+    """Whether the journal is new because an earlier one was lost."""
     return journal.moved_aside is not None or journal.state_dir is None
 
 

@@ -1,4 +1,4 @@
-"""What the spooler asks of a remote, whatever the protocol behind it, and how it stands with the server."""
+"""What the spooler needs of a remote, whatever its protocol, and whether the server may be tried now."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ __all__ = ["TO_DO", "Availability", "Remote", "ServerState", "failure_kind"]
 
 
 class Remote(Protocol):
-    """A client of the far side. Results come back with the key of their job.
+    """A client of the server. Each result carries the key of its job.
 
-    `tick` is called at least every 0.25 s, whatever the far side does, also while connecting: the loop's scans, its
-    sign of life and its look at the stop flag hang on it, since jobs are not asked for while all places are taken.
+    `tick` is called at least every 0.25 s whatever the server does, also while connecting. The loop depends on it for
+    its scans, the watchdog and the stop flag, because no jobs are requested while all slots are taken.
     """
 
     def upload_many(
@@ -38,24 +38,25 @@ class Remote(Protocol):
     ) -> Iterator[TransferResult | Failure]: ...
 
     def settle(self, results: Iterable[TransferResult]) -> None:
-        """That these are delivered is on record, durably: what a remote keeps to recognise them may go.
+        """These deliveries are durably recorded: the remote may drop what it kept to recognise them.
 
-        Once for each result, after that record and never inside its transaction; a crash between leaves what may go.
+        Called once for each result, after the transaction that records it, never inside it. After a crash between the
+        two the remote merely keeps its records longer.
         """
 
     def give_up(self, uploads: Iterable[tuple[str, str]]) -> None:
-        """(source, destination) of what will not be tried again: what an attempt has left there may be removed.
+        """These uploads (source, destination) will not be tried again: what they left on the server may be removed.
 
-        Durable when it returns; called before the queue forgets the upload, perhaps twice.
+        The request is durable when this returns. It is made before the queue forgets the upload, and may be repeated.
         """
 
     def cancel(self) -> None: ...
 
-    def disconnect(self) -> None: ...
+    def close(self) -> None: ...
 
 
 def failure_kind(error: TransferError) -> FailureKind:
-    """What an error says about the entry. A full server is nobody's fault: it is waited for, without a strike."""
+    """What an error says about the entry. A full server is not the file's fault: no strike is counted."""
     if isinstance(error, SourceChanged):
         return FailureKind.CHANGED
     if isinstance(error, (LinkLost, Timeout)):
@@ -77,7 +78,7 @@ TO_DO = (
 
 
 class ServerState(str, enum.Enum):
-    """How it stands with the server. HELD: login or host key refused; nothing is tried for long, see TO_DO."""
+    """State of the connection. HELD: login or host key refused; the server is left alone for a long time, see TO_DO."""
 
     DISCONNECTED = "disconnected"
     CONNECTED = "connected"
@@ -85,10 +86,10 @@ class ServerState(str, enum.Enum):
 
 
 class Availability:
-    """When the server may be tried (again). Times are seconds of the monotonic clock.
+    """When the server may be tried again. Times are seconds of the monotonic clock.
 
-    The first loss after progress is followed by a try at once, later ones by `backoff`. A refused login or host key
-    holds the whole server by `hold`: every further try could put this address on the server's penalty list.
+    After progress the first loss is retried at once, later ones after `backoff`. A refused login or host key holds
+    the whole server for `hold`: another attempt could put this address on the server's penalty list.
     """
 
     def __init__(self, backoff: Backoff, hold: Backoff, random: Callable[[], float]) -> None:

@@ -1,7 +1,7 @@
-"""The jobs: which entry goes next to the client, and which are in flight.
+"""Jobs: which entry the client gets next, and which are in flight.
 
-Entries are claimed a few at a time: one transaction records the attempt of all of them. Claims are small, so that an
-urgent file never waits behind many; large files have few places, so that a small one always finds one.
+Entries are claimed a few at a time, and one transaction records the attempts of all of them. Claims are small, so that
+an urgent file never waits behind many; large files get few slots, so that a small one always finds a free one.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Dispatcher:
         self._large_in_flight = 0
 
     def next_job(self) -> UploadJob | None:
-        """What is most urgent now; None when there is nothing, or nothing that may start yet."""
+        """The most urgent job; None if there is none, or none that may start yet."""
         small, large = self._head(large=False), self._head(large=True)
         first_large = prefers_large(
             small.priority if small else None,
@@ -81,12 +81,12 @@ class Dispatcher:
         return self._job(entry)
 
     def finished(self, outcome: TransferResult | Failure) -> InFlight:
-        """Take a job out of flight."""
+        """The job has ended: it is in flight no more."""
         assert isinstance(outcome.key, int)
         return self._land(outcome.key)
 
     def abandon(self) -> tuple[list[Entry], list[Entry]]:
-        """When the client has ended: what was handed out and had no word said on it, and what was only claimed."""
+        """After the client has ended: entries handed out that have no outcome, and those that were only claimed."""
         flying = [self._land(number).entry for number in list(self.in_flight)]
         waiting = [entry for claimed in self._claimed.values() for entry in claimed]
         for claimed in self._claimed.values():
@@ -96,7 +96,7 @@ class Dispatcher:
     # -- inside
 
     def _head(self, *, large: bool) -> Entry | None:
-        """The first claimed entry whose destination nobody else is writing to."""
+        """The first claimed entry whose destination no other job is writing to."""
         if large and self._large_in_flight >= MAX_LARGE:
             return None
         claimed = self._claimed[large]
@@ -183,7 +183,7 @@ def _tell(entry: Entry, progress: Progress, rate: float) -> None:
 
 
 def _merged(heads: Sequence[Sequence[Entry]]) -> list[Entry]:
-    """By priority; the outboxes in turn among equals, each in its own order."""
+    """By priority; outboxes of equal priority take turns, each in its own order."""
     turns = [
         (entry.priority, turn, place, entry) for place, head in enumerate(heads) for turn, entry in enumerate(head)
     ]

@@ -1,10 +1,9 @@
-"""The log on standard error, which never holds up the agent: a log may lose lines, deliveries may not.
+"""Logging to standard error that never blocks the agent: losing log lines is better than delaying deliveries.
 
-Whoever reads standard error may stop reading: a full pipe, a terminal under Ctrl-S, a journal that is restarted. A
-write blocks then, so a thread that owns nothing else does it. What does not fit into its queue is lost and counted.
+The reader of standard error may stall: a full pipe, a terminal after Ctrl-S, journald being restarted. Writes block
+then, so a separate thread does them. Lines that do not fit into its queue are dropped and counted.
 
-A journal is told the priority of each line (sd-daemon(3), "<N>" in front), a terminal the time; else both are somebody
-else's matter.
+The journal gets the priority of each line (sd-daemon(3), "<N>" in front), a terminal the time.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ def _is_journal(fd: int, stream: str) -> bool:
 
 
 class NonBlockingHandler(logging.Handler):
-    """fd: where the lines go. Its flags are left alone: other processes share them."""
+    """fd: where the lines go. Its flags are not changed, because other processes share them."""
 
     def __init__(self, fd: int, *, queued_lines: int = QUEUED_LINES) -> None:
         super().__init__()
@@ -76,7 +75,7 @@ class NonBlockingHandler(logging.Handler):
         self._put(line)
 
     def close(self) -> None:
-        """Give the last lines a moment; the process ends in any case."""
+        """Give the last lines a moment to be written; the process exits in any case."""
         if self._writer.is_alive():
             give_up_at = time.monotonic() + LAST_WORDS_S
             self._tell_lost()
@@ -100,4 +99,4 @@ class NonBlockingHandler(logging.Handler):
                 while rest:
                     rest = rest[os.write(self._fd, rest) :]
             except OSError:
-                pass  # nobody can ever read this line: there is no other place to say so
+                pass  # the reader is gone for good, and there is nowhere else to report it

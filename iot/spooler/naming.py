@@ -1,7 +1,7 @@
-"""From a path below an outbox to a path on the server, and names as people may safely see them. Pure.
+"""Maps a path in an outbox to a path on the server, and makes names safe to display. Pure.
 
-Paths below an outbox are bytes, separated by "/"; on the server side they are str with surrogateescape, so that
-every byte of a name arrives as it was.
+Paths in an outbox are bytes, separated by "/"; on the server side they are str with surrogateescape, so that every
+byte of a name is kept.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ __all__ = [
 TEMPLATES = ("device_id", "outbox", "date")
 PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 DAY = "\0"
-"""Where a rule has the day: the one character that is in no path."""
+"""Stands for the day in a rule: the one character that no path can contain."""
 EPOCH_DAY = date(1970, 1, 1).toordinal()
 DAY_NS = 86_400 * 10**9
 
 
 class UnsafeName(ValueError):
-    """A path that would leave the folder it was meant for, or that no file can have."""
+    """A path that would leave its folder, or that no file can have."""
 
 
 def check_template(template: str) -> None:
-    """Check a destination. Raises: ValueError saying what is wrong with it."""
+    """Check the template of a destination. Raises: ValueError saying what is wrong with it."""
     unknown = [name for name in PLACEHOLDER.findall(template) if name not in TEMPLATES]
     if unknown:
         raise ValueError(f"unknown {{{unknown[0]}}}; known are " + ", ".join(f"{{{name}}}" for name in TEMPLATES))
@@ -44,15 +44,15 @@ def check_template(template: str) -> None:
 
 
 def rule_for(template: str, *, device_id: str, outbox: str) -> str:
-    """The template with all filled in that is the same for every file: what an attempt is recorded with."""
+    """The template with everything filled in that is the same for all files; attempts are recorded with this rule."""
     values = {"device_id": device_id, "outbox": outbox, "date": DAY}
     return PLACEHOLDER.sub(lambda match: values[match.group(1)], template)
 
 
 def destination_for(path: bytes, rule: str, mtime_ns: int) -> str:
-    """The remote path of a file: where the rule says, then the path below the outbox as it is.
+    """The remote path of a file: the rule's folder, then its unchanged path in the outbox.
 
-    {date} is the day (UTC) of the file's modification time, so that every attempt goes to the same place.
+    {date} is the UTC day of the file's modification time, so that every attempt has the same destination.
 
     Raises: UnsafeName, see check_path.
     """
@@ -62,14 +62,14 @@ def destination_for(path: bytes, rule: str, mtime_ns: int) -> str:
 
 
 def check_path(path: bytes) -> None:
-    """Raises: UnsafeName for "..", NUL, an empty or an absolute path."""
+    """Raises: UnsafeName if the path is empty or absolute, or contains ".." or NUL."""
     parts = path.split(b"/")
     if b"\0" in path or any(part in (b"", b".", b"..") for part in parts):
         raise UnsafeName(f"not a path below an outbox: {shown(path)}")
 
 
 def is_plain_name(name: str) -> bool:
-    """Whether it can be one part of a path, and leads nowhere else."""
+    """Whether it is a single, ordinary component of a path."""
     return name not in ("", ".", "..") and "/" not in name and "\0" not in name
 
 
@@ -80,12 +80,12 @@ def _join(base: str, path: str) -> str:
 
 
 def _day(mtime_ns: int) -> str:
-    """The nearest day that a calendar of four digits has."""
+    """The nearest day with a year of four digits."""
     return date.fromordinal(min(max(EPOCH_DAY + mtime_ns // DAY_NS, 1), date.max.toordinal())).isoformat()
 
 
 def shown(name: bytes | str) -> str:
-    """A name for logs and terminals: one word, no control or escape characters, bytes that are no text as \\xNN."""
+    """A name for logs and terminals: one word without control characters; bytes that are not UTF-8 become \\xNN."""
     text = name.decode("utf-8", "surrogateescape") if isinstance(name, bytes) else name
     plain = text.isprintable() and '"' not in text and "\\" not in text
     body = text if plain else "".join(map(_visible, text))

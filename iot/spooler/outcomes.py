@@ -1,6 +1,6 @@
-"""What came of the jobs: writes it down, many in one transaction, and then lets the files go.
+"""Outcomes of jobs: records them, many in one transaction, and then lets the files leave.
 
-The order is the promise: "delivered" is on the disk before the file leaves the outbox (see owed).
+The order matters: "delivered" is on the disk before the file leaves the outbox (see owed).
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ log = logging.getLogger(__name__)
 
 
 class OutcomeRecorder:
-    """Writes down what came of the jobs of all outboxes.
+    """Records the outcomes of the jobs of all outboxes.
 
-    last_error: what last went wrong with a file.
+    last_error: the last error of a file.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class OutcomeRecorder:
 
     @property
     def unrecorded(self) -> int:
-        """Outcomes that are not written down yet."""
+        """Number of outcomes not recorded yet."""
         return len(self._successes) + len(self._failures) + sum(map(len, self._lost.values()))
 
     # -- outcomes
@@ -86,12 +86,12 @@ class OutcomeRecorder:
         )
 
     def failed(self, entry: Entry, failure: Failure, *, progressed: bool) -> None:
-        """A job's own failure; a file that went or changed meanwhile is told from one that is refused."""
+        """A job has failed; a file that vanished or changed meanwhile is told apart from one that is refused."""
         kind = failure_kind(failure.error)
         try:
             event = self._gone_or_changed(entry) if kind in (FailureKind.PERMANENT, FailureKind.CHANGED) else None
         except SourceFailed:
-            kind, event = FailureKind.TRANSIENT, None  # nothing is known of the file: it may not be its fault
+            kind, event = FailureKind.TRANSIENT, None  # the file cannot be examined, so this may not be its fault
         if event is not None:
             self._lost[event].append(entry)
             self._losses.pop(entry.id, None)
@@ -101,7 +101,7 @@ class OutcomeRecorder:
         words = f"{type(failure.error).__name__}: {failure.error}"
         self._failures.append((entry, verdict, words))
         if verdict.event is not Event.FAILED and verdict.event is not Event.GIVEN_UP:
-            return  # the link's, or a stop: the loop tells it
+            return  # the link's error, or a stop: the loop reports it
         self.last_error = f"{shown(entry.path)}: {words}"
         if kind is FailureKind.PERMANENT:
             self.destination_failed[entry.outbox] = self.last_error
@@ -115,7 +115,7 @@ class OutcomeRecorder:
         )
 
     def interrupted(self, entries: Sequence[Entry]) -> None:
-        """Jobs that ended without a word of their own."""
+        """Jobs that ended without an outcome."""
         self._return(entries, Event.INTERRUPTED)
 
     def released(self, entries: Sequence[Entry]) -> None:
@@ -123,7 +123,7 @@ class OutcomeRecorder:
         self._return(entries, Event.RELEASED)
 
     def moved(self, entries: Sequence[Entry]) -> None:
-        """Entries whose destination was changed after an attempt: what that has left there may go."""
+        """Entries whose destination was changed after an attempt: what that left on the server may be removed."""
         self._remote.give_up([(self._source(entry), entry.left_at) for entry in entries if entry.left_at is not None])
 
     def _return(self, entries: Sequence[Entry], event: Event) -> None:
@@ -140,7 +140,7 @@ class OutcomeRecorder:
         return self._intakes[entry.outbox].source(entry)
 
     def _gone_or_changed(self, entry: Entry) -> Event | None:
-        """What the folder says of a file whose job has failed. Raises: SourceFailed."""
+        """What became of a file whose job has failed. Raises: SourceFailed."""
         outbox = self._intakes[entry.outbox].outbox
         found = outbox.look(entry.path)
         outbox.forget(entry.path)
@@ -151,10 +151,11 @@ class OutcomeRecorder:
     # -- settling
 
     def record(self) -> None:
-        """Write all outcomes down in one transaction, then let the delivered files go.
+        """Record all outcomes in one transaction, then let the delivered files leave.
 
-        The remote's own records frame it: what it may clean up is on record before the row goes, and what it needs to
-        recognise a finished upload goes only after "delivered" is on the disk. A crash between repeats the step.
+        The remote's records are written around it: what it may clean up is recorded before the row is dropped, and what
+        it needs to recognise a finished upload is dropped only after "delivered" is on the disk. After a crash between
+        these the step is repeated.
 
         Raises: DiskFull, JournalUnavailable; then nothing is lost: the next call tries again.
         """
@@ -178,7 +179,7 @@ class OutcomeRecorder:
         at = self._clocks.wall()
         delivered = self._queue.deliver(db, [self._delivery(entry, result, at) for entry, result in self._successes])
         results = {entry.id: result for entry, result in self._successes}
-        sent = [entry for entry in delivered if results[entry.id].proof is not None]  # else only touched, and on record
+        sent = [entry for entry in delivered if results[entry.id].proof is not None]  # others were recorded before
         self._deliveries.add(db, at, [(entry, results[entry.id]) for entry in sent])
         failed = self._queue.fail(db, self._failures, self._clocks.monotonic())
         for event, entries in self._lost.items():
@@ -186,7 +187,7 @@ class OutcomeRecorder:
         return delivered, failed, self._owed.forget_many(db)
 
     def _withdraw(self, entries: Sequence[Entry]) -> None:
-        """Their producer has taken the files away: an attempt may have left something on the server."""
+        """Their producer has removed these files; an attempt may have left something on the server."""
         if entries:
             self._remote.give_up([(self._source(entry), entry.destination) for entry in entries])
 
@@ -199,7 +200,7 @@ class OutcomeRecorder:
         return self._intakes[entry.outbox].settings.after_upload is AfterUpload.KEEP
 
     def drop_withdrawn(self) -> None:
-        """Where the journal cannot be written, they are found again by the next whole walk."""
+        """If the journal cannot be written, the next full walk finds them again."""
         for intake in self._intakes.values():
             withdrawn, intake.withdrawn = intake.withdrawn, []
             self._withdraw(withdrawn)

@@ -1,7 +1,7 @@
-"""Which paths below an outbox are wanted: include and exclude patterns. Pure.
+"""Include and exclude patterns: which paths in an outbox are sent. Pure.
 
-A pattern is held against the whole path below the outbox. `*` and `?` also match "/", `[...]` is a set;
-"re:" in front makes it a regular expression, which must match the whole path too.
+A pattern must match the whole path relative to the outbox. `*` and `?` also match "/", `[...]` is a set; with the
+prefix "re:" the pattern is a regular expression, which must match the whole path, too.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Match = Callable[[str], bool]
 
 
 def check_pattern(pattern: str) -> None:
-    """Raises: ValueError for a pattern that cannot be understood."""
+    """Raises: ValueError if the pattern is invalid."""
     try:
         re.compile(_as_regex(pattern))
     except re.error as error:
@@ -25,7 +25,7 @@ def check_pattern(pattern: str) -> None:
 
 
 def matcher(patterns: Sequence[str], *, ignore_case: bool = False) -> Match:
-    """A function that tells whether any of the patterns matches a path; none: nothing matches."""
+    """A function that says whether any of the patterns matches a path. Without patterns nothing matches."""
     if not patterns:
         return lambda _: False
     flags = re.DOTALL | (re.IGNORECASE if ignore_case else 0)
@@ -34,7 +34,7 @@ def matcher(patterns: Sequence[str], *, ignore_case: bool = False) -> Match:
 
 
 def wanted(include: Sequence[str], exclude: Sequence[str], *, ignore_case: bool = False) -> Match:
-    """A function that tells whether a path is to be sent: included (all, when no include is given), not excluded."""
+    """A function that says whether to send a path: included and not excluded. Without `include` all are included."""
     included = matcher(include, ignore_case=ignore_case) if include else (lambda _: True)
     excluded = matcher(exclude, ignore_case=ignore_case)
     return lambda path: included(path) and not excluded(path)

@@ -1,8 +1,8 @@
 """The process around the loop: lock, journal, signals, systemd.
 
-Signals: TERM and INT end it within seconds (parts and checkpoints stay for the resume), HUP reads the configuration
-again, USR1 means "look and try now" (`flush`). To systemd it says READY, STATUS, RELOADING, STOPPING, and feeds the
-watchdog only when the loop has got on, never by a timer.
+Signals: TERM and INT end it within seconds (parts and checkpoints stay for the resume), HUP reloads the configuration,
+USR1 means "scan and try now" (`flush`). It sends READY, STATUS, RELOADING and STOPPING to systemd, and feeds the
+watchdog only when the loop has made progress, never by a timer.
 
 A configuration that is refused changes nothing: it is read while the agent goes on. While the server is held, a change
 of the configuration or of a file that the login depends on is taken for a HUP.
@@ -45,6 +45,8 @@ __all__ = ["Service", "run"]
 log = logging.getLogger(__name__)
 
 OPEN_FILES = 8192
+EARLY = (signal.SIGHUP, signal.SIGUSR1)
+"""What may be sent to an agent that is not ready yet, since its lock names it before: kept until it is."""
 CLOCKS = Clocks(time.monotonic, time.time)
 MakeRemote = Callable[[Settings, Journal], Remote]
 
@@ -54,24 +56,21 @@ def run(config: Path | None, environment: Mapping[str, str], *, drain: bool) -> 
 
     Raises: BadConfiguration, AlreadyRunning, DiskFull, JournalUnavailable.
     """
-    settings = load(config, environment)
-    logging.getLogger().setLevel(settings.log_level.upper())
-    _allow_open_files()
-    for line in exposed_secrets(settings, config, environment):
-        log.warning("secret exposed reason=%s", shown(line))
-    _tell_start(settings)
-    status, _ = status_path(config, settings.state_dir, environment)
-    for early in (
-        signal.SIGUSR1,
-        signal.SIGHUP,
-    ):  # once the lock names this process, a signal may come before it is ready
-        signal.signal(early, signal.SIG_IGN)
-    with locked(settings.state_dir), announced(config, settings.state_dir, status, environment):
-        location = JournalLocation(settings, time.monotonic)
-        try:
-            return Service(config, environment, drain=drain).run(settings, location)
-        finally:
-            location.close()
+    service = Service(config, environment, drain=drain)
+    with service.handled(*EARLY):
+        settings = load(config, environment)
+        logging.getLogger().setLevel(settings.log_level.upper())
+        _allow_open_files()
+        for line in exposed_secrets(settings, config, environment):
+            log.warning("secret exposed reason=%s", shown(line))
+        _tell_start(settings)
+        status, _ = status_path(config, settings.state_dir, environment)
+        with locked(settings.state_dir), announced(config, settings.state_dir, status, environment):
+            location = JournalLocation(settings, time.monotonic)
+            try:
+                return service.run(settings, location)
+            finally:
+                location.close()
 
 
 def _tell_start(settings: Settings) -> None:
@@ -87,8 +86,8 @@ def _tell_start(settings: Settings) -> None:
 
 
 def _allow_open_files() -> None:
-    """A file in flight is an open file, and the limit that a process starts with (1,024) is kept for programs that use
-    select(), which this one does with two files only."""
+    """Each file in flight is an open file. The usual soft limit of 1,024 only protects programs that call select(),
+    which this one uses for two descriptors only."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -96,7 +95,7 @@ def _allow_open_files() -> None:
 
 
 def _refuse_taken_outboxes(agent: Agent) -> None:
-    """A second agent ends at its start; an outbox that is found taken later (a reload, a mount) is a failed source.
+    """A second agent is refused at its start; an outbox found taken later (after a reload or mount) counts as failed.
 
     Raises: AlreadyRunning.
     """
@@ -106,12 +105,12 @@ def _refuse_taken_outboxes(agent: Agent) -> None:
         except OutboxTaken as error:
             raise AlreadyRunning(intake.settings.path, error.pid) from None
         except SourceFailed:
-            pass  # the scan tells it
+            pass  # the scan reports it
 
 
 class Service:
-    """Signals and systemd for one agent after another: each reload makes a new one on the same journal, and so does
-    room for the journal on a disk that was full."""
+    """Signals and systemd for a series of agents: a reload starts a new one on the same journal, and so does free space
+    for the journal on a disk that was full."""
 
     def __init__(
         self,
@@ -144,7 +143,7 @@ class Service:
     def run(self, settings: Settings, location: JournalLocation) -> End:
         """One agent after another, until stopped or drained."""
         self._location = location
-        with self._signals():
+        with self.handled(signal.SIGTERM, signal.SIGINT, *EARLY):
             while True:
                 end = self._one_agent(settings, location.journal)
                 location.move()
@@ -172,7 +171,7 @@ class Service:
             return agent.run()
         finally:
             self._remote = None
-            remote.disconnect()
+            remote.close()
 
     def _tell_stop(self, end: End) -> None:
         backlog = self._status.latest["backlog"] if self._status is not None and self._status.latest else {}
@@ -252,13 +251,13 @@ class Service:
         try:
             news = self._status is not None and self._status.report(agent, changed=changed, final=final)
         except TransferError as error:
-            log.warning("no status error=%s", shown(str(error)))  # the journal is in the way; the loop tells it too
+            log.warning("cannot write the status error=%s", shown(str(error)))  # the loop reports it, too
             return
         if news:
             self._notify(f"STATUS={self._summary()}")
 
     def _say_ready(self, agent: Agent) -> bool:
-        """READY when the settings are good and an outbox can be read; the others are told in the status."""
+        """READY when the settings are valid and an outbox can be read; the status reports the others."""
         for intake in agent.intakes:
             try:
                 os.close(intake.outbox.open())
@@ -280,14 +279,15 @@ class Service:
     # -- signals
 
     @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
+    def handled(self, *numbers: signal.Signals) -> Iterator[None]:
+        """These signals count for the time of a with-block, also before there is an agent."""
         handlers = {
             signal.SIGTERM: self._on_terminate,
             signal.SIGINT: self._on_terminate,
             signal.SIGHUP: self._on_reload,
             signal.SIGUSR1: self._on_wake,
         }
-        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        before = {number: signal.signal(number, handlers[number]) for number in numbers}
         try:
             yield
         finally:

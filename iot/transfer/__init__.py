@@ -55,15 +55,17 @@ from iot.transfer.terminal import (
 )
 
 if TYPE_CHECKING:
+    from iot.transfer.configured import ConfiguredRemote
     from iot.transfer.journal.journal import Journal, Schema, default_state_dir
 
-logging.getLogger(__name__).addHandler(logging.NullHandler())  # a library prints nothing that nobody asked for
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # a library logs nothing unless asked to
 
 __all__ = [
     "AlreadyExists",
     "AuthenticationError",
     "Cancelled",
     "ConfigurationError",
+    "ConfiguredRemote",
     "CredentialsInvalid",
     "DiskFull",
     "Evidence",
@@ -108,12 +110,17 @@ __all__ = [
     "terminal_safe",
 ]
 
-JOURNAL = ("Journal", "Schema", "default_state_dir")
-"""Loaded on first use: SQLite costs a command its start that only looks around."""
+LATER = {
+    "ConfiguredRemote": "configured",
+    "Journal": "journal.journal",
+    "Schema": "journal.journal",
+    "default_state_dir": "journal.journal",
+}
+"""Loaded on first use: pydantic and SQLite cost a command its start that only looks around."""
 
 
 def __getattr__(name: str) -> Any:
-    if name not in JOURNAL:
+    if name not in LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(importlib.import_module(f"{__name__}.journal.journal"), name)
+    value = globals()[name] = getattr(importlib.import_module(f"{__name__}.{LATER[name]}"), name)
     return value

@@ -1,7 +1,8 @@
-"""Parts of ours whose upload was given up are removed after a day, beside the uploads; parts of others never.
+"""Our own parts of abandoned uploads are removed after a day, alongside uploads; other parts are never touched.
 
-Which ones, here; how, is the remote's. One small bundle at a time: it waits for nobody, and nobody waits for it. A
-record is dropped when its part is gone, as the far side says; any other end leaves it for a later connection.
+This module decides which; the remote removes them. It works on one small bundle at a time, and neither waits for
+uploads nor makes them wait. A record is dropped when the far side says that its part is gone; otherwise it stays for
+a later connection.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ BUNDLE_PARTS = 16
 
 
 class AbandonedParts:
-    """Those of one far side, for one connection. age_s: seconds for which an upload has not got on.
+    """The abandoned parts on one far side, for one connection. age_s: seconds without progress.
 
-    lock_name: the name under which an upload is locked. removing: the names of those that are being removed.
+    lock_name: the name under which an upload is locked. removing: the names of those being removed.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class AbandonedParts:
         self._left: Iterator[Checkpoint] | None = None
 
     def next_bundle(self) -> list[Checkpoint]:
-        """The next ones, locked until `over`; none while a bundle is under way, and when nothing is left."""
+        """The next ones, locked until `over`; none while a bundle is in progress, or if nothing is left."""
         if self.removing:
             return []
         if self._left is None:
@@ -57,21 +58,21 @@ class AbandonedParts:
         return bundle
 
     def removed(self, checkpoint: Checkpoint) -> None:
-        """The far side says that it is gone."""
+        """The far side says that the part is gone."""
         log.info("abandoned part removed path=%r", checkpoint.remote_path)
         self._checkpoints.forget(checkpoint)
 
     def over(self, bundle: Iterable[Checkpoint]) -> None:
-        """Whatever came of it."""
+        """The bundle is done, whatever the result."""
         for checkpoint in bundle:
             self._locks.release(self._lock_name(checkpoint))
         self.removing.clear()
 
     def _is_due(self, checkpoint: Checkpoint) -> bool:
-        """An upload is given up when its source is gone or another version, and no other has begun since."""
+        """An upload counts as abandoned if its source is gone or has changed, and it was not started again since."""
         if _may_go_on(checkpoint):
             return False
-        if checkpoint.token == checkpoint.remote_path:  # direct_write: a final, and perhaps another one by now
+        if checkpoint.token == checkpoint.remote_path:  # direct_write: the final file, perhaps another one by now
             self._checkpoints.forget(checkpoint)
             return False
         try:
@@ -86,7 +87,7 @@ class AbandonedParts:
 
 
 def abandoned(source: str, dest: str, options: TransferOptions) -> Checkpoint:
-    """The record of an upload that will not be tried again, of which a part may be on the far side."""
+    """The record of an upload that is given up, and of which a part may be on the far side."""
     remote, local = remote_path(dest), os.fsencode(os.path.abspath(source))
     part = remote if options.direct_write else part_name(remote, local, options.owner, options.part_suffix)
     return Checkpoint(Direction.UPLOAD, remote, local, Token(part), Fingerprint(0, 0))

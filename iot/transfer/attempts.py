@@ -1,12 +1,12 @@
-"""The one loop over connections, in which every operation of a client runs.
+"""The retry loop over connections, in which every operation of a client runs.
 
     for attempt in links.attempts():
         with attempt as session:
             ...
 
-A connection that is lost or cannot be made is followed by the next attempt, after a wait that grows; progress resets
-the count. Any other end of the block is the end of the loop, and a connection on which something may still be under
-way is dropped: nobody owns that any more.
+If the connection is lost or cannot be made, the next attempt follows after a growing wait; progress resets the
+count. If the block ends in any other way, the loop ends too. A connection on which something may still be under way
+is dropped, because nobody owns that work any more.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ log = logging.getLogger(__name__)
 
 JITTER = 0.25
 ANSWERS = (PermanentError, ServerBusy)
-"""An operation of one request that ends with these has left nothing under way."""
+"""An operation of one request that ends with one of these leaves nothing under way."""
 
 
 class Connected(Protocol):
-    """One live connection to a far side, of whatever protocol."""
+    """A live connection to a far side, whatever the protocol."""
 
     @property
     def delivered_bytes(self) -> int:
-        """What the far side has confirmed so far, in bytes that only ever grow."""
+        """Bytes that the far side has confirmed so far; never decreases."""
 
 
 C = TypeVar("C", bound=Connected)
@@ -43,7 +43,7 @@ C_co = TypeVar("C_co", bound=Connected, covariant=True)
 
 
 class Links(Protocol[C_co]):
-    """Where connections come from."""
+    """Provides the connections."""
 
     def session(self, tick: Callable[[], None]) -> C_co: ...
 
@@ -55,14 +55,14 @@ class Links(Protocol[C_co]):
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """attempts: connections in a row without progress. backoff_s: first wait between them, doubled up to cap_s."""
+    """attempts: connections in a row without progress. backoff_s: first wait in seconds, doubled up to cap_s."""
 
     attempts: int
     backoff_s: float
     cap_s: float
 
     def wait_s(self, failures: int) -> float:
-        """Spread by jitter, so that a thousand devices do not come back in the same second."""
+        """Adds jitter, so that a thousand devices do not come back in the same second."""
         wait_s = min(self.backoff_s * 2.0 ** min(failures - 1, 32), self.cap_s)
         return wait_s * (1 + random.uniform(0, JITTER))  # noqa: S311 - to spread load, not to keep a secret
 
@@ -70,10 +70,10 @@ class Patience:
 class Attempts(Generic[C]):
     """The attempts of one operation.
 
-    tick: called at least every 0.25 s while connecting and waiting. harmless: errors after which the connection is as
-    good as before.
+    tick: called at least every 0.25 s while connecting and waiting. harmless: errors that leave the connection usable.
 
-    Iterating raises: the last error when no attempt is left; AuthenticationError, ConfigurationError ...; Cancelled.
+    Iterating raises LinkLost, Timeout or ServerBusy when no attempt is left, Cancelled on request, and at once
+    whatever else prevents a connection: AuthenticationError, ConfigurationError, LocalStateError.
     """
 
     def __init__(
@@ -103,11 +103,11 @@ class Attempts(Generic[C]):
                 yield Attempt(self, session)
 
     def progressed(self) -> None:
-        """The server has confirmed something: what failed before does not count any more."""
+        """The server has confirmed something: earlier failures no longer count."""
         self._failures = 0
 
     def ended(self, error: BaseException | None) -> bool:
-        """-> whether there is another attempt. Raises: Cancelled."""
+        """-> whether another attempt follows. Raises: Cancelled."""
         self._over = True
         if error is None or isinstance(error, self._harmless):
             return False
@@ -131,7 +131,7 @@ class Attempts(Generic[C]):
 
 
 class Attempt(Generic[C]):
-    """One connection, lent for one block."""
+    """One connection, lent to one block."""
 
     def __init__(self, attempts: Attempts[C], session: C) -> None:
         self._attempts = attempts

@@ -1,4 +1,4 @@
-"""What every remote does the same way: one operation at a time, cancel, the journal's part, the end."""
+"""What all remotes have in common: one operation at a time, cancel, the journal, shutdown."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ENDING_POLL_S = 0.05
 
 
 class BaseRemote(ABC):
-    """books: the journal's part. See remote.Remote for what the methods promise."""
+    """books: this remote's part of the journal. See remote.Remote for the contract of the methods."""
 
     def __init__(self, books: Books) -> None:
         self._books = books
@@ -42,7 +42,7 @@ class BaseRemote(ABC):
         sha256: bool = False,
         tick: Callable[[], None] = lambda: None,
     ) -> Iterator[Outcome]:
-        """An outcome for every job; hold: the checkpoints of successes stay until `settle`."""
+        """Yield an outcome for every job. hold: keep the checkpoints of successes until `settle`."""
 
     @abstractmethod
     def _drop(self) -> None:
@@ -88,20 +88,20 @@ class BaseRemote(ABC):
 
     @contextlib.contextmanager
     def _exclusively(self, *, batch: bool = False) -> Iterator[None]:
-        """One operation at a time; what was cancelled is over when it ends.
+        """Run one operation at a time; a cancel request is cleared when it ends.
 
-        Raises: ConfigurationError while a batch runs: its connections are taken.
+        Raises: ConfigurationError while a batch runs, because it owns the connections.
         """
         with self._ownership.held(batch=batch):
             try:
-                self._books.open()  # here, since connections are made in threads of their own
+                self._books.open()  # here, because connections are made in other threads
                 yield
             finally:
                 self._stop.clear()
 
     @contextlib.contextmanager
     def _ending(self) -> Iterator[None]:
-        """For what ends the connections: a batch is ended first, calls of other threads are waited for."""
+        """For calls that close the connections: end a running batch first, and wait for calls of other threads."""
         while (outcomes := self._outcomes()) is not None and self._ownership.batch_runs:
             if outcomes.calls_from_here:
                 break
@@ -115,12 +115,12 @@ class BaseRemote(ABC):
 
 
 def upload_key(result: TransferResult) -> tuple[str, bytes, bytes]:
-    """The checkpoint's key of a finished upload."""
+    """The checkpoint key of a finished upload."""
     return Direction.UPLOAD.value, remote_path(result.dest), result.local_path
 
 
 def delivered_before(job: UploadJob, source: Source, digest: str) -> TransferResult:
-    """The result of a source that still has the content which was delivered before; nothing was sent or proven."""
+    """The result for a source whose content was already delivered; nothing was sent or verified."""
     return TransferResult(
         source=source.name,
         dest=remote_path(job.dest).decode("utf-8", "surrogateescape"),

@@ -1,6 +1,7 @@
-"""Steps on files that cannot be led astray: by directory descriptor, never through a symlink, never over another file.
+"""File operations that cannot be redirected: relative to a directory descriptor, never through a symlink, and never
+replacing another file.
 
-Names and paths are bytes. A path below a folder has its parts separated by "/"; b"" is the folder itself.
+Names and paths are bytes. A path below a folder is separated by "/"; b"" is the folder itself.
 """
 
 from __future__ import annotations
@@ -29,19 +30,19 @@ __all__ = [
 ]
 
 PASSING_PREFIX = b".iot-back."
-"""What we have in a folder for a moment: a probe, a file on its way back from quarantine. A crash may leave it; it is
-nobody's to send."""
+"""Prefix of files that we keep in a folder for a moment: a probe, a file on its way back from quarantine. A crash may
+leave one behind; it must never be sent."""
 PASSING = re.compile(re.escape(PASSING_PREFIX) + rb"(probe\.)?[0-9a-f]{16}(\.link)?")
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 RENAME_NOREPLACE = 1
 NAME_MAX = 255
 NOT_OFFERED = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
-"""The kernel or the file system does not know the call or its flag. A refusal (EPERM, EACCES) is none of these: it
-would meet the next way, too, perhaps half-way."""
+"""The kernel or the file system does not support the call or its flag. A refusal (EPERM, EACCES) is not among these:
+the fallback would be refused as well, perhaps half-way."""
 
 
 def split(path: bytes) -> tuple[bytes, bytes]:
-    """The folder part (b"" at the top) and the name."""
+    """The folder (b"" at the top) and the name."""
     folder, _, name = path.rpartition(b"/")
     return folder, name
 
@@ -51,7 +52,7 @@ def join(folder: bytes, name: bytes) -> bytes:
 
 
 def open_below(root: int, path: bytes) -> int:
-    """A descriptor of the folder `path` below the open folder `root`. Raises: OSError (a symlink: ENOTDIR or ELOOP)."""
+    """Open the folder `path` below the folder `root` -> descriptor. Raises: OSError (ENOTDIR, ELOOP: a symlink)."""
     here = os.dup(root)
     try:
         for part in path.split(b"/") if path else ():
@@ -65,7 +66,7 @@ def open_below(root: int, path: bytes) -> int:
 
 
 def make_below(root: int, path: bytes, mode: int = 0o755) -> int:
-    """Like open_below, and makes what is missing; each new folder's name is durable when this returns."""
+    """Like open_below, but makes missing folders; the name of each new folder is durable on return."""
     here = os.dup(root)
     try:
         for part in path.split(b"/") if path else ():
@@ -73,7 +74,7 @@ def make_below(root: int, path: bytes, mode: int = 0o755) -> int:
                 os.mkdir(part, mode, dir_fd=here)
                 sync(here)
             except FileExistsError:
-                pass  # an earlier file of the same tree made it
+                pass  # made for an earlier file of the same tree
             deeper = os.open(part, DIRECTORY | os.O_NOFOLLOW, dir_fd=here)
             os.close(here)
             here = deeper
@@ -84,9 +85,9 @@ def make_below(root: int, path: bytes, mode: int = 0o755) -> int:
 
 
 def sync(file: int) -> bool:
-    """fsync -> whether the file system knows how: some network file systems do not for folders.
+    """fsync -> whether the file system supports it: some network file systems do not for folders.
 
-    Raises: OSError where it failed.
+    Raises: OSError if it failed.
     """
     try:
         os.fsync(file)
@@ -98,11 +99,11 @@ def sync(file: int) -> bool:
 
 
 def rename_noreplace(source_dir: int, source: bytes, target_dir: int, target: bytes) -> None:
-    """Rename without replacing: renameat2(2) with RENAME_NOREPLACE; where that is not offered, link and unlink.
+    """Rename without replacing: renameat2(2) with RENAME_NOREPLACE, or link and unlink where that is not available.
 
     On an error the file has its old name and no other.
 
-    Raises: FileExistsError when the target is there; other OSError as rename does.
+    Raises: FileExistsError if the target exists; otherwise OSError like rename(2).
     """
     call = _renameat2()
     if call is not None:
@@ -118,8 +119,8 @@ def rename_noreplace(source_dir: int, source: bytes, target_dir: int, target: by
 
 
 def _links_exist(folder: int) -> bool:
-    """Whether the file system has hard links. FAT answers link(2) with EPERM, as does a refusal: so it is tried with a
-    file of our own, which nothing else can refuse."""
+    """Whether the file system has hard links. FAT answers link(2) with EPERM, but a refusal looks the same: so try with
+    a file of our own, which nothing else can refuse."""
     probe = PASSING_PREFIX + b"probe." + secrets.token_hex(8).encode()
     os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder))
     try:
@@ -135,18 +136,18 @@ def _links_exist(folder: int) -> bool:
 
 
 def _link_and_unlink(source_dir: int, source: bytes, target_dir: int, target: bytes) -> None:
-    _check_unlink_allowed(source_dir, source)  # else neither name could be taken away again
+    _check_unlink_allowed(source_dir, source)  # otherwise neither name could be removed again
     os.link(source, target, src_dir_fd=source_dir, dst_dir_fd=target_dir, follow_symlinks=False)
     try:
         os.unlink(source, dir_fd=source_dir)
     except OSError:
-        with contextlib.suppress(OSError):  # the first error says what is wrong
+        with contextlib.suppress(OSError):  # the first error is the one to report
             os.unlink(target, dir_fd=target_dir)
         raise
 
 
 def _check_unlink_allowed(folder: int, name: bytes) -> None:
-    """In a sticky folder only the file's owner, the folder's and root may take a name away (unlink(2))."""
+    """In a sticky folder, only the owner of the file or folder and root may remove a name (unlink(2))."""
     status = os.fstat(folder)
     owners = (0, status.st_uid, os.stat(name, dir_fd=folder, follow_symlinks=False).st_uid)
     if status.st_mode & stat.S_ISVTX and os.geteuid() not in owners:
@@ -167,7 +168,7 @@ def _renameat2() -> Callable[[int, bytes, int, bytes, int], int] | None:
     try:
         call = ctypes.CDLL(None, use_errno=True).renameat2
     except (OSError, AttributeError):
-        return None  # a C library without it: the fallback does
+        return None  # the C library lacks it; use the fallback
     call.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
     call.restype = ctypes.c_int
 
@@ -178,6 +179,6 @@ def _renameat2() -> Callable[[int, bytes, int, bytes, int], int] | None:
 
 
 def free_name(name: bytes, number: int, ending: bytes = b"") -> bytes:
-    """`name` with a number (0: none) and an ending, cut so that a file can have it."""
+    """`name` with a number (0: none) and a suffix, truncated to a valid length."""
     tail = (b".%d" % number if number else b"") + ending
     return name[: NAME_MAX - len(tail)] + tail

@@ -1,4 +1,4 @@
-"""The journal's part of one remote: its checkpoints and the locks of its transfers, opened on first use."""
+"""A remote's part of the journal: its checkpoints and the locks of its transfers, opened on first use."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ log = logging.getLogger(__name__)
 
 
 class Books:
-    """server: whose checkpoints, e.g. user@host:port. journal: shared with others; without it one is opened in the
-    settings' state_dir, or in the default state directory, or in memory where that cannot be written.
-    rooms: what else is kept in that journal.
+    """server: whose checkpoints, e.g. user@host:port. journal: a shared one; if None, one is opened in the settings'
+    state_dir, or in the default state directory, or in memory if that is not writable.
+    rooms: other schemas kept in that journal.
     """
 
     def __init__(self, server: str, journal: Journal | None, settings: TransferSettings, *rooms: Schema) -> None:
@@ -47,12 +47,12 @@ class Books:
         return self.open()[2]
 
     def flush(self) -> None:
-        """Drop now what was settled."""
+        """Drop the settled checkpoints now."""
         if self._opened is not None:
             try:
                 self._opened[1].flush()
-            except LocalStateError as error:  # a checkpoint too many does no harm
-                log.warning("settled checkpoints stay in the journal: %s", error)
+            except LocalStateError as error:  # a leftover checkpoint is harmless
+                log.warning("settled checkpoints not dropped: %s", error)
 
     def close(self) -> None:
         """Close the journal unless it was given to us."""
@@ -90,5 +90,5 @@ class Books:
         try:
             return Journal(default_state_dir(), *self._rooms)
         except JournalUnavailable as error:
-            log.warning("no journal, a resume will not survive this process: %s", error)
+            log.warning("no journal, so transfers cannot be resumed by a later process: %s", error)
             return Journal(None, *self._rooms)

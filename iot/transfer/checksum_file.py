@@ -1,4 +1,4 @@
-"""The `<file>.sha256` beside a file, as sha256sum writes it. Pure."""
+"""The file `<file>.sha256` in the format of sha256sum. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TAGGED = re.compile(rb"(?P<escaped>\\?)SHA256 \((?P<name>.+)\) = (?P<digest>[0-9
 
 
 def sha256_listed(content: bytes, name: bytes) -> str | None:
-    """What a checksum file says of `name`; a line without any name counts where it is the only one. Pure."""
+    """The digest that a checksum file lists for `name`; a line without a name counts if it is the only one."""
     lines = [line.rstrip(b"\r") for line in content.split(b"\n") if line.strip()]
     for line in lines:
         match = LINE.fullmatch(line) or TAGGED.fullmatch(line)
@@ -28,7 +28,7 @@ def sha256_listed(content: bytes, name: bytes) -> str | None:
 
 
 def sha256_alone(content: bytes, name: bytes) -> str | None:
-    """What a checksum file says that speaks of `name` and of nothing else, as ours do. Pure."""
+    """The digest of a checksum file that lists `name` and nothing else, as ours do; None for any other."""
     lines = [line for line in content.split(b"\n") if line.strip()]
     return sha256_listed(content, name) if len(lines) == 1 else None
 
@@ -41,7 +41,7 @@ def _plain(name: bytes, *, escaped: bool) -> bytes:
 
 
 def checksum_line(digest: str, name: bytes) -> bytes:
-    """As sha256sum writes it; a name with a line break or a backslash is marked and escaped."""
+    """A line in the format of sha256sum; a name with a line break or a backslash is marked and escaped."""
     if b"\n" in name or b"\\" in name:
         return b"\\" + digest.encode() + b"  " + name.replace(b"\\", b"\\\\").replace(b"\n", b"\\n") + b"\n"
     return digest.encode() + b"  " + name + b"\n"

@@ -1,4 +1,4 @@
-"""The facade over any remote: bool methods for those who want yes or no, raising twins for those who want to know."""
+"""The facade over any remote: methods that return a bool, each with a twin that raises."""
 
 from __future__ import annotations
 
@@ -25,15 +25,19 @@ _List = list  # the class below has a method of that name
 class Client:
     """A synchronous client for devices: resumable, journaled, many files at once.
 
-    Connects by itself on first use and again after a loss. One operation runs at a time; calls from several threads
-    wait for each other, but none waits for an `upload_many`: until that is exhausted or closed, other operations raise
+    Connects on first use and reconnects after a loss. One operation runs at a time; calls from other threads wait for
+    each other, but none waits for an `upload_many`: until that is exhausted or closed, other operations raise
     ConfigurationError. `cancel` may be called from any thread or signal handler.
 
-    Bool methods return False on an error and keep it in `last_error`; their twins raise it:
+    The methods that return a bool return False on an error and keep it in `last_error`; their twins raise it:
     upload_file/upload, download_file/download, move_file/move, delete_file/delete, make_dir/mkdir, delete_dir/rmdir,
     list_files/list, list_dirs/list_directories.
 
-    remote: what all of it is done with.
+    Every operation may raise TransientError, AuthenticationError, LocalStateError (the journal), ConfigurationError
+    and Cancelled; every operation on a path also PermissionDenied, NameRefused and ServerRefused. `Raises:` lists
+    what a method raises beyond these.
+
+    remote: carries out all operations.
     """
 
     def __init__(self, remote: Remote) -> None:
@@ -53,9 +57,9 @@ class Client:
         self._remote.connect()
 
     def is_connected(self) -> bool:
-        """Whether the server answers on the present connection: one real round trip, with a deadline.
+        """Whether the server answers on the current connection: one real round trip, with a deadline.
 
-        While upload_many is under way its connection counts as it is.
+        While upload_many is running, the connection is not probed.
         """
         try:
             return self._remote.is_connected()
@@ -64,7 +68,7 @@ class Client:
             return False
 
     def disconnect(self) -> None:
-        """Close the connection; the next operation opens a new one. An upload_many under way is ended."""
+        """Close the connection; the next operation opens a new one. A running upload_many is ended."""
         self._remote.disconnect()
 
     def close(self) -> None:
@@ -72,13 +76,13 @@ class Client:
         self._remote.close()
 
     def cancel(self) -> None:
-        """End the operation under way, or else the next one, with Cancelled; parts are kept for a resume."""
+        """End the current operation, or else the next one, with Cancelled; parts are kept for a resume."""
         self._remote.cancel()
 
     # -- transfers
 
     def upload_file(self, source: LocalSource, dest: str, **keywords: Any) -> bool:
-        """Like `upload`; False and `last_error` instead of an error."""
+        """Like `upload`, but returns False and sets `last_error` instead of raising."""
         return self._succeeds(lambda: self.upload(source, dest, **keywords))
 
     def upload(
@@ -90,17 +94,18 @@ class Client:
         resume: bool = True,
         sha256: bool = False,
     ) -> TransferResult:
-        """Send one file; go on where an earlier attempt ended; publish it in one step.
+        """Send one file, resuming an earlier attempt, and publish it atomically.
 
-        source: path, or open seekable binary file. dest: remote path of the file. progress: called at most ten times
-        a second. resume: False starts over. sha256: put the digest into the result.
+        source: a path, or an open seekable binary file. dest: remote path of the file. progress: called at most ten
+        times a second. resume: False starts over. sha256: include the digest in the result.
 
-        Raises: TransientError (try again: it resumes), PermanentError, AuthenticationError, LocalStateError, Cancelled.
+        Raises: TransientError (a retry resumes), PermanentError, AuthenticationError, LocalStateError,
+            ConfigurationError, Cancelled.
         """
         job = UploadJob(source, dest, progress=progress)
         if not isinstance(sha256, bool):
             raise ConfigurationError(
-                "sha256 of an upload: True or False; what was sent is in the result, to be compared"
+                "sha256: must be True or False for an upload; compare the digest in the result yourself"
             )
         outcome = self._remote.upload(job, resume=resume, sha256=sha256)
         if outcome is None:
@@ -118,36 +123,36 @@ class Client:
     ) -> Iterator[TransferResult | Failure]:
         """Send many files at once over one connection; yield each outcome as it comes, in any order.
 
-        jobs: pulled one at a time as slots come free, so that the caller always gives what is most urgent now; None
-        means "none right now, ask again soon" (within 0.25 s). A job's own error is its Failure, its neighbours go on.
-        A link that stays lost is a Failure of every job in flight and ends the iteration; so does `cancel`.
+        jobs: pulled one at a time as slots become free, so that the caller can always supply the most urgent one; None
+        means "none right now, ask again soon" (within 0.25 s). A job that fails yields a Failure; the others continue.
+        If the link stays lost, every job in flight yields a Failure and the iteration ends; `cancel` does the same.
         hold_checkpoints: keep the checkpoints of successes until `settle`.
-        tick: called at least every 0.25 s - also while connecting, and while no slot is free, when `jobs` is not
-        asked - for what the caller has to do meanwhile.
-        The outcomes may be taken by any thread, one at a time; `close` ends it early, as does dropping the iterator.
+        tick: called at least every 0.25 s for the caller's own work, also while connecting and while no slot is free
+        (when `jobs` is not asked).
+        Any thread may take the outcomes, one at a time; `close`, or dropping the iterator, ends it early.
 
-        Raises: AuthenticationError, TransientError (cannot connect), LocalStateError; ConfigurationError, also when
-            an outcome is asked for while another one is being waited for.
+        Raises: AuthenticationError, TransientError (cannot connect), LocalStateError; ConfigurationError, also if an
+            outcome is requested while another thread is waiting for one.
         """
         return self._remote.upload_many(jobs, hold_checkpoints=hold_checkpoints, tick=tick)
 
     def settle(self, results: Iterable[TransferResult]) -> None:
-        """Drop the held checkpoints of these results: what came of them is on record elsewhere, durably.
+        """Drop the held checkpoints of these results, once the caller has recorded them durably.
 
-        They go with the next records that are written, at the latest on `disconnect`: one that a crash leaves does no
-        harm, the transfer of the next file of that name only looks once more.
+        They are removed with the next records written, at the latest on `disconnect`. One that survives a crash is
+        harmless: the next transfer of a file of that name only makes one extra check.
         """
         self._remote.settle(results)
 
     def give_up(self, uploads: Iterable[tuple[str, str]]) -> None:
-        """These uploads (source, dest) will not be tried again: what an attempt has left on the server is removed.
+        """Give up on these uploads (source, dest): what earlier attempts left on the server is removed.
 
-        Not at once, but with the other abandoned parts: beside uploads, `stale_part_s` from now.
+        This happens later, together with other abandoned parts: beside uploads, `stale_part_s` from now.
         """
         self._remote.discard(uploads)
 
     def download_file(self, source: str, dest: str | os.PathLike[str] | BinaryIO, **keywords: Any) -> bool:
-        """Like `download`; False and `last_error` instead of an error."""
+        """Like `download`, but returns False and sets `last_error` instead of raising."""
         return self._succeeds(lambda: self.download(source, dest, **keywords))
 
     def download(
@@ -159,94 +164,95 @@ class Client:
         resume: bool = True,
         sha256: bool | str = False,
     ) -> TransferResult:
-        """Fetch one file into a part beside `dest`, prove it, bring it to the disk, and rename it there in one step.
+        """Fetch one file into a part beside `dest`, verify it, sync it to disk, and rename it to `dest` atomically.
 
-        Goes on where an earlier attempt ended if the remote file is still the same, as far as `verify` asks. The file
-        is read to its end, whatever size the server reports.
+        Resumes an earlier attempt if the remote file is still the same, as far as `verify` checks. The file is read to
+        its end, whatever size the server reports.
 
-        dest: path, or open file: writable and seekable, readable too where its content is to be proven.
-        sha256: True puts the digest into the result; 64 hex digits are what the content must hash to.
+        dest: a path, or an open file: writable and seekable, and readable if its content is to be verified.
+        sha256: True includes the digest in the result; 64 hex digits are the expected SHA-256 of the content.
 
-        Before it gets its name the content is compared with `sha256` and, with the option `sidecar`, with
-        `<source>.sha256` on the server; else as `proof` asks. What differs is fetched once more from the start, then
-        it is an error, and nothing is left. The result states what was proven, and by what.
+        Before the rename, the content is compared with `sha256` and, with the setting `sidecar`, with
+        `<source>.sha256` on the server; otherwise as `proof` says. If it differs, the file is fetched once more from
+        the start; if it still differs, that is an error and nothing is kept. The result says what was verified.
 
         Raises: TransientError, NotFound, SourceChanged, ProofFailed, PermanentError, AuthenticationError,
-            LocalStateError, ConfigurationError (what cannot be kept for an open file), Cancelled.
+            LocalStateError, ConfigurationError (a setting that an open file cannot honour), Cancelled.
         """
         return self._remote.download(remote_path(source), dest, progress, resume=resume, sha256=sha256)
 
     # -- paths
 
     def exists(self, path: str) -> bool:
-        """Whether something is there.
+        """Whether something exists at `path`.
 
-        Raises: TransientError, AuthenticationError, PermissionDenied: what cannot be known is never "no".
+        Raises: PermissionDenied and the errors of every operation: an unknown answer is never reported as False.
         """
         return self._remote.stat(remote_path(path)) is not None
 
     def stat(self, path: str) -> RemoteFile:
-        """Size in bytes, mtime in seconds, mode. Raises: NotFound, PermissionDenied, TransientError ..."""
+        """Size in bytes, mtime in seconds since 1970 (UTC), mode. Raises: NotFound."""
         found = self._remote.stat(remote_path(path))
         if found is None:
             raise NotFound(f"{path!r} is not on the server")
         return found
 
     def delete_file(self, path: str) -> bool:
-        """Like `delete`; False and `last_error` instead of an error."""
+        """Like `delete`, but returns False and sets `last_error` instead of raising."""
         return self._succeeds(lambda: self.delete(path))
 
     def delete(self, path: str) -> None:
-        """Delete a file. Raises: NotFound, PermissionDenied, TransientError ..."""
+        """Delete a file. Raises: NotFound."""
         self._remote.delete(remote_path(path))
 
     def move_file(self, source: str, dest: str) -> bool:
-        """Like `move`; False and `last_error` instead of an error."""
+        """Like `move`, but returns False and sets `last_error` instead of raising."""
         return self._succeeds(lambda: self.move(source, dest))
 
     def move(self, source: str, dest: str) -> None:
-        """Rename; a file at `dest` is replaced in one step, missing folders are made.
+        """Rename a file or folder. A file at `dest` is replaced atomically; missing folders are made (`make_dirs`).
 
-        Raises: NotFound, AlreadyExists (server cannot replace), PermissionDenied, TransientError ...
+        Raises: NotFound, AlreadyExists (the server cannot replace a file).
         """
         self._remote.move(remote_path(source), remote_path(dest))
 
     def make_dir(self, path: str) -> bool:
-        """Like `mkdir`; False and `last_error` instead of an error."""
+        """Like `mkdir`, but returns False and sets `last_error` instead of raising."""
         return self._succeeds(lambda: self.mkdir(path))
 
     def mkdir(self, path: str) -> None:
-        """Make a folder and the missing ones above it. Raises: PermissionDenied, ServerRefused ..."""
+        """Make a folder and any missing parents. Raises: AlreadyExists or ServerRefused if a file is there."""
         self._remote.mkdir(remote_path(path))
 
     def delete_dir(self, path: str) -> bool:
-        """Like `rmdir`; False and `last_error` instead of an error."""
+        """Like `rmdir`, but returns False and sets `last_error` instead of raising."""
         return self._succeeds(lambda: self.rmdir(path))
 
     def rmdir(self, path: str) -> None:
-        """Delete an empty folder. Raises: NotFound, ServerRefused (not empty) ..."""
+        """Delete an empty folder. Raises: NotFound; ServerRefused if it is not empty."""
         self._remote.rmdir(remote_path(path))
 
     def list_files(self, path: str, file_pattern: str | None = None) -> list[str] | None:
-        """Like `list`; None where the path cannot be listed, [] where it is empty.
+        """Like `list`, but returns None if the path cannot be listed, and [] if it is empty.
 
-        Raises: TransientError, AuthenticationError: a lost link is never an empty folder.
+        Raises: TransientError, AuthenticationError, LocalStateError, ConfigurationError, Cancelled: a lost link is
+            never reported as an empty folder.
         """
         return self._or_none(lambda: self.list(path, file_pattern))
 
     def list(self, path: str, file_pattern: str | None = None) -> list[str]:
-        """Paths of the files right below `path`, sorted; only those whose path contains `file_pattern`.
+        """Paths of the files directly in `path`, sorted; only those whose path contains `file_pattern`.
 
-        Raises: NotFound, PermissionDenied, NameRefused (a name from the server that is no name), TransientError ...
+        Raises: NotFound; NameRefused if the server lists a name that is not a valid file name.
         """
         return self._listing(path, file_pattern, folders=False)
 
     def list_dirs(self, path: str) -> _List[str] | None:
-        """Like `list_directories`; None where it cannot be listed. Raises: TransientError, AuthenticationError."""
+        """Like `list_directories`, but returns None if the path cannot be listed. Raises: like `list_files`."""
         return self._or_none(lambda: self.list_directories(path))
 
     def list_directories(self, path: str) -> _List[str]:
-        """Paths of the folders right below `path`, sorted. Raises: as `list`."""
+        """Paths of the folders directly in `path`, sorted. Raises: like `list`."""
         return self._listing(path, None, folders=True)
 
     # -- inside

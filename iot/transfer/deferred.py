@@ -1,6 +1,6 @@
-"""Imports of our dependencies that nothing here ever uses: put off until somebody does.
+"""Defer imports that our dependencies make and that are rarely or never used here.
 
-Each costs a device more time and memory at every start than all modules of this package that it loads.
+Each of them costs a device more time and memory at every start than all modules of this package together.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ __all__ = ["deferred"]
 
 
 @contextlib.contextmanager
-def deferred(name: str) -> Iterator[None]:
-    """Within this block whoever imports the module gets a stand-in, which loads the real one when it is first used.
+def deferred(name: str, **known: Any) -> Iterator[None]:
+    """Within this block, importing the module yields a stand-in that loads the real one on first use.
 
-    Those who import it afterwards get the module itself. Nothing changes where it is loaded already, or not installed.
+    known: attributes of the stand-in itself; using only these never loads the module.
+    Later imports get the module itself. Has no effect if the module is already loaded, or not installed.
     """
     if name in sys.modules or importlib.util.find_spec(name) is None:
         yield
@@ -35,7 +36,9 @@ def deferred(name: str) -> Iterator[None]:
         if sys.modules.get(name) is stand_in:
             del sys.modules[name]
 
-    vars(stand_in)["__getattr__"] = load
+    if known:
+        known["__path__"] = []  # `from name import attribute` asks for it first
+    vars(stand_in).update(known, __getattr__=load)
     sys.modules[name] = stand_in
     try:
         yield

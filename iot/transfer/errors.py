@@ -5,29 +5,29 @@ TransferError
     LinkLost              the connection broke or could not be made
     Timeout               a deadline passed without an answer
     ServerBusy            the server refused for now (too many sessions or handles)
-  PermanentError          this file, this path: trying again changes nothing by itself
+  PermanentError          concerns this file or path; trying again will not help by itself
     NotFound              no such file or directory
     AlreadyExists         the destination exists and may not be replaced
-    PermissionDenied      the server or the local system said no
+    PermissionDenied      the server or the local system denied access
     NoSpaceOnServer       the server's disk or quota is full
-    NameRefused           a name that is unsafe, too long or not accepted
-    SourceChanged         the source changed while it was being sent or fetched
-    ProofFailed           what stands on the server is not what was sent
-    Unsupported           the server does not offer what the operation needs
-    ServerRefused         any other refusal; the text is the server's
-  AuthenticationError     hold the whole server and tell the operator
-    HostKeyUnknown        no known key: fails closed, the message says how to add it
-    HostKeyMismatch       the key is not the known one, or it is revoked
+    NameRefused           the name is unsafe, too long or not accepted
+    SourceChanged         the source changed during the transfer
+    ProofFailed           the content on the server is not what was sent
+    Unsupported           the server lacks a feature that the operation needs
+    ServerRefused         any other refusal; the message is the server's
+  AuthenticationError     stop using this server and tell the operator
+    HostKeyUnknown        no known host key; the message says how to add it
+    HostKeyMismatch       the host key differs from the known one, or is revoked
     LoginRefused          wrong user, password or key
-    CredentialsInvalid    a key file, passphrase or answer to a prompt cannot be had or used
+    CredentialsInvalid    a key file or passphrase is missing or unusable, or a prompt has no configured answer
     Incompatible          no common algorithm; the message lists what both sides offer
-  LocalStateError         this device: tell the operator, keep the files
+  LocalStateError         a problem on this device: tell the operator, keep the files
     JournalUnavailable    the journal cannot be opened, read or written
     DiskFull              no space left on a local disk
-    SourceUnreadable      the disk does not give the source's bytes; other files are not concerned
-  ConfigurationError      a setting is wrong; the message names it
+    SourceUnreadable      the local disk failed to return the source's bytes; other files are not affected
+  ConfigurationError      a setting is invalid; the message names it
   Cancelled               the caller asked to stop; what was sent is kept for a resume
-  ProtocolError           the server broke the protocol; the connection is given up (a LinkLost)
+  ProtocolError           the server violated the protocol; the connection is dropped (a LinkLost)
 """
 
 from __future__ import annotations
@@ -69,15 +69,15 @@ __all__ = [
 
 
 class TransferError(Exception):
-    """The root: catch this to catch everything this package raises on purpose."""
+    """The base class of every error that this package raises on purpose."""
 
 
 SFTPError = TransferError
-"""Its name in programs that know SFTP only."""
+"""The older name, kept for programs that only know SFTP."""
 
 
 class TransientError(TransferError):
-    """It may work when tried again."""
+    """Trying again may succeed."""
 
 
 class LinkLost(TransientError):
@@ -85,7 +85,7 @@ class LinkLost(TransientError):
 
 
 class ProtocolError(LinkLost):
-    """The server sent what the protocol does not allow; the connection is given up."""
+    """The server sent something that the protocol does not allow; the connection is dropped."""
 
 
 class Timeout(TransientError):
@@ -93,11 +93,11 @@ class Timeout(TransientError):
 
 
 class ServerBusy(TransientError):
-    """The server refused for now."""
+    """The server refused for now: too many sessions, connections or open handles."""
 
 
 class PermanentError(TransferError):
-    """Trying the same again changes nothing by itself."""
+    """Trying the same thing again will not help by itself."""
 
 
 class NotFound(PermanentError):
@@ -109,7 +109,7 @@ class AlreadyExists(PermanentError):
 
 
 class PermissionDenied(PermanentError):
-    """The server or the local system said no."""
+    """The server or the local system denied access."""
 
 
 class NoSpaceOnServer(PermanentError):
@@ -117,51 +117,51 @@ class NoSpaceOnServer(PermanentError):
 
 
 class NameRefused(PermanentError):
-    """A name that is unsafe, too long or not accepted."""
+    """The name is unsafe, too long or not accepted."""
 
 
 class SourceChanged(PermanentError):
-    """The source changed while it was being sent or fetched; nothing was published."""
+    """The source changed during the transfer; nothing was published."""
 
 
 class ProofFailed(PermanentError):
-    """What stands on the server is not what was sent; nothing was published."""
+    """The content on the server is not what was sent; nothing was published."""
 
 
 class Unsupported(PermanentError):
-    """The server does not offer what the operation needs."""
+    """The server lacks a feature that the operation needs."""
 
 
 class ServerRefused(PermanentError):
-    """Any other refusal; the text is the server's."""
+    """Any other refusal; the message is the server's."""
 
 
 class AuthenticationError(TransferError):
-    """Who we are, or who the server is, could not be established."""
+    """The server's identity or ours could not be established."""
 
 
 class HostKeyUnknown(AuthenticationError):
-    """The server's key is in no list; the message says how to add it."""
+    """The server's host key is not known; the message says how to add it."""
 
 
 class HostKeyMismatch(AuthenticationError):
-    """The server's key is not the known one, or it is revoked."""
+    """The server's host key differs from the known one, or is revoked."""
 
 
 class LoginRefused(AuthenticationError):
-    """The server refused the user, the password or the key."""
+    """The server rejected the user name, password or key."""
 
 
 class CredentialsInvalid(AuthenticationError):
-    """A key file or passphrase cannot be used, and nothing was sent; or there is no answer to what the server asks."""
+    """A key file or passphrase is missing or unusable (nothing was sent), or a prompt has no configured answer."""
 
 
 class Incompatible(AuthenticationError):
-    """The server and this client have no algorithm in common; trying again changes nothing."""
+    """The server and this client have no algorithm in common; trying again will not help."""
 
 
 class LocalStateError(TransferError):
-    """Something on this device is in the way; no file is lost."""
+    """A problem on this device; no file is lost."""
 
 
 class JournalUnavailable(LocalStateError):
@@ -173,11 +173,11 @@ class DiskFull(LocalStateError):
 
 
 class SourceUnreadable(LocalStateError):
-    """The local disk does not give this file's bytes; others may be fine."""
+    """The local disk failed to return this file's bytes; other files may be fine."""
 
 
 class ConfigurationError(TransferError):
-    """A setting is wrong; the message names the key, the value and what is allowed."""
+    """A setting is invalid; the message names the key, the value and what is allowed."""
 
 
 class Cancelled(TransferError):
@@ -185,9 +185,9 @@ class Cancelled(TransferError):
 
 
 def is_gone(error: OSError) -> bool:
-    """Whether the local system says that there is no such file or folder.
+    """Whether a local error means that the file or folder does not exist.
 
-    Any other error (no permission, no descriptor left, a stale mount, a bad disk) leaves that unknown, and what is
-    unknown is never taken for gone.
+    Any other error (permissions, no free descriptor, a stale mount, a failing disk) leaves that unknown, and unknown
+    is never treated as gone.
     """
     return error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)

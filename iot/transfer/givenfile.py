@@ -1,5 +1,5 @@
-"""Files that a setting names: keys, known hosts, secrets. They are opened without waiting, so that a pipe without a
-writer, or a device without an end, is an error that is told and not a process that hangs."""
+"""Files that settings refer to: keys, known hosts, secrets. They are opened without blocking, so that a pipe without a
+writer, or an endless device, is reported as an error instead of hanging the process."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pathlib import Path
 __all__ = ["check_readable", "read_text_once"]
 
 HANDED_OVER = ("/dev/fd/", "/proc/self/fd/")
-"""Where a shell's <(command) is found."""
+"""The location of a shell's <(command)."""
 
 
 def check_readable(path: Path) -> None:
-    """It can be read, and again at the next connection. Raises: OSError when it cannot be read or is no such file."""
+    """Check that it can be read now and on later connections. Raises: OSError if not, or if it is no regular file."""
     os.close(_open(path, pipe=False))
 
 
 def read_text_once(path: Path) -> str:
-    """The UTF-8 text of a file, or of a pipe that the shell has handed over. Raises: OSError, UnicodeDecodeError."""
+    """The UTF-8 text of a file, or of a pipe passed by the shell. Raises: OSError, UnicodeDecodeError."""
     with open(_open(path, pipe=str(path).startswith(HANDED_OVER)), encoding="utf-8") as file:
         return file.read()
 

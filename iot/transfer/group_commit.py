@@ -1,8 +1,8 @@
-"""Records that jobs wait for: gathered for a moment, so that many share one commit.
+"""Group commit: records that jobs wait for are collected briefly, so that many share one commit.
 
-A commit costs a device the same for one record as for a hundred. So a job that wants its record durable waits for
-others, but never long: a quarter of those under way is enough company, and nobody waits longer than a small share of
-the time that it has been under way already: on a link where a file takes a second that is not felt, and on a quick one
+On a device, a commit costs the same for one record as for a hundred. So a job that needs a durable record waits for
+others, but never for long: it stops waiting once a quarter of the running jobs have joined, or after a small share of
+the time that it has been running already. On a link where a file takes a second that goes unnoticed, and on a fast one
 it is milliseconds.
 """
 
@@ -28,12 +28,12 @@ class GroupCommit(Generic[J]):
         self._due_at = float("inf")
 
     def add(self, job: J, record: Any, *, started_at: float, now: float) -> None:
-        """A job waits from now on (seconds, monotonic); started_at: since when it has been under way."""
+        """A job starts waiting (times are monotonic seconds). started_at: when it began."""
         self._waiting.append((job, record))
         self._due_at = min(self._due_at, now + min((now - started_at) * WAIT_SHARE, WAIT_MAX_S))
 
     def wait_s(self, now: float, *, others: int) -> float | None:
-        """For how long the commit can still wait, or None when nobody waits; others: jobs that might join."""
+        """How long the commit can still wait, or None if nobody waits. others: jobs that might join."""
         if not self._waiting:
             return None
         if not others or len(self._waiting) >= min(COMPANY_JOBS, (len(self._waiting) + others) // COMPANY_PART):
@@ -41,7 +41,7 @@ class GroupCommit(Generic[J]):
         return max(0.0, self._due_at - now)
 
     def commit(self) -> list[J]:
-        """-> the jobs that may go on. Raises: what the commit raises; then nobody may."""
+        """-> the jobs that may continue. Raises: the error of the commit; then none may."""
         waiting, self._waiting, self._due_at = self._waiting, [], float("inf")
         self._commit([record for _, record in waiting])
         return [job for job, _ in waiting]

@@ -2,9 +2,9 @@
 
     found -> begin -> progressed ... -> save -> check_same -> matches -> publish
 
-The part lies beside the destination and is brought to the disk before any checkpoint speaks of its bytes, so a power
-cut costs at most what came since the last one. It gets its final name only when the remote file is still the one that
-was looked at first and the content is proven as far as the settings ask.
+The part is created beside the destination, and its bytes are synced before a checkpoint records them, so a power cut
+costs at most what arrived since the last checkpoint. It gets its final name only if the remote file has not changed
+since it was first looked at and the content is verified as far as the settings require.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ __all__ = ["DownloadTask", "Landing", "download_task"]
 SHA256_DIGITS = 64
 TYPE_BITS, FOLDER, REGULAR = 0o170000, 0o040000, 0o100000
 FRESH_S = 10
-"""A file may have been modified just now when its time is no further back than this, by a clock that may differ."""
+"""A file whose mtime is less than this many seconds ago may just have been modified: the clocks may differ."""
 TICK_S = 2.1
-"""A time in whole seconds is over then; FAT counts in steps of two."""
+"""After this long, an mtime in whole seconds is over; FAT counts in steps of two."""
 FRESH_LOOKS = 3
 READ_TWICE_BYTES = 1024 * 1024
-"""What is no larger is sooner read a second time than waited for."""
+"""A file up to this size is faster to read twice than to wait for."""
 
 
 @dataclass(frozen=True, slots=True)
 class DownloadTask:
-    """What to fetch to where: a local path, or a writable seekable binary file.
+    """What to fetch and where to: a local path, or a writable seekable binary file.
 
-    expected_sha256: what the content must hash to, as lower-case hex digits.
+    expected_sha256: the expected SHA-256 of the content, in lower-case hex.
     """
 
     source: bytes
@@ -63,7 +63,7 @@ class DownloadTask:
 
     @property
     def expected_hashes(self) -> list[tuple[str, Evidence]]:
-        """What the caller knows of the content."""
+        """The hashes that the caller supplied."""
         return [(self.expected_sha256, Evidence.EXPECTED_HASH)] if self.expected_sha256 is not None else []
 
     def tell(self, progress: Progress) -> None:
@@ -78,11 +78,11 @@ def download_task(
     sha256: bool | str,
     options: TransferSettings,
 ) -> DownloadTask:
-    """What to fetch, with everything refused that could not be kept for this destination.
+    """Build the task, refusing settings that this destination cannot honour.
 
-    sha256: as hex digits, what the content must hash to; True only asks for the digest.
+    sha256: the expected SHA-256 in hex; True only asks for the digest.
 
-    Raises: ConfigurationError naming the option.
+    Raises: ConfigurationError, which names the setting.
     """
     expected = _expected_sha256(sha256)
     if isinstance(dest, (str, os.PathLike)):
@@ -100,24 +100,24 @@ def _expected_sha256(sha256: bool | str) -> str | None:
 
 
 def _check_open_file(dest: BinaryIO, options: TransferSettings, *, readable: bool) -> None:
-    """An open file has no times or mode of its own to keep, and content that cannot be read cannot be proven."""
+    """An open file has no times or mode of its own to set, and content that cannot be read cannot be verified."""
     for name, kept in (("keep_times", options.keep_times), ("keep_mode", options.keep_mode)):
         if kept:
-            raise ConfigurationError(f"{name}: an open file cannot take it over; give the path of a file as dest")
+            raise ConfigurationError(f"{name}: not possible for an open file; pass a path as dest instead")
     if not (dest.writable() and dest.seekable()):
-        raise ConfigurationError("dest: an open file must be writable and seekable; give the path of a file instead")
+        raise ConfigurationError("dest: an open file must be writable and seekable; pass a path instead")
     proofs = {"sha256": readable, "sidecar": options.sidecar, "proof": options.proof is not Proof.SIZE}
     for name, wanted in proofs.items():
         if wanted and not dest.readable():
-            raise ConfigurationError(f"{name}: cannot prove what is in an open file that is not readable; open it w+b")
+            raise ConfigurationError(f"{name}: cannot verify an open file that is not readable; open it as w+b")
 
 
 class Landing:
     """note: keeps a checkpoint. tell: calls the progress callback. clock: monotonic seconds. wall_clock: seconds since
-    1970, as this device believes.
+    1970 according to this device.
 
-    read_twice: the content must be read a second time, since its next version may look the same (see `found`).
-    sink: where the bytes go. end: so many from the start have come without a gap. digest: SHA-256 of all, once known.
+    read_twice: the content must be read a second time, because a newer version may look the same (see `found`).
+    sink: where the bytes go. end: bytes received from the start without a gap. digest: SHA-256 of all, once known.
     """
 
     def __init__(
@@ -147,20 +147,18 @@ class Landing:
 
     @property
     def key(self) -> tuple[Direction, bytes, bytes]:
-        """Of its checkpoint."""
+        """The key of its checkpoint."""
         return Direction.DOWNLOAD, self.task.source, self.sink.path
 
     # -- begin
 
     def found(self, remote: RemoteFile | None) -> float:
-        """What stands on the far side -> seconds after which to look again; 0: now it can be told from every other
-        version.
+        """Take note of the remote file -> seconds after which to look again; 0: it can be told from any other version.
 
-        Times are told in whole seconds: as long as the second of a file's last change lasts, it may change again and
-        look the same (git calls such a file racily clean). That second is waited for; a small file is not waited for
-        but read twice.
+        Times have whole seconds: within the second of its last change a file may change again and look the same (git
+        calls such a file racily clean). So that second is waited for, or a small file is read twice instead.
 
-        Raises: NotFound; PermanentError for what is no file; SourceChanged when it changes all the time.
+        Raises: NotFound; PermanentError if it is not a file; SourceChanged if it keeps changing.
         """
         before, self.remote = self.remote, self._checked(remote)
         fresh = bool(self.remote.mtime_s) and (self.remote.mtime_s or 0) >= self._wall_clock() - FRESH_S
@@ -173,8 +171,8 @@ class Landing:
         return TICK_S
 
     def begin(self, known: Checkpoint | None) -> Span | None:
-        """Open the part behind what an earlier attempt has brought to the disk (`end`) -> the span of it that must be
-        compared with the far side first; where that differs, or cannot be: `begin(None)`."""
+        """Open the part, keeping the bytes that an earlier attempt synced (`end`) -> the span of it that must first be
+        compared with the far side; if it differs, or cannot be compared, call `begin(None)`."""
         self.end = self.resumed_at = self._usable_bytes(known)
         self.sink.check_space(self.remote.size or 0, self.end)
         self.sink.open(self.end, private=self._options.keep_mode and self.remote.mode is not None)
@@ -190,11 +188,11 @@ class Landing:
         if kind == FOLDER:
             raise NotFound(f"{self.name} is a folder, not a file")
         if kind not in (REGULAR, 0):
-            raise PermanentError(f"{self.name} is not a regular file, but a device, a pipe, a socket or a link")
+            raise PermanentError(f"{self.name} is not a regular file (a device, pipe, socket or link)")
         return remote
 
     def _usable_bytes(self, known: Checkpoint | None) -> int:
-        """What of the part was read from the remote file as it is now; nothing, where the far side cannot tell."""
+        """How much of the part was read from this version of the remote file; 0 if the far side cannot tell."""
         if known is None or not self._options.resume or not self.sink.path:
             return 0
         if known.token != self.sink.part or not self._is_same_version(known.fingerprint):
@@ -218,7 +216,7 @@ class Landing:
             self.save()
 
     def save(self) -> None:
-        """Bring the bytes to the disk, then let the checkpoint speak of them."""
+        """Sync the bytes to disk, then note the checkpoint."""
         if self.end <= self._saved[0] or not self.sink.path or self.read_twice:
             return
         self.sink.sync()
@@ -232,20 +230,20 @@ class Landing:
     # -- prove
 
     def check_same(self, now: RemoteFile | None) -> None:
-        """Raises: SourceChanged when the remote file is not the one any more that was begun with."""
+        """Raises: SourceChanged if the remote file is no longer the version that the download started with."""
         later = self._checked(now)
         if (later.size, later.mtime_s) != (self.remote.size, self.remote.mtime_s):
             raise self.changed()
 
     def changed(self) -> SourceChanged:
-        return SourceChanged(f"{self.name} changed on the server while it was fetched")
+        return SourceChanged(f"{self.name} changed on the server during the download")
 
     @property
     def whole(self) -> Span:
         return Span(0, self.end)
 
     def matches(self, expected: list[tuple[str, Evidence]]) -> tuple[Proof, Evidence] | None:
-        """Compare `digest` with what is known from elsewhere; None where nothing is. Raises: ProofFailed."""
+        """Compare `digest` with the expected hashes; None if there are none. Raises: ProofFailed."""
         for digest, evidence in expected:
             if digest != self.digest:
                 raise ProofFailed(f"{self.name} has SHA-256 {self.digest}, but the {evidence.value} is {digest}")
@@ -258,7 +256,7 @@ class Landing:
     # -- end
 
     def throw_away(self) -> bool:
-        """What was fetched belongs to no version, or is not what it should be: nothing may go on from there.
+        """Discard what was fetched: it mixes two versions or failed verification, and must not be resumed.
 
         -> whether there may be a checkpoint of it.
         """
@@ -266,7 +264,7 @@ class Landing:
         return bool(self.sink.path)
 
     def publish(self, proof: Proof | None, evidence: Evidence, received_bytes: int) -> TransferResult:
-        """Give the part its name -> the result."""
+        """Rename the part to its final name -> the result."""
         options = self._options
         mode = self.remote.mode if options.keep_mode else None
         self.sink.publish(Kept(mode, self.remote.mtime_s if options.keep_times else None))
@@ -291,7 +289,7 @@ class Landing:
         if self.task.progress is None or self._clock() - self._told_at < PROGRESS_EVERY_S:
             return
         self._told_at = self._clock()
-        total_bytes = max(done_bytes, self.remote.size or 0)  # a size of 0 or none is no total
+        total_bytes = max(done_bytes, self.remote.size or 0)  # a size of 0 or None is unknown
         self._tell_it(Progress(self.name, done_bytes, total_bytes, self.resumed_at))
 
 

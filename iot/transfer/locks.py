@@ -1,7 +1,7 @@
-"""One transfer at a time for one destination, over all processes that share a state directory.
+"""One transfer at a time per destination, across all processes that share a state directory.
 
-A byte range of one lock file stands for one transfer; the system releases it when its process dies, so there is
-nothing to clean up. Where there are no byte-range locks (Windows), only this process's own transfers are kept apart.
+A byte range of a single lock file represents one transfer. The kernel releases it when its process dies, so there is
+nothing to clean up. Without byte-range locks (Windows), only the transfers of this process exclude each other.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Busy(TransientError):
 
 
 class TransferLocks:
-    """state_dir None: only this object's own transfers are kept apart."""
+    """state_dir None: only the transfers of this object exclude each other."""
 
     def __init__(self, state_dir: Path | None) -> None:
         self._held: set[bytes] = set()
@@ -41,10 +41,10 @@ class TransferLocks:
             self._fd = os.open(state_dir / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def take(self, name: bytes) -> None:
-        """Raises: Busy when somebody else has it."""
+        """Raises: Busy if another transfer has the lock."""
         with self._guard:
             if name in self._held or not self._set(name, "lock"):
-                raise Busy(f"another transfer to {quoted(name)} is under way: wait for it to end")
+                raise Busy(f"another transfer to {quoted(name)} is running; wait until it ends")
             self._held.add(name)
 
     def release(self, name: bytes) -> None:

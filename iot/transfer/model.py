@@ -1,4 +1,4 @@
-"""The values that travel between the modules: frozen, typed, without behaviour of their own."""
+"""The values passed between modules: frozen and typed, with no behaviour of their own."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Proof(str, enum.Enum):
 
 
 class Evidence(str, enum.Enum):
-    """What the proof of a download rests on."""
+    """What the proof of a download is based on."""
 
     END_OF_FILE = "end of file"
     SIZE = "size"
@@ -50,10 +50,10 @@ class Evidence(str, enum.Enum):
 
 
 class Phase(str, enum.Enum):
-    """Where a transfer stands in the journal.
+    """The state of a transfer in the journal.
 
-    SENDING: bytes are on their way into the part.
-    PUBLISHING: the intent to rename the part to its final name is on disk; the answer may be lost.
+    SENDING: bytes are being written to the part.
+    PUBLISHING: the intent to rename the part to its final name is on disk; the server's answer may be lost.
     """
 
     SENDING = "sending"
@@ -66,9 +66,9 @@ class Direction(str, enum.Enum):
 
 
 class Fingerprint(NamedTuple):
-    """Which version of a file this is.
+    """Identifies one version of a file.
 
-    ctime_ns and inode are 0 where the file's side does not tell them (a remote file).
+    ctime_ns and inode are 0 where they are not known (a remote file).
     """
 
     size: int
@@ -81,10 +81,10 @@ class Fingerprint(NamedTuple):
         return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
     def columns(self) -> tuple[int, int | bytes, int | bytes, int]:
-        """Size, both times and inode as SQLite keeps them, every value exactly.
+        """Size, both times and inode in a form that SQLite stores exactly.
 
-        Its integers have 64 bits and a sign. As nanoseconds they reach from 1677 to 2262, file systems much further: a
-        time beyond is a BLOB of 12 bytes. Inodes have no sign.
+        SQLite integers are signed 64-bit. As nanoseconds they cover 1677 to 2262, but file systems allow more: a time
+        outside that range is stored as a 12-byte BLOB. Inodes are unsigned.
         """
         inode = self.inode - 2**64 if self.inode >= 2**63 else self.inode
         return self.size, _time_column(self.mtime_ns), _time_column(self.ctime_ns), inode
@@ -95,7 +95,7 @@ class Fingerprint(NamedTuple):
 
 
 def _time_column(time_ns: int) -> int | bytes:
-    """64 bits of seconds are 94 bits of nanoseconds."""
+    """64-bit seconds need 94 bits as nanoseconds."""
     return time_ns if -(2**63) <= time_ns < 2**63 else time_ns.to_bytes(12, "big", signed=True)
 
 
@@ -115,9 +115,9 @@ class Span(NamedTuple):
 
 
 class Token(bytes):
-    """How the far side knows an unfinished upload: the name of a part, an upload id, the address of a session.
+    """How the far side identifies an unfinished upload: a part name, an upload id, a session address.
 
-    Opaque to everybody but the remote that issued it, and often a secret: kept in the journal (mode 0600), never shown.
+    Opaque to all but the remote that issued it, and often a secret: kept in the journal (mode 0600), never logged.
     """
 
     __slots__ = ()
@@ -130,11 +130,11 @@ class Token(bytes):
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """How far one transfer is: a row of the journal.
+    """The progress of one transfer: a row of the journal.
 
-    token: how what there is of it is found again; of a download, the path of the local part.
+    token: identifies the unfinished upload; for a download, the path of the local part.
     acked_bytes: the contiguous prefix whose writes were answered.
-    synced_bytes: what acked_bytes was when an fsync that has succeeded was sent.
+    synced_bytes: the value of acked_bytes when the last successful fsync was sent.
     suspect: spans below acked_bytes that the server may have lost; they are read back before publishing.
     """
 
@@ -151,7 +151,7 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """What STAT told of a remote file; None where the server did not tell."""
+    """The attributes of a remote file; None where the server did not report one."""
 
     size: int | None
     mtime_s: int | None = None
@@ -162,7 +162,7 @@ class RemoteFile:
 class Progress:
     """One step of a transfer, for a progress callback.
 
-    done_bytes counts what the far side has confirmed, resumed bytes included.
+    done_bytes: bytes that the far side has confirmed, including those of earlier attempts.
     """
 
     path: str
@@ -173,22 +173,22 @@ class Progress:
 
 ProgressCallback = Callable[[Progress], None]
 PROGRESS_EVERY_S = 0.1
-"""It is called no more often."""
+"""Minimum time in seconds between two calls of the callback."""
 
 
 @dataclass(frozen=True, slots=True)
 class UploadJob:
     """One file to send.
 
-    key: the caller's own handle; it comes back in the result.
+    key: the caller's own handle, returned in the result.
     priority: lower is more urgent; a more urgent job overtakes those in flight.
-    fingerprint: the version the caller wants sent; a source that differs is SourceChanged. None: as found.
-    check_final: an earlier delivery may stand already; the final is compared by content before anything is sent.
-    grace: where no fsync confirms the publish, hold the result back for publish_grace_s and look once more; for
-        callers that remove the source afterwards.
-    digest: put the SHA-256 into the result.
-    sent_before: the SHA-256, as hex digits, of what was delivered to `dest` before. When the source has that content
-        still, nothing is sent, whatever has become of it on the server: the result is already_done, its proof None.
+    fingerprint: the version to send; any other version of the source raises SourceChanged. None: whatever is there.
+    check_final: the destination may hold an earlier delivery; compare its content before sending anything.
+    grace: where no fsync confirms the publish, delay the result by publish_grace_s and then check the destination
+        again; for callers that remove the source afterwards.
+    digest: include the SHA-256 in the result.
+    sent_before: the SHA-256, in hex, of what was delivered to `dest` before. If the source still has that content,
+        nothing is sent, whatever the server holds now: the result is already_done and its proof None.
     """
 
     source: LocalSource
@@ -205,17 +205,17 @@ class UploadJob:
 
 @dataclass(frozen=True, slots=True)
 class TransferResult:
-    """A finished transfer, with its proof.
+    """A finished transfer and its proof.
 
-    sent_bytes: payload sent (upload) or received (download) by this call, blocks sent twice included.
-    resumed_at: offset in bytes at which this call began; 0 for a fresh start.
-    already_done: an earlier attempt had published it; this one only proved it.
-    possible_repeat: the answer to an earlier rename was lost and the file was gone; it was sent again.
+    sent_bytes: payload sent (upload) or received (download) by this call, including blocks sent twice.
+    resumed_at: offset in bytes at which this call started; 0 for a fresh start.
+    already_done: an earlier attempt had published the file; this one only verified it.
+    possible_repeat: the answer to an earlier rename was lost and the file was gone, so it was sent again.
     durable: the server confirmed by fsync that content and name are on its disk.
-    sha256: hex digest of the whole content, only when asked for.
-    proof: how far the content was proven. None: of a download, the server reports no size that fits, so nothing is
-        known but that READ came to the end of the file; of an upload, it has the content that was sent before.
-    evidence: of a download: what the proof rests on.
+    sha256: hex digest of the whole content; only if requested.
+    proof: how far the content was verified. None, for a download: the server reports no usable size, and it is only
+        known that READ reached the end of the file. None, for an upload: the content was delivered before.
+    evidence: for a download, what the proof is based on.
     """
 
     source: str
@@ -242,7 +242,7 @@ class TransferResult:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A job of upload_many that did not get through; its neighbours go on."""
+    """A job of upload_many that failed; the other jobs continue."""
 
     key: object
     source: str

@@ -11,7 +11,7 @@ __all__ = ["TransferOptions"]
 
 @dataclass(frozen=True, slots=True)
 class TransferOptions:
-    """See settings.TransferSettings for their meaning, and the settings of a remote for what only that knows."""
+    """For the meaning see settings.TransferSettings, and the settings of a remote for those that only it has."""
 
     verify: str = "timestamp"
     proof: Proof = Proof.SIZE

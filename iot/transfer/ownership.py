@@ -1,4 +1,4 @@
-"""Who uses the one connection of a client: one call at a time, or one batch that yields its outcomes."""
+"""Who is using a client's single connection: one call at a time, or one batch that yields its outcomes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from iot.transfer.errors import ConfigurationError
 T = TypeVar("T")
 
 POLL_S = 0.05
-BATCH = "upload_many is under way on this client: finish or close it first, or use a second client"
-INSIDE = "this client is in the middle of an operation that this call was made from: use a second client"
-TWICE = "upload_many is being consumed already: take its outcomes in one place at a time"
+BATCH = "upload_many is running on this client: finish or close it first, or use a second client"
+INSIDE = "this call was made from within another operation of this client: use a second client"
+TWICE = "another thread is already waiting for an outcome of this upload_many: take outcomes one at a time"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class _Claim:
     thread: int
     batch: bool
@@ -39,12 +39,12 @@ class Ownership:
 
     @contextlib.contextmanager
     def held(self, *, batch: bool = False, from_inside: bool = False) -> Iterator[None]:
-        """Calls wait for calls of other threads; nobody waits for a batch, whose end is up to its caller.
+        """Calls wait for calls of other threads. Nobody waits for a batch, because only its caller can end it.
 
-        batch: claimed for a batch. from_inside: also granted to a callback of a batch or of what the same thread
-        is doing.
+        batch: claim the client for a batch. from_inside: also grant the claim to a callback of a batch, or of an
+        operation of the same thread.
 
-        Raises: ConfigurationError.
+        Raises: ConfigurationError if a batch is running, or the same thread is inside an operation.
         """
         claim = _Claim(threading.get_ident(), batch)
         try:
@@ -52,7 +52,7 @@ class Ownership:
             yield
         finally:
             if self._claim is claim:
-                self._claim = None  # first of all: a KeyboardInterrupt may end what follows
+                self._claim = None  # comes first: a KeyboardInterrupt may cut off the rest
             with self._freed:
                 self._freed.notify_all()
 
@@ -68,7 +68,7 @@ class Ownership:
 
 
 class Outcomes(Iterator[T], Generic[T]):
-    """What a batch yields; any thread may take the next one, and close it."""
+    """The outcomes of a batch; any thread may take the next one, and close it."""
 
     def __init__(self, steps: Generator[T, None, None]) -> None:
         self._steps = steps
@@ -84,7 +84,7 @@ class Outcomes(Iterator[T], Generic[T]):
         return inspect.getgeneratorstate(self._steps) == inspect.GEN_RUNNING
 
     def __next__(self) -> T:
-        """Raises: ConfigurationError while another thread, or a callback of the batch, takes one."""
+        """Raises: ConfigurationError while another thread, or a callback of the batch, is taking one."""
         if self._running:
             raise ConfigurationError(TWICE)
         self._thread = threading.get_ident()
@@ -94,7 +94,7 @@ class Outcomes(Iterator[T], Generic[T]):
             raise _explained(error) from error
 
     def close(self) -> None:
-        """End the batch; what was sent is kept for a resume. Raises: ConfigurationError as `next`."""
+        """End the batch; what was sent is kept for a resume. Raises: ConfigurationError like `next`."""
         try:
             self._steps.close()
         except ValueError as error:
@@ -102,5 +102,5 @@ class Outcomes(Iterator[T], Generic[T]):
 
 
 def _explained(error: ValueError) -> Exception:
-    """Python's own refusal of a running generator as ours; any other ValueError comes from a callback."""
+    """Translate Python's refusal to re-enter a running generator; any other ValueError comes from a callback."""
     return ConfigurationError(TWICE) if str(error) == "generator already executing" else error

@@ -1,17 +1,17 @@
-"""What to do with an upload, from what is known: pure, so that every case is a row of a table in the tests.
+"""Decide how to proceed with an upload. Pure, so that every case is a row of a table in the tests.
 
 journal            source      part on the server   final on the server   step
 nothing            -           -                    -                     Fresh
-nothing, but a     -           -                    size as the source    ProveFinal
-  final may stand
+nothing, but a     -           -                    same size as source   ProveFinal
+  final may exist
 sending            changed     -                    -                     Fresh
-sending            as it was   missing/empty/long   -                     Fresh
-sending            as it was   there                -                     ResumeAt its size; not acked is suspect
-                               there, unreadable    -                     ResumeAt where nothing before is suspect
+sending            unchanged   missing/empty/long   -                     Fresh
+sending            unchanged   present              -                     ResumeAt its size; unacked is suspect
+sending            unchanged   present, unreadable  -                     ResumeAt the end of the certain bytes
 publishing         changed     -                    -                     Fresh
-publishing         as it was   there                -                     ResumeAt (its bytes are all acked)
-publishing         as it was   gone                 size as the source    ProveFinal
-publishing         as it was   gone                 else                  Fresh, a possible repeat
+publishing         unchanged   present              -                     ResumeAt (all its bytes are acked)
+publishing         unchanged   gone                 same size as source   ProveFinal
+publishing         unchanged   gone                 anything else         Fresh, a possible repeat
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from iot.transfer.window import merge
 
 @dataclass(frozen=True, slots=True)
 class ResumeRules:
-    """verify: size, timestamp, tail or full (the setting `verify`). trust: answered writes need no second look.
+    """verify: size, timestamp, tail or full (the setting `verify`). trust: answered writes need no verification.
 
-    identified: the source has a name and times by which a change shows; a stream has not.
-    beyond_bytes: so much of what the part holds behind acked is taken up, too: it was in flight at the loss, and is
-        read back instead of sent again.
-    readable: the server lets us read back what is suspect; else it is sent again.
+    identified: the source has a name and times that reveal a change; a stream has neither.
+    beyond_bytes: up to this many bytes of the part beyond acked are kept as well: they were in flight when the link
+        was lost, and are read back instead of sent again.
+    readable: the server allows suspect bytes to be read back; otherwise they are sent again.
     """
 
     verify: str = "timestamp"
@@ -43,14 +43,14 @@ class ResumeRules:
 
 @dataclass(frozen=True, slots=True)
 class Fresh:
-    """Start over; possible_repeat where an earlier attempt may have been published and taken away."""
+    """Start over. possible_repeat: an earlier attempt may have been published and then taken away."""
 
     possible_repeat: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ResumeAt:
-    """Go on behind `offset`; read the `suspect` spans back meanwhile. `tail`: compare this span first."""
+    """Continue at `offset` and read the `suspect` spans back meanwhile. `tail`: compare this span first."""
 
     offset: int
     suspect: tuple[Span, ...] = ()
@@ -58,7 +58,7 @@ class ResumeAt:
     tail: Span | None = None
 
     def unread(self) -> ResumeAt | Fresh:
-        """The same without reading back: what is suspect is sent again, and all behind it."""
+        """The same without reading back: everything from the first suspect byte on is sent again."""
         if self.tail is not None:
             return Fresh()
         if not self.suspect:
@@ -69,7 +69,7 @@ class ResumeAt:
 
 @dataclass(frozen=True, slots=True)
 class ProveFinal:
-    """The final may be this very version: prove its content; if it is not, start over as told."""
+    """The final may be this very version: verify its content; if it differs, start over as given."""
 
     otherwise: Fresh
 
@@ -84,7 +84,7 @@ def plan(
     final: RemoteFile | None,
     rules: ResumeRules,
 ) -> Step:
-    """Decide. part and final are None where the server says that there is no such file."""
+    """Choose the next step. part and final are None where the server reports that there is no such file."""
     stands = final is not None and final.size == source.size
     if checkpoint is None:
         return ProveFinal(Fresh()) if stands else Fresh()
@@ -96,7 +96,7 @@ def plan(
     offset = min(checkpoint.acked_bytes + rules.beyond_bytes, source.size, (part.size or 0) if part else 0)
     if part is None or (offset == 0 and source.size > 0):
         return Fresh()
-    if part.size is not None and part.size > source.size:  # somebody else has written to it
+    if part.size is not None and part.size > source.size:  # someone else wrote to it
         return Fresh()
     step = _resume(source, checkpoint, offset, rules)
     return step if rules.readable else step.unread()
@@ -121,5 +121,5 @@ def _is_other_version(source: Fingerprint, known: Fingerprint, verify: str) -> b
 
 
 def _is_doubtful(source: Fingerprint, known: Fingerprint, verify: str) -> bool:
-    """ctime or inode alone moved: chmod, a copy back, FAT - or an edit whose mtime was set back. Content decides."""
+    """Only ctime or inode changed: chmod, a copy back, FAT - or an edit whose mtime was reset. The content decides."""
     return verify != "size" and (source.ctime_ns != known.ctime_ns or source.inode != known.inode)

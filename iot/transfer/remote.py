@@ -1,21 +1,21 @@
-"""What a remote is: a place that files are sent to and fetched from, whatever the protocol.
+"""What a remote is: a place that files are sent to and fetched from, over any protocol.
 
-Remote   what the facade, the command line and the spooler ask of it. SFTP implements it with its own pipeline.
-Store    what a protocol whose library blocks implements instead: one connection's worth of plain calls.
-         parallel.py makes a Remote of it.
+Remote   what the facade, the command line and the spooler use. SFTP implements it with its own pipeline.
+Store    what a protocol with a blocking library implements instead: plain calls on one connection.
+         parallel.py turns it into a Remote.
 
-What is true of a store
-    - The token is all the state that an upload has. One that was issued on one connection is valid on any other, and in
-      a later process, for `Capabilities.token_life_s`.
-    - It is used by one thread at a time. `abort` alone may be called by another, at any moment.
+Rules for a store
+    - The token is the complete state of an upload. A token issued on one connection is valid on any other, and in a
+      later process, for `Capabilities.token_life_s`.
+    - A store is used by one thread at a time. Only `abort` may be called from another thread, at any moment.
     - Every call returns, or raises an error of iot.transfer, within the store's own deadlines: foreign exceptions
-      (OSError, ftplib.Error, http.client.HTTPException, ssl.SSLError ...) are translated at the store's edge, with the
-      cause kept. It never retries: the caller does.
-    - Any call may raise LinkLost or Timeout (then the connection is abandoned), ServerBusy (the connection is still
-      good), AuthenticationError, PermissionDenied, NameRefused or ServerRefused. Other errors are listed with the call.
-    - Unknown is never "gone": a file, part or token is missing only when the far side says so.
-    - Paths are bytes, with slashes, as the user wrote them. They are relative to the login folder unless they begin
-      with a slash. Sizes, offsets and spans are bytes.
+      (OSError, ftplib.Error, http.client.HTTPException, ssl.SSLError) are translated at the store's edge, with the
+      cause kept. A store never retries: the caller does.
+    - Any call may raise LinkLost or Timeout (the connection is then abandoned), ServerBusy (the connection is still
+      usable), AuthenticationError, PermissionDenied, NameRefused or ServerRefused. Other errors are listed per call.
+    - Unknown is never "gone": a file, part or token is missing only if the far side says so.
+    - Paths are bytes, with slashes, exactly as the user wrote them. They are relative to the login folder unless they
+      start with a slash. Sizes, offsets and spans are in bytes.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ KIB = 1024
 
 
 class Resume(enum.Enum):
-    """NONE: an upload that was interrupted starts over. OFFSET: it goes on at an offset. PARTS: part by part."""
+    """NONE: an interrupted upload starts over. OFFSET: it resumes at an offset. PARTS: it resumes part by part."""
 
     NONE = "none"
     OFFSET = "offset"
@@ -58,10 +58,10 @@ class Resume(enum.Enum):
 
 
 class Publish(enum.Enum):
-    """What gives the file its name.
+    """How the file gets its name.
 
-    RENAME: the part is renamed. COMMIT: a call of its own puts the parts together. LAST_BYTE: the write that completes
-    it, which is held back until the source was looked at again. SERVER: the far side, in its own time.
+    RENAME: the part is renamed. COMMIT: a separate call assembles the parts. LAST_BYTE: the write that completes the
+    file; it is held back until the source has been checked again. SERVER: the far side, in its own time.
     """
 
     RENAME = "rename"
@@ -72,21 +72,21 @@ class Publish(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What this remote can really do, not the least that all of them can. Some of it is known only after `connect`.
+    """What this remote can really do, not the common minimum of all remotes. Some of it is known only after `connect`.
 
-    replaces: `publish` takes the place of an existing file in one step; there is no moment without a file.
-    creates_only: `publish(replace=False)` is refused by the far side itself where something stands, without a race.
-    durable: an answered write, and an answered publish, survive the far side's power loss.
+    replaces: `publish` replaces an existing file atomically; there is never a moment without a file.
+    creates_only: the far side itself refuses `publish(replace=False)` if the destination exists, without a race.
+    durable: an answered write and an answered publish survive a power loss of the far side.
     reads_back: a part can be read before it is published.
-    named_tokens: the same upload always begins with the same token, so that a crash between `begin` and its checkpoint
-        leaves nothing that is not found again.
-    hashes: what the far side computes itself, by hashlib's names, best first.
-    write_bytes: one `write` carries at most so many; None: all that is left is one write.
-    write_multiple: every write but the last is a multiple of it.
-    block_bytes: the body of a write comes in blocks of at most so many.
-    connections: so many stores may be used side by side.
-    token_life_s: how long a token is good without being used; None: for ever.
-    keeps_times, keeps_mode: `publish` can give the file the source's modification time, or permission bits.
+    named_tokens: the same upload always starts with the same token, so a crash between `begin` and its checkpoint
+        leaves nothing behind that cannot be found again.
+    hashes: the algorithms that the far side computes itself, by hashlib's names, best first.
+    write_bytes: maximum size of one `write`; None: one write carries everything that is left.
+    write_multiple: the size of every write but the last is a multiple of this.
+    block_bytes: maximum size of a block in the body of a write.
+    connections: maximum number of stores in use at the same time.
+    token_life_s: how long an unused token stays valid; None: for ever.
+    keeps_times, keeps_mode: `publish` can copy the source's modification time, or permission bits.
     """
 
     resume: Resume
@@ -108,12 +108,12 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class Meta:
-    """What goes with an upload beside its bytes.
+    """What accompanies an upload besides its bytes.
 
-    part: the name under which it may travel, in the folder of the destination. It says whose it is: what stands there
-        is ours, and may be removed. Stores without part names leave it unread.
-    mtime_s, mode: what the file is to keep, best effort; None: nothing to be kept.
-    make_dirs: folders of the destination that are missing are made.
+    part: the name to use until the file is complete, in the folder of the destination. It identifies its owner: what
+        exists under this name is ours and may be removed. Stores without part names ignore it.
+    mtime_s, mode: attributes to set on the file, best effort; None: leave them alone.
+    make_dirs: make missing folders of the destination.
     """
 
     part: bytes
@@ -122,31 +122,31 @@ class Meta:
     make_dirs: bool = True
 
 
-# -- where an upload stands
+# -- the state of an upload
 
 
 @dataclass(frozen=True, slots=True)
 class Offset:
-    """The far side holds the bytes [0, end), as it says."""
+    """The far side reports that it has the bytes [0, end)."""
 
     end: int
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The far side holds these spans, in order, as it says."""
+    """The far side reports that it has these spans, in order."""
 
     spans: tuple[Span, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """The far side does not know the token any more: a fresh start, without a strike against the file."""
+    """The far side no longer knows the token: start over, without counting it as a failure of the file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """The far side says that this upload is complete and has its name. The name is then looked at, and proven."""
+    """The far side reports that this upload is complete and has its name. The caller then checks the file."""
 
 
 Standing: TypeAlias = Offset | Parts | Gone | Published
@@ -156,8 +156,8 @@ Standing: TypeAlias = Offset | Parts | Gone | Published
 class Ack:
     """The answer to a write.
 
-    end: the far side has confirmed the bytes of the span up to here; what is behind it is sent again.
-    durable: they are on the far side's disk, as far as it can be known.
+    end: the far side has confirmed the bytes of the span up to this offset; the rest is sent again.
+    durable: the confirmed bytes are on the far side's disk, as far as that can be known.
     """
 
     end: int
@@ -166,142 +166,142 @@ class Ack:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of a listing. name: without any folder; whoever reads it refuses one with a slash."""
+    """One line of a listing. name: without a folder; the reader refuses a name with a slash."""
 
     name: bytes
     is_folder: bool
 
 
 class Store(Protocol):
-    """One connection to the far side; made without connecting. See the head of this file for what holds for all calls.
+    """One connection to the far side; constructing it does not connect. The rules above apply to all calls.
 
-    An upload in the order of its calls, each of which may be the last one that a device lives to see:
+    An upload as a sequence of calls, each of which may be the last before the device loses power:
 
-        begin -> write ... -> where (its size) -> verify or read_part, as the settings ask -> publish
+        begin -> write ... -> where (its size) -> verify or read_part, as the settings say -> publish
         where -> read_part (suspect spans) -> write ...            a later attempt, on another connection
-        abandon                                                    it will not be tried again, or starts over
+        abandon                                                    it is given up, or starts over
     """
 
     @property
     def capabilities(self) -> Capabilities:
-        """Before `connect`: what the protocol can do at best."""
+        """Before `connect`: the most that the protocol can offer."""
 
     # -- the connection
 
     def connect(self) -> None:
         """Connect and log in; called once, before any other call.
 
-        Raises: LinkLost, Timeout, ServerBusy (too many connections), AuthenticationError and its kinds,
+        Raises: LinkLost, Timeout, ServerBusy (too many connections), AuthenticationError and its subclasses,
             ConfigurationError.
         """
 
     def check(self) -> None:
-        """One real round trip, with a deadline: the connection is alive, and is kept from being taken for idle."""
+        """One real round trip, with a deadline: proves that the connection is alive, and keeps it from idling out."""
 
     def abort(self) -> None:
-        """End whatever runs, from any thread: the call under way raises LinkLost within a second, every later one at
-        once. Takes no lock, never blocks, may be called twice, also while `connect` runs."""
+        """End whatever is running, from any thread: the current call raises LinkLost within a second, later calls at
+        once. Takes no lock, never blocks, and may be called twice, also during `connect`."""
 
     def close(self) -> None:
-        """Say goodbye if that takes no time, and free everything. Never raises; may be called twice."""
+        """Say goodbye if that takes no time, and release everything. Never raises; may be called twice."""
 
     # -- uploads
 
     def begin(self, dest: bytes, size: int, meta: Meta) -> Token:
-        """Prepare an upload of `size` bytes -> its token, which is journaled before the first byte where the token
-        could not be found again.
+        """Prepare an upload of `size` bytes -> its token, which is journaled before the first byte if it could not be
+        found again otherwise.
 
-        A part that an earlier attempt has left under the same name is removed and made anew, never emptied: what a
-        lost connection still has on its way to the old one cannot reach the new one.
+        A part that an earlier attempt left under the same name is removed and recreated, never truncated: data that a
+        lost connection still has in flight to the old file cannot reach the new one.
 
-        Raises: NoSpaceOnServer when the far side reports too little space; NotFound (no folder, and make_dirs off).
+        Raises: NoSpaceOnServer if the far side reports too little space; NotFound (no folder, and make_dirs is off).
         """
 
     def where(self, token: Token) -> Standing:
-        """How much the far side holds. What it says is believed as far as acknowledgements are durable.
+        """How much the far side has. The answer is trusted as far as acknowledgements are durable.
 
-        An object under the token's name that is no regular file (a folder, a link) raises ServerRefused.
+        Raises: ServerRefused if the token's name belongs to something that is not a regular file (a folder, a link).
         """
 
     def write(self, token: Token, span: Span, body: Iterable[bytes]) -> Ack:
-        """Put the bytes of `span` at its place: exactly span.length bytes, in blocks that are never empty.
+        """Write the bytes of `span` at their offset: exactly span.length bytes, in non-empty blocks.
 
-        span.start is 0, or where the far side stands (`where`, or an earlier Ack), or before that: then the
-        bytes there are replaced. Never by appending: the same write done twice leaves the same bytes. What the part
-        holds behind the span afterwards is not relied upon.
+        span.start is 0, or the end of what the far side has (`where`, or an earlier Ack), or an offset before that, in
+        which case the bytes there are replaced. Never append: the same write done twice leaves the same bytes. Nothing
+        may rely on what the part holds behind the span afterwards.
 
-        `body` is read once, in this thread; what it raises (SourceChanged, Cancelled ...) passes through unchanged,
-        after the store has ended the transfer in such a way that the connection is good for the next call or raises
-        LinkLost there. A write of length 0 (an empty file) leaves a part of size 0.
+        `body` is read once, in this thread. Its own errors (SourceChanged, Cancelled) pass through unchanged, after the
+        store has ended the transfer such that the connection can serve the next call, or raises LinkLost there. A write
+        of length 0 (an empty file) leaves a part of size 0.
 
-        Raises: NoSpaceOnServer; Gone is no error here but NotFound; Unsupported when the far side refuses to go on
-            at an offset: the upload starts over.
+        Raises: NoSpaceOnServer; NotFound if the part is gone; Unsupported if the far side refuses to resume at an
+            offset: the upload then starts over.
         """
 
     def read_part(self, token: Token, span: Span) -> Iterator[bytes]:
-        """The bytes of a span of the part, in blocks, before it is published; fewer where the part ends earlier.
+        """The bytes of a span of an unpublished part, in blocks; fewer if the part ends earlier.
 
-        Whoever reads may stop in the middle and close the iterator: the connection is good for the next call then.
+        The reader may stop early and close the iterator; the connection must then be ready for the next call.
 
-        Raises: NotFound; Unsupported or PermissionDenied where parts cannot be read.
+        Raises: NotFound; Unsupported or PermissionDenied if parts cannot be read.
         """
 
     def verify(self, token: Token, digests: Mapping[str, str]) -> Evidence | None:
-        """Let the far side compute a hash of the whole part, and compare -> what the proof rests on.
+        """Have the far side hash the whole part, and compare -> what the proof is based on.
 
         digests: algorithm -> lower-case hex digest; those of `Capabilities.hashes` that the caller has computed. None
-        where the far side cannot after all (asked for and refused): the caller reads back then.
+        if the far side turns out to refuse: the caller then reads the part back.
 
-        Raises: ProofFailed when they differ.
+        Raises: ProofFailed if they differ.
         """
 
     def publish(self, token: Token, dest: bytes, meta: Meta, *, replace: bool) -> bool:
-        """Give the complete part its name, in one step -> whether content and name survive the far side's power loss.
+        """Give the complete part its name, atomically -> whether content and name survive a power loss of the far side.
 
-        replace: a file at `dest` is replaced; else it is AlreadyExists, and stays as it is. Times and mode of `meta`
-        are kept best effort: a refusal of them is not an error. The answer may be lost: the caller then asks `where`,
-        looks at `dest` and compares.
+        replace: replace a file at `dest`; otherwise an existing file is left alone and AlreadyExists raised. Times and
+        mode of `meta` are best effort: their refusal is not an error. The answer may be lost: the caller then calls
+        `where`, looks at `dest` and compares.
 
-        Raises: AlreadyExists, also where the far side cannot replace; NotFound when the part is gone; ProofFailed when
-            the far side's own check failed; NoSpaceOnServer.
+        Raises: AlreadyExists, also if the far side cannot replace; NotFound if the part is gone; ProofFailed if the far
+            side's own check failed; NoSpaceOnServer.
         """
 
     def confirm(self, dest: bytes) -> bool:
-        """Bring what an earlier attempt has published to the far side's disk -> whether content and name are there;
-        False where that cannot be asked for, and for a file that is gone."""
+        """Sync a file that an earlier attempt published to the far side's disk -> whether content and name are there;
+        False if the far side has no way to ask, or the file is gone."""
 
     def abandon(self, token: Token) -> None:
-        """Remove what the far side holds of this upload. One that is gone is fine. A published file is not touched."""
+        """Remove what the far side has of this upload, if anything. A published file is not touched."""
 
     # -- downloads and paths
 
     def stat(self, path: bytes) -> RemoteFile | None:
-        """None where the far side says that there is nothing. `mode` holds at least the bits of the kind (folder,
-        regular file) where the far side reports that much; `mtime_s` is UTC."""
+        """None if the far side says that nothing is there. `mode` contains at least the file type bits (folder,
+        regular file) if the far side reports them; `mtime_s` is UTC."""
 
     def read(self, path: bytes, offset: int) -> Iterator[bytes]:
         """A file's bytes from an offset to its end, in blocks; the iterator ends only at the far side's end of file.
 
-        Whoever reads may stop in the middle and close the iterator, as with `read_part`. An offset at the end gives
-        nothing; one behind it also gives nothing, or raises ServerRefused.
+        The reader may stop early and close the iterator, as with `read_part`. An offset at the end yields nothing; an
+        offset beyond it yields nothing or raises ServerRefused.
 
-        Raises: NotFound; Unsupported where reading cannot begin at an offset: the caller starts at 0.
+        Raises: NotFound; Unsupported if reading cannot start at an offset: the caller then starts at 0.
         """
 
     def digest(self, path: bytes, algorithm: str) -> str | None:
-        """The far side's own hash of a published file, as lower-case hex; None where it offers none.
+        """The far side's own hash of a published file, in lower-case hex; None if it offers none.
 
         Raises: NotFound.
         """
 
     def list(self, path: bytes) -> Iterator[Entry]:
-        """What is in a folder, without "." and "..", in any order; links as what they lead to.
+        """The entries of a folder, without "." and "..", in any order; links are reported as their targets.
 
-        Raises: NotFound, also where `path` is no folder.
+        Raises: NotFound, also if `path` is not a folder.
         """
 
     def move(self, source: bytes, dest: bytes, *, make_dirs: bool = True) -> None:
-        """Rename a file or folder; a file at `dest` is replaced in one step where `Capabilities.replaces`.
+        """Rename a file or folder; a file at `dest` is replaced, atomically if `Capabilities.replaces`.
 
         Raises: NotFound, AlreadyExists (it cannot be replaced).
         """
@@ -310,17 +310,17 @@ class Store(Protocol):
         """Delete a file. Raises: NotFound; ServerRefused for a folder."""
 
     def mkdir(self, path: bytes) -> None:
-        """Make a folder and the missing ones above it; one that is there is fine. Raises: AlreadyExists (a file)."""
+        """Make a folder and any missing parents; an existing one is fine. Raises: AlreadyExists (a file is there)."""
 
     def rmdir(self, path: bytes) -> None:
-        """Delete an empty folder. Raises: NotFound, ServerRefused (not empty, no folder)."""
+        """Delete an empty folder. Raises: NotFound; ServerRefused if it is not empty, or not a folder."""
 
 
 class Remote(Protocol):
-    """A place, with its connections, journal and retries: what a facade and the spooler work with.
+    """A place with its connections, journal and retries: what a facade and the spooler work with.
 
-    One operation runs at a time. `cancel` may be called from any thread or signal handler. Errors are those of
-    iot.transfer; a lost link is met with new connections, as often as the settings say.
+    One operation runs at a time. `cancel` may be called from any thread or signal handler. After a lost link, new
+    connections are made as often as the settings allow. For the errors of every operation see client.Client.
     """
 
     @property
@@ -330,10 +330,10 @@ class Remote(Protocol):
         """Connect now instead of on first use. Raises: TransientError, AuthenticationError, ConfigurationError."""
 
     def is_connected(self) -> bool:
-        """Whether the far side answers on the present connection. Raises: TransientError ..."""
+        """Whether the far side answers on the current connection, without making a new one."""
 
     def upload(self, job: UploadJob, *, resume: bool = True, sha256: bool = False) -> Outcome | None:
-        """Send one file -> its outcome; None when it was cancelled before it began."""
+        """Send one file -> its outcome; None if it was cancelled before it started."""
 
     def upload_many(
         self,
@@ -344,7 +344,7 @@ class Remote(Protocol):
     ) -> Iterator[Outcome]:
         """Send many files at once; yield each outcome as it comes.
 
-        jobs: pulled one at a time as there is room; None means "none right now, ask again soon" (within 0.25 s).
+        jobs: pulled one at a time as slots become free; None means "none right now, ask again soon" (within 0.25 s).
         hold_checkpoints: keep those of successes until `settle`. tick: called at least every 0.25 s, whatever the far
         side does.
 
@@ -352,11 +352,11 @@ class Remote(Protocol):
         """
 
     def settle(self, results: Iterable[TransferResult]) -> None:
-        """That these are delivered is on record elsewhere, durably: their checkpoints may go."""
+        """The caller has recorded these deliveries durably: their checkpoints may be dropped."""
 
     def discard(self, uploads: Iterable[tuple[str, str]]) -> None:
-        """These uploads (source, destination) will not be tried again: what an attempt has left there is removed,
-        beside later uploads. Durable when it returns."""
+        """Give up on these uploads (source, destination): what earlier attempts left there is removed during later
+        uploads. The request itself is durable on return."""
 
     def download(
         self,
@@ -367,31 +367,31 @@ class Remote(Protocol):
         resume: bool = True,
         sha256: bool | str = False,
     ) -> TransferResult:
-        """Fetch one file: part, proof, fsync, rename.
+        """Fetch one file: part, proof, fsync, rename. See client.Client.download.
 
-        Raises: TransientError, NotFound, SourceChanged, ProofFailed, LocalStateError ...
+        Raises: NotFound, SourceChanged, ProofFailed, PermanentError.
         """
 
     def stat(self, path: bytes) -> RemoteFile | None:
-        """None where the far side says that there is nothing; never a guess."""
+        """None if the far side says that nothing is there; never a guess."""
 
     def list(self, path: bytes, *, folders: bool) -> list[bytes]:
-        """Paths of the files, or folders, right below a folder, sorted. Raises: NotFound, NameRefused ..."""
+        """Paths of the files, or folders, directly in a folder, sorted. Raises: NotFound."""
 
     def move(self, source: bytes, dest: bytes) -> None:
         """Rename; a file at `dest` is replaced. Raises: NotFound, AlreadyExists (it cannot be replaced)."""
 
     def delete(self, path: bytes) -> None:
-        """Delete a file. Raises: NotFound, ServerRefused (a folder)."""
+        """Delete a file. Raises: NotFound; ServerRefused for a folder."""
 
     def mkdir(self, path: bytes) -> None:
-        """Make a folder and the missing ones above it."""
+        """Make a folder and any missing parents. Raises: AlreadyExists or ServerRefused if a file is there."""
 
     def rmdir(self, path: bytes) -> None:
-        """Delete an empty folder. Raises: NotFound, ServerRefused (not empty) ..."""
+        """Delete an empty folder. Raises: NotFound; ServerRefused if it is not empty."""
 
     def cancel(self) -> None:
-        """End the operation under way, or else the next one, with Cancelled; parts are kept for a resume."""
+        """End the current operation, or else the next one, with Cancelled; parts are kept for a resume."""
 
     def disconnect(self) -> None:
         """Close the connections; the next operation opens new ones."""

@@ -1,4 +1,4 @@
-"""The settings that hold for every remote, checked once; below this module they are plain values."""
+"""The settings common to all remotes, validated once; below this module they are plain values."""
 
 from __future__ import annotations
 
@@ -6,26 +6,27 @@ from collections.abc import Mapping
 from dataclasses import fields
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from iot.transfer.errors import ConfigurationError
 from iot.transfer.model import Proof
 from iot.transfer.options import TransferOptions
 from iot.transfer.terminal import brief
 
-__all__ = ["Durability", "TransferSettings", "Verify", "describe_errors"]
+__all__ = ["Durability", "TransferSettings", "Verify", "checked", "describe_errors"]
 
 KIB = 1024
 MIB = 1024 * KIB
 
 
 MESSAGE = 1000
-"""Characters of what is wrong with it, which may name it again."""
+"""Maximum length in characters of an error message, which may repeat the value."""
 
 
 class Verify(str, Enum):
-    """What decides, before a resume, that the source is still the one the part was made from."""
+    """How to decide, before a resume, that the source is still the version that the part was made from."""
 
     SIZE = "size"
     TIMESTAMP = "timestamp"
@@ -34,47 +35,52 @@ class Verify(str, Enum):
 
 
 class Durability(str, Enum):
-    """FSYNC: the server confirms that bytes and name are on its disk. TRUST: an answered write is enough."""
+    """FSYNC: the server confirms that content and name are on its disk. TRUST: an answered write is enough."""
 
     FSYNC = "fsync"
     TRUST = "trust"
 
 
 class TransferSettings(BaseModel):
-    model_config = ConfigDict(defer_build=True)  # only what is derived from it is used
+    model_config = ConfigDict(defer_build=True)  # only subclasses are instantiated
 
     attempts: int = Field(3, ge=1, description="attempts of one operation over lost links; progress resets the count")
-    backoff_s: float = Field(1.0, ge=0, description="first wait between attempts, doubled each time, with jitter")
-    backoff_cap_s: float = Field(60.0, ge=0, description="longest wait between attempts")
-    part_suffix: str = Field(".part", description="ending of the name under which a file is sent until it is whole")
+    backoff_s: float = Field(
+        1.0, ge=0, description="seconds of the first wait between attempts, doubled each time, with jitter"
+    )
+    backoff_cap_s: float = Field(60.0, ge=0, description="seconds of the longest wait between attempts")
+    part_suffix: str = Field(
+        ".part",
+        description="ending of the name under which a file is sent until it is whole; 1 to 32 characters, no slash",
+    )
     make_dirs: bool = Field(True, description="make missing destination folders")
-    keep_times: bool = Field(False, description="give the destination the source's modification time, best effort")
-    keep_mode: bool = Field(False, description="give the destination the source's permission bits, best effort")
+    keep_times: bool = Field(False, description="copy the source's modification time to the destination, best effort")
+    keep_mode: bool = Field(False, description="copy the source's permission bits to the destination, best effort")
     replace_by_remove: bool = Field(
-        False, description="where the server cannot rename over a file: remove the old one first (not atomic)"
+        False, description="if the server cannot rename over a file, remove the old one first (not atomic)"
     )
     verify: Verify = Field(
         Verify.TIMESTAMP, description="what must match before a resume: size, timestamp, tail or full"
     )
-    proof: Proof = Field(Proof.SIZE, description="what is proven before publishing: size, tail or full")
+    proof: Proof = Field(Proof.SIZE, description="what is verified before publishing: size, tail or full")
     tail_size: int = Field(MIB, ge=1, description="bytes of a tail for verify and proof")
     server_durability: Durability = Field(
         Durability.FSYNC,
-        description="fsync: wait until the server has it on disk, where it can; trust: answered is enough",
+        description="fsync: wait until data is on the server's disk, where it can tell; trust: answered is enough",
     )
     publish_grace_s: float = Field(
-        30.0, ge=0, description="seconds until one more look at a final that no fsync confirmed"
+        30.0, ge=0, description="seconds before a published file that no fsync confirmed is checked once more"
     )
     sidecar: bool = Field(
         False, description="upload: also write <dest>.sha256, as sha256sum does; download: must match <source>.sha256"
     )
-    checkpoint_bytes: int = Field(4 * MIB, ge=64 * KIB, description="a checkpoint at the latest after so many bytes")
-    checkpoint_s: float = Field(10.0, gt=0, description="a checkpoint at the latest after so many seconds")
+    checkpoint_bytes: int = Field(4 * MIB, ge=64 * KIB, description="write a checkpoint at least every so many bytes")
+    checkpoint_s: float = Field(10.0, gt=0, description="write a checkpoint at least every so many seconds")
     stale_part_s: float = Field(
-        24 * 3600.0, gt=0, description="parts of ours whose transfer was given up are removed after so many seconds"
+        24 * 3600.0, gt=0, description="remove our own parts of abandoned uploads after so many seconds"
     )
     state_dir: Path | None = Field(
-        None, description="folder of the journal; without it $STATE_DIRECTORY or ~/.local/state/iot-sftp"
+        None, description="journal directory; default: $STATE_DIRECTORY, else ~/.local/state/iot-sftp"
     )
     owner_tag: str = Field("", description="mixed into part names, e.g. the device's id")
 
@@ -86,17 +92,28 @@ class TransferSettings(BaseModel):
         return value
 
     def plain(self, owner: str) -> TransferOptions:
-        """As plain values: an option is the setting of its name. owner: of the state directory."""
+        """The settings as plain values, matched by name. owner: identifies the state directory."""
         names = {option.name for option in fields(TransferOptions)} & set(type(self).model_fields)
         values: dict[str, Any] = {name: getattr(self, name) for name in names}
         values.update(verify=self.verify.value, trust=self.server_durability is Durability.TRUST)
         return TransferOptions(**values, owner=owner + self.owner_tag)
 
 
-def describe_errors(error: ValidationError) -> list[str]:
-    """One line for each wrong setting: its key, what is wrong, and its value unless that could be a secret.
+Model = TypeVar("Model", bound=BaseModel)
 
-    Whatever has no known name could be a mistyped password.
+
+def checked(model: type[Model], options: Mapping[str, Any]) -> Model:
+    """Options given as keywords. Raises: ConfigurationError naming every wrong one."""
+    try:
+        return model(**options)
+    except ValidationError as error:
+        raise ConfigurationError("; ".join(describe_errors(error))) from None
+
+
+def describe_errors(error: ValidationError) -> list[str]:
+    """One line per invalid setting: its key, what is wrong, and its value unless that could be a secret.
+
+    An unknown key could be a mistyped password.
     """
     return [_describe(dict(detail)) for detail in error.errors(include_url=False, include_context=False)]
 
@@ -104,7 +121,7 @@ def describe_errors(error: ValidationError) -> list[str]:
 def _describe(detail: dict[str, Any]) -> str:
     key = brief(".".join(str(part) for part in detail["loc"]))
     if detail["type"] == "extra_forbidden":
-        return f"{key}: no such setting (what it was set to is not shown)"
+        return f"{key}: no such setting (value not shown)"
     if not key:
         return brief(detail["msg"].removeprefix("Value error, "), MESSAGE)
     shown = f" (got {brief(repr(detail['input']))})" if _may_be_shown(key, detail) else ""
@@ -112,6 +129,6 @@ def _describe(detail: dict[str, Any]) -> str:
 
 
 def _may_be_shown(key: str, detail: dict[str, Any]) -> bool:
-    """A mapping holds other settings, too, and a value that is missing shows its neighbours."""
+    """A mapping contains other settings as well, and for a missing value pydantic shows its neighbours."""
     secret = any(word in key.lower() for word in ("pass", "secret", "prompt"))
     return not secret and detail["type"] != "missing" and not isinstance(detail["input"], Mapping)

@@ -1,4 +1,4 @@
-"""Where a download goes: a part beside the destination that is renamed when whole, or an open file."""
+"""The target of a download: a part beside the destination that is renamed when complete, or an open file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BY_DESCRIPTOR = os.utime in os.supports_fd and os.chmod in os.supports_fd
 
 
 class Kept(NamedTuple):
-    """What the file takes over from the remote one; None: from the local file that it replaces, if there is one."""
+    """The attributes to set on the file; None: keep those of the local file that it replaces, if there is one."""
 
     mode: int | None = None
     mtime_s: int | None = None
@@ -31,10 +31,10 @@ NOTHING_KEPT = Kept()
 
 
 class Sink(Protocol):
-    """path: the destination as bytes, empty where there is nothing to resume. part: name until it is whole.
-    readable: what was written can be compared.
+    """path: the destination as bytes; empty if there is nothing to resume. part: the name until it is complete.
+    readable: what was written can be read back.
 
-    Every method may raise DiskFull, PermissionDenied, LocalStateError ...
+    Every method may raise DiskFull, PermissionDenied, NotFound, PermanentError and LocalStateError.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Sink(Protocol):
 
 
 class FileSink:
-    """A file: fsync, atomic rename, fsync of the folder. Raises: DiskFull, PermissionDenied, LocalStateError ..."""
+    """A local file: fsync, atomic rename, fsync of the folder. Raises: see Sink."""
 
     readable = True
 
@@ -83,27 +83,27 @@ class FileSink:
             raise local_error(error, self.name) from error
 
     def check_space(self, size: int, offset: int) -> None:
-        """Raises: PermanentError when the destination is no file; DiskFull when a file of so many bytes does not fit,
-        as far as the file system tells.
+        """Raises: PermanentError if the destination is not a regular file; DiskFull if the file system reports too
+        little space for a file of `size` bytes.
 
-        What the part holds up to `offset` is kept, the rest of it is given up.
+        The part's bytes up to `offset` are kept; the space of the rest becomes free.
         """
         self._mode_there()
         try:
             room = shutil.disk_usage(os.path.dirname(self.path))
         except OSError:
-            return  # opening the part says what is wrong
-        if not room.total:  # a file system that counts no blocks
+            return  # opening the part will report the error
+        if not room.total:  # a file system that does not count blocks
             return
         free_bytes = room.free + max(0, self.size() - offset)
         if size - offset > free_bytes:
             needed, free = human_bytes(size - offset), human_bytes(free_bytes)
-            raise DiskFull(f"no room for {self.name}: needs {needed}, {free} free; make room on this disk")
+            raise DiskFull(f"not enough space for {self.name}: needs {needed}, {free} free; free some space there")
 
     def open(self, offset: int, *, private: bool = False) -> None:
-        """Open the part and cut it behind `offset`; a link that somebody put there is not followed.
+        """Open the part and truncate it to `offset` bytes; a symlink at its place is not followed.
 
-        private: only the owner may read it until it is published with a mode of its own, or that of what it replaces.
+        private: only the owner may read it until it is published with its own mode, or that of the file it replaces.
         """
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
         self.close()
@@ -112,7 +112,7 @@ class FileSink:
             os.ftruncate(self._fd, offset)
 
     def read(self, span: Span) -> bytes:
-        """The bytes of a span as the part has them; fewer where it ends."""
+        """The bytes of a span of the part; fewer if the part ends earlier."""
         with self._translated():
             return _read_at(self._fd, span)
 
@@ -127,7 +127,7 @@ class FileSink:
             os.fsync(self._fd)
 
     def sha256(self) -> Iterator[str | None]:
-        """Hash in steps: None after each but the last, which is the hex digest."""
+        """Hash in steps: yields None after each block, and finally the hex digest."""
         digest = hashlib.sha256()
         with self._translated(), open(self.part, "rb") as file:
             while block := file.read(HASH_BLOCK):
@@ -136,7 +136,7 @@ class FileSink:
         yield digest.hexdigest()
 
     def publish(self, kept: Kept = NOTHING_KEPT) -> None:
-        """On the disk with all it keeps, then renamed; then the new name is on the disk, too."""
+        """Set the attributes, sync the file, rename it, sync the folder."""
         self._take_over(kept if kept.mode is not None else kept._replace(mode=self._mode_there()))
         self.sync()
         self.close()
@@ -145,7 +145,7 @@ class FileSink:
             sync_folder(os.path.dirname(self.path))
 
     def _mode_there(self) -> int | None:
-        """Of what is replaced: a private file stays private. Raises: PermanentError where that is no regular file."""
+        """The mode of the file to be replaced: a private file stays private. Raises: PermanentError if not regular."""
         try:
             status = os.stat(self.path)
         except OSError:
@@ -153,7 +153,7 @@ class FileSink:
         if stat.S_ISDIR(status.st_mode):
             raise PermanentError(f"{self.name} is a folder; give the name of a file in it")
         if not stat.S_ISREG(status.st_mode):
-            raise PermanentError(f"{self.name} is not a regular file; it is not replaced")
+            raise PermanentError(f"{self.name} is not a regular file, so it is not replaced")
         return stat.S_IMODE(status.st_mode)
 
     def discard(self) -> None:
@@ -167,7 +167,7 @@ class FileSink:
             self._fd = -1
 
     def _take_over(self, kept: Kept) -> None:
-        """Best effort: FAT knows no modes. Never a set-user-id bit: that would be the server's word on local rights."""
+        """Best effort: FAT has no modes. Never set-user-id: the server must not grant local rights."""
         target = self._fd if BY_DESCRIPTOR else self.part
         try:
             if kept.mode is not None:
@@ -182,7 +182,7 @@ class FileSink:
 
 
 class StreamSink:
-    """An open, writable, seekable binary file of the caller's; never resumed. To prove its content, readable too."""
+    """The caller's open, writable, seekable binary file; never resumed. Must be readable to verify its content."""
 
     path = b""
     part = b""
@@ -198,7 +198,7 @@ class StreamSink:
         return 0
 
     def check_space(self, size: int, offset: int) -> None:
-        """Where an open file lies, nobody knows."""
+        """The free space behind an open file is unknown."""
 
     def open(self, offset: int, *, private: bool = False) -> None:
         """Nothing to do: the caller has opened it."""
@@ -227,7 +227,7 @@ class StreamSink:
 
     def sha256(self) -> Iterator[str | None]:
         digest = hashlib.sha256()
-        for start in range(0, self._length, HASH_BLOCK):  # the caller's file may hold more behind it
+        for start in range(0, self._length, HASH_BLOCK):  # the caller's file may have more data after it
             digest.update(self.read(Span(start, min(start + HASH_BLOCK, self._length))))
             yield None
         yield digest.hexdigest()
@@ -274,7 +274,7 @@ def _write_at(fd: int, data: memoryview, offset: int) -> int:
 
 
 def sync_folder(folder: bytes | str) -> None:
-    """Make names in a folder durable; where folders cannot be opened (Windows) the file system does it itself."""
+    """Make the names in a folder durable. Where a folder cannot be opened (Windows), the file system does so itself."""
     if os.name == "nt":
         return
     fd = os.open(folder or b".", os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""The local file that is sent: opened once, fingerprinted, read by offset."""
+"""The local file to send: opened once, fingerprinted, read by offset."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Source:
     """A regular file, or an open seekable binary file, to send.
 
     name: for messages. path: as bytes; empty for a stream without a path.
-    fingerprint: as it was when it was opened.
+    fingerprint: taken when the file was opened.
 
-    Raises: NotFound, PermissionDenied, PermanentError, SourceChanged.
+    Raises: NotFound, PermissionDenied, NameRefused, SourceUnreadable, DiskFull, PermanentError (not a regular file).
     """
 
     def __init__(self, source: LocalSource) -> None:
@@ -55,7 +55,7 @@ class Source:
             raise
 
     def read(self, span: Span) -> bytes:
-        """The bytes of a span. Raises: SourceChanged when the file has become shorter; SourceUnreadable."""
+        """The bytes of a span. Raises: SourceChanged if the file became shorter; SourceUnreadable."""
         try:
             if self._fd is not None and hasattr(os, "pread"):
                 data = os.pread(self._fd, span.length, span.start)
@@ -65,26 +65,27 @@ class Source:
         except OSError as error:
             raise SourceUnreadable(f"cannot read {self.name}: {error.strerror or error}") from error
         if len(data) != span.length:
-            raise SourceChanged(f"{self.name} became shorter while it was sent")
+            raise SourceChanged(f"{self.name} became shorter during the upload")
         return bytes(data)
 
     def check_unchanged(self) -> None:
-        """Raises: SourceChanged when this is not the version any more that was opened, or not all of it was sent."""
+        """Raises: SourceChanged if the file changed since it was opened; PermanentError if it has more data than
+        its size says; SourceUnreadable."""
         if self._look() != self.fingerprint:
-            raise SourceChanged(f"{self.name} changed while it was sent; nothing was published")
+            raise SourceChanged(f"{self.name} changed during the upload; nothing was published")
         if self._fd is not None and hasattr(os, "pread") and self._goes_on():
             size = self.fingerprint.size
-            raise PermanentError(f"{self.name} holds more than the {size} bytes that its size tells; copy it first")
+            raise PermanentError(f"{self.name} has more data than its reported size of {size} bytes; copy it first")
 
     def _goes_on(self) -> bool:
-        """A file that is generated (below /proc) tells a size of 0 and has content."""
+        """A generated file (in /proc) reports a size of 0 but has content."""
         try:
             return bool(os.pread(self._fd or 0, 1, self.fingerprint.size))
         except OSError as error:
             raise SourceUnreadable(f"cannot read {self.name}: {error.strerror or error}") from error
 
     def sha256(self) -> Iterator[str | None]:
-        """Hash the whole file in steps: None after each but the last, which is the hex digest."""
+        """Hash the whole file in steps: yields None after each block, and finally the hex digest."""
         digest = hashlib.sha256()
         size = self.fingerprint.size
         for start in range(0, size, HASH_BLOCK):
@@ -111,12 +112,12 @@ class Source:
 
 
 def _open(name: str) -> BinaryIO:
-    """Open without waiting for a fifo's writer."""
+    """Open without blocking on a fifo that has no writer."""
     flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
     try:
         descriptor = os.open(name, flags)
     except ValueError as error:
-        raise NameRefused(f"{name!r} is no path: {error}") from error
+        raise NameRefused(f"{name!r} is not a valid path: {error}") from error
     except OSError as error:
         told = local_error(error, name)
         raise (SourceUnreadable(str(told)) if type(told) is LocalStateError else told) from error
@@ -134,14 +135,14 @@ def _descriptor(file: Any) -> int | None:
 
 
 def local_error(error: OSError, name: str) -> PermanentError | LocalStateError:
-    """What the local file system said, as one of our errors."""
+    """Translate an error of the local file system."""
     text = f"{name}: {error.strerror or error}"
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return NotFound(text)
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP):
         return PermissionDenied(text)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFull(f"{text}: make room on this disk")
+        return DiskFull(f"{text}: free some space on this disk")
     if error.errno in (errno.EISDIR, errno.ENXIO, errno.ENAMETOOLONG, errno.EINVAL):
         return PermanentError(text)
     return LocalStateError(text)

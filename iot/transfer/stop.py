@@ -1,4 +1,4 @@
-"""A request to stop that any thread and any signal handler may make."""
+"""A stop request, which any thread and any signal handler may make."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Callable
 __all__ = ["WAKE_S", "StopFlag"]
 
 WAKE_S = 0.1
-"""Longest time for which whoever waits does not look at the flag, and does not tick."""
+"""Longest time in seconds that a waiter goes without checking the flag and ticking."""
 
 
 class StopFlag:
-    """Like threading.Event, but `set` takes no lock, which the thread that a signal interrupts may be holding.
+    """Like threading.Event, but `set` takes no lock, which a thread interrupted by a signal may be holding.
 
-    above: counts as set when that one is.
+    above: also counts as set when this flag is set.
     """
 
     __slots__ = ("_above", "_set")
@@ -33,7 +33,7 @@ class StopFlag:
         return self._set or (self._above is not None and self._above.is_set())
 
     def wait(self, seconds: float, tick: Callable[[], None] = lambda: None) -> bool:
-        """Wait, ticking at least every WAKE_S -> whether it is set."""
+        """Wait, ticking at least every WAKE_S -> whether the flag is set."""
         over_at = time.monotonic() + seconds
         while not self.is_set():
             left_s = over_at - time.monotonic()

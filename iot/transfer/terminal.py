@@ -1,4 +1,4 @@
-"""Text for a terminal or a log: what a server, a file name or an exception put into it cannot act on either."""
+"""Text that is safe for a terminal or a log, whatever a server, a file name or an exception put into it."""
 
 from __future__ import annotations
 
@@ -8,38 +8,38 @@ import logging
 __all__ = ["TerminalSafeFormatter", "brief", "human_bytes", "quoted", "terminal_safe"]
 
 BRIEF = 200
-"""Characters that `brief` leaves of a text."""
+"""Default length limit of `brief`, in characters."""
 
 
 def terminal_safe(text: str) -> str:
-    """A text that cannot move the cursor, colour or reorder a terminal: such characters become escapes."""
-    if text.isprintable():  # nearly always, and looked at in one go
+    """Escape characters that could move the cursor, or colour or reorder the text of a terminal."""
+    if text.isprintable():  # the common case, and fast to check
         return text
     return "".join(char if char.isprintable() else _escaped(char) for char in text)
 
 
 class TerminalSafeFormatter(logging.Formatter):
-    """Escapes whatever is logged, by whom ever: one event stays one line, and a traceback's lines stay its own."""
+    """Escapes every log record, whoever wrote it: an event stays on one line, and a traceback keeps its lines."""
 
     def format(self, record: logging.LogRecord) -> str:
         plain = copy.copy(record)
         plain.msg, plain.args = terminal_safe(record.getMessage()), ()
-        plain.exc_text = None  # another formatter may have left it there as it was
+        plain.exc_text = None  # another formatter may have stored it unescaped
         return "\n".join(terminal_safe(line) for line in super().format(plain).split("\n"))
 
 
 def brief(text: str, most: int = BRIEF) -> str:
-    """What somebody else has written, cut to a length that fits into a message."""
+    """Truncate foreign text to a length that fits into a message."""
     return text if len(text) <= most else f"{text[:most]}..."
 
 
 def quoted(name: bytes) -> str:
-    """A name or path of bytes as it stands in a message: in quotes, what is no text as an escape."""
+    """A name or path for a message: in quotes, with invalid UTF-8 escaped."""
     return repr(name.decode("utf-8", "backslashreplace"))
 
 
 def human_bytes(count: float) -> str:
-    """A count of bytes for people: 1536 -> "1.5 KiB"."""
+    """A byte count for people: 1536 -> "1.5 KiB"."""
     value = float(count)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if value < 1024:
@@ -51,4 +51,4 @@ def human_bytes(count: float) -> str:
 def _escaped(char: str) -> str:
     if "\udc80" <= char <= "\udcff":  # a byte that is not UTF-8, as surrogateescape keeps it
         return f"\\x{ord(char) - 0xDC00:02x}"
-    return char.encode("unicode_escape", "surrogatepass").decode("ascii")
+    return repr(char)[1:-1]  # the codec unicode_escape is a file, which a user without rights may not be able to read

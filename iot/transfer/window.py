@@ -1,13 +1,13 @@
-"""Which bytes of a part are where: to send, sent, acked, synced, suspect. Pure.
+"""Tracks which bytes of a part are still to send, sent, acked, synced or suspect. Pure.
 
     0 .......... synced .......... acked ....... sent ....... size
                  |<- suspect after a loss ->|
 
-acked: the contiguous prefix whose writes were answered, whatever the order of the answers.
-synced: what acked was when an fsync that has succeeded was sent.
-suspect: spans below acked that a server may have lost: read back, and written again where they differ. A span
-that was written again, by this connection or one before it, counts as suspect until an fsync sent after that has
-succeeded.
+acked: the contiguous prefix whose writes were answered, in whatever order the answers came.
+synced: the value of acked when the last successful fsync was sent.
+suspect: spans below acked that the server may have lost: they are read back, and rewritten where they differ. A
+span that was rewritten, by this connection or an earlier one, stays suspect until an fsync that was sent
+afterwards has succeeded.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from iot.transfer.model import Span
 
 
 class AckedPrefix:
-    """The contiguous prefix of answered spans, for answers in any order."""
+    """The contiguous prefix of answered spans; answers may arrive in any order."""
 
     def __init__(self, start: int) -> None:
         self.end = start
@@ -41,8 +41,8 @@ class SyncMark:
 class PartState:
     """One part on the server.
 
-    start: offset at which sending begins. size: of the whole file, in bytes.
-    suspect: spans to read back. synced: bytes known to be on the server's disk.
+    start: offset in bytes at which sending begins. size: of the whole file, in bytes.
+    suspect: spans to read back. synced: number of bytes known to be on the server's disk.
     """
 
     def __init__(self, size: int, start: int = 0, suspect: tuple[Span, ...] = (), synced: int = 0) -> None:
@@ -62,22 +62,22 @@ class PartState:
 
     @property
     def complete(self) -> bool:
-        """Every byte answered, and nothing left to read back or to mend."""
+        """Every byte is answered, and nothing is left to read back or rewrite."""
         return self.acked == self.size and not (self._unread or self._reading or self._mending)
 
     @property
     def all_sent(self) -> bool:
-        """Nothing is left to send, to read back or to mend, though answers may be due."""
+        """Nothing is left to send, read back or rewrite, though answers may be outstanding."""
         return self._sent >= self.size and not (self._unread or self._reading or self._mending)
 
     @property
     def suspect(self) -> tuple[Span, ...]:
-        """What must be read back if the connection ended now; merged, in order."""
+        """The spans that would have to be read back if the connection ended now; merged, in order."""
         return merge((*self._unread, *self._reading, *self._mending, *self._mended))
 
     @property
     def certain(self) -> int:
-        """How many bytes need not be read back if the connection ended now."""
+        """How many bytes would not have to be read back if the connection ended now."""
         return self.synced - sum(min(span.end, self.synced) - min(span.start, self.synced) for span in self.suspect)
 
     def next_block(self, limit: int) -> Span | None:
@@ -89,7 +89,7 @@ class PartState:
         return span
 
     def answered(self, span: Span) -> None:
-        """The write of a span was answered with success."""
+        """A span was written successfully."""
         if span in self._mending:
             self._mending.remove(span)
             self._mended.add(span)
@@ -108,29 +108,29 @@ class PartState:
         return span
 
     def proven(self, span: Span) -> None:
-        """A span was read back and is as it should be: there, if perhaps not on the disk.
+        """A span was read back and is correct: the server has it, though perhaps not on disk.
 
-        Where an earlier connection has counted it as synced, it was mended after that, or would not be suspect.
+        If an earlier connection counted it as synced, it was rewritten later, or it would not be suspect.
         """
         self._reading.remove(span)
         if span.start < self._inherited:
             self._mended.add(span)
 
     def read_short(self, span: Span, end: int) -> None:
-        """A span was read back up to `end` only, and is as it should be there: the rest is still to be read."""
+        """A span was read back only up to `end`, and is correct so far: the rest must still be read."""
         self._reading.remove(span)
         self._reading.add(Span(span.start, end))
         self.proven(Span(span.start, end))
         self._unread.insert(0, Span(end, span.end))
 
     def mend(self, span: Span) -> None:
-        """A span was read back and differs: it is being written again."""
+        """A span was read back and differs, so it is being rewritten."""
         self._reading.remove(span)
         self._mending.add(span)
         self.resent += span.length
 
     def distrust(self) -> None:
-        """The server failed the part as a whole (CLOSE, fsync, proof): all of it is suspect."""
+        """The server failed the part as a whole (CLOSE, fsync, proof): all of it becomes suspect."""
         self._unread = [Span(0, self.acked)]
         self.synced = 0
 
@@ -147,7 +147,7 @@ class PartState:
 
 
 def merge(spans: tuple[Span, ...]) -> tuple[Span, ...]:
-    """The same bytes in as few spans as possible, in order, empty ones left out."""
+    """The same bytes in as few spans as possible, in order, without empty ones."""
     merged: list[Span] = []
     for span in sorted(span for span in spans if span.length > 0):
         if merged and span.start <= merged[-1].end:

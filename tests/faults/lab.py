@@ -23,13 +23,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
-from faults.lab_agent import Clock, LabAgent, Server, User
+from faults.lab_agent import Clock, LabAgent, Server, User, as_user
 from faults.lab_disk import FAT_OWNER, LabDisk, in_memory, tree
 from faults.lab_producers import DATES_S, NAMES, File, Producers
 from faults.table import Row
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from iot.spooler.leaving.trust import open_trusted
 
 __all__ = ["Laboratory", "laboratory", "lives"]
 
@@ -447,10 +449,14 @@ class Laboratory(RuleBasedStateMachine):
                 (self.outside / name).chmod(mode)
         self._places: dict[str, str] = {}
         if folders != "default":
-            may_trust = self.disk.has_owners or self.user is not STRANGER  # on FAT all belongs to one user
-            base = self.here if folders == "shared" and may_trust else self.life
+            # On FAT everybody may write, so no agent trusts a quarantine there: what is to go to it stays in its outbox
+            # for good, as it should, and would not be told from what was forgotten.
+            base = self.here if folders == "shared" and self.disk.has_owners else self.life
             for name in ("quarantine", "archive"):
-                self._places[name] = f'"{self._made(base / name, self.user, 0o700)}"'
+                place = self._made(base / name, self.user, 0o700)
+                with as_user(self.user):
+                    os.close(open_trusted(place))
+                self._places[name] = f'"{place}"'
 
     def _made(self, folder: Path, user: User, mode: int = 0o755) -> Path:
         folder.mkdir(parents=True)

@@ -31,6 +31,7 @@ from faults.proxy import BadLink, Fault
 from faults.table import Row
 from faults.watch import PART, Watch, files
 from servers.base import Server
+from servers.guard import Guard
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -82,6 +83,7 @@ class Rig:
         self.seed = int.from_bytes(os.urandom(4), "big") if seed is None else seed
         self.random = random.Random(self.seed)
         self.agent: subprocess.Popen[bytes] | None = None
+        self._guard: Guard | None = None
         self.starts = 0
         self.versions: dict[str, list[str]] = {}
         self.payload_bytes = 0
@@ -155,13 +157,15 @@ class Rig:
         command = [sys.executable, "-m", *crash, *run, "--config", str(self._configuration)]
         with self.log.open("ab") as log:
             self.agent = subprocess.Popen(self._inside(command), stdout=log, stderr=log, env=environment(), cwd=TESTS)
+        self._guard = Guard(self.agent.pid)
         self.starts += 1
 
     def kill(self) -> int | None:
         """SIGKILL; how it ended -> minus the signal, or its exit code when it had ended by itself."""
         agent, self.agent = self.agent, None
-        if agent is None:
+        if agent is None or self._guard is None:
             return None
+        self._guard.dismiss()
         agent.kill()
         return agent.wait()
 

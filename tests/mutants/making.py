@@ -18,9 +18,10 @@ from parso.tree import NodeOrLeaf, search_ancestor
 HEAVY = 3.0
 """How much more often a module is drawn on which files depend; by the last part of its name."""
 CRITICAL = """
-    archive quarantine removal moving departure owed accounts outcomes queue rows policy outbox scan intake lease
-    download upload sending publish proof sink reading source plan window names journal checkpoints attempts standby
-    batch fetch pipeline hostkeys login
+    archive quarantine removal moving departure owed trust outcomes dispatch agent queue rows policy deliveries scan
+    intake readiness lease lock download upload sending publish proof landing sink reading content source plan window
+    names ownership beneath abandoned_parts store place journal checkpoints books group_commit attempts standby batch
+    fetch pipeline workers hostkeys login
 """
 
 
@@ -85,9 +86,8 @@ def _places(source: str) -> list[list[_Choice]]:
         found = ((node, place) for node in nodes for place in operator.mutation_positions(node))
         for occurrence, (node, place) in enumerate(found):
             if not _is_amount(name, node):
-                places.setdefault(place, []).append(
-                    _Choice(name, operator, occurrence, place[0][0], _in_function(node))
-                )
+                line = _first_line_of_body(node) or place[0][0]
+                places.setdefault(place, []).append(_Choice(name, operator, occurrence, line, _in_function(node)))
     return list(places.values())
 
 
@@ -102,8 +102,18 @@ def _in_function(node: NodeOrLeaf) -> bool:
     return search_ancestor(node, "funcdef") is not None
 
 
+def _first_line_of_body(node: NodeOrLeaf) -> int | None:
+    """Where the function begins whose parameter the node is: a default is read at import, and used by who calls it."""
+    if search_ancestor(node, "parameters") is None:
+        return None
+    function = search_ancestor(node, "funcdef")
+    steps = [step for step in getattr(function.children[-1], "children", ()) if step.type != "newline"]
+    lines = [step.start_pos[0] for step in steps if step.get_first_leaf().type != "string"]  # not its docstring
+    return lines[0] if lines else None
+
+
 def _make(root: Path, path: str, choice: _Choice) -> Mutant | None:
-    """None where nothing that runs is changed: types, docstrings and log messages."""
+    """None where nothing that runs is changed: types, protocols, docstrings and log messages."""
     source = (root / path).read_text(encoding="utf-8")
     code = MutationVisitor.mutate_code(source, choice.operator, choice.occurrence)
     try:
@@ -124,7 +134,16 @@ def _running(source: str) -> str:
 
 
 class _OnlyWhatRuns(ast.NodeTransformer):
-    """Without annotations (all modules have them as text), docstrings, aliases of types and log messages."""
+    """Without annotations (all modules have them as text), docstrings, aliases of types, protocols and log messages;
+    that a dataclass is frozen or has slots is a promise to the type checker, too."""
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        if any(ast.unparse(base) == "Protocol" for base in node.bases):
+            return ast.Pass()
+        for call in node.decorator_list:
+            if isinstance(call, ast.Call):
+                call.keywords = [each for each in call.keywords if each.arg not in ("frozen", "slots")]
+        return self.generic_visit(node)
 
     def visit_arg(self, node: ast.arg) -> ast.AST:
         node.annotation = None

@@ -22,7 +22,7 @@ import pytest
 from mutants.covering import ARGUMENTS
 from mutants.making import Mutant
 
-TESTS_S = 15.0
+TESTS_S = 30.0
 """Of the tests that run a changed line, the quickest are chosen, up to so many seconds."""
 GRACE_S = 30.0
 SLOWER = 3.0

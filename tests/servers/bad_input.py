@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from conditions import missing, require
-from faults.powercut import enter_private_namespace
 from servers.base import Server
+from servers.guard import Guard
 
 from iot.sftp.client import IoTSFTPClient
 from iot.spooler.state.running import find
@@ -123,9 +123,11 @@ class Site:
         command = self.spooler_command(*(words or ("run",)), **changes)
         with (self.folder / "log").open("a") as log:
             process = subprocess.Popen(command, cwd=self.folder, env=clean_environment(), stderr=log, text=True)
+        guard = Guard(process.pid)
         try:
             yield process
         finally:
+            guard.dismiss()
             process.terminate()
             try:
                 process.wait(10)
@@ -191,9 +193,8 @@ def without_root_rights() -> list[str]:
 
 @contextlib.contextmanager
 def mounted(folder: Path, kind: str, options: str, source: str = "none") -> Iterator[Path]:
-    """A file system for the time of a block, in this process's own mount namespace: nothing is left behind."""
+    """A file system for the time of a block."""
     require("mounts")
-    enter_private_namespace()
     folder.mkdir(parents=True, exist_ok=True)
     kinds = ["--bind"] if kind == "bind" else ["-t", kind]
     subprocess.run(["mount", *kinds, "-o", options, source, str(folder)], check=True, timeout=30)

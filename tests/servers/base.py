@@ -21,6 +21,7 @@ from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any, cast
 
 from conditions import missing
+from servers.guard import Guard
 
 from iot.sftp.client import IoTSFTPClient
 
@@ -190,6 +191,7 @@ class ProcessServer(Server):
         self.log = self.state / "log"
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
+        self._guard: Guard | None = None
 
     @abstractmethod
     def command(self) -> list[str]: ...
@@ -217,6 +219,7 @@ class ProcessServer(Server):
             self.process = subprocess.Popen(
                 self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment()
             )
+        self._guard = Guard(self.process.pid)
         self._wait_for_banner()
 
     def _wait_for_banner(self) -> None:
@@ -245,6 +248,8 @@ class ProcessServer(Server):
         process, self.process = self.process, None
         if process is None:
             return
+        if self._guard is not None:
+            self._guard.dismiss()
         sessions = descendants(process.pid)
         process.send_signal(sign)
         try:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from servers.base import HOST, START_S, STOP_S, free_port
+from servers.guard import Guard
 from servers.rclone import Rclone
 
 __all__ = ["S3Gateway"]
@@ -31,6 +32,7 @@ class S3Gateway(Rclone):
         super().__init__(root, cache=cache)
         self.store_port = free_port()
         self.store: subprocess.Popen[bytes] | None = None
+        self._store_guard: Guard | None = None
 
     def remote(self) -> str:
         return f"store:{BUCKET}"
@@ -64,6 +66,7 @@ class S3Gateway(Rclone):
             self.store = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=super().environment()
             )
+        self._store_guard = Guard(self.store.pid)
         end = time.monotonic() + START_S
         while True:
             try:
@@ -78,7 +81,8 @@ class S3Gateway(Rclone):
     def stop(self) -> None:
         super().stop()
         store, self.store = self.store, None
-        if store is not None:
+        if store is not None and self._store_guard is not None:
+            self._store_guard.dismiss()
             store.kill()
             store.wait(STOP_S)
 

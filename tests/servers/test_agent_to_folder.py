@@ -104,3 +104,30 @@ def test_an_unknown_kind_is_told_with_those_that_there_are(tmp_path):
     assert "server.kind" in told
     assert "folder" in told
     assert "sftp" in told
+
+
+def test_retry_sends_no_older_version_over_what_was_delivered_since(tmp_path):
+    config = configured(tmp_path)
+    config.write_text(config.read_text() + "[retry]\nmax_attempts = 1\n")
+
+    def ended(*words: str) -> tuple[int, str]:
+        process = start(config, *words)
+        told = "".join(process.communicate(timeout=60))
+        return process.returncode, told
+
+    target = tmp_path / "usb/up/f"
+    target.mkdir(parents=True)  # in the way of the first version
+    (tmp_path / "box/f").write_text("version 1")
+    assert ended()[0] == 75
+    assert list((tmp_path / "box").iterdir()) == []
+    target.rmdir()
+    (tmp_path / "box/f").write_text("version 2")
+    ended()
+    assert target.read_text() == "version 2"
+    code, told = ended("retry")
+    assert (code, "a newer version was delivered since" in told) == (1, True), told
+    assert list((tmp_path / "box").iterdir()) == []
+    target.unlink()  # also where the newer one was fetched meanwhile
+    assert ended()[0] == 75
+    assert not target.exists()
+    assert [path.read_text() for path in (tmp_path / "state/quarantine").glob("*/f")] == ["version 1"]

@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conditions import why_not
-from faults.powercut import enter_private_namespace
 from faults.proxy import BadLink
 from servers.bad_input import Site, clean_environment, mounted, until
 from servers.base import client_key
@@ -103,14 +101,6 @@ def test_a_state_directory_that_cannot_be_one_is_told(site: Site) -> None:
 # -- a full disk
 
 
-@pytest.fixture
-def tight(site: Site) -> Path:
-    """The state directory on a disk of 2 MiB."""
-    if why_not("mounts") is None:
-        enter_private_namespace()
-    return site.state
-
-
 def fill(folder: Path) -> Path:
     path = folder / "filler"
     with contextlib.suppress(OSError), path.open("ab", buffering=0) as file:
@@ -120,15 +110,15 @@ def fill(folder: Path) -> Path:
 
 
 @pytest.mark.needs("mounts")
-def test_a_disk_that_is_full_from_the_start_is_told_and_made_good(site: Site, tight: Path) -> None:
+def test_a_disk_that_is_full_from_the_start_is_told_and_made_good(site: Site) -> None:
     for number in range(50):
         site.put(f"file{number}", b"%d" % number)
-    with mounted(tight, "tmpfs", "size=2m"):
-        filler = fill(tight)
+    with mounted(site.state, "tmpfs", "size=2m"):
+        filler = fill(site.state)
         drained = site.drain()
         assert drained.returncode == 75, drained.stderr
         assert "no space left" in drained.stderr.lower()
-        with site.client() as client, pytest.raises(DiskFull, match="make room"):
+        with site.client() as client, pytest.raises(DiskFull, match="free some space"):
             client.upload(site.box / "file1", site.server.path("a"))
         assert len(site.left()) == 50
         filler.unlink()
@@ -138,18 +128,18 @@ def test_a_disk_that_is_full_from_the_start_is_told_and_made_good(site: Site, ti
 
 
 @pytest.mark.needs("mounts")
-def test_a_disk_that_fills_while_the_agent_runs_loses_nothing_and_it_recovers(site: Site, tight: Path) -> None:
+def test_a_disk_that_fills_while_the_agent_runs_loses_nothing_and_it_recovers(site: Site) -> None:
     """With the reserve given up deliveries go on for a while; then they are held until there is room."""
     wanted = {}
-    with mounted(tight, "tmpfs", "size=2m"), site.running() as agent:
+    with mounted(site.state, "tmpfs", "size=2m"), site.running() as agent:
         for round_ in range(3):
             for number in range(120):
                 wanted[f"{round_}-{number}"] = os.urandom(100)
                 site.put(f"{round_}-{number}", wanted[f"{round_}-{number}"])
             until(lambda: "delivered" in site.log)
-            filler = fill(tight)
+            filler = fill(site.state)
             time.sleep(0.5)
-            fill(tight)  # what the reserve has freed, too
+            fill(site.state)  # what the reserve has freed, too
             for number in range(120):
                 wanted[f"{round_}+{number}"] = b"later"
                 site.put(f"{round_}+{number}", b"later")
@@ -168,7 +158,7 @@ def test_a_download_onto_a_full_disk_is_told_and_goes_on_when_there_is_room(site
     content = os.urandom(3 * MIB)
     (site.server.root / "file").write_bytes(content)
     with mounted(tmp_path / "small", "tmpfs", "size=2m") as small, site.client() as client:
-        with pytest.raises(DiskFull, match="make room"):
+        with pytest.raises(DiskFull, match="free some space"):
             client.download(site.server.path("file"), small / "file")
         assert not (small / "file").exists()
         os.system(f"mount -o remount,size=8m '{small}'")

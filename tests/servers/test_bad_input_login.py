@@ -85,7 +85,7 @@ CASES = {
         lambda site, folder: only_key(client_key(passphrase=PASSPHRASE), key_passphrase=WRONG_PASSWORD),
         CredentialsInvalid,
         77,
-        lambda site: ["key_passphrase does not open it"],
+        lambda site: ["wrong key_passphrase"],
     ),
     "a key file that is none": Case(
         lambda site, folder: only_key(site.server.known_hosts), CredentialsInvalid, 77, lambda site: ["key_file"]
@@ -97,7 +97,7 @@ CASES = {
         lambda site: [
             f"ssh-keyscan -p {site.server.port} {site.server.host} >> ",
             f"host_key='{shown_key(site)}'",
-            f"showed ssh-ed25519 {shown_key(site)}",
+            f"presented ssh-ed25519 {shown_key(site)}",
         ],
     ),
     "changed host key": Case(

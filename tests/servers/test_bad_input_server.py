@@ -10,8 +10,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conditions import why_not
-from faults.powercut import enter_private_namespace
 from quarantined import quarantined
 from servers.bad_input import Site, mounted
 from servers.base import client_key
@@ -32,13 +30,6 @@ from iot.transfer.names import part_name
 MIB = 1 << 20
 GIB = 1 << 30
 by_key = pytest.mark.parametrize("site", ["key"], indirect=True)
-
-
-@pytest.fixture(autouse=True)
-def _own_mounts() -> None:
-    """Before the server starts, so that it sees what is mounted later."""
-    if why_not("mounts") is None:
-        enter_private_namespace()
 
 
 @pytest.fixture(params=["key", "password"])

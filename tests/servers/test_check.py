@@ -49,14 +49,14 @@ def test_check_tries_the_credentials(site: Site) -> None:
     told(site.spooler("check", key_file=key_of(site, "-N", "secret")), "server.key_file", "give its key_passphrase")
     wrong = {"key_file": site.folder / "key", "key_passphrase": "hunter2"}
     done = site.spooler("check", **wrong)
-    told(done, "server.key_file", "does not open it")
+    told(done, "server.key_file", "wrong key_passphrase")
     assert "hunter2" not in done.stderr
     (site.folder / "noise").write_text("no key")
     (site.folder / "noise").chmod(0o600)
-    told(site.spooler("check", key_file=site.folder / "noise"), "server.key_file", "is not a private key")
+    told(site.spooler("check", key_file=site.folder / "noise"), "server.key_file", "not a private key")
     told(site.spooler("check", key_file=site.folder / "missing"), "server.key_file", "No such file")
     nowhere = site.folder / "nowhere"
-    told(site.spooler("check", prompt_command=[str(nowhere)]), "server.prompt_command", "no program that can be run")
+    told(site.spooler("check", prompt_command=[str(nowhere)]), "server.prompt_command", "not an executable program")
     told(site.spooler("check", prompt_file=nowhere), "server.prompt_file", "No such file")
 
 
@@ -80,7 +80,7 @@ def test_check_warns_of_what_is_not_given_at_all(site: Site) -> None:
     done = site.spooler("check", key_file=None, password=None, known_hosts=site.folder / "empty")
     assert done.returncode == 0
     assert "warning: server: nothing to log in with" in done.stderr
-    assert "warning: server: no host_key is given, and no line of known_hosts is for" in done.stderr
+    assert "warning: server: no host_key is set, and known_hosts has no line for" in done.stderr
 
 
 def missing(path: Path) -> None:
@@ -248,4 +248,4 @@ def test_status_says_how_old_its_figures_are(site: Site) -> None:
     assert re.search(r"not running, ended \d s ago; these are its last figures\n", site.spooler("status").stdout)
     status = site.state / "status.json"
     status.write_text(json.dumps({**json.loads(status.read_text()), "updated_at": time.time() - 90}))
-    assert "not running, ended 1 min 30 s ago; these are its last figures\n" in site.spooler("status").stdout
+    assert re.search(r"not running, ended 1 min 3\d s ago; these are its last figures\n", site.spooler("status").stdout)

@@ -8,6 +8,7 @@ import os
 import socket
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -178,15 +179,17 @@ def test_a_server_that_repeats_the_password_does_not_make_us_show_it(tmp_path, s
         {"PASS": f"{SECRET} is no reply"},
         {"EPSV": f"425 no data for {SECRET}", "PASV": f"425 no data for {SECRET}"},
         {"PASS": "530 " + "x" * 290 + SECRET},
+        {"welcome": f"421 {SECRET}, not you again"},
+        {"STOR": f"552 no room for {SECRET}"},
+        {"RNTO": f"553-no\r\n {SECRET}\r\n553 no"},
+        {"RNTO": f"999 {SECRET}"},
     ],
 )
 def test_a_password_that_comes_back_in_any_reply_is_shown_nowhere(tmp_path, source, caplog, answers):
     caplog.set_level(logging.DEBUG)
     with ScriptedFTP(**answers) as fake, client_of(fake, tmp_path) as client, pytest.raises(TransferError) as failed:
         client.upload(source, "/file")
-    told, error = caplog.text, failed.value
-    while error is not None:
-        told, error = told + repr(error), error.__cause__
+    told = caplog.text + "".join(traceback.format_exception(failed.value))
     assert SECRET[:5].lower() not in told.lower()
 
 
@@ -330,20 +333,6 @@ def test_in_active_mode_only_the_server_may_connect(tmp_path):
         store.connect()
         assert store.write(Token(b"part"), Span(0, 3), [b"abc"]).end == 3
         assert bytes(fake.stored) == b"abc"
-
-
-def test_a_listing_cannot_lead_out_of_its_folder(tmp_path):
-    def mlsd(fake: ScriptedFTP, session: socket.socket) -> None:
-        session.sendall(b"150 here\r\n")
-        data, _ = fake._data.accept()
-        with data:
-            data.sendall(b"type=file;size=1; ../../etc/passwd\r\ntype=file;size=1; fine\r\n")
-        session.sendall(b"226 done\r\n")
-
-    fake = ScriptedFTP(FEAT="211-F\r\n MLST type*;size*;\r\n211 End", MLSD=mlsd)
-    with fake, client_of(fake, tmp_path) as client:
-        assert client.list_files("/") is None
-        assert isinstance(client.last_error, NameRefused)
 
 
 def test_a_connection_that_was_closed_as_idle_is_made_again(tmp_path, source):

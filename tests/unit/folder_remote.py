@@ -107,7 +107,7 @@ class FolderRemote:
     def cancel(self):
         self.cancelled = True
 
-    def disconnect(self):
+    def close(self):
         pass
 
     def is_connected(self):

@@ -178,7 +178,10 @@ def test_a_folder_that_nobody_mounted_and_that_no_marker_guards(
     assert told == (warning if on_root else "")
     device.server = 'kind = "folder"\npath = "/nowhere/at/all"\n'
     assert device.check() == 0
-    assert "/nowhere/at/all is not there: No such file or directory; until it is, files wait" in capsys.readouterr().err
+    assert (
+        "/nowhere/at/all is not available: No such file or directory; until it is, files wait"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_state_directory_that_cannot_be_made(device: Device, capsys: pytest.CaptureFixture[str]) -> None:

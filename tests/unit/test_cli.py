@@ -271,5 +271,5 @@ def test_a_prompt_command_is_split_like_a_shells_words(given: str, monkeypatch: 
 
 
 def test_two_ways_to_answer_prompts_are_refused_in_one_line() -> None:
-    with pytest.raises(errors.ConfigurationError, match=r"^give one of prompts, prompt_command and prompt_file$"):
+    with pytest.raises(errors.ConfigurationError, match=r"^give only one of prompts, prompt_command and prompt_file$"):
         parse("--host", "h", "--key", "k", "--prompt-command", "x", "--prompt-file", "y")

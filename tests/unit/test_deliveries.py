@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,10 @@ def noted(journal: Journal, deliveries: Deliveries, *items: tuple[Entry, Transfe
 
 
 @pytest.fixture
-def journal(tmp_path: Path) -> Journal:
-    return Journal(tmp_path, QUEUE_SCHEMA, DELIVERIES)
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    journal = Journal(tmp_path, QUEUE_SCHEMA, DELIVERIES)
+    yield journal
+    journal.close()
 
 
 def test_a_delivery_is_read_back_as_it_was(tmp_path: Path, journal: Journal) -> None:

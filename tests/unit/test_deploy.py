@@ -232,5 +232,6 @@ def test_install_stages_its_files_below_destdir(tmp_path: Path) -> None:
         "usr/lib/sysusers.d/iot-spooler.conf",
         "usr/lib/tmpfiles.d/iot-spooler.conf",
         "usr/share/doc/iot-spooler/README.md",
+        "usr/share/doc/iot-spooler/SETTINGS.md",
         "usr/share/doc/iot-spooler/iot-spooler.toml",
     }

@@ -172,7 +172,7 @@ def test_an_end_of_file_that_was_none_leaves_no_hole(lab: Lab, number: int) -> N
 
 def test_a_file_with_bytes_behind_its_own_end_is_never_published(lab: Lab) -> None:
     lab.files.refuse = answering(lambda event: event.what == "READ" and event.offset == 5 * BLOCK, END_OF_FILE)
-    lab.fails(SourceChanged, "length")
+    lab.fails(SourceChanged, "size")
     assert lab.left == []
 
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from servers.base import client_key, program
 
 from iot.sftp.client import EmbeddedServer
-from iot.sftp.server.files import SFTPSession
+from iot.sftp.server.files import SFTPSession, open_flags
 from iot.sftp.server.protocol import ProtocolBroken
 
 MIB = 1 << 20
@@ -175,6 +175,7 @@ def test_open_flags_are_respected(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_bytes() == b""
     os.mkfifo(tmp_path / "fifo")
     assert wire.status(3, b"fifo", 1, 0) == FAILURE
+    wire.session.close()
 
 
 def test_no_path_leaves_the_root(tmp_path: Path) -> None:
@@ -224,6 +225,7 @@ def test_announced_extensions_are_the_ones_that_are_answered(tmp_path: Path) -> 
     assert len(wire.ask(200, b"fstatvfs@openssh.com", handle)[1]) == 88
     assert wire.status(200, b"nobody@example.com") == OP_UNSUPPORTED
     assert wire.status(99) == OP_UNSUPPORTED
+    wire.session.close()
 
 
 def test_attributes_are_set_and_told(server: EmbeddedServer) -> None:
@@ -271,3 +273,26 @@ def test_a_link_is_told_as_it_is_and_not_followed(server: EmbeddedServer, tmp_pa
         assert sftp.readlink("link") == "f"
         with pytest.raises(OSError, match=r".*"):
             sftp.readlink("f")
+
+
+READ, WRITE, APPEND, CREAT, TRUNC, EXCL = 1, 2, 4, 8, 16, 32
+
+
+@pytest.mark.parametrize("asked", range(64))
+def test_every_way_of_opening_a_file_is_the_systems_own(asked: int) -> None:
+    expected = {READ | WRITE: os.O_RDWR, WRITE: os.O_WRONLY}.get(asked & (READ | WRITE), os.O_RDONLY)
+    expected |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    for bit, flag in ((APPEND, os.O_APPEND), (CREAT, os.O_CREAT), (TRUNC, os.O_TRUNC), (EXCL, os.O_EXCL)):
+        if asked & bit:
+            expected |= flag
+    assert open_flags(asked) == expected
+
+
+def test_a_closed_handle_is_gone_with_its_file(tmp_path: Path) -> None:
+    wire = Wire(tmp_path)
+    (tmp_path / "file").touch()
+    for _ in range(3):
+        handle = wire.ask(3, b"file", READ, 0)[1][4:]
+        assert wire.status(4, handle) == 0
+        assert wire.status(4, handle) == FAILURE
+    assert wire.session.handles == {}

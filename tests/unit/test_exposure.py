@@ -45,7 +45,7 @@ def test_a_configuration_without_secrets_may_be_read_by_others(tmp_path: Path) -
     assert main(["check", "--config", config(tmp_path, 'user = "u"', 0o644)]) == 0
 
 
-@pytest.mark.parametrize("key", ["password_file", "key_file"])
+@pytest.mark.parametrize("key", ["password_file", "key_file", "prompt_file"])
 def test_a_secret_file_that_others_can_read_is_refused(
     tmp_path: Path, key: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -63,6 +63,14 @@ def test_credentials_of_systemd_are_guarded_by_systemd(tmp_path: Path, monkeypat
     write(tmp_path / "credentials" / "sftp_password", "hunter2\n", 0o440)
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path / "credentials"))
     assert main(["check", "--config", config(tmp_path, "", 0o640)]) == 0
+
+
+def test_a_file_of_answers_that_is_missing_is_reported_as_such(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = f'prompt_file = "{tmp_path}/nowhere"\n'
+    assert main(["check", "--config", config(tmp_path, line, 0o644)]) == 78
+    assert "No such file" in capsys.readouterr().err
 
 
 def test_check_says_whether_completeness_is_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

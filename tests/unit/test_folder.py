@@ -106,7 +106,7 @@ def test_a_link_in_the_place_of_a_part_is_not_written_through(usb, tmp_path):
 
 def test_a_folder_that_is_not_there_is_a_lost_link(tmp_path, source):
     with FolderClient(tmp_path / "gone", state_dir=tmp_path / "state", attempts=1) as client:
-        with pytest.raises(LinkLost, match="not there"):
+        with pytest.raises(LinkLost, match="is not available"):
             client.upload(source, "file")
         with pytest.raises(LinkLost):
             client.list_files("/")
@@ -165,7 +165,7 @@ client = FolderClient(usb, state_dir=top / "state", mounted=sys.argv[2] == "moun
 client.upload(source, "deep/one")
 assert client.is_connected()
 umount()  # nothing holds it while nothing is sent
-assert "not mounted" in expect(LinkLost, "deep/two")
+assert " mounted" in expect(LinkLost, "deep/two")
 assert not client.is_connected()
 assert os.listdir(usb) == [], "written to the disk below"
 mount()
@@ -265,7 +265,7 @@ def test_a_folder_is_never_replaced_or_deleted_as_a_file(store, usb):
         store.publish(part_of(store), b"to/file", Meta(b""), replace=True)
     with pytest.raises(ServerRefused, match="is a folder"):
         store.delete(b"to/file")
-    with pytest.raises(ServerRefused, match="no folder"):
+    with pytest.raises(ServerRefused, match="not a folder"):
         store.rmdir(b"to/file.part")
     with pytest.raises(AlreadyExists):
         store.mkdir(b"to/file.part")

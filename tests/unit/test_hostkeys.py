@@ -262,7 +262,7 @@ def test_a_users_certificate_is_no_host_certificate(
     tmp_path: Path, authority: Key, certify: Callable[..., Key]
 ) -> None:
     shown = certify("-n", "gw.example.com", host=False)
-    with pytest.raises(HostKeyMismatch, match="not for a host"):
+    with pytest.raises(HostKeyMismatch, match="not a host certificate"):
         known(tmp_path, f"@cert-authority * {authority.line}").check("gw.example.com", 22, shown.kind, shown.blob)
 
 
@@ -270,7 +270,7 @@ def test_a_certificate_of_another_authority_is_refused(
     tmp_path: Path, authority: Key, other: Key, certify: Callable[..., Key]
 ) -> None:
     shown = certify("-n", "gw.example.com", by=other)
-    with pytest.raises(HostKeyMismatch, match="no listed @cert-authority"):
+    with pytest.raises(HostKeyMismatch, match="not signed by any listed @cert-authority"):
         known(tmp_path, f"@cert-authority * {authority.line}").check("gw.example.com", 22, shown.kind, shown.blob)
     # an authority for other hosts, and the authority's key listed as a plain one, are none for this host
     assert not passes(known(tmp_path, f"@cert-authority *.org {other.line}"), shown)
@@ -291,6 +291,37 @@ def test_a_certificate_that_was_tampered_with_is_refused(
 
 def test_an_authoritys_own_key_is_not_a_host_key(tmp_path: Path, authority: Key) -> None:
     assert not passes(known(tmp_path, f"@cert-authority * {authority.line}"), authority)
+
+
+def test_a_marker_that_we_do_not_know_makes_no_authority(
+    tmp_path: Path, authority: Key, certify: Callable[..., Key]
+) -> None:
+    shown = certify("-n", "gw.example.com")
+    for marker in ("@zone-authority", "@authority", "@cert-authority2"):
+        assert not passes(known(tmp_path, f"{marker} * {authority.line}"), shown)
+        assert not passes(known(tmp_path, f"{marker} * {shown.line}"), shown)
+
+
+def test_a_key_of_an_unlisted_host_is_unknown_also_beside_an_authority(
+    tmp_path: Path, authority: Key, key: Key, certify: Callable[..., Key]
+) -> None:
+    with pytest.raises(HostKeyUnknown):
+        known(tmp_path, f"@cert-authority * {authority.line}").check("gw.example.com", 22, key.kind, key.blob)
+    shown = certify("-n", "gw.example.com")
+    with pytest.raises(HostKeyUnknown):  # nothing is listed for this host that could have signed
+        known(tmp_path, f"@cert-authority *.org {authority.line}").check("gw.example.com", 22, shown.kind, shown.blob)
+
+
+def test_a_file_that_cannot_be_opened_is_told_and_one_that_is_missing_lists_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="known_hosts: cannot read"):
+        KnownHosts(tmp_path)
+    assert KnownHosts(tmp_path / "missing").key_types("gw.example.com", 22) == []
+
+
+def test_a_line_needs_hosts_kind_and_key(tmp_path: Path, key: Key) -> None:
+    short = known(tmp_path, "gw.example.com", f"gw.example.com {key.kind}", f"@revoked gw.example.com {key.kind}")
+    assert short.key_types("gw.example.com", 22) == []
+    assert passes(known(tmp_path, f"gw.example.com {key.line}"), key)  # and no comment
 
 
 def test_a_revoked_authority_or_host_key_makes_its_certificate_worthless(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,15 +30,18 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def intake(tmp_path: Path, clock: Clock) -> Intake:
+def intake(tmp_path: Path, clock: Clock) -> Iterator[Intake]:
     box = tmp_path / "box"
     box.mkdir()
     for number in range(FILES):
         (box / f"{number:04}").write_bytes(b"")
     settings = OutboxSettings.model_validate({"path": str(box), "destination": "/up", "settle_s": 0})
-    queue = Queue(Journal(tmp_path / "state", QUEUE_SCHEMA))
+    journal = Journal(tmp_path / "state", QUEUE_SCHEMA)
     clocks = Clocks(clock, lambda: clock.now + 2e9)
-    return Intake(settings, queue, clocks, device_id="d", scan_s=2, small_file_bytes=1, journal_lost=False)
+    intake = Intake(settings, Queue(journal), clocks, device_id="d", scan_s=2, small_file_bytes=1, journal_lost=False)
+    yield intake
+    intake.outbox.release()
+    journal.close()
 
 
 def step_until(intake: Intake, clock: Clock, *, walking: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -11,7 +12,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -343,12 +346,16 @@ def test_no_damage_anywhere_blocks_the_start(
 
 
 def test_the_owner_survives_the_loss_of_the_journal(tmp_path: Path) -> None:
-    owner = Journal(tmp_path).owner
+    def owner_now() -> str:
+        with contextlib.closing(Journal(tmp_path)) as journal:
+            return journal.owner
+
+    owner = owner_now()
     (tmp_path / FILE_NAME).write_bytes(b"broken")
-    assert Journal(tmp_path).owner == owner
+    assert owner_now() == owner
     for path in tmp_path.glob("journal*"):
         path.unlink()
-    assert Journal(tmp_path).owner == owner
+    assert owner_now() == owner
 
 
 @pytest.mark.parametrize("content", [b"", b"torn", b"\xff\xfe\0\0" * 10])
@@ -382,7 +389,9 @@ def as_nobody(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 READ_ONLY = """
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 try:
     Journal(Path(sys.argv[1]), Schema("notes", ("CREATE TABLE note (id INTEGER)",)))
 except JournalUnavailable as error:
@@ -411,7 +420,9 @@ def test_a_folder_that_may_not_be_written_is_told_and_nothing_is_moved(tmp_path:
 FULL_DISK = """
 import subprocess, sys
 sys.path[:0] = {path!r}
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from iot.sftp.client import DiskFull, Journal, Schema
 state = Path(sys.argv[1])
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1200k", "tmpfs", str(state)], check=True)
@@ -512,7 +523,9 @@ def test_a_disk_without_room_for_a_journal_is_told_and_cured_by_room(tmp_path: P
 OPENER = """
 import sys, time
 sys.path[:0] = {path!r}
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from iot.sftp.client import Journal, Schema
 schema = Schema("notes", ("CREATE TABLE note (id INTEGER PRIMARY KEY, text BLOB)", "ALTER TABLE note ADD more TEXT"))
 print("ready", flush=True)
@@ -559,3 +572,37 @@ def test_only_its_owner_may_read_the_journal(tmp_path):
     journal.close()
     assert modes == dict.fromkeys(modes, 0)
     assert "journal.db-wal" in modes
+
+
+def interrupted_at_line(number: int, call: Callable[[], object]) -> bool:
+    """Whether the call has that many lines in the journal's module; a KeyboardInterrupt comes before that one."""
+    left = number
+
+    def trace(frame: FrameType, event: str, _argument: object) -> object:
+        nonlocal left
+        if not frame.f_code.co_filename.endswith("/journal/journal.py"):
+            return None
+        left -= event == "line"
+        if event == "line" and left == 0:
+            raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(before)
+    return left <= 0
+
+
+def test_a_keyboard_interrupt_before_any_line_of_a_write_leaves_no_transaction_open(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, NOTES)
+    number = 1
+    while interrupted_at_line(number, lambda: journal.write(lambda db: db.execute("SELECT 1"))):
+        journal.write(lambda db: db.execute("SELECT 1"))
+        number += 1
+    assert number > 8
+    journal.close()

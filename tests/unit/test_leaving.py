@@ -482,6 +482,7 @@ class Crash(BaseException):
     pass
 
 
+@pytest.mark.crashes
 @pytest.mark.parametrize("where", ["same file system", "another file system"])
 @pytest.mark.parametrize("kind", ["archive", "quarantine"])
 def test_a_crash_at_any_step_of_a_move_loses_and_doubles_nothing(kind, where, tmp_path, other_disk, monkeypatch):

@@ -18,6 +18,7 @@ from ordinary_user import AGENT, PRODUCER, as_user, open_folder
 
 from iot.sftp.client import JournalUnavailable
 from iot.spooler.outbox.scan import Outbox, OutboxTaken
+from iot.spooler.state import lock
 from iot.spooler.state.lock import AlreadyRunning, OutboxClaim, holder
 
 START_S = 60
@@ -139,6 +140,7 @@ def test_an_outbox_that_is_found_taken_later_is_a_failed_source_and_comes_back(t
                 list(box.walk(whole=True))
         other.kill()
     assert list(box.walk(whole=True)) == [[]]
+    box.release()
 
 
 def test_a_claim_writes_nothing_and_needs_no_right_to_write(outbox: Path) -> None:
@@ -248,7 +250,7 @@ def test_a_claim_lets_go_of_a_file_system_that_is_detached(tmp_path: Path, outbo
         "box = Outbox(Path(sys.argv[1]), wanted=lambda _: True, clock=lambda: 0.0); os.close(box.open())\n"
         "assert subprocess.run(['umount', sys.argv[1]]).returncode\n"
         "subprocess.run(['umount', '-l', sys.argv[1]], check=True)\n"
-        "try: box.open()\nexcept SourceFailed as error: assert 'not mounted any more' in str(error)\n"
+        "try: box.open()\nexcept SourceFailed as error: assert 'no longer mounted' in str(error)\n"
         "else: raise SystemExit('still there')\n"
         "assert not [link for link in map(os.path.realpath, Path('/proc/self/fd').iterdir()) if sys.argv[1] in link]\n"
     )
@@ -339,3 +341,35 @@ def test_an_unreadable_lock_is_not_taken_for_no_agent(tmp_path: Path) -> None:
             holder(tmp_path / "state")
 
     without_capabilities(ask)
+
+
+def test_where_nobody_can_be_told_and_nothing_locked_an_outbox_is_not_taken(
+    outbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def not_told(*_: object) -> None:
+        raise lock._NotTold
+
+    folder = os.open(outbox, os.O_RDONLY)
+    monkeypatch.setattr(lock, "_name_taken", not_told)
+    held = OutboxClaim(folder, outbox)  # then the lock decides
+    assert held.counts_everywhere
+    held.release()
+    monkeypatch.setattr(lock, "_folder_locked", lambda *_: None)
+    with pytest.raises(AlreadyRunning):
+        OutboxClaim(folder, outbox)
+    monkeypatch.setattr(lock, "_name_taken", lambda *_: None)
+    held = OutboxClaim(folder, outbox)
+    assert not held.counts_everywhere
+    held.release()
+    held.release()
+    os.close(folder)
+
+
+def test_everybody_may_read_who_holds_a_state_directory_and_nobody_else_may_write_it(tmp_path: Path) -> None:
+    umask = os.umask(0)
+    try:
+        with lock.locked(tmp_path):
+            (file,) = tmp_path.iterdir()
+            assert file.stat().st_mode & 0o7777 == 0o644
+    finally:
+        os.umask(umask)

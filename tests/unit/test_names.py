@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iot.transfer.errors import NameRefused
-from iot.transfer.names import NAME_MAX_BYTES, check_final_name, parents, part_name, remote_path
+from iot.transfer.names import NAME_MAX_BYTES, check_final_name, parents, part_name, remote_path, sidecar_part
 
 names = st.binary(min_size=1, max_size=NAME_MAX_BYTES).map(lambda name: name.replace(b"/", b"_").replace(b"\0", b"_"))
 folders = st.sampled_from([b"", b"/", b"/up", b"up/gw 1", b"/a/b/c"])
@@ -62,7 +62,7 @@ def test_any_bytes_travel_through_python_text_unchanged(path: bytes) -> None:
 
 @pytest.mark.parametrize("path", ["", "a\0b"])
 def test_a_path_that_is_none_is_refused(path: str) -> None:
-    with pytest.raises(NameRefused, match="no path"):
+    with pytest.raises(NameRefused, match="not a valid path"):
         remote_path(path)
 
 
@@ -90,5 +90,32 @@ def test_a_sidecar_whose_name_would_be_too_long_is_refused_before_a_byte_is_sent
 
 @pytest.mark.parametrize("dest", [b"/d/" + b"n" * 256, b"/" + "é".encode() * 128 + b"/file", b"n" * 256])
 def test_a_name_longer_than_servers_take_is_refused_with_its_length(dest: bytes) -> None:
-    with pytest.raises(NameRefused, match="has 256 bytes; a name has 255 at most"):
+    with pytest.raises(NameRefused, match="has 256 bytes; the limit for a name is 255"):
         check_final_name(dest)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (b"file.0123abcd.part", b"file.0123abcd.part.sha256"),
+        (b"\x80x.part", b"\x80x.part.sha256"),  # what is no UTF-8 is not mended
+        (b"n" * 249, b"n" * 248 + b".sha256"),
+        (b"a" + "\u00e9".encode() * 124, "\u00e9".encode() * 124 + b".sha256"),
+        (b"ab" + "\u00e9".encode() * 124, "\u00e9".encode() * 124 + b".sha256"),
+        ("\u00e9".encode() * 125, "\u00e9".encode() * 124 + b".sha256"),
+        (b"\x80" * 250, b".sha256"),
+    ],
+)
+def test_the_part_of_a_sidecar_keeps_the_end_of_the_parts_name_from_a_whole_character_on(
+    name: bytes, expected: bytes
+) -> None:
+    assert sidecar_part(b"/up/" + name) == b"/up/" + expected
+    assert sidecar_part(name) == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [(b"//x", []), (b"///x", []), (b"//a/b", [b"//a"]), (b"//", []), (b"", []), (b"./a/b", [b"./a"])],
+)
+def test_a_path_with_several_slashes_at_its_beginning_has_an_end(path: bytes, expected: list[bytes]) -> None:
+    assert parents(path) == expected

@@ -25,8 +25,21 @@ class Clock:
         return self.now
 
 
+OPENED = []
+
+
+@pytest.fixture(autouse=True)
+def outboxes_are_released():
+    yield
+    for box in OPENED:
+        box.release()
+    OPENED.clear()
+
+
 def outbox(path, **options):
-    return Outbox(path, wanted=options.pop("wanted", lambda _: True), clock=options.pop("clock", Clock()), **options)
+    wanted, clock = options.pop("wanted", lambda _: True), options.pop("clock", Clock())
+    OPENED.append(Outbox(path, wanted=wanted, clock=clock, **options))
+    return OPENED[-1]
 
 
 def paths(box, *, whole=True):
@@ -130,7 +143,7 @@ try:
     list(box.walk(whole=True))
     sys.exit("taken for empty")
 except SourceFailed as error:
-    assert "not mounted" in str(error)
+    assert "no longer mounted" in str(error)
 subprocess.run(mount, check=True)
 assert sum(map(len, box.walk(whole=True))) == 0
 """
@@ -327,7 +340,7 @@ def test_a_producers_file_whose_name_only_begins_like_ours_is_sent(tmp_path):
 
 def test_what_is_never_sent_is_counted_as_it_lies_there_now(tmp_path):
     now = [0.0]
-    box = Outbox(tmp_path, wanted=lambda path: not path.endswith("unwanted"), clock=lambda: now[0])
+    box = outbox(tmp_path, wanted=lambda path: not path.endswith("unwanted"), clock=lambda: now[0])
     (tmp_path / "sub" / "sub").mkdir(parents=True)
     for name in ("a", "sub/a", "sub/sub/a", "unwanted"):
         (tmp_path / name).symlink_to("/etc/passwd")

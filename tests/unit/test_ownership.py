@@ -41,7 +41,7 @@ def test_calls_of_several_threads_wait_for_each_other() -> None:
 
 def test_a_call_from_inside_a_call_is_refused_instead_of_waiting_for_itself() -> None:
     ownership = Ownership()
-    with ownership.held(), pytest.raises(ConfigurationError, match="in the middle"), ownership.held():
+    with ownership.held(), pytest.raises(ConfigurationError, match="from within another operation"), ownership.held():
         pass
     with ownership.held():
         pass
@@ -65,7 +65,7 @@ def test_nobody_waits_for_a_batch() -> None:
             pass
         assert ownership.batch_runs
     assert len(refused) == 2
-    assert "upload_many is under way" in refused[0]
+    assert "upload_many is running" in refused[0]
 
 
 def test_a_batch_is_ended_by_any_thread() -> None:
@@ -113,7 +113,7 @@ def test_an_outcome_asked_for_twice_at_once_is_refused() -> None:
     first = in_thread(lambda: next(outcomes))
     taken.wait(10)
     for call in (lambda: next(outcomes), outcomes.close):
-        with pytest.raises(ConfigurationError, match="consumed already"):
+        with pytest.raises(ConfigurationError, match="already waiting for an outcome"):
             call()
     go_on.set()
     first.join(10)
@@ -187,3 +187,40 @@ def test_an_interrupt_at_any_moment_leaves_the_client_free() -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert interrupted > 380
+
+
+def test_a_callback_may_end_what_it_was_called_from_and_only_where_it_asks_for_that() -> None:
+    ownership = Ownership()
+    for batch in (False, True):
+        with ownership.held(batch=batch):
+            with ownership.held(from_inside=True):
+                assert ownership.batch_runs is batch
+            assert ownership.batch_runs is batch  # the claim is still that of the one outside
+            with pytest.raises(ConfigurationError), ownership.held():
+                pass
+            assert ownership.batch_runs is batch
+        assert not ownership.batch_runs
+    with ownership.held(from_inside=True), pytest.raises(ConfigurationError), ownership.held():
+        pass
+
+
+def test_one_who_was_refused_an_outcome_is_not_taken_for_the_one_who_asks() -> None:
+    inside, refused = threading.Event(), threading.Event()
+    asked: list[bool] = []
+
+    def steps() -> Generator[int, None, None]:
+        inside.set()
+        refused.wait(10)
+        asked.append(outcomes.calls_from_here)
+        yield 1
+
+    outcomes = Outcomes(steps())
+    thread = in_thread(lambda: next(outcomes))
+    assert inside.wait(10)
+    assert not outcomes.calls_from_here
+    with pytest.raises(ConfigurationError, match="is already waiting for an outcome"):
+        next(outcomes)
+    refused.set()
+    thread.join(10)
+    assert asked == [True]
+    assert not outcomes.calls_from_here

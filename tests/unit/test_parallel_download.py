@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import threading
@@ -42,12 +43,13 @@ def cutting(at: int, times: int = 1):
 
     def cut(blocks):
         seen = 0
-        for block in blocks:
-            yield block
-            seen += len(block)
-            if seen >= at and left[0]:
-                left[0] -= 1
-                raise LinkLost("cut")
+        with contextlib.closing(blocks):  # else the error that the log keeps has its file open
+            for block in blocks:
+                yield block
+                seen += len(block)
+                if seen >= at and left[0]:
+                    left[0] -= 1
+                    raise LinkLost("cut")
 
     return cut
 

@@ -534,7 +534,7 @@ def test_an_upload_is_not_begun_twice_at_once(tmp_path, source):
     jobs = [UploadJob(source, "to/file", key=1), UploadJob(source, "to/file", key=2)]
     outcomes = remote.upload_many(jobs)
     second = next(outcomes)
-    assert "under way" in str(second.error)
+    assert "is running" in str(second.error)
     outcomes.close()
     remote.close()
 

@@ -233,7 +233,7 @@ def test_an_answer_that_nobody_waits_for_ends_the_connection(twice: bool) -> Non
     script.answer = one_too_many
     pipeline = script.pipeline()
     results: list[Finished] = []
-    with pytest.raises(ProtocolError, match="never asked or is answered already"):
+    with pytest.raises(ProtocolError, match="never sent or is already answered"):
         results.extend(pipeline.run(iter([Job(writes(b"a", 2)), Job(writes(b"b", 2))]), lambda: 9))
 
 

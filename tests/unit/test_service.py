@@ -1,6 +1,7 @@
 """The process: notify socket, signals, lock, exit codes; each a real `iot-spooler run`."""
 
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import sys
 import time
 
 import pytest
+from servers.guard import Guard
 from servers.misbehaving import LateClose, Misbehaving
 
 from iot.sftp.client import EmbeddedServer
@@ -45,9 +47,11 @@ class Setup:
             stderr=subprocess.PIPE,
             text=True,
         )
+        guard = Guard(process.pid)
         try:
             yield process
         finally:
+            guard.dismiss()
             process.kill()
             process.communicate()
 
@@ -204,3 +208,42 @@ def test_a_destination_corrected_by_reload_counts_for_what_is_queued_and_not_for
         roots = {path.name: path.parent.name for path in (setup.base / "slow").rglob("*") if path.is_file()}
     assert {name: roots[name] for name in "012"} == {"0": "wrong", "1": "up", "2": "up"}
     assert re.search(r"earlier destination.* files=1", log)
+
+
+@contextlib.contextmanager
+def start_held_up(setup):
+    """An agent whose lock names it and whose journal is not open yet, until the block ends."""
+    state = setup.base / "state"
+    state.mkdir()
+    folder = os.open(state, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)  # as a command does that opens the journal at the same time
+    with setup.running() as process:
+        wait_for(lambda: (state / "lock").exists() and (state / "lock").read_text() == f"{process.pid}\n")
+
+        def go_on():
+            os.close(folder)
+            setup.hear("READY=1")
+
+        yield process, go_on
+
+
+@pytest.mark.parametrize("early", [signal.SIGUSR1, signal.SIGHUP])
+def test_a_signal_before_the_agent_is_ready_does_not_end_it(early, setup):
+    """`flush` sends one to the process that the lock names, an operator to the one that was just started."""
+    with start_held_up(setup) as (process, go_on):
+        process.send_signal(early)
+        go_on()
+        (setup.box / "f").write_bytes(b"x")
+        wait_for((setup.base / "remote/up/f").exists)
+        process.terminate()
+        assert process.wait(20) == 0
+
+
+def test_a_reload_that_is_asked_for_before_the_agent_is_ready_is_not_forgotten(setup):
+    with start_held_up(setup) as (process, go_on):
+        setup.config.write_text(setup.config.read_text().replace('"/up"', '"/corrected"'))
+        process.send_signal(signal.SIGHUP)
+        go_on()
+        (setup.box / "f").write_bytes(b"x")
+        wait_for(lambda: not (setup.box / "f").exists())
+        assert os.listdir(setup.base / "remote") == ["corrected"]

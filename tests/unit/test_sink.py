@@ -82,6 +82,7 @@ def test_a_destination_that_is_a_folder_is_refused_and_the_part_kept(tmp_path: P
     sink.write(0, memoryview(b"abc"))
     with pytest.raises(PermanentError, match="file"):
         sink.publish()
+    sink.close()
     assert sink.size() == 3
 
 
@@ -121,7 +122,7 @@ def test_a_new_file_has_the_rights_that_the_umask_leaves(tmp_path: Path) -> None
 def test_a_full_disk_is_told_as_such() -> None:
     sink = FileSink(b"/tmp/never", b"/dev/full")
     sink._fd = os.open("/dev/full", os.O_RDWR)
-    with pytest.raises(DiskFull, match="make room"):
+    with pytest.raises(DiskFull, match="free some space"):
         sink.write(0, memoryview(b"x"))
     sink.close()
 
@@ -199,4 +200,5 @@ def test_what_is_no_regular_file_is_not_replaced(tmp_path):
     sink.open(0)
     with pytest.raises(PermanentError, match="not a regular file"):
         sink.publish()
+    sink.close()
     assert stat.S_ISFIFO((tmp_path / "fifo").stat().st_mode)

@@ -198,7 +198,7 @@ def test_a_file_whose_size_is_less_than_it_holds_is_refused():
     """Files below /proc tell a size of 0."""
     source = Source("/proc/version")
     assert source.fingerprint.size == 0
-    with pytest.raises(PermanentError, match="holds more than the 0 bytes"):
+    with pytest.raises(PermanentError, match="more data than its reported size of 0 bytes"):
         source.check_unchanged()
     source.close()
 

@@ -36,11 +36,43 @@ def test_errors_and_values_need_no_ssh_either():
     assert {"paramiko", "pydantic", "sqlite3"}.isdisjoint(python(run + LOADED))
 
 
+def test_a_name_is_shown_also_when_the_installation_cannot_be_read_any_more():
+    """As after root has become the agent's user, who cannot read where Python lies."""
+    run = "import encodings, sys\nfrom iot.transfer import terminal_safe\nencodings.__path__ = sys.path = []\n"
+    assert python(run + r"print(terminal_safe('\n\x1b\ud800\u202e'))") == [r"\n\x1b\ud800\u202e"]
+
+
 @pytest.mark.parametrize("names", ["IoTSFTPClient", "IoTSFTPClient, ClientSettings"])
 def test_what_our_dependencies_import_and_nobody_uses_is_not_loaded(names):
     loaded = python(f"from iot.sftp.client import {names}\n" + LOADED)
     assert "paramiko" in loaded
     assert {"invoke", "asyncio", "unittest", "concurrent"}.isdisjoint(loaded)
+
+
+SERVICE = "import iot.spooler.service, iot.sftp.client.configured\n"
+CONFIGURATION = """
+state_dir = "/nowhere/state"
+[server]
+host = "sftp.example.com"
+[[outbox]]
+path = "/nowhere/outbox"
+destination = "/upload"
+"""
+
+
+def test_the_service_loads_nothing_that_it_does_not_need(tmp_path):
+    file = tmp_path / "iot-spooler.toml"
+    file.write_text(CONFIGURATION)
+    load = f"from pathlib import Path\niot.spooler.service.load(Path({str(file)!r}), {{}})\n"
+    loaded = python(SERVICE + load + LOADED)
+    assert {"paramiko", "pydantic", "sqlite3"} <= set(loaded)
+    assert {"invoke", "asyncio", "difflib", "email", "zipfile", "ssl", "http"}.isdisjoint(loaded)
+
+
+def test_the_version_of_paramiko_is_the_one_that_is_installed():
+    compare = "import importlib.metadata, paramiko\nprint(paramiko.__version__, importlib.metadata.version('paramiko'))"
+    told, installed = python("import iot.sftp.client.ssh\n" + compare)
+    assert told == installed
 
 
 def test_every_public_name_is_there():
@@ -95,6 +127,15 @@ def test_a_deferred_module_is_loaded_at_its_first_use_and_once(module):
     assert not hasattr(sys, "loads")
     assert (rarely_used.value, rarely_used.value, sys.loads) == (7, 7, 1)
     assert sys.modules[module].value == 7
+
+
+def test_what_a_stand_in_has_itself_loads_nothing(module):
+    with deferred(module, known=9):
+        import rarely_used
+        from rarely_used import known
+    assert (known, rarely_used.known) == (9, 9)
+    assert not hasattr(sys, "loads")
+    assert (rarely_used.value, sys.loads) == (7, 1)
 
 
 def test_a_deferred_module_may_be_used_at_once(module):

@@ -273,4 +273,4 @@ def test_a_folder_of_another_user_is_not_written_to(tmp_path: Path, caplog: pyte
     assert (status, in_memory) == (tmp_path / "state" / "status.json", False)
     with announced(None, tmp_path / "state", status, environment):
         assert os.listdir(tmp_path / "run") == []
-    assert "no note of where the agent's files are" in caplog.text
+    assert "cannot write the note of the agent's files" in caplog.text

@@ -115,6 +115,7 @@ def test_without_a_descriptor_left_nothing_is_known_of_any_file(tmp_path: Path) 
         assert outbox.look(b"sub/f") == found[0].fingerprint
 
     in_child(work)
+    outbox.release()
 
 
 def test_the_part_of_a_source_that_cannot_be_looked_at_is_not_abandoned(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from iot.sftp.server.embedded import EmbeddedServer
     from iot.transfer.journal.journal import Journal, Schema, default_state_dir
 
-logging.getLogger("iot.sftp").addHandler(logging.NullHandler())  # a library prints nothing that nobody asked for
+logging.getLogger("iot.sftp").addHandler(logging.NullHandler())  # a library logs nothing unless asked to
 
 __all__ = [
     "AlreadyExists",
@@ -122,7 +122,7 @@ ON_FIRST_USE = {
     "iot.sftp.server": ("EmbeddedServer",),
     "iot.transfer": ("Journal", "Schema", "default_state_dir"),
 }
-"""Where the names are that bring paramiko, pydantic or SQLite with them: what a program does not use costs nothing."""
+"""The modules of names that need paramiko, pydantic or SQLite: a program only pays for what it uses."""
 
 
 def __getattr__(name: str) -> Any:

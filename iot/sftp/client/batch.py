@@ -1,4 +1,4 @@
-"""Many uploads over as many connections as it takes."""
+"""Many uploads over as many connections as needed."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class Batch:
         except (LinkLost, Timeout):
             if self._unfinished:
                 raise
-            self._links.drop()  # every outcome is known: no other connection is needed
+            self._links.drop()  # every outcome is known, so no more connections are needed
 
     @property
     def _unfinished(self) -> bool:
@@ -122,11 +122,11 @@ class Batch:
                 yield self._job(job, context)
                 self._begun = True
             removal = self._next_removal() if self._begun else None
-            if removal is not None or job is None:  # None says that there is nothing for a while, jobs included
+            if removal is not None or job is None:  # None means nothing for a while, not even a removal
                 yield removal
 
     def _job(self, job: UploadJob, context: Context) -> Job[TransferResult]:
-        """The caller's priority first, then small before large."""
+        """Order by the caller's priority, then by size, small first."""
         size = job.fingerprint.size if job.fingerprint else _size(job)
         return Job(self._upload(job, context), (job.priority, int(size > SMALL_BYTES)), job, size)
 
@@ -138,7 +138,7 @@ class Batch:
                 self._sent_bytes.setdefault(id(job), 0)
                 return as_before
             upload = Upload(job, source, context)
-            while upload.part in self._abandoned.removing:  # the removal of an old one ends first
+            while upload.part in self._abandoned.removing:  # wait until the removal of the old part ends
                 yield Linger(LOOK_AGAIN_S)
             self._locks.take(upload.part)
             try:
@@ -150,7 +150,7 @@ class Batch:
             source.close()
 
     def _next_removal(self) -> Job[None] | None:
-        """Of abandoned parts, as a job among the others; None while one is under way, and when nothing is left."""
+        """A removal of abandoned parts, as another job; None while one is running, or if nothing is left."""
         bundle = self._abandoned.next_bundle()
         return Job(self._remove(bundle), LEAST_URGENT) if bundle else None
 
@@ -166,7 +166,7 @@ class Batch:
             self._abandoned.over(bundle)
 
     def _outcome(self, finished: Finished, session: Session) -> Outcome | None:
-        """None: the job goes back to the queue, or is none of the caller's."""
+        """None: the job goes back to the queue, or is not one of the caller's."""
         job: UploadJob | None = finished.tag
         error = finished.error
         if job is None:
@@ -181,7 +181,7 @@ class Batch:
         if isinstance(error, (LinkLost, Timeout)):
             self._again.append(job)
             return None
-        if isinstance(error, ServerBusy):  # only said while others have files open: alone it is another refusal
+        if isinstance(error, ServerBusy):  # raised only while other files are open
             session.slots = max(1, session.slots // 2)
             log.info("server has no more handles slots=%d", session.slots)
             self._again.append(job)
@@ -214,11 +214,11 @@ def _size(job: UploadJob) -> int:
     try:
         return os.stat(job.source).st_size
     except OSError:
-        return 0  # it cannot be opened either, and that is told there
+        return 0  # opening it will report the error
 
 
 def _as_before(job: UploadJob, source: Source) -> Work[TransferResult | None]:
-    """The result of a source that still has the content which was delivered before; None when it is to be sent."""
+    """The result for a source whose content was already delivered; None if it must be sent."""
     if job.sent_before is None or job.fingerprint not in (None, source.fingerprint):
         return None
     digest = yield from hash_of(source)

@@ -17,21 +17,21 @@ __all__ = ["IoTSFTPClient"]
 class IoTSFTPClient(Client):
     """A synchronous SFTP client for devices: resumable, journaled, pipelined.
 
-    Connects by itself on first use and again after a loss. Host keys are always checked. One operation runs at a
-    time; calls from several threads wait for each other, but none waits for an `upload_many`: until that is exhausted
-    or closed, other operations raise ConfigurationError. `cancel` may be called from any thread or signal handler.
+    Connects on first use and reconnects after a loss. Host keys are always checked. One operation runs at a time; calls
+    from other threads wait for each other, but none waits for an `upload_many`: until that is exhausted or closed,
+    other operations raise ConfigurationError. `cancel` may be called from any thread or signal handler.
 
-    Bool methods return False on an error and keep it in `last_error`; their twins raise it:
+    The methods that return a bool return False on an error and keep it in `last_error`; their twins raise it:
     upload_file/upload, download_file/download, move_file/move, delete_file/delete, make_dir/mkdir, delete_dir/rmdir,
     list_files/list, list_dirs/list_directories.
 
     Args:
-        sftp_host: name or address. sftp_port: TCP port. sftp_user: login name; without it the local user's.
-        sftp_pass: password; without it give key_file or agent=True.
-        journal: share one with other users of the same state directory, as the spooler does.
+        sftp_host: name or address. sftp_port: TCP port. sftp_user: login name; default: the local user's name.
+        sftp_pass: password; without it, pass key_file or agent=True.
+        journal: may be shared with other users of the same state directory, as in the spooler.
         options: see ClientOptions.
 
-    Raises: ConfigurationError naming every wrong option.
+    Raises: ConfigurationError, which names every invalid option.
     """
 
     def __init__(
@@ -54,13 +54,16 @@ class IoTSFTPClient(Client):
         return f"IoTSFTPClient({self._account}, {state})"
 
     def login_problems(self) -> list[tuple[str, str]]:
-        """What makes every login fail, as far as can be seen without a connection: an option ("" where something is
-        not given at all) and what is wrong with it. An empty list promises nothing."""
+        """Problems that would make every login fail, as far as can be told without a connection: pairs of an option (""
+        if something is missing altogether) and the problem. An empty list is no guarantee."""
         return self._runner.login_problems()
 
     @property
     def connection(self) -> Any:
-        """The pysftp.Connection, for what this client does not wrap; its transfers are not journaled."""
+        """The pysftp.Connection, for anything that this client does not wrap; its transfers are not journaled.
+
+        Raises: TransientError, AuthenticationError, ConfigurationError, LocalStateError, Cancelled.
+        """
         return self._runner.session().connection
 
 
@@ -73,8 +76,8 @@ def _checked_address(host: object, port: object) -> tuple[str, int]:
 
 
 def _local_user() -> str:
-    """Raises: ConfigurationError where this process runs under a number that has no name."""
+    """Raises: ConfigurationError if the user id of this process has no name."""
     try:
         return getpass.getuser()
     except (KeyError, ImportError, OSError):
-        raise ConfigurationError("user: must be given, since the user of this process has no name") from None
+        raise ConfigurationError("user: required, because the user id of this process has no name") from None

@@ -1,4 +1,4 @@
-"""Keeps the one connection of a client: made on first use and again after a loss, with a standby for a silent one."""
+"""Keeps a client's connection: made on first use and after a loss, with a standby while the link is silent."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Connector:
         return Attempts(self, self._patience, self._stop, tick, harmless)
 
     def session(self, tick: Callable[[], None] = lambda: None) -> Session:
-        """The live connection; the standby takes over, or one is made, when there is none. Dials once.
+        """The live connection. If there is none, the standby takes over, or a new one is made. Dials once.
 
-        Raises: LinkLost, Timeout, ServerBusy, AuthenticationError, ConfigurationError, Cancelled ...
+        Raises: LinkLost, Timeout, ServerBusy, AuthenticationError, ConfigurationError, LocalStateError, Cancelled.
         """
         if self.current is None and self._standby is not None:
             self._take_over(tick)
@@ -47,18 +47,18 @@ class Connector:
     def drop(self) -> None:
         if self.current is not None:
             self._window = self.current.pace.window
-            self.current.close()  # before it is forgotten: an interrupt must not leave it open
+            self.current.close()  # before it is forgotten, so that an interrupt cannot leave it open
             self.current = None
 
     def close(self) -> None:
-        """Drop the connection, and the one that is tried beside it."""
+        """Drop the connection and the standby."""
         self.drop()
         self._give_up_standby()
 
     def fell_silent(self, quiet_s: float) -> bool:
-        """Told, several times a second, for how long nothing came although bytes are in flight (0: all is well).
+        """Called several times a second with the seconds for which nothing came although bytes are in flight (0: fine).
 
-        -> whether another connection stands that may take over.
+        -> whether a standby connection is ready to take over.
         """
         round_trip_s = (self.current.pace.round_trip_s if self.current is not None else None) or 0.0
         if quiet_s < max(SILENT_S, SILENT_ROUNDS * round_trip_s):
@@ -70,7 +70,7 @@ class Connector:
 
     @property
     def another_stands(self) -> bool:
-        """A connection that was tried beside the lost one is there already: nobody has to wait."""
+        """A standby connection for the lost one is ready: no need to wait."""
         return self._standby is not None and self._standby.stands
 
     # -- inside

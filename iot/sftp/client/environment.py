@@ -1,10 +1,10 @@
-"""The client's settings from the environment and .env. Apart from settings.py, since an agent never needs it: what it
-imports would cost a device a sixth of its start, and memory.
+"""The client's settings from the environment and .env. Separate from settings.py because a spooler never needs it: its
+imports would cost a device a sixth of its startup time, and memory.
 
-A `.env` that happens to lie in the working folder may be anybody's: an archive that was unpacked there, a checkout.
-Unless it is asked for by name, it sets nothing of TRUST: not whom we talk to, not how we know him, not which keys are
-used, not what is run for an answer, not where state is kept. So a password from the environment never goes to a host
-from such a file.
+A `.env` that happens to be in the working directory may be anybody's: from an unpacked archive, or a checkout. Unless
+it is requested by name, it cannot set anything in TRUST: which server to talk to, how to identify it, which keys to
+use, which command to run for answers, where to keep state. So such a file can never send a password from the
+environment to another host.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from iot.sftp.client.settings import ClientOptions, OptionFields
 from iot.transfer.deferred import deferred
 from iot.transfer.givenfile import read_text_once
 
-with deferred("asyncio"):  # for commands that are coroutines
+with deferred("asyncio"):  # only used for commands that are coroutines
     from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 __all__ = ["TRUST", "ClientSettings", "EnvFile", "env_file_here"]
@@ -40,16 +40,16 @@ TRUST = frozenset(
         "state_dir",
     )
 )
-"""Settings that a .env file may give only where it is asked for by name."""
+"""Settings that a .env file may give only if it is requested by name."""
 HERE = ".env"
 
 
 @dataclass(frozen=True, slots=True)
 class EnvFile:
-    """A .env file that nobody asked for.
+    """A .env file that was not requested by name.
 
     taken: the settings it gives, by the lower-case names of their variables. refused: variables it must not set.
-    problem: why it could not be read; empty when it was.
+    problem: why it could not be read; otherwise empty.
     """
 
     path: Path
@@ -59,10 +59,10 @@ class EnvFile:
 
 
 class ClientSettings(OptionFields, BaseSettings):
-    """The options, and where to log in, from SFTP_<NAME> and .env; keyword arguments win.
+    """The options and the login, from SFTP_<NAME> variables and .env; keyword arguments take precedence.
 
-    _env_file: a file that may set everything. Without it .env in the working folder is read, and sets nothing of
-        TRUST; None reads none.
+    _env_file: a file that may set everything. By default, .env in the working directory is read, but cannot set
+        anything in TRUST; None reads none.
     """
 
     model_config = SettingsConfigDict(
@@ -105,9 +105,9 @@ class ClientSettings(OptionFields, BaseSettings):
 
 
 def env_file_here() -> EnvFile | None:
-    """What the .env of the working folder may set and what not; None where there is none, or nothing of ours in it.
+    """What the .env of the working directory may and may not set; None if there is none, or nothing of ours in it.
 
-    Values stand as they are written: ${NAME} is not replaced, or such a file could pass a secret on.
+    Values are taken literally: ${NAME} is not expanded, or such a file could pass on a secret.
     """
     path = Path(HERE).absolute()
     try:
@@ -117,7 +117,7 @@ def env_file_here() -> EnvFile | None:
     except OSError as error:
         return EnvFile(path, {}, problem=str(error.strerror or error))
     except UnicodeDecodeError:
-        return EnvFile(path, {}, problem="holds no UTF-8 text")
+        return EnvFile(path, {}, problem="is not UTF-8 text")
     settings = _variables()
     ours = {name: value for name, value in given.items() if value and name.lower() in settings}
     if not ours:
@@ -127,6 +127,6 @@ def env_file_here() -> EnvFile | None:
 
 
 def _variables() -> dict[str, str]:
-    """The setting that each variable gives; names in lower case."""
+    """The setting for each variable; names in lower case."""
     names = {f"sftp_{name}": name for name in ClientSettings.model_fields}
     return names | {"sftp_key": "key_file"}

@@ -1,4 +1,4 @@
-"""One download over as many connections as it takes."""
+"""One download over as many connections as needed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 class Fetch:
     """One call of download.
 
-    resume: go on behind what an earlier call has brought to the disk. sha256: put the digest into the result.
+    resume: continue from what an earlier call synced to disk. sha256: include the digest in the result.
     """
 
     def __init__(
@@ -45,19 +45,19 @@ class Fetch:
         self._received_bytes = 0
 
     def run(self) -> TransferResult:
-        """Fetch over as many connections as it takes; once more from the start where the proof fails.
+        """Fetch over as many connections as needed; once more from the start if the proof fails.
 
-        Raises: the errors of client.IoTSFTPClient.download.
+        Raises: like client.Client.download.
         """
         try:
             return self._over_lost_links()
-        except ProofFailed as error:  # it may be what was stitched together, or a .sha256 that came after its file
+        except ProofFailed as error:  # the part may mix two versions, or a .sha256 may have come after its file
             log.warning("fetching once more from the start error=%s", error)
             return self._over_lost_links()
 
     def _over_lost_links(self) -> TransferResult:
-        """A lost link is met with a new connection; progress resets the count of attempts."""
-        for attempt in self._links.attempts(harmless=(ProofFailed,)):  # with it every answer has come
+        """Reconnect after a lost link; progress resets the count of attempts."""
+        for attempt in self._links.attempts(harmless=(ProofFailed,)):  # no answer is outstanding then
             with attempt as session:
                 try:
                     return self._once(session)

@@ -1,4 +1,4 @@
-"""What servers were learned to refuse, kept in the journal: each is asked once, not once a connection."""
+"""What each server is known to refuse, kept in the journal: asked once, not once per connection."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LEARN = "INSERT OR REPLACE INTO refusal (host_key, what, banner, learned_at) VAL
 
 
 class LearnedRefusals:
-    """What servers were learned to refuse, by host key; asked again after 7 days or with a new version banner."""
+    """Refusals by host key; asked again after 7 days or when the version banner changes."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
@@ -37,7 +37,7 @@ class LearnedRefusals:
             host_key,
             banner,
             int(time.time()) - REFUSAL_DAYS * 86400,
-            int(time.time()) + 86400,  # learned "tomorrow": the clock has jumped back, ask again
+            int(time.time()) + 86400,  # learned "tomorrow": the clock was set back, so ask again
         )
         known = {item.value for item in Refusal}
         return {Refusal(row["what"]) for row in rows if row["what"] in known}

@@ -1,4 +1,4 @@
-"""SFTP as a Remote: one operation at a time, on the connection that there is, with the journal behind it."""
+"""SFTP as a Remote: one operation at a time on one connection, backed by the journal."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ Problems: TypeAlias = "list[tuple[str, str]]"
 CAPABILITIES = Capabilities(
     Resume.OFFSET, Publish.RENAME, durable=True, hashes=("sha256",), connections=1, keeps_times=True, keeps_mode=True
 )
-"""Of a server with the extensions of OpenSSH; what another one refuses is learned and done without."""
+"""For a server with OpenSSH's extensions; if a server refuses one, that is learned and the client does without."""
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Who logs in where."""
+    """Where to log in, and as whom."""
 
     host: str
     port: int
@@ -51,7 +51,7 @@ class Account:
 
 
 class Runner(BaseRemote):
-    """links: the connection. See transfer.remote.Remote for what the methods promise."""
+    """links: the connection. See transfer.remote.Remote for the contract of the methods."""
 
     capabilities = CAPABILITIES
 
@@ -67,7 +67,7 @@ class Runner(BaseRemote):
         self.session()
 
     def session(self) -> Session:
-        """The live connection, made when there is none."""
+        """The live connection, made if there is none."""
         with self._exclusively():
             for attempt in self.links.attempts():
                 with attempt as session:
@@ -82,7 +82,7 @@ class Runner(BaseRemote):
                 if self.links.current is not None:
                     self.links.current.pipeline.run_one(Job(real_path(b".")))
             except PermanentError:
-                pass  # an answer is an answer
+                pass  # any answer proves that it is alive
             except BaseException:
                 self.links.drop()
                 raise
@@ -154,7 +154,7 @@ class Runner(BaseRemote):
         self._run(lambda session, earlier: paths.delete_dir(session.context, path, earlier))
 
     def _run(self, work: Callable[[Session, Earlier], Work[T]]) -> T:
-        """One small job, again on a new connection where the link is lost."""
+        """Run a small job, again on a new connection if the link is lost."""
         earlier = Earlier()
         with self._exclusively():
             for attempt in self.links.attempts():
@@ -178,7 +178,7 @@ class Runner(BaseRemote):
         return login_problems(account.host, account.port, account.user, account.password, self._options)
 
     def _connect_once(self, making: Making) -> Session:
-        """In a thread of its own: the journal's part of this client is there already, or not any more."""
+        """Runs in a thread of its own: the journal is open by now, or closed again."""
         if not self._books.is_open:
             raise Cancelled("the client was closed while connecting")
         journal, checkpoints = self._books.journal, self._books.checkpoints

@@ -1,4 +1,4 @@
-"""One live connection, ready for jobs: session, channel, pipeline, and what is known of the server."""
+"""One live connection, ready for jobs: session, channel, pipeline, and what is known about the server."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 SPARE_HANDLES = 8
 MAX_BLOCK = 255 * 1024
-LEAST_DATA_BYTES = 1024  # a limit below this is taken for a mistake
+LEAST_DATA_BYTES = 1024  # a limit below this is taken to be a mistake
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +49,9 @@ class Beside:
 class Making:
     """How to connect.
 
-    start_bytes: in flight at first, as the last connection had found. on_silence: see connector.Connector.fell_silent.
-    stop: ends connecting, and later whatever runs. beside: set when another connection is still there.
+    start_bytes: initial limit of bytes in flight, as found by the last connection. on_silence: see
+        connector.Connector.fell_silent.
+    stop: ends connecting, and later whatever runs. beside: set while another connection still exists.
     """
 
     start_bytes: int | None
@@ -60,11 +61,11 @@ class Making:
 
 
 class Session:
-    """Connects when made.
+    """Connects when constructed.
 
-    making: what an earlier connection had found, and whom to tell of silence.
+    making: what an earlier connection found, and whom to tell about silence.
 
-    Raises: LinkLost, Timeout, AuthenticationError, ConfigurationError ..."""
+    Raises: LinkLost, Timeout, ServerBusy, AuthenticationError, ConfigurationError, LocalStateError, Cancelled."""
 
     def __init__(
         self,
@@ -99,7 +100,7 @@ class Session:
         self.slots = min(options.slots, SAFE_SLOTS)
         self.context = Context(self.server, self.pace, checkpoints, options.plain(owner), time.monotonic)
         self._tell(target)
-        self.pipeline.beside(Job(self._learn_limits()))  # no round trip is spent on it: the first files go meanwhile
+        self.pipeline.beside(Job(self._learn_limits()))  # costs no round trip: the first files are sent meanwhile
 
     def _learn_limits(self) -> Work[None]:
         yield from ask_limits(self.server)
@@ -127,7 +128,7 @@ class Session:
 
     @property
     def sent_bytes(self) -> int:
-        """All that this connection has handed to the system for sending."""
+        """All bytes that this connection has handed to the system for sending."""
         return self.connection.link.sent_bytes if self.connection.link is not None else 0
 
     def close(self) -> None:
@@ -135,9 +136,9 @@ class Session:
 
 
 def ask_limits(server: Server) -> Work[None]:
-    """Ask for the limits where the server can tell them (limits@openssh.com); else the safe ones stay.
+    """Ask for the limits if the server can report them (limits@openssh.com); otherwise keep safe defaults.
 
-    OpenSSH is asked in the same flight with INIT, before it has said what it offers; an older one politely refuses.
+    OpenSSH is asked in the same flight as INIT, before it has announced its extensions; an old version just refuses.
     """
     if not server.in_order and b"limits@openssh.com" not in server.extensions:
         return
@@ -153,7 +154,7 @@ def ask_limits(server: Server) -> Work[None]:
 
 
 def _open_files_allowed() -> int:
-    """How many files this process may have open, as far as its system tells."""
+    """How many files this process may have open, as far as the system tells."""
     if sys.platform == "win32":
         return 512
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -161,7 +162,7 @@ def _open_files_allowed() -> int:
 
 
 def target_from(host: str, port: int, user: str, password: str | None, options: ClientOptions) -> Target:
-    """The plain values that a connection needs. Raises: ConfigurationError for an unreadable known_hosts."""
+    """The plain values that a connection needs. Raises: ConfigurationError if known_hosts is unreadable."""
     passphrase = options.key_passphrase
     credentials = Credentials(
         user,
@@ -189,13 +190,13 @@ def target_from(host: str, port: int, user: str, password: str | None, options: 
 def login_problems(
     host: str, port: int, user: str, password: str | None, options: ClientOptions
 ) -> list[tuple[str, str]]:
-    """What makes every login fail, as far as can be seen without a connection: an option, and what is wrong with it.
-    Option "": something is not given at all."""
+    """Problems that would make every login fail, as far as can be told without a connection: pairs of an option and the
+    problem. Option "": something is missing altogether."""
     found = []
     try:
         target = target_from(host, port, user, password, options)
         if not target.host_keys.key_types(host, port) and not options.host_key:
-            found.append(("", f"no host_key is given, and no line of known_hosts is for {host} port {port}"))
+            found.append(("", f"no host_key is set, and known_hosts has no line for {host} port {port}"))
         Login(target.credentials).close()
     except ConfigurationError as error:
         found.append(("known_hosts", str(error)))
@@ -203,12 +204,12 @@ def login_problems(
         named = (name for name in ("key_file", "prompt_file") if str(error).startswith(name))
         found.append((next(named, ""), str(error)))
     if options.prompt_command and shutil.which(options.prompt_command[0]) is None:
-        found.append(("prompt_command", f"{options.prompt_command[0]!r} is no program that can be run"))
+        found.append(("prompt_command", f"{options.prompt_command[0]!r} is not an executable program"))
     return found
 
 
 def _answers(options: ClientOptions) -> Callable[[], Answerer] | None:
-    """What answers a server's prompts beside the password, made for each login."""
+    """The source of answers to prompts other than the password, created for each login."""
     callback, command, file = options.prompts, options.prompt_command, options.prompt_file
     if callback is not None:
         return lambda: callback

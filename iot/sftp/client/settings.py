@@ -1,7 +1,7 @@
-"""Every setting of the client, checked once; below this module they are plain values.
+"""Every setting of the client, validated once; below this module they are plain values.
 
-`ClientOptions` takes keywords only. `environment.ClientSettings` reads the same fields, and host, port, user and
-password, from SFTP_<NAME> variables and a .env file: for the command line.
+`ClientOptions` only takes keywords. `environment.ClientSettings`, for the command line, reads the same fields, and
+host, port, user and password, from SFTP_<NAME> variables and a .env file.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from iot.sftp.client.ssh.capabilities import check_ciphers, check_congestion
-from iot.transfer.errors import ConfigurationError
-from iot.transfer.settings import Durability, TransferSettings, Verify, describe_errors
+from iot.transfer.settings import Durability, TransferSettings, Verify, checked, describe_errors
 
 __all__ = ["ClientOptions", "Durability", "OptionFields", "Verify", "describe_errors", "options_from"]
 
@@ -31,39 +30,41 @@ class OptionFields(TransferSettings):
     key_passphrase: SecretStr | None = Field(None, description="passphrase of key_file")
     agent: bool = Field(False, description="offer the keys of a running ssh-agent")
     prompt_file: Path | None = Field(
-        None, description="answers to what the server asks beside the password, one a line in its order"
+        None, description="file with answers to prompts other than the password, one per line, in order"
     )
     prompt_command: tuple[str, ...] = Field(
-        (), description="command whose first line answers what the server asks beside the password, e.g. a TOTP code"
+        (), description="command whose first line of output answers prompts other than the password, e.g. a TOTP code"
     )
     # -- who the server is
-    known_hosts: Path | None = Field(None, description="known_hosts file; without it ~/.ssh/known_hosts")
+    known_hosts: Path | None = Field(None, description="known_hosts file; default: ~/.ssh/known_hosts")
     host_key: str | None = Field(
         None, description='pinned fingerprint of the host key, "SHA256:..."; known_hosts is not read'
     )
     # -- deadlines
     connect_timeout_s: float = Field(20.0, gt=0, description="seconds for TCP to connect, per address")
     link_deadline_s: float = Field(
-        60.0, gt=0, description="seconds without one byte from the server until the link is dead"
+        60.0, gt=0, description="seconds without a byte from the server until the link counts as dead"
     )
     server_reply_s: float = Field(
-        600.0, gt=0, description="seconds the server may take for one answer while the link lives"
+        600.0, gt=0, description="seconds that the server may take for one answer while the link is alive"
     )
     keepalive_s: float = Field(30.0, ge=0, description="seconds between keepalives on an idle connection; 0: none")
     # -- transfer
     chunk_size: int | None = Field(
-        None, ge=KIB, le=16 * MIB, description="bytes of one request; without it from the server's limits and the rate"
+        None, ge=KIB, le=16 * MIB, description="bytes per request; default: from the server's limits and the rate"
     )
-    slots: int = Field(1024, ge=1, le=4096, description="files in flight at most; half of it from 1 MiB together on")
+    slots: int = Field(
+        1024, ge=1, le=4096, description="files in flight at most; half as many once they hold 1 MiB together"
+    )
     max_in_flight_bytes: int = Field(
-        8 * MIB, ge=64 * KIB, description="bytes sent or asked for and not answered, at most"
+        8 * MIB, ge=64 * KIB, description="maximum bytes sent or requested but not yet answered"
     )
     direct_write: bool = Field(
-        False, description="where the server refuses rename: write to the final name (not atomic, no resume)"
+        False, description="if the server refuses rename, write to the final name (not atomic, no resume)"
     )
     # -- transport
     ciphers: tuple[str, ...] = Field(
-        (), description="ciphers in order of preference; without it AES-GCM first where the processor has AES"
+        (), description="ciphers in order of preference; default: AES-GCM first if the CPU supports AES"
     )
     compression: bool = Field(False, description="SSH zlib compression")
     congestion: str | None = Field(None, description="TCP congestion control for this socket, e.g. bbr")
@@ -100,26 +101,23 @@ class OptionFields(TransferSettings):
 
 
 class ClientOptions(OptionFields):
-    """All options of IoTSFTPClient beside host, port, user and password."""
+    """All options of IoTSFTPClient except host, port, user and password."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     prompts: Callable[[str, bool], str] | None = Field(
         None,
         exclude=True,
-        description="answers what the server asks beside the password: (prompt, echo) -> answer",
+        description="function that answers prompts other than the password: (prompt, echo) -> answer",
     )
 
     @model_validator(mode="after")
     def _one_answer(self) -> ClientOptions:
         if sum(map(bool, (self.prompts, self.prompt_command, self.prompt_file))) > 1:
-            raise ValueError("give one of prompts, prompt_command and prompt_file")
+            raise ValueError("give only one of prompts, prompt_command and prompt_file")
         return self
 
 
 def options_from(values: Mapping[str, Any]) -> ClientOptions:
     """Check keyword options. Raises: ConfigurationError naming every wrong one."""
-    try:
-        return ClientOptions(**values)
-    except ValidationError as error:
-        raise ConfigurationError("; ".join(describe_errors(error))) from None
+    return checked(ClientOptions, values)

@@ -1,13 +1,13 @@
-"""Connections that are made in a thread of their own, while the caller's thread goes on.
+"""Connections made in a thread of their own, while the caller's thread carries on.
 
-Connecting    the next connection: name resolution, dialling and login block, so the caller waits in small steps,
-              ticks meanwhile, and may walk away at any time.
-Standby       a second one, tried beside a connection that has fallen silent. A link that was cut for a moment comes
-              back sooner than TCP notices: its timers have doubled meanwhile. So while nothing is answered although
-              bytes are in flight, it is dialled again and again; when it stands, it takes over. Nothing is lost by
-              that: what was not acked is proven or sent again, as after any loss.
+Connecting    the next connection. Name resolution, dialling and login block, so the caller waits in small steps,
+              ticks meanwhile, and may give up at any time.
+Standby       a second one, tried while a connection is silent. After a short outage a link is usable again sooner than
+              TCP notices, because its timers have backed off. So while nothing is answered although bytes are in
+              flight, the client keeps redialling; the new connection takes over as soon as it is ready. Nothing is
+              lost: what was not acked is verified or sent again, as after any loss.
 
-The thread owns nothing but what it makes: a connection that nobody waits for any more is closed as soon as it stands.
+The thread owns only what it makes: a connection that nobody waits for any more is closed as soon as it is made.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Connecting:
         self._thread.start()
 
     def wait(self, tick: Callable[[], None], limit_s: float = float("inf")) -> None:
-        """Until it is over, or so long; ticking. Raises: Cancelled."""
+        """Wait until it is over, at most `limit_s` seconds, ticking. Raises: Cancelled."""
         give_up_at = time.monotonic() + limit_s
         while not self._over.wait(WAKE_S) and time.monotonic() < give_up_at:
             tick()
@@ -59,13 +59,13 @@ class Connecting:
 
     @property
     def session(self) -> Session | None:
-        """What came of it so far. Raises: what `make` raised."""
+        """The connection, if it is ready. Raises: whatever `make` raised."""
         if self._error is not None:
             raise self._error
         return self._session
 
     def abandon(self) -> None:
-        """Nobody waits for it any more."""
+        """The caller no longer waits for it."""
         with self._lock:
             self._abandoned = True
             session, self._session = self._session, None
@@ -93,9 +93,9 @@ class Connecting:
 
 
 class Standby(Connecting):
-    """make(stop, redial_s, on_dialled): called until it succeeds, fails for good, or the old connection is back.
+    """make(stop, redial_s, on_dialled): called until it succeeds, fails permanently, or the old connection recovers.
 
-    round_trip_s: what the old connection had.
+    round_trip_s: that of the old connection.
     """
 
     name = "iot-sftp standby connection"
@@ -113,7 +113,7 @@ class Standby(Connecting):
         return self._session is not None
 
     def taken_over(self, tick: Callable[[], None]) -> Session | None:
-        """The connection, waited for if it is logging in already; None when there is none. Raises: Cancelled."""
+        """The connection, waiting for it if login has started; None if there is none. Raises: Cancelled."""
         if self._dialled.is_set():
             self.wait(tick, LOGIN_S)
         return self._session

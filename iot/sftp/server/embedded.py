@@ -1,6 +1,6 @@
-"""A real SFTP server in this process: paramiko's own server side on loopback, over one folder.
+"""A real SFTP server in this process: paramiko's server side on loopback, serving one folder.
 
-For the demo, for trying things out and for tests; not for strangers: it listens on 127.0.0.1 alone.
+For the demo, experiments and tests; not for public use: it listens on 127.0.0.1 only.
 
     with EmbeddedServer("/tmp/remote") as server:
         client = IoTSFTPClient(server.host, server.port, server.user, server.password, host_key=server.host_key)
@@ -59,10 +59,10 @@ class EmbeddedServer:
     """An SFTP server on 127.0.0.1; a context manager that starts and stops it.
 
     root: the folder that clients see as "/".
-    user, password: the login; without password and keys a random password is made, see `password`.
+    user, password: the login; without password and keys a random password is generated, see `password`.
     authorized_keys: public keys as in an authorized_keys file ("ssh-ed25519 AAAA...").
-    port: 0 takes a free one; it stays the same over stop() and start(), and so does the host key.
-    session: makes the object that answers one client's requests, from the root and a way to send.
+    port: 0 picks a free one; port and host key stay the same across stop() and start().
+    session: creates the object that answers one client's requests, from the root and a function to send.
     """
 
     host = "127.0.0.1"
@@ -107,23 +107,23 @@ class EmbeddedServer:
 
     @property
     def host_key_line(self) -> str:
-        """The line for a known_hosts file; the port is known once the server was started."""
+        """The line for a known_hosts file; the port is known once the server has started."""
         return f"[{self.host}]:{self.port} {self._key.get_name()} {self._key.get_base64()}"
 
     @property
     def transports(self) -> list[paramiko.Transport]:
-        """The SSH side of the live connections, in the order of their coming."""
+        """The SSH side of the live connections, oldest first."""
         with self._lock:
             return [transport for _, transport in self._connections if transport.is_alive()]
 
     def renew_host_key(self) -> None:
-        """Take a new host key for the connections to come."""
+        """Generate a new host key for future connections."""
         self._key = new_host_key()
 
     def start(self) -> None:
-        """Listen; clients may connect when this returns.
+        """Listen; clients may connect once this returns.
 
-        Raises: OSError when the port is taken.
+        Raises: OSError if the port is taken.
         """
         self._listener = socket.create_server((self.host, self.port), backlog=128)
         self._listener.settimeout(POLL_S)
@@ -134,7 +134,7 @@ class EmbeddedServer:
         self._acceptor.start()
 
     def stop(self) -> None:
-        """Stop listening, cut every session and wait for their threads; harmless when stopped already."""
+        """Stop listening, cut all sessions and wait for their threads; harmless if already stopped."""
         listener, self._listener = self._listener, None
         if listener is not None:
             with contextlib.suppress(OSError):  # not every system lets a listening socket be shut down
@@ -147,7 +147,7 @@ class EmbeddedServer:
             thread.join(JOIN_S)
 
     def drop_connections(self) -> None:
-        """Cut all live sessions now; new ones are welcome."""
+        """Cut all live sessions now; new ones are accepted."""
         with self._lock:
             connections, self._connections = self._connections, []
         for connected, _ in connections:
@@ -183,7 +183,7 @@ class EmbeddedServer:
 
 
 class _Login(paramiko.ServerInterface):
-    """Who may come in, and that SFTP is all there is."""
+    """Checks logins, and offers nothing but SFTP."""
 
     def __init__(self, server: EmbeddedServer) -> None:
         self._server = server
@@ -206,7 +206,7 @@ class _Login(paramiko.ServerInterface):
 
 
 class _Subsystem(paramiko.SubsystemHandler):
-    """The thread of one SFTP channel: bytes from the channel into a session, answers back."""
+    """The thread of one SFTP channel: passes bytes from the channel to a session, and answers back."""
 
     def __init__(
         self, channel: paramiko.Channel, name: str, login: paramiko.ServerInterface, server: EmbeddedServer

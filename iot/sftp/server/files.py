@@ -1,7 +1,7 @@
-"""SFTP requests answered from a folder: what the embedded server does.
+"""Answers SFTP requests from a folder, for the embedded server.
 
-Names are bytes from end to end. A path is resolved below the folder, never above it, and a symlink on the way is
-refused. To misbehave, subclass `SFTPSession` and override a request (`on_close`), an answer (`answer`) or what is
+Names are bytes throughout. A path is resolved below the folder, never above it, and a symlink on the way is refused.
+To simulate faults, subclass `SFTPSession` and override a request (`on_close`), an answer (`answer`) or what is
 announced (`extensions`, `max_handles`).
 """
 
@@ -62,7 +62,7 @@ class OpenFolder:
 
 @dataclass(frozen=True)
 class Changes:
-    """The attributes that a client asks for; None where it does not."""
+    """The attributes that a client wants to set; None where it does not."""
 
     size: int | None = None
     owner: tuple[int, int] | None = None
@@ -135,13 +135,13 @@ class SFTPSession(RequestHandler):
     # --- paths and handles
 
     def remote(self, path: bytes) -> bytes:
-        """The path as the client sees it: absolute, "/" being the folder; ".." stops there."""
+        """The path as the client sees it: absolute, with the folder as "/"; ".." stops there."""
         if b"\0" in path:
             raise RequestRefused(BAD_MESSAGE, "a name with a zero byte")
         return posixpath.normpath(b"/" + path.lstrip(b"/"))
 
     def local(self, path: bytes, *, itself: bool = False) -> bytes:
-        """Where it is on disk; itself: the last component may be a symlink, because it is not followed."""
+        """The path on disk. itself: the last component may be a symlink, because it is not followed."""
         local = os.path.normpath(os.path.join(self.root, self.remote(path).lstrip(b"/")))
         way = os.path.dirname(local) if itself and local != self.root else local
         if os.path.realpath(way) != way:
@@ -149,7 +149,7 @@ class SFTPSession(RequestHandler):
         return local
 
     def entry(self, path: bytes) -> bytes:
-        """Like local, for what may be renamed or removed: anything but the root."""
+        """Like local, for paths that may be renamed or removed: anything but the root."""
         local = self.local(path, itself=True)
         if local == self.root:
             raise RequestRefused(PERMISSION_DENIED, "this is the root")
@@ -243,7 +243,7 @@ class SFTPSession(RequestHandler):
         for name in (b".", b".."):
             yield name, os.lstat(folder)
         for name in names:
-            with contextlib.suppress(FileNotFoundError):  # it went away since the folder was opened
+            with contextlib.suppress(FileNotFoundError):  # it was removed since the folder was opened
                 yield name, os.lstat(os.path.join(folder, name))
 
     def on_readdir(self, message: Message) -> Reply:
@@ -283,7 +283,7 @@ class SFTPSession(RequestHandler):
         return NAME, struct.pack(">I", 1) + target + target + struct.pack(">I", 0)
 
     def on_symlink(self, message: Message) -> Reply:
-        raise RequestRefused(PERMISSION_DENIED, "symlinks are not made here")
+        raise RequestRefused(PERMISSION_DENIED, "symlinks are not supported")
 
     # --- extensions
 

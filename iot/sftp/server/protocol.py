@@ -1,7 +1,7 @@
-"""The server's side of SFTP version 3: packets in, answers out; the embedded server's, without socket or thread.
+"""The server side of SFTP version 3: packets in, answers out, without sockets or threads; for the embedded server.
 
-`RequestHandler` finds the packets, calls the method that answers a request, and sends the answers of a batch together.
-What the methods do is in files.py.
+`RequestHandler` splits the stream into packets, calls the method for each request, and sends the answers of a batch
+together. The methods are in files.py.
 
 Source: draft-ietf-secsh-filexfer-02; the extensions are described in OpenSSH's PROTOCOL, section 4.
 """
@@ -77,7 +77,7 @@ class RequestRefused(Exception):
 
 
 class ProtocolBroken(Exception):
-    """What the client sends is no SFTP; the channel is closed."""
+    """The client sent something that is not SFTP; the channel is closed."""
 
 
 def text(value: bytes) -> bytes:
@@ -90,7 +90,7 @@ def status(code: int, reason: str = "") -> Reply:
 
 
 class RequestHandler:
-    """One client: every request is answered by the method that REQUESTS or EXTENDED names.
+    """One client: every request is answered by the method named in REQUESTS or EXTENDED.
 
     send: puts bytes on the channel.
     """
@@ -104,7 +104,7 @@ class RequestHandler:
         self._lock = threading.Lock()
 
     def receive(self, data: bytes) -> None:
-        """Take bytes as they arrive and answer every whole request among them."""
+        """Feed received bytes and answer every complete request."""
         self._incoming += data
         for packet in self._packets():
             self.request(packet[0], Message(packet[1:]))

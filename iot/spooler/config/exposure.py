@@ -1,6 +1,6 @@
-"""Secrets that others can read: files whose permissions are wider than the agent needs.
+"""Finds exposed secrets: files whose permissions are wider than the agent needs.
 
-Credentials of systemd are left out: it guards them itself, with an access list that looks like a group's right.
+systemd's credentials are left out, because it protects them itself, by an access list that looks like group permission.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["exposed_secrets"]
 
 
 def exposed_secrets(settings: Settings, config: Path | None, environment: Mapping[str, str]) -> list[str]:
-    """One line for each file with a secret that its group or others may read, with what mends it."""
+    """One line for each file with a secret that its group or others may read, with the commands that fix it."""
     return [
         f"{shown(str(path))}: holds {what} and may be read by others; chmod 600 {shown(str(path))}, and chown it to the"
         f" user of the agent"
@@ -37,5 +37,8 @@ def _files(settings: Settings, config: Path | None) -> Iterator[tuple[Path, str]
 def _readable_by_others(path: Path, credentials: str | None) -> bool:
     if credentials and path.is_relative_to(credentials):
         return False
-    status = os.stat(path)
+    try:
+        status = os.stat(path)
+    except OSError:
+        return False  # what cannot be read is reported where it is used
     return stat.S_ISREG(status.st_mode) and bool(status.st_mode & 0o077)

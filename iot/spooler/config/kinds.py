@@ -1,18 +1,21 @@
-"""Which remotes there are: the one place of the service that knows protocols, each loaded only when configured."""
+"""The registry of remotes: the only place of the service that names protocols. Each is loaded only when configured.
+
+Whatever the service needs to know about a kind of server is stated by its class: see iot.transfer's ConfiguredRemote.
+"""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import cast
 
 from pydantic import ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from iot.transfer import Journal
+from iot.transfer import ConfiguredRemote
 
-__all__ = ["KINDS", "NOT_FROM_FILE", "UNKNOWN", "ServerSettings", "server_keys", "server_settings"]
+__all__ = ["KIND", "KINDS", "UNKNOWN", "model_of", "server_keys", "server_model", "server_settings"]
 
 KINDS = {
     "sftp": "iot.sftp.client.configured",
@@ -21,48 +24,17 @@ KINDS = {
 }
 """kind -> module with its `ServerSettings`."""
 DEFAULT = "sftp"
-NOT_FROM_FILE = ("attempts", "owner_tag", "prompts", "state_dir")
-"""Options of a client that the spooler sets itself."""
-
-
-class ServerSettings(Protocol):
-    """The table [server], whatever the protocol: checked, and able to make the remote it describes."""
-
-    @property
-    def address(self) -> str:
-        """For people: where files go, without a secret."""
-
-    @property
-    def local_folder(self) -> Path | None:
-        """Where files go, if that is a folder of this device."""
-
-    @property
-    def identity(self) -> str:
-        """What the server proves itself by, in a word or two; "" where it does not."""
-
-    def secret_files(self) -> Mapping[str, Path]:
-        """The files with secrets that are named here, by their keys."""
-
-    def login_files(self) -> list[Path]:
-        """All files that a login depends on: whoever is refused may be let in when one of them has changed."""
-
-    def login_problems(self) -> list[tuple[str, str]]:
-        """What keeps these settings from a login, as far as this device can tell: (key, or "", and the reason)."""
-
-    def doubts(self) -> list[tuple[str, str]]:
-        """What may go wrong there, and why, by key."""
-
-    def remote(self, journal: Journal, device_id: str) -> Any:
-        """A client as the settings say. One attempt each: the spooler's policy does the waiting."""
+KIND = "kind"
+"""The key of [server] that selects one."""
 
 
 class _Unknown:
-    """Stands for a [server] that is wrong, so that the rest of the configuration can be looked at."""
+    """Stands for a [server] that is invalid, so that the rest of the configuration can be looked at."""
 
     address = identity = ""
     local_folder = None
 
-    def secret_files(self) -> Mapping[str, Path]:
+    def secret_files(self) -> dict[str, Path]:
         return {}
 
     def login_files(self) -> list[Path]:
@@ -74,38 +46,42 @@ class _Unknown:
     def doubts(self) -> list[tuple[str, str]]:
         return []
 
-    def remote(self, _journal: Journal, _device_id: str) -> Any:
-        raise NotImplementedError
+
+UNKNOWN = cast(ConfiguredRemote, _Unknown())
 
 
-UNKNOWN: ServerSettings = _Unknown()
-
-
-class _Model(Protocol):
-    model_fields: Mapping[str, Any]
-
-    def model_validate(self, values: object) -> ServerSettings: ...
-
-
-def server_model(kind: str) -> _Model:
-    return cast(_Model, importlib.import_module(KINDS[kind]).ServerSettings)
+def server_model(kind: str) -> type[ConfiguredRemote]:
+    return cast(type[ConfiguredRemote], importlib.import_module(KINDS[kind]).ServerSettings)
 
 
 def server_keys() -> set[str]:
-    """What [server] may hold, of whatever kind."""
-    names = {name for kind in KINDS for name in server_model(kind).model_fields}
-    return names.difference(NOT_FROM_FILE) | {"kind"}
+    """The keys of [server], of all kinds."""
+    models = [server_model(kind) for kind in KINDS]
+    return {name for model in models for name in set(model.model_fields).difference(model.NOT_FROM_FILE)} | {KIND}
 
 
-def server_settings(values: object) -> ServerSettings:
-    """Check [server]; its key `kind` decides by which model, SFTP's without it. Raises: ValidationError, ValueError."""
+def model_of(values: object) -> type[ConfiguredRemote] | None:
+    """The model that [server] is validated with: SFTP's if no kind is given, None if there is no such kind."""
+    kind = _kind(values)
+    return server_model(kind) if isinstance(kind, str) and kind in KINDS else None
+
+
+def server_settings(values: object) -> ConfiguredRemote:
+    """Validate [server]. Raises: ValidationError."""
     if values is UNKNOWN:
         return UNKNOWN
-    kind: object = DEFAULT
-    if isinstance(values, Mapping) and "kind" in values:
-        kind = values["kind"]
-        values = {key: value for key, value in values.items() if key != "kind"}
-    if not isinstance(kind, str) or kind not in KINDS:
-        wrong = PydanticCustomError("value_error", f"there is {', '.join(sorted(KINDS))}")
-        raise ValidationError.from_exception_data("server", [InitErrorDetails(type=wrong, loc=("kind",), input=kind)])
-    return server_model(kind).model_validate(values)
+    model = model_of(values)
+    if model is None:
+        raise _no_such_kind(_kind(values))
+    if isinstance(values, Mapping):
+        values = {key: value for key, value in values.items() if key != KIND}
+    return model.model_validate(values)
+
+
+def _kind(values: object) -> object:
+    return values.get(KIND, DEFAULT) if isinstance(values, Mapping) else DEFAULT
+
+
+def _no_such_kind(kind: object) -> ValidationError:
+    wrong = PydanticCustomError("value_error", f"must be one of {', '.join(sorted(KINDS))}")
+    return ValidationError.from_exception_data("server", [InitErrorDetails(type=wrong, loc=(KIND,), input=kind)])

@@ -1,7 +1,7 @@
-"""Which folders and names of a configuration get into each other's way: each contradiction is reported.
+"""Finds conflicts between the folders and names of a configuration.
 
-Folders are compared by what they are, not by what they are called (see whereabouts): a symlink or a bind mount hides
-nothing. Two outboxes that deliver to the same place are no contradiction, but their files may replace each other.
+Folders are compared by identity, not by name (see whereabouts), so that symlinks and bind mounts hide nothing. Two
+outboxes that deliver to the same place are not a conflict, but their files may replace each other.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def _bad_names(settings: Settings) -> list[Contradiction]:
 
 
 def shared_destinations(settings: Settings) -> list[Shared]:
-    """The pairs of outboxes whose files may replace each other on the server: the same name below both, one place."""
+    """The pairs of outboxes whose files of the same name would replace each other on the server."""
     bases = [_base(settings, outbox) for outbox in settings.outbox]
     found = []
     for (one, mine), (other, theirs) in itertools.combinations(zip(settings.outbox, bases, strict=True), 2):
@@ -98,7 +98,7 @@ def shared_destinations(settings: Settings) -> list[Shared]:
 
 
 def _base(settings: Settings, outbox: OutboxSettings) -> tuple[str, ...]:
-    """Where its files go, name by name."""
+    """The components of the path that its files go to."""
     rule = rule_for(outbox.destination, device_id=settings.device_id, outbox=outbox.label)
     first = "/" if rule.startswith("/") else ""
     return (first, *(name for name in rule.split("/") if name not in ("", ".")))
@@ -122,7 +122,7 @@ def _roles(settings: Settings, mounts: Mounts) -> list[Role]:
 
 
 def _delivers_to(settings: Settings, outbox: OutboxSettings) -> Path | None:
-    """The folder of this device that its files go to, as far as it is the same for all of them."""
+    """The local folder that its files go to, as far as it is the same for all of them."""
     base = settings.server.local_folder
     if base is None:
         return None
@@ -131,9 +131,9 @@ def _delivers_to(settings: Settings, outbox: OutboxSettings) -> Path | None:
 
 
 def _reason(allowed: Mapping[str, Whereabouts], one: Role, other: Role) -> str | None:
-    """Why these two cannot be so; `one` comes before `other` in the list of roles.
+    """Why these two are in conflict, or None; `one` comes before `other` in the list of roles.
 
-    allowed: archives and quarantines may lie in the state directory where they do by default.
+    allowed: where archives and quarantines may lie in the state directory, which are their default places.
     """
     kinds = {one.kind, other.kind}
     if not one.place.overlaps(other.place):

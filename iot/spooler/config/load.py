@@ -1,13 +1,12 @@
-"""Reads the settings from where they are kept, and says where a wrong one came from.
+"""Reads the settings from all their sources, and reports invalid ones with their source.
 
-Later ones win: the TOML file; IOT_SPOOLER_<KEY> with "__" between the levels (IOT_SPOOLER_SERVER__HOST,
-IOT_SPOOLER_OUTBOX__0__SETTLE_S; lists as JSON); the credentials sftp_password, sftp_key, sftp_key_passphrase and
-sftp_known_hosts in systemd's $CREDENTIALS_DIRECTORY, for what is not set otherwise.
+Later sources win: the TOML file; IOT_SPOOLER_<KEY> with "__" between the levels (IOT_SPOOLER_SERVER__HOST,
+IOT_SPOOLER_OUTBOX__0__SETTLE_S; lists as JSON); the credentials that the kind of server knows, in systemd's
+$CREDENTIALS_DIRECTORY, for what is not set otherwise.
 """
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import json
 import re
@@ -18,12 +17,12 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from iot.spooler.config.kinds import NOT_FROM_FILE, UNKNOWN, server_keys
+from iot.spooler.config.kinds import KIND, UNKNOWN, model_of, server_keys
 from iot.spooler.config.layout import Contradiction, contradictions
 from iot.spooler.config.origins import Origins, Place
 from iot.spooler.config.settings import OutboxSettings, RetrySettings, Settings
 from iot.spooler.naming import shown
-from iot.transfer import ConfigurationError, brief
+from iot.transfer import ConfigurationError, ConfiguredRemote, brief
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -33,21 +32,18 @@ else:
 __all__ = ["BadConfiguration", "Loaded", "load", "look", "secrets_in"]
 
 PREFIX = "IOT_SPOOLER_"
+KIND_VARIABLE = f"{PREFIX}SERVER__{KIND.upper()}"
+"""Read before all others: the kind of server decides which of its keys are lists."""
 MESSAGE = 1000
-"""Characters of what is wrong with a value, which may name it again."""
-LISTS = ("include", "exclude", "urgent", "ciphers")
-SECRETS = ("password", "key_passphrase")
-CREDENTIALS = {
-    "sftp_password": "password_file",
-    "sftp_key": "key_file",
-    "sftp_key_passphrase": "key_passphrase",
-    "sftp_known_hosts": "known_hosts",
-}
-RIVALS = {"password_file": ("password", "password_file"), "known_hosts": ("known_hosts", "host_key")}
+"""Characters of a validation message, which may repeat the value."""
+LISTS = ("include", "exclude", "urgent")
+"""Of an outbox."""
+CREDENTIAL = "sftp_{}"
+"""Name of a credential in the systemd unit, for every kind of server."""
 
 
 class BadConfiguration(ConfigurationError):
-    """Every wrong setting, one a line."""
+    """Every invalid setting, one a line."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
@@ -135,22 +131,25 @@ def _good_part(values: Mapping[str, Any], wrong: Sequence[Place]) -> tuple[Setti
 
 
 def _without_echo(details: Sequence[Any]) -> list[Any]:
-    """A list of which every element is wrong is not too short, too."""
+    """Without the follow-up error that a list is too short because all its elements are invalid."""
     inside = {detail["loc"][0] for detail in details if len(detail["loc"]) > 1}
     return [detail for detail in details if not (detail["type"] == "too_short" and detail["loc"][0] in inside)]
 
 
 def _not_ours(values: Mapping[str, Any], origins: Origins) -> list[str]:
-    """Options of the client that the spooler sets itself, taken out: a value of somebody else's would be ignored."""
+    """Take out and report options that the spooler sets itself: a configured value would be ignored."""
     server = values.get("server")
-    given = [key for key in NOT_FROM_FILE if isinstance(server, dict) and server.pop(key, None) is not None]
+    names = (model_of(server) or ConfiguredRemote).NOT_FROM_FILE
+    given = [key for key in names if isinstance(server, dict) and server.pop(key, None) is not None]
     return [f"server.{key}: no such setting (from {origins.of(('server', key))})" for key in given]
 
 
 def secrets_in(path: Path) -> list[str]:
     """The keys of a configuration file that are secrets. Raises: BadConfiguration."""
     server = _parsed(path, _text_of(path)).get("server", {})
-    return [f"server.{key}" for key in SECRETS if isinstance(server, dict) and key in server]
+    model = model_of(server)
+    secrets = model.secret_keys() if model is not None else []
+    return [f"server.{key}" for key in secrets if isinstance(server, dict) and key in server]
 
 
 def _text_of(path: Path) -> str:
@@ -173,14 +172,16 @@ def _parsed(path: Path, text: str) -> dict[str, Any]:
 
 def _add_environment(values: dict[str, Any], origins: dict[Place, str], environment: Mapping[str, str]) -> list[str]:
     problems = []
-    for name in sorted(environment):
+    for name in sorted(environment, key=lambda name: (name != KIND_VARIABLE, name)):
         if name.upper().startswith(PREFIX[:-1]) and not name.startswith(PREFIX):
-            problems.append(f"{brief(shown(name))}: begins like a setting, but not with {PREFIX} (in the environment)")
+            problems.append(
+                f"{brief(shown(name))}: looks like a setting, but lacks the prefix {PREFIX} (in the environment)"
+            )
         if not name.startswith(PREFIX) or name == f"{PREFIX}CONFIG":
             continue
         keys = _keys(name)
         try:
-            _put(values, keys, _from_text(keys, environment[name]))
+            _put(values, keys, _from_text(values, keys, environment[name]))
         except (TypeError, IndexError, KeyError):
             problems.append(f"{brief(shown(name))}: no such place in the configuration (from the environment)")
         except (ValueError, RecursionError) as error:
@@ -191,15 +192,19 @@ def _add_environment(values: dict[str, Any], origins: dict[Place, str], environm
 
 
 def _keys(name: str) -> list[str | int]:
-    """The way into the configuration that a variable's name tells; a place in a list has at most three digits."""
+    """The path of keys that a variable's name stands for; an index into a list has at most three digits."""
     parts = name[len(PREFIX) :].lower().split("__")
     return [int(part) if re.fullmatch("[0-9]{1,3}", part) else part for part in parts]
 
 
-def _from_text(keys: list[str | int], text: str) -> Any:
-    if keys == ["outbox"] or keys[-1] in LISTS:
-        return json.loads(text)
-    return text
+def _from_text(values: Mapping[str, Any], keys: list[str | int], text: str) -> Any:
+    """The value of a variable. A list of [server] may also be words, which its kind of server splits."""
+    if keys[0] == "server":
+        model = model_of(values.get("server")) or ConfiguredRemote
+        is_json = keys[-1] in model.list_keys() and text.lstrip().startswith("[")
+    else:
+        is_json = keys == ["outbox"] or keys[-1] in LISTS
+    return json.loads(text) if is_json else text
 
 
 def _put(values: Any, keys: list[str | int], value: Any) -> None:
@@ -226,15 +231,16 @@ def _add_credentials(values: dict[str, Any], origins: dict[Place, str], environm
     server = values.setdefault("server", {})
     if not folder or not isinstance(server, dict):
         return []
+    model = model_of(server) or ConfiguredRemote
     problems = []
-    for name, key in CREDENTIALS.items():
+    for name, (key, *others) in ((CREDENTIAL.format(name), keys) for name, keys in model.CREDENTIALS.items()):
         file = Path(folder) / name
-        if any(rival in server for rival in RIVALS.get(key, (key,))):
+        if any(given in server for given in (key, *others)):
             continue
         try:
             if not file.is_file():
                 continue
-            server[key] = file.read_text(encoding="utf-8").rstrip("\r\n") if key == "key_passphrase" else str(file)
+            server[key] = file.read_text(encoding="utf-8").rstrip("\r\n") if key in model.secret_keys() else str(file)
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "holds no UTF-8 text"
             problems.append(f"server.{key}: {reason} (from credential {name})")
@@ -268,7 +274,9 @@ def _settings_of(table: str) -> list[str]:
 
 
 def _neighbour(place: Place) -> str:
-    """The setting that was perhaps meant; "_" may stand for the "__" between levels."""
+    """The setting that was probably meant; "_" may stand for the "__" between levels."""
+    import difflib  # a valid configuration does not need it
+
     words = [str(part) for part in place if isinstance(part, str)]
     table = words[0] if words[0] in TABLES and len(words) > 1 else ""
     known = {name: name for name in _settings_of(table)}
@@ -281,7 +289,7 @@ def _neighbour(place: Place) -> str:
 
 
 def _value(place: Place, value: Any) -> str:
-    """The value as it may be shown; what could hold a secret is not."""
+    """The value as it may be shown: hidden if it could be a secret."""
     secret = any(word in str(part) for part in place for word in ("pass", "secret", "key_phrase"))
     if secret and not str(place[-1]).endswith("_file"):
         return "(hidden)"

@@ -1,7 +1,7 @@
-"""Every setting of the spooler: one TOML file, then the environment, then systemd credentials; read once.
+"""All settings of the spooler: from a TOML file, the environment and systemd credentials, read once.
 
-Below this module they are plain frozen values. What is wrong is reported all at once: key, value (never that of a
-secret), what is allowed, and where it came from.
+Everywhere else they are plain frozen values. Invalid settings are all reported at once: key, value (never a secret),
+what is allowed, and the source.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 import enum
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, PlainValidator, ValidationInfo, field_validator
 
-from iot.spooler.config.kinds import ServerSettings, server_settings
+from iot.spooler.config.kinds import server_settings
 from iot.spooler.naming import check_template
 from iot.spooler.patterns import check_pattern
+from iot.transfer import ConfiguredRemote
 
 __all__ = ["AfterUpload", "Order", "OutboxSettings", "RetrySettings", "Settings"]
 
@@ -41,26 +42,61 @@ class _Part(BaseModel):
 
 
 class OutboxSettings(_Part):
-    """One outbox. Times in seconds, sizes in bytes (or text such as "10 MiB")."""
+    """One outbox. Times are in seconds, sizes in bytes (or text such as "10 MiB")."""
 
-    path: Path
-    name: str = Field("", max_length=80)
-    destination: str
-    settle_s: float = Field(2.0, ge=0, le=86400)
-    hold_s: float = Field(60.0, ge=0, le=86400)
-    recursive: bool = True
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    urgent: tuple[str, ...] = ()
-    ignore_case: bool = False
-    after_upload: AfterUpload = AfterUpload.DELETE
-    archive: Path | None = None
-    archive_max_age_s: float | None = Field(None, gt=0)
-    archive_max_bytes: Size | None = None
-    quarantine: Path | None = None
-    priority: int = Field(5, ge=1, le=9)
-    order: Order = Order.OLDEST
-    enabled: bool = True
+    path: Path = Field(description="the folder, an absolute path; no outbox may lie within another")
+    name: str = Field(
+        "",
+        max_length=80,
+        description="name in status and logs, unique; by default the last part of path",
+    )
+    destination: str = Field(
+        description="remote folder; each file goes there under its path relative to the outbox. {device_id}, {outbox}"
+        " and {date} (UTC day of the file's modification time) are filled in"
+    )
+    settle_s: float = Field(
+        2.0,
+        ge=0,
+        le=86400,
+        description="seconds without a change of size and times until a file is ready; 0: at once",
+    )
+    hold_s: float = Field(
+        60.0,
+        ge=0,
+        le=86400,
+        description="seconds without a change until a delivered file leaves the outbox, where the system cannot tell"
+        " whether it is open for writing",
+    )
+    recursive: bool = Field(True, description="include subfolders")
+    include: tuple[str, ...] = Field(
+        (),
+        description='patterns of paths to send; by default all. * also matches "/"; with "re:" in front a pattern is a'
+        " regular expression",
+    )
+    exclude: tuple[str, ...] = Field((), description="patterns of paths that are not sent, even if included")
+    urgent: tuple[str, ...] = Field((), description="patterns of paths that are sent before all others")
+    ignore_case: bool = Field(False, description="patterns ignore case")
+    after_upload: AfterUpload = Field(
+        AfterUpload.DELETE,
+        description="what happens to a delivered file; keep: it stays, and is sent again only if it changes",
+    )
+    archive: Path | None = Field(
+        None, description="folder of delivered files, an absolute path; by default <state_dir>/archive/<name>"
+    )
+    archive_max_age_s: float | None = Field(
+        None, gt=0, description="seconds until an archived file is removed; by default never"
+    )
+    archive_max_bytes: Size | None = Field(
+        None, description="bytes of the archive at most, the oldest files are removed first; by default unlimited"
+    )
+    quarantine: Path | None = Field(
+        None,
+        description="folder of files that failed retry.max_attempts times, an absolute path; by default"
+        " <state_dir>/quarantine",
+    )
+    priority: int = Field(5, ge=1, le=9, description="rank among the outboxes: 1 is sent first, 9 last")
+    order: Order = Field(Order.OLDEST, description="which file of this outbox is sent first")
+    enabled: bool = Field(True, description="false: ignore this outbox")
 
     @field_validator("path", "archive", "quarantine")
     @classmethod
@@ -90,18 +126,22 @@ class OutboxSettings(_Part):
 
 
 class RetrySettings(_Part):
-    """When to try again, in seconds, and when to give a file up.
+    """When to try again, and when to give a file up."""
 
-    max_attempts: permanent errors of a file until it goes to quarantine. drain_attempts: tries of `run --drain`.
-    auth_hold_s, auth_hold_max_s: how long a refused login or host key holds the server, first and at most.
-    """
-
-    base_s: float = Field(1.0, gt=0)
-    cap_s: float = Field(300.0, gt=0, validate_default=True)
-    max_attempts: int = Field(8, ge=1)
-    drain_attempts: int = Field(3, ge=1)
-    auth_hold_s: float = Field(900.0, ge=1)
-    auth_hold_max_s: float = Field(3600.0, ge=1)
+    base_s: float = Field(
+        1.0,
+        gt=0,
+        description="seconds to wait after the first lost link or failure of a file; doubled each time, plus jitter",
+    )
+    cap_s: float = Field(300.0, gt=0, validate_default=True, description="seconds to wait at most")
+    max_attempts: int = Field(
+        8, ge=1, description="permanent errors of a file until it is quarantined; lost links do not count"
+    )
+    drain_attempts: int = Field(3, ge=1, description="attempts of `run --drain`")
+    auth_hold_s: float = Field(
+        900.0, ge=1, description="seconds that a refused login or host key holds the server at first; doubled each time"
+    )
+    auth_hold_max_s: float = Field(3600.0, ge=1, description="seconds of a hold at most")
 
     @field_validator("cap_s")
     @classmethod
@@ -114,13 +154,22 @@ class RetrySettings(_Part):
 class Settings(_Part):
     """The whole configuration."""
 
-    state_dir: Path
-    device_id: str = Field("device", max_length=64)
-    scan_s: float = Field(2.0, gt=0, le=3600)
-    small_file_bytes: Size = Field(ByteSize(MIB))
-    log_level: str = Field("info", pattern="^(debug|info|warning|error)$")
-    server: Annotated[ServerSettings, PlainValidator(server_settings)]
-    retry: RetrySettings = RetrySettings()
+    state_dir: Path = Field(
+        description="folder of the queue and the checkpoints, an absolute path; each agent and each device has its own"
+    )
+    device_id: str = Field(
+        "device",
+        max_length=64,
+        description="name of this device, for {device_id} and for the names of parts: letters, digits, dots, dashes and"
+        " underscores",
+    )
+    scan_s: float = Field(2.0, gt=0, le=3600, description="seconds between two scans of the outboxes")
+    small_file_bytes: Size = Field(
+        ByteSize(MIB), description="files of up to so many bytes do not wait for a larger one that is being sent"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level that is logged")
+    server: Annotated[ConfiguredRemote, PlainValidator(server_settings)]
+    retry: RetrySettings = RetrySettings.model_construct()  # its validator is built as part of that of Settings
     outbox: tuple[OutboxSettings, ...] = Field(min_length=1)
 
     @field_validator("state_dir")
@@ -139,7 +188,7 @@ class Settings(_Part):
 
     @property
     def default_archive(self) -> Path:
-        """What the archives lie in that have no place of their own."""
+        """The parent of archives that have no configured folder."""
         return self.state_dir / "archive"
 
     @property
@@ -154,6 +203,6 @@ class Settings(_Part):
 
 
 def _folder_name(label: str) -> str:
-    """A label as the name of a folder: no slash, not hidden, never "." or ".."."""
+    """A label turned into the name of a folder: without a slash, not hidden, never "." or ".."."""
     name = label.replace("%", "%25").replace("/", "%2F").replace("\0", "%00")
     return "%2E" + name[1:] if name.startswith(".") else name

@@ -1,10 +1,11 @@
-"""Where a folder really is, so that two of them can be compared whatever they are called.
+"""The identity of folders, so that they can be compared whatever their paths.
 
-Two paths may lead to one folder by a symlink, a bind mount, a second mount of a file system, or upper and lower case on
-FAT. So folders are compared by device and inode, and so is each folder above them. A bind mount of a folder deeper in a
-tree has no common parent with it: the kernel's list of mounts tells which part of which file system is seen where.
+Two paths may lead to the same folder through a symlink, a bind mount, a second mount of a file system, or upper and
+lower case on FAT. So folders, and all folders above them, are compared by device and inode. A bind mount of a folder
+deep in a tree has no common parent with it: the kernel's list of mounts tells which part of a file system is visible
+where.
 
-Source: proc_pid_mountinfo(5). Where there is no /proc, devices and inodes have to do.
+Source: proc_pid_mountinfo(5). Without /proc only devices and inodes are compared.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ __all__ = ["Mounts", "Whereabouts", "mounted_now", "whereabouts"]
 MOUNTINFO = Path("/proc/self/mountinfo")
 ESCAPED = re.compile(rb"\\([0-7]{3})")
 Key = tuple[int, int, tuple[str, ...]]
-"""Device and inode of a folder; of one that is not there, those of the first that is, and the names from there on."""
+"""Device and inode of a folder; for a missing one, those of its nearest existing parent, and the names below that."""
 Region = tuple[bytes, tuple[bytes, ...]]
 """A device, and the path of a folder in its file system."""
 
 
 class Mount(NamedTuple):
-    """device: its file system. root: what part of it is seen at `point`."""
+    """device: its file system. root: the part of it that is visible at `point`."""
 
     device: bytes
     root: tuple[bytes, ...]
@@ -38,8 +39,8 @@ Mounts = Mapping[int, Mount]
 
 
 class Whereabouts(NamedTuple):
-    """key: the folder itself. above: the folders that it lies in, as the path is written and as it is resolved.
-    regions: the parts of file systems that can be reached through it, its own one first; none where /proc is missing.
+    """key: the folder itself. above: the folders above it, both as written and as resolved.
+    regions: the parts of file systems that can be reached through it, its own first; none without /proc.
     """
 
     key: Key
@@ -50,7 +51,7 @@ class Whereabouts(NamedTuple):
         return self.key == other.key or (bool(self.regions) and self.regions[:1] == other.regions[:1])
 
     def overlaps(self, other: Whereabouts) -> bool:
-        """Whether they are the same, one lies within the other, or something can be reached through both."""
+        """Whether they are the same, one lies within the other, or anything can be reached through both."""
         if self.is_same(other) or self.key in other.above or other.key in self.above:
             return True
         pairs = itertools.product(self.regions, other.regions)
@@ -64,14 +65,14 @@ class Whereabouts(NamedTuple):
 
 
 def whereabouts(path: Path, mounts: Mounts) -> Whereabouts:
-    """Where the folder `path` is, or will be when it is made. mounts: of mounted_now()."""
+    """Where the folder `path` is, or will be once it is created. mounts: from mounted_now()."""
     written, resolved = Path(os.path.normpath(path)), Path(os.path.realpath(path))
     above = {_key(parent) for parent in itertools.chain(written.parents, resolved.parents)}
     return Whereabouts(_key(path), frozenset(above), tuple(_regions(resolved, mounts)))
 
 
 def mounted_now() -> Mounts:
-    """What is mounted where this process can see it, by number; nothing where that cannot be known."""
+    """The mounts visible to this process, by number; empty if that cannot be determined."""
     try:
         lines = MOUNTINFO.read_bytes().splitlines()
     except OSError:
@@ -90,7 +91,7 @@ def _key(path: Path) -> Key:
 
 
 def _nearest(path: Path) -> tuple[Path, tuple[str, ...], os.stat_result]:
-    """The folder, or the first above it that can be looked at; and the names that are missing."""
+    """The folder, or its nearest parent that can be examined; and the names that are missing."""
     missing: tuple[str, ...] = ()
     while True:
         try:
@@ -115,7 +116,7 @@ def _regions(path: Path, mounts: Mounts) -> Iterable[Region]:
 
 
 def _mount_of(path: Path, mounts: Mounts) -> tuple[Mount | None, tuple[bytes, ...]]:
-    """The mount through which a folder is seen, and the names of the way to it."""
+    """The mount through which a folder is visible, and the names of the path to it."""
     try:
         folder = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except (OSError, AttributeError):  # O_PATH is Linux's

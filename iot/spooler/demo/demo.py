@@ -1,8 +1,8 @@
-"""`iot-spooler demo`: the whole way of 201 files over a bad link, with no server and no settings of yours.
+"""`iot-spooler demo`: delivers 201 files over a bad link; needs neither a server nor settings.
 
-An embedded SFTP server on loopback, an agent as a process of its own, and a relay between them that is cut twice;
-the agent is killed once (SIGKILL) and started again. At the end every file is compared by SHA-256. All of it happens
-in a temporary folder that is gone afterwards.
+It runs an embedded SFTP server on loopback, an agent in its own process, and a relay between them that is cut twice;
+the agent is killed once (SIGKILL) and restarted. At the end every file is compared by SHA-256. Everything happens in a
+temporary folder that is removed afterwards.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ UPLOADS = "upload"
 
 @dataclass(slots=True)
 class Stage:
-    """What plays: folders, server, link, the agent at work, and what must arrive (name -> SHA-256)."""
+    """The parts of the demo: folders, server, link, agents, and what must arrive (name -> SHA-256)."""
 
     folder: Path
     server: EmbeddedServer
@@ -87,7 +87,7 @@ def main() -> int:
 
 
 def run_demo() -> int:
-    """Play the demo; returns the exit code: 0 when every byte arrived, 1 when one differs or nothing moved."""
+    """Run the demo -> its exit code: 0 if every byte arrived, 1 if anything differs or nothing moved."""
     began_s = time.monotonic()
     with _stage() as stage:
         small = drop_files(stage)
@@ -103,7 +103,7 @@ def run_demo() -> int:
 
 
 def drop_files(stage: Stage) -> Iterator[tuple[str, bytes]]:
-    """Drop the large file and half of the small ones; the others are returned, to be dropped while it is under way."""
+    """Drop the large file and half of the small ones -> the others, to be dropped while that is under way."""
     chance = random.Random()  # noqa: S311 (sizes, not secrets)
     sizes = [0, 1, *(chance.randrange(SMALL_MAX_BYTES) for _ in range(SMALL_FILES - 2))]
     small = ((f"small-{number:03d}.dat", os.urandom(size)) for number, size in enumerate(sizes))
@@ -115,7 +115,7 @@ def drop_files(stage: Stage) -> Iterator[tuple[str, bytes]]:
 
 
 def drop(stage: Stage, name: str, content: bytes) -> None:
-    """Put a file into the outbox as a producer should: written elsewhere, then renamed in."""
+    """Put a file into the outbox as a producer should: write it elsewhere, then rename it into place."""
     stage.expected[name] = hashlib.sha256(content).hexdigest()
     stage.payload_bytes += len(content)
     fresh = stage.folder / "fresh"
@@ -124,7 +124,7 @@ def drop(stage: Stage, name: str, content: bytes) -> None:
 
 
 def start_agent(stage: Stage) -> None:
-    """A real agent: its own process, its settings in a file, the password in its environment."""
+    """A real agent in its own process, with its settings in a file and the password in its environment."""
     server = stage.server
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("IOT_SPOOLER_", "SFTP_"))}
     environment.pop("NOTIFY_SOCKET", None)  # a demo inside a service is not the service
@@ -140,7 +140,7 @@ def start_agent(stage: Stage) -> None:
 
 
 def stop_agent(stage: Stage) -> None:
-    """End the agent as systemd would; kill it when it does not listen."""
+    """Stop the agent as systemd would; kill it if it does not react."""
     for agent in stage.agents:
         if agent.poll() is None:
             agent.terminate()
@@ -152,9 +152,9 @@ def stop_agent(stage: Stage) -> None:
 
 
 def watch(stage: Stage, small: Iterator[tuple[str, bytes]]) -> bool:
-    """Drop the rest, let the mishaps happen, show progress; True when all has left the outbox.
+    """Drop the rest, cause the mishaps, show progress. True: everything has left the outbox.
 
-    A small device may take its time; False when nothing has been sent for STALL_S.
+    False: nothing was sent for STALL_S, which allows for slow devices.
     """
     mishaps = _mishaps()
     draw = ProgressLine()
@@ -183,7 +183,7 @@ def watch(stage: Stage, small: Iterator[tuple[str, bytes]]) -> bool:
 
 
 def differences(stage: Stage) -> list[str]:
-    """Every file that is not on the server exactly as it was dropped, and every name that should not be there."""
+    """Every file that is not on the server exactly as it was dropped, and every unexpected name there."""
     found = {path.name: path for path in stage.remote.rglob("*") if path.is_file()} if stage.remote.is_dir() else {}
     wrong = [f"{name}: missing" for name in stage.expected if name not in found]
     wrong += [f"{name}: left over" for name in found if name not in stage.expected]
@@ -194,7 +194,7 @@ def differences(stage: Stage) -> list[str]:
 
 
 def rows(stage: Stage, wrong: Sequence[str], seconds: float) -> list[tuple[str, str]]:
-    """What was sent, what it cost, and whether it is all there."""
+    """What was sent, the overhead, and whether everything arrived."""
     resumed = ", ".join(f"{offset:,}" for offset in stage.writes.resumed(f"{UPLOADS}/{LARGE_NAME}")) or "none"
     twice = max(0, stage.writes.payload_bytes - stage.payload_bytes)
     above = stage.relay.up_bytes - stage.payload_bytes
@@ -269,7 +269,7 @@ settle_s = 0
 
 @contextmanager
 def _stage() -> Iterator[Stage]:
-    """Everything set up; everything gone afterwards, whatever happened: also on Ctrl-C and SIGTERM."""
+    """Set everything up, and remove it afterwards in any case, also on Ctrl-C and SIGTERM."""
     before = signal.signal(signal.SIGTERM, _leave)
     try:
         with tempfile.TemporaryDirectory(prefix="iot-spooler-demo-") as name:

@@ -1,4 +1,4 @@
-"""The demo's own bad link: a TCP relay on loopback that counts, holds to a rate, and cuts when told to."""
+"""The demo's bad link: a TCP relay on loopback that counts bytes, limits the rate, and cuts connections on request."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["Relay"]
 
 HOST = "127.0.0.1"
 BLOCK_BYTES = 16 * 1024
-BUFFER_BYTES = 64 * 1024  # small, so that what a cut throws away was hardly ahead of what arrived
+BUFFER_BYTES = 64 * 1024  # small, so that a cut loses little that the sender believes sent
 
 
 class Relay:
-    """Takes connections on a free loopback port and passes them on to (HOST, target_port).
+    """Accepts connections on a free loopback port and relays them to (HOST, target_port).
 
     rate: bytes per second that clients may send, all connections together.
     up_bytes: bytes taken from clients so far, whatever became of them; connections: how many there were.
@@ -53,7 +53,7 @@ class Relay:
         self.cut()
 
     def cut(self) -> None:
-        """End every connection now; new ones are welcome."""
+        """Cut every connection now; new ones are accepted."""
         with self._lock:
             ends, self._open = self._open, set()
         for end in ends:
@@ -71,7 +71,7 @@ class Relay:
         try:
             server = socket.create_connection((HOST, self._target_port))
         except OSError:
-            client.close()  # the server refuses: so does the link
+            client.close()  # the server refuses, and so does the link
             return
         for end in (client, server):
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -88,17 +88,17 @@ class Relay:
                     self._count(len(block))
                 dest.sendall(block)
         except OSError:
-            pass  # cut, or one side died: the other must learn it
+            pass  # cut, or one side is gone: the other must notice
         _end(source)
         _end(dest)
 
     def _count(self, size: int) -> None:
-        """Count the bytes and wait for their turn at the rate."""
+        """Count the bytes, and wait as the rate demands."""
         with self._lock:
             self.up_bytes += size
             self._free_at_s = max(self._free_at_s, time.monotonic()) + size / self._rate
             wait_s = self._free_at_s - time.monotonic()
-        if wait_s > 0.005:  # shorter sleeps are mostly overshoot
+        if wait_s > 0.005:  # shorter sleeps are too imprecise
             time.sleep(wait_s)
 
 

@@ -1,4 +1,4 @@
-"""How the demo looks: a line that is drawn over on a terminal, a line a second elsewhere, and a table at the end."""
+"""The demo's output: a progress line that is redrawn on a terminal, or one line a second; and a table at the end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CLEAR_LINE = "\r\x1b[K"
 
 
 class ProgressLine:
-    """The line of progress; events stay above it."""
+    """The progress line; events are printed above it."""
 
     def __init__(self) -> None:
         self._live = sys.stdout.isatty()
@@ -25,11 +25,11 @@ class ProgressLine:
         self._next_s = 0.0
 
     def due(self) -> bool:
-        """Whether it is time to draw again."""
+        """Whether it is time to redraw."""
         return time.monotonic() >= self._next_s
 
     def show(self, files: int, files_total: int, count: int, total: int, *, last: bool = False) -> None:
-        """Draw files published, and bytes on the server, of how many."""
+        """Draw the numbers of published files and of bytes on the server, each with its total."""
         now_s = time.monotonic()
         self._next_s = now_s + (DRAW_EVERY_S if self._live else LINE_EVERY_S)
         filled = BAR_WIDTH * count // max(1, total)
@@ -40,13 +40,13 @@ class ProgressLine:
         print(f"{CLEAR_LINE}{line}" if self._live else line, end="\n" if last or not self._live else "", flush=True)
 
     def event(self, text: str) -> None:
-        """Something happened: a line of its own."""
+        """Print an event on its own line."""
         print(f"{CLEAR_LINE if self._live else ''}  * {text}", flush=True)
         self._next_s = 0.0
 
 
 def print_table(rows: Sequence[tuple[str, str]], wrong: Sequence[str]) -> None:
-    """Names and values in two columns, then what is wrong."""
+    """Names and values in two columns, then the errors."""
     width = max(len(name) for name, _ in rows)
     print()
     for name, value in rows:

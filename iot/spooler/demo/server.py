@@ -1,4 +1,4 @@
-"""The demo's server: the embedded one, with a look at every write that arrives."""
+"""The demo's server: the embedded one, which records every write that arrives."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Writes:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def resumed(self, dest: str) -> list[int]:
-        """The offsets above 0 at which writing to the parts of `dest` began."""
+        """The offsets above 0 at which uploads to the parts of `dest` resumed."""
         return [offset for path, offset in self.starts if path.startswith(f"{dest}.") and offset > 0]
 
 
 def watched_server(root: Path) -> tuple[EmbeddedServer, Writes]:
-    """An embedded server over `root`, with fresh keys and a random password, and what it sees."""
+    """An embedded server for the folder `root`, with fresh keys and a random password, and its record of writes."""
     server = EmbeddedServer(root)
     writes = Writes()
     plain = server.session

@@ -1,1 +1,1 @@
-"""How files leave their outbox: removed, archived or given up."""
+"""How files leave their outbox: removed, archived or quarantined."""

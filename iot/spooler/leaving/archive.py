@@ -1,10 +1,10 @@
-"""The archive of an outbox: delivered files with their tree, kept within limits of age and size.
+"""The archive of an outbox: delivered files with their folders, kept within limits of age and size.
 
     <archive>/2026-11-21.000012/sub/file
 
-Files go into numbered folders, a new one after CROWD files or some time. The numbers are the order in which files
-came, whatever the clocks say; so the limits need no walk of the whole: what is oldest lies in the first folder, and the
-sum of each is known after one count. Nothing else in the archive is ever touched.
+Files go into numbered folders ("bundles"); a new one is begun after CROWD files or some time. The numbers give the
+order of arrival, whatever the clocks say, so the limits need no walk through everything: the oldest files are in the
+first bundle, and the size of each is known after counting it once. Nothing else in the archive is ever touched.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ BUNDLE = re.compile(r"\d{4}-\d{2}-\d{2}\.(\d{6,})")
 
 @dataclass(slots=True)
 class Bundle:
-    """One numbered folder. last_s: when its last file came, on the archive's own clock; bytes, files: once counted."""
+    """One numbered folder. last_s: arrival of its last file, on the archive's own clock; bytes, files: once counted."""
 
     name: str
     last_s: float
@@ -55,8 +55,8 @@ class Bundle:
 class Archive:
     """Where delivered files go.
 
-    max_age_s: seconds since they were archived; a file may stay longer when the device was off or its clock was wrong,
-        never shorter. max_bytes: of all together, the oldest go first. None: no limit.
+    max_age_s: seconds since archiving; a file may be kept longer if the device was off or its clock was wrong, but not
+        shorter. max_bytes: of all files together, the oldest go first. None: no limit.
     alive: called while a file is copied from another file system. look: reads the clocks.
     """
 
@@ -146,7 +146,7 @@ class Archive:
     # -- files go
 
     def tidy(self, budget_s: float) -> None:
-        """Remove what is beyond the limits, for about so many seconds; the next call goes on."""
+        """Remove what exceeds the limits, for about so many seconds; the next call continues."""
         if self._max_age_s is None and self._max_bytes is None:
             return
         end = time.monotonic() + budget_s
@@ -203,21 +203,25 @@ class Archive:
 
     def _count(self, root: int, bundle: Bundle) -> Iterator[None]:
         self._total -= bundle.bytes
-        bundle.files = bundle.bytes = 0  # an error may have cut an earlier count short
+        bundle.files = bundle.bytes = 0  # an error may have ended an earlier count
         for _, size, _ in _files(root, os.fsencode(bundle.name)):
             bundle.files += 1
             bundle.bytes += size
             self._total += size
-            if bundle is not self._open:  # that one in one go: no file comes in between
+            if bundle is not self._open:  # this one at once: no file arrives in between
                 yield
         bundle.counted = True
 
     def _empty(self, root: int, bundle: Bundle) -> Iterator[None]:
-        """Remove its files, oldest first, until the limits are kept; at last the bundle itself."""
+        """Remove its files, oldest first, until the limits are met; finally the bundle itself."""
         found = []
         for file in _files(root, os.fsencode(bundle.name)):
             found.append(file)
-            yield
+            if bundle is not self._open:  # as in _count
+                yield
+        there = sum(size for _, size, _ in found)
+        self._total += there - bundle.bytes  # somebody else may have taken files away
+        bundle.bytes = there
         if self._expired(bundle) and bundle is self._open:
             self._open = None
         removed = 0
@@ -231,7 +235,6 @@ class Archive:
             yield
         log.info("archive tidied folder=%s removed=%d bytes=%d", shown(str(self._folder)), removed, self._total)
         if removed == len(found):
-            self._total -= bundle.bytes  # files that somebody else has taken away
             self._drop(root, bundle)
 
     def _drop(self, root: int, bundle: Bundle) -> None:
@@ -256,7 +259,7 @@ class Archive:
         return self._bundles
 
     def _reopen(self, opened: tuple[str, float]) -> None:
-        """Go on with the last bundle: in it a copy is found that was made before a crash."""
+        """Continue with the last bundle: a copy made before a crash is found in it."""
         assert self._bundles is not None
         if self._bundles:
             self._open = self._bundles[-1]
@@ -264,8 +267,8 @@ class Archive:
                 self._open.opened_s = min(opened[1], self._open.opened_s)
 
     def _restore(self, root: int) -> tuple[dict[str, float], tuple[str, float]]:
-        """Set the archive's clock; -> when the last file came into each bundle, as far as that is known, and which one
-        was open since when."""
+        """Set the archive's clock -> when the last file came into each bundle, as far as known, and which bundle has
+        been open since when."""
         try:
             with open(os.open(STATE, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=root), "rb") as file:
                 state = json.load(file)
@@ -275,11 +278,11 @@ class Archive:
             opened = str(state["open"][0]), float(state["open"][1])
             self._odometer.restore(float(state["clock_s"]), moment)
         except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError):
-            return {}, ("", 0.0)  # everything counts as new: it stays longer
+            return {}, ("", 0.0)  # everything counts as new, and is kept longer
         return ends, opened
 
     def _save(self, root: int) -> None:
-        """Not synced: when it is lost, files stay longer. The open bundle is left out: its last file is to come."""
+        """Not synced: if it is lost, files are kept longer. The open bundle is left out: more files will come."""
         ends = {bundle.name: bundle.last_s for bundle in self._bundles or () if bundle is not self._open}
         opened = [self._open.name, self._open.opened_s] if self._open else ["", 0.0]
         clock_s = self._odometer.now_s()
@@ -291,7 +294,7 @@ class Archive:
                 json.dump(state, file)
             os.rename(f"{STATE}.new", STATE, src_dir_fd=root, dst_dir_fd=root)
         except OSError as error:
-            log.warning("archive state not kept folder=%s error=%s", shown(str(self._folder)), shown(str(error)))
+            log.warning("cannot save archive state folder=%s error=%s", shown(str(self._folder)), shown(str(error)))
 
 
 def _number(name: str) -> int:
@@ -301,8 +304,8 @@ def _number(name: str) -> int:
 
 
 def _files(root: int, path: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Of everything below the folder `path` that is no folder: ctime, bytes, path below root. What vanishes
-    meanwhile is left out; no symlink is followed."""
+    """Ctime, bytes and path below root of everything in the folder `path` that is not a folder. What vanishes meanwhile
+    is left out; no symlink is followed."""
     try:
         here = open_below(root, path)
     except OSError as error:
@@ -340,7 +343,7 @@ def _unlink(root: int, path: bytes) -> None:
 
 
 def _remove_folders(root: int, path: bytes) -> None:
-    """Remove a tree of empty folders; one that is not empty any more stays."""
+    """Remove a tree of empty folders, except those that are no longer empty."""
     folder, name = split(path)
     with suppress(OSError):
         here = open_below(root, path)

@@ -1,4 +1,4 @@
-"""How many files lie in quarantine."""
+"""Counts the files in quarantine."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ COUNT_AT_ONCE = 1000
 
 
 class Census:
-    """How many files lie in these quarantines, counted in small steps.
+    """Counts the files in these quarantines, in small steps.
 
-    files: as of the last whole count. failed: why it is not known.
+    files: as of the last complete count. failed: why the number is unknown.
     """
 
     def __init__(self, folders: Iterable[Path]) -> None:
@@ -33,12 +33,12 @@ class Census:
         self._sum = 0
 
     def begin(self) -> None:
-        """Count anew."""
+        """Start a new count."""
         self._counting = self._count()
         self._sum = 0
 
     def step(self) -> bool:
-        """Go on with the count; whether there is more to do."""
+        """Continue the count -> whether there is more to do."""
         if self._counting is None:
             return False
         try:

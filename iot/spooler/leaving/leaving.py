@@ -23,7 +23,7 @@ PAGE = 256
 
 
 class Leaving(NamedTuple):
-    """delivered, given_up: by number of the outbox. archives: each once. census: of what lies in quarantine."""
+    """delivered, given_up: by number of the outbox. archives: each once. census: of the quarantines."""
 
     delivered: Mapping[int, Leaver]
     given_up: Mapping[int, Leaver]
@@ -53,7 +53,7 @@ def leaving(settings: Settings, intakes: Iterable[Intake], alive: Callable[[], N
 
 
 def unclaimed(queue: Queue, outbox: int, leftovers: Sequence[bytes]) -> list[bytes]:
-    """Of these paths of private names those that no row claims: the others are to leave, and wait there."""
+    """Those of these private names that no row claims. The others are waiting to leave."""
     keys = [key for path in leftovers if (key := key_of(split(path)[1])) is not None]
     claimed = {
         join(split(entry.path)[0], private)

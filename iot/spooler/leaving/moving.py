@@ -1,7 +1,7 @@
-"""A file from one folder into another, also on another file system, so that a power cut at any step loses nothing.
+"""Moves a file to another folder, also on another file system, so that a power cut at any step loses nothing.
 
-What `put` promises: after it and a sync of the target folder the file is there, whole, under the name that was asked
-for; then, and not before, the original may be unlinked where it still is.
+The promise of `put`: after it and a sync of the target folder, the complete file is there under the requested name;
+only then may the original be unlinked, if it still exists.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["copy_whole", "put"]
 
 BUFFER_BYTES = 1024 * 1024
 GRANULARITY_NS = 2 * 10**9
-"""FAT keeps times so coarsely."""
+"""Resolution of times on FAT."""
 READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -35,10 +35,10 @@ def put(
     staged: bytes,
     alive: Callable[[], None] = lambda: None,
 ) -> bool:
-    """Move or copy a regular file; whether its original is still there, to be unlinked after a sync of the target.
+    """Move or copy a regular file -> whether the original is still there, to be unlinked after a sync of the target.
 
-    staged: the name of a copy until it is whole; what an earlier run left under it is removed. alive: called for each
-    piece of a copy. A target that is a whole copy already, left by an interrupted run, is taken for what it is.
+    staged: name of a copy until it is complete; what an earlier run left under it is removed. alive: called for each
+    piece of a copy. A complete copy left by an interrupted run is recognised and used.
 
     Raises: FileExistsError when another file has the name; OSError. Then the target folder is as it was.
     """
@@ -56,7 +56,7 @@ def put(
         copy_whole(source_dir, source, target_dir, staged, alive)
         rename_noreplace(target_dir, staged, target_dir, target)
     except OSError:
-        with contextlib.suppress(OSError):  # the first error says what is wrong
+        with contextlib.suppress(OSError):  # the first error is the one to report
             os.unlink(staged, dir_fd=target_dir)
         raise
     return True
@@ -65,11 +65,11 @@ def put(
 def copy_whole(
     source_dir: int, source: bytes, target_dir: int, target: bytes, alive: Callable[[], None] = lambda: None
 ) -> None:
-    """Content, times, permission bits and, for root, the owner: all of it on the disk when this returns.
+    """Copy content, times, permission bits and, as root, the owner; all of it is on the disk when this returns.
 
     What an earlier run left under the name `target` is removed. Raises: OSError.
     """
-    with open(os.open(source, READ, dir_fd=source_dir), "rb") as reader:
+    with _reading(source_dir, source) as reader:
         before = os.fstat(reader.fileno())
         if not stat.S_ISREG(before.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", os.fsdecode(source))
@@ -86,9 +86,14 @@ def copy_whole(
             if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
                 raise OSError(errno.EBUSY, "was written to while it was copied", os.fsdecode(source))
         except OSError:
-            with contextlib.suppress(OSError):  # what is half or unwanted is no second copy
+            with contextlib.suppress(OSError):  # a partial or unwanted copy must not remain
                 os.unlink(target, dir_fd=target_dir)
             raise
+
+
+def _reading(folder: int, name: bytes) -> BinaryIO:
+    """A file in an open folder. Where a folder has the name, nothing stays open. Raises: OSError."""
+    return open(name, "rb", opener=lambda path, _: os.open(path, READ, dir_fd=folder))
 
 
 def _write(writer: FileIO, piece: bytes) -> None:
@@ -103,17 +108,14 @@ def _copy_attributes(status: os.stat_result, target: int) -> None:
             os.fchown(target, status.st_uid, status.st_gid)
     with contextlib.suppress(OSError):  # FAT knows no modes; 0600 until here
         os.fchmod(target, status.st_mode & 0o777)
-    with contextlib.suppress(PermissionError):  # FAT and shares that belong to another user let us write, and no more
+    with contextlib.suppress(PermissionError):  # FAT and shares of another user allow writing and nothing else
         os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def _is_copy(source_dir: int, source: bytes, target_dir: int, target: bytes) -> bool:
     """Whether the target is a regular file with the time and the content of the source."""
     try:
-        with (
-            open(os.open(source, READ, dir_fd=source_dir), "rb") as one,
-            open(os.open(target, READ, dir_fd=target_dir), "rb") as other,
-        ):
+        with _reading(source_dir, source) as one, _reading(target_dir, target) as other:
             mine, theirs = os.fstat(one.fileno()), os.fstat(other.fileno())
             same_kind = stat.S_ISREG(mine.st_mode) and stat.S_ISREG(theirs.st_mode)
             apart_ns = abs(mine.st_mtime_ns - theirs.st_mtime_ns)

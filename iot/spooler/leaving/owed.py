@@ -1,4 +1,4 @@
-"""Files that are delivered, or given up, and have still to leave their outbox: what an interrupted run owes, too.
+"""Files that are delivered or given up and still have to leave their outbox, those of an interrupted run included.
 
 Their rows are forgotten after the folder that they left has been synced.
 """
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 PAGE = 256
 FORGET_FILES = 1024
-"""Rows of files that have gone are dropped so many at a time, or when there is nothing else to do."""
+"""Rows of files that have left are dropped so many at a time, or when there is nothing else to do."""
 OWED_RETRY_S = 30.0
 OWED_RETRY_MAX_S = 600.0
 RECOUNT_S = 60.0
@@ -39,10 +39,10 @@ TOUCHED_RETRY_S = 1.0
 
 
 class Owed:
-    """What has to leave the outboxes.
+    """Takes files out of the outboxes.
 
-    last_error: what last went wrong. held: of each outbox the entries that cannot leave it, with why. waiting:
-    delivered files that may not leave yet. stuck: of each outbox the leftovers that cannot be put back, with why.
+    last_error: the last error. held: for each outbox, the entries that cannot leave it, with the reason. waiting:
+    delivered files that may not leave yet. stuck: for each outbox, leftovers that cannot be put back, with the reason.
     """
 
     def __init__(
@@ -65,21 +65,21 @@ class Owed:
 
     @property
     def quarantined(self) -> int:
-        """Files that lie in quarantine, those of earlier runs included."""
+        """Number of files in quarantine, those of earlier runs included."""
         return self._leaving.census.files
 
     def is_quarantine_empty(self) -> bool:
-        """Looked at now, in one go."""
+        """Count them now, at once."""
         self._leaving.census.begin()
         self._leaving.census.finish()
         return not self._leaving.census.files and self._leaving.census.failed is None
 
     def wake(self) -> None:
-        """Try again to let go what could not go, and look into the quarantine, at the next occasion."""
+        """At the next opportunity, retry what could not leave, and count the quarantine."""
         self._retry_at = self._recount_at = float("-inf")
 
     def leave(self, delivered: Sequence[Entry], given_up: Sequence[Entry], notes: Mapping[int, str]) -> None:
-        """Let these go as far as they may. notes: why they were given up, by number."""
+        """Take these out of their outbox as far as they may leave. notes: why they were given up, by number."""
         self._let_go(delivered, self._leaving.delivered, {})
         self._let_go(given_up, self._leaving.given_up, notes)
         self._leaving.census.files += len(given_up)
@@ -89,9 +89,9 @@ class Owed:
             log.error("quarantined path=%s attempts=%d", shown(entry.path), entry.attempts)
 
     def forget_many(self, db: sqlite3.Connection) -> list[Entry]:
-        """In a transaction that is under way anyway: the rows of files that have gone, when they are many.
+        """Within a transaction that is made anyway: drop the rows of files that have left, if there are many.
 
-        Pass what it gives to `forgotten` when the transaction is on the disk.
+        Pass the result to `forgotten` once the transaction is on the disk.
         """
         gone = list(self._gone.values()) if len(self._gone) >= FORGET_FILES else []
         self._queue.forget(db, gone)
@@ -102,7 +102,7 @@ class Owed:
             del self._gone[entry.id]
 
     def resume(self) -> None:
-        """Make good what is owed: delivered and given-up files that are still in their outbox."""
+        """After a start: take out delivered and given-up files that are still in their outbox."""
         for _ in self._pay():
             pass
         self.flush()
@@ -126,8 +126,8 @@ class Owed:
         self._retry_wait_s = min(self._retry_wait_s * 2, OWED_RETRY_MAX_S) if stuck else OWED_RETRY_S
 
     def tend(self) -> None:
-        """Now and then, each time a small step: try again to let go what could not go, put back what no row claims,
-        tidy the archives, count what lies in quarantine."""
+        """From time to time, in small steps: retry what could not leave, put back what no row claims, tidy the
+        archives, count the quarantine."""
         now = self._clocks.monotonic()
         if self._paying is None and now >= self._retry_at:
             self._paying = self._pay()
@@ -141,7 +141,7 @@ class Owed:
             archive.tidy(TIDY_S / len(self._leaving.archives))
 
     def _count(self, now: float) -> None:
-        """Files are released or removed by others: what was counted is counted again now and then."""
+        """Others release or remove files, so the quarantine is counted again from time to time."""
         census = self._leaving.census
         if now >= self._recount_at:
             self._recount_at = float("inf")
@@ -151,7 +151,7 @@ class Owed:
             self._recount_at = min(self._recount_at, now + RECOUNT_S)
 
     def flush(self) -> None:
-        """Forget the rows of files that have gone. Raises: DiskFull, JournalUnavailable."""
+        """Forget the rows of files that have left. Raises: DiskFull, JournalUnavailable."""
         if self._gone:
             gone = list(self._gone.values())
             self._journal.write(lambda db: self._queue.forget(db, gone))
@@ -172,7 +172,7 @@ class Owed:
             os.close(root)
 
     def _put_back(self, intake: Intake, root: int, path: bytes) -> None:
-        """One that may not be renamed stays, holds up no other, and is reported once."""
+        """One that cannot be renamed stays, delays no other, and is reported once."""
         place = (intake.number, path)
         try:
             recover(root, path)
@@ -193,7 +193,7 @@ class Owed:
         *,
         rested: bool = False,
     ) -> None:
-        """rested: they have stayed as they are for their hold time."""
+        """rested: they have been unchanged for hold_s."""
         for number in {entry.outbox for entry in entries}:
             mine = {entry.id: entry for entry in entries if entry.outbox == number}
             outcome = self._take_away(self._intakes[number], mine, leavers[number], notes, rested=rested)
@@ -201,7 +201,7 @@ class Owed:
                 self._stay(self._intakes[number], mine[key], leavers, notes.get(key, ""), why)
 
     def _let_go_late(self, now: float) -> None:
-        """Ask again for those that could not leave when they were delivered."""
+        """Try those again that could not leave when they were delivered."""
         ripe = self.waiting.ripe(now, PAGE)
         for leavers in (self._leaving.delivered, self._leaving.given_up):
             for rested in (True, False):
@@ -219,17 +219,17 @@ class Owed:
             if self._is_superseded(entry):
                 self._left(entry)
                 return
-            intake.outbox.forget(entry.path)  # the scan finds it and has it compared
+            intake.outbox.forget(entry.path)  # the scan finds it, and its content is compared
         wait_s = {Why.RESTING: intake.settings.hold_s, Why.TOUCHED: TOUCHED_RETRY_S, Why.OPEN: OPEN_RETRY_S}[why]
         self.waiting.add(Late(self._clocks.monotonic() + wait_s, entry, leavers, note, why))
 
     def _left(self, entry: Entry) -> None:
-        """Whoever let it go: nobody may ask for it again once its row is forgotten."""
+        """However it left: nothing may refer to it once its row is forgotten."""
         self._gone[entry.id] = entry
         self.waiting.discard(entry.id)
 
     def _is_superseded(self, entry: Entry) -> bool:
-        """Whether what lies there now is another entry's."""
+        """Whether the file that is there now belongs to another entry."""
         known = self._queue.known(entry.outbox, [entry.path]).get(entry.path)
         return known is not None and known.id != entry.id
 
@@ -255,7 +255,7 @@ class Owed:
         return outcome
 
     def _hold(self, intake: Intake, paths: Mapping[int, bytes], failed: Sequence[tuple[int, OSError]]) -> None:
-        """They stay delivered (or given up) and are not sent again; the next try comes later and later."""
+        """They stay delivered (or given up) and are not sent again; they are retried at growing intervals."""
         held = self.held[intake.number]
         for key, error in failed:
             reason = error.strerror or str(error)
@@ -272,7 +272,7 @@ class Owed:
 
 
 def _about(entry: Entry, notes: Mapping[int, str], at: float) -> dict[str, str | int]:
-    """What the quarantine keeps of an entry."""
+    """What the quarantine records of an entry."""
     day = datetime.fromtimestamp(at, timezone.utc)
     return {
         "destination": entry.destination,

@@ -27,7 +27,7 @@ SAME_VERSION_MAX = 100
 
 
 class Quarantine:
-    """Where the files of one outbox go that were given up.
+    """Where files of one outbox go when they are given up.
 
     folder: the quarantine, which other outboxes may share. alive: called while a file is copied.
     """

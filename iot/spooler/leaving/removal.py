@@ -1,13 +1,13 @@
-"""Getting files out of an outbox: only the version that was meant, and durably.
+"""Takes files out of an outbox: only the intended version, and durably.
 
-A producer may rename a new version into place at any moment, or go on writing. So a file whose writers are gone (see
-departure) is first renamed to a private name in its own folder, where nobody else comes by it, and looked at there once
-more; another version, or one that was opened meanwhile, is put back without replacing. Then its leaver takes it, and
-the folders are synced once for each batch: the one it went to before the one it left, so that no power cut finds it in
-neither. The caller forgets its rows after that.
+A producer may rename a new version into place, or go on writing, at any moment. So a file that nobody writes to (see
+departure) is first renamed to a private name in its own folder and examined there again; another version, or one that
+was opened meanwhile, is put back without replacing anything. Then its leaver takes it, and the folders are synced once
+for each batch: the target before the source, so that after a power cut the file is in at least one of them. After that
+the caller forgets its rows.
 
-Every step can run twice. From the private rename on the file belongs to its row: when it cannot leave (an archive that
-is full) it waits there, and so does one that a crash left there. The scan puts back only what no row claims.
+Every step can run twice. After the private rename the file belongs to its row: it waits there if it cannot leave (say,
+because the archive is full), also after a crash. The scan puts back only what no row claims.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ PRIVATE = re.compile(re.escape(PRIVATE_PREFIX) + rb"#(\d{1,18})([.~])(.+)", re.D
 
 
 class Item(NamedTuple):
-    """A version of a file that is to leave the outbox; key: the caller's own; about: for the quarantine's record."""
+    """A version of a file that is to leave the outbox. key: the caller's; about: for the quarantine's record."""
 
     key: int
     path: bytes
@@ -44,7 +44,7 @@ class Item(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """done: keys of files that are gone, moved, or another version by now. failed: what could not be done, with why.
+    """done: keys of files that have left, or whose version is no longer there. failed: keys with the error.
     stays: files that may not leave yet."""
 
     done: list[int]
@@ -53,20 +53,20 @@ class Outcome(NamedTuple):
 
 
 class Leaver(Protocol):
-    """What is done with a file that was put under its private name."""
+    """What is done with a file that has its private name."""
 
     def leave(self, folder: int, private: bytes, item: Item) -> bool:
-        """Bring it where it goes; whether the private name is still there and is to be unlinked after a sync.
+        """Move it to its place -> whether the private name still exists, to be unlinked after a sync.
 
         Raises: OSError; then the file is where it was.
         """
 
     def sync(self) -> None:
-        """Make durable what arrived since the last call. Raises: OSError."""
+        """Make everything moved since the last call durable. Raises: OSError."""
 
 
 class Delete:
-    """The file is removed."""
+    """Removes the file."""
 
     def leave(self, folder: int, private: bytes, item: Item) -> bool:
         return True
@@ -76,14 +76,14 @@ class Delete:
 
 
 def take_away(outbox: int, items: Iterable[Item], leaver: Leaver, departure: Departure) -> Outcome:
-    """Get these versions out of the open folder `outbox`, durably."""
+    """Take these versions out of the open folder `outbox`, durably."""
     outcome = Outcome([], [], [])
     for below, group in _by_folder(items).items():
         try:
             folder = open_below(outbox, below)
         except OSError as error:
             if is_gone(error):
-                outcome.done.extend(item.key for item in group)  # the folder went, and the files with it
+                outcome.done.extend(item.key for item in group)  # the folder is gone, with its files
                 continue
             outcome.failed.extend((item.key, error) for item in group)
             continue
@@ -137,29 +137,29 @@ def _unlink_all(folder: int, left: Sequence[tuple[int, bytes]], done: list[int],
 
 
 def private_names(key: int, name: bytes) -> tuple[bytes, bytes]:
-    """Where a version is put out of the way, its key and name behind a prefix; and where that is too long, with a hash.
+    """The private names of a version: a prefix, its key and its name; and one with a hash for when that is too long.
 
-    No two versions share one: an earlier one may still wait there when the next is to leave.
+    No two versions share one, because an earlier version may still be waiting when the next is to leave.
     """
     prefix = PRIVATE_PREFIX + b"#%d" % key
     return prefix + b"." + name, prefix + b"~" + hashlib.sha256(name).hexdigest()[:16].encode()
 
 
 def key_of(private: bytes) -> int | None:
-    """The key in a private name; None when it is none of ours."""
+    """The key in a private name; None if the name is not one of ours."""
     match = PRIVATE.fullmatch(private)
     return int(match[1]) if match else None
 
 
 def _original_name(private: bytes) -> bytes:
     match = PRIVATE.fullmatch(private)
-    if match is None:  # as the first release called it, or something else that begins so
+    if match is None:  # a name of the first release, or something else with this prefix
         return private[len(PRIVATE_PREFIX) :] or RECOVERED
     return match[3] if match[2] == b"." else RECOVERED + match[1]
 
 
 def _take(folder: int, item: Item, departure: Departure) -> bytes | None:
-    """The private name under which this version now is; None when it is gone, or another version is there.
+    """The private name that this version now has; None if it is gone, or another version is there.
 
     Raises: Stays.
     """
@@ -171,7 +171,7 @@ def _take(folder: int, item: Item, departure: Departure) -> bytes | None:
             _put_aside(folder, item.key, name)
         opened = is_being_opened()
     for private in private_names(item.key, name):
-        answer = departure.look(folder, private)  # also after a crash, or when it has waited there
+        answer = departure.look(folder, private)  # also after a crash, or if it has been waiting there
         if answer.fingerprint is None:
             continue
         if opened or not departure.same_content(answer.fingerprint, meant):
@@ -205,7 +205,7 @@ def _put_aside(folder: int, key: int, name: bytes) -> None:
 
 
 def put_back(folder: int, private: bytes, name: bytes) -> bytes:
-    """Give a file its name back; where the producer has made another meanwhile, one beside it. Both will be sent."""
+    """Give a file its name back; if the producer has reused that name, a similar one. Both will be sent."""
     for number in range(1000):
         target = free_name(name, number)
         try:
@@ -221,7 +221,7 @@ def put_back(folder: int, private: bytes, name: bytes) -> bytes:
 
 
 def recover(outbox: int, path: bytes) -> None:
-    """Put back a file that an interrupted run left under its private name, and that no row claims."""
+    """Put back a file that an interrupted run left under its private name and that no row claims."""
     below, private = split(path)
     folder = open_below(outbox, below)
     try:

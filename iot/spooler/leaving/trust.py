@@ -1,8 +1,8 @@
-"""Folders that belong to the agent: reached only through folders that nobody else can exchange.
+"""Opens folders that belong to the agent, only through folders that nobody else can replace.
 
-A path is walked from "/" one name at a time by descriptor. Every folder on the way belongs to this user or to root and
-nobody else may write to it (the sticky bit will do on the way, as in /tmp), and so does every symlink: whatever a
-producer has planted is refused, never followed. The last folder is held to the same without the sticky exception.
+A path is walked from "/" one component at a time, by descriptor. Every folder on the way must belong to this user or to
+root and must not be writable by others (the sticky bit suffices, as in /tmp); every symlink must have such an owner,
+too. So whatever a producer has planted is refused, never followed. For the last folder the sticky bit does not suffice.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ LINKS_MAX = 40
 
 
 class UntrustedFolder(PermissionError):
-    """Somebody else could exchange this folder or what lies in it."""
+    """Somebody else could replace this folder or its content."""
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(errno.EPERM, f"{path}: {reason}")
 
 
 def open_trusted(path: Path, *, make: bool = False) -> int:
-    """A descriptor of the folder `path`; the caller closes it. make: what is missing is made, mode FOLDER_MODE.
+    """A descriptor of the folder `path`, for the caller to close. make: create what is missing, with FOLDER_MODE.
 
     Raises: UntrustedFolder; OSError as open does.
     """
@@ -62,7 +62,7 @@ def _names(path: str) -> list[str]:
 
 
 def _step(here: int, name: str, *, make: bool) -> int:
-    """Open the folder `name` in `here`, which is closed."""
+    """Open the folder `name` in `here`, and close `here`."""
     try:
         deeper = os.open(name, DIRECTORY | os.O_NOFOLLOW, dir_fd=here)
     except FileNotFoundError:
@@ -76,7 +76,7 @@ def _step(here: int, name: str, *, make: bool) -> int:
 
 
 def _link_in(here: int, name: str, shown_path: str) -> str | None:
-    """Where the symlink `name` leads; None when it is none, or nothing is there."""
+    """The target of the symlink `name`; None if it is not a symlink, or does not exist."""
     try:
         status = os.stat(name, dir_fd=here, follow_symlinks=False)
     except FileNotFoundError:
@@ -97,6 +97,6 @@ def _check(folder: int, path: str, *, last: bool) -> None:
     if status.st_mode & stat.S_ISVTX and not last:
         return
     if status.st_mode & stat.S_IWOTH:
-        raise UntrustedFolder(shown(path), "everybody may write to it; take that right away: chmod o-w")
+        raise UntrustedFolder(shown(path), "everybody may write to it; remove that permission: chmod o-w")
     if status.st_mode & stat.S_IWGRP and status.st_gid not in (0, os.getegid()):
-        raise UntrustedFolder(shown(path), f"group {status.st_gid} may write to it; take that right away: chmod g-w")
+        raise UntrustedFolder(shown(path), f"group {status.st_gid} may write to it; remove that permission: chmod g-w")

@@ -1,4 +1,4 @@
-"""Entries whose files may not leave their outbox yet: somebody writes to them, or nobody can know whether."""
+"""Entries whose files may not leave their outbox yet: they are open for writing, or that cannot be known."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from iot.spooler.queue.queue import Entry
 __all__ = ["Late", "Waiting"]
 
 PAUSE_S = 0.25
-"""Between two looks through all that wait."""
+"""Between two searches through all that wait."""
 
 
 class Late(NamedTuple):
-    """An entry that may not leave yet: when to ask again (monotonic seconds), what lets it go, its note, and why."""
+    """An entry that may not leave yet: when to try again (monotonic seconds), its leavers, its note, the reason."""
 
     due_s: float
     entry: Entry
@@ -27,7 +27,7 @@ class Late(NamedTuple):
 
 
 class Waiting:
-    """The entries that wait until they may leave. In memory only: their rows say after a restart that they are owed."""
+    """The entries that wait to leave. Only in memory: after a restart their rows show that they have to leave."""
 
     def __init__(self) -> None:
         self.next_s = float("inf")
@@ -37,20 +37,20 @@ class Waiting:
         return len(self._late)
 
     def count(self, why: Why) -> int:
-        """How many wait for this reason."""
+        """Number of entries that wait for this reason."""
         return sum(late.why is why for late in self._late.values())
 
     def add(self, late: Late) -> None:
-        """One that waits already keeps its time."""
+        """Add an entry; one that waits already keeps its time."""
         kept = self._late.setdefault(late.entry.id, late)
         self.next_s = min(self.next_s, kept.due_s)
 
     def discard(self, number: int) -> None:
-        """An entry that has left, or is superseded, waits no more."""
+        """Remove an entry that has left or is superseded."""
         self._late.pop(number, None)
 
     def ripe(self, now: float, limit: int) -> list[Late]:
-        """Those whose time has come, taken out."""
+        """Take out those that are due."""
         if now < self.next_s:
             return []
         found = list(itertools.islice((late for late in self._late.values() if late.due_s <= now), limit))

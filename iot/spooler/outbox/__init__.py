@@ -1,1 +1,1 @@
-"""Finds files in an outbox, waits until they are complete, and brings them into the queue."""
+"""Finds files in an outbox, waits until they are complete, and adds them to the queue."""

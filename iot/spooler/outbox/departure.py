@@ -1,4 +1,4 @@
-"""Whether a version may leave its outbox: nobody writes to it any more, as far as that can be known."""
+"""Whether a version may leave its outbox: as far as can be known, nobody writes to it any more."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ __all__ = ["Departure", "Stays", "Why"]
 class Why(enum.Enum):
     """Why a file stays where it is.
 
-    OPEN: somebody has it open for writing. RESTING: nobody can know that, and it has not been quiet for long enough.
-    TOUCHED: its size and time are those that were sent, but it was looked at or written again: to be compared.
+    OPEN: it is open for writing. RESTING: that cannot be known here, and it has not been quiet for long enough.
+    TOUCHED: size and time are those that were sent, but something else changed: its content must be compared.
     """
 
     OPEN = "open for writing"
@@ -35,10 +35,10 @@ class Stays(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Departure:
-    """What is asked before a file leaves.
+    """The checks before a file leaves.
 
-    leases: of its outbox. rested: whether a version was quiet for so long that a guess is good enough. inodes: whether
-    they last on this file system.
+    leases: of its outbox. rested: whether a version has been quiet for long enough to trust a guess. inodes: whether
+    inode numbers are stable on this file system.
     """
 
     leases: Leases
@@ -46,7 +46,7 @@ class Departure:
     inodes: bool = True
 
     def look(self, folder: int, name: bytes) -> Answer:
-        """What is there now. Raises: OSError when that cannot be known."""
+        """The version that is there now. Raises: OSError when that cannot be known."""
         try:
             return self.leases.ask(folder, name)
         except OSError as error:
@@ -62,6 +62,6 @@ class Departure:
             raise Stays(Why.RESTING)
 
     def same_content(self, found: Fingerprint, meant: Fingerprint) -> bool:
-        """All but ctime, which our own rename moves, and an inode that does not last."""
+        """Compares all but ctime, which our own rename changes, and unstable inode numbers."""
         inode = found.inode if self.inodes else meant.inode
         return (found.size, found.mtime_ns, inode) == (meant.size, meant.mtime_ns, meant.inode)

@@ -1,8 +1,7 @@
-"""From an outbox folder into the queue: walks it in small steps, waits until files are ready, adds what is new.
+"""From an outbox folder into the queue: scans it in small steps, waits until files are ready, and adds new ones.
 
-A walk is never done in one go: each step looks at one batch, so that a folder of 100,000 files holds up neither the
-transfers nor the watchdog. How often is measured, not set: walks take at most a small share of the time, a smaller
-one while nothing happens.
+Each step of a walk examines one batch, so that a folder of 100,000 files delays neither transfers nor the watchdog.
+The interval follows from measurement: walks take at most a small share of the time, and less while nothing happens.
 """
 
 from __future__ import annotations
@@ -38,18 +37,18 @@ URGENT = 0
 
 @dataclass(frozen=True, slots=True)
 class Clocks:
-    """Seconds of the monotonic clock, which drives everything, and of the wall clock, for file times and records."""
+    """Both clocks, in seconds: the monotonic one drives everything, the wall clock is for file times and records."""
 
     monotonic: Callable[[], float]
     wall: Callable[[], float]
 
 
 class Intake:
-    """One outbox on its way into the queue.
+    """Brings the files of one outbox into the queue.
 
-    failed: why the outbox, or a folder in it, cannot be read, None when all can. passes: whole walks finished.
-    withdrawn: entries whose file its producer has taken away after it was tried; to be dropped by whoever takes them.
-    check_first: look whether an earlier delivery stands already, for everything found in the first walk.
+    failed: why the outbox, or a folder in it, cannot be read; None when all can. passes: finished walks.
+    withdrawn: entries that were attempted and whose producer has since removed the file; whoever reads this list
+    clears it. check_first: for all files of the first walk, check whether an earlier delivery is there already.
     """
 
     def __init__(
@@ -99,18 +98,18 @@ class Intake:
 
     @property
     def may_be_touched(self) -> bool:
-        """Whether delivered files stay in the outbox for a while, where they may be touched: what their content was is
-        recorded then."""
+        """Whether delivered files stay in the outbox for a while and may be modified there: their digests are recorded
+        then."""
         completeness = self.outbox.completeness
         guessed = completeness is None or not completeness.known
         return guessed or self.settings.after_upload is AfterUpload.KEEP
 
     def source(self, entry: Entry) -> str:
-        """Where the file of an entry lies."""
+        """The local path of an entry's file."""
         return os.fsdecode(os.path.join(bytes(self.settings.path), entry.path))
 
     def departure(self, *, rested: bool) -> Departure:
-        """What is asked before a file leaves this outbox, which is open; rested: it was watched for hold_s already."""
+        """The checks before a file leaves this outbox, which is open. rested: the file has been watched for hold_s."""
         assert self.outbox.leases is not None
         now, wall, hold_s = self._clocks.monotonic(), self._clocks.wall(), self.settings.hold_s
         return Departure(
@@ -120,28 +119,28 @@ class Intake:
         )
 
     def wake(self) -> int:
-        """Look again now: at everything, also when a walk is under way.
+        """Scan everything now, even if a walk is under way.
 
-        -> what `passes` has to be for that to be done.
+        -> the value of `passes` at which that is done.
         """
         self._again = self._walk is not None
         self._quick_at = self._whole_at = self._step_at = float("-inf")
         return self.passes + (2 if self._again and self._whole else 1)
 
     def close(self) -> None:
-        """Give up a walk that is under way."""
+        """Abandon the walk that is under way."""
         if self._walk is not None:
             self._walk.close()  # type: ignore[attr-defined]
             self._walk = None
 
     def next_step(self) -> float:
-        """When `step` has something to do, on the monotonic clock."""
+        """When `step` next has something to do, on the monotonic clock."""
         if self._walk is not None:
             return self._step_at
         return min(self._quick_at, self._whole_at, self.readiness.next_due())
 
     def step(self, *, busy: bool) -> None:
-        """Do the next small piece, if any is due; busy: transfers are under way and come first.
+        """Do the next small step if one is due. busy: transfers are under way and take precedence.
 
         Raises: DiskFull, JournalUnavailable.
         """
@@ -192,7 +191,7 @@ class Intake:
             self._drop_vanished()
 
     def _take(self, batch: Sequence[Found]) -> None:
-        """Add what is ready and not known in this version."""
+        """Add the files that are ready and whose version is not known yet."""
         known = self._queue.known(self.number, [found.path for found in batch])
         self._seen_known += len(known)
         now, wall = self._clocks.monotonic(), self._clocks.wall()
@@ -210,7 +209,7 @@ class Intake:
         self._seen_known += sum(1 for entry in fresh if entry.path not in known)
 
     def _is_quiet(self, found: Found, before: Known | None, now: float, wall: float) -> bool:
-        """Whether this version is new and has been quiet; one that has followed a delivery was guessed wrong once."""
+        """Whether this version is new and has been quiet. After a wrong guess, a version must be quiet for longer."""
         if before is not None and (before.state is State.SENDING or self._same_version(before, found.fingerprint)):
             self.readiness.forget(found.path)
             return False
@@ -218,21 +217,21 @@ class Intake:
         return self.readiness.quiet(found.path, found.fingerprint, now, wall, hold_s)
 
     def _was_guessed_wrong(self, found: Found, before: Known | None) -> bool:
-        """Whether its producer has gone on writing to a file that was delivered, where nobody can know that he will."""
+        """Whether its producer went on writing to a delivered file whose completeness was only a guess."""
         if before is None or before.state is not State.DELIVERED or before.fingerprint.inode != found.fingerprint.inode:
             return False
         completeness = self.outbox.completeness
         return completeness is None or not completeness.known
 
     def _same_version(self, before: Known, found: Fingerprint) -> bool:
-        """Where inodes do not last, a kept file stays the same while size and time do: a remount sends nothing."""
+        """Where inode numbers are unstable, a kept file is compared by size and time: a remount sends nothing."""
         was, system = before.fingerprint, self.outbox.system
         if before.state is State.KEPT and not system.inodes:
             return was == found._replace(inode=was.inode, ctime_ns=found.ctime_ns if system.times else was.ctime_ns)
         return was == found
 
     def _complete(self, quiet: Sequence[Found], now: float, wall: float) -> Iterator[Found]:
-        """Those of the quiet files that nobody is known to write to, in the version that was asked for."""
+        """Those of the quiet files that nobody is known to write to, in the version that was examined."""
         for (path, fingerprint), answer in self.outbox.ask(quiet) if quiet else ():
             if answer is None:
                 self.outbox.forget(path)  # not known: it is found again
@@ -261,7 +260,7 @@ class Intake:
         self._seen_known = seen
 
     def _entries(self, path: bytes, version: Fingerprint, before: Known | None, wall: float) -> list[NewEntry]:
-        """-> one, or none where its name is refused"""
+        """-> one entry, or none if its name is refused"""
         settings = self.settings
         try:
             check_path(path)
@@ -290,14 +289,14 @@ class Intake:
         try:
             self._queue.add(entries)
         except DiskFull:
-            self._queue.add(entries[:TIGHT_BATCH])  # a few can go out and make room; the rest is found again
+            self._queue.add(entries[:TIGHT_BATCH])  # a few can be sent and free space; the rest is found again
             for entry in entries[TIGHT_BATCH:]:
                 self.outbox.forget(entry.path)
             self._whole_at = self._clocks.monotonic() + self._scan_s
             log.warning("disk full: queueing a few files at a time outbox=%s", shown(self.settings.label))
 
     def _drop_vanished(self) -> None:
-        """Forget rows of files that their producer has taken away again; an attempt may have left something there."""
+        """Forget rows of files that their producer has removed. Attempts may have left something on the server."""
         after_id = 0
         while page := self._queue.page(self.number, after_id, BATCH):
             after_id = page[-1].id
@@ -329,7 +328,7 @@ class Intake:
 
 
 def _was_tried(entry: Entry) -> bool:
-    """Something of it may be on the server that is not a delivery."""
+    """Whether an incomplete upload of it may be on the server."""
     return entry.attempts > 0 and entry.state is not State.KEPT
 
 
@@ -346,14 +345,14 @@ def _rank(order: Order, path: bytes, version: Fingerprint) -> int | bytes:
 
 
 def _second(version: Fingerprint) -> int:
-    """Whole seconds: within one, the order of the walk. Negated too, it has to fit into 64 bits."""
+    """Whole seconds; within a second the order of the walk counts. Its negative must fit into 64 bits, too."""
     return max(version.mtime_ns // 10**9, 1 - 2**63)
 
 
 def _only_touched(before: Known | None, version: Fingerprint) -> bool:
-    """Size and time are those of the version delivered, only its change time or its inode is another: somebody has
-    changed its mode, its owner or its links, or has rewritten it and restored its time. Its content tells: by the hash
-    of what was delivered, if known, and else by what stands on the server."""
+    """Size and time are those of the delivered version, but change time or inode differ: somebody changed its mode,
+    owner or links, or rewrote it and restored its time. The content decides: it is compared with the digest of what was
+    delivered, if known, else with the file on the server."""
     if before is None or (before.state not in (State.KEPT, State.DELIVERED) and before.sent_before is None):
         return False
     return (before.fingerprint.size, before.fingerprint.mtime_ns) == (version.size, version.mtime_ns)

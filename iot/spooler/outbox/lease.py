@@ -1,12 +1,12 @@
-"""Whether somebody has a file open for writing: a fact, where the kernel tells it.
+"""Whether a file is open for writing, where the kernel can tell.
 
-A read lease (fcntl F_SETLEASE, F_RDLCK) is granted only while no descriptor and no shared mapping of a file can write
-to it. It is asked for and given back at once: a question, never a lock. Three traps:
+A read lease (fcntl F_SETLEASE, F_RDLCK) is granted only while no descriptor and no shared mapping of the file allows
+writing. The lease is requested and released at once: it answers a question and is not used as a lock. Three traps:
 
-    a writer who opens the file meanwhile   the holder is signalled; the default signal, SIGIO, would end this process,
-                                            so SIGURG is asked for, which does nothing unless a program wants it
-    a file of somebody else                 only its owner may ask, or a process with CAP_LEASE
-    a file system that others share         what is written by another machine is not seen here: not asked
+    a writer that opens the file meanwhile  the holder gets a signal; the default one, SIGIO, would kill this process,
+                                            so SIGURG is requested, which is ignored by default
+    another user's file                     only the owner or a process with CAP_LEASE may request a lease
+    a shared file system                    writers on other machines are invisible here, so no lease is requested
 
 Source: fcntl(2), "Leases".
 """
@@ -37,7 +37,7 @@ READ_ONLY = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLO
 
 
 class Writer(enum.Enum):
-    """Whether a file is open for writing. UNKNOWN: this cannot be known here."""
+    """Whether a file is open for writing. UNKNOWN: the kernel cannot tell."""
 
     NONE = enum.auto()
     SOME = enum.auto()
@@ -45,15 +45,15 @@ class Writer(enum.Enum):
 
 
 class Answer(NamedTuple):
-    """fingerprint: the version that was there when the question was answered; None: not a regular file."""
+    """fingerprint: the version that the answer is about; None: not a regular file."""
 
     writer: Writer
     fingerprint: Fingerprint | None
 
 
 class Completeness(NamedTuple):
-    """Whether it is known of the files of an outbox that nobody writes to them any more; else it is guessed from a
-    quiet time. reason: why it is guessed, or known of some files only."""
+    """Whether the kernel tells of an outbox's files that nobody writes to them any more; otherwise that is guessed from
+    a quiet time. reason: why it is guessed, or known for some files only."""
 
     known: bool
     reason: str = ""
@@ -66,7 +66,7 @@ NOT_OFFERED = Completeness(known=False, reason="the file system offers no leases
 
 
 class Leases:
-    """Asks for the files of one outbox, and remembers what can be known there: see `completeness`."""
+    """Requests leases for the files of one outbox, and remembers what can be known there: see `completeness`."""
 
     def __init__(self, root: int) -> None:
         """root: the open folder of the outbox."""
@@ -74,9 +74,9 @@ class Leases:
         self._offered = self.completeness.known
 
     def ask(self, folder: int, name: bytes) -> Answer:
-        """Who writes to the file `name` in the open folder.
+        """Whether anybody writes to the file `name` in the open folder.
 
-        Raises: OSError when it cannot be looked at (is_gone: it is not there).
+        Raises: OSError when it cannot be examined (is_gone: it does not exist).
         """
         try:
             file = os.open(name, READ_ONLY, dir_fd=folder)
@@ -90,9 +90,9 @@ class Leases:
 
     @contextlib.contextmanager
     def hold(self, folder: int, name: bytes) -> Iterator[Callable[[], bool]]:
-        """Keep the lease within this block, where one can be had: who opens the file for writing waits for its end.
+        """Hold the lease for the length of this block, where possible: whoever opens the file for writing must wait.
 
-        -> whether somebody does. Times cannot tell it where the writer sets them back, and a rename moves the ctime.
+        -> whether somebody is waiting. Timestamps cannot show it: a writer may reset them, and a rename changes ctime.
         """
         try:
             file = os.open(name, READ_ONLY, dir_fd=folder)
@@ -122,7 +122,7 @@ class Leases:
 
 
 def _first_guess(root: int) -> Completeness:
-    """Before any file was asked for: by the file system, and by a file that has no name there."""
+    """Before the first lease was requested: judged by the file system and by a lease on an unnamed file there."""
     if sys.platform != "linux":
         return NOT_OFFERED
     system = file_system(root)
@@ -134,7 +134,7 @@ def _first_guess(root: int) -> Completeness:
 
 
 def _probe(root: int) -> int | None:
-    """What a lease on a nameless file says; None where such a file cannot be made (no right, or FAT)."""
+    """Result of a lease on an unnamed file; None where none can be created (no permission, or FAT)."""
     try:
         made = os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=root)
     except OSError:
@@ -152,7 +152,7 @@ def _probe(root: int) -> int | None:
 
 
 def _lease(file: int) -> int:
-    """Ask for a read lease and give it back: 0 when it was granted, else the number of the error."""
+    """Request a read lease and release it: 0 when it was granted, else the errno."""
     refused = _take_lease(file)
     if not refused:
         fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
@@ -160,7 +160,7 @@ def _lease(file: int) -> int:
 
 
 def _take_lease(file: int) -> int:
-    """0 when it was granted, else the number of the error."""
+    """0 when it was granted, else the errno."""
     try:
         fcntl.fcntl(file, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)

@@ -1,7 +1,7 @@
-"""What a file system cannot promise: who else writes to it, whether its inodes keep their numbers, and that a removed
-file is gone while somebody has it open.
+"""Weaknesses of file systems: other machines may write to them, inode numbers may change, and a removed file that is
+still open may live on under another name.
 
-Asked with fstatfs(2). A type that is not listed is an ordinary local one: only a known weakness changes anything.
+Determined with fstatfs(2). An unlisted type is treated as an ordinary local file system.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import NamedTuple
 __all__ = ["FileSystem", "file_system"]
 
 STATFS_BYTES = 256
-"""More than any struct statfs has."""
+"""Larger than struct statfs on any platform."""
 
 
 class FileSystem(NamedTuple):
-    """shared: other machines may write there, unseen by this kernel. inodes: a file keeps its inode number when it is
-    looked at again after a remount. times: change times are kept apart from modification times, over a remount too.
-    silly: the names under which it keeps a removed or replaced file that is still open ("silly rename")."""
+    """shared: other machines may write there, unseen by this kernel. inodes: inode numbers survive a remount. times:
+    change times are distinct from modification times and survive a remount. silly: names under which a removed or
+    replaced file is kept while it is open ("silly rename")."""
 
     name: str = ""
     shared: bool = False
@@ -30,7 +30,7 @@ class FileSystem(NamedTuple):
     silly: re.Pattern[bytes] | None = None
 
     def is_removed(self, name: bytes) -> bool:
-        """Whether this is what remains of a removed file, until it is closed."""
+        """Whether this is the remainder of a removed file, kept until it is closed."""
         return self.silly is not None and self.silly.fullmatch(name) is not None
 
 
@@ -56,12 +56,12 @@ KNOWN = {
     0x01161970: FileSystem("gfs2", shared=True),
     0x786F4256: FileSystem("vboxsf", shared=True),
 }
-"""Numbers of linux/magic.h and of the file systems' own sources."""
+"""Magic numbers from linux/magic.h and from the file systems' own sources."""
 ORDINARY = FileSystem()
 
 
 def file_system(descriptor: int) -> FileSystem:
-    """The file system of an open file or folder; an ordinary one where it cannot be told."""
+    """The file system of an open file or folder; an ordinary one if it cannot be determined."""
     call = _fstatfs()
     buffer = ctypes.create_string_buffer(STATFS_BYTES)
     if call is None or call(descriptor, buffer) != 0:

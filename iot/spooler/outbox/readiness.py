@@ -1,9 +1,9 @@
 """Which files are ready: complete, as far as that can be known.
 
-A quiet time comes first. A file seen for the first time has been quiet when its modification time is settle_s old.
-Else, and for a while after the wall clock jumped, it is watched on the monotonic clock until size and modification
-time have stayed the same for settle_s. Then the kernel is asked who has it open for writing (see lease), and once more
-before the file leaves the outbox. What happens, by producer and by what the kernel answers:
+A file must first be quiet. One seen for the first time counts as quiet if its modification time is settle_s old.
+Otherwise, and for a while after the wall clock jumped, it is watched on the monotonic clock until size and modification
+time have been the same for settle_s. Then the kernel is asked whether it is open for writing (see lease), and again
+before the file leaves the outbox. The outcome depends on the producer and on whether the kernel can tell:
 
     producer                           known: ext4, xfs, btrfs, tmpfs,      guessed: shared or foreign file systems,
                                        overlayfs, FAT; own files, or        files of other users without CAP_LEASE
@@ -11,18 +11,18 @@ before the file leaves the outbox. What happens, by producer and by what the ker
     ---------------------------------  -----------------------------------  -----------------------------------------
     renames finished files in          sent once                            sent once
     writes and closes                  sent once                            sent once
-    keeps it open, pauses > settle_s   sent once, when it has been closed   sent in a pause; whole again as long as it
-                                                                            changes, at most every hold_s
-    opens it again to append           sent as it is between two writes;    as above
+    keeps it open, pauses > settle_s   sent once, after it was closed       sent in a pause; sent again as a whole while
+                                                                            it changes, at most every hold_s
+    reopens it to append               sent as it is between two writes;    as above
                                        the rest follows as a new file
-    writes through a shared mapping    sent once, when it was unmapped      sent when its times have rested, which the
-                                                                            kernel may move late
+    writes through a shared mapping    sent once, after it was unmapped     sent when its times have not changed, which
+                                                                            the kernel may update late
     rewrites it in place               each version is sent when closed     as for keeping it open
     truncates it                       as a rewrite                         as a rewrite
 
-A guessed file that was delivered stays where it is until it has been quiet for hold_s; a change before that is a new
-version. A file that is known to be open is asked for again now and then, the less often the longer it stays open.
-settle_s = 0 is for producers who only rename files in.
+A delivered file whose completeness was guessed stays in place until it has been quiet for hold_s; a change before that
+is a new version. A file known to be open is checked again from time to time, less often the longer it stays open.
+settle_s = 0 is for producers that only rename finished files into place.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ PAUSE_S = 0.25
 
 @dataclass(slots=True)
 class Watched:
-    """first_s: when the file was first seen; since_s: this version; look_s: when to look again; open: somebody has it
+    """first_s: when the file was first seen; since_s: when this version was; look_s: when to look again; open: it is
     open for writing. Times in seconds of the monotonic clock."""
 
     fingerprint: Fingerprint
@@ -58,8 +58,8 @@ class Watched:
 class Readiness:
     """The files of one outbox that are being watched.
 
-    settle_s: seconds of quiet. Bounded: beyond WATCHED_MAX files the rest is looked at by the next walk, when most of
-    them have become old enough.
+    settle_s: seconds of quiet. At most WATCHED_MAX files are watched; the others are examined by the next walk, when
+    most of them are old enough.
     """
 
     def __init__(self, settle_s: float) -> None:
@@ -76,11 +76,11 @@ class Readiness:
 
     @property
     def open_files(self) -> int:
-        """How many of the watched files somebody has open for writing."""
+        """How many of the watched files are open for writing."""
         return sum(watched.open for watched in self._watched.values())
 
     def clocks(self, now: float, wall: float) -> None:
-        """Tell both clocks, in seconds: a jump of the wall clock makes file times worthless for a while."""
+        """Pass both clocks, in seconds: after a jump of the wall clock file times are not trusted for a while."""
         offset = wall - now
         if self._clock_offset is None:
             self._started_s = now
@@ -89,9 +89,9 @@ class Readiness:
         self._clock_offset = offset
 
     def quiet(self, path: bytes, fingerprint: Fingerprint, now: float, wall: float, hold_s: float = 0.0) -> bool:
-        """Whether this version has been quiet for settle_s; if not, it is watched from now on.
+        """Whether this version has been quiet for settle_s. If not, it is watched from now on.
 
-        hold_s: it must have been watched for so long, too.
+        hold_s: seconds for which it must have been watched, too.
         """
         long_s = max(self.settle_s, hold_s)
         if long_s <= 0:
@@ -108,7 +108,7 @@ class Readiness:
         return False
 
     def rested(self, fingerprint: Fingerprint, now: float, wall: float, seconds: float) -> bool:
-        """Whether a file was not touched for so long, by both clocks: the wall clock has been steady since, too."""
+        """Whether a file has been unchanged for so long by both clocks, without a jump of the wall clock meanwhile."""
         if seconds <= 0:
             return True
         steady_s = now - max(self._started_s, self._jumped_s)
@@ -116,7 +116,7 @@ class Readiness:
         return steady_s >= seconds and wall - touched_ns / 1e9 >= seconds
 
     def opened(self, path: bytes, fingerprint: Fingerprint, now: float) -> None:
-        """Somebody has it open for writing: ask again later, the later the longer this lasts."""
+        """It is open for writing: check again later, at growing intervals."""
         watched = self._watched.get(path)
         if watched is None or not _same(watched.fingerprint, fingerprint):
             watched = Watched(fingerprint, now, now, now)
@@ -126,7 +126,7 @@ class Readiness:
         self._watch(path, watched)
 
     def due(self, now: float, limit: int) -> list[bytes]:
-        """Watched files whose time has come: look at them again. What is not decided then comes up once more."""
+        """Watched files that are due to be examined again. Those still undecided then come up again."""
         if now < self._look_s:
             return []
         ripe = [path for path, watched in self._watched.items() if watched.look_s <= now][:limit]
@@ -137,11 +137,11 @@ class Readiness:
         return ripe
 
     def next_due(self) -> float:
-        """When the first of the watched files may be ready, on the monotonic clock; infinite when there is none."""
+        """When the first watched file may be ready, on the monotonic clock; infinity when there is none."""
         return self._look_s
 
     def forget(self, path: bytes) -> None:
-        """It is in the queue, or not there any more."""
+        """Stop watching it: it is in the queue, or gone."""
         self._watched.pop(path, None)
 
     def _watch(self, path: bytes, watched: Watched) -> None:

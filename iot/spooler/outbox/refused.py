@@ -1,9 +1,9 @@
-"""What lies in an outbox and is never sent: counted by reason, and logged once each.
+"""What lies in an outbox and is never sent: counted by reason, and each logged once.
 
-A symlink, a fifo, a socket or a device is no file that could be delivered, and deeper than DEPTH_MAX nothing is looked
-for. Whoever put it there may take it for sent; so it counts as not delivered in the status and for `run --drain`, until
-it is taken away or excluded by a pattern. What the configuration excludes is nobody's loss, and not counted: `exclude`,
-`include`, `recursive = false`. Neither are the agent's own names and what a file system keeps of a removed file.
+Symlinks, fifos, sockets and devices cannot be delivered, and nothing deeper than DEPTH_MAX is searched. Whoever put
+such a thing there may believe it was sent, so it counts as undelivered in the status and for `run --drain` until it is
+removed or excluded by a pattern. What the configuration excludes (`exclude`, `include`, `recursive = false`) is not
+counted, nor are the agent's own names and the remainders of removed files that a file system keeps.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TOLD_MAX = 1000
 
 
 class Refused:
-    """Of one outbox, folder by folder, as they were last listed."""
+    """Refused files of one outbox, by folder, as of its last listing."""
 
     def __init__(self, outbox: Path) -> None:
         self._outbox = outbox
@@ -41,7 +41,7 @@ class Refused:
         return dict(total.most_common())
 
     def listed_anew(self, folder: bytes) -> None:
-        """What is refused in this folder is about to be told again; or the folder is gone."""
+        """The folder is about to be listed again, or is gone: forget what was refused in it."""
         self._folders.pop(folder, None)
 
     def forget_all_but(self, folders: Container[bytes]) -> None:
@@ -49,7 +49,7 @@ class Refused:
             del self._folders[folder]
 
     def add(self, folder: bytes, path: bytes, reason: str) -> None:
-        """`path`, which lies in `folder`, is not sent."""
+        """Record that `path`, which lies in `folder`, is never sent."""
         self._folders.setdefault(folder, Counter())[reason] += 1
         self.tell(path, reason)
 
@@ -62,7 +62,7 @@ class Refused:
 
 
 def kind_of_file(mode: int) -> str:
-    """In a word, of what is no regular file."""
+    """The kind of something that is not a regular file, in words."""
     for test, word in (
         (stat.S_ISLNK, "symlink"),
         (stat.S_ISFIFO, "fifo"),

@@ -1,12 +1,12 @@
-"""Finds what lies in an outbox. Reads only; every file it names was reached without following a symlink.
+"""Scans an outbox. It only reads, and it follows no symlink on the way to any file.
 
-A whole walk looks at every file. A quick walk looks only into folders whose modification time has moved since they
-were listed: it finds new, renamed-in and removed names, but not a file rewritten in place. A folder counts as listed
-for good only when it was listed GRANULARITY_S after its time was first seen: file systems keep coarse times, and the
-next name may come within the same tick.
+A full walk examines every file. A quick walk lists only folders whose modification time has changed since the last
+listing: it finds new, renamed and removed names, but not a file rewritten in place. File systems keep coarse times, so
+another name may appear within the same tick: a listing is final only if it was made GRANULARITY_S after the folder's
+time was first seen.
 
-What cannot be looked at is unknown, never gone: a folder that cannot be read stays in `unread` until it can or is gone,
-and to ask for a file in it raises SourceFailed.
+What cannot be read is unknown, never gone: an unreadable folder stays in `unread` until it can be read or is gone, and
+looking up a file in it raises SourceFailed.
 """
 
 from __future__ import annotations
@@ -40,22 +40,22 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 PRIVATE_PREFIX = b".iot-sent."
-"""Names under which files are put out of the producers' way while they are removed."""
+"""Prefix of the private names under which files are kept away from producers while they are removed."""
 BATCH = 500
 SORTED = 10_000
-"""So many names at a time are put in order: rows that are added, found and dropped in order cost less flash."""
+"""Names sorted at a time: rows that are added, found and dropped in order cause fewer writes to flash."""
 GRANULARITY_S = 3.0
 LOST_AND_FOUND = b"lost+found"
-"""Of an outbox that is a whole file system: root's, and no producer's."""
+"""Found in an outbox that is a whole file system: it belongs to root, not to a producer."""
 LOOKED_AT = 100
 
 
 class SourceFailed(Exception):
-    """The outbox cannot be read; what lies in it is not known."""
+    """The outbox cannot be read, so its content is unknown."""
 
 
 class OutboxTaken(SourceFailed):
-    """Another agent works on it; pid: its process, 0 when that is not known."""
+    """Another agent has claimed it; pid: its process, 0 when unknown."""
 
     def __init__(self, words: str, pid: int) -> None:
         super().__init__(words)
@@ -68,7 +68,7 @@ class Found(NamedTuple):
 
 
 class Listed(NamedTuple):
-    """A folder as it was listed: identity, time, when that time was first seen, whether that was long enough ago."""
+    """A listed folder: identity, time, when that time was first seen, whether that was long enough ago."""
 
     inode: int
     mtime_ns: int
@@ -79,12 +79,11 @@ class Listed(NamedTuple):
 class Outbox:
     """One outbox folder.
 
-    path: the folder. wanted: tells of a path below it whether it is to be sent. recursive: look into folders.
-    clock: monotonic seconds. excluded: tells of a folder whether nobody asks for what lies deep below it.
-    refused: what lies there and is never sent.
-    leftovers: paths of private names met by the last walk; the caller recovers them and clears the list.
-    unread: folders below it that could not be read when they were last looked at, with the reason.
-    leases, system: who can be known to write there, and the file system; of the device it is on.
+    path: the folder. wanted: whether to send a path in it. recursive: descend into folders. clock: monotonic seconds.
+    excluded: whether a folder too deep to be searched is excluded anyway. refused: what lies there and is never sent.
+    leftovers: private names found by the last walk; the caller recovers them and clears the list.
+    unread: folders that could not be read when last tried, with the reason.
+    leases, system: leases and file system of the device that the outbox is on.
     """
 
     def __init__(
@@ -112,7 +111,7 @@ class Outbox:
         self._claimed: OutboxClaim | None = None
 
     def open(self) -> int:
-        """A descriptor of the folder; the caller closes it. Raises: SourceFailed (also when it is not mounted)."""
+        """A descriptor of the folder, for the caller to close. Raises: SourceFailed (also when it is not mounted)."""
         try:
             root = os.open(self.path, DIRECTORY)
         except OSError as error:
@@ -125,7 +124,7 @@ class Outbox:
         return root
 
     def walk(self, *, whole: bool) -> Iterator[list[Found]]:
-        """Regular files that are wanted, in batches (some may be empty, so that the caller can breathe).
+        """The regular files to send, in batches (possibly empty ones, so that the caller gets its turn).
 
         Raises: SourceFailed.
         """
@@ -146,7 +145,7 @@ class Outbox:
             os.close(root)
 
     def look(self, path: bytes) -> Fingerprint | None:
-        """The version that is there now; None when there is no such regular file. Raises: SourceFailed."""
+        """The present version of a file; None if there is no such regular file. Raises: SourceFailed."""
         folder, name = split(path)
         root = self.open()
         try:
@@ -164,9 +163,9 @@ class Outbox:
         return Fingerprint.of(status) if stat.S_ISREG(status.st_mode) else None
 
     def ask(self, files: Sequence[Found]) -> Iterator[tuple[Found, Answer | None]]:
-        """Who has these files open for writing, and which version that was asked of; None: it cannot be looked at.
+        """Whether each of these files is open for writing, and the version examined; None: it cannot be examined.
 
-        Cheapest when they come folder by folder. Raises: SourceFailed.
+        Cheapest when the files are sorted by folder. Raises: SourceFailed.
         """
         root = self.open()
         here, opened = -1, None
@@ -192,17 +191,17 @@ class Outbox:
 
     @property
     def completeness(self) -> Completeness | None:
-        """Whether it can be known here that a file is complete; None before the outbox was first opened."""
+        """Whether the completeness of files is known here or guessed; None before the outbox was first opened."""
         return self.leases.completeness if self.leases is not None else None
 
     def release(self) -> None:
-        """Let another agent have it."""
+        """Release the claim, so that another agent can have the outbox."""
         if self._claimed is not None:
             self._claimed.release()
             self._claimed = None
 
     def forget(self, path: bytes) -> None:
-        """Look into this file's folder again at the next walk."""
+        """List this file's folder again in the next walk."""
         folder = split(path)[0]
         listed = self._listed.get(folder)
         if listed is not None:
@@ -215,7 +214,7 @@ class Outbox:
         return SourceFailed(f"outbox {shown(place)}: {error.strerror}")
 
     def _check_device(self, root: int) -> None:
-        """The mount point behind the folder must stay the same; a new device behind it is a remount."""
+        """The mount point of the folder must stay the same; a new device there means a remount."""
         status = os.fstat(root)
         identity = status.st_dev, status.st_ino
         if self._home is not None and identity == self._home[0]:
@@ -223,9 +222,9 @@ class Outbox:
         mount_point = _mount_point(self.path)
         if self._home is not None:
             if mount_point != self._home[1]:
-                self.release()  # the file system that is leaving can go
-                raise SourceFailed(f"outbox {shown(str(self.path))}: {self._home[1]} is not mounted any more")
-            log.warning("outbox is another folder now path=%s device=%d inode=%d", shown(str(self.path)), *identity)
+                self.release()  # so that the old file system can be unmounted
+                raise SourceFailed(f"outbox {shown(str(self.path))}: {self._home[1]} is no longer mounted")
+            log.warning("outbox is now another folder path=%s device=%d inode=%d", shown(str(self.path)), *identity)
             self._complete = False
         self._claim(root)
         self.system = file_system(root)
@@ -266,7 +265,7 @@ class Outbox:
         yield from self._list_open(here, folder, folder.count(b"/") + 1)
 
     def _list_open(self, here: int, folder: bytes, depth: int) -> Iterator[list[Found]]:
-        """The files of an open folder, which is closed then."""
+        """The files of an open folder, which is closed afterwards."""
         self.unread.pop(folder, None)
         try:
             yield from self._list(here, folder, depth)
@@ -278,7 +277,7 @@ class Outbox:
             os.close(here)
 
     def _cannot_read(self, folder: bytes, error: OSError) -> None:
-        """Gone with its files, or out of reach: then what lies in it is not known."""
+        """Gone with its files, or unreadable: then its content is unknown."""
         self._listed.pop(folder, None)
         if is_gone(error):
             self.unread.pop(folder, None)
@@ -289,7 +288,7 @@ class Outbox:
         self.refused.tell(folder, f"folder: {error.strerror}")
 
     def _list(self, here: int, folder: bytes, depth: int) -> Iterator[list[Found]]:
-        """The files of the open folder `here`, then those of folders below it that are not listed yet."""
+        """The files of the open folder `here`, then those of its subfolders that are not listed yet."""
         self._mark(here, folder)
         self.refused.listed_anew(folder)
         batch: list[Found] = []
@@ -309,7 +308,7 @@ class Outbox:
 
     def _descend(self, here: int, path: bytes, depth: int) -> Iterator[list[Found]]:
         if path in self._listed:
-            return  # a quick walk looks at it by itself
+            return  # a quick walk examines it anyway
         if depth > DEPTH_MAX:
             if not self._excluded(os.fsdecode(path)):
                 self.refused.add(split(path)[0], path, f"deeper than {DEPTH_MAX} folders")
@@ -338,7 +337,7 @@ class Outbox:
         except OSError as error:
             if not is_gone(error):
                 self.unread[split(path)[0]] = f"{shown(path)}: {error.strerror}"
-            return None  # it went while the folder was read, or is not known
+            return None  # it vanished while the folder was read, or is unknown
         if not stat.S_ISREG(status.st_mode):
             self.refused.add(split(path)[0], path, kind_of_file(status.st_mode))
             return None
@@ -355,7 +354,7 @@ class Outbox:
 
 
 def completeness_of(path: Path) -> str:
-    """What an agent of this user would know in this outbox, in words; told by the files that lie there, if any do."""
+    """What an agent of this user could know in this outbox, in words, judged by the files in it if there are any."""
     try:
         root = os.open(path, DIRECTORY)
         try:
@@ -367,18 +366,18 @@ def completeness_of(path: Path) -> str:
         finally:
             os.close(root)
     except OSError as error:
-        return f"not known: {error.strerror}"
+        return f"unknown: {error.strerror}"
     return str(leases.completeness)
 
 
 def _by_name(entries: Iterator[os.DirEntry[str]]) -> Iterator[os.DirEntry[str]]:
     while some := sorted(itertools.islice(entries, SORTED), key=lambda entry: entry.name, reverse=True):
         while some:
-            yield some.pop()  # it goes with what it remembers of its file
+            yield some.pop()  # popped, so that each entry's cached stat is freed at once
 
 
 def _mount_point(path: Path) -> Path:
-    """The topmost folder on the same device, on the way up from `path`."""
+    """The topmost folder above `path` that is on the same device."""
     here = path.resolve()
     device = here.stat().st_dev
     while here != here.parent and here.parent.stat().st_dev == device:

@@ -1,1 +1,1 @@
-"""What is known of every file: the durable queue and the decisions about it."""
+"""The durable queue of all known files, and the decisions about them."""

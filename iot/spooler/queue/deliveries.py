@@ -1,7 +1,7 @@
-"""The delivery record: what was delivered when and where to, and how far it was proven; the newest KEPT deliveries.
+"""The delivery record: what was delivered, when, where to, and with which proof; for the newest KEPT deliveries.
 
-It is written in the transaction that makes an entry delivered, so a file never leaves its outbox without its line here.
-The rows are a ring: a new one overwrites the oldest, so that the journal stays small and flash is written in one place.
+It is written in the transaction that marks an entry as delivered, so no file leaves its outbox without its line here.
+The rows form a ring, in which a new one overwrites the oldest, so that the journal stays small.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ SQL_LAST = (
 
 
 class Delivered(NamedTuple):
-    """One delivery. at: wall clock, whole seconds. repeat: an earlier attempt may have delivered it, too."""
+    """One delivery. at: wall clock, whole seconds. repeat: an earlier attempt may have delivered the file, too."""
 
     at: int
     path: str
@@ -64,7 +64,7 @@ class Deliveries:
         journal.register(DELIVERIES)
 
     def add(self, db: sqlite3.Connection, at: float, deliveries: Sequence[tuple[Entry, TransferResult]]) -> None:
-        """Inside a Journal.write. A transaction that fails leaves a gap in the numbers, and nothing else."""
+        """Within a Journal.write. A failed transaction leaves nothing but a gap in the numbers."""
         if self._next is None:
             self._next = 1 + (db.execute("SELECT max(number) FROM delivery").fetchone()[0] or 0)
         numbers = range(self._next, self._next + len(deliveries))
@@ -76,7 +76,7 @@ class Deliveries:
 
 
 def last_deliveries(state_dir: Path, count: int) -> list[Delivered]:
-    """The newest deliveries, the newest last, without getting in the way of an agent that runs.
+    """The newest deliveries, the newest last; does not disturb a running agent.
 
     Raises: JournalUnavailable.
     """
@@ -87,16 +87,16 @@ def last_deliveries(state_dir: Path, count: int) -> list[Delivered]:
 
 
 def last_delivered(state_dir: Path) -> dict[str, int]:
-    """Destination -> when it was last delivered to, as far as the record goes back; nothing where there is none."""
+    """Destination -> time of its last delivery, as far back as the record goes; empty if there is no record."""
     try:
         return {item.destination: item.at for item in last_deliveries(state_dir, KEPT)}
-    except LocalStateError as error:  # lost, never made, or on a disk that is full: nobody has to wait for it
-        log.warning("what was delivered is not known error=%s", shown(str(error)))
+    except LocalStateError as error:  # lost, never made, or on a full disk: not worth failing for
+        log.warning("cannot read the delivery record error=%s", shown(str(error)))
         return {}
 
 
 def table(deliveries: Iterable[Delivered]) -> str:
-    """A line for each: when (UTC), how far it was proven, its bytes, from where, to where."""
+    """A line for each: time (UTC), proof, bytes, source, destination."""
     return "\n".join(
         f"{datetime.fromtimestamp(item.at, timezone.utc):%Y-%m-%d %H:%M:%S}  {_proof(item):<19} {item.bytes:>12}"
         f"  {shown(item.path)} -> {shown(item.destination)}"
@@ -109,7 +109,7 @@ def _proof(item: Delivered) -> str:
 
 
 def _row(number: int, at: int, entry: Entry, result: TransferResult) -> tuple[object, ...]:
-    """The end that destination and path have in common is written once."""
+    """The common end of destination and path is stored once."""
     destination = os.fsencode(entry.destination)
     below = destination.endswith(entry.path)
     base = destination[: len(destination) - len(entry.path)] if below else destination
@@ -119,7 +119,7 @@ def _row(number: int, at: int, entry: Entry, result: TransferResult) -> tuple[ob
 
 
 def _from_row(row: sqlite3.Row) -> Delivered | None:
-    """SQLite keeps no checksums: a row that makes no sense is left out."""
+    """SQLite keeps no checksums, so rows that make no sense are left out."""
     try:
         path = bytes(row["path"])
         if not 0 <= row["at"] < YEAR_10000:

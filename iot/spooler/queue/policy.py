@@ -7,13 +7,13 @@ An entry's life, one arrow a row of TRANSITIONS:
       |                 |-----INTERRUPTED--> READY                     (link lost, stopped: go on where it was)
       |                 |-----RELEASED--> READY                        (never handed out)
       `---DUE-- WAITING <-----FAILED         (this file's own error)
-                  ^     |-----POSTPONED ---. (the link was lost again and again: others go first)
+                  ^     |-----POSTPONED ---. (the link was lost repeatedly: others go first)
                   `-----|------------------'
                         `-----GIVEN_UP--> QUARANTINED --LEFT--> GONE
 
-RESTARTED: a new run; nothing is in flight and nobody waits. RENEWED: the file has a new version, which is an entry of
-its own; the old one goes, unless its file has still to leave. CHANGED, VANISHED: the entry is dropped; the folder is
-the truth for what is there.
+RESTARTED: a new run; nothing is in flight or waiting. RENEWED: the file has a new version, which has its own entry; the
+old entry is dropped, unless its file still has to leave. CHANGED, VANISHED: the entry is dropped, because the folder
+decides what there is to send.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ __all__ = [
 ]
 
 LOSSES_IN_PLACE = 2
-"""An entry that was in flight at so many losses in a row without progress lets the others go first."""
+"""An entry that was in flight, without progress, at so many losses in a row lets others go first."""
 
 
 NEVER = 1e15
-"""A wait that does not end within this run, in seconds."""
+"""Seconds of a wait that does not end within this run."""
 
 
 class State(enum.IntEnum):
-    """Where an entry stands; the number is what the journal keeps."""
+    """State of an entry; the journal stores the number."""
 
     READY = 0
     SENDING = 1
@@ -103,7 +103,7 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
 
 
 def after(state: State, event: Event) -> State:
-    """The state that follows. Raises: ValueError for a pair that cannot happen."""
+    """The next state. Raises: ValueError for an impossible pair."""
     try:
         return TRANSITIONS[state, event]
     except KeyError:
@@ -111,24 +111,24 @@ def after(state: State, event: Event) -> State:
 
 
 class FailureKind(enum.Enum):
-    """What a failed job says about the entry."""
+    """What a failed job means for the entry."""
 
     LINK = enum.auto()
-    """the connection went; not the entry's doing"""
+    """the link was lost, which is not the entry's fault"""
     TRANSIENT = enum.auto()
-    """this entry, for now"""
+    """an error of this entry, perhaps a passing one"""
     PERMANENT = enum.auto()
-    """this entry; trying again changes nothing by itself"""
+    """an error of this entry, which a retry alone does not fix"""
     CHANGED = enum.auto()
-    """the file is another version by now"""
+    """the file has a new version by now"""
     STOPPED = enum.auto()
-    """cancelled, held or hindered by this device; says nothing about the entry"""
+    """cancelled, held, or a problem of this device; says nothing about the entry"""
 
 
 class Tries(NamedTuple):
-    """What an entry has behind it.
+    """The history of an entry.
 
-    failures: failed tries of its own in a row. strikes: permanent errors; they alone lead to quarantine.
+    failures: failures of its own in a row. strikes: permanent errors; only these lead to quarantine.
     losses: lost links in a row at which it was in flight without progress.
     """
 
@@ -138,7 +138,7 @@ class Tries(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What follows for the entry: the event, its new Tries, and the wait in seconds (FAILED, POSTPONED)."""
+    """The consequence for the entry: the event, its new Tries, and the wait in seconds (FAILED, POSTPONED)."""
 
     event: Event
     failures: int
@@ -149,7 +149,7 @@ class Verdict(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Doubling waits with a cap; the jitter comes after the cap, so that a fleet never falls into step.
+    """Doubling waits with a cap. The jitter is added after the cap, so that a fleet never synchronises.
 
     base_s, cap_s: first and longest wait in seconds; jitter: share of the wait added at random.
     """
@@ -159,7 +159,7 @@ class Backoff:
     jitter: float = 0.3
 
     def delay_s(self, failures: int, random: float) -> float:
-        """The wait after so many failures in a row (1 or more); random is within [0, 1)."""
+        """Seconds to wait after so many failures in a row (1 or more). random: within [0, 1)."""
         doubled = self.base_s * 2.0 ** min(max(failures - 1, 0), 40)
         return min(doubled, self.cap_s) * (1.0 + self.jitter * random)
 
@@ -168,8 +168,8 @@ class Backoff:
 class RetryRules:
     """When a file is tried again and when it is given up.
 
-    max_attempts: permanent errors until quarantine. max_failures: failures of its own in a row after which a file is
-    left for the next run (`--drain`); None: never.
+    max_attempts: permanent errors until quarantine. max_failures: failures in a row after which a file is left to the
+    next run (`--drain`); None: never.
     """
 
     backoff: Backoff
@@ -178,9 +178,9 @@ class RetryRules:
 
 
 def judge(kind: FailureKind, before: Tries, rules: RetryRules, *, progressed: bool, random: float) -> Verdict:
-    """What a failure of this kind means for an entry; whether it has CHANGED is for the caller to find out.
+    """The consequence of a failure of this kind. Whether the file has CHANGED is for the caller to find out.
 
-    progressed: the server has confirmed some of it meanwhile. random: within [0, 1).
+    progressed: the server has confirmed part of the file in this attempt. random: within [0, 1).
     """
     match kind:
         case FailureKind.STOPPED:
@@ -196,7 +196,7 @@ def judge(kind: FailureKind, before: Tries, rules: RetryRules, *, progressed: bo
 
 
 def _link_lost(before: Tries, rules: RetryRules, *, progressed: bool, random: float) -> Verdict:
-    """Never the file's fault: it may have to stand back, but it is tried again as long as the link is."""
+    """Never the file's fault: it may have to let others go first, but it is retried for as long as the link is."""
     if progressed:
         return Verdict(Event.INTERRUPTED, 0, before.strikes)
     losses = before.losses + 1
@@ -207,10 +207,10 @@ def _link_lost(before: Tries, rules: RetryRules, *, progressed: bool, random: fl
 
 
 def prefers_large(small: int | None, large: int | None, *, large_in_flight: int, max_large: int) -> bool:
-    """Whether the next job is a large file; small and large are the priorities of the two heads, None: nothing there.
+    """Whether the next job is a large file. small, large: priorities of the first of each; None: there is none.
 
-    Large files never take more than `max_large` places, so a small one always finds one; while they have places
-    they start, so that an endless stream of small files cannot starve them: within the pipeline small ones go first.
+    Large files take at most `max_large` slots, so a small one always finds a slot. As long as they have slots they
+    start, so that an endless stream of small files cannot starve them; within the pipeline small files go first.
     """
     if large is None or large_in_flight >= max_large:
         return False
@@ -218,5 +218,5 @@ def prefers_large(small: int | None, large: int | None, *, large_in_flight: int,
 
 
 def job_priority(priority: int, *, large: bool) -> int:
-    """The urgency within the pipeline, lower first: by the entry's priority, then small before large."""
+    """The priority within the pipeline, lower first: by the entry's priority, then small before large."""
     return 2 * priority + (1 if large else 0)

@@ -1,15 +1,15 @@
 """The durable queue: one row for each version of a file that is known, in the journal beside the checkpoints.
 
-The folder is the truth for what is there; a row says how far its delivery is. "Delivered" is committed before the
-source is removed, and the row is forgotten only after the removal is on the disk. Many rows go into one transaction,
-and nothing is written while nothing happens.
+The folder decides what there is to send; a row tells how far its delivery is. "Delivered" is committed before the
+source is removed, and the row is forgotten only after the removal is on the disk. Many rows share a transaction, and
+nothing is written while nothing happens.
 
-Numbers are given in the order of sending as far as it is known, among equals in that of the walk, which goes by names:
-what changes in the order of numbers costs flash least. No number is given twice in a journal's life, and a new version
-is a new row: what comes late for an old one cannot reach it.
+Numbers are assigned in the order of sending as far as it is known, otherwise in the order of the walk, which sorts by
+name: rows that change in the order of their numbers wear flash least. A number is never reused in a journal's life, and
+a new version is a new row, so nothing that arrives late for an old version can affect it.
 
 Every change of state is a row of policy.TRANSITIONS, in memory and in SQL: a row that is not in the state that the
-event leaves is an error of this program, and raises. Only damaged rows are dropped out of turn.
+event leaves is a bug, and raises. Only damaged rows are dropped in another way.
 """
 
 from __future__ import annotations
@@ -48,18 +48,18 @@ T = TypeVar("T")
 Row = TypeVar("Row", Entry, Known)
 
 NUMBERS = 4096
-"""So many are reserved at a time: what is left of them when the process ends is not used."""
+"""Numbers reserved at a time; those left when the process ends are never used."""
 
 
 class Queue:
     """The rows of all outboxes. Every method raises JournalUnavailable or DiskFull when the journal does.
 
-    made_ready: moves on whenever something may have become ready, so that nobody need ask again and again.
-    lost_rows: rows were damaged and dropped; a file that is found again may have been delivered already.
+    made_ready: changes whenever something may have become ready, so that nobody needs to poll.
+    lost_rows: damaged rows were dropped; a file that is found again may have been delivered already.
     """
 
     def __init__(self, journal: Journal) -> None:
-        """Use the journal, which was opened with QUEUE_SCHEMA or gets it registered here."""
+        """Use this journal. Registers QUEUE_SCHEMA unless the journal was opened with it."""
         self._journal = journal
         self.made_ready = 0
         self.lost_rows = False
@@ -70,7 +70,7 @@ class Queue:
     # -- start
 
     def restart(self) -> None:
-        """Nothing is in flight and nobody waits: what an earlier process left in these states is ready again."""
+        """At a start nothing is in flight or waiting: what an earlier process left in these states becomes ready."""
         self._drop_damaged()
         self.made_ready += 1
         states = (State.SENDING, State.WAITING)
@@ -83,7 +83,7 @@ class Queue:
     def outbox(self, path: bytes, rule: str) -> tuple[int, bool]:
         """The number of the outbox with this path, and whether it is new to this journal.
 
-        rule: where its files go from now on (naming.rule_for), except those that have an attempt unanswered.
+        rule: where its files go from now on (naming.rule_for), except those with an unanswered attempt.
         """
         base = rule.encode("utf-8", "surrogateescape")
         known = self._journal.read("SELECT id FROM outbox WHERE path = ?", path)
@@ -100,7 +100,7 @@ class Queue:
     # -- what is there
 
     def known(self, outbox: int, paths: Sequence[bytes]) -> dict[bytes, Known]:
-        """The newest version that is known of each of these paths (at most a few hundred)."""
+        """The newest known version of each of these paths (at most a few hundred)."""
         marks = ",".join("?" * len(paths))
         columns = "id, path, state, size, mtime_ns, ctime_ns, inode, coalesce(sha256, sent_before) AS sha256"
         rest = f"WHERE file.outbox = ? AND path IN ({marks}) ORDER BY id"
@@ -113,7 +113,7 @@ class Queue:
         return self._healed(read)
 
     def add(self, entries: Sequence[NewEntry]) -> None:
-        """Make complete files ready, new or in a new version; not while an earlier version is being sent."""
+        """Add complete files, new or in a new version, as ready; not while an earlier version is being sent."""
         if entries:
             known: dict[tuple[int, bytes], Known] = {}
             for outbox in {entry.outbox for entry in entries}:
@@ -147,7 +147,7 @@ class Queue:
         return int(rows[0]["files"])
 
     def drop(self, entries: Sequence[Entry], event: Event) -> None:
-        """Forget entries whose file is not there any more or is another version (VANISHED, CHANGED)."""
+        """Forget entries whose file is gone or has another version (VANISHED, CHANGED)."""
         if entries:
             self._journal.write(lambda db: self.lose(db, entries, event))
 
@@ -163,14 +163,14 @@ class Queue:
         )
 
     def any_ready(self, outboxes: Sequence[int]) -> bool:
-        """Whether one of these outboxes has something to send; there may be rows of one that is not used any more."""
+        """Whether one of these outboxes has something to send. Rows of outboxes no longer in use may be left."""
         marks = ",".join("?" * len(outboxes))
         rest = f"WHERE state = 0 AND entry.outbox IN ({marks}) AND large IN (0, 1) LIMIT 1"
         sql = f"SELECT 1 FROM entry CROSS JOIN file USING (id) {rest}"  # noqa: S608  question marks
         return bool(self._journal.read(sql, *outboxes))
 
     def begin(self, entries: Sequence[Entry]) -> list[Entry]:
-        """One more attempt of each, on record with its destination before a byte is sent; as they are then."""
+        """Record one more attempt of each, with its destination, before a byte is sent -> the updated entries."""
         changes = ", attempts = attempts + 1, unanswered = unanswered + 1, rule = ?"
         begun = self._journal.write(
             lambda db: self._move(db, Event.BEGUN, entries, changes, lambda entry: (entry.rule,))
@@ -178,7 +178,7 @@ class Queue:
         return [entry._replace(attempts=entry.attempts + 1, unanswered=entry.unanswered + 1) for entry in begun]
 
     def wake(self, now: float) -> float | None:
-        """Make entries ready whose wait is over; when the next one will be, or None. Monotonic clock, seconds."""
+        """Make entries ready whose wait is over -> when the next wait ends, or None. Monotonic clock, seconds."""
         first = self._first_wait()
         if first is not None and first <= now:
             due = transition(State.WAITING, Event.DUE, ", next_attempt = NULL", "next_attempt <= ?")
@@ -194,7 +194,7 @@ class Queue:
 
         return self._healed(read)
 
-    # -- what came of it: inside one Journal.write; what is returned are the entries as they are then
+    # -- outcomes: within one Journal.write; each returns the updated entries
 
     def deliver(self, db: sqlite3.Connection, deliveries: Iterable[Success]) -> list[Entry]:
         items = {item.entry.id: item for item in deliveries}
@@ -214,7 +214,7 @@ class Queue:
     def fail(
         self, db: sqlite3.Connection, failed: Iterable[tuple[Entry, Verdict, str | None]], now: float
     ) -> list[Entry]:
-        """Write verdicts with the error's words; now: monotonic clock, seconds."""
+        """Record verdicts, with the text of the error. now: monotonic clock, seconds."""
         self.made_ready += 1
         items = {entry.id: (entry, verdict, error) for entry, verdict, error in failed}
         counts = ", attempts = ?, unanswered = ?, failures = ?, strikes = ?"
@@ -233,11 +233,11 @@ class Queue:
         return moved
 
     def lose(self, db: sqlite3.Connection, entries: Sequence[Entry], event: Event) -> None:
-        """Forget entries whose file is not there any more or is another version (VANISHED, CHANGED)."""
+        """Forget entries whose file is gone or has another version (VANISHED, CHANGED)."""
         self._move(db, event, entries)
 
     def forget(self, db: sqlite3.Connection, entries: Sequence[Entry]) -> None:
-        """Drop entries whose file has durably left the outbox."""
+        """Drop entries whose file has left the outbox durably."""
         self._move(db, Event.LEFT, entries)
 
     def _move(
@@ -269,7 +269,7 @@ class Queue:
         return moved
 
     def _without_damaged(self, db: sqlite3.Connection, rows: Sequence[Row]) -> list[Row]:
-        """Those that still make sense; the others have been damaged since they were read, and are forgotten."""
+        """Those that still make sense; the others were damaged after they were read, and are forgotten."""
         damaged = {found["id"] for found in db.execute(SQL_DAMAGED)}
         _forget(db, ("entry", "file", "delivered"), [row.id for row in rows if row.id in damaged])
         self.lost_rows = self.lost_rows or bool(damaged)
@@ -277,11 +277,11 @@ class Queue:
         return [row for row in rows if row.id not in damaged]
 
     def owed(self, state: State, limit: int, after_id: int = 0) -> list[Entry]:
-        """Delivered (or quarantined) entries whose file has still to leave the outbox."""
+        """Delivered (or quarantined) entries whose file still has to leave the outbox."""
         return self._entries(f"WHERE state = {int(state)} AND entry.id > ? ORDER BY entry.id LIMIT ?", after_id, limit)
 
     def entries(self, ids: Sequence[int]) -> list[Entry]:
-        """Those of these rows that there are (at most a few hundred)."""
+        """Those of these rows that exist (at most a few hundred)."""
         return self._entries(f"WHERE entry.id IN ({','.join('?' * len(ids))})", *ids)
 
     # -- figures
@@ -304,7 +304,7 @@ class Queue:
     # -- damage
 
     def _healed(self, read: Callable[[], T]) -> T:
-        """What was read, after rows that cannot be read were dropped."""
+        """The result of a read, which is repeated after unreadable rows were dropped."""
         try:
             return read()
         except (AttributeError, LookupError, TypeError, ValueError):
@@ -312,7 +312,7 @@ class Queue:
             return read()
 
     def _drop_damaged(self) -> None:
-        """SQLite keeps no checksums. A row that makes no sense is forgotten: its file is found again by the scan."""
+        """SQLite keeps no checksums. Rows that make no sense are forgotten; the scan finds their files again."""
         ids = [row["id"] for row in self._journal.read(SQL_DAMAGED)]
         if ids:
             self.lost_rows = True
@@ -322,7 +322,7 @@ class Queue:
 
 
 def _attempts(entry: Entry, event: Event) -> tuple[int, int]:
-    """-> attempts, unanswered: an error of the file's own is an answer; what was never handed out was no attempt"""
+    """-> attempts, unanswered: an error of the file itself is an answer; an entry never handed out had no attempt"""
     if event is Event.RELEASED:
         return entry.attempts - 1, entry.unanswered - 1
     return entry.attempts, 0 if event in (Event.FAILED, Event.GIVEN_UP) else entry.unanswered
@@ -334,7 +334,7 @@ def _register(db: sqlite3.Connection, path: bytes, base: bytes) -> None:
 
 
 def _reserve(db: sqlite3.Connection, count: int) -> range:
-    """Numbers that were never given: on record before the first of them is used."""
+    """Unused numbers, recorded before the first of them is used."""
     kept = db.execute("SELECT max(next) FROM number WHERE typeof(next) = 'integer' AND next < 1 << 62").fetchone()[0]
     used = [db.execute(f"SELECT max(id) FROM {table}").fetchone()[0] for table in ("file", "entry")]  # noqa: S608  own names
     first = max(kept or 1, *(1 + (number or 0) for number in used))

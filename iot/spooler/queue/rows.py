@@ -1,7 +1,7 @@
-"""The rows of the queue: their tables, what they are in Python, and the way between.
+"""The rows of the queue: their tables, their types in Python, and the conversions between them.
 
-A row has two halves, for flash's sake: what never changes (`file`) is written once, what moves (`entry`) is short, so
-that a change of 100 states is a few pages. Paths are BLOBs: names are bytes.
+A row has two halves, to spare flash: what never changes (`file`) is written once, and what does (`entry`) is short, so
+that 100 changes of state are a few pages. Paths are BLOBs, because names are bytes.
 """
 
 from __future__ import annotations
@@ -120,13 +120,13 @@ SQL_DAMAGED = (
     f"SELECT entry.id FROM entry LEFT JOIN file USING (id) WHERE {' OR '.join(DAMAGES)}"  # noqa: S608  text above
     " UNION SELECT file.id FROM file LEFT JOIN entry USING (id) WHERE entry.id IS NULL"
 )
-"""Rows that make no sense: a bit that flipped on flash gives a number that is no state, or text where a number was."""
+"""Rows that make no sense: a bit flip on flash may turn a state into an unknown number, or a number into text."""
 
 
 class NewEntry(NamedTuple):
     """A complete file, or a new version of a known one.
 
-    sent_before: the SHA-256 of what was delivered of this path, where the new version may have the same content.
+    sent_before: the SHA-256 of what was last delivered from this path, if the new version may have the same content.
     rank: its place in the order of its outbox, lower first. first_seen: wall clock, seconds.
     """
 
@@ -144,9 +144,9 @@ class NewEntry(NamedTuple):
 class Entry(NamedTuple):
     """A row of the queue.
 
-    destination: where its present or next attempt goes. left_at: where else earlier attempts have gone, which may have
-    left a part there. rule: see naming.rule_for; None before the first attempt. unanswered: attempts since the server
-    last answered for this file; each may have published it, so that until then it keeps its destination.
+    destination: of its present or next attempt. left_at: another destination of earlier attempts, which may have left a
+    part there. rule: see naming.rule_for; None before the first attempt. unanswered: attempts since the server last
+    answered for this file; each of them may have published it, so it keeps its destination until the server answers.
     """
 
     id: int
@@ -170,7 +170,7 @@ class Entry(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What the queue knows of a path. sent_before: the SHA-256 of what was last delivered of it, if known."""
+    """What the queue knows of a path. sent_before: the SHA-256 of what was last delivered from it, if known."""
 
     id: int
     state: State
@@ -179,8 +179,8 @@ class Known(NamedTuple):
 
 
 class Success(NamedTuple):
-    """A success to be written: event SENT or SENT_TO_KEEP, the proof in words, the wall clock in seconds, and the
-    SHA-256 of what was sent, if known."""
+    """A success to record: event SENT or SENT_TO_KEEP, the proof in words, the wall clock in seconds, and the SHA-256
+    of what was sent, if known."""
 
     entry: Entry
     event: Event
@@ -192,7 +192,7 @@ class Success(NamedTuple):
 class Total(NamedTuple):
     """Rows of one outbox in one state: how many, their bytes, the smallest first_seen (wall clock, seconds).
 
-    earlier: how many of them keep a destination that the configuration does not give any more.
+    earlier: how many of them keep a destination that is no longer in the configuration.
     """
 
     outbox: int
@@ -204,9 +204,9 @@ class Total(NamedTuple):
 
 
 def transition(state: State, event: Event, changes: str = "", which: str = "id = ?") -> str:
-    """The SQL of a transition: it touches a row only in the state that the event leaves.
+    """The SQL of a transition: it changes a row only if that is in the state that the event leaves.
 
-    changes: further columns. Raises: ValueError for a pair that cannot happen.
+    changes: further columns. Raises: ValueError for an impossible pair.
     """
     following = after(state, event)
     where = f"WHERE state = {int(state)} AND {which}"
@@ -233,9 +233,9 @@ def entry_row(number: int, entry: NewEntry) -> tuple[object, ...]:
 
 
 class Destinations:
-    """Which rule of destinations an attempt follows.
+    """Which destination rule an attempt follows.
 
-    rules: all that were ever in force, by number. in_force: the number of the present one of each outbox.
+    rules: all that were ever in force, by number. in_force: the number of the current one of each outbox.
     """
 
     def __init__(self) -> None:
@@ -252,7 +252,7 @@ class Destinations:
         return present, self._destination(present, path, version), left_at
 
     def _destination(self, rule: int | None, path: bytes, version: Fingerprint) -> str:
-        """ "" for a file that was never tried, of an outbox that is not in the configuration."""
+        """ "" for a file that was never attempted and whose outbox is not in the configuration."""
         return "" if rule is None else destination_for(path, self.rules[rule], version.mtime_ns)
 
 
@@ -295,5 +295,5 @@ def digest_to(sha256: str | None) -> bytes | None:
 
 
 def digest_from(column: object) -> str | None:
-    """None where there is none, or a damaged one: then the content is compared with what the server has."""
+    """None if there is none, or it is damaged: then the content is compared with the file on the server."""
     return column.hex() if isinstance(column, bytes) and len(column) == SHA256_BYTES else None

@@ -1,1 +1,1 @@
-"""The agent's own state: its lock, where its journal lies, the time that has passed."""
+"""The agent's own state: its lock, the place of its journal, elapsed time."""

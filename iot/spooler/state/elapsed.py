@@ -1,8 +1,8 @@
-"""How much time has certainly passed, over restarts and reboots of a device without a battery clock.
+"""A lower bound of the elapsed time, across restarts and reboots of a device without a battery-backed clock.
 
-Within one boot the kernel's boot clock tells it. Over a reboot the wall clock does, when it was synchronised before and
-is now; otherwise at least the time since the boot has passed. So a jump of the wall clock, such as the first
-synchronisation after a start in 1970, makes nothing old: what is measured may be too short, never too long.
+Within one boot the kernel's boot clock is used. Across a reboot the wall clock is used if it was synchronised both
+before and after; otherwise only the time since boot counts. So a jump of the wall clock, such as the first
+synchronisation after a start in 1970, ages nothing: the result may be too short, never too long.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ __all__ = ["Moment", "Odometer", "elapsed_s", "observe"]
 
 TIME_ERROR = 5
 TIMEX_BYTES = 1024
-"""More than struct timex has anywhere."""
+"""Larger than struct timex on any platform."""
 
 
 class Moment(NamedTuple):
-    """A reading of all clocks: the boot and the seconds since it, the wall clock in seconds and whether it is right."""
+    """A reading of all clocks: the boot and the seconds since, the wall clock and whether it is synchronised."""
 
     boot: str
     since_boot_s: float
@@ -35,7 +35,7 @@ def observe() -> Moment:
 
 
 def elapsed_s(before: Moment, now: Moment) -> float:
-    """Seconds that have passed at least."""
+    """The least number of seconds that have passed between two readings."""
     if before.boot and before.boot == now.boot:
         return max(now.since_boot_s - before.since_boot_s, 0.0)
     least_s = now.since_boot_s if before.boot and now.boot else 0.0
@@ -45,7 +45,7 @@ def elapsed_s(before: Moment, now: Moment) -> float:
 
 
 class Odometer:
-    """Seconds that have passed at least since it was first started, kept over restarts.
+    """The least number of seconds since it was first started, kept across restarts.
 
     look: reads the clocks. moment: the last reading.
     """
@@ -62,14 +62,14 @@ class Odometer:
         return self._seconds
 
     def restore(self, seconds: float, moment: Moment) -> None:
-        """Go on from what an earlier process read at that moment."""
+        """Continue from the reading of an earlier process."""
         self._seconds, self.moment = seconds, moment
         self.now_s()
 
 
 @functools.cache
 def _boot() -> str:
-    """ "" where the kernel does not say: then no two moments are of the same boot."""
+    """ "" if the kernel does not provide it: then no two readings count as the same boot."""
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             return file.read().strip()
@@ -78,7 +78,7 @@ def _boot() -> str:
 
 
 def _synchronised() -> bool:
-    """What adjtimex(2) says of the clock; False where it cannot be asked."""
+    """Whether the clock is synchronised, by adjtimex(2); False where that is not available."""
     call = _adjtimex()
     return call is not None and call(bytes(TIMEX_BYTES)) not in (-1, TIME_ERROR)
 

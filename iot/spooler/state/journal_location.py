@@ -1,8 +1,8 @@
-"""Where the agent's journal lives: in the state directory, or in memory while a full disk has no room for it.
+"""The place of the agent's journal: the state directory, or memory while a full disk has no room for it.
 
-When the outboxes lie on the disk that is full, only deliveries make room: an agent that waited for room would wait for
-ever. So it works without a journal on the disk then. Nothing is lost by that - a file leaves its outbox only after the
-server has it - but what a crash meanwhile cuts short is sent again.
+If the outboxes are on the full disk, only deliveries free space, and an agent that waited for space would wait for
+ever. So it works with a journal in memory then. Nothing is lost, because a file leaves its outbox only after the server
+has it; but transfers that a crash interrupts meanwhile start over.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ LOOK_EVERY_S = 5.0
 
 
 class JournalLocation:
-    """clock: monotonic seconds. journal: the one to work with.
+    """clock: monotonic seconds. journal: the current one.
 
-    Raises: DiskFull (and deliveries would make no room), JournalUnavailable.
+    Raises: DiskFull if deliveries would free no space, JournalUnavailable.
     """
 
     def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
@@ -38,7 +38,7 @@ class JournalLocation:
         self.journal = self._open()
 
     def has_room_again(self) -> bool:
-        """Whether the disk has room for the journal now, which did not; looked at every few seconds."""
+        """Whether a full disk has room for the journal again; checked every few seconds."""
         if self._found is None and self._clock() >= self._look_at:
             self._look_at = self._clock() + LOOK_EVERY_S
             try:
@@ -48,13 +48,13 @@ class JournalLocation:
         return self._found is not None
 
     def move(self) -> None:
-        """Work with the journal on the disk from now on, when there is room again."""
+        """Switch to the journal on the disk, if there is room again."""
         if self._found is None:
             return
         self.journal.close()
         self.journal, self._found = self._found, None
         self._look_at = float("inf")
-        log.info("journal on the disk again path=%s", shown(str(self._settings.state_dir)))
+        log.info("journal is on the disk again path=%s", shown(str(self._settings.state_dir)))
 
     def close(self) -> None:
         self.move()
@@ -66,13 +66,13 @@ class JournalLocation:
         except DiskFull as error:
             if not _deliveries_make_room(self._settings):
                 raise
-            log.error("no room for the journal: in memory until deliveries have made some error=%s", shown(str(error)))
+            log.error("no space for the journal: kept in memory until deliveries free some error=%s", shown(str(error)))
         self._look_at = self._clock() + LOOK_EVERY_S
         return Journal(None, QUEUE_SCHEMA, DELIVERIES)
 
 
 def _deliveries_make_room(settings: Settings) -> bool:
-    """Whether a file that leaves its outbox leaves the disk of the state directory."""
+    """Whether removing a file from its outbox frees space on the disk of the state directory."""
     try:
         disk = os.stat(settings.state_dir).st_dev
         leaving = [outbox for outbox in settings.outbox if outbox.enabled and outbox.after_upload is AfterUpload.DELETE]

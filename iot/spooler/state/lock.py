@@ -1,17 +1,18 @@
-"""One agent for one state directory and for each outbox, by locks that the kernel releases with the process.
+"""One agent for each state directory and each outbox, by locks that the kernel releases with the process.
 
-A state directory is locked by a file in it. An outbox is claimed twice, and nothing is written where producers look:
+A state directory is locked through a file in it. An outbox is claimed in two ways, without creating a file that
+producers would see:
 
-    a lock on the folder itself     flock(2) on its descriptor needs no right to write and counts for everybody who
-                                    reaches this folder on this machine: from another container (network, process and
+    a lock on the folder itself     flock(2) on its descriptor needs no write permission and holds for everybody on this
+                                    machine who can reach the folder: from another container (network, process and
                                     mount namespace), as another user, by another path. A file system cannot be
                                     unmounted while an agent claims an outbox on it, except with umount -l.
-    a name in the kernel            an abstract socket, made of the folder's device and inode. It tells for certain
-                                    which process has the outbox, and does where folders cannot be locked: NFS, and some
-                                    other network file systems. It counts within one network namespace.
+    a name in the kernel            an abstract socket, named after the folder's device and inode. It identifies the
+                                    process that has the outbox, and works where folders cannot be locked: on NFS and
+                                    some other network file systems. It holds within one network namespace.
 
-On NFS, agents of several machines or containers do not see each other: give each outbox to one of them. A claim of a
-user who may not write to the outbox keeps nobody out.
+On NFS, agents on several machines or in several containers do not see each other: assign each outbox to one of them.
+A claim by a user who may not write to the outbox keeps nobody out.
 
 Source: flock(2), nfs(5), unix(7), "Abstract sockets" and SO_PEERCRED; proc_locks(5).
 """
@@ -40,7 +41,7 @@ LOCK_LINE = re.compile(r"^\d+: FLOCK +\S+ +\S+ +(\d+) ([0-9a-f]+:[0-9a-f]+):(\d+
 
 
 class AlreadyRunning(Exception):
-    """Another agent works there already; pid is its process, 0 when it does not tell."""
+    """Another agent works there already; pid is its process, 0 when unknown."""
 
     def __init__(self, place: Path | str, pid: int) -> None:
         who = f"process {pid}" if pid else "its process cannot be seen from here: perhaps in another container"
@@ -49,7 +50,7 @@ class AlreadyRunning(Exception):
 
 
 class _NotTold(Exception):
-    """Who has taken a name is not told: too many ask."""
+    """The holder of a name could not be determined: too many processes are asking."""
 
 
 class OutboxClaim:
@@ -65,7 +66,7 @@ class OutboxClaim:
         try:
             self._socket = _name_taken(folder, path)
             self._lock = _folder_locked(folder, path)
-        except _NotTold:  # strangers can see to it that nobody is told: then the lock decides
+        except _NotTold:  # strangers can exhaust the socket's queue: then the lock decides
             self._lock = _folder_locked(folder, path)
             if self._lock is None:
                 raise AlreadyRunning(path, 0) from None
@@ -75,7 +76,7 @@ class OutboxClaim:
 
     @property
     def counts_everywhere(self) -> bool:
-        """Whether agents in other containers of this machine see it: the folder itself is locked."""
+        """Whether the folder itself is locked, so that agents in other containers of this machine see it."""
         return self._lock is not None
 
     def release(self) -> None:
@@ -88,7 +89,7 @@ class OutboxClaim:
 
 
 def _name_taken(folder: int, path: Path) -> socket.socket | None:
-    """The socket that stands for the outbox; None where there is no such thing. Raises: AlreadyRunning, _NotTold."""
+    """The socket that stands for the outbox; None where there are no such sockets. Raises: AlreadyRunning, _NotTold."""
     if sys.platform != "linux":
         return None
     status = os.fstat(folder)
@@ -96,7 +97,7 @@ def _name_taken(folder: int, path: Path) -> socket.socket | None:
     held = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         held.bind(name)
-        held.listen(socket.SOMAXCONN)  # nobody answers those who ask, but each of them takes a place
+        held.listen(socket.SOMAXCONN)  # connections are never accepted, but each takes a place in the queue
     except OSError as error:
         held.close()
         if error.errno == errno.EADDRINUSE and (pid := _other_owner(name, folder)) is not None:
@@ -106,7 +107,7 @@ def _name_taken(folder: int, path: Path) -> socket.socket | None:
 
 
 def _other_owner(name: str, folder: int) -> int | None:
-    """The other process that has taken this name; None when it is this one, or a user who has no say in the folder."""
+    """The other process that has taken this name; None if it is this one, or its user may not write to the folder."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
         asking.setblocking(False)
         try:
@@ -120,7 +121,7 @@ def _other_owner(name: str, folder: int) -> int | None:
 
 
 def _folder_locked(folder: int, path: Path) -> int | None:
-    """A descriptor that holds the lock; None where the file system has none, or a stranger sits on it.
+    """A descriptor that holds the lock; None if the file system has no locks, or a user without access holds it.
 
     Raises: AlreadyRunning.
     """
@@ -133,14 +134,14 @@ def _folder_locked(folder: int, path: Path) -> int | None:
             return None  # NFS
         owners = _lock_owners(os.fstat(folder))
         others = [pid for pid, user in owners if pid != os.getpid() and _has_say(folder, user, _groups(pid))]
-        if others or not owners:  # whom nobody can see from here is in another container
+        if others or not owners:  # a holder that cannot be seen from here is in another container
             raise AlreadyRunning(path, others[0] if others else 0) from None
         return None
     return own
 
 
 def _lock_owners(status: os.stat_result) -> list[tuple[int, int]]:
-    """The processes that hold a lock on a folder, as far as they can be seen from here, and their users."""
+    """The processes that hold a lock on a folder, as far as they are visible from here, and their users."""
     try:
         locks = LOCK_LINE.findall(Path("/proc/locks").read_text(encoding="ascii"))
     except OSError:
@@ -156,18 +157,18 @@ def _lock_owners(status: os.stat_result) -> list[tuple[int, int]]:
 
 
 def _has_say(folder: int, user: int, groups: Collection[int]) -> bool:
-    """Whether a user may write to the folder, and so may be an agent that takes files out of it."""
+    """Whether a user may write to the folder, and so could run an agent that takes files out of it."""
     status = os.fstat(folder)
     if user in (0, os.geteuid(), status.st_uid):
         return True
     with contextlib.suppress(OSError):
         os.getxattr(folder, "system.posix_acl_access")
-        return True  # the mode does not tell
+        return True  # the mode does not say
     return bool(status.st_mode & (stat.S_IWGRP if status.st_gid in groups else stat.S_IWOTH))
 
 
 def _groups(pid: int) -> set[int]:
-    """Of a process; none when that cannot be known."""
+    """The user of a process; None if that cannot be known."""
     with contextlib.suppress(OSError):
         told = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
         lines = re.findall(r"^(?:Gid|Groups):(.*)$", told, re.MULTILINE)
@@ -177,7 +178,7 @@ def _groups(pid: int) -> set[int]:
 
 @contextlib.contextmanager
 def locked(state_dir: Path) -> Iterator[None]:
-    """Hold the state directory for the time of a with-block.
+    """Lock the state directory for the length of a with-block.
 
     Raises: AlreadyRunning, JournalUnavailable (the directory cannot be used), DiskFull.
     """
@@ -192,7 +193,7 @@ def locked(state_dir: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise AlreadyRunning(state_dir, _pid(file)) from None
-        with contextlib.suppress(OSError):  # a full disk: the lock holds, its file just does not name us
+        with contextlib.suppress(OSError):  # a full disk: the lock is held, its file just does not name us
             os.ftruncate(file, 0)
             os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
         yield

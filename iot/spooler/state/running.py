@@ -1,9 +1,9 @@
 """Where the running agent keeps its files, so that `status`, `retry` and `flush` find them.
 
-A unit may set another state directory than its configuration names, and nobody outside sees the unit's environment. So
-the agent leaves a note in a folder in memory and holds a lock on it as long as it lives: $RUNTIME_DIRECTORY under
-systemd, else $XDG_RUNTIME_DIR/iot-spooler, else, for root, /run/iot-spooler. A note that nobody locks is of an agent
-that has died without a word. The status lies beside it, for everybody to read.
+A unit may set another state directory than its configuration names, and the unit's environment is invisible from
+outside. So the agent leaves a note in a folder in memory and locks it while it runs: $RUNTIME_DIRECTORY under systemd,
+else $XDG_RUNTIME_DIR/iot-spooler, else, for root, /run/iot-spooler. An unlocked note is that of an agent that has
+died. The status lies beside it, for everybody to read.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ def status_path(config: Path | None, state_dir: Path, environment: Mapping[str, 
 
 @contextlib.contextmanager
 def announced(config: Path | None, state_dir: Path, status: Path, environment: Mapping[str, str]) -> Iterator[None]:
-    """Keep the note for the time of a with-block. Without a runtime directory there is none, and the agent runs."""
+    """Keep the note for the length of a with-block. Without a runtime directory the agent runs without one."""
     folder = _own_folder(environment)
     if folder is None:
         yield
         return
     if not _is_ours(folder):
-        log.warning("no note of where the agent's files are path=%s reason=%s", shown(str(folder)), NOT_OURS)
+        log.warning("cannot write the note of the agent's files path=%s error=%s", shown(str(folder)), NOT_OURS)
         yield
         return
     note = Running(os.getpid(), _resolved(config), os.path.abspath(state_dir), os.path.abspath(status))
@@ -67,7 +67,7 @@ def announced(config: Path | None, state_dir: Path, status: Path, environment: M
     try:
         held = _written(path, note)
     except OSError as error:
-        log.warning("no note of where the agent's files are path=%s error=%s", shown(str(path)), error.strerror)
+        log.warning("cannot write the note of the agent's files path=%s error=%s", shown(str(path)), error.strerror)
         yield
         return
     try:
@@ -161,7 +161,7 @@ def _written(path: Path, note: Running) -> int:
     return held
 
 
-def _read(path: Path, *, dead: bool) -> Running | None:
+def _read(path: Path, *, dead: bool = False) -> Running | None:
     """A note of an agent that lives (or, when `dead`, that does not), written by the user whose state directory it
     names, or by root; where that is not to be seen, by the owner of the folder: nothing but a status is read then."""
     try:
@@ -173,17 +173,19 @@ def _read(path: Path, *, dead: bool) -> Running | None:
             return None
         values = json.loads(os.read(file, NOTE_MAX))
         note = Running(int(values["pid"]), *(str(values[key]) for key in Running._fields[1:]))
-        return note if os.fstat(file).st_uid in (0, _owner(Path(note.state_dir), path.parent)) else None
+        return note if os.fstat(file).st_uid in (0, _owner(Path(note.state_dir), path.parent, dead=dead)) else None
     except (OSError, ValueError, TypeError, KeyError):
         return None
     finally:
         os.close(file)
 
 
-def _owner(state_dir: Path, folder: Path) -> int:
+def _owner(state_dir: Path, folder: Path, *, dead: bool) -> int:
     try:
         return os.stat(state_dir).st_uid
-    except OSError:
+    except OSError as error:
+        if not dead and error.errno != errno.EACCES:
+            raise
         return os.stat(folder).st_uid
 
 

@@ -1,10 +1,10 @@
 """Checkpoints in the journal.
 
-Checkpoints of all transfers are noted in memory and written together, by bytes and by time: on flash every
-commit costs, and a checkpoint that is a little old costs only a few bytes sent again. A barrier writes at once.
+The checkpoints of all transfers are noted in memory and written together, by bytes and by time: every commit wears the
+flash, and a slightly old checkpoint costs only a few bytes sent again. A barrier writes at once.
 
-Most rows live for a second: between the intent to publish a small file and its delivery. A new one is written over one
-that is to be dropped, and no index is kept on disk but in memory (rows are few): a commit of many touches few pages.
+Most rows live for a second: between the intent to publish a small file and its delivery. A new row overwrites one that
+is to be dropped, and the index is kept in memory only (there are few rows): so a large commit touches few pages.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["CHECKPOINTS", "Checkpoints"]
 log = logging.getLogger(__name__)
 
 TAIL = b"\0"
-"""No name begins with it, and no token."""
+"""No name and no token starts with it."""
 
 CHECKPOINTS = Schema(
     "checkpoints",
@@ -69,9 +69,9 @@ NOTE = (
 
 
 class CheckpointIndex:
-    """Which row holds the checkpoint of which transfer with one server; shared by all who use the same journal.
+    """Which row holds the checkpoint of which transfer with one server; shared by all users of the same journal.
 
-    An index in memory, so that none has to be written to flash.
+    The index is in memory, so that none has to be written to flash.
     """
 
     def __init__(self, journal: Journal, server: str) -> None:
@@ -81,7 +81,7 @@ class CheckpointIndex:
         self._places: dict[int, int] = {}
 
     def current(self) -> dict[int, int]:
-        """Hash of the transfer -> number of the row; read again when another process has written."""
+        """Hash of the transfer -> row number; reloaded after another process has written."""
         version = self._journal.read("PRAGMA data_version")[0][0]
         if version != self._version:
             rows = self._journal.read("SELECT id, key FROM checkpoint WHERE server = ?", self._server)
@@ -91,7 +91,7 @@ class CheckpointIndex:
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[dict[int, int | None]]:
-        """Takes what a transaction has changed; where that failed, all is read again."""
+        """Apply the changes of a transaction; reload everything if it failed."""
         changes: dict[int, int | None] = {}
         try:
             yield changes
@@ -104,9 +104,9 @@ class CheckpointIndex:
 
 
 class Checkpoints:
-    """The checkpoints of transfers with one server; `note` keeps for the next batch, `commit` makes durable now.
+    """The checkpoints of transfers with one server. `note` keeps one for the next batch, `commit` writes now.
 
-    server: user@host:port. every_bytes, every_s: write at the latest after so much progress or time.
+    server: user@host:port. every_bytes, every_s: write at least after this much progress or time.
     """
 
     def __init__(
@@ -138,10 +138,10 @@ class Checkpoints:
             self._server,
             *key,
         )
-        return _from_row(rows[0]) if rows else None  # one that makes no sense counts as none: start over
+        return _from_row(rows[0]) if rows else None  # an invalid one counts as none: start over
 
     def note(self, checkpoint: Checkpoint, *, now: bool = False) -> None:
-        """Keep in memory; write the batch when it is due, or now. Raises: JournalUnavailable, DiskFull."""
+        """Keep in memory; write the batch if it is due, or `now`. Raises: JournalUnavailable, DiskFull."""
         key = _key(checkpoint)
         self._noted[key] = checkpoint
         self._dropped.pop(key, None)
@@ -152,7 +152,7 @@ class Checkpoints:
             self.flush()
 
     def commit(self, checkpoints: Sequence[Checkpoint]) -> None:
-        """Make these durable now, with all that was noted and some of what is to be dropped.
+        """Make these durable now, along with everything noted and some of the drops.
 
         Raises: JournalUnavailable, DiskFull.
         """
@@ -166,7 +166,7 @@ class Checkpoints:
         self.forget_keys([_key(checkpoint)])
 
     def forget_keys(self, keys: Iterable[Key]) -> None:
-        """Drop with the next batch: nobody waits for it, since a checkpoint too many does no harm."""
+        """Drop with the next batch: nobody has to wait, because a leftover checkpoint is harmless."""
         for key in keys:
             self._noted.pop(key, None)
             self._written.pop(key, None)
@@ -175,11 +175,11 @@ class Checkpoints:
                 self._since = self._clock()
 
     def flush(self) -> None:
-        """Write all that was noted and dropped, in one transaction."""
+        """Write everything noted and dropped in one transaction. Raises: JournalUnavailable, DiskFull."""
         self._write_all(len(self._dropped))
 
     def _write_all(self, drops: int) -> None:
-        """Drops beyond so many wait for the next batch, whose new rows take the place of the old."""
+        """Drops beyond `drops` wait for the next batch, whose new rows overwrite them."""
         if not self._noted and not self._dropped:
             return
         dropped = list(itertools.islice(self._dropped, drops))
@@ -192,7 +192,7 @@ class Checkpoints:
         self._since = self._clock() if self._dropped else None
 
     def _write(self, db: sqlite3.Connection, dropped: Sequence[Key]) -> dict[int, int | None]:
-        """-> where the rows are now; None for those that are not there any more"""
+        """-> the new row numbers; None for rows that are gone"""
         now = int(time.time())
         places = self._places.current()
         old = {key: places[key] for key in map(_hash, dropped) if key in places}
@@ -207,7 +207,7 @@ class Checkpoints:
         return changes
 
     def abandoned_before(self, before_s: float) -> list[Checkpoint]:
-        """Uploads whose last checkpoint is older than a moment (seconds of the epoch)."""
+        """Uploads whose last checkpoint is older than `before_s` (seconds since 1970)."""
         rows = self._journal.read(
             "SELECT * FROM checkpoint WHERE server = ? AND direction = ? AND noted_at < ? LIMIT 1000",
             self._server,
@@ -238,14 +238,14 @@ def _row(server: str, checkpoint: Checkpoint, now: int) -> tuple[object, ...]:
 
 
 def _hash(key: Key) -> int:
-    """48 bits are enough for the few thousand rows there ever are; a row is believed only if its names are right."""
+    """48 bits are enough for a few thousand rows; a row is only used if its names match."""
     direction, remote, local = key
     digest = hashlib.blake2b(b"%s:%d:%s%s" % (direction.encode(), len(remote), remote, local), digest_size=6)
     return int.from_bytes(digest.digest(), "big")
 
 
 def _short(token: bytes, beside: bytes) -> bytes:
-    """Without what it has in common with the name beside which it lies: every byte is written to flash."""
+    """Strip the prefix that it shares with the name beside it: every byte is written to flash."""
     return TAIL + token[len(beside) :] if token.startswith(beside) else token
 
 
@@ -254,13 +254,13 @@ def _long(token: bytes, beside: bytes) -> bytes:
 
 
 def _crc(values: tuple[object, ...]) -> int:
-    """SQLite keeps no checksums: a bit that flipped on flash must not become an offset that is believed."""
+    """SQLite has no checksums: a bit flipped on flash must not become a trusted offset."""
     return zlib.crc32(repr(values).encode())
 
 
 def _from_row(row: sqlite3.Row) -> Checkpoint | None:
     if row["crc"] != _crc(tuple(row[name] for name in CHECKED)):
-        log.warning("checkpoint passed over: its checksum is wrong remote=%r", row["remote"])
+        log.warning("checkpoint ignored: bad checksum remote=%r", row["remote"])
         return None
     return Checkpoint(
         direction=Direction(row["direction"]),

@@ -1,16 +1,16 @@
 """The journal: one small SQLite file in a state directory that survives a power cut.
 
-WAL with synchronous=FULL: a transaction that has returned is on the disk (measured: NORMAL loses the
-last ones). Whoever keeps something here registers its tables as a Schema: the checkpoints of transfers
-are one, the spooler's queue is another, and both commit together.
+WAL with synchronous=FULL: once a transaction has returned, it is on disk (as measured, NORMAL loses the last ones).
+Each user registers its tables as a Schema: the checkpoints of transfers are one, the spooler's queue is another, and
+both commit together.
 
-What can be wrong with it, and what happens then:
-    not there       a new one is made
-    corrupt         it is moved aside under a dated name, a new one is made, the start goes on
-    newer           written by a later version: used as it is where that version says it can be,
-                    else set aside under its own name and kept; never called corrupt
-    disk full       the reserve file is given up, so that deliveries can still be recorded and free space
-    not writable    JournalUnavailable; the caller decides (the client alone goes on in memory)
+Failures, and how they are handled:
+    missing         a new one is created
+    corrupt         it is moved aside under a dated name, a new one is created, startup continues
+    newer           written by a later version: used as it is if that version declares it compatible,
+                    otherwise set aside under its own name and kept; never treated as corrupt
+    disk full       the reserve file is deleted, so that deliveries can still be recorded and free space
+    not writable    JournalUnavailable; the caller decides (a client used alone continues in memory)
 """
 
 from __future__ import annotations
@@ -61,10 +61,10 @@ CAN_WRITE = ("BEGIN IMMEDIATE", "PRAGMA user_version=0", "ROLLBACK")
 class Schema:
     """Tables that belong together.
 
-    name: what they are called in the journal's table of schemas (`room`).
-    migrations: SQL scripts; number i brings version i to version i + 1. Only ever append.
-    compatible_from: the oldest version of this schema whose program can still work on the newest tables
-        (it ignores added columns and tables).
+    name: identifies them in the journal's table of schemas (`room`).
+    migrations: SQL scripts; number i upgrades version i to i + 1. Only ever append.
+    compatible_from: the oldest version of this schema whose program still works with the newest tables (it ignores
+        added columns and tables).
     """
 
     name: str
@@ -77,28 +77,28 @@ class Schema:
 
 
 class NewerJournal(LocalStateError):
-    """The journal was written by a later version that this one cannot work on."""
+    """The journal was written by a later version and is not compatible with this one."""
 
 
 class Corrupt(LocalStateError):
-    """The journal's content makes no sense."""
+    """The journal's content is invalid."""
 
 
 class Journal:
-    """One SQLite file, opened for one process, shared by all that register a Schema.
+    """One SQLite file, opened once per process and shared by all that register a Schema.
 
-    Threads take turns: while one is in a transaction, the others wait with their reads and writes.
+    Thread-safe: while one thread is in a transaction, the reads and writes of others wait.
 
-    owner: random hex name of this state directory; it is part of every part name, so that two devices
-        never write to the same part. It lives in a file of its own and survives the loss of the journal.
-    shared: what is kept in memory for all users of this journal.
-    moved_aside: where an unusable predecessor went when this one was opened, else None.
+    owner: random hex name of this state directory; it is part of every part name, so that two devices never write to
+        the same part. It is kept in a separate file and survives the loss of the journal.
+    shared: in-memory data common to all users of this journal.
+    moved_aside: the new path of an unusable predecessor, if there was one when this journal was opened.
 
     Raises: JournalUnavailable, DiskFull.
     """
 
     def __init__(self, state_dir: Path | None, *schemas: Schema) -> None:
-        """state_dir: folder of the journal, made when missing; None keeps everything in memory."""
+        """state_dir: directory of the journal, created if missing; None keeps everything in memory."""
         self.state_dir = state_dir
         self.moved_aside: Path | None = None
         self._schemas = list(schemas)
@@ -119,7 +119,7 @@ class Journal:
             self._transact(lambda _: lay_out_wal(state_dir / FILE_NAME))
 
     def register(self, *schemas: Schema) -> None:
-        """Add tables, upgrading them in place. Call before their first use."""
+        """Add tables, upgrading them in place. Call before first use. Raises: JournalUnavailable, DiskFull."""
         self._schemas.extend(schemas)
         with self._turn, self._guarded(), one_at_a_time(self.state_dir):
             try:
@@ -131,13 +131,13 @@ class Journal:
                 self._db = self._replace(self.state_dir / FILE_NAME, error)
 
     def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `work` in one durable transaction; when this returns, its effect survives a power cut.
+        """Run `work` in one durable transaction; once this returns, its effect survives a power cut.
 
-        `work` may be run twice (after space was freed on a full disk), so it must only use the database: what it
-        changed elsewhere would stay when the transaction fails.
+        `work` may run twice (after space was freed on a full disk), so it must only use the database: any other change
+        would persist if the transaction fails.
 
-        Raises: JournalUnavailable, DiskFull; then nothing of `work` has been kept. RuntimeError inside another
-            write(): whoever called it would take for durable what may still be rolled back.
+        Raises: JournalUnavailable, DiskFull: then nothing of `work` is kept. RuntimeError inside another write(): the
+            inner caller would consider durable what may still be rolled back.
         """
         with self._turn, self._guarded():
             if self._db.in_transaction:
@@ -158,9 +158,9 @@ class Journal:
 
     @staticmethod
     def look_into(state_dir: Path, query: str, *values: object) -> list[sqlite3.Row]:
-        """All rows of a query on the journal of a program that may be running: nothing is made, mended or upgraded.
+        """All rows of a query on the journal of a program that may be running; nothing is created or upgraded.
 
-        Raises: JournalUnavailable, also where there is no journal.
+        Raises: JournalUnavailable, also if there is no journal.
         """
         with _translated(state_dir):
             name = f"file:{quote(os.fsencode(state_dir / FILE_NAME))}?mode=ro"
@@ -173,34 +173,34 @@ class Journal:
 
     def close(self) -> None:
         with self._turn:
-            with contextlib.suppress(sqlite3.Error):  # only a saving; it is closed already, or in use by others
+            with contextlib.suppress(sqlite3.Error):  # only an optimisation; it is closed already, or in use
                 self._shrink()
             self._db.close()
-            self._reserve.keep()  # it takes the space of the -wal that has just gone, before anybody else does
+            self._reserve.keep()  # takes the space of the -wal just removed, before others do
 
     # -- inside
 
     def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
+        try:  # also around BEGIN: a KeyboardInterrupt after it must not leave a transaction open
+            self._db.execute("BEGIN IMMEDIATE")
             result = work(self._db)
             self._db.execute("COMMIT")
             return result
         except BaseException:
-            if self._db.in_transaction:  # SQLite has already rolled back by itself after some errors
+            if self._db.in_transaction:  # after some errors SQLite has rolled back itself
                 self._db.execute("ROLLBACK")
             raise
 
     def _shrink(self) -> None:
-        """Pages that are free need not be brought from the -wal into the main file, nor stay there."""
+        """Free pages need not be copied from the -wal to the main file, nor stay in it."""
         pages, free = (self._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count"))
         if free > pages // 2 and pages - free <= SHRUNK_PAGES:
             self._db.execute("PRAGMA busy_timeout=0")
             self._db.execute("VACUUM")
 
     def _reuse_wal(self) -> bool:
-        """Bring the -wal's content into the main file, which has free pages: the next commits overwrite it in place."""
-        with contextlib.suppress(sqlite3.OperationalError):  # no space for that either: then the reserve is next
+        """Copy the -wal's content to the main file, which has free pages: later commits overwrite the -wal in place."""
+        with contextlib.suppress(sqlite3.OperationalError):  # no space for that either: the reserve is next
             self._db.execute("PRAGMA wal_checkpoint(RESTART)")
         return True
 
@@ -225,8 +225,8 @@ class Journal:
         self._db = self._connect(str(path))
         try:
             if self._db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
-                raise Corrupt(f"{path} does not pass SQLite's check")
-            for statement in CAN_WRITE:  # what cannot be written shows now, not at the first delivery
+                raise Corrupt(f"{path} fails SQLite's integrity check")
+            for statement in CAN_WRITE:  # detect a read-only file now, not at the first delivery
                 self._db.execute(statement)
             self._migrate(self._schemas)
         except BaseException:
@@ -251,14 +251,14 @@ class Journal:
         return db
 
     def _migrate(self, schemas: Sequence[Schema]) -> None:
-        """All upgrades in one transaction: on flash every commit costs."""
+        """All upgrades in one transaction: every commit wears the flash."""
         due = [(schema, self._version(schema)) for schema in schemas]
         due = [(schema, version) for schema, version in due if version < schema.version]
         if due:
             self._transact(lambda db: _upgrade(db, due))
 
     def _version(self, schema: Schema) -> int:
-        """The version of a schema's tables; 0: they are not there yet. Raises: NewerJournal."""
+        """The version of a schema's tables; 0 if they do not exist yet. Raises: NewerJournal."""
         if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'room'").fetchone():
             return 0
         row = self._db.execute("SELECT version, compatible_from FROM room WHERE name = ?", (schema.name,)).fetchone()
@@ -266,7 +266,7 @@ class Journal:
             return 0
         if row["version"] > schema.version and row["compatible_from"] > schema.version:
             raise NewerJournal(
-                f"schema {schema.name} has version {row['version']}, this program knows {schema.version}"
+                f"schema {schema.name} has version {row['version']}; this program supports {schema.version}"
             )
         return int(row["version"])
 
@@ -287,13 +287,13 @@ def _upgrade(db: sqlite3.Connection, due: Sequence[tuple[Schema, int]]) -> None:
 
 
 def _replaceable(error: BaseException, path: Path) -> bool:
-    """Whether the content is at fault (set it aside) and not the disk, the rights or another process."""
+    """Whether the content is at fault (set it aside), not the disk, permissions or another process."""
     if isinstance(error, (Corrupt, NewerJournal, UnicodeDecodeError)):  # SQLite quotes garbage in its messages
         return True
     if not isinstance(error, sqlite3.OperationalError):
         return isinstance(error, sqlite3.DatabaseError)
     text = str(error)
-    if "readonly" in text:  # what SQLite also says of a file format that it does not know
+    if "readonly" in text:  # SQLite also says this of an unknown file format
         return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
     return "malformed" in text or "no such" in text or "unsupported file format" in text
 
@@ -306,13 +306,13 @@ def _translated(state_dir: Path | None) -> Iterator[None]:
         yield
     except (sqlite3.Error, UnicodeDecodeError) as error:
         if is_full(error, state_dir):
-            raise DiskFull(f"no space left for the journal in {where}: make room on that disk") from error
+            raise DiskFull(f"no space left for the journal in {where}: free some space on that disk") from error
         raise JournalUnavailable(
-            f"journal in {where}: {error}; check the folder's rights and disk, or move journal.db away"
+            f"journal in {where}: {error}; check the folder's permissions and disk, or move journal.db away"
         ) from error
     except OSError as error:
         if error.errno in FULL_ERRNOS:
-            raise DiskFull(f"no space left in {where}: make room on that disk") from error
+            raise DiskFull(f"no space left in {where}: free some space on that disk") from error
         raise JournalUnavailable(
-            f"state directory {where}: {error}; make it a folder this user may write to"
+            f"state directory {where}: {error}; make sure it is a folder that this user may write to"
         ) from error

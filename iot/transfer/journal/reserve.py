@@ -1,4 +1,4 @@
-"""Space on the journal's disk: a reserve for bad times, and blocks laid out ahead so that each commit writes less."""
+"""Disk space for the journal: a reserve for emergencies, and blocks allocated ahead so that commits write less."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Reserve:
-    """A file that only holds space: given up when the disk is full, so that deliveries can still be recorded.
+    """A file that only occupies space: deleted when the disk is full, so that deliveries can still be recorded.
 
-    folder: the state directory; None: there is nothing to keep.
+    folder: the state directory; None: there is no reserve.
     """
 
     def __init__(self, folder: Path | None) -> None:
@@ -35,7 +35,7 @@ class Reserve:
         self._again_at = float("inf")
 
     def keep(self) -> None:
-        """Make it unless it is there; without space for it, go on without."""
+        """Create it unless it exists; if there is no space for it, carry on without."""
         if self._path is None:
             return
         self._again_at = float("inf")
@@ -43,7 +43,7 @@ class Reserve:
             if not self._path.exists() or self._path.stat().st_size != RESERVE_BYTES:
                 _fill(self._path)
         except OSError as error:
-            with contextlib.suppress(OSError):  # it is not there, or cannot be taken away either
+            with contextlib.suppress(OSError):  # it does not exist, or cannot be deleted either
                 self._path.unlink()
             self._again_at = time.monotonic() + AGAIN_S
             log.warning("no space for the journal's reserve path=%s error=%s", self._path, error)
@@ -54,11 +54,11 @@ class Reserve:
             return False
         self._path.unlink()
         self._again_at = time.monotonic() + AGAIN_S
-        log.error("disk full: journal's reserve given up path=%s", self._path)
+        log.error("disk full: journal's reserve deleted path=%s", self._path)
         return True
 
     def tend(self) -> None:
-        """Now and then after it was given up: make it again once there is space for twice as much."""
+        """Called now and then after it was deleted: create it again once twice as much space is free."""
         if self._path is None or time.monotonic() < self._again_at:
             return
         self._again_at = time.monotonic() + AGAIN_S
@@ -69,13 +69,13 @@ class Reserve:
 def _fill(path: Path) -> None:
     with open(path, "wb") as file:
         if not lay_out(file.fileno(), RESERVE_BYTES):
-            file.write(secrets.token_bytes(RESERVE_BYTES))  # random: a compressing file system keeps it whole
+            file.write(secrets.token_bytes(RESERVE_BYTES))  # random, so that a file system cannot compress it
 
 
 def lay_out(file: int, size: int) -> bool:
-    """Make the open file so long, its blocks taken but nothing written; False where that cannot be done.
+    """Allocate `size` bytes for the open file without writing them; False if that is not possible.
 
-    Not posix_fallocate: where the file system cannot do it, the C library writes zeros instead.
+    Not posix_fallocate: where the file system lacks support, the C library writes zeros instead.
     """
     try:
         call = ctypes.CDLL(None, use_errno=True).fallocate64
@@ -86,19 +86,19 @@ def lay_out(file: int, size: int) -> bool:
 
 
 def is_full(error: BaseException, folder: Path | None) -> bool:
-    """SQLite has a word of its own for a full disk, but not where it extends its -wal and -shm."""
+    """SQLite has an error code for a full disk, but does not use it when it extends the -wal and -shm."""
     text = str(error)
     if "full" in text or getattr(error, "errno", None) in FULL_ERRNOS:
         return True
     if folder is None or not ("I/O" in text or "unable to open" in text):
         return False
-    with contextlib.suppress(OSError):  # a disk that does not even answer that is not just full
+    with contextlib.suppress(OSError):  # a disk that cannot even answer that is not just full
         return shutil.disk_usage(folder).free < FULL_BELOW_BYTES or _is_limited(folder)
     return False
 
 
 def _is_limited(folder: Path) -> bool:
-    """Whether a quota or a limit of this process refuses what the disk would have space for."""
+    """Whether a quota or a process limit refuses space that the disk still has."""
     probe = folder / f"{RESERVE_NAME}.probe"
     try:
         file = os.open(probe, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -1,4 +1,4 @@
-"""The folder in which the journal lives: where it is, whose it is, and what may be done to its files."""
+"""The directory of the journal: its location, its owner, and operations on its files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ZEROED_BYTES = 64 * 1024
 
 
 def default_state_dir() -> Path:
-    """Where a client used alone keeps its journal: $STATE_DIRECTORY (systemd), else the XDG state folder."""
+    """Where a client used alone keeps its journal: $STATE_DIRECTORY (systemd), else the XDG state directory."""
     given = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
     if given:
         return Path(given)
@@ -33,13 +33,13 @@ def default_state_dir() -> Path:
 
 
 def owner_of(path: Path) -> str:
-    """The name of this state directory: read, or made once and kept."""
+    """The name of this state directory: read, or generated once and kept."""
     try:
         text = path.read_text(encoding="ascii").strip()
         if len(text) >= 16:
             return text
     except (FileNotFoundError, UnicodeDecodeError):
-        pass  # first use, or a file torn by a power cut: a new name is made
+        pass  # first use, or a file torn by a power cut: generate a new name
     text = secrets.token_hex(8)
     fresh = path.with_name(path.name + ".new")
     with open(fresh, "w", encoding="ascii") as file:
@@ -51,11 +51,11 @@ def owner_of(path: Path) -> str:
 
 
 def keep_private(path: Path) -> None:
-    """A file that only its owner may read, made when missing: tokens of uploads are often secrets. What SQLite puts
-    beside it gets the same mode."""
+    """Make the file readable for its owner only, creating it if missing: upload tokens are often secrets. SQLite gives
+    its other files the same mode."""
     file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), PRIVATE)
     try:
-        with contextlib.suppress(OSError):  # another user's, or a file system without modes
+        with contextlib.suppress(OSError):  # another user's file, or a file system without modes
             if hasattr(os, "fchmod") and os.fstat(file).st_mode & 0o077:
                 os.fchmod(file, PRIVATE)
     finally:
@@ -78,11 +78,11 @@ def move_aside(path: Path, word: str) -> Path:
 
 
 def lay_out_wal(path: Path) -> None:
-    """Blocks taken ahead, the first of them written: a commit need not write down that the file has grown, nor that a
-    block holds something now (ext4: 21 KiB of its own for a small commit, 12, none). To be called with the journal's
-    write lock: nobody else appends meanwhile.
+    """Allocate blocks ahead and write the first of them: a commit then need not record that the file grew, nor that
+    a block is now in use (ext4's own writes per small commit: 21 KiB with neither, 12 with allocated blocks, none with
+    written ones). Call with the journal's write lock held: nobody else appends meanwhile.
     """
-    with contextlib.suppress(OSError):  # only a saving
+    with contextlib.suppress(OSError):  # only an optimisation
         file = os.open(f"{path}-wal", os.O_RDWR | os.O_CLOEXEC)
         try:
             size = os.fstat(file).st_size
@@ -95,13 +95,13 @@ def lay_out_wal(path: Path) -> None:
 
 @contextlib.contextmanager
 def one_at_a_time(state_dir: Path | None) -> Iterator[None]:
-    """Processes that open the same new or broken journal at once make one owner and one journal between them."""
+    """Processes that open the same new or broken journal at the same time create one owner and one journal together."""
     if state_dir is None or fcntl is None:
         yield
         return
     folder = os.open(state_dir, os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError):  # a file system without locks: one process at a time is the user's care
+        with contextlib.suppress(OSError):  # no locks here: the user must run one process at a time
             fcntl.flock(folder, fcntl.LOCK_EX)
         yield
     finally:

@@ -1,14 +1,14 @@
-"""A Remote for protocols whose libraries block: a few workers with a Store each, and one committing thread.
+"""A Remote for protocols with blocking libraries: a few workers with a Store each, and one committing thread.
 
 remote.py     ParallelRemote: what a facade and the spooler call
-batch.py      many uploads over as many connections as it takes
+batch.py      many uploads over as many connections as needed
 workers.py    the workers and the loop of the committing thread
-upload.py     one upload: survey, send, publish
+upload.py     one upload: check what is there, send, publish
 publish.py    from a complete part to the published file
-download.py   one download: look, fetch, prove, publish
-removal.py    parts of abandoned uploads, removed beside others
-content.py    comparing what stands there with what is here
-ready.py      transfers under way, and the queue from which workers help themselves
+download.py   one download: check, fetch, verify, publish
+removal.py    removes parts of abandoned uploads alongside other transfers
+content.py    compares content on the far side with local content
+ready.py      running transfers, and the queue that workers take them from
 work.py       what a transfer may ask of the committing thread
 """
 

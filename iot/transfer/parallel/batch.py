@@ -1,4 +1,4 @@
-"""Many uploads over as many connections as it takes."""
+"""Many uploads over as many connections as needed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 class Batch:
     """One call of upload_many.
 
-    attempts: over connections. stale_part_s: seconds after which the part of an abandoned upload is removed.
+    attempts: the loop over connections. stale_part_s: seconds after which the part of an abandoned upload is removed.
     hold: keep the checkpoints of successes until the caller settles them.
     """
 
@@ -83,7 +83,7 @@ class Batch:
         except (LinkLost, Timeout):
             if self._unfinished:
                 raise
-            workers.close()  # every outcome is known: no other connection is needed
+            workers.close()  # every outcome is known, so no more connections are needed
 
     @property
     def _unfinished(self) -> bool:
@@ -108,7 +108,7 @@ class Batch:
                 yield bundle
 
     def _begin(self, job: UploadJob, workers: Workers, abandoned: AbandonedParts) -> Running | None:
-        """The caller's priority first, then small before large. None: what it left earlier is being removed."""
+        """Order by the caller's priority, then by size, small first. None: an abandoned part of it is being removed."""
         self._begun = True
         try:
             upload = self._upload(job, workers)
@@ -151,7 +151,7 @@ class Batch:
         return part_name(checkpoint.remote_path, checkpoint.local_path, options.owner, options.part_suffix)
 
     def _outcome(self, finished: Finished, workers: Workers) -> Outcome | None:
-        """None: the job goes back to the queue, or is none of the caller's."""
+        """None: the job goes back to the queue, or is not one of the caller's."""
         if finished.tag is None:
             return None  # a bundle of abandoned parts
         job: UploadJob = finished.tag[0]
@@ -176,7 +176,7 @@ class Batch:
 
 
 class _Refused:
-    """An upload that cannot even begin."""
+    """An upload that cannot even start."""
 
     store: Store
 
@@ -188,7 +188,7 @@ class _Refused:
         raise self._error
 
     def release(self) -> None:
-        """Nothing was taken for it."""
+        """Nothing to release."""
 
 
 def _failure(job: UploadJob, error: TransferError) -> Failure:

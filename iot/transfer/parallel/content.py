@@ -1,4 +1,4 @@
-"""Comparing what stands on the far side with what is here, block by block."""
+"""Compares content on the far side with local content, block by block."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from iot.transfer.remote import Store
 __all__ = ["HASH_FROM_BYTES", "Content", "agreeing_bytes", "hash_of", "same_file"]
 
 HASH_FROM_BYTES = 1024 * 1024
-"""What is smaller is read back: it takes no longer than a hash."""
+"""A smaller file is read back: that takes no longer than a hash."""
 
 
 class Content(Protocol):
-    """What is here: the source of an upload, the part of a download."""
+    """Local content: the source of an upload, the part of a download."""
 
     def read(self, span: Span) -> bytes: ...
 
@@ -25,9 +25,9 @@ class Content(Protocol):
 
 
 def agreeing_bytes(desk: Desk, theirs: Iterator[bytes], ours: Content, span: Span) -> int:
-    """How many bytes from the start of the span are the same, in whole blocks: up to the first that differs.
+    """Length of the common prefix of the span, in whole blocks.
 
-    theirs: the far side's bytes from span.start on; what lies behind the span is not looked at.
+    theirs: the far side's bytes from span.start on; anything after the span is ignored.
     """
     at = span.start
     try:
@@ -47,7 +47,7 @@ def agreeing_bytes(desk: Desk, theirs: Iterator[bytes], ours: Content, span: Spa
 
 
 def hash_of(desk: Desk, content: Content) -> str:
-    """SHA-256 of all of it, as hex digits."""
+    """SHA-256 of the whole content, as hex digits."""
     for digest in content.sha256():
         if digest is not None:
             return digest
@@ -56,8 +56,8 @@ def hash_of(desk: Desk, content: Content) -> str:
 
 
 def same_file(desk: Desk, store: Store, path: bytes, ours: Content, size: int) -> bool:
-    """Whether a published file is `size` bytes of ours, by its whole content; False where it can be neither hashed nor
-    read: not proven."""
+    """Whether a published file has the same content as the `size` bytes of ours. False, that is, not proven, if it can
+    be neither hashed nor read."""
     try:
         if size > HASH_FROM_BYTES and "sha256" in store.capabilities.hashes:
             digest = store.digest(path, "sha256")

@@ -1,4 +1,4 @@
-"""One download from a store: look, go on behind what is there, read to the end, look again, prove, publish."""
+"""One download from a store: check, resume the part, read to the end, check again, verify, publish."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REST_STEP_S = 0.1
 
 
 class Download:
-    """landing: the local side. known: its checkpoint. forget: drops that. release: gives back what was taken for it."""
+    """landing: the local side. known: its checkpoint. forget: drops the checkpoint. release: called at the end."""
 
     store: Store
 
@@ -45,8 +45,9 @@ class Download:
         self._forget = forget
 
     def run(self) -> Work[TransferResult]:
-        """Raises: NotFound, SourceChanged, ProofFailed, PermissionDenied, LocalStateError ..."""
-        yield from ()  # a download waits for nothing but its store
+        """Raises: NotFound, SourceChanged, ProofFailed, DiskFull, PermanentError, LocalStateError, TransientError,
+        AuthenticationError, Cancelled."""
+        yield from ()  # a download only ever waits for its store
         landing = self._landing
         try:
             while wait_s := landing.found(self.store.stat(landing.task.source)):
@@ -68,7 +69,7 @@ class Download:
             landing.sink.close()
 
     def _rest(self, seconds: float) -> None:
-        """In this worker's thread, and cancelled within a tenth of a second."""
+        """Sleep in this worker's thread; a cancel takes effect within 0.1 s."""
         over_at = time.monotonic() + seconds
         while time.monotonic() < over_at:
             self._desk.check()
@@ -82,18 +83,18 @@ class Download:
         return expected
 
     def _listed_sha256(self, source: bytes) -> str:
-        """The SHA-256 that `<source>.sha256` gives."""
+        """The SHA-256 that `<source>.sha256` lists. Raises: NotFound, ProofFailed."""
         path, content = source + SIDECAR, b""
         try:
             for block in self.store.read(path, 0):
                 content += block
                 if len(content) > MOST_BYTES:
-                    raise ProofFailed(f"{quoted(path)} is longer than {MOST_BYTES} bytes: it is no checksum file")
+                    raise ProofFailed(f"{quoted(path)} is longer than {MOST_BYTES} bytes: not a checksum file")
         except NotFound as error:
-            raise NotFound(f"{quoted(path)} is not on the server, and sidecar asks for it") from error
+            raise NotFound(f"{quoted(path)} is not on the server, but sidecar requires it") from error
         digest = sha256_listed(content, posixpath.basename(source))
         if digest is None:
-            raise ProofFailed(f"{quoted(path)} holds no SHA-256 of {quoted(posixpath.basename(source))}")
+            raise ProofFailed(f"{quoted(path)} has no SHA-256 for {quoted(posixpath.basename(source))}")
         return digest
 
     # -- fetch
@@ -121,15 +122,15 @@ class Download:
             self._desk.delivered(len(block))
             self._landing.progressed(at)
         landing = self._landing
-        if at < (landing.remote.size or 0):  # a cut connection, too, may look like the end
+        if at < (landing.remote.size or 0):  # a broken connection may look like the end of the file
             landing.check_same(self.store.stat(landing.task.source))
-            raise LinkLost(f"{landing.name} ended at {at} of {landing.remote.size} bytes")
+            raise LinkLost(f"{landing.name} ended after {at} of {landing.remote.size} bytes")
 
     def _blocks(self, start: int) -> Iterator[bytes]:
         for block in self.store.read(self._landing.task.source, start):
             self._desk.check()
             if not block:
-                raise ServerRefused(f"cannot read {self._landing.name}: no bytes and no end of file")
+                raise ServerRefused(f"cannot read {self._landing.name}: got neither data nor end of file")
             yield block
 
     # -- prove
@@ -156,7 +157,7 @@ class Download:
             return Evidence.SECOND_READING
         landing.digest = landing.digest or hash_of(self._desk, landing.sink)
         if digest != landing.digest:
-            raise ProofFailed(f"the server's SHA-256 of {landing.name} is not that of what was fetched")
+            raise ProofFailed(f"the server's SHA-256 of {landing.name} is not that of the downloaded content")
         return Evidence.SERVER_HASH
 
     @property
@@ -166,7 +167,7 @@ class Download:
     def _read_again(self, span: Span) -> None:
         if not self._reads_the_same(span):
             raise ProofFailed(
-                f"bytes {span.start} to {span.end} of {self._landing.name} read differently a second time"
+                f"bytes {span.start} to {span.end} of {self._landing.name} were different when read again"
             )
 
     def _reads_the_same(self, span: Span) -> bool:
@@ -174,7 +175,7 @@ class Download:
         return agreeing_bytes(self._desk, theirs, self._landing.sink, span) == span.length
 
     def _throw_away(self) -> None:
-        """What was fetched belongs to no version, or is not what it should be: nothing may go on from there."""
+        """Discard what was fetched: it mixes two versions or failed verification, and must not be resumed."""
         if self._landing.throw_away():
             checkpoint = self._landing.checkpoint(0)
             self._desk.post(lambda: self._forget(checkpoint))

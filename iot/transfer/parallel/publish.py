@@ -1,4 +1,4 @@
-"""From a complete part to the published file: what it holds, what is proven of it, its name, its `.sha256`."""
+"""From a complete part to the published file: its size, its proof, its name, its `.sha256`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 def bytes_held(standing: Standing) -> RemoteFile | None:
-    """What the far side holds, as a file: the bytes up to the first that is missing."""
+    """The size of what the far side has: the bytes up to the first gap."""
     if isinstance(standing, Offset):
         return RemoteFile(standing.end)
     if isinstance(standing, Parts):
@@ -37,9 +37,9 @@ def bytes_held(standing: Standing) -> RemoteFile | None:
 def prove_part(
     desk: Desk, store: Store, token: Token, source: Source, options: TransferOptions
 ) -> tuple[Proof, str | None]:
-    """Prove a part of the right size as far as the settings ask -> what was proven, and SHA-256 if it was computed.
+    """Verify a part of the right size as far as the settings require -> the proof, and the SHA-256 if computed.
 
-    Raises: ProofFailed; Unsupported where it can be neither hashed nor read back.
+    Raises: ProofFailed; Unsupported if it can be neither hashed nor read back.
     """
     size = source.fingerprint.size
     if options.proof is Proof.SIZE:
@@ -51,24 +51,24 @@ def prove_part(
         if store.verify(token, {"sha256": digest}) is not None:
             return Proof.FULL, digest
     if not store.capabilities.reads_back:
-        raise Unsupported(f"proof={options.proof.value}: what was sent cannot be read back there")
+        raise Unsupported(f"proof={options.proof.value}: the server does not allow reading back what was sent")
     span = Span(start, size)
     agreed = agreeing_bytes(desk, store.read_part(token, span), source, span)
     if agreed < span.length:
-        raise ProofFailed(f"the part of {source.name} differs at {start + agreed}")
+        raise ProofFailed(f"the part of {source.name} differs from it at offset {start + agreed}")
     return Proof.TAIL if start else Proof.FULL, digest
 
 
 def publish_as(
     store: Store, token: Token, dest: bytes, meta: Meta, options: TransferOptions, source: bytes = b""
 ) -> bool:
-    """Give the part its name, over what stands there -> whether both are on the far side's disk. A part that can never
-    get it, because a folder has it, is removed.
+    """Give the part its name, replacing an existing file -> whether both are on the far side's disk. A part that can
+    never get its name, because a folder has it, is removed.
 
     source: for the message.
 
-    Raises: AlreadyExists where the far side cannot replace, and the old file is not to be removed first; NameRefused
-        for a folder.
+    Raises: AlreadyExists if the far side cannot replace a file and replace_by_remove is off; NameRefused if `dest` is a
+        folder.
     """
     try:
         return _publish(store, token, dest, meta, options)
@@ -96,24 +96,24 @@ def _publish(store: Store, token: Token, dest: bytes, meta: Meta, options: Trans
 def write_sidecar(store: Store, dest: bytes, meta: Meta, digest: str, options: TransferOptions) -> None:
     """Publish `<dest>.sha256` in the format of sha256sum.
 
-    Only a checksum of this very file is replaced: what a producer has sent under that name stays, with a warning.
+    Only a checksum file of `dest` itself is replaced: a producer's own file of that name is kept, with a warning.
     """
     name, path = posixpath.basename(dest), dest + SIDECAR
     there = _sha256_there(store, path, name)
     if there == "":
-        log.warning("no sidecar written: something else has its name path=%s", quoted(path))
+        log.warning("no sidecar written: another file has its name path=%s", quoted(path))
     if there in ("", digest):
         return
     line = checksum_line(digest, name)
     beside = Meta(sidecar_part(meta.part), make_dirs=meta.make_dirs)
     token = store.begin(path, len(line), beside)
     if store.write(token, Span(0, len(line)), [line]).end < len(line):
-        raise ServerRefused(f"the far side does not take all of {quoted(path)}")
+        raise ServerRefused(f"the far side did not accept all of {quoted(path)}")
     publish_as(store, token, path, beside, options, dest)
 
 
 def _sha256_there(store: Store, path: bytes, name: bytes) -> str | None:
-    """The SHA-256 of `name` that a checksum file gives; "" where the file is something else, None where there is none.
+    """The SHA-256 that a checksum file lists for `name`; "" if the file is something else, None if there is none.
 
     A file that cannot be read (a write-only drop box) counts as none.
     """

@@ -1,4 +1,4 @@
-"""Transfers that are under way, and the queue from which workers help themselves."""
+"""Running transfers, and the queue that workers take them from."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from iot.transfer.remote import Store
 __all__ = ["TOGETHER_BYTES", "Finished", "Ready", "Running"]
 
 TOGETHER_BYTES = 1024 * 1024
-"""A transfer beyond this is large."""
+"""A transfer of more bytes than this counts as large."""
 
 
 class Finished(NamedTuple):
-    """A transfer that ended: exactly one of result and error counts; error None means that it succeeded."""
+    """A transfer that ended: either `result` or `error` is valid; error None means that it succeeded."""
 
     tag: Any
     result: Any = None
@@ -26,7 +26,7 @@ class Finished(NamedTuple):
 
 
 class Running:
-    """A transfer that was admitted. urgency: lower first; large: never taken by the last free worker."""
+    """A transfer that was admitted. urgency: lower comes first; large: never given to the last free worker."""
 
     def __init__(
         self, transfer: Transfer[Any], urgency: tuple[int, ...] = (0,), *, tag: Any = None, payload_bytes: int = 0
@@ -40,7 +40,7 @@ class Running:
         self._work: Work[Any] = transfer.run()
 
     def turn(self, store: Store) -> Command | Finished:
-        """Go on until it waits or ends; in a worker's thread."""
+        """Run until it waits or ends; called in a worker's thread."""
         self.transfer.store = store
         try:
             return next(self._work)
@@ -55,13 +55,13 @@ class Running:
         return finished
 
     def end(self) -> None:
-        """Give it up where it waits."""
+        """Give up a transfer that waits."""
         self._work.close()
         self.transfer.release()
 
 
 class Ready:
-    """The transfers that a worker may take. A large one is left alone where it would take the last free worker."""
+    """The transfers that a worker may take. A large one is left waiting if it would take the last free worker."""
 
     def __init__(self) -> None:
         self._waiting: dict[bool, list[tuple[tuple[int, ...], int, Running]]] = {False: [], True: []}
@@ -80,7 +80,7 @@ class Ready:
             self._changed.notify()
 
     def take(self, wait_s: float) -> Running | None:
-        """The most urgent one; None after so long, and when there will be none any more."""
+        """The most urgent one; None after `wait_s` seconds, or once the queue is closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._heap() is not None, wait_s)
             heap = None if self._closed else self._heap()
@@ -91,13 +91,13 @@ class Ready:
             return running
 
     def back(self, running: Running) -> None:
-        """A worker's turn with it is over."""
+        """A worker's turn with this transfer is over."""
         with self._changed:
             self._large -= running.large
             self._changed.notify()
 
     def close(self) -> list[Running]:
-        """-> what nobody has taken"""
+        """-> the transfers that nobody has taken"""
         with self._changed:
             self._closed = True
             left = [item[2] for heap in self._waiting.values() for item in heap]

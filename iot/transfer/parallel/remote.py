@@ -1,4 +1,4 @@
-"""ParallelRemote: a Remote made of a way to make stores."""
+"""ParallelRemote: a Remote on top of stores."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ T = TypeVar("T")
 
 
 class ParallelRemote(BaseRemote):
-    """make: a store, not connected yet. server: what stands for the far side in the journal, e.g. user@host:port.
+    """make: creates an unconnected store. server: identifies the far side in the journal, e.g. user@host:port.
 
-    journal: share one with other users of the same state directory. See transfer.remote.Remote for what it does.
+    journal: may be shared with other users of the same state directory. See transfer.remote.Remote for the methods.
     """
 
     def __init__(
@@ -69,12 +69,12 @@ class ParallelRemote(BaseRemote):
         """Whether there are connections, as far as is known without asking."""
         return self._workers is not None
 
-    # -- connections, as the loop over them wants them
+    # -- connections, for the loop over attempts
 
     another_stands = False
 
     def session(self, tick: Callable[[], None]) -> Workers:
-        """The present connections, or new ones. Raises: LinkLost, Timeout, ServerBusy, AuthenticationError ..."""
+        """The current connections, or new ones. Raises: like Workers.connect."""
         if self._workers is not None and not self._workers.usable:
             self._drop()
         if self._workers is None:
@@ -105,7 +105,7 @@ class ParallelRemote(BaseRemote):
                 if self._workers is not None and self._workers.usable:
                     self._workers.run_one(_Call(lambda store: store.check()))
             except PermanentError:
-                pass  # an answer is an answer
+                pass  # any answer proves that it is alive
             except BaseException:
                 self._drop()
                 raise
@@ -153,7 +153,7 @@ class ParallelRemote(BaseRemote):
             received = [0]
             try:
                 return self._fetch(task, received, resume=resume, sha256=bool(sha256))
-            except ProofFailed:  # it may be what was stitched together, or a .sha256 that came after its file
+            except ProofFailed:  # the part may mix two versions, or a .sha256 may have come after its file
                 return self._fetch(task, received, resume=resume, sha256=bool(sha256))
 
     def _fetch(self, task: DownloadTask, received: list[int], *, resume: bool, sha256: bool) -> TransferResult:
@@ -203,7 +203,7 @@ class ParallelRemote(BaseRemote):
         def move(store: Store, again: bool) -> None:
             if store.stat(source) is None:
                 if again and store.stat(dest) is not None:
-                    return  # the lost answer was a yes
+                    return  # it had succeeded, and only the answer was lost
                 raise NotFound(f"cannot move {quoted(source)}: it is not on the server")
             store.move(source, dest, make_dirs=make_dirs)
 
@@ -219,8 +219,8 @@ class ParallelRemote(BaseRemote):
         self._call(lambda store, again: _gone_is_fine(again, lambda: store.rmdir(path)))
 
     def _call(self, work: Callable[[Store, bool], T]) -> T:
-        """Small work on one store, again on a new connection where the link is lost; its second argument: an earlier
-        attempt may have done it, and its answer was lost."""
+        """A small operation on one store, repeated on a new connection if the link is lost. The second argument of
+        `work` says that an earlier attempt may have succeeded with its answer lost."""
         again = False
         with self._exclusively():
             for attempt in self._attempts():
@@ -245,7 +245,7 @@ class ParallelRemote(BaseRemote):
 
 
 class _Call(Generic[T]):
-    """Work on one store, as a transfer."""
+    """A call on one store, in the form of a transfer."""
 
     store: Store
 
@@ -257,11 +257,11 @@ class _Call(Generic[T]):
         return self._work(self.store)
 
     def release(self) -> None:
-        """Nothing was taken for it."""
+        """Nothing to release."""
 
 
 def _gone_is_fine(again: bool, work: Callable[[], None]) -> None:
-    """A file that is gone after an answer was lost is what was wanted."""
+    """If an answer was lost, a file that is gone means success."""
     try:
         work()
     except NotFound:
@@ -270,12 +270,12 @@ def _gone_is_fine(again: bool, work: Callable[[], None]) -> None:
 
 
 def _listed(store: Store, path: bytes, *, folders: bool) -> list[bytes]:
-    """Raises: NameRefused for a name that is a path: a server cannot lead us out of a folder."""
+    """Raises: NameRefused for a name with a slash: a server must not lead us out of a folder."""
     found = []
     for entry in store.list(path):
         if b"/" in entry.name or b"\0" in entry.name or not entry.name:
             raise NameRefused(
-                f"server lists the name {quoted(entry.name)} in {quoted(path)}; a name may not hold a slash"
+                f"server lists the name {quoted(entry.name)} in {quoted(path)}; a name must not contain a slash"
             )
         if entry.is_folder is folders and entry.name not in (b".", b".."):
             found.append(posixpath.join(path, entry.name))

@@ -1,4 +1,4 @@
-"""The removal of abandoned parts, as a transfer among the transfers of a batch."""
+"""Removes abandoned parts, as one of the transfers of a batch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LEAST_URGENT = (sys.maxsize,)
 
 
 def next_removal(parts: AbandonedParts, desk: Desk) -> Running | None:
-    """The next bundle; None while one is under way, and when nothing is left."""
+    """The next bundle; None while one is in progress, or if nothing is left."""
     bundle = parts.next_bundle()
     return Running(_Removal(bundle, parts, desk), LEAST_URGENT) if bundle else None
 
@@ -36,7 +36,7 @@ class _Removal:
         self._desk = desk
 
     def run(self) -> Work[None]:
-        yield from ()  # it waits for nothing but its store
+        yield from ()  # it only ever waits for its store
         for checkpoint in self._bundle:
             self._desk.check()
             try:

@@ -1,10 +1,10 @@
 """One upload over a store, from the plan to the published file.
 
-    survey -> begin, or go on -> write -> look at its size, prove -> publish -> confirm
+    survey -> begin or resume -> write -> check size, verify -> publish -> confirm
 
-The file is never published before every byte was answered for, no span is suspect, its size (and what `proof` asks) is
-proven, the source was looked at again, and the intent to publish is durable. Where the last byte publishes, that byte
-is held back until then.
+A file is never published before every byte is acknowledged, no span is suspect, its size (and what `proof` asks) is
+verified, the source has been checked again, and the intent to publish is durable. Where the last byte publishes, that
+byte is held back until then.
 """
 
 from __future__ import annotations
@@ -52,15 +52,15 @@ __all__ = ["Upload"]
 log = logging.getLogger(__name__)
 
 SURE_AFTER_S = 60.0
-"""Systems bring to the disk within half a minute what they were given. So what was seen on the far side and, so long
-after that, over the same connection more was taken, needs no second look: power that went has cut the connection."""
+"""Operating systems write data to disk within half a minute. So bytes that were seen on the far side need no second
+look if, this long afterwards, the same connection still accepts data: a power cut would have broken it."""
 
 
 class Upload:
     """The state of one upload; `run` is the story.
 
-    meta: the part's name, which is locked, and what is to be kept. known: its checkpoint. note: keeps a checkpoint
-    until the next batch is written, in the committing thread. release: gives back what was taken for this upload.
+    meta: part name, which is locked, and attributes. known: its checkpoint. note: keeps a checkpoint until the next
+    batch is written, in the committing thread. release: called when this upload ends.
     """
 
     store: Store
@@ -101,9 +101,9 @@ class Upload:
         return self.source.fingerprint.size
 
     def run(self) -> Work[TransferResult]:
-        """Raises: the errors of this file, LinkLost, Timeout, Cancelled ..."""
+        """Raises: PermanentError, LocalStateError, TransientError, AuthenticationError, Cancelled."""
         if self.job.fingerprint not in (None, self.source.fingerprint):
-            raise SourceChanged(f"{self.source.name} is not the version any more that was to be sent")
+            raise SourceChanged(f"{self.source.name} is no longer the version that was to be sent")
         check_final_name(self.dest, self.source.path, sidecar=self._options.sidecar)
         if self.job.sent_before is not None:
             self._hash()
@@ -121,7 +121,7 @@ class Upload:
     # -- survey
 
     def _survey(self) -> Step:
-        """Decide how to begin; the far side is asked only when there is something to go on with."""
+        """Decide how to start; the far side is only asked if there is something to resume."""
         known, options = self._known if self._options.resume else None, self._options
         if known is None and not self.job.check_final:
             return Fresh()
@@ -160,7 +160,7 @@ class Upload:
             assert isinstance(step, Fresh)
             yield from self._start_over(step)
         except NoSpaceOnServer:
-            self._abandon()  # smaller files may fit
+            self._abandon()  # smaller files may still fit
             raise
         except TransferError:
             if self._token:
@@ -168,16 +168,16 @@ class Upload:
             raise
 
     def _go_on(self, step: ResumeAt) -> None:
-        """Read back what is suspect; go on behind what agrees."""
+        """Read back what is suspect, and resume after the bytes that match."""
         offset = self._agreed(step)
         if offset == 0 and self.size:
-            raise Unsupported("nothing of the part can be used")
-        unsure = [span.start for span in step.suspect]  # there, as was seen, but perhaps not on a disk
+            raise Unsupported("no byte of the part is usable")
+        unsure = [span.start for span in step.suspect]  # seen on the far side, but perhaps not on its disk
         self._state = PartState(self.size, offset, (), min([step.synced, offset, *unsure]))
         self._seen = (offset, self._desk.clock())
         self._resumed_at = offset
         known = self._known.acked_bytes if self._known is not None else 0
-        self._desk.delivered(max(0, offset - known))  # it had come, though its answer had not
+        self._desk.delivered(max(0, offset - known))  # it had arrived, and only the answer was lost
         self._fill()
 
     def _agreed(self, step: ResumeAt) -> int:
@@ -198,7 +198,7 @@ class Upload:
             self._abandon()
         self._token = self.store.begin(self.dest, self.size, self.meta)
         if self._known is not None or not named or self.size > self.store.capabilities.block_bytes:
-            yield Barrier(self.checkpoint())  # an older one must not outlive the bytes it speaks of
+            yield Barrier(self.checkpoint())  # an older one must not outlive the bytes it describes
         self._fill()
 
     def _abandon(self) -> None:
@@ -209,7 +209,7 @@ class Upload:
             log.info("part not removed path=%s error=%s", self.source.name, error)
 
     def _fill(self) -> None:
-        """Write up to the end, or to where what publishes is held back."""
+        """Write to the end, or up to the bytes that are held back."""
         end = self.size - self._held_back
         most = self.store.capabilities.write_bytes or max(1, end)
         if not self.size and not self._last_byte_publishes:
@@ -218,11 +218,11 @@ class Upload:
             start = self._state.acked
             self._write(Span(start, min(start + most, end)))
             if self._state.acked == start:
-                raise ServerRefused(f"the far side takes no more bytes of {self.source.name} at {start}")
+                raise ServerRefused(f"the far side accepts no more data of {self.source.name} at offset {start}")
 
     @property
     def _held_back(self) -> int:
-        """So many bytes at the end publish the file."""
+        """Number of bytes at the end whose write publishes the file."""
         if not self._last_byte_publishes:
             return 0
         multiple = self.store.capabilities.write_multiple
@@ -259,14 +259,14 @@ class Upload:
     # -- prove
 
     def _check(self) -> None:
-        """Raises: ProofFailed; then nothing of the part is believed any more."""
+        """Raises: ProofFailed or NotFound; the part is then no longer trusted."""
         held = bytes_held(self.store.where(self._token))
         if held is None:
-            raise NotFound(f"the part of {self.source.name} is gone: does something there take files away by name?")
+            raise NotFound(f"the part of {self.source.name} is gone: does something there remove files by name?")
         expected = self.size - self._held_back
         try:
             if held.size != expected:
-                raise ProofFailed(f"the far side holds {held.size} bytes of {self.source.name}, not {expected}")
+                raise ProofFailed(f"the far side has {held.size} bytes of {self.source.name}, not {expected}")
             self._proof = Proof.SIZE if self._held_back else self._prove()
         except ProofFailed:
             self._state.distrust()
@@ -305,7 +305,7 @@ class Upload:
             self._digest = hash_of(self._desk, self.source)
 
     def _settle(self, durable: bool, already_done: bool = False) -> Work[TransferResult]:
-        self.source.close()  # the wait below may be long, and files in flight are many
+        self.source.close()  # the wait below may be long, with many files in flight
         if self._options.sidecar and self._digest is not None:
             write_sidecar(self.store, self.dest, self.meta, self._digest, self._options)
         durable = durable and not self._options.trust
@@ -334,7 +334,7 @@ class Upload:
     def _look_again(self) -> None:
         found = self.store.stat(self.dest)
         if found is not None and found.size not in (None, self.size):
-            raise ProofFailed(f"{self.job.dest} had {self.size} bytes when it was published and has {found.size} now")
+            raise ProofFailed(f"{self.job.dest} had {self.size} bytes when published, but now has {found.size}")
 
     # -- how far
 
@@ -352,7 +352,7 @@ class Upload:
         )
 
     def note(self) -> None:
-        """For the next batch of checkpoints; bytes that were seen long enough ago count as synced."""
+        """Note a checkpoint for the next batch; bytes that were seen long enough ago count as synced."""
         end, seen_at = self._seen
         if self._alive_at - seen_at >= SURE_AFTER_S:
             self._state.synced = max(self._state.synced, min(end, self._state.acked))

@@ -1,10 +1,10 @@
-"""What a transfer may ask of the committing thread, and what that hands out.
+"""What a transfer may ask of the committing thread, and the means for it.
 
-A transfer is a plain generator that a worker runs: it calls its store, which blocks, as it likes. It yields where it
-has to wait for something that is not the store's; another worker, with another store, may go on with it then.
+A transfer is a plain generator that a worker runs. It calls its store, which blocks, as it likes, and yields when it
+has to wait for anything else; another worker, with another store, may then continue it.
 
-    Barrier(record)    go on when this record is durable; records of many transfers share one commit
-    Linger(seconds)    go on after a while, without taking a worker meanwhile
+    Barrier(record)    continue when this record is durable; records of many transfers share one commit
+    Linger(seconds)    continue after a while, without occupying a worker
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Work: TypeAlias = Generator[Command, None, R]
 
 
 class Transfer(Protocol[R_co]):
-    """store: lent by the worker for each turn. release: gives back what was taken for it, once it has ended."""
+    """store: lent by the worker for each turn. release: called once it has ended, to give back its resources."""
 
     store: Store
 
@@ -46,7 +46,7 @@ class Transfer(Protocol[R_co]):
 
 
 class Desk:
-    """What a transfer has the committing thread do while it goes on itself; safe in any thread.
+    """What a transfer has the committing thread do while it carries on; thread-safe.
 
     post: queues a call for the committing thread, which makes them soon and in order. delivered: counts bytes that the
     far side has confirmed (upload) or sent (download). clock: monotonic seconds. stop: set when the caller cancels.
@@ -65,6 +65,6 @@ class Desk:
         self._stop = stop
 
     def check(self) -> None:
-        """Raises: Cancelled. To be called for every block."""
+        """To be called for every block. Raises: Cancelled."""
         if self._stop.is_set():
             raise Cancelled("stopped on request; what was sent is kept for a resume")

@@ -1,8 +1,8 @@
 """A few workers with a store each, and the loop of the thread that commits.
 
 Theory of operation. The caller's thread owns the journal and runs the loop; a worker is a thread that owns one
-connection and runs one transfer at a time. They share two things only: the queue of transfers that are ready, from
-which workers help themselves, and the queue of calls that workers leave for the caller's thread.
+connection and runs one transfer at a time. They share only two things: the queue of transfers that are ready, which
+workers take from, and the queue of calls that workers leave for the caller's thread.
 
     tick       give the caller a turn, at least every POLL_S
     admit      pull transfers while there is room
@@ -11,8 +11,8 @@ which workers help themselves, and the queue of calls that workers leave for the
     wake       put transfers whose wait is over back into the queue
 
 A transfer's error ends that transfer only. A lost link on any worker, a cancel or a failed commit ends all of them:
-every connection is aborted, which makes calls in progress fail within a second; each transfer notes how far it got; and
-the connections are closed. A call that does not return even then (a hung mount) is left behind in its thread.
+every connection is aborted, so that calls in progress fail within a second; each transfer notes its progress; and the
+connections are closed. A call that does not return even then (a hung mount) is left behind in its thread.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ IDLE_S = 30.0
 
 
 class Workers:
-    """The connections to one far side, made as there is work for them; see the head of this file.
+    """The connections to one far side, opened as needed; see the theory of operation above.
 
-    make: a store, not connected yet. commit: makes checkpoints durable. stop: the caller wants to end.
+    make: creates an unconnected store. commit: makes checkpoints durable. stop: set when the caller wants to end.
     clock: monotonic seconds.
 
-    delivered_bytes: what the far side has confirmed or given so far. desk: what transfers are to be made with.
+    delivered_bytes: what the far side has confirmed or sent so far. desk: to be passed to transfers.
     """
 
     def __init__(
@@ -92,7 +92,8 @@ class Workers:
     # -- connections
 
     def connect(self, tick: Callable[[], None]) -> None:
-        """Make the first connection. Raises: LinkLost, Timeout, ServerBusy, AuthenticationError, Cancelled ..."""
+        """Open the first connection. Raises: LinkLost, Timeout, ServerBusy, AuthenticationError, ConfigurationError,
+        Cancelled."""
         store = self._begin_worker()
         try:
             while self._connecting:
@@ -110,20 +111,20 @@ class Workers:
 
     @property
     def usable(self) -> bool:
-        """Whether the connections are good for another transfer, as far as is known."""
+        """Whether the connections can serve another transfer, as far as is known."""
         while not self._calls.empty():
             self._call(0.0)
         return self._lost is None and self._crash is None and not self._ready.closed
 
     def close(self) -> None:
-        """End all: calls under way fail within a second."""
+        """End everything: calls in progress fail within a second."""
         for running in self._ready.close():
             running.end()
         for store in self._stores:
             store.abort()
 
     def fewer(self) -> bool:
-        """The far side has said that it is busy: do with one connection less -> whether there is another."""
+        """The far side is busy: use one connection less -> whether another one is left."""
         staying = [store for store in self._stores[1:] if store not in self._dismissed]
         if staying:
             self._dismissed.add(staying[-1])
@@ -139,7 +140,7 @@ class Workers:
         return store
 
     def _grow(self) -> None:
-        """One connection more where something is ready and nobody is free for it."""
+        """Open one more connection if a transfer is ready and no worker is free."""
         if len(self._ready) > self._idle and not self._connecting and len(self._stores) < self._most:
             self._begin_worker()
         self._ready.most_large = max(1, self._most - 1)
@@ -168,7 +169,7 @@ class Workers:
             store.close()
 
     def _one_turn(self, store: Store, first: bool) -> bool:
-        """-> whether this worker goes on. The first one keeps its connection alive, the others go when idle."""
+        """-> whether this worker continues. The first keeps its connection alive; the others end when idle."""
         running = self._ready.take(IDLE_S)
         if running is None:
             return not self._ready.closed and self._stays(store, first)
@@ -255,10 +256,10 @@ class Workers:
     # -- the loop
 
     def run(self, transfers: Iterator[Running | None], tick: Callable[[], None] = lambda: None) -> Iterator[Finished]:
-        """Yield each transfer as it ends, while pulling further ones; None means that there is none right now.
+        """Yield each transfer as it ends, while pulling more; None means that there is none right now.
 
-        Raises: LinkLost, Timeout, Cancelled, LocalStateError, after every transfer in flight has been yielded with
-            that same error; what a worker or a callback raised that is no error of ours.
+        Raises: LinkLost, Timeout, Cancelled, LocalStateError, after every transfer in flight has been yielded with that
+            same error; any foreign exception of a worker or a callback.
         """
         exhausted = False
         try:
@@ -308,7 +309,7 @@ class Workers:
         return False
 
     def _attend(self, *, exhausted: bool) -> None:
-        """Make the calls that are there, waiting a while for the first; then what is due by itself."""
+        """Make the queued calls, waiting a while for the first; then whatever is due by time."""
         self._call(self._patience_s(may_admit=not exhausted and self._may_admit()))
         while not self._calls.empty():
             self._call(0.0)
@@ -348,11 +349,11 @@ class Workers:
             return
         self._active_bytes -= running.payload_bytes
         if self._ending is not None and isinstance(finished.error, (LinkLost, Timeout, Cancelled)):
-            finished = Finished(running.tag, error=self._ending)  # its own word is only that it was aborted
+            finished = Finished(running.tag, error=self._ending)  # its own error only says that it was aborted
         self._finished.append(finished)
 
     def _end_all(self, error: TransferError, tick: Callable[[], None] = lambda: None) -> None:
-        """Transfers in a worker's hands may still note how far they came; those that wait are given up."""
+        """Running transfers may still note their progress; waiting ones are given up."""
         if not self._active:
             return
         self._ending = error
@@ -365,7 +366,7 @@ class Workers:
         self.close()
         over_at = self._clock() + ENDING_S
         while self._active and self._clock() < over_at:
-            with contextlib.suppress(LocalStateError):  # what ends it all may be just that
+            with contextlib.suppress(LocalStateError):  # which may be the very reason for the end
                 self._call(POLL_S)
             tick()
         for running in list(self._active.values()):

@@ -1,1 +1,1 @@
-"""Transfers: what to send next and what is true by then; no network, no SSH, no database."""
+"""Transfers as jobs: what to send next, and what is known at each point; no network, SSH or database."""

@@ -1,4 +1,4 @@
-"""The `<file>.sha256` beside a remote file, as sha256sum writes and reads it."""
+"""The file `<file>.sha256` beside a remote file, in the format of sha256sum."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ __all__ = ["fetch_sha256_file", "sha256_there"]
 
 
 def fetch_sha256_file(source: bytes) -> Work[str]:
-    """The SHA-256 that `<source>.sha256` gives for `source`, as lower-case hex digits.
+    """The SHA-256 that `<source>.sha256` lists for `source`, in lower-case hex.
 
-    Raises: NotFound where there is no such file, ProofFailed where it says nothing of `source`.
+    Raises: NotFound if there is no such file, ProofFailed if it does not list `source`.
     """
     path = source + SIDECAR
     try:
         content = yield from _content(path)
     except NotFound as error:
-        raise NotFound(f"{quoted(path)} is not on the server, and sidecar asks for it") from error
+        raise NotFound(f"{quoted(path)} is not on the server, but sidecar requires it") from error
     digest = sha256_listed(content, posixpath.basename(source))
     if digest is None:
-        raise ProofFailed(f"{quoted(path)} holds no SHA-256 of {quoted(posixpath.basename(source))}")
+        raise ProofFailed(f"{quoted(path)} has no SHA-256 for {quoted(posixpath.basename(source))}")
     return digest
 
 
 def sha256_there(path: bytes, name: bytes) -> Work[str | None]:
-    """The SHA-256 of `name` that a checksum file gives; "" where the file is something else, None where there is none.
+    """The SHA-256 that a checksum file lists for `name`; "" if the file is something else, None if there is none.
 
     A file that cannot be read (a write-only drop box) counts as none.
     """
@@ -45,7 +45,7 @@ def sha256_there(path: bytes, name: bytes) -> Work[str | None]:
 
 
 def _content(path: bytes) -> Work[bytes]:
-    """A small remote file as a whole. Raises: NotFound, ProofFailed where it is too long to be a checksum file ..."""
+    """Read a small remote file. Raises: NotFound, PermissionDenied, ServerRefused; ProofFailed if too long."""
     handle = expect_handle((yield from ask(packets.open_file(path, Flag.READ))), f"cannot open {quoted(path)}")
     return (yield from closing(handle, _read(path, handle)))
 
@@ -58,8 +58,8 @@ def _read(path: bytes, handle: bytes) -> Work[bytes]:
             break
         data = expect_data(reply, f"cannot read {quoted(path)}")
         if not data:
-            raise ServerRefused(f"cannot read {quoted(path)}: server sent no bytes and no end of file")
+            raise ServerRefused(f"cannot read {quoted(path)}: server sent neither data nor end of file")
         content += data
     if len(content) > MOST_BYTES:
-        raise ProofFailed(f"{quoted(path)} is longer than {MOST_BYTES} bytes: it is no checksum file")
+        raise ProofFailed(f"{quoted(path)} is longer than {MOST_BYTES} bytes: not a checksum file")
     return content

@@ -1,4 +1,4 @@
-"""What every transfer on one connection shares."""
+"""What all transfers on one connection share."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from iot.transfer.window import PartState
 
 
 class Ledger(Protocol):
-    """Where checkpoints are kept: durable soon (note) or before going on (a Barrier carrying the checkpoint)."""
+    """Stores checkpoints: durable soon (note), or before the job continues (a Barrier with the checkpoint)."""
 
     def load(self, direction: Direction, remote_path: bytes, local_path: bytes) -> Checkpoint | None: ...
 
     def note(self, checkpoint: Checkpoint, *, now: bool = False) -> None:
-        """Keep for the next batch; written by bytes and time, for all transfers at once, or now."""
+        """Keep it for the next batch, which is written by bytes and time for all transfers; `now` writes at once."""
 
     def forget(self, checkpoint: Checkpoint) -> None:
         """The transfer is done, or starts over: drop the checkpoint with the next batch."""
@@ -29,7 +29,8 @@ class Ledger(Protocol):
 class Context:
     """One connection's server, pace and ledger.
 
-    folders: remote folders known to be there. handles: open parts. large: the large parts that are being filled.
+    folders: remote folders known to exist. handles: open parts. large: large parts that are being written or that
+    wait for the free space of the server.
     """
 
     server: Server

@@ -1,5 +1,5 @@
-"""One download over SFTP: look, go on behind what is there, read to the end, look again, prove, publish; a job for the
-pipeline. What is local of it, and what is decided, is in transfer.landing."""
+"""One download over SFTP, as a job for the pipeline: check, resume the part, read to the end, check again, verify,
+publish. The local side and the decisions are in transfer.landing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Download"]
 
 
 class Download:
-    """The state of one download; `run` is the story. wall_clock: seconds since 1970, as this device believes."""
+    """The state of one download; `run` is the story. wall_clock: seconds since 1970 according to this device."""
 
     def __init__(self, task: DownloadTask, context: Context, wall_clock: Callable[[], float] = time.time) -> None:
         self.task = task
@@ -31,7 +31,7 @@ class Download:
         self._reading = Reading(context, self._landing.name, None, self._landing.sink.write, self._progressed)
 
     def run(self) -> Work[TransferResult]:
-        """Raises: NotFound, SourceChanged, ProofFailed, PermissionDenied, LocalStateError ..."""
+        """Raises: NotFound, SourceChanged, ProofFailed, DiskFull, PermanentError, LocalStateError."""
         landing = self._landing
         try:
             while wait_s := landing.found((yield from look(self.task.source))):
@@ -58,7 +58,7 @@ class Download:
 
     @property
     def received_bytes(self) -> int:
-        """So many bytes of the file has this connection given, those read twice included."""
+        """Bytes of the file that this connection has received, including those read twice."""
         return self._reading.received_bytes
 
     def _expected_hashes(self) -> Work[list[tuple[str, Evidence]]]:
@@ -97,7 +97,7 @@ class Download:
     # -- prove
 
     def _prove(self, expected: list[tuple[str, Evidence]]) -> Work[tuple[Proof | None, Evidence]]:
-        """-> what is proven by what. A hash that is known from elsewhere leaves nothing to be read again."""
+        """-> the proof and its evidence. With a hash known from elsewhere, nothing is read again."""
         landing, options = self._landing, self.context.options
         if expected or options.sha256:
             landing.digest = yield from hash_of(landing.sink)
@@ -117,13 +117,13 @@ class Download:
             yield from self._read_again(Span(0, self._landing.end))
             return Evidence.SECOND_READING
         if not same:
-            raise ProofFailed(f"the server's SHA-256 of {self._landing.name} is not that of what was fetched")
+            raise ProofFailed(f"the server's SHA-256 of {self._landing.name} is not that of the downloaded content")
         return Evidence.SERVER_HASH
 
     def _read_again(self, span: Span) -> Work[None]:
         if not (yield from self._reads_the_same(span)):
             raise ProofFailed(
-                f"bytes {span.start} to {span.end} of {self._landing.name} read differently a second time"
+                f"bytes {span.start} to {span.end} of {self._landing.name} were different when read again"
             )
 
     def _reads_the_same(self, span: Span) -> Work[bool]:

@@ -1,4 +1,4 @@
-"""Make remote folders, each asked for at most once on a connection."""
+"""Make remote folders, requesting each at most once per connection."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ S_IFDIR = 0o040000
 
 
 def make_parents(context: Context, path: bytes) -> Work[None]:
-    """Make the folders above `path` that are missing, outermost first. Raises: PermissionDenied, ServerRefused ..."""
+    """Make missing parents of `path`, outermost first. Raises: PermissionDenied, NoSpaceOnServer, ServerRefused."""
     for folder in parents(path):
         if folder not in context.folders:
             yield from make_folder(context, folder)
 
 
 def create_in_folder(context: Context, path: bytes, requests: list[Request]) -> Work[list[Reply]]:
-    """Answers of requests of which the first makes `path`, after making the folders above it where they are missing.
+    """Send requests of which the first creates `path`, after making its missing parents -> the answers.
 
-    A folder that is new to this connection is asked for in the same flight: no round trip is lost, whether it is there
-    or not, and all files that follow find it.
+    A folder not yet used on this connection is requested in the same flight: no round trip is wasted whether it exists
+    or not, and it is known for all later files.
     """
     folder = posixpath.dirname(path)
     if context.options.make_dirs and folder not in context.folders and folder not in (b"", b"/"):
@@ -41,13 +41,13 @@ def create_in_folder(context: Context, path: bytes, requests: list[Request]) -> 
     missing = made.code in (Code.NO_SUCH_FILE, Code.NO_SUCH_PATH)
     if missing or made.code == Code.FAILURE:
         was_made = yield from _make_missing(context, folder)
-        if missing or was_made:  # another job may have made it a moment after our request was handled
+        if missing or was_made:  # another job may have made it just after our request was handled
             replies = yield from ask_all(requests, context.server.in_order)
     return replies
 
 
 def _make_missing(context: Context, folder: bytes) -> Work[bool]:
-    """-> whether something was made; a folder that is there was not what the request lacked."""
+    """-> whether something was made; if the folder existed, it is not what the request was missing."""
     there = yield from ask(packets.stat(folder))
     if isinstance(there, Attributes):
         return False
@@ -57,12 +57,12 @@ def _make_missing(context: Context, folder: bytes) -> Work[bool]:
 
 
 def make_folder(context: Context, folder: bytes) -> Work[bool]:
-    """-> whether it is new. One that is there already is fine, also when another job made it meanwhile."""
+    """-> whether it is new. An existing folder is fine, also if another job has just made it."""
     reply = yield from ask(packets.mkdir(folder))
     if isinstance(reply, Status) and reply.ok:
         context.folders.add(folder)
         return True
-    there = yield from ask(packets.stat(folder))  # servers have no word of their own for "there already"
+    there = yield from ask(packets.stat(folder))  # SFTP version 3 has no code for "exists"
     if isinstance(there, Attributes) and (there.mode is None or there.mode & S_IFMT == S_IFDIR):
         context.folders.add(folder)
         return False

@@ -1,4 +1,4 @@
-"""What stands on the server under a name."""
+"""STAT for one or several paths."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["look", "look_at_once"]
 
 
 def look(path: bytes) -> Work[RemoteFile | None]:
-    """STAT; None where there is no such file. Raises: PermissionDenied, ServerRefused ..."""
+    """STAT; None if there is no such file. Raises: PermissionDenied, ServerRefused."""
     return (yield from look_at_once([path]))[0]
 
 
 def look_at_once(paths: list[bytes]) -> Work[list[RemoteFile | None]]:
-    """The same for several, in one flight."""
+    """STAT several paths in one flight."""
     replies = yield from ask_at_once([packets.stat(path) for path in paths])
     return [_found(path, reply) for path, reply in zip(paths, replies, strict=True)]
 
@@ -25,5 +25,5 @@ def look_at_once(paths: list[bytes]) -> Work[list[RemoteFile | None]]:
 def _found(path: bytes, reply: Reply) -> RemoteFile | None:
     if isinstance(reply, Status) and reply.code in (Code.NO_SUCH_FILE, Code.NO_SUCH_PATH):
         return None
-    found = expect_attributes(reply, f"cannot look at {quoted(path)}")
+    found = expect_attributes(reply, f"cannot stat {quoted(path)}")
     return RemoteFile(found.size, found.mtime_s, found.mode)

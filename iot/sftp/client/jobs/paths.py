@@ -1,4 +1,4 @@
-"""The small operations on remote paths, each a job of a few requests."""
+"""Operations on remote paths that need only a few requests, each as a job."""
 
 from __future__ import annotations
 
@@ -18,45 +18,45 @@ from iot.transfer.names import check_no_folder
 from iot.transfer.terminal import quoted
 
 LISTING_BYTES = 32 * 1024 * 1024
-NAME_BYTES = 64  # what Python adds to a name, about
+NAME_BYTES = 64  # approximate overhead of a name in Python
 
 
 def real_path(path: bytes) -> Work[bytes]:
-    """The server's own absolute name of a path."""
+    """The server's absolute form of a path."""
     doing = f"cannot resolve {quoted(path)}"
     entries = expect_names((yield from ask(packets.realpath(path))), doing).entries
     if not entries:
-        raise ServerRefused(f"{doing}: the server answered with no name")
+        raise ServerRefused(f"{doing}: the server answered without a name")
     return entries[0].filename
 
 
 @dataclass(slots=True)
 class Earlier:
-    """What earlier attempts of an operation may have done already.
+    """What earlier attempts of an operation may have done.
 
-    asking: the request that does it has been made. done: it may have reached the server, and its answer was lost.
+    asking: the decisive request was made. done: it may have reached the server, and its answer was lost.
     """
 
     asking: bool = False
     done: bool = False
 
     def lost(self, *, something_sent: bool) -> None:
-        """The link broke; something_sent: bytes have left this device since the attempt began."""
+        """The link was lost. something_sent: data has left this device since the attempt started."""
         self.done = self.done or (self.asking and something_sent)
         self.asking = False
 
 
 def delete(path: bytes, earlier: Earlier) -> Work[None]:
-    """A file that is gone after an answer was lost is what was wanted."""
+    """Delete a file. If an earlier answer was lost, a file that is gone means success."""
     earlier.asking = True
     _expect_gone((yield from ask(packets.remove(path))), earlier, f"cannot delete {quoted(path)}")
 
 
 def move(context: Context, source: bytes, dest: bytes, earlier: Earlier) -> Work[None]:
-    """Rename; a file that stands at `dest` is replaced in one step where the server can."""
+    """Rename a file or folder; a file at `dest` is replaced, atomically if the server can."""
     if (yield from look(source)) is None:
         if earlier.done and (yield from look(dest)) is not None:
-            return  # the lost answer was a yes
+            return  # it had succeeded, and only the answer was lost
         raise NotFound(f"cannot move {quoted(source)}: it is not on the server")
     if context.options.make_dirs:
         yield from make_parents(context, dest)
@@ -76,7 +76,7 @@ def _expect_gone(reply: Reply, earlier: Earlier, doing: str) -> None:
 
 
 def make_dir(context: Context, path: bytes) -> Work[None]:
-    """Make a folder and the missing ones above it; one that is there already is fine."""
+    """Make a folder and any missing parents; an existing folder is fine."""
     folder = path.rstrip(b"/")
     yield from make_parents(context, folder)
     yield from make_folder(context, folder)
@@ -90,13 +90,14 @@ def delete_dir(context: Context, path: bytes, earlier: Earlier) -> Work[None]:
 
 
 def list_paths(path: bytes, folders: bool) -> Work[list[bytes]]:
-    """Paths of the files (or folders) right below `path`, sorted. Raises: NotFound, NameRefused, ServerRefused ..."""
+    """Paths of the files (or folders) directly in `path`, sorted. Raises: NotFound, PermissionDenied, NameRefused,
+    ServerRefused."""
     handle = expect_handle((yield from ask(packets.opendir(path))), f"cannot list {quoted(path)}")
     return sorted((yield from closing(handle, _listed(path, handle, folders))))
 
 
 def _listed(path: bytes, handle: bytes, folders: bool) -> Work[list[bytes]]:
-    """What READDIR gives until its end; a listing without an end is given up before it fills the memory."""
+    """All entries up to the end of READDIR; an endless listing is given up before it fills the memory."""
     found: list[bytes] = []
     listed_bytes = 0
     while True:
@@ -105,19 +106,19 @@ def _listed(path: bytes, handle: bytes, folders: bool) -> Work[list[bytes]]:
             return found
         entries = expect_names(reply, f"cannot list {quoted(path)}").entries
         if not entries:
-            return found  # for OpenSSH's client, too, an empty answer is the end
+            return found  # OpenSSH's client also takes an empty answer as the end
         for name in entries:
             listed_bytes += len(path) + len(name.filename) + NAME_BYTES
             if listed_bytes > LISTING_BYTES:
                 raise ServerRefused(
-                    f"cannot list {quoted(path)}: the server lists more than {LISTING_BYTES >> 20} MiB of names"
+                    f"cannot list {quoted(path)}: the listing exceeds {LISTING_BYTES >> 20} MiB of names"
                 )
             if name.filename not in (b".", b"..") and (yield from _is_folder(path, name)) is folders:
                 found.append(_join(path, name.filename))
 
 
 def _is_folder(path: bytes, name: Name) -> Work[bool]:
-    """A link counts as what it leads to; a server that tells no mode is asked once more."""
+    """A link counts as its target; if the server reports no mode, ask once more."""
     mode = name.attributes.mode
     if mode is None or modes.S_ISLNK(mode):
         reply = yield from ask(packets.stat(_join(path, name.filename)))
@@ -126,7 +127,7 @@ def _is_folder(path: bytes, name: Name) -> Work[bool]:
 
 
 def _join(folder: bytes, name: bytes) -> bytes:
-    """A name in a listing is a name and never a path: a server cannot lead us out of a folder."""
+    """A name in a listing must not be a path: a server must not lead us out of a folder."""
     if b"/" in name or b"\0" in name or not name:
-        raise NameRefused(f"server lists the name {quoted(name)} in {quoted(folder)}; a name may not hold a slash")
+        raise NameRefused(f"server lists the name {quoted(name)} in {quoted(folder)}; a name must not contain a slash")
     return posixpath.join(folder, name)

@@ -1,4 +1,4 @@
-"""Proof by content: hash remote files there, or read them back, and compare with the source."""
+"""Proof by content: hash remote files on the server, or read them back, and compare with the source."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from iot.transfer.source import Source
 from iot.transfer.terminal import quoted
 
 HASH_FROM_BYTES = 1024 * 1024
-"""What is smaller is read back: it takes no longer than a hash."""
+"""A smaller file is read back: that takes no longer than a hash."""
 
 
 class Content(Protocol):
-    """What is compared with the remote file: the source of an upload, the part of a download."""
+    """What the remote file is compared with: the source of an upload, the part of a download."""
 
     def read(self, span: Span) -> bytes: ...
 
@@ -28,9 +28,9 @@ class Content(Protocol):
 
 
 def final_stands(context: Context, path: bytes, source: Source) -> Work[bool]:
-    """Whether the remote file is this version of the source, by its whole content.
+    """Whether the remote file has the whole content of this version of the source.
 
-    False also where the server lets us neither hash nor read: not proven, so it is sent again.
+    False, that is, not proven and to be sent again, if the server allows neither hashing nor reading.
     """
     try:
         return (yield from same_file(context, path, source))
@@ -39,9 +39,9 @@ def final_stands(context: Context, path: bytes, source: Source) -> Work[bool]:
 
 
 def same_file(context: Context, path: bytes, source: Source) -> Work[bool]:
-    """Compare the whole content: by the server's hash where it has one, else read back.
+    """Compare the whole content: by the server's hash if it has one, otherwise by reading it back.
 
-    Raises: the refusal when it can be neither hashed nor read.
+    Raises: the server's refusal (PermissionDenied, NotFound, ServerRefused) if it can be neither hashed nor read.
     """
     if source.fingerprint.size > HASH_FROM_BYTES:
         answer = yield from same_hash(context, path, source)
@@ -51,7 +51,7 @@ def same_file(context: Context, path: bytes, source: Source) -> Work[bool]:
 
 
 def same_content(context: Context, path: bytes, source: Content, span: Span) -> Work[bool]:
-    """Read a span of a remote file back and compare. Raises: the refusal when it cannot be read."""
+    """Read a span of a remote file back and compare. Raises: PermissionDenied, NotFound, ServerRefused."""
     reply = yield from ask(packets.open_file(path, Flag.READ))
     handle = expect_handle(reply, f"cannot read back {quoted(path)}")
     comparison = Comparison(context, source, handle, span)
@@ -63,7 +63,7 @@ def same_content(context: Context, path: bytes, source: Content, span: Span) -> 
 
 
 def same_hash(context: Context, path: bytes, source: Content) -> Work[bool | None]:
-    """Compare SHA-256 with the server's own (check-file-handle); None where it offers none."""
+    """Compare the SHA-256 with the server's (check-file-handle); None if it offers none."""
     if context.server.refuses(Refusal.CHECK_FILE):
         return None
     reply = yield from ask(packets.open_file(path, Flag.READ))
@@ -78,7 +78,7 @@ def same_hash(context: Context, path: bytes, source: Content) -> Work[bool | Non
 
 
 def hash_of(source: Content) -> Work[str]:
-    """SHA-256 of the source as hex digits, other jobs going on meanwhile."""
+    """SHA-256 of the source as hex digits; other jobs run in between."""
     for digest in source.sha256():
         if digest is not None:
             return digest
@@ -87,9 +87,9 @@ def hash_of(source: Content) -> Work[str]:
 
 
 class Comparison:
-    """Reads a span of an open remote file, many blocks in flight, up to the first difference.
+    """Reads a span of an open remote file, with many blocks in flight, up to the first difference.
 
-    failure: why it could not be read to its end.
+    failure: why it could not be read completely.
     """
 
     def __init__(self, context: Context, source: Content, handle: bytes, span: Span) -> None:
@@ -103,7 +103,7 @@ class Comparison:
         self._same = True
 
     def run(self) -> Work[bool]:
-        """Whether all of it is what the source holds; no answer is due any more when it ends."""
+        """Whether all of it matches the source; when this ends, no answer is outstanding."""
         outstanding = 0
         while True:
             piece = self._next_piece()
@@ -142,10 +142,10 @@ class Comparison:
 
 
 def agreeing(reply: Reply, source: Content, span: Span) -> int:
-    """How many bytes from the start of the span a READ has proven: 0 where what came differs from the source.
+    """How many bytes from the start of the span a READ has verified; 0 if the data differs from the source.
 
-    Servers may send less than was asked for: the rest is to be asked for again.
-    Raises: the refusal, when the server does not let us read.
+    Servers may send less than requested; the rest must be requested again.
+    Raises: PermissionDenied or ServerRefused if the server does not allow reading.
     """
     if isinstance(reply, Status) and reply.code == Code.EOF:
         return 0

@@ -1,8 +1,8 @@
-"""From a complete part to the published file, in the order that loses nothing.
+"""From a complete part to the published file, in an order that never loses data.
 
-Ending    times and mode, fsync, CLOSE answered, size (and what `proof` asks) proven
-publish   rename over the final, in one step where the server can
-confirm   fsync behind the rename: only then is the name on the server's disk, too
+Ending    times and mode, fsync, CLOSE answered, size (and what `proof` requires) verified
+publish   rename over the final, atomically if the server can
+confirm   fsync after the rename: only then is the name on the server's disk as well
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ GONE = (Code.NO_SUCH_FILE, Code.NO_SUCH_PATH)
 
 
 class Ending:
-    """What ends the writing of a part: attributes (best effort), fsync, CLOSE, and a look at its size.
+    """Finishes a part: attributes (best effort), fsync, CLOSE, and a check of its size.
 
     requests: in the order in which the server must handle them. synced: the fsync has succeeded.
     """
@@ -62,14 +62,15 @@ class Ending:
         self.requests["stat"] = packets.stat(part)
 
     def check(self, replies: dict[str, Reply]) -> Work[Proof]:
-        """-> what was proven. Raises: ProofFailed, ServerRefused ... An attribute that was refused is let pass."""
+        """-> the proof. Raises: ProofFailed, NotFound, Unsupported, PermissionDenied, NoSpaceOnServer, ServerRefused. A
+        refusal of attributes is not an error."""
         if "attributes" in replies:
-            expect_status(replies["attributes"], f"cannot give {quoted(self._part)} its times and mode")
+            expect_status(replies["attributes"], f"cannot set times and mode of {quoted(self._part)}")
         synced = replies.get("fsync")
         if isinstance(synced, Status) and synced.code == Code.OP_UNSUPPORTED:
             self._context.server.learn(Refusal.FSYNC)
         elif synced is not None:
-            expect_ok(synced, "the server could not bring the part to its disk")
+            expect_ok(synced, "the server could not sync the part to disk")
             self.synced = True
         expect_ok(replies["close"], f"the server failed to close {quoted(self._part)}")
         return (yield from _prove(self._context, self._source, self._part, replies["stat"]))
@@ -78,7 +79,7 @@ class Ending:
 def _kept_attributes(context: Context, source: Source) -> Attributes:
     options = context.options
     second = source.fingerprint.mtime_ns // 10**9
-    told = options.keep_times and source.fingerprint.mtime_ns and 0 <= second < 2**32  # what version 3 can say
+    told = options.keep_times and source.fingerprint.mtime_ns and 0 <= second < 2**32  # the range of SFTP version 3
     return Attributes(
         mode=source.mode if options.keep_mode else None,
         mtime_s=second if told else None,
@@ -91,7 +92,7 @@ def _kept_attributes(context: Context, source: Source) -> Attributes:
 def _prove(context: Context, source: Source, part: bytes, told: Reply) -> Work[Proof]:
     size, options = source.fingerprint.size, context.options
     if isinstance(told, Status) and told.code in GONE:
-        raise NotFound(f"{quoted(part)} is gone after CLOSE: does something on the server take files away?")
+        raise NotFound(f"{quoted(part)} is gone after CLOSE: does something on the server remove files?")
     yield from _prove_size(part, size, told)
     start = max(0, size - options.tail_size) if options.proof is Proof.TAIL else 0
     if options.proof is Proof.SIZE:
@@ -102,27 +103,27 @@ def _prove(context: Context, source: Source, part: bytes, told: Reply) -> Work[P
         else:
             same = yield from same_file(context, part, source)
     except PermanentError as error:
-        raise Unsupported(f"proof={options.proof.value} needs to read back, which is refused: {error}") from error
+        raise Unsupported(f"proof={options.proof.value} requires reading back, which is refused: {error}") from error
     if not same:
-        raise ProofFailed(f"bytes {start} to {size} of {quoted(part)} are not what {source.name} holds")
+        raise ProofFailed(f"bytes {start} to {size} of {quoted(part)} differ from {source.name}")
     return Proof.TAIL if start else Proof.FULL
 
 
 def _prove_size(part: bytes, size: int, told: Reply) -> Work[None]:
-    """By STAT's answer; where that tells no size, by reading: all bytes are there, and none behind them."""
+    """By the answer to STAT; if that has no size, by reading: all bytes are there, and none after them."""
     if isinstance(told, Status) and not told.ok:
         ends = yield from _ends_at(part, size)
     else:
-        stands = expect_attributes(told, f"cannot look at {quoted(part)}").size
+        stands = expect_attributes(told, f"cannot stat {quoted(part)}").size
         if stands not in (None, size):
             raise ProofFailed(f"{quoted(part)} has {stands} bytes on the server, the source has {size}")
         ends = stands is not None or (yield from _ends_at(part, size))
     if not ends:
-        raise ProofFailed(f"{quoted(part)} has not the {size} bytes of the source on the server")
+        raise ProofFailed(f"{quoted(part)} does not have the {size} bytes of the source on the server")
 
 
 def _ends_at(part: bytes, size: int) -> Work[bool]:
-    """Whether the last byte of `size` is there and none behind it; True where reading is refused."""
+    """Whether the last of `size` bytes exists and no byte follows it; True if reading is refused."""
     opened = handle_or_refusal((yield from ask(packets.open_file(part, Flag.READ))), f"cannot read back {quoted(part)}")
     if isinstance(opened, Status):
         return True
@@ -139,12 +140,12 @@ def _ends_at(part: bytes, size: int) -> Work[bool]:
 
 
 def publish(context: Context, part: bytes, dest: bytes, source: bytes, reopen: bool = False) -> Work[bytes]:
-    """Give the part its final name. A part that can never get it, because a folder has it, is removed.
+    """Give the part its final name. A part that can never get it, because a folder has that name, is removed.
 
-    source: for the message. reopen: open the final for reading in the same flight -> its handle, empty when that was
+    source: for the message. reopen: open the final for reading in the same flight -> its handle, empty if that was
     refused.
 
-    Raises: AlreadyExists, NameRefused (a folder), PermissionDenied, ServerRefused ...
+    Raises: AlreadyExists, NameRefused (a folder), NotFound, PermissionDenied, NoSpaceOnServer, ServerRefused.
     """
     try:
         return (yield from replace(context, part, dest, reopen))
@@ -159,7 +160,7 @@ def publish(context: Context, part: bytes, dest: bytes, source: bytes, reopen: b
 
 
 def replace(context: Context, part: bytes, dest: bytes, reopen: bool = False) -> Work[bytes]:
-    """Rename; a file that stands at `dest` is replaced, in one step where the server can. See `publish`."""
+    """Rename; a file at `dest` is replaced, atomically if the server can. See `publish`."""
     replaces, doing = context.server.can_replace, f"cannot publish {quoted(dest)}"
     renaming = packets.posix_rename(part, dest) if replaces else packets.rename(part, dest)
     requests = [renaming, packets.open_file(dest, Flag.READ)] if reopen else [renaming]
@@ -170,7 +171,7 @@ def replace(context: Context, part: bytes, dest: bytes, reopen: bool = False) ->
         handle = b""
     if reply.ok:
         return handle
-    if handle:  # it is of the old final
+    if handle:  # it belongs to the old final
         yield from ask(packets.close(handle))
     if replaces and reply.code == Code.OP_UNSUPPORTED:
         context.server.learn(Refusal.POSIX_RENAME)
@@ -183,15 +184,15 @@ def replace(context: Context, part: bytes, dest: bytes, reopen: bool = False) ->
 
 
 def _rename_over(context: Context, part: bytes, dest: bytes, refusal: Status) -> Work[None]:
-    """Plain RENAME was refused; where that is because the final exists, it may be removed first, by setting."""
+    """Plain RENAME was refused. If that is because the final exists, the setting may allow removing it first."""
     there = yield from ask(packets.lstat(dest))
     if isinstance(there, Status) and not there.ok:
         expect_ok(refusal, f"cannot publish {quoted(dest)}")
-    expect_attributes(there, f"cannot look at {quoted(dest)}")
+    expect_attributes(there, f"cannot stat {quoted(dest)}")
     if not context.options.replace_by_remove:
         raise AlreadyExists(
-            f"{quoted(dest)} exists and this server cannot replace it in one step: it has no posix-rename."
-            " Set replace_by_remove to remove the old file first (for a moment there is none)"
+            f"{quoted(dest)} exists and this server cannot replace it atomically: it has no posix-rename."
+            " Set replace_by_remove to remove the old file first (for a moment, neither file exists)"
         )
     expect_ok((yield from ask(packets.remove(dest))), f"cannot remove the old {quoted(dest)}")
     expect_ok((yield from ask(packets.rename(part, dest))), f"cannot publish {quoted(dest)}")
@@ -200,12 +201,12 @@ def _rename_over(context: Context, part: bytes, dest: bytes, refusal: Status) ->
 def write_sidecar(context: Context, dest: bytes, part: bytes, digest: str) -> Work[None]:
     """Publish `<dest>.sha256` in the format of sha256sum.
 
-    Only a checksum of this very file is replaced: what a producer has sent under that name stays, with a warning.
+    Only a checksum file of `dest` itself is replaced: a producer's own file of that name is kept, with a warning.
     """
     name, path = posixpath.basename(dest), dest + SIDECAR
     there = yield from sha256_there(path, name)
     if there == "":
-        log.warning("no sidecar written: something else has its name path=%s", quoted(path))
+        log.warning("no sidecar written: another file has its name path=%s", quoted(path))
     if there in ("", digest):
         return
     unfinished = sidecar_part(part) if part != dest else path
@@ -223,19 +224,19 @@ def write_sidecar(context: Context, dest: bytes, part: bytes, digest: str) -> Wo
 
 
 def wants_confirmation(context: Context) -> bool:
-    """Whether an fsync behind the rename is due."""
+    """Whether an fsync after the rename is needed."""
     return not context.options.trust and context.server.can_fsync
 
 
 def confirm(context: Context, dest: bytes, size: int, handle: bytes, grace: bool) -> Work[bool]:
     """-> whether the server confirmed that content and name are on its disk.
 
-    handle: of the final, open for reading; empty when there is none.
-    Without fsync, and with `grace`, the connection is held for publish_grace_s and the final looked at once more:
-    a server that crashed in between has cut the connection, and the next attempt proves or sends again.
+    handle: of the final, open for reading; empty if there is none.
+    Without fsync, and with `grace`, the connection is held for publish_grace_s and the final then checked again: a
+    server that crashed meanwhile has broken the connection, and the next attempt verifies the file or sends it again.
 
-    Raises: ProofFailed, ServerRefused ... when the server could not bring the final to its disk or has changed it; the
-        next attempt finds it there, compares all of it and asks for the fsync again.
+    Raises: ProofFailed, PermissionDenied, NoSpaceOnServer, ServerRefused if the server could not sync the final to disk
+        or has changed it; the next attempt finds it, compares all of it and requests the fsync again.
     """
     if context.options.trust:
         return False
@@ -250,19 +251,19 @@ def confirm(context: Context, dest: bytes, size: int, handle: bytes, grace: bool
 def _look_again(dest: bytes, size: int) -> Work[None]:
     told = yield from ask(packets.stat(dest))
     if isinstance(told, Status) and told.code in (*GONE, Code.PERMISSION_DENIED):
-        return  # a consumer has taken it, or this is a drop box where nothing may be looked at
-    stands = expect_attributes(told, f"cannot look at {quoted(dest)} again").size
+        return  # a consumer has taken it, or this is a drop box that allows no STAT
+    stands = expect_attributes(told, f"cannot stat {quoted(dest)} again").size
     if stands not in (None, size):
-        raise ProofFailed(f"{quoted(dest)} had {size} bytes when it was published and has {stands} now")
+        raise ProofFailed(f"{quoted(dest)} had {size} bytes when published, but now has {stands}")
 
 
 def _sync_final(context: Context, dest: bytes, handle: bytes) -> Work[bool]:
-    """fsync on the final brings its name to the disk, too. False: it was taken by a consumer, or may not be opened.
+    """fsync on the final also syncs its name. False: a consumer has taken it, or it may not be opened.
 
-    A server that wants a writable handle for an fsync gets one. No other failure is tried again here: systems tell of
-    bytes that they could not write only once, and a second fsync would succeed.
+    A server that requires a writable handle for fsync gets one. No other failure is retried here: operating systems
+    report a write error only once, so a second fsync would succeed.
     """
-    doing = f"the server could not bring {quoted(dest)} to its disk"
+    doing = f"the server could not sync {quoted(dest)} to disk"
     refusal: Status | None = None
     for flags in (Flag.READ, Flag.WRITE):  # a write-only drop box refuses the first
         opened = handle or handle_or_refusal((yield from ask(packets.open_file(dest, flags))), doing)

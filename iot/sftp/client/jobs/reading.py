@@ -1,9 +1,9 @@
-"""Reading an open remote file up to its end, many READs in flight.
+"""Read an open remote file to its end, with many READs in flight.
 
-Only an EOF answer tells where a file ends. The size that STAT reports is a hint: generated files report 0, some
-servers report none, and a file may be shorter or longer than reported. So the READs go up to the reported size and
-one beyond it, and further as long as data comes. A short answer is no end: the rest is asked for again from where it
-stopped. Where the end is not where the size had it, the server is asked once more.
+Only an EOF answer marks the end of a file. The size reported by STAT is a hint: generated files report 0, some servers
+report none, and a file may be shorter or longer than reported. So READs are sent up to the reported size and one beyond
+it, and further as long as data arrives. A short answer is not the end: the rest is requested again from where it
+stopped. If the end is not at the reported size, the server is asked once more.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ __all__ = ["Reading"]
 
 
 class Reading:
-    """One open remote file on its way into `write(offset, data)`.
+    """Reads one open remote file into `write(offset, data)`.
 
-    name: for messages. size: what the server reports, in bytes; None where it does not.
+    name: for messages. size: as reported by the server, in bytes; None if it reports none.
     progressed: called after each batch of answers.
     """
 
@@ -49,13 +49,13 @@ class Reading:
 
     @property
     def end(self) -> int:
-        """So many bytes from the start have come without a gap."""
+        """Bytes received from the start without a gap."""
         return self._prefix.end
 
     def run(self, handle: bytes, start: int) -> Work[None]:
         """Read from `start` up to the end of the file.
 
-        Raises: SourceChanged, ServerRefused, PermissionDenied, LocalStateError ...
+        Raises: SourceChanged, ServerRefused, PermissionDenied, and what `write` raises (DiskFull, LocalStateError).
         """
         self._begin_at(start)
         yield from self._read_ahead(handle)
@@ -115,7 +115,7 @@ class Reading:
             return
         data = expect_data(reply, f"cannot read {self._name!r}")
         if not 0 < len(data) <= span.length:
-            raise ServerRefused(f"{self._name}: server sent {len(data)} bytes where {span.length} were asked for")
+            raise ServerRefused(f"{self._name}: server sent {len(data)} bytes, but {span.length} were requested")
         end = span.start + len(data)
         self._write(span.start, data)
         self.received_bytes += len(data)
@@ -128,7 +128,7 @@ class Reading:
 
     @property
     def _step_bytes(self) -> int:
-        """How far to read beyond what has come of a file longer than reported: as much again, within the window."""
+        """How far to read ahead in a file longer than reported: as much again as was received, within the window."""
         return max(self._context.read_block, min(self.received_bytes, self._context.pace.max_bytes))
 
     # -- the end
@@ -138,15 +138,15 @@ class Reading:
         return self.end == self._furthest == self._size
 
     def _goes_on(self, handle: bytes) -> Work[bool]:
-        """Ask again at the end: -> whether there is more after all.
+        """Ask again at the end -> whether there is more after all.
 
-        Raises: SourceChanged when the file has bytes behind its own end.
+        Raises: SourceChanged if the file has data after its own end.
         """
         span = Span(self.end, self.end + self._context.read_block)
         reply = yield from ask(packets.read(handle, span.start, span.length))
         if isinstance(reply, Status) and reply.code == Code.EOF:
             if self._furthest > self.end:
-                raise SourceChanged(f"{self._name} changed its length on the server while it was fetched")
+                raise SourceChanged(f"{self._name} changed its size on the server during the download")
             return False
         self._received(span, reply)
         self._begin_at(self.end)

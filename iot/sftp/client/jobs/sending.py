@@ -1,7 +1,7 @@
-"""Send what a part still lacks, and read back beside it what the server may have lost.
+"""Send what a part still lacks, and read back what the server may have lost at the same time.
 
-The links of a device are rarely full in both directions: while blocks go up, suspect spans come down, are
-compared with the source, and are written again where they differ.
+A device's link is rarely full in both directions: while blocks go up, suspect spans come down, are compared with the
+source, and are rewritten if they differ.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ READ_BACK_BLOCK = 32 * 1024
 
 
 class NoResume(Exception):
-    """The server refuses to go on with a part: start over, and remember it for this server."""
+    """The server refuses to resume a part: start over, and remember that for this server."""
 
 
 class NoReadBack(Exception):
-    """The server does not let us read a part: what is suspect is sent again."""
+    """The server does not allow reading a part: suspect bytes are sent again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +52,12 @@ class ReadBack:
 
 
 class Sending:
-    """Brings one part to completeness.
+    """Completes one part.
 
     handle: of the part, open for writing; `ending` closes it.
-    reader: of the same, open for reading; empty without suspect spans.
-    resumed: the part was reopened, so that a refusal of the first write means that the server cannot resume.
-    on_progress: called after every batch of answers.
+    reader: a second handle of it, open for reading; empty without suspect spans.
+    resumed: the part was reopened, so a refusal of the first write means that the server cannot resume.
+    on_progress: called after each batch of answers.
     """
 
     def __init__(
@@ -85,37 +85,37 @@ class Sending:
         self._reading_bytes = 0
         self._to_mend: deque[Span] = deque()
         self._sync_runs = False
-        self._synced_at = float("-inf") if resumed else context.clock()  # what was left there is brought to disk first
+        self._synced_at = float("-inf") if resumed else context.clock()  # sync what an earlier attempt left first
         self._failure: Exception | None = None
         self.sent_bytes = 0
 
     @property
     def closing(self) -> bool:
-        """CLOSE is sent: the handle is the server's again, whatever comes."""
+        """CLOSE was sent: whatever happens, the handle is no longer ours."""
         return "close" not in self._ending
 
     def run(self) -> Work[dict[str, Reply]]:
-        """Ends when every write was answered and no span is suspect -> the answers to `ending`.
+        """Ends when every write is answered and no span is suspect -> the answers to `ending`.
 
-        The ending follows the last write in the same flight where the server handles requests in order.
-        Raises: NoResume, PermanentError.
+        The ending follows the last write in the same flight if the server handles requests in order.
+        Raises: NoResume, PermanentError, ServerBusy, SourceUnreadable.
         """
         while self._failure is None and not (self._state.complete and len(self._ended) == self._endings):
             try:
                 command = self._next_read_back() or self._next_sync() or self._next_write() or self._next_ending()
-            except SFTPError as error:  # the source cannot be read any more
+            except SFTPError as error:  # the source can no longer be read
                 self._failure = error
                 break
             if command is not None:
                 self._outstanding += 1
             self._take((yield command or WAIT))
-        while self._outstanding:  # also after a failure: no answer may come late to a handle that is closed
+        while self._outstanding:  # also after a failure: no answer may arrive after the handle is closed
             self._take((yield WAIT))
         if self._failure is not None:
             raise self._failure
         return self._ended
 
-    # -- what to ask next
+    # -- what to send next
 
     def _next_write(self) -> Send | None:
         if self._to_mend:
@@ -135,10 +135,10 @@ class Sending:
             return None
         self._reading_bytes += span.length
         request = packets.read(self._reader, span.start, span.length)
-        return Send(Request(request.kind, request.head), ReadBack(span))  # takes no room: the other direction is idle
+        return Send(Request(request.kind, request.head), ReadBack(span))  # costs nothing: the other direction is idle
 
     def _next_sync(self) -> Send | None:
-        """An fsync every second or MiB, but not more than four a second, keeps what a power cut there takes small."""
+        """An fsync every second or MiB, but at most four a second, limits what a power cut of the server can lose."""
         if self._context.options.trust or not self._context.server.can_fsync:
             return None
         if self._sync_runs or not self._state.unsynced:
@@ -146,7 +146,7 @@ class Sending:
         many = self._state.acked - self._state.synced >= SYNC_EVERY_BYTES
         if self._context.clock() - self._synced_at < (SYNC_PAUSE_S if many else SYNC_EVERY_S):
             return None
-        if len(self._ending) < self._endings:  # the ending has an fsync of its own, and then no handle
+        if len(self._ending) < self._endings:  # the ending has its own fsync and closes the handle
             return None
         self._sync_runs = True
         return Send(packets.fsync(self._handle), self._state.sync_mark())
@@ -158,7 +158,7 @@ class Sending:
         name = next(iter(self._ending))
         return Send(self._ending.pop(name), name)
 
-    # -- what the answers say
+    # -- handling answers
 
     def _take(self, answers: list[tuple[Any, Reply]]) -> None:
         for token, reply in answers:
@@ -188,7 +188,7 @@ class Sending:
         elif isinstance(reply, Status) and reply.code == packets.Code.OP_UNSUPPORTED:
             self._context.server.learn(Refusal.FSYNC)
         else:
-            expect_ok(reply, "the server could not bring the part to its disk")
+            expect_ok(reply, "the server could not sync the part to disk")
 
     def _read_back(self, span: Span, reply: Reply) -> None:
         self._reading_bytes -= span.length
@@ -196,7 +196,7 @@ class Sending:
             agreed = agreeing(reply, self._source, span)
         except PermanentError as error:
             note_refused_reading(self._context.server, error)
-            agreed = 0  # what cannot be read is not proven: it is sent again
+            agreed = 0  # unreadable means unproven: send it again
         if agreed == span.length:
             self._state.proven(span)
         elif agreed:
@@ -207,7 +207,7 @@ class Sending:
 
     def _written(self, span: Span, reply: Reply) -> None:
         if isinstance(reply, Status) and reply.ok:
-            self._resumed = False  # a write at an offset went through: this server can resume
+            self._resumed = False  # a write at an offset succeeded: this server can resume
             return self._state.answered(span)
         try:
             expect_ok(reply, f"writing bytes {span.start} to {span.end} of {self._source.name}")
@@ -220,6 +220,6 @@ class Sending:
 
 
 def note_refused_reading(server: Server, refusal: SFTPError) -> None:
-    """Only what speaks of reading as such is remembered: a gateway with a cache fails single reads for a while."""
+    """Only a refusal of reading as such is remembered: a gateway with a cache may fail single reads for a while."""
     if isinstance(refusal, PermissionDenied | Unsupported):
         server.learn(Refusal.READ_BACK)

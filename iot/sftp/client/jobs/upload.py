@@ -1,16 +1,16 @@
-"""One upload, from the plan to the published file; a job for the pipeline.
+"""One upload, as a job for the pipeline: from the plan to the published file.
 
     survey -> open the part -> send (and read suspect spans back) -> finish -> publish
 
-The part is never published before every write was answered, no span is suspect, its size (and what `proof`
-asks) is proven, the source was looked at again, and the intent to rename is durable.
+The part is never published before every write is answered, no span is suspect, its size (and what `proof` requires) is
+verified, the source has been checked again, and the intent to rename is durable.
 """
 
 from __future__ import annotations
 
 from iot.sftp.client.jobs.context import Context
 from iot.sftp.client.jobs.folders import create_in_folder
-from iot.sftp.client.jobs.free_space import LARGE_BYTES, check_space, full, space_request
+from iot.sftp.client.jobs.free_space import LARGE_BYTES, SpaceQuestion, full
 from iot.sftp.client.jobs.look import look_at_once
 from iot.sftp.client.jobs.proof import final_stands, hash_of, same_content
 from iot.sftp.client.jobs.publish import Ending, confirm, publish, wants_confirmation, write_sidecar
@@ -49,14 +49,14 @@ CREATE = Flag.WRITE | Flag.CREATE | Flag.TRUNCATE | Flag.EXCLUSIVE
 CREATE_DIRECT = Flag.WRITE | Flag.CREATE | Flag.TRUNCATE
 REOPEN = Flag.WRITE | Flag.CREATE
 REOPEN_CLASSIC = Flag.READ | Flag.WRITE
-"""For servers that know the modes of fopen alone; tried last, because others refuse it."""
+"""For servers that only know the modes of fopen; tried last, because others refuse it."""
 FIRST_GAIN_BYTES = 256 * 1024
 
 
 class Upload:
-    """The state of one upload; `run` is the story. source: that of the job, opened; it is closed at the end.
+    """The state of one upload; `run` is the story. source: that of the job, opened; closed at the end.
 
-    Raises: NameRefused when the job's destination is no path.
+    Raises: NameRefused if the job's destination is not a valid path.
     """
 
     def __init__(self, job: UploadJob, source: Source, context: Context) -> None:
@@ -76,6 +76,7 @@ class Upload:
         self._possible_repeat = False
         self._was_known = False
         self._resume_refused = False
+        self._space: SpaceQuestion | None = None
         self._proof = context.options.proof
         self._digest: str | None = None
         self._started_at = context.clock()
@@ -84,10 +85,10 @@ class Upload:
         self._told_at = context.clock()
 
     def run(self) -> Work[TransferResult]:
-        """Raises: the errors of this file; a lost link and a cancel are thrown in by the pipeline."""
+        """Raises: PermanentError, LocalStateError, ServerBusy; the pipeline throws in a lost link and a cancel."""
         try:
             if self.job.fingerprint not in (None, self.source.fingerprint):
-                raise SourceChanged(f"{self.source.name} is not the version any more that was to be sent")
+                raise SourceChanged(f"{self.source.name} is no longer the version that was to be sent")
             check_final_name(self.dest, self.source.path, sidecar=self.context.options.sidecar)
             step = yield from self._survey()
             if isinstance(step, ProveFinal):
@@ -102,7 +103,7 @@ class Upload:
     # -- survey
 
     def _survey(self) -> Work[Step]:
-        """Decide how to begin; the server is asked only when there is something to go on with."""
+        """Decide how to start; the server is only asked if there is something to resume."""
         options = self.context.options
         known = self.context.ledger.load(Direction.UPLOAD, self.dest, self.source.path)
         self._was_known = known is not None
@@ -150,7 +151,7 @@ class Upload:
             self.context.large.pop(self.part, None)
 
     def _guarded(self, work: Work[None]) -> Work[None]:
-        """Whatever ends the work: how far it came is noted. A refusal also closes what is open."""
+        """However the work ends, note the progress; after a refusal, also close what is open."""
         try:
             yield from work
         except (NoReadBack, NoResume, SFTPError) as failure:
@@ -164,7 +165,7 @@ class Upload:
             raise
 
     def _leave_room(self, failure: Exception) -> Work[None]:
-        """On a full server the part is dropped: smaller files may fit. Raises: NoSpaceOnServer if that is it."""
+        """Remove the part from a full server: smaller files may still fit. Raises: NoSpaceOnServer if it is full."""
         name = self.source.name
         no_space = failure if isinstance(failure, NoSpaceOnServer) else None
         no_space = no_space or (yield from full(self.context, self.part, name, self._state))
@@ -181,7 +182,7 @@ class Upload:
         self._possible_repeat = step.possible_repeat
         self._state = PartState(self.source.fingerprint.size)
         self._resumed_at = self._noted_at = 0
-        if self._was_known or self._is_large:  # an older one must not outlive the bytes it speaks of
+        if self._was_known or self._is_large:  # an older one must not outlive the bytes it describes
             yield Barrier(self.checkpoint())
         handle = yield from self._create()
         if self._resume_refused:
@@ -189,8 +190,8 @@ class Upload:
         yield from self._fill(handle, b"", resumed=False)
 
     def _create(self) -> Work[bytes]:
-        """A part of its own, never an old one emptied: what a lost connection still has on its way to the old one, or
-        an opening of it that comes late, cannot reach the new one then."""
+        """Always create a new part, never truncate an old one: data of a lost connection that is still in flight, or a
+        late open, then cannot reach it."""
         mode = self.source.mode if self.context.options.keep_mode else None
         direct = self.context.options.direct_write
         flags = CREATE_DIRECT if direct else CREATE
@@ -198,7 +199,7 @@ class Upload:
         doing = f"cannot create {quoted(self.part)}"
         reply, *told = yield from create_in_folder(self.context, self.part, requests)
         if not direct and isinstance(reply, Status) and reply.code not in (Code.NO_SUCH_FILE, Code.PERMISSION_DENIED):
-            # it is there from an earlier attempt: the name says that it is ours
+            # left by an earlier attempt: the name says that it is ours
             expect_status((yield from ask(packets.remove(self.part))), f"cannot remove {quoted(self.part)}")
             reply, *told = yield from ask_all(requests, self.context.server.in_order)
         crowded = isinstance(reply, Status) and reply.code == Code.FAILURE and self.context.handles
@@ -209,21 +210,21 @@ class Upload:
         return handle
 
     def _questions(self) -> list[Request]:
-        """What is worth asking before many bytes are sent, in the flight of the opening."""
+        """What to check before many bytes are sent, in the same flight as the open."""
         if self._state.size <= LARGE_BYTES:
             return []
-        return [packets.stat(self.dest), *space_request(self.context, self.part)]
+        self._space = SpaceQuestion.about(self.context, self.part, self._state)
+        return [packets.stat(self.dest), *self._space.requests]
 
     def _check_answers(self, told: list[Reply]) -> None:
-        """Raises: NameRefused; NoSpaceOnServer. A file that fits is counted from here on."""
+        """Raises: NameRefused; NoSpaceOnServer."""
         if not told:
             return
         final, *space = told
         if isinstance(final, Attributes):
             check_no_folder(final.mode, self.dest, self.source.path)
-        if space:
-            check_space(self.context, self.source.name, self._state, space[0])
-            self.context.large[self.part] = self._state
+        if space and self._space is not None:
+            self._space.check(self.context, self.source.name, self._state, space[0])
 
     def _resume(self, step: ResumeAt) -> Work[None]:
         self._state = PartState(self.source.fingerprint.size, step.offset, step.suspect, step.synced)
@@ -245,7 +246,7 @@ class Upload:
         yield from self._fill(opened[0], reader, resumed=True)
 
     def _reopen(self, others: list[Request]) -> Work[list[Reply]]:
-        """Open the part for writing, in the mode that this server knows -> its answer and those of the others."""
+        """Open the part for writing, in the mode that this server accepts -> its answer and those of the others."""
         server = self.context.server
         flags = REOPEN_CLASSIC if server.refuses(Refusal.WRITE_CREATE) else REOPEN
         first, *rest = yield from ask_all([packets.open_file(self.part, flags), *others], server.in_order)
@@ -283,7 +284,7 @@ class Upload:
         except PermanentError:
             self._state.distrust()
             raise
-        if ending.synced:  # it came behind every write
+        if ending.synced:  # it came after every write
             self._state.sync_done(self._state.sync_mark())
         yield from self._close_all()
 
@@ -307,7 +308,7 @@ class Upload:
         final = b""
         if self.part != self.dest:
             yield Barrier(self.checkpoint())
-            # with a sidecar to write first, the final would be open while that may fail
+            # with a sidecar to write first, the final would stay open while that may fail
             reopen = wants_confirmation(self.context) and not self.context.options.sidecar
             final = yield from publish(self.context, self.part, self.dest, self.source.path, reopen)
         return (yield from self._conclude(final))
@@ -322,7 +323,7 @@ class Upload:
             self._digest = yield from hash_of(self.source)
 
     def _conclude(self, final: bytes, already_done: bool = False) -> Work[TransferResult]:
-        self.source.close()  # the wait below may be long, and files in flight are many
+        self.source.close()  # the wait below may be long, with many files in flight
         options = self.context.options
         if options.sidecar and self._digest is not None:
             yield from write_sidecar(self.context, self.dest, self.part, self._digest)
@@ -349,8 +350,8 @@ class Upload:
 
     @property
     def _is_large(self) -> bool:
-        """Worth a checkpoint at its beginning: without one, a device that dies again and again before the first is due
-        would start over each time. What the part holds behind it is read back, so it need not be up to date."""
+        """Large enough for a checkpoint at its start: without one, a device that keeps dying before the first is due
+        would start over each time. Later data in the part is read back, so the checkpoint need not be up to date."""
         return self._state.size > self.context.write_block
 
     def checkpoint(self) -> Checkpoint:
@@ -372,14 +373,14 @@ class Upload:
 
     def _progressed(self) -> None:
         if self._state.acked != self._noted_at and self._is_large:
-            self.note()  # the ledger decides by bytes and time when it is written
+            self.note()  # the ledger decides by bytes and time when to write it
         self._note_gain()
         if self.context.clock() - self._told_at >= PROGRESS_EVERY_S:
             self._tell(self._state.acked)
 
     def _note_gain(self) -> None:
-        """Who died once soon dies again: after a resume what has become certain is written at 256 KiB, 512 KiB, 1 MiB
-        and so on until the ledger's own steps do, or the same bytes would be read back each time."""
+        """Crashes tend to repeat: after a resume, progress is saved at 256 KiB, 512 KiB, 1 MiB and so on, until the
+        ledger's own steps are larger. Otherwise the same bytes would be read back each time."""
         if not 0 < self._gain < self.context.options.checkpoint_bytes or not self._is_large:
             return
         if self._state.certain - self._certain_at >= self._gain:

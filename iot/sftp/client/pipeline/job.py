@@ -1,13 +1,13 @@
-"""What a job may ask of the pipeline, and the small phrases that jobs are written in.
+"""What a job may ask of the pipeline, and helpers for writing jobs.
 
-A job is a plain generator. It yields one of the commands below and is sent the answers that have come
-for it since, as (token, reply) pairs; it does no network I/O itself, so a test can feed it anything.
+A job is a plain generator. It yields one of the commands below and is sent the answers that have since arrived for it,
+as (token, reply) pairs; it does no network I/O itself, so a test can feed it anything.
 
-    Send(request, token)   put this request on the wire as soon as there is room; go on at once
-    WAIT                   go on when at least one answer is there
-    TURN                   let the others have a turn, then go on (long local work)
-    Barrier(record)        go on when this record is durable; records of many jobs share one commit
-    Linger(seconds)        go on after a while, without taking a slot meanwhile
+    Send(request, token)   send this request as soon as there is room; continue at once
+    WAIT                   continue when there is at least one answer
+    TURN                   let the others have a turn, then continue (long local work)
+    Barrier(record)        continue when this record is durable; records of many jobs share one commit
+    Linger(seconds)        continue after a while, without occupying a slot
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class Job(Generic[R]):
     """A piece of work for the pipeline.
 
     work: the generator, not yet started.
-    urgency: jobs with the lower value get room first; (priority, size class) in practice.
-    payload_bytes: what it is going to move, as far as that is known.
+    urgency: jobs with a lower value are served first; (priority, size class) in practice.
+    payload_bytes: how much it will transfer, as far as known.
     tag: the owner's own handle.
     """
 
@@ -68,7 +68,7 @@ class Job(Generic[R]):
 
 
 def ask(request: Request) -> Work[Reply]:
-    """Send one request and wait for its answer; only for a job that has nothing else under way."""
+    """Send one request and wait for its answer; only for a job that has no other request outstanding."""
     answers = yield Send(request)
     while not answers:
         answers = yield WAIT
@@ -76,9 +76,9 @@ def ask(request: Request) -> Work[Reply]:
 
 
 def ask_all(requests: list[Request], in_order: bool) -> Work[list[Reply]]:
-    """Several requests, each relying on the one before being handled first; all their answers, refusals included.
+    """Send several requests, each relying on the one before -> all answers, including refusals.
 
-    One round trip where the server handles requests in order, else one each.
+    Takes one round trip if the server handles requests in order, otherwise one each.
     """
     if in_order:
         return (yield from ask_at_once(requests))
@@ -90,7 +90,7 @@ def ask_all(requests: list[Request], in_order: bool) -> Work[list[Reply]]:
 
 
 def ask_at_once(requests: list[Request]) -> Work[list[Reply]]:
-    """Several requests that do not rely on one another; all their answers, in their order, refusals included."""
+    """Send several independent requests -> all answers in the same order, including refusals."""
     replies: dict[int, Reply] = {}
     for number, request in enumerate(requests):
         replies.update((yield Send(request, number)))
@@ -100,7 +100,7 @@ def ask_at_once(requests: list[Request]) -> Work[list[Reply]]:
 
 
 def closing(handle: bytes, work: Work[R]) -> Work[R]:
-    """Do this work with an open handle, and close the handle after it, also when the server refused something."""
+    """Run `work` with an open handle and close the handle afterwards, even if the server refused something."""
     try:
         result = yield from work
     except PermanentError:
@@ -111,7 +111,7 @@ def closing(handle: bytes, work: Work[R]) -> Work[R]:
 
 
 def expect_ok(reply: Reply, doing: str) -> None:
-    """Raises: the typed error of a refusal; ProtocolError for an answer of another kind."""
+    """Raises: the typed error of a refusal (see Status.error); ProtocolError for an answer of another type."""
     if not isinstance(reply, Status):
         raise _unexpected(reply, doing)
     if not reply.ok:
@@ -119,7 +119,7 @@ def expect_ok(reply: Reply, doing: str) -> None:
 
 
 def expect_status(reply: Reply, doing: str) -> Status:
-    """Yes or no, where both are fine. Raises: ProtocolError for an answer of another kind."""
+    """For requests that may be refused. Raises: ProtocolError for an answer of another type."""
     if isinstance(reply, Status):
         return reply
     raise _unexpected(reply, doing)
@@ -132,7 +132,7 @@ def expect_handle(reply: Reply, doing: str) -> bytes:
 
 
 def handle_or_refusal(reply: Reply, doing: str) -> bytes | Status:
-    """Raises: ProtocolError for an answer of another kind."""
+    """Raises: ProtocolError for an answer of another type."""
     if isinstance(reply, Status) and not reply.ok:
         return reply
     return expect_handle(reply, doing)
@@ -163,4 +163,4 @@ def _refusal(reply: Reply, doing: str) -> Exception:
 
 
 def _unexpected(reply: Reply, doing: str) -> ProtocolError:
-    return ProtocolError(f"{doing}: server answered with {type(reply).__name__}, which is no answer to that")
+    return ProtocolError(f"{doing}: server answered with {type(reply).__name__}, which does not answer this request")

@@ -1,4 +1,4 @@
-"""Which requests are on their way, who asked, and what of the window they take."""
+"""Which requests are outstanding, which job made them, and how much of the window they use."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from iot.transfer.errors import ProtocolError
 
 @dataclass(slots=True, eq=False)
 class Running:
-    """A job under way. inbox: answers that it has not seen yet. waits: it goes on with the next one.
+    """A running job. inbox: answers that it has not seen yet. waits: it continues with the next answer.
 
-    silent: nobody is told of its end.
+    silent: its end is not reported.
     """
 
     job: Job[Any]
@@ -37,7 +37,7 @@ class Running:
 
 @dataclass(slots=True)
 class Asked:
-    """Without the request: its payload may go when it is sent."""
+    """An outstanding request, without its data: the payload may be freed once it is sent."""
 
     owner: Running
     token: Any
@@ -47,7 +47,7 @@ class Asked:
 
 
 class Outstanding:
-    """Numbers the requests of all jobs, and hands each answer to the job that asked."""
+    """Numbers the requests of all jobs, and passes each answer to the job that made the request."""
 
     def __init__(self, pace: Pace) -> None:
         self._pace = pace
@@ -62,17 +62,17 @@ class Outstanding:
         return next(iter(self._asked.values()), None)
 
     def ask(self, owner: Running, send: Send, now: float) -> tuple[bytes | memoryview, ...]:
-        """-> the request's bytes, which are on their way from now on."""
+        """-> the bytes of the request, which counts as outstanding from now on."""
         number = next(self._numbers) & 0xFFFFFFFF
         mark = self._pace.sent(now, send.request.cost)
         self._asked[number] = Asked(owner, send.token, send.request.kind, send.request.cost, mark)
         return send.request.encode(number)
 
     def answered(self, number: int, reply: Reply, now: float) -> Running | None:
-        """Put the answer in its job's inbox -> that job, if it has waited for one. Raises: ProtocolError."""
+        """Put the answer in its job's inbox -> the job, if it was waiting for one. Raises: ProtocolError."""
         asked = self._asked.pop(number, None)
         if asked is None:
-            raise ProtocolError(f"server answered request {number}, which was never asked or is answered already")
+            raise ProtocolError(f"server answered request {number}, which was never sent or is already answered")
         self._pace.answered(asked.mark, asked.cost, now)
         owner = asked.owner
         if owner.ended:

@@ -1,14 +1,14 @@
-"""How many bytes to keep in flight, and in what pieces. Pure: the clock is the caller's.
+"""How many bytes to keep in flight, and in what block size. Pure: the caller supplies the clock.
 
-In flight = gain x measured rate x least round trip, plus a few blocks: enough to keep the link full, no
-more, so that a cut wastes little and an urgent file does not wait behind megabytes. The rate is the
-delivery rate of each answer, as BBR measures it: bytes answered since the last answer before its sending, by the time
-since then, or answers that were held up and come at once would look like a faster link. The largest of the last
-seconds counts; the round trip is the least ever seen on this connection.
+In flight = gain x measured rate x minimum round trip, plus a few blocks: enough to fill the link, but no more, so that
+little is wasted when it breaks and an urgent file does not wait behind megabytes. The rate is the delivery rate of each
+answer, as BBR measures it: bytes answered since the last answer before it was sent, divided by the time since then.
+Otherwise, answers that were held up and then arrive at once would look like a faster link. The maximum of the last few
+seconds counts; the round trip is the minimum of this connection.
 
-At first TCP itself is feeling its way up, and the rate says little about the link. Until it has stopped growing (three
-round trips with less than a quarter more, as in BBR's start-up) there is room for half a MiB or, where a round trip
-takes long, for a link of 40 Mbit/s, up to one MiB: more would only fill the queues of most links, and be lost there.
+At the start TCP itself is still probing, and the rate says little about the link. Until the rate stops growing (three
+round trips with less than a quarter more, as in BBR's start-up), half a MiB may be in flight or, if the round trip is
+long, enough for a link of 40 Mbit/s, up to one MiB: more would only fill the queues of most links and be dropped there.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FLOOR_BYTES = 64 * KIB
 START_BYTES = 512 * KIB
 START_MAX_BYTES = 1024 * KIB
 START_RATE = 5e6
-SMALL_BLOCK = 32 * KIB - 128  # with its request's head it is one SSH packet, not one and a crumb
+SMALL_BLOCK = 32 * KIB - 128  # so that a request fits exactly into one SSH packet
 GAIN = 1.5
 GROWTH = 1.25
 FLAT_ROUNDS = 3
@@ -31,7 +31,7 @@ RATE_MEMORY_S = 3.0
 
 
 class Mark(NamedTuple):
-    """What was true when a request was sent: bytes answered by then, and when the last of them was."""
+    """The state when a request was sent: bytes answered by then, and when the last answer came."""
 
     sent_at: float
     delivered: int
@@ -41,8 +41,8 @@ class Mark(NamedTuple):
 class Pace:
     """Measures one connection.
 
-    max_bytes: never keep more in flight. max_block: largest payload of one request that the server takes.
-    start_bytes: in flight before anything was measured; what an earlier connection had found, if there was one.
+    max_bytes: upper limit of bytes in flight. max_block: largest payload per request that the server accepts.
+    start_bytes: limit before anything was measured; what an earlier connection had found, if there was one.
     """
 
     def __init__(self, max_bytes: int, max_block: int, start_bytes: int = START_BYTES) -> None:
@@ -62,27 +62,27 @@ class Pace:
         self.block = min(SMALL_BLOCK, max_block)
 
     def allow_blocks(self, max_block: int) -> None:
-        """The server takes larger requests than was known."""
+        """The server accepts larger requests than assumed so far."""
         self._max_block = max_block
 
     @property
     def rate(self) -> float:
-        """Bytes per second, the largest of the last seconds; 0 before the first measurement."""
+        """Bytes per second, the maximum of the last few seconds; 0 before the first measurement."""
         return self._rates[0][1] if self._rates else 0.0
 
     def has_room(self, cost: int) -> bool:
-        """Whether a request of so many bytes may be sent now."""
+        """Whether a request with a payload of `cost` bytes may be sent now."""
         return not self.in_flight or self.in_flight + cost <= self.window
 
     def sent(self, now: float, cost: int) -> Mark:
-        """A request keeps `cost` bytes in flight from now on."""
+        """A request with a payload of `cost` bytes is in flight from now on."""
         if cost and not self.in_flight:
             self._delivered_at = now
         self.in_flight += cost
         return Mark(now, self.delivered, self._delivered_at)
 
     def answered(self, mark: Mark, cost: int, now: float) -> None:
-        """An answer came to a request that kept `cost` bytes in flight."""
+        """A request with a payload of `cost` bytes was answered."""
         round_trip_s = max(now - mark.sent_at, 1e-6)
         if self.round_trip_s is None or round_trip_s < self.round_trip_s:
             self.round_trip_s = round_trip_s
@@ -98,7 +98,7 @@ class Pace:
         self._resize()
 
     def _watch_growth(self) -> None:
-        """A round trip is over: what has stopped growing has found the link's rate."""
+        """Called after each round trip: a rate that stops growing is the link's rate."""
         if self.rate >= self._grown_to * GROWTH:
             self._grown_to, self._flat_rounds = self.rate, 0
         else:

@@ -2,16 +2,16 @@
 
 Theory of operation. One thread, one loop:
 
-    tick       let the caller do what it has to do by itself, at least every POLL_S
+    tick       give the caller a turn, at least every POLL_S
     admit      pull jobs while there are slots
-    turn       run every job that can go on; requests that fit are numbered and coalesced
+    turn       run every job that can continue; requests that fit are numbered and coalesced
     commit     make the records of the jobs that reached a barrier durable, many in one go; see group_commit.py
-    flush      hand the coalesced bytes to the channel, as many as it takes
-    receive    wait for bytes, cut them into replies, hand each to the job that asked
+    flush      hand the coalesced bytes to the channel, as many as it accepts
+    receive    wait for bytes, cut them into replies, pass each to the job that made the request
 
-A WRITE or READ waits for room in the window (Pace); it is given to the most urgent job first and then in
-turn. Requests without payload pass at once. A job's error ends that job. A lost link, a cancel or a broken
-barrier is thrown into every job, so that each can note how far it came, and ends the run.
+A WRITE or READ waits for room in the window (Pace), which goes to the most urgent jobs first and then in turn. Requests
+without payload pass at once. A job's error ends that job. A lost link, a cancel or a failed commit is thrown into every
+job, so that each can note its progress, and ends the run.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from iot.transfer.group_commit import GroupCommit
 from iot.transfer.stop import StopFlag
 
 POLL_S = 0.25
-BLOCKED_S = 0.1  # a wait for a server that reads nothing; everybody has a turn in between
-SILENT_POLL_S = 0.03  # another connection is on its way, and counts from the moment at which it stands
+BLOCKED_S = 0.1  # wait for a server that does not read; jobs get a turn in between
+SILENT_POLL_S = 0.03  # a standby connection is being made; notice at once when it is ready
 FLUSH_BYTES = 256 * 1024
 RECEIVE_BYTES = 4 * 1024 * 1024
 TOGETHER_BYTES = 1024 * 1024
-LINGERING_JOBS = 1024  # more than these take slots again: each costs a little memory
+LINGERING_JOBS = 1024  # beyond this they occupy slots again: each needs a little memory
 
 
 class Channel(Protocol):
@@ -51,7 +51,7 @@ class Channel(Protocol):
 
 
 class Finished(NamedTuple):
-    """A job that ended: exactly one of result and error counts; error None means it succeeded."""
+    """A job that ended: either `result` or `error` is valid; error None means that it succeeded."""
 
     tag: Any
     result: Any = None
@@ -61,9 +61,10 @@ class Finished(NamedTuple):
 class Pipeline:
     """Drives jobs over one channel.
 
-    clock: monotonic seconds. commit: makes barrier records durable. reply_deadline_s: longest wait for one
-    answer while the link lives. cancelled: set by any thread to stop.
-    on_silence: told for how many seconds nothing came although bytes are in flight; True ends the run as a lost link.
+    clock: monotonic seconds. commit: makes barrier records durable. reply_deadline_s: longest wait for one answer
+    while the link is alive. cancelled: set by any thread to stop.
+    on_silence: called with the seconds for which nothing came although bytes are in flight; True ends the run as a
+        lost link.
     """
 
     def __init__(
@@ -100,7 +101,7 @@ class Pipeline:
         self._finished: deque[Finished] = deque()
 
     def beside(self, job: Job[Any]) -> None:
-        """Run a job beside the next ones: nobody is told of its end, and nobody waits for it to begin."""
+        """Run a job alongside the next ones: its end is not reported, and nobody waits for it."""
         self._beside.append(job)
 
     def run(
@@ -109,14 +110,14 @@ class Pipeline:
         slots: Callable[[], int],
         tick: Callable[[], None] = lambda: None,
     ) -> Iterator[Finished]:
-        """Yield each job as it ends, while pulling further ones.
+        """Yield each job as it ends, while pulling more.
 
-        `jobs` is pulled one at a time as slots come free; None means that there is none right now. `slots` may change;
-        its second half is for jobs so small that all of them together do not fill a link.
+        `jobs` is pulled one at a time as slots become free; None means that there is none right now. `slots` may
+        change; the second half is for jobs so small that all of them together do not fill a link.
         `tick` is called in every round of the loop, at least every POLL_S, also while no slot is free.
 
-        Raises: LinkLost, Timeout, Cancelled, LocalStateError, after every job in flight has been yielded
-        with that same error.
+        Raises: LinkLost, Timeout, Cancelled, LocalStateError, after every job in flight has been yielded with that same
+            error.
         """
         exhausted = False
         while self._beside:
@@ -128,7 +129,7 @@ class Pipeline:
                     exhausted = self._admit(jobs)
                 self._turn()
                 if self._finished:
-                    self._ask_at = self._clock()  # whoever had nothing to give may have, or may be done, now
+                    self._ask_at = self._clock()  # a source that had no job may have one now, or be exhausted
                 while self._finished:
                     yield self._finished.popleft()
                 self._communicate(in_haste=not exhausted and self._may_admit(slots()))
@@ -185,13 +186,13 @@ class Pipeline:
                 self._advance(running)
 
     def _can_unpark(self) -> bool:
-        """A flush is due before the next block once enough has been coalesced."""
+        """Once enough bytes are coalesced, a flush comes before the next block."""
         return (
             bool(self._parked) and len(self._out) < FLUSH_BYTES and self.pace.has_room(self._parked[0][3].request.cost)
         )
 
     def _advance(self, running: Running) -> None:
-        """Let a job go on until it waits, is parked, wants a barrier or a turn, or ends."""
+        """Run a job until it waits, is parked, reaches a barrier, gives up its turn, or ends."""
         while True:
             try:
                 command = running.resume()
@@ -207,7 +208,7 @@ class Pipeline:
                 return
 
     def _obey(self, running: Running, command: Command) -> bool:
-        """-> whether the job can go on at once"""
+        """-> whether the job can continue at once"""
         if isinstance(command, Send):
             if command.request.cost and not self.pace.has_room(command.request.cost):
                 heapq.heappush(self._parked, (running.job.urgency, next(self._turns), running, command))
@@ -243,8 +244,8 @@ class Pipeline:
             self._finished.append(finished)
 
     def _end_all(self, error: SFTPError, *, listen: bool) -> None:
-        """listen: jobs still get the answers that had come for them. Not when the caller's own code has failed, which
-        they may call again then."""
+        """listen: first give jobs the answers that have arrived. Not if the caller's own code has failed, because jobs
+        may call it again."""
         for running in list(self._active.values()):
             self._end(running, self._last_word(running, error, listen=listen))
         self._ready.clear()
@@ -253,7 +254,7 @@ class Pipeline:
         self._group.clear()
 
     def _last_word(self, running: Running, error: SFTPError, *, listen: bool) -> Finished:
-        """Give a job the answers that had come for it, then the error: what was answered counts."""
+        """Give a job the answers that have arrived, then the error: what was answered counts."""
         try:
             if running.inbox and listen:
                 running.resume()
@@ -264,7 +265,7 @@ class Pipeline:
         try:
             running.job.work.throw(error)
         except (SFTPError, StopIteration):
-            pass  # the job has noted how far it came; its error is the link's, told below
+            pass  # the job has noted its progress; report the error of the link below
         return Finished(running.job.tag, error=error)
 
     # -- commit, flush, receive
@@ -280,16 +281,16 @@ class Pipeline:
             self._check_deadlines()
 
     def _patience_s(self) -> float:
-        """How long to wait for bytes: not at all while there is work, else until `jobs` may be asked again."""
+        """How long to wait for data: not at all while there is work, otherwise until `jobs` may be asked again."""
         if self._ready or self._out or self._can_unpark():
-            return 0.0  # what the channel has not taken waits there
+            return 0.0  # send() waits for the rest
         commit_s = self._commit_wait_s()
         if commit_s is not None:
             return min(commit_s, self._poll_s)
         return self._poll_s if self._active else max(0.0, self._ask_at - self._clock())
 
     def _commit_wait_s(self) -> float | None:
-        """Only jobs with something on its way, or in their turn, can still come to a barrier."""
+        """Only jobs that have a request outstanding or are due to run can still reach a barrier."""
         others = len(self._outstanding) + len(self._ready) + len(self._parked)
         return self._group.wait_s(self._clock(), others=min(others, self._slots_taken()))
 
@@ -317,6 +318,6 @@ class Pipeline:
         self._poll_s = SILENT_POLL_S if self.pace.in_flight and quiet_s > 2 * POLL_S else POLL_S
         self._check_at = now + self._poll_s
         if self._on_silence(quiet_s if self.pace.in_flight else 0.0):
-            raise LinkLost("the link fell silent, and another connection stands")
+            raise LinkLost("the link fell silent, and the standby connection is ready")
         if oldest is not None and now - oldest.mark.sent_at > self._reply_deadline_s:
             raise Timeout(f"no answer for {self._reply_deadline_s:g} s to a request of type {oldest.kind}")

@@ -1,1 +1,1 @@
-"""SFTP version 3 as bytes, and what a server can do. Pure."""
+"""SFTP version 3 on the wire, and what a server supports. Pure."""

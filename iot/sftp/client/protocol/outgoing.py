@@ -1,6 +1,4 @@
-"""The bytes on their way to the channel: coalesced requests, each payload left where it was read until its packet is
-made up. Pure.
-"""
+"""Bytes waiting for the channel: coalesced requests, without copying a payload until its packet is assembled. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +8,7 @@ __all__ = ["Outgoing"]
 
 
 class Outgoing:
-    """A stream of bytes in the pieces in which they came; its length is in bytes."""
+    """A byte stream kept in the pieces in which it arrived; its length is in bytes."""
 
     def __init__(self, *pieces: bytes | memoryview) -> None:
         self._pieces: deque[bytes | memoryview] = deque()
@@ -25,7 +23,7 @@ class Outgoing:
         self._bytes += sum(map(len, pieces))
 
     def first(self, most: int) -> bytes:
-        """The next bytes, at most so many; they stay until they are dropped."""
+        """The next bytes, at most `most`; they stay until they are dropped."""
         found: list[bytes | memoryview] = []
         for piece in self._pieces:
             if most <= 0:
@@ -35,7 +33,7 @@ class Outgoing:
         return b"".join(found)
 
     def drop(self, count: int) -> None:
-        """The first so many bytes are sent."""
+        """The first `count` bytes were sent."""
         self._bytes -= count
         while count:
             piece = self._pieces.popleft()

@@ -1,6 +1,6 @@
 """SFTP version 3 requests and replies as bytes (draft-ietf-secsh-filexfer-02, OpenSSH PROTOCOL). Pure.
 
-Every length that the server sends is checked before it is used; what does not fit raises ProtocolError.
+Every length from the server is checked before use; an invalid one raises ProtocolError.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Kind(IntEnum):
 
 
 class Flag(IntFlag):
-    """How to open (draft section 6.3). APPEND is left out on purpose: with it servers ignore offsets."""
+    """Flags of OPEN (draft section 6.3). APPEND is left out on purpose: it makes servers ignore offsets."""
 
     READ = 1
     WRITE = 2
@@ -70,7 +70,7 @@ class Flag(IntFlag):
 
 
 class Code(IntEnum):
-    """Status codes: 0-8 of version 3, and later ones that servers send all the same."""
+    """Status codes: 0-8 of version 3, and later ones that some servers send anyway."""
 
     OK = 0
     EOF = 1
@@ -110,7 +110,7 @@ ERRORS: dict[int, type[SFTPError]] = {
 class Request(NamedTuple):
     """One request, without its id: the pipeline numbers it.
 
-    cost: bytes it keeps in flight; the payload of a WRITE, the length asked for by a READ, else 0.
+    cost: bytes it keeps in flight: the payload of a WRITE, the length requested by a READ, otherwise 0.
     """
 
     kind: int
@@ -119,7 +119,7 @@ class Request(NamedTuple):
     cost: int = 0
 
     def encode(self, request_id: int) -> tuple[bytes | memoryview, ...]:
-        """The packet in pieces: a payload stays where it is."""
+        """The packet in pieces, so that a payload is not copied."""
         size = 5 + len(self.head) + len(self.payload)
         front = HEAD.pack(size, self.kind, request_id) + self.head
         return (front, self.payload) if self.payload else (front,)
@@ -153,7 +153,7 @@ def string(value: bytes) -> bytes:
 
 
 def init() -> bytes:
-    """The first packet of all; it has a version in place of an id."""
+    """The first packet; it has a version instead of an id."""
     return HEAD.pack(5, Kind.INIT, VERSION)
 
 
@@ -219,12 +219,12 @@ def extended(name: bytes, body: bytes = b"") -> Request:
 
 
 def posix_rename(old: bytes, new: bytes) -> Request:
-    """Rename over an existing file in one step (OpenSSH PROTOCOL 4.3)."""
+    """Rename over an existing file, atomically (OpenSSH PROTOCOL 4.3)."""
     return extended(b"posix-rename@openssh.com", string(old) + string(new))
 
 
 def fsync(handle: bytes) -> Request:
-    """Bring a file to the server's disk (OpenSSH PROTOCOL 4.6)."""
+    """Sync a file to the server's disk (OpenSSH PROTOCOL 4.6)."""
     return extended(b"fsync@openssh.com", string(handle))
 
 
@@ -247,7 +247,7 @@ def check_file(handle: bytes, algorithm: bytes = b"sha256") -> Request:
 
 
 class Status(NamedTuple):
-    """The server's word on a request."""
+    """A status reply (draft section 7)."""
 
     code: int
     message: str
@@ -257,7 +257,7 @@ class Status(NamedTuple):
         return self.code == Code.OK
 
     def error(self, doing: str) -> SFTPError:
-        """This refusal as a typed error; `doing` says what was asked, for the operator."""
+        """This refusal as a typed error; `doing` says what was attempted, for the operator."""
         said = self.message or _code_name(self.code)
         text = said.lower()
         kind = ERRORS.get(self.code, ServerRefused)

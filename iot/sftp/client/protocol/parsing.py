@@ -1,6 +1,6 @@
-"""The server's bytes as packets and replies. Pure.
+"""Parses the server's bytes into packets and replies. Pure.
 
-Every length that the server sends is checked before it is used; what does not fit raises ProtocolError.
+Every length from the server is checked before use; an invalid one raises ProtocolError.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ KIND_AND_ID = struct.Struct(">BI")
 
 
 class Reader:
-    """Takes fields off the front of a packet; every length is checked."""
+    """Reads fields from the front of a packet; every length is checked. Raises: ProtocolError."""
 
     __slots__ = ("_data", "_at")
 
@@ -58,7 +58,7 @@ class Reader:
         return self.take(self.u32())
 
     def _pass(self, size: int) -> int:
-        """-> where the next `size` bytes begin, which are there and are behind us now"""
+        """Check that `size` bytes are left and skip them -> their offset"""
         at = self._at
         end = self._at = at + size
         if end > len(self._data):
@@ -103,7 +103,7 @@ def parse_version(packet: memoryview) -> dict[bytes, bytes]:
 
 
 def parse_limits(body: bytes) -> tuple[int, int, int, int]:
-    """-> largest packet, read and write in bytes, and open handles; 0 means not told."""
+    """-> largest packet, read and write in bytes, and open handles; 0 means not reported."""
     reader = Reader(memoryview(body))
     return reader.u64(), reader.u64(), reader.u64(), reader.u64()
 
@@ -111,11 +111,11 @@ def parse_limits(body: bytes) -> tuple[int, int, int, int]:
 def parse_free_space(body: bytes) -> tuple[int, int | None]:
     """A statvfs reply -> (bytes, inodes) free for an ordinary user; None where inodes are not counted (vfat, btrfs).
 
-    Raises: ProtocolError, also for a file system without a size: such a server does not know.
+    Raises: ProtocolError, also for a file system of size 0: such a server does not know it.
     """
     values = struct.unpack(">11Q", Reader(memoryview(body)).take(88))
     if not values[1] * values[2]:
-        raise ProtocolError("server tells of a file system of 0 bytes")
+        raise ProtocolError("server reports a file system of 0 bytes")
     return values[1] * values[4], values[7] if values[5] else None
 
 
@@ -129,7 +129,7 @@ def _attributes(reader: Reader) -> Attributes:
     flags = reader.u32()
     size = reader.u64() if flags & 1 else None
     if size is not None and size > MAX_FILE_BYTES:
-        size = None  # no file is so large: the server has written -1 for "unknown"
+        size = None  # no file is that large: the server means -1, "unknown"
     if flags & 2:
         reader.take(8)
     mode = reader.u32() if flags & 4 else None
@@ -162,13 +162,13 @@ def _names(reader: Reader) -> Names:
 def _handle(reader: Reader) -> Handle:
     value = reader.string()
     if len(value) > 256:
-        raise ProtocolError(f"server sent a handle of {len(value)} bytes; 256 are allowed")
+        raise ProtocolError(f"server sent a handle of {len(value)} bytes; the limit is 256")
     return Handle(value)
 
 
 def _bounded(count: int, most: int) -> int:
     if count > most:
-        raise ProtocolError(f"server announced {count} items in a packet with room for {most}")
+        raise ProtocolError(f"server announced {count} items in a packet that can hold {most}")
     return count
 
 
@@ -183,7 +183,7 @@ PARSERS: dict[int, Callable[[Reader], Reply]] = {
 
 
 class Deframer:
-    """Cuts the byte stream into packets; holds at most one packet and what came with it."""
+    """Cuts the byte stream into packets; holds at most one packet and what arrived with it."""
 
     def __init__(self, limit: int = MAX_PACKET_BYTES) -> None:
         self._limit = limit
@@ -192,7 +192,7 @@ class Deframer:
         self._needed = 4
 
     def feed(self, chunk: bytes) -> Iterator[memoryview]:
-        """Take received bytes; yield each whole packet without its length. Raises: ProtocolError."""
+        """Feed received bytes; yield each complete packet without its length. Raises: ProtocolError."""
         self._chunks.append(chunk)
         self._held += len(chunk)
         if self._held < self._needed:
@@ -206,7 +206,7 @@ class Deframer:
                 break
             size = int(U32.unpack_from(data, at)[0])
             if not 5 <= size <= self._limit:
-                raise ProtocolError(f"server sent a packet of {size} bytes; 5 to {self._limit} are allowed")
+                raise ProtocolError(f"server sent a packet of {size} bytes; allowed are 5 to {self._limit}")
             self._needed = 4 + size
             if len(data) - at < self._needed:
                 break

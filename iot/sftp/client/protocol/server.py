@@ -1,4 +1,4 @@
-"""What this server can do: what it announced, what its limits are, and what it was learned to refuse."""
+"""What this server supports: what it announced, its limits, and what it is known to refuse."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ SAFE_SLOTS = 64
 
 
 class Refusal(str, Enum):
-    """What a server may refuse although the protocol has it; learned from its answers."""
+    """Operations that some servers refuse although the protocol has them; learned from their answers."""
 
     RESUME = "resume"  # opening an existing part without truncation, or writing at an offset
-    WRITE_CREATE = "write-create"  # opening with WRITE|CREATE: a server of the classic modes takes READ|WRITE for it
+    WRITE_CREATE = "write-create"  # opening with WRITE|CREATE: servers that map flags to fopen modes need READ|WRITE
     READ_BACK = "read-back"  # reading what was uploaded (write-only drop box)
     FSYNC = "fsync"
     POSIX_RENAME = "posix-rename"
@@ -28,11 +28,11 @@ class Refusal(str, Enum):
 
 @dataclass(slots=True)
 class Server:
-    """One server, as far as it is known.
+    """What is known about one server.
 
-    banner, host_key: who it is. extensions: from its VERSION packet, which is there with the first answer.
-    max_read, max_write: payload bytes of one request. max_handles: open files at once.
-    on_refusal: told when something new is learned.
+    banner, host_key: its identity. extensions: from its VERSION packet, available with the first answer.
+    max_read, max_write: payload bytes per request. max_handles: maximum number of open files.
+    on_refusal: called when a new refusal is learned.
     """
 
     banner: str
@@ -46,7 +46,7 @@ class Server:
 
     @property
     def in_order(self) -> bool:
-        """Whether it handles requests strictly one after the other, so that dependent ones may share a flight."""
+        """Whether it handles requests strictly in order, so that dependent ones may share a flight."""
         return handles_in_order(self.banner)
 
     @property
@@ -55,18 +55,19 @@ class Server:
 
     @property
     def can_replace(self) -> bool:
-        """Whether a rename over an existing file is one step."""
+        """Whether it can atomically rename over an existing file."""
         return b"posix-rename@openssh.com" in self.extensions and Refusal.POSIX_RENAME not in self.refused
 
     @property
     def tells_free_space(self) -> bool:
-        return b"statvfs@openssh.com" in self.extensions
+        """Whether to ask. With OpenSSH, which answers, the first files begin before VERSION has come."""
+        return b"statvfs@openssh.com" in self.extensions or (self.in_order and not self.extensions)
 
     def refuses(self, what: Refusal) -> bool:
         return what in self.refused
 
     def forget_extension(self, name: bytes) -> None:
-        """It is announced, but of no use: not asked again on this connection."""
+        """It is announced but not usable: do not ask again on this connection."""
         self.extensions.pop(name, None)
 
     def learn(self, what: Refusal) -> None:
@@ -81,9 +82,10 @@ def handles_in_order(banner: str) -> bool:
 
 
 def understood(reply: Reply, parse: Callable[[bytes], T]) -> T | None:
-    """The answer of an extension that is only a help: None where it was refused or makes no sense.
+    """The answer of an optional extension: None if it was refused or is invalid.
 
-    What the protocol itself requires is held to its rules; a help that cannot be read is no help, and no broken link.
+    The rules of the protocol itself are enforced, but an unreadable answer to an optional request is ignored and does
+    not break the link.
     """
     if not isinstance(reply, Extended):
         return None

@@ -1,4 +1,4 @@
-"""The one boundary to paramiko: whatever it raises, for whatever bytes a server sent, becomes an error of ours."""
+"""The boundary to paramiko: whatever it raises, for whatever bytes from a server, becomes one of our errors."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from iot.transfer.terminal import terminal_safe
 __all__ = ["printable", "translated"]
 
 SHOWN = 600
-"""Characters of a server's text that an error shows; the lists of algorithms of both sides fit."""
+"""Maximum length of server text in an error; enough for the algorithm lists of both sides."""
 
 
 def printable(text: str, most: int = SHOWN) -> str:
-    """A server's text for a message: control characters escaped, the end cut off."""
+    """Server text for a message: control characters escaped, and truncated."""
     escaped = terminal_safe(text[: most + 1])
     return escaped if len(escaped) <= most else f"{escaped[:most]}..."
 
 
 @contextlib.contextmanager
 def translated(host: str) -> Iterator[None]:
-    """Around every call into paramiko: errors of ours pass, all others are translated, with the cause kept.
+    """Wraps every call into paramiko: our own errors pass, all others are translated, with the cause kept.
 
     Raises: Incompatible, ServerBusy, Timeout, LinkLost, ProtocolError.
     """
@@ -35,13 +35,13 @@ def translated(host: str) -> Iterator[None]:
     except paramiko.ssh_exception.IncompatiblePeer as error:
         raise Incompatible(f"{host}: {printable(str(error))}") from error
     except paramiko.ChannelException as error:
-        raise ServerBusy(f"{host} opens no more sessions: {printable(str(error))}") from error
+        raise ServerBusy(f"{host} refuses to open another session: {printable(str(error))}") from error
     except TimeoutError as error:
         raise Timeout(f"{host} did not answer in time") from error
     except (paramiko.SSHException, EOFError, OSError) as error:
         raise LinkLost(f"{host}: {_reason(error)}") from error
     except Exception as error:
-        raise ProtocolError(f"{host} sent what SSH does not allow: {_reason(error)}") from error
+        raise ProtocolError(f"{host} violated the SSH protocol: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:

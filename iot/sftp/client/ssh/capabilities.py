@@ -1,5 +1,5 @@
-"""What paramiko and this system have to offer, asked before anything is connected: so that a setting that can never
-work is told as a wrong setting, not as a link that fails for ever."""
+"""What paramiko and this system support, checked before connecting: so that a setting that can never work is reported
+as an invalid setting, not as a link that keeps failing."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import paramiko
 from iot.sftp.client.ssh.packetizer import CHACHA20
 
 SHOWN = 200
-"""Characters of the unknown ones that are told."""
+"""Maximum number of characters of unknown names in a message."""
 CONTROLS = Path("/proc/sys/net/ipv4/tcp_available_congestion_control")
 
 
 def check_ciphers(names: Iterable[str]) -> None:
-    """Raises: ValueError naming every cipher that is unknown, and those that are known."""
+    """Raises: ValueError, which names every unknown cipher and the known ones."""
     known = [*paramiko.Transport._cipher_info, CHACHA20]  # private, but what paramiko itself checks against
     unknown = [name for name in names if name not in known]
     if unknown:
@@ -25,12 +25,12 @@ def check_ciphers(names: Iterable[str]) -> None:
 
 
 def check_congestion(name: str) -> None:
-    """Try a TCP congestion control on a socket that is not connected. Raises: ValueError naming those there are."""
+    """Try a TCP congestion control on an unconnected socket. Raises: ValueError, which names the available ones."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
         try:
             set_congestion(sock, name)
         except OSError as error:
-            raise ValueError(f"this system does not let us use it ({error.strerror}): {_available()}") from None
+            raise ValueError(f"not permitted on this system ({error.strerror}): {_available()}") from None
 
 
 def set_congestion(sock: socket.socket, name: str) -> None:
@@ -42,4 +42,4 @@ def _available() -> str:
     try:
         return f"available are {', '.join(CONTROLS.read_text(encoding='ascii').split())}"
     except (OSError, UnicodeDecodeError):
-        return "it tells of none"
+        return "the available ones are not known"

@@ -1,4 +1,4 @@
-"""The pipeline's own SSH channel: the byte stream of an SFTP subsystem, and whether its link lives."""
+"""The pipeline's own SSH channel: the byte stream of an SFTP subsystem, and whether its link is alive."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ __all__ = ["SFTPChannel"]
 
 VERSION_POLL_S = 0.25
 RECEIVE_WINDOW_BYTES = 32 * 1024 * 1024
-PACKET_BYTES = 32704  # payload of one SSH packet that every server takes; paramiko cuts there, too
+PACKET_BYTES = 32704  # payload of an SSH packet that every server accepts; paramiko splits there as well
 
 
 class SFTPChannel:
-    """An SFTP subsystem's byte stream, behind the VERSION packet with which the server opens it.
+    """The byte stream of an SFTP subsystem, after the VERSION packet with which the server opens it.
 
-    INIT follows the request for the subsystem as soon as the server's window lets it: at once, a round trip less than
-    waiting for the answer, or with sshd, which opens the window with that answer, behind it.
+    INIT follows the subsystem request as soon as the server's window allows: at once, which saves a round trip, or with
+    sshd, which opens the window in its answer, right after that.
 
-    extensions: what VERSION announced. Where requests are handled in order, the first ones follow INIT at once, and
-    it is empty until the first answer has come.
+    extensions: as announced in VERSION. If requests are handled in order, the first ones are sent right after INIT, and
+    this is empty until the first answer arrives.
     """
 
     def __init__(self, transport: Transport, link: Link, target: Target, in_order: bool) -> None:
@@ -58,10 +58,10 @@ class SFTPChannel:
             self.send(init, VERSION_POLL_S)
 
     def send(self, outgoing: Outgoing, wait_s: float) -> None:
-        """Send what goes, and drop it there; wait at most `wait_s` where nothing does.
+        """Send what can be sent, and drop it from `outgoing`; if nothing can, wait at most `wait_s` seconds.
 
-        Something is left where the server opens its window no further, or TCP takes no more: a server that reads
-        nothing never keeps the caller from what else it has to do. Raises: LinkLost.
+        Some is left if the server does not open its window, or TCP does not accept more: a server that does not read
+        never blocks the caller. Raises: LinkLost.
         """
         give_up_at = time.monotonic() + wait_s
         with self._translated():
@@ -73,11 +73,11 @@ class SFTPChannel:
                     break
 
     def _may_send(self, wait_s: float) -> bool:
-        """Not while keys are exchanged: paramiko would wait for their end."""
+        """Not during a key exchange: paramiko would wait for its end."""
         return self._link.ready(wait_s) and self._transport.clear_to_send.wait(wait_s)
 
     def receive(self, limit: int, timeout_s: float) -> bytes | None:
-        """What has come, at most `limit` bytes; None when nothing came in time. Raises: LinkLost."""
+        """Received data, at most `limit` bytes; None if nothing came in time. Raises: LinkLost."""
         self._channel.settimeout(timeout_s)
         with self._translated():
             try:
@@ -85,16 +85,16 @@ class SFTPChannel:
             except TimeoutError:
                 return None
             if not data:
-                raise LinkLost(f"{self._host} ended the connection")
+                raise LinkLost(f"{self._host} closed the connection")
         return self._behind_version(data) if self._version_due_since is not None else bytes(data)
 
     def check_alive(self, waiting_since: float | None) -> float:
-        """Give up when the server owes an answer and nothing at all came for the link's deadline.
+        """Give up if the server owes an answer and nothing at all has come for the link's deadline.
 
-        -> for how many seconds nothing came; 0 when nothing is due.
+        -> seconds for which nothing has come; 0 if nothing is due.
 
-        A slow server is not a dead link: after a third of the deadline it is asked for any sign of life,
-        which the SSH layer gives even while the SFTP server works. Raises: LinkLost.
+        A slow server is not a dead link: after a third of the deadline the client asks for any sign of life, which the
+        SSH layer gives even while the SFTP server is busy. Raises: LinkLost.
         """
         if not self._transport.is_active():
             raise LinkLost(f"{self._host}: the connection broke")
@@ -113,7 +113,7 @@ class SFTPChannel:
     def _send_some(self, data: bytes) -> int:
         sent = int(self._channel.send(data))
         if not sent:
-            raise LinkLost(f"{self._host} ended the connection")
+            raise LinkLost(f"{self._host} closed the connection")
         return sent
 
     def _probe(self) -> None:
@@ -135,7 +135,7 @@ class SFTPChannel:
             self._transport.post(message)
 
     def _behind_version(self, data: bytes) -> bytes | None:
-        """Take VERSION off the front of the stream -> what follows it."""
+        """Take VERSION off the front of the stream -> the rest."""
         self._greeting += data
         for packet in parsing.Deframer().feed(self._greeting):
             self.extensions.update(parsing.parse_version(packet))
@@ -157,4 +157,6 @@ class SFTPChannel:
         except LinkLost as error:
             if self._version_due_since is None:
                 raise
-            raise LinkLost(f"{self._host} lets us in but offers no SFTP (subsystem refused?): {error}") from error
+            raise LinkLost(
+                f"{self._host} accepted the login but offers no SFTP (subsystem refused?): {error}"
+            ) from error

@@ -1,11 +1,11 @@
 """One connection to one server: socket, key exchange, host key, login, SFTP channel.
 
-`Connection` is a pysftp.Connection, so that everything pysftp offers stays reachable, on a channel of its own:
-pysftp drops answers that it does not know, so it never shares the pipeline's channel. Its hooks that dial, check
-keys and log in are replaced, because they have no deadline and check too little (see the hooks' docstrings).
+`Connection` is a pysftp.Connection, so that everything in pysftp stays available, on a channel of its own: pysftp drops
+answers that it does not know, so it never shares the pipeline's channel. Its hooks that dial, check host keys and log
+in are replaced, because they have no deadline and check too little (see the hooks' docstrings).
 
-pysftp 0.2.9 imports DSSKey, which paramiko 4.0 removed (paramiko issues 2535-2537). A stand-in stands there during the
-import and is taken away again; DSA keys themselves stay unsupported.
+pysftp 0.2.9 imports DSSKey, which paramiko 4.0 removed (paramiko issues 2535-2537). A stand-in is provided during the
+import and then removed; DSA keys remain unsupported.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from iot.transfer.stop import StopFlag
 if hasattr(paramiko, "DSSKey"):
     import pysftp
 else:
-    setattr(paramiko, "DSSKey", type("DSSKey", (paramiko.PKey,), {}))  # noqa: B010 - its types know no such name
+    setattr(paramiko, "DSSKey", type("DSSKey", (paramiko.PKey,), {}))  # noqa: B010 - the name is missing from its type stubs
     try:
         import pysftp
     finally:
@@ -38,7 +38,7 @@ IDLE_WAKEUP_S = 5.0
 
 
 class _CnOpts:
-    """What pysftp's Connection reads of its CnOpts; the checks are ours, so it has no host keys."""
+    """The attributes of CnOpts that pysftp's Connection reads; without host keys, because we check them."""
 
     def __init__(self, compression: bool) -> None:
         self.log = False
@@ -50,7 +50,7 @@ class _CnOpts:
 class Connection(pysftp.Connection):  # type: ignore[misc]
     """A logged-in connection. on_dialled: called when TCP is connected.
 
-    Raises: LinkLost, Timeout, AuthenticationError and its kinds, ConfigurationError.
+    Raises: LinkLost, Timeout, ServerBusy, AuthenticationError and its subclasses, ConfigurationError.
     """
 
     _sftp_live = False  # class-level: pysftp's __del__ reads them also after a failed connect
@@ -63,7 +63,7 @@ class Connection(pysftp.Connection):  # type: ignore[misc]
         self.link: Link | None = None
         self._cancelled = cancelled
         self._on_dialled = on_dialled
-        self._login = Login(target.credentials)  # a key that cannot be used is told before anything is sent
+        self._login = Login(target.credentials)  # an unusable key is reported before anything is sent
         try:
             super().__init__(
                 target.host, username=target.credentials.user, port=target.port, cnopts=_CnOpts(target.compression)
@@ -92,10 +92,10 @@ class Connection(pysftp.Connection):  # type: ignore[misc]
             self._transport = Transport(self.link, target, self._login)
 
     def _set_authentication(self, password: object, private_key: object, private_key_pass: object) -> None:
-        """pysftp's hook: it knows RSA and DSA only; Transport.connect logs in instead."""
+        """pysftp's hook: it only knows RSA and DSA; Transport.connect logs in instead."""
 
     def _sftp_connect(self) -> None:
-        """pysftp's hook, on first use of a pysftp method: its own channel, opened with a deadline."""
+        """pysftp's hook, on first use of a pysftp method: opens its own channel, with a deadline."""
         if not self._sftp_live:
             assert self._transport is not None
             with translated(self.target.host):
@@ -103,9 +103,9 @@ class Connection(pysftp.Connection):  # type: ignore[misc]
             self._sftp_live = True
 
     def close(self) -> None:
-        """End the connection. Also closes the socket where paramiko leaves it open."""
+        """Close the connection, and also the socket where paramiko leaves it open."""
         if self._sftp is not None:
-            with contextlib.suppress(Exception):  # a dead channel cannot be closed politely
+            with contextlib.suppress(Exception):  # a dead channel cannot be closed properly
                 self._sftp.close()
         self._sftp, self._sftp_live = None, False
         if self._transport is not None:
@@ -134,12 +134,12 @@ class Connection(pysftp.Connection):  # type: ignore[misc]
 
     @property
     def host_key(self) -> str:
-        """SHA256: fingerprint of the key that the server showed."""
+        """SHA256: fingerprint of the host key that the server presented."""
         assert self._transport is not None
         return fingerprint(self._transport.host_key_blob)
 
     def open_sftp_channel(self, in_order: bool) -> SFTPChannel:
-        """A channel for the pipeline; in_order: see protocol.server. Raises: LinkLost, Timeout, ServerBusy."""
+        """Open the pipeline's channel; in_order, see protocol.server. Raises: LinkLost, Timeout, ServerBusy."""
         assert self._transport is not None
         assert self.link is not None
         return SFTPChannel(self._transport, self.link, self.target, in_order)

@@ -1,8 +1,8 @@
-"""Who the server is: a pinned fingerprint, or the lines of a known_hosts file (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT).
+"""Identify the server: by a pinned fingerprint, or by a known_hosts file (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT).
 
-paramiko's own reader gives up on a file with a marker (@revoked, @cert-authority) and knows neither
-patterns nor negation; a policy here answers two questions only: which key types to ask for, and whether
-this key is the server's.
+paramiko's own reader fails on a file with a marker (@revoked, @cert-authority) and supports neither patterns nor
+negation. A policy in this module answers only two questions: which key types to ask for, and whether this key is the
+server's.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ from iot.transfer.givenfile import check_readable
 
 class HostKeyPolicy(Protocol):
     def key_types(self, host: str, port: int) -> list[str]:
-        """Key types that could pass, the wanted ones first; empty: any."""
+        """Acceptable key types, preferred ones first; empty: any."""
 
     def check(self, host: str, port: int, key_type: str, blob: bytes) -> None:
         """Raises: HostKeyUnknown, HostKeyMismatch."""
 
 
 def fingerprint(blob: bytes) -> str:
-    """As ssh-keygen -lf prints it: SHA256:<base64 without padding>."""
+    """In the format of ssh-keygen -lf: SHA256:<base64 without padding>."""
     return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
 
 
 @dataclass(frozen=True, slots=True)
 class Pinned:
-    """One fingerprint, and nothing else, is trusted."""
+    """Trusts one fingerprint and nothing else."""
 
     pin: str
 
@@ -58,8 +58,8 @@ class Pinned:
         shown = fingerprint(blob)
         if not hmac.compare_digest(shown.encode(), self.pin.rstrip("=").encode()):
             raise HostKeyMismatch(
-                f"{host} port {port} showed {key_type} {shown}, but host_key pins {self.pin}. Somebody may be"
-                " between you and the server; if its key really changed, pin the new one"
+                f"{host} port {port} presented {key_type} {shown}, but host_key pins {self.pin}. Somebody may be"
+                " intercepting the connection; if the server's key really changed, pin the new one"
             )
 
 
@@ -83,7 +83,7 @@ class Line:
 
 
 class KnownHosts:
-    """The lines of one known_hosts file; a file that is not there holds none."""
+    """The lines of a known_hosts file; a missing file counts as empty."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -106,7 +106,7 @@ class KnownHosts:
     def check(self, host: str, port: int, key_type: str, blob: bytes) -> None:
         lines = self._matching(host, port)
         if any(line.marker == "@revoked" and line.blob in _keys_of(blob) for line in lines):
-            raise HostKeyMismatch(f"{host} port {port} showed a key that {self._path} marks @revoked: do not connect")
+            raise HostKeyMismatch(f"{host} port {port} presented a key marked @revoked in {self._path}: do not connect")
         if any(not line.marker and hmac.compare_digest(line.blob, blob) for line in lines):
             return
         authorities = [line.blob for line in lines if line.marker == "@cert-authority"]
@@ -123,13 +123,13 @@ class KnownHosts:
         shown = f"{key_type} {fingerprint(blob)}"
         if known:
             raise HostKeyMismatch(
-                f"{host} port {port} showed {shown}, which is not the key that {self._path} lists. Somebody may be"
-                f" between you and the server; if its key really changed, remove the old one:"
+                f"{host} port {port} presented {shown}, which is not the key that {self._path} lists. Somebody may be"
+                f" intercepting the connection; if the server's key really changed, remove the old one:"
                 f" ssh-keygen -f {self._path} -R '{host if port == 22 else f'[{host}]:{port}'}'"
             )
         raise HostKeyUnknown(
-            f"{host} port {port} is not in {self._path}; it showed {shown}. Compare that with what the server's"
-            f" operator tells, then either pin it, host_key={fingerprint(blob)!r}, or add it:"
+            f"{host} port {port} is not in {self._path}; it presented {shown}. Compare that with what the server's"
+            f" operator tells you, then either pin it, host_key={fingerprint(blob)!r}, or add it:"
             f" ssh-keyscan -p {port} {host} >> {self._path}"
         )
 
@@ -152,7 +152,7 @@ def _parse(text: str) -> Iterator[Line]:
         try:
             blob = base64.b64decode(fields[2], validate=True)
         except (binascii.Error, ValueError):
-            continue  # OpenSSH passes over lines that it cannot read, too
+            continue  # like OpenSSH, skip unreadable lines
         patterns = tuple(part if part.startswith("|") else part.lower() for part in fields[0].split(","))
         yield Line(marker, patterns, fields[1], blob)
 
@@ -174,13 +174,13 @@ def _certificate(blob: bytes) -> SSHCertificate | None:
     size = int.from_bytes(blob[:4], "big")
     try:
         identity = load_ssh_public_identity(blob[4 : 4 + size] + b" " + base64.b64encode(blob))
-    except Exception:  # noqa: BLE001 - cryptography raises a dozen kinds; what cannot be read is no certificate
+    except Exception:  # noqa: BLE001 - cryptography raises a dozen kinds; an unreadable blob is not a certificate
         return None
     return identity if isinstance(identity, SSHCertificate) else None
 
 
 def _keys_of(blob: bytes) -> tuple[bytes, ...]:
-    """What a revocation may name: the key as shown; of a certificate also the key in it and the one that signed it."""
+    """What a revocation may list: the key; for a certificate also the key in it and the key that signed it."""
     certificate = _certificate(blob)
     return (blob, _blob(certificate.public_key()), _blob(certificate.signature_key())) if certificate else (blob,)
 
@@ -191,26 +191,26 @@ def _blob(key: SSHCertPublicKeyTypes) -> bytes:
 
 
 def _check_certificate(blob: bytes, authorities: list[bytes], host: str, port: int) -> None:
-    """A host certificate: signed by a listed authority, for this host, valid now."""
+    """Check a host certificate: signed by a listed authority, for this host, valid now. Raises: HostKeyMismatch."""
     certificate = _certificate(blob)
     reason = "cannot be read"
     if certificate is not None:
         reason = _certificate_fault(certificate, authorities, host)
     if reason:
-        raise HostKeyMismatch(f"{host} port {port} showed a host certificate that {reason}")
+        raise HostKeyMismatch(f"{host} port {port} presented a host certificate that {reason}")
 
 
 def _certificate_fault(certificate: SSHCertificate, authorities: list[bytes], host: str) -> str:
     try:
         certificate.verify_cert_signature()
     except InvalidSignature:
-        return "is not signed rightly"
+        return "has an invalid signature"
     if _blob(certificate.signature_key()) not in authorities:
-        return "no listed @cert-authority has signed"
+        return "is not signed by any listed @cert-authority"
     if certificate.type is not SSHCertificateType.HOST:
-        return "is not for a host"
+        return "is not a host certificate"
     if not certificate.valid_after <= time.time() < certificate.valid_before:
-        return "is not valid now (is this device's clock right?)"
+        return "is not valid now (is this device's clock correct?)"
     principals = [name.decode("utf-8", "replace").lower() for name in certificate.valid_principals]
     if principals and not any(fnmatch.fnmatchcase(host.lower(), name) for name in principals):
         return f"is for {', '.join(principals)}"

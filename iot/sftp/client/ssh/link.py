@@ -1,8 +1,8 @@
 """The TCP socket under SSH: dialled with deadlines, tuned, counted, and never blocked for ever.
 
-paramiko writes in the caller's thread and waits as long as the kernel takes; on a link that died without a
-word that is for ever. This socket never waits in a send: whoever has much to send asks whether it is ready, and looks
-after everything else meanwhile.
+paramiko writes in the caller's thread and waits as long as the kernel does; on a link that died silently that is for
+ever. This socket never waits in a send: a sender with much data asks whether it is ready, and does other work
+meanwhile.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ TCPI_RTT = 68
 
 
 class Link:
-    """A connected socket, as paramiko wants one; it takes what is sent at once, and holds what TCP does not take yet.
+    """A connected socket, as paramiko needs one; it accepts all data at once, and holds what TCP does not yet accept.
 
-    A sender asks `ready` first, so that what is held stays small; the transport's own small messages pass at any time,
+    A sender checks `ready` first, so that little is held; the transport's own small messages may be sent at any time,
     and its thread never waits for a peer that does not read.
 
-    sent_bytes: all that was handed to the system, SSH's own bytes included.
+    sent_bytes: everything handed to the system, including SSH's own bytes.
     last_received: monotonic time of the last byte from the server.
-    logs_in: until `login_over`: a cancel ends a wait, and what comes is acknowledged at once.
+    logs_in: until `login_over`, a cancel ends a wait, and received data is acknowledged at once.
     """
 
     def __init__(self, sock: socket.socket, cancelled: StopFlag) -> None:
@@ -72,18 +72,18 @@ class Link:
         return None
 
     def send(self, data: bytes) -> int:
-        """Take all of it. Raises: OSError when the link is dead, or too much is held."""
+        """Accept all of it. Raises: OSError if the link is dead, or too much is held."""
         with self._sending:
             if self._held:
                 if len(self._held) > HELD_BYTES:
-                    raise ConnectionAbortedError(errno.ECONNABORTED, "the server reads nothing")
+                    raise ConnectionAbortedError(errno.ECONNABORTED, "the server does not read")
                 self._held += data
             else:
                 self._held = data[self._send_some(data) :]
         return len(data)
 
     def ready(self, wait_s: float) -> bool:
-        """Whether TCP has taken all that was sent, waited for at most `wait_s`. Raises: OSError."""
+        """Whether TCP has accepted everything; waits at most `wait_s` seconds. Raises: OSError."""
         if not self._held:
             return True
         if self._writable(wait_s):
@@ -103,7 +103,7 @@ class Link:
         return count
 
     def recv(self, size: int) -> bytes:
-        """Raises: TimeoutError when nothing came for a moment; paramiko does its housekeeping then."""
+        """Raises: TimeoutError if nothing comes for a moment, so that paramiko can do its housekeeping; OSError."""
         if not self._ahead:
             self._ahead = memoryview(self._receive())
         data, self._ahead = self._ahead[:size], self._ahead[size:]
@@ -130,22 +130,22 @@ class Link:
         return data
 
     def login_over(self, wakeup_s: float) -> None:
-        """Login is over: wake up less often while nothing comes."""
+        """Login is over: wake up less often while nothing comes in."""
         self.logs_in = False
         self._receive_wait_s = wakeup_s
 
     @property
     def _closed(self) -> bool:
-        """paramiko asks a socket by this name when it ends its thread."""
+        """The attribute that paramiko checks on a socket when its thread ends."""
         return self._sock.fileno() < 0
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # not connected any more: nothing to shut down
+        with contextlib.suppress(OSError):  # no longer connected: nothing to shut down
             self._sock.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits in recv
         self._sock.close()
 
     def settimeout(self, timeout_s: float) -> None:
-        """paramiko's own polling interval is replaced by ours: fewer wake-ups while idle."""
+        """Ignored: paramiko's polling interval is replaced by ours, for fewer wake-ups while idle."""
 
     def fileno(self) -> int:
         return self._sock.fileno()
@@ -164,10 +164,10 @@ def dial(
     cancelled: StopFlag,
     redial_s: float | None = None,
 ) -> Link:
-    """Connect to the first address of `host` that answers. Raises: LinkLost, ConfigurationError.
+    """Connect to the first address of `host` that answers. Raises: LinkLost, ConfigurationError, Cancelled.
 
-    redial_s: after so many seconds without an answer dial again, and again, beside what was dialled before: when the
-    link comes back, a new call is answered at once, while TCP repeats a lost one after 1, 3, 7 ... seconds.
+    redial_s: after this many seconds without an answer dial again, in addition to the earlier calls: when the link
+    recovers, a new call is answered at once, while TCP repeats a lost SYN only after 1, 3, 7 and more seconds.
     """
     failures = []
     for family, kind, protocol, _, address in _addresses(host, port, connect_timeout_s, cancelled):
@@ -187,8 +187,8 @@ def dial(
 
 
 def _addresses(host: str, port: int, timeout_s: float, cancelled: StopFlag) -> Sequence[Any]:
-    """Ask for the addresses of a name in a thread that owns nothing: the system's resolver knows neither a deadline
-    nor a cancel. Raises: LinkLost, Cancelled.
+    """Resolve a name in a thread that owns nothing: the system's resolver supports neither a deadline nor a cancel.
+    Raises: LinkLost, Cancelled.
     """
     answer: queue.SimpleQueue[Sequence[Any] | Exception] = queue.SimpleQueue()
 
@@ -201,14 +201,14 @@ def _addresses(host: str, port: int, timeout_s: float, cancelled: StopFlag) -> S
     threading.Thread(target=ask, name="iot-sftp resolving", daemon=True).start()
     found = _awaited(answer, timeout_s, cancelled)
     if found is None:
-        raise LinkLost(f"cannot find the address of {host!r}: the resolver gave no answer in {timeout_s:g} s")
+        raise LinkLost(f"cannot find the address of {host!r}: no answer from the resolver in {timeout_s:g} s")
     if isinstance(found, Exception):
         raise LinkLost(f"cannot find the address of {host!r}: {found}; check the name and the network") from found
     return found
 
 
 def _awaited(answer: queue.SimpleQueue[T], timeout_s: float, cancelled: StopFlag) -> T | None:
-    """In small waits, so that a cancel ends it; None when nothing came in time. Raises: Cancelled."""
+    """Wait in small steps, so that a cancel ends it; None if nothing came in time. Raises: Cancelled."""
     give_up_at = time.monotonic() + timeout_s
     while time.monotonic() < give_up_at:
         with contextlib.suppress(queue.Empty):
@@ -219,9 +219,9 @@ def _awaited(answer: queue.SimpleQueue[T], timeout_s: float, cancelled: StopFlag
 
 
 class _Dialling:
-    """One address, called once or, in growing intervals, again; the first call that is answered counts.
+    """Dials one address, once or repeatedly at growing intervals; the first call that is answered counts.
 
-    make: a new socket. Raises: OSError when a call is refused.
+    make: creates a socket. Raises: OSError if a call is refused.
     """
 
     def __init__(self, make: Callable[[], socket.socket], address: tuple[object, ...], redial_s: float | None) -> None:
@@ -240,7 +240,7 @@ class _Dialling:
         self._selector.close()
 
     def wait(self, timeout_s: float, cancelled: StopFlag) -> socket.socket:
-        """In small waits, so that a cancel ends it. Raises: TimeoutError, OSError, Cancelled."""
+        """Wait in small steps, so that a cancel ends it. Raises: TimeoutError, OSError, Cancelled."""
         give_up_at = time.monotonic() + timeout_s
         dial_at = time.monotonic()
         while True:
@@ -292,19 +292,19 @@ def _tune(sock: socket.socket, deadline_s: float, congestion: str | None) -> Non
             set_congestion(sock, congestion)
         except OSError as error:
             raise ConfigurationError(
-                f"congestion: this system has no {congestion!r} ({error.strerror}); "
+                f"congestion: {congestion!r} is not available on this system ({error.strerror}); "
                 "see /proc/sys/net/ipv4/tcp_available_congestion_control"
             ) from error
 
 
 def _acknowledge(sock: socket.socket) -> None:
-    """Now, not 40 ms later: sshd's side waits for it (Nagle) with the answer that follows the one just received."""
+    """Acknowledge now, not 40 ms later: sshd (Nagle) holds back its next answer until then."""
     if hasattr(socket, "TCP_QUICKACK"):  # Linux
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
 
 class _Waiter:
-    """Wait until one socket can be read or written; any system's best way (the selectors module)."""
+    """Wait until a socket is readable or writable, by the best means of the system (the selectors module)."""
 
     def __init__(self, sock: socket.socket, event: int) -> None:
         self._selector = _selector()

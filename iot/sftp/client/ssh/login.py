@@ -1,4 +1,4 @@
-"""Who we are: the credentials in their order, and a login of one or several steps."""
+"""Log in: credentials in order of preference, and logins of one or several steps."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PROMPTS_MAX = 16
 class Credentials:
     """What may be offered; secrets are kept out of repr. Loading a key raises CredentialsInvalid.
 
-    answers: makes what answers the prompts of one login that do not ask for the password.
+    answers: creates the source of answers to one login's prompts other than the password.
     """
 
     user: str
@@ -40,7 +40,7 @@ class Credentials:
 
 @dataclass(slots=True)
 class Step:
-    """One way to log in: what it is called, the SSH method it needs, and how to try it. ready: whether it still can."""
+    """One way to log in: its name, the SSH method it needs, and how to try it. ready: whether it can still be tried."""
 
     name: str
     method: str
@@ -50,7 +50,7 @@ class Step:
 
 
 class Login:
-    """What can be offered in one login, keys first; checked before anything is sent. Raises: CredentialsInvalid."""
+    """The credentials of one login, keys first; checked before anything is sent. Raises: CredentialsInvalid."""
 
     def __init__(self, credentials: Credentials) -> None:
         user = credentials.user
@@ -74,7 +74,7 @@ class Login:
                 lambda: answers.has_any,
             ),
         ]
-        # whoever has answers beside the password expects more than that one prompt
+        # a user who configured other answers expects more prompts than the password's
         self._steps += [step for step in (typed if source is None else reversed(typed)) if step.ready()]
         if not self._steps:
             self.close()
@@ -84,7 +84,7 @@ class Login:
             )
 
     def run(self, transport: paramiko.Transport, host: str) -> None:
-        """Go through the steps until the server lets us in; a partial success goes on with what it asks for next.
+        """Try the steps until the login succeeds; after a partial success continue with what the server asks for next.
 
         Raises: LoginRefused, CredentialsInvalid, LinkLost, ProtocolError.
         """
@@ -104,7 +104,7 @@ class Login:
                     allowed = list(error.allowed_types)
                     tried.append(f"{step.name} (not offered by the server)")
                 except paramiko.AuthenticationException as error:
-                    if not transport.is_active() or "timeout" in str(error):  # paramiko says so of a silent server
+                    if not transport.is_active() or "timeout" in str(error):  # paramiko's wording for a silent server
                         raise LinkLost(f"{host}: connection lost during login: {error}") from error
                     step.tries = TRIES_MAX
                     tried.append(step.name)
@@ -118,15 +118,15 @@ class Login:
                 f" {' or '.join(_options_for(allowed))}"
             )
         more = f"; the server asks for {printable(', '.join(allowed))}" if allowed else ""
-        raise LoginRefused(f"{host} refused user {self._user!r}; tried {', '.join(tried) or 'all we have'}{more}")
+        raise LoginRefused(f"{host} refused user {self._user!r}; tried {', '.join(tried) or 'all credentials'}{more}")
 
     def close(self) -> None:
-        """Leave the agent."""
+        """Disconnect from the agent."""
         if self._agent is not None:
             self._agent.close()
 
     def _next(self, allowed: list[str] | None) -> Step | None:
-        """What is refused is never tried again; what was not offered may be asked for after another step."""
+        """A refused step is never tried again; one that was not offered may be requested after another step."""
         for step in self._steps:
             if step.tries < TRIES_MAX and step.ready() and (allowed is None or step.method in allowed):
                 return step
@@ -134,7 +134,7 @@ class Login:
 
 
 def _options_for(methods: list[str]) -> list[str]:
-    """The settings that answer what a server asks for."""
+    """The settings that provide what the server asks for."""
     options = {
         "publickey": ("key_file", "agent"),
         "password": ("password",),
@@ -144,7 +144,7 @@ def _options_for(methods: list[str]) -> list[str]:
 
 
 class AuthHandler(AuthOnlyHandler):  # type: ignore[misc]
-    """paramiko's, but ready for the answer before the question is sent: it makes its event only afterwards."""
+    """paramiko's handler, but ready for the answer before the request is sent: its event is created too late."""
 
     def send_auth_request(self, *arguments: Any) -> Any:
         self._answered = threading.Event()
@@ -156,19 +156,19 @@ class AuthHandler(AuthOnlyHandler):  # type: ignore[misc]
 
     @auth_event.setter
     def auth_event(self, _: threading.Event | None) -> None:
-        """There is one already."""
+        """The event already exists."""
 
     _answered: threading.Event | None = None
 
     def _parse_userauth_info_request(self, message: paramiko.Message) -> None:
-        """As paramiko's, but it believes neither the number of prompts nor their encoding (RFC 4256, section 3.2)."""
+        """Like paramiko's, but does not trust the number of prompts or their encoding (RFC 4256, section 3.2)."""
         if self.auth_method == "password":
-            raise LoginRefused("the server wants the password to be changed first")
+            raise LoginRefused("the server requires a password change first")
         if self.auth_method != "keyboard-interactive":
-            raise paramiko.SSHException("the server asks where nobody answers")
+            raise paramiko.SSHException("the server sent a prompt that was not expected")
         title, instructions, _, count = _text(message), _text(message), message.get_string(), message.get_int()
         if count > PROMPTS_MAX:
-            raise paramiko.SSHException(f"the server asks {count} things at once; {PROMPTS_MAX} are allowed")
+            raise paramiko.SSHException(f"the server sent {count} prompts at once; the limit is {PROMPTS_MAX}")
         prompts = [(_text(message), message.get_boolean()) for _ in range(count)]
         answers = self.interactive_handler(title, instructions, prompts)
         reply = paramiko.Message()
@@ -180,7 +180,7 @@ class AuthHandler(AuthOnlyHandler):  # type: ignore[misc]
 
 
 def _end_of(transport: paramiko.Transport) -> Exception:
-    """Why it is closed: its own thread knows, whoever sends finds it closed."""
+    """Why the connection is closed: the transport's thread knows, a sender only finds it closed."""
     transport.join(ENDS_S)
     return transport.get_exception() or EOFError()
 
@@ -202,26 +202,26 @@ def _keys(credentials: Credentials, agent: paramiko.Agent | None) -> Iterator[tu
 
 
 def _load_key(path: Path, credentials: Credentials) -> paramiko.PKey:
-    """No cause is kept: its frames hold the passphrase, and there are loggers that show local values."""
+    """The cause is dropped: its frames contain the passphrase, and some loggers print local variables."""
     try:
         return _open_key(path.expanduser(), credentials.key_passphrase)
     except (paramiko.PasswordRequiredException, TypeError):
         raise CredentialsInvalid(f"key_file {path} is encrypted: give its key_passphrase") from None
     except FileNotFoundError:
-        raise CredentialsInvalid(f"key_file {path} is not there") from None
+        raise CredentialsInvalid(f"key_file {path} does not exist") from None
     except OSError as error:
         raise CredentialsInvalid(f"key_file {path}: {error.strerror or error}") from None
     except Exception as error:  # noqa: BLE001 - cryptography and paramiko raise many kinds for a key they cannot read
         given = credentials.key_passphrase is not None
-        wrong = "the key_passphrase does not open it" if given else "it is not a private key"
+        wrong = "wrong key_passphrase" if given else "not a private key"
         raise CredentialsInvalid(f"key_file {path}: {wrong} ({type(error).__name__})") from None
 
 
 def _open_key(path: Path, passphrase: str | None) -> paramiko.PKey:
-    """cryptography wants the passphrase as bytes, and says TypeError when it is missing, or not needed."""
+    """cryptography takes the passphrase as bytes, and raises TypeError if it is missing or not needed."""
     check_readable(path)
     if passphrase is not None:
-        with contextlib.suppress(TypeError):  # the key is not encrypted: it opens without, as it does for ssh
-            # by position: the name of this argument changed in paramiko 5.0
+        with contextlib.suppress(TypeError):  # the key is not encrypted: ignore the passphrase, like ssh
+            # positional, because paramiko 5.0 renamed this argument
             return paramiko.PKey.from_path(path, passphrase.encode())
     return paramiko.PKey.from_path(path)

@@ -1,8 +1,8 @@
-"""SSH's binary packets (RFC 4253, section 6) by paramiko, with bounds on what a server can make us hold, and with
-chacha20-poly1305@openssh.com (OpenSSH PROTOCOL.chacha20poly1305), which paramiko does not know.
+"""SSH's binary packets (RFC 4253, section 6) by paramiko, with limits on what a server can make us store, and with
+chacha20-poly1305@openssh.com (OpenSSH PROTOCOL.chacha20poly1305), which paramiko lacks.
 
-Anybody on the path can send the banner and the first packets: nothing that is read there is believed before its length
-is, and the host key is checked long after.
+Anybody on the path can send the banner and the first packets, long before the host key is checked: so every length is
+checked before the data is read.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from paramiko.packet import Packetizer as PlainPacketizer
 __all__ = ["CHACHA20", "CHACHA20_INFO", "MAX_PACKET_BYTES", "BoundedDecompressor", "Packetizer", "offers_chacha20"]
 
 MAX_PACKET_BYTES = 256 * 1024
-"""As OpenSSH; RFC 4253 asks for 35,000 at least."""
+"""As in OpenSSH; RFC 4253 requires at least 35,000."""
 MAX_GREETING_BYTES = 64 * 1024
-"""All lines up to the version's, which is at most 255 bytes (RFC 4253, section 4.2)."""
+"""Limit for all lines up to the version line, which has at most 255 bytes (RFC 4253, section 4.2)."""
 CHACHA20 = "chacha20-poly1305@openssh.com"
 TAG_BYTES = 16
 LENGTH_BYTES = 4
 
 
 class Packetizer(PlainPacketizer):  # type: ignore[misc]
-    """paramiko's, with a bound on every length that the server announces.
+    """paramiko's packetizer, with a limit on every length that the server announces.
 
-    greeting_deadline_s: seconds for all lines up to the version's.
+    greeting_deadline_s: seconds for all lines up to the version line.
     """
 
     greeting_deadline_s = 60.0
@@ -46,13 +46,13 @@ class Packetizer(PlainPacketizer):  # type: ignore[misc]
         self._opens: ChaCha20 | None = None
 
     def read_all(self, n: int, check_rekey: bool = False) -> bytes:
-        """Raises: SSHException for a length that no packet has."""
+        """Raises: SSHException for an impossible packet length."""
         if not 0 <= n <= MAX_PACKET_BYTES:
             raise paramiko.SSHException(
-                f"the server announces a packet of {n} more bytes; {MAX_PACKET_BYTES} are allowed"
+                f"the server announces a packet of {n} more bytes; the limit is {MAX_PACKET_BYTES}"
             )
         data: bytes = super().read_all(n, check_rekey)
-        # paramiko waits for a new key only where a packet begins, which is where its length has to be opened
+        # paramiko waits for a new key only at the start of a packet, where the length must be decrypted
         return self._opens.open_length(data) if check_rekey and self._opens is not None else data
 
     def write_all(self, out: bytes) -> None:
@@ -71,7 +71,7 @@ class Packetizer(PlainPacketizer):  # type: ignore[misc]
             self._opens.sequence = lambda: int(self._Packetizer__sequence_number_in)
 
     def _read_timeout(self, timeout: float) -> bytes:
-        """paramiko's read of the lines before the packets. Raises: SSHException for too much, or for too long."""
+        """paramiko's read of the lines before the packets. Raises: SSHException for too many, or a timeout."""
         data: bytes = super()._read_timeout(timeout)
         self._greeting_bytes += len(data)
         if self._greeting_bytes > MAX_GREETING_BYTES:
@@ -82,12 +82,12 @@ class Packetizer(PlainPacketizer):  # type: ignore[misc]
 
 
 class ChaCha20:
-    """One direction of chacha20-poly1305@openssh.com, in the place where paramiko has AES-GCM.
+    """One direction of chacha20-poly1305@openssh.com, in the place of paramiko's AES-GCM.
 
-    A packet is sealed under its sequence number: its length with one key, the rest with another, and the tag covers
-    both as they are on the wire. `paramiko` hands the length over as the additional data, and in the clear.
+    A packet is encrypted under its sequence number: its length with one key, the rest with another; the tag covers both
+    ciphertexts. paramiko passes the length as the additional data, in the clear.
 
-    sequence: the number of the packet under way; set by the packetizer.
+    sequence: the number of the current packet; set by the packetizer.
     """
 
     def __init__(self, key: bytes) -> None:
@@ -96,24 +96,24 @@ class ChaCha20:
         self.sequence: Callable[[], int] = lambda: 0
 
     def encrypt(self, _: bytes, packet: bytes, length: bytes) -> bytes:
-        """-> the sealed packet and its tag; `seal_length` gives the length that belongs to it."""
+        """-> the encrypted packet and its tag; `seal_length` adds its length."""
         nonce = self._nonce()
         self._sealed_length = _chacha20(self._length_key, nonce, length)
         sealed = _chacha20(self._key, nonce, packet, block=1)
         return sealed + self._tag(nonce).finalize_over(self._sealed_length + sealed)
 
     def decrypt(self, _: bytes, packet: bytes, __: bytes) -> bytes:
-        """Raises: SSHException when the tag is not that of the packet."""
+        """Raises: SSHException if the tag does not match."""
         nonce, sealed, tag = self._nonce(), packet[:-TAG_BYTES], packet[-TAG_BYTES:]
         self._tag(nonce).verify_over(self._sealed_length + sealed, tag)
         return _chacha20(self._key, nonce, sealed, block=1)
 
     def seal_length(self, out: bytes) -> bytes:
-        """A packet behind its length in the clear -> behind the sealed one."""
+        """A packet preceded by its length in the clear -> the same with the length encrypted."""
         return self._sealed_length + out[LENGTH_BYTES:]
 
     def open_length(self, beginning: bytes) -> bytes:
-        """The first bytes of a packet -> the same with the length in the clear."""
+        """The first bytes of a packet -> the same with the length decrypted."""
         self._sealed_length = beginning[:LENGTH_BYTES]
         return _chacha20(self._length_key, self._nonce(), self._sealed_length) + beginning[LENGTH_BYTES:]
 
@@ -141,16 +141,16 @@ class _Tag:
 
 
 def _chacha20(key: bytes, nonce: bytes, data: bytes, block: int = 0) -> bytes:
-    """cryptography's nonce is the number of the first block (little endian) and the nonce itself."""
+    """cryptography's nonce is the number of the first block (little endian) followed by the actual nonce."""
     return Cipher(algorithms.ChaCha20(key, struct.pack("<Q", block) + nonce), mode=None).encryptor().update(data)
 
 
 CHACHA20_INFO = {"class": ChaCha20, "block-size": 8, "iv-size": 12, "key-size": 64, "is_aead": True}
-"""What paramiko.Transport has to know of it."""
+"""Its entry for paramiko.Transport."""
 
 
 def offers_chacha20() -> bool:
-    """Whether the cryptography library of this system has it; a FIPS build has not."""
+    """Whether this system's cryptography library supports it; a FIPS build does not."""
     try:
         ChaCha20(bytes(64)).encrypt(b"", b"", b"")
     except UnsupportedAlgorithm:
@@ -159,14 +159,14 @@ def offers_chacha20() -> bool:
 
 
 class BoundedDecompressor:
-    """Inflates one packet after the other; one that grows out of all bounds ends the connection."""
+    """Decompresses one packet after the other; an oversized one ends the connection."""
 
     def __init__(self) -> None:
         self._zlib = zlib.decompressobj()
 
     def __call__(self, data: bytes) -> bytes:
-        """Raises: SSHException."""
+        """Raises: SSHException for a packet that expands beyond the limit."""
         inflated = self._zlib.decompress(data, MAX_PACKET_BYTES)
         if len(inflated) >= MAX_PACKET_BYTES:
-            raise paramiko.SSHException(f"a compressed packet of {len(data)} bytes holds more than {MAX_PACKET_BYTES}")
+            raise paramiko.SSHException(f"a compressed packet of {len(data)} bytes expands beyond {MAX_PACKET_BYTES}")
         return inflated

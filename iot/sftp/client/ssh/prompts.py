@@ -1,4 +1,4 @@
-"""What a server asks in a keyboard-interactive login (RFC 4256), and where the answers come from."""
+"""The prompts of a keyboard-interactive login (RFC 4256), and where the answers come from."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from iot.transfer.givenfile import read_text_once
 __all__ = ["Answerer", "Answers", "Password", "from_command", "from_file"]
 
 Answerer: TypeAlias = Callable[[str, bool], str]
-"""(the prompt's text, whether what is typed may be shown) -> the answer."""
+"""(text of the prompt, whether typed input may be shown) -> the answer."""
 COMMAND_S = 15.0
-"""Seconds that a command may take for an answer; a server waits about a minute."""
+"""Seconds that a command may take to answer; servers wait about a minute."""
 PROMPT_SHOWN = 100
 ROUNDS_MAX = 16
 PASSWORD = re.compile(r"passw|kennwort|mot de passe|contrase", re.IGNORECASE)
@@ -26,7 +26,7 @@ NOT_THE_PASSWORD = re.compile(r"\bnew\b|one.?time|verification|token|otp", re.IG
 
 
 class Password:
-    """The password of one login. After a refusal it is not sent again; a step that succeeded clears it."""
+    """The password of one login. It is not sent again after a refusal; a successful step resets this."""
 
     def __init__(self, value: str | None) -> None:
         self._value = value
@@ -41,9 +41,9 @@ class Password:
 
 
 class Answers:
-    """Answers the prompts of one login: the password where it is asked for, all else from `source`; each prompt once.
+    """Answers the prompts of one login: the password's from the password, all others from `source`; each only once.
 
-    Raises: CredentialsInvalid when there is no answer; LoginRefused when the server asks the same again.
+    Raises: CredentialsInvalid if there is no answer; LoginRefused if the server repeats a prompt.
     """
 
     def __init__(self, password: Password, source: Answerer | None) -> None:
@@ -57,14 +57,14 @@ class Answers:
         return self._source is not None or not self._password.spent
 
     def accepted(self) -> None:
-        """A step has succeeded: the next one may ask the same."""
+        """A step has succeeded: the next one may repeat a prompt."""
         self._answered.clear()
 
     def give(self, _: str, __: str, prompts: Sequence[tuple[str, bool]]) -> list[str]:
-        """As paramiko asks for it: (title, instructions, prompts) -> an answer for each prompt."""
+        """paramiko's callback: (title, instructions, prompts) -> an answer for each prompt."""
         self._rounds += 1
         if self._rounds > ROUNDS_MAX:
-            raise LoginRefused(f"the server asked {ROUNDS_MAX} times, and would go on asking")
+            raise LoginRefused(f"the server keeps prompting: gave up after {ROUNDS_MAX} rounds")
         return [self._answer(text, echo) for text, echo in prompts]
 
     def _answer(self, text: str, echo: bool) -> str:
@@ -73,36 +73,36 @@ class Answers:
             self._answered.add(text)
             return self._password.take()
         if text in self._answered:
-            raise LoginRefused(f"the server asks {shown!r} again: it took no notice of the answer, or refused it")
+            raise LoginRefused(f"the server asks {shown!r} again: it ignored or refused the answer")
         if self._source is None:
             raise CredentialsInvalid(
-                f"the server asks {shown!r}, and nothing answers that: give prompt_file, prompt_command or prompts"
+                f"the server asks {shown!r}, but no answer is configured: set prompt_file, prompt_command or prompts"
             )
         self._answered.add(text)
         return _asked(self._source, shown, echo)
 
     def _is_for_the_password(self, text: str, echo: bool) -> bool:
-        """In any language where nothing else could answer; never what is shown while it is typed."""
+        """In any language if there is no other source; never a prompt whose input is shown."""
         if echo or NOT_THE_PASSWORD.search(text):
             return False
         return self._source is None or PASSWORD.search(text) is not None
 
 
 def _asked(source: Answerer, shown: str, echo: bool) -> str:
-    """The answer of the caller's own code. Its fault is its own, not the server's; its text may hold the answer."""
+    """Ask the caller's code. Its errors are its own, not the server's; their text may contain the answer."""
     try:
         answer = source(shown, echo)
     except SFTPError:
         raise
     except Exception as error:
-        raise CredentialsInvalid(f"prompts raised {type(error).__name__} when it was asked {shown!r}") from error
+        raise CredentialsInvalid(f"prompts raised {type(error).__name__} for the prompt {shown!r}") from error
     if not isinstance(answer, str):
-        raise CredentialsInvalid(f"prompts must answer {shown!r} with text, and gave {type(answer).__name__}")
+        raise CredentialsInvalid(f"prompts must return text for {shown!r}, not {type(answer).__name__}")
     return answer
 
 
 def from_file(path: Path) -> Answerer:
-    """One answer a line, in the order of the prompts. Raises: CredentialsInvalid."""
+    """One answer per line, in the order of the prompts. Raises: CredentialsInvalid."""
     try:
         lines = iter(read_text_once(path.expanduser()).splitlines())
     except (OSError, UnicodeDecodeError) as error:
@@ -117,9 +117,9 @@ def from_file(path: Path) -> Answerer:
 
 
 def from_command(command: Sequence[str]) -> Answerer:
-    """The first line of what a command prints, such as a TOTP generator; the prompt is in $IOT_SFTP_PROMPT.
+    """The first line that a command prints, such as a TOTP generator; the prompt is in $IOT_SFTP_PROMPT.
 
-    Neither the answer nor the arguments, which may be secrets, are ever told.
+    Neither the answer nor the arguments, which may be secrets, ever appear in a message.
     """
 
     def answer(text: str, _: bool) -> str:

@@ -1,4 +1,4 @@
-"""SSH below the connection: key exchange, who the server is, who we are; every phase with a deadline."""
+"""SSH below the connection: key exchange, host key, login; every phase has a deadline."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ from iot.transfer.errors import ConfigurationError, LoginRefused, Timeout
 
 __all__ = ["Target", "Transport"]
 
-logging.getLogger("paramiko").addHandler(logging.NullHandler())  # else a program without logging prints its tracebacks
+logging.getLogger("paramiko").addHandler(logging.NullHandler())  # keeps its tracebacks off standard error
 
 EXTENSIONS_MAX = 256
 NO_MORE_METHODS = 14  # SSH_DISCONNECT_NO_MORE_AUTH_METHODS_AVAILABLE (RFC 4253, section 11.1)
 LISTED = 280
-"""Characters of one side's list of algorithms in a message."""
+"""Maximum length of one side's list of algorithms in a message."""
 AES_GCM = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
 WITHOUT_AES = ("aes128-ctr", "aes192-ctr", "aes256-ctr", *AES_GCM)
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Everything a connection needs to know; plain values, checked before."""
+    """Everything needed to connect; plain values, validated before."""
 
     host: str
     port: int
@@ -58,10 +58,10 @@ class Target:
 
 
 class Transport(paramiko.ServiceRequestingTransport):  # type: ignore[misc]
-    """paramiko's transport with deadlines in every phase, and the host key checked before any credential is sent.
+    """paramiko's transport with a deadline in every phase, and the host key checked before any credential is sent.
 
-    Its thread ends in an orderly way whatever the server sends: what went wrong is kept for the caller, who gets it
-    through `boundary.translated`.
+    Its thread ends in an orderly way whatever the server sends: the error is kept for the caller, who gets it through
+    `boundary.translated`.
     """
 
     auth_handler: AuthHandler | None
@@ -79,7 +79,7 @@ class Transport(paramiko.ServiceRequestingTransport):  # type: ignore[misc]
     }
 
     def __init__(self, link: Link, target: Target, login: Login) -> None:
-        super().__init__(link, packetizer_class=Packetizer)  # anything with a socket's methods will do
+        super().__init__(link, packetizer_class=Packetizer)  # only a socket's methods are needed
         self.host_key_blob = b""
         self.key_exchange = ""
         self._target = target
@@ -97,7 +97,7 @@ class Transport(paramiko.ServiceRequestingTransport):  # type: ignore[misc]
         self._prefer_known_keys()
 
     def connect(self, *_: Any, **__: Any) -> None:
-        """pysftp's one call: negotiate, check who the server is, then log in."""
+        """pysftp's single call: negotiate, check the host key, then log in."""
         target = self._target
         with translated(target.host):
             self.start_client(timeout=target.login_deadline_s)
@@ -107,7 +107,7 @@ class Transport(paramiko.ServiceRequestingTransport):  # type: ignore[misc]
         self._login.run(self, target.host)
 
     def run(self) -> None:
-        """paramiko's thread; what it does not expect itself would be printed, and leave its callers waiting."""
+        """paramiko's thread; an unexpected exception would be printed, and leave its callers waiting."""
         try:
             super().run()
         except Exception as error:  # noqa: BLE001 - raised in the caller's thread
@@ -118,16 +118,16 @@ class Transport(paramiko.ServiceRequestingTransport):  # type: ignore[misc]
                     event.set()
 
     def _log(self, level: int, msg: object, *args: object) -> None:
-        """paramiko's log is for its developers: what matters to a caller is raised. It shows the server's raw text."""
+        """Discard paramiko's log, which has the server's raw text; what matters to a caller is raised."""
         if self.logger.isEnabledFor(logging.DEBUG):
             for line in msg if isinstance(msg, list) else [str(msg) % args if args else msg]:
                 self.logger.debug("%s", printable(str(line)))
 
     def ensure_session(self) -> None:
-        """paramiko's hook: ask for the login service without waiting for its answer, which is one round trip less.
-        (Not with sshd: its second answer waits until the first was acknowledged, because it leaves Nagle's rule on.)
+        """paramiko's hook: request the login service without waiting for the answer, which saves a round trip.
+        (Not with sshd, which leaves Nagle's algorithm on: its second answer waits until the first is acknowledged.)
 
-        RFC 4253, section 10: only a key exchange that does not show who the server is makes a client wait.
+        RFC 4253, section 10: a client must only wait if the key exchange does not authenticate the server.
         """
         if self.auth_handler is None:
             message = paramiko.Message()
@@ -137,7 +137,7 @@ class Transport(paramiko.ServiceRequestingTransport):  # type: ignore[misc]
             self.auth_handler = AuthHandler(self)
 
     def auth_publickey(self, username: str, key: paramiko.PKey) -> list[str]:
-        """For RSA there are several signatures; which of them the server takes, it says before it answers at all."""
+        """RSA has several signature algorithms; the server announces which it accepts before it answers at all."""
         self.ensure_session()
         if "rsa" in key.get_name():
             self._await_service()
@@ -156,14 +156,14 @@ class Transport(paramiko.ServiceRequestingTransport):  # type: ignore[misc]
         self._service_offered.set()
 
     def _verify_key(self, host_key: bytes, sig: bytes) -> None:
-        """Keep the blob as the server showed it: paramiko keeps only the key inside a certificate."""
-        super()._verify_key(host_key, sig)  # private, but the one place that sees the blob
+        """Keep the blob as the server sent it: paramiko only keeps the key inside a certificate."""
+        super()._verify_key(host_key, sig)  # private, but the only place that sees the blob
         self.host_key_blob = bytes(host_key)
         engine = type(self.kex_engine)
         self.key_exchange = next((name for name, made in self._kex_info.items() if made is engine), "")
 
     def _parse_kex_init(self, message: paramiko.Message) -> None:
-        """Raises: IncompatiblePeer naming what both sides offer."""
+        """Raises: IncompatiblePeer, which names what both sides offer."""
         try:
             super()._parse_kex_init(message)
         except paramiko.ssh_exception.IncompatiblePeer as error:
@@ -172,22 +172,22 @@ class Transport(paramiko.ServiceRequestingTransport):  # type: ignore[misc]
             raise type(error)(_no_agreement(self._get_latest_kex_init(), theirs) or str(error)) from error
 
     def _parse_ext_info(self, message: paramiko.Message) -> None:
-        """paramiko believes the number of extensions, and reads on behind the end of the packet."""
+        """paramiko trusts the number of extensions, and reads past the end of the packet."""
         if message.get_int() > EXTENSIONS_MAX:
-            raise paramiko.SSHException(f"the server announces more than {EXTENSIONS_MAX} extensions")
+            raise paramiko.SSHException(f"the server announced more than {EXTENSIONS_MAX} extensions")
         message.rewind()
         super()._parse_ext_info(message)
 
     def _parse_disconnect(self, message: paramiko.Message) -> None:
-        """Keep the reason, in whatever encoding it comes, for whoever waits for an answer."""
+        """Keep the reason, whatever its encoding, for callers that wait for an answer."""
         code = message.get_int()
         reason = printable(message.get_string().decode("utf-8", "replace"))
-        text = f"the server ended the connection: {reason!r} (code {code})"
+        text = f"the server closed the connection: {reason!r} (code {code})"
         over = self.auth_handler is not None and (code == NO_MORE_METHODS or "authentication" in reason.lower())
         self.saved_exception = LoginRefused(text) if over and not self.authenticated else paramiko.SSHException(text)
 
     def post(self, message: paramiko.Message) -> None:
-        """Send a message of the SSH layer, after a running key exchange. Raises: what paramiko raises."""
+        """Send a message of the SSH layer, after any running key exchange. Raises: SSHException, OSError, EOFError."""
         self._send_user_message(message)
 
     def _prefer_known_keys(self) -> None:
@@ -198,7 +198,7 @@ class Transport(paramiko.ServiceRequestingTransport):  # type: ignore[misc]
 
 
 def _feed(channel: paramiko.Channel, feed: Callable[[Any, Any], None], message: paramiko.Message) -> None:
-    """Hold what has come until it is read; paramiko takes any amount. Raises: SSHException."""
+    """Buffer data until it is read; paramiko accepts any amount. Raises: SSHException beyond the window."""
     feed(channel, message)
     held = len(channel.in_buffer) + len(channel.in_stderr_buffer)
     if held > channel.in_window_size + MAX_PACKET_BYTES:
@@ -206,7 +206,7 @@ def _feed(channel: paramiko.Channel, feed: Callable[[Any, Any], None], message: 
 
 
 def _default_ciphers(offered: Sequence[str], known: Container[str]) -> tuple[str, ...]:
-    """Without the CBC modes; chacha20 last, because Python pays for each of its packets."""
+    """Without the CBC modes; chacha20 last, because it costs Python time for every packet."""
     first = AES_GCM if _has_aes() else WITHOUT_AES
     names = [name for name in dict.fromkeys((*first, *offered)) if name in offered and name in known]
     return tuple(name for name in names if "cbc" not in name)
@@ -219,11 +219,11 @@ LISTS = {
     "MAC": ("client_mac_algo_list", "server_mac_algo_list"),
     "compression": ("client_compress_algo_list", "server_compress_algo_list"),
 }
-"""What has to be agreed on, and where KEXINIT lists it (RFC 4253, section 7.1)."""
+"""What must be agreed on, and where KEXINIT lists it (RFC 4253, section 7.1)."""
 
 
 def _no_agreement(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
-    """Which list has nothing in common, and both sides of it."""
+    """Which list has nothing in common, with both sides of it."""
     for what, keys in LISTS.items():
         for key in keys:
             if not set(ours[key]) & set(theirs[key]):
@@ -233,7 +233,7 @@ def _no_agreement(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
 
 
 def _has_aes() -> bool:
-    """Whether the processor has AES instructions; where that cannot be told, it has not."""
+    """Whether the CPU has AES instructions; False if unknown."""
     try:
         with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
             return any("aes" in line.split() for line in file if line.startswith(("flags", "Features")))
@@ -245,4 +245,4 @@ def _signature_names(key_type: str) -> tuple[str, ...]:
     return ("rsa-sha2-512", "rsa-sha2-256") if key_type == "ssh-rsa" else (key_type,)
 
 
-assert socket.timeout is TimeoutError  # since Python 3.10: what paramiko raises is what is caught here
+assert socket.timeout is TimeoutError  # since Python 3.10, so catching TimeoutError covers paramiko's

@@ -1,0 +1,45 @@
+"""What every unit test holds the product to, whatever else it is about."""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+HANDLES = Path("/proc/self/fd")
+THREADS_END_S = 6.0
+"""A thread of the product that was told to end may have a file open for a moment."""
+
+
+@pytest.fixture(autouse=True)
+def no_folder_or_file_stays_open(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """An agent runs for months: a descriptor that is lost at each file ends it. Linux tells which are open."""
+    if not HANDLES.exists() or request.node.get_closest_marker("crashes"):
+        yield
+        return
+    base = str(tmp_path_factory.getbasetemp())
+    before = _open_below(base)
+    yield
+    over_at = time.monotonic() + THREADS_END_S
+    while (left := _open_below(base) - before) and time.monotonic() < over_at:
+        gc.collect()  # an object that nobody holds any more may still have its file open
+        time.sleep(0.05)
+    assert not left, f"still open: {sorted(left)}"
+
+
+def _open_below(base: str) -> set[tuple[str, str]]:
+    found = set()
+    for handle in os.listdir(HANDLES):
+        try:
+            place = os.readlink(HANDLES / handle)
+        except OSError:
+            continue  # the one that lists them
+        if place.startswith(base):
+            found.add((handle, place))
+    return found

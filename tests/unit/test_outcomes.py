@@ -1,0 +1,371 @@
+"""What is concluded from each outcome, in which order it is written down, and when the server may be tried again."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from iot.spooler import outcomes as module
+from iot.spooler.availability import Availability, ServerState, failure_kind
+from iot.spooler.config.settings import AfterUpload
+from iot.spooler.outbox.scan import SourceFailed
+from iot.spooler.outcomes import OutcomeRecorder
+from iot.spooler.queue.policy import NEVER, Backoff, Event, FailureKind, RetryRules, State, Tries, Verdict, judge
+from iot.spooler.queue.queue import Entry
+from iot.transfer import (
+    Cancelled,
+    DiskFull,
+    Failure,
+    Fingerprint,
+    LinkLost,
+    LoginRefused,
+    NoSpaceOnServer,
+    PermissionDenied,
+    Proof,
+    SourceChanged,
+    SourceUnreadable,
+    Timeout,
+    TransferResult,
+)
+
+VERSION = Fingerprint(3, 7)
+
+
+def entry(number: int = 1, **more: Any) -> Entry:
+    plain = Entry(
+        number, 1, b"f%d" % number, State.SENDING, VERSION, False, 5, f"/up/f{number}",
+        None, None, 0, 1.0, False, None, 2, 0, 0, None,
+    )  # fmt: skip
+    return plain._replace(**more)
+
+
+def result(number: int = 1, **more: Any) -> TransferResult:
+    values = {"sent_bytes": 3, "resumed_at": 0, "seconds": 0.1, "proof": Proof.SIZE, "key": number, **more}
+    return TransferResult(f"/box/f{number}", f"/up/f{number}", 3, **values)
+
+
+class Rig:
+    """The recorder with everything around it in memory; `done` is what was asked of whom, in its order."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, after_upload: AfterUpload = AfterUpload.DELETE) -> None:
+        self.done: list[tuple[Any, ...]] = []
+        self.found: Any = VERSION
+        self.state = State.DELIVERED
+        monkeypatch.setattr(module, "Deliveries", lambda _: SimpleNamespace(add=self._noted("on record")))
+        outbox = SimpleNamespace(look=self._look, forget=self._noted("forget"))
+        self.intake = SimpleNamespace(
+            number=1, outbox=outbox, source=lambda each: f"/box/{each.path.decode()}", withdrawn=[],
+            settings=SimpleNamespace(after_upload=after_upload),
+        )  # fmt: skip
+        self.queue = SimpleNamespace(
+            deliver=self._deliver, fail=self._fail, lose=self._noted("lose"), drop=self._noted("drop")
+        )
+        self.owed = SimpleNamespace(
+            forgotten=self._noted("forgotten"), leave=self._noted("leave"), forget_many=lambda _: ["gone"]
+        )
+        remote = SimpleNamespace(settle=self._noted("settle"), give_up=self._noted("give up"))
+        clocks = SimpleNamespace(monotonic=lambda: 50.0, wall=lambda: 2e9)
+        rules = RetryRules(Backoff(1.0, 60.0), max_attempts=2)
+        journal = SimpleNamespace(write=self._write)
+        self.recorder = OutcomeRecorder(
+            journal, self.queue, remote, [self.intake], self.owed, rules, clocks, lambda: 0.0
+        )
+
+    def _noted(self, name: str) -> Any:
+        return lambda *given: self.done.append((name, *given))
+
+    def _look(self, _: bytes) -> Any:
+        if isinstance(self.found, BaseException):
+            raise self.found
+        return self.found
+
+    def _write(self, work: Any) -> Any:
+        self.done.append(("begin",))
+        answer = work("db")
+        self.done.append(("commit",))
+        return answer
+
+    def _deliver(self, _: str, successes: list[Any]) -> list[Entry]:
+        self.done.append(("deliver", list(successes)))
+        return [each.entry._replace(state=self.state) for each in successes]
+
+    def _fail(self, _: str, failures: list[Any], now: float) -> list[Entry]:
+        self.done.append(("fail", list(failures), now))
+        return [
+            each._replace(state=State.QUARANTINED if verdict.event is Event.GIVEN_UP else State.WAITING)
+            for each, verdict, _ in failures
+        ]
+
+    def failed(self, error: Any, number: int = 1, *, progressed: bool = False, **more: Any) -> None:
+        self.recorder.failed(entry(number, **more), Failure(number, "", "", error), progressed=progressed)
+
+    def steps(self) -> list[str]:
+        return [step[0] for step in self.done]
+
+    def step(self, name: str) -> tuple[Any, ...]:
+        (found,) = [step[1:] for step in self.done if step[0] == name]
+        return found
+
+
+@pytest.fixture
+def rig(monkeypatch: pytest.MonkeyPatch) -> Rig:
+    return Rig(monkeypatch)
+
+
+def test_a_delivery_is_on_record_before_the_remote_forgets_it_and_the_file_leaves(rig):
+    rig.recorder.succeeded(entry(), result())
+    assert rig.recorder.unrecorded == 1
+    rig.recorder.record()
+    names = [name for name in rig.steps() if name != "lose"]
+    assert names == ["begin", "deliver", "on record", "fail", "commit", "forgotten", "settle", "leave"]
+    assert rig.step("settle") == ([result()],)
+    assert rig.step("leave") == ([entry(state=State.DELIVERED)], [], {})
+    assert rig.step("forgotten") == (["gone"],)
+    assert rig.recorder.unrecorded == 0
+    rig.done.clear()
+    rig.recorder.record()
+    assert rig.done == []
+
+
+def test_what_could_not_be_written_is_written_by_the_next_call(rig, monkeypatch):
+    rig.recorder.succeeded(entry(), result())
+    rig.failed(PermissionDenied("no"), 2)
+
+    def full(_: Any) -> None:
+        raise DiskFull("no room")
+
+    with monkeypatch.context() as patches:
+        patches.setattr(rig.recorder._journal, "write", full)
+        with pytest.raises(DiskFull):
+            rig.recorder.record()
+    assert rig.recorder.unrecorded == 2
+    assert rig.done == [("forget", b"f2")]
+    rig.recorder.record()
+    assert rig.step("settle") == ([result()],)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({}, "size"),
+        ({"durable": True}, "size durable"),
+        ({"possible_repeat": True}, "size repeat"),
+        ({"proof": Proof.FULL, "durable": True, "possible_repeat": True}, "full durable repeat"),
+        ({"proof": None}, "none"),
+    ],
+)
+def test_a_delivery_says_what_was_proven_when_and_with_which_hash(rig, more, words):
+    rig.recorder.succeeded(entry(), result(sha256="ab", **more))
+    rig.recorder.record()
+    ((success,),) = rig.step("deliver")
+    assert (success.event, success.proof, success.at, success.sha256) == (Event.SENT, words, 2e9, "ab")
+
+
+def test_a_file_that_is_kept_stays_and_one_that_was_only_touched_is_no_delivery(monkeypatch):
+    rig = Rig(monkeypatch, AfterUpload.KEEP)
+    rig.state = State.KEPT
+    rig.recorder.succeeded(entry(), result())
+    rig.recorder.succeeded(entry(2), result(2, proof=None, already_done=True))
+    rig.recorder.record()
+    ((first, second),) = rig.step("deliver")
+    assert (first.event, second.event) == (Event.SENT_TO_KEEP, Event.SENT_TO_KEEP)
+    _, at, sent = rig.step("on record")
+    assert (at, [each.id for each, _ in sent]) == (2e9, [1])
+    assert rig.step("leave") == ([], [], {})
+
+
+def test_a_file_is_given_up_with_its_reason_and_others_only_wait(rig):
+    rig.failed(PermissionDenied("no rights"), 1, strikes=1)
+    rig.failed(PermissionDenied("no"), 2)
+    rig.recorder.record()
+    delivered, given_up, notes = rig.step("leave")
+    assert (delivered, [each.id for each in given_up]) == ([], [1])
+    assert notes[1] == "PermissionDenied: no rights"
+    failures, now = rig.step("fail")
+    assert [verdict.event for _, verdict, _ in failures] == [Event.GIVEN_UP, Event.FAILED]
+    assert now == 50.0
+    assert "settle" not in rig.steps()
+
+
+def test_what_the_server_refuses_is_told_until_something_arrives_there(rig):
+    rig.failed(NoSpaceOnServer("full"))
+    assert rig.recorder.last_error == "f1: NoSpaceOnServer: full"
+    assert rig.recorder.destination_failed == {}
+    rig.failed(PermissionDenied("no"))
+    assert rig.recorder.destination_failed == {1: "f1: PermissionDenied: no"}
+    rig.recorder.succeeded(entry(2), result(2))
+    assert rig.recorder.destination_failed == {}
+
+
+@pytest.mark.parametrize("error", [LinkLost("cut"), Timeout("silent"), Cancelled("stop"), LoginRefused("no")])
+def test_what_is_the_links_or_ours_is_not_told_as_the_files(rig, error):
+    rig.failed(error)
+    assert rig.recorder.last_error is None
+    rig.recorder.record()
+    ((failed,), _) = rig.step("fail")
+    assert failed[1].event is Event.INTERRUPTED
+
+
+@pytest.mark.parametrize("error", [PermissionDenied("no"), SourceChanged("other")])
+@pytest.mark.parametrize(("found", "event"), [(None, Event.VANISHED), (Fingerprint(4, 8), Event.CHANGED)])
+def test_a_file_that_went_or_changed_is_told_from_one_that_is_refused(rig, error, found, event):
+    rig.found = found
+    rig.failed(error)
+    assert rig.recorder.unrecorded == 1
+    rig.recorder.record()
+    lost = {step[3]: step[2] for step in rig.done if step[0] == "lose"}
+    assert set(lost) == {Event.CHANGED, Event.VANISHED}
+    assert ("give up" in rig.steps()) is (event is Event.VANISHED)
+    if event is Event.VANISHED:  # before its row goes
+        assert rig.steps().index("give up") < rig.steps().index("begin")
+        assert rig.step("give up") == ([("/box/f1", "/up/f1")],)
+    assert rig.step("fail")[0] == []
+    assert rig.recorder.unrecorded == 0
+    assert rig.recorder.last_error is None
+
+
+def test_lost_entries_are_written_down_as_what_they_are(rig):
+    written = {}
+    rig.queue.lose = lambda _, entries, event: written.__setitem__(event, [each.id for each in entries])
+    rig.found = None
+    rig.failed(PermissionDenied("no"), 1)
+    rig.found = Fingerprint(9, 9)
+    rig.failed(PermissionDenied("no"), 2)
+    rig.recorder.record()
+    assert written == {Event.VANISHED: [1], Event.CHANGED: [2]}
+
+
+@pytest.mark.parametrize(("found", "kind"), [(VERSION, Event.FAILED), (SourceFailed("unreadable"), Event.FAILED)])
+def test_a_change_that_is_none_or_cannot_be_seen_is_no_strike(rig, found, kind):
+    rig.found = found
+    rig.failed(SourceChanged("changed"))
+    if isinstance(found, SourceFailed):
+        rig.failed(PermissionDenied("no"))
+    rig.recorder.record()
+    failures, _ = rig.step("fail")
+    assert {(verdict.event, verdict.strikes) for _, verdict, _ in failures} == {(kind, 0)}
+
+
+def test_losses_in_a_row_are_counted_for_each_file_until_it_gets_on(rig):
+    for _ in range(3):
+        rig.failed(LinkLost("cut"))
+    rig.failed(LinkLost("cut"), 2)
+    rig.failed(LinkLost("cut"), 1, progressed=True)
+    rig.failed(LinkLost("cut"))
+    rig.recorder.succeeded(entry(2), result(2))
+    rig.failed(LinkLost("cut"), 2)
+    rig.failed(LinkLost("cut"), 2)
+    rig.recorder.record()
+    events = [(each.id, verdict.event, verdict.losses) for each, verdict, _ in rig.step("fail")[0]]
+    back, away = Event.INTERRUPTED, Event.POSTPONED
+    assert events == [
+        (1, back, 1), (1, back, 2), (1, away, 3), (2, back, 1), (1, back, 0), (1, back, 1), (2, back, 1), (2, back, 2),
+    ]  # fmt: skip
+
+
+def test_what_comes_back_without_a_word_keeps_its_count(rig):
+    rig.recorder.interrupted([entry(1, failures=3, strikes=1)])
+    rig.recorder.released([entry(2, failures=4)])
+    rig.recorder.record()
+    failures, _ = rig.step("fail")
+    assert [(each.id, verdict) for each, verdict, _ in failures] == [
+        (1, Verdict(Event.INTERRUPTED, 3, 1)),
+        (2, Verdict(Event.RELEASED, 4, 0)),
+    ]
+    assert rig.step("leave")[2] == {1: "", 2: ""}
+
+
+def test_what_was_left_elsewhere_may_go_and_only_that(rig):
+    rig.recorder.moved([entry(1, left_at="/old/f1"), entry(2)])
+    assert rig.done == [("give up", [("/box/f1", "/old/f1")])]
+
+
+def test_what_a_producer_takes_away_is_given_up_and_dropped_once(rig):
+    rig.intake.withdrawn = [entry()]
+    rig.recorder.drop_withdrawn()
+    assert rig.done == [("give up", [("/box/f1", "/up/f1")]), ("drop", [entry()], Event.VANISHED)]
+    rig.done.clear()
+    rig.recorder.drop_withdrawn()
+    assert rig.done == [("drop", [], Event.VANISHED)]
+
+
+# -- what an error says
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (SourceChanged("x"), FailureKind.CHANGED),
+        (LinkLost("x"), FailureKind.LINK),
+        (Timeout("x"), FailureKind.LINK),
+        (SourceUnreadable("x"), FailureKind.TRANSIENT),
+        (Cancelled("x"), FailureKind.STOPPED),
+        (LoginRefused("x"), FailureKind.STOPPED),
+        (DiskFull("x"), FailureKind.STOPPED),
+        (PermissionDenied("x"), FailureKind.PERMANENT),
+        (NoSpaceOnServer("x"), FailureKind.TRANSIENT),
+    ],
+)
+def test_each_kind_of_error_says_whose_fault_it_is(error, kind):
+    assert failure_kind(error) is kind
+
+
+@pytest.mark.parametrize(
+    ("kind", "before", "progressed", "expected"),
+    [
+        (FailureKind.PERMANENT, Tries(1, 0), False, Verdict(Event.FAILED, 2, 1, 2.0)),
+        (FailureKind.PERMANENT, Tries(1, 0), True, Verdict(Event.FAILED, 1, 1, 1.0)),
+        (FailureKind.PERMANENT, Tries(1, 1), False, Verdict(Event.GIVEN_UP, 2, 2)),
+        (FailureKind.TRANSIENT, Tries(1, 1), False, Verdict(Event.FAILED, 2, 1, 2.0)),
+        (FailureKind.TRANSIENT, Tries(4, 5), False, Verdict(Event.FAILED, 5, 5, NEVER)),
+        (FailureKind.STOPPED, Tries(4, 1, 2), False, Verdict(Event.INTERRUPTED, 4, 1, 0.0, 2)),
+        (FailureKind.LINK, Tries(4, 1, 2), True, Verdict(Event.INTERRUPTED, 0, 1)),
+        (FailureKind.LINK, Tries(4, 1, 1), False, Verdict(Event.INTERRUPTED, 4, 1, 0.0, 2)),
+        (FailureKind.LINK, Tries(4, 1, 2), False, Verdict(Event.POSTPONED, 4, 1, 4.0, 3)),
+    ],
+)
+def test_what_a_failure_means_for_a_file(kind, before, progressed, expected):
+    rules = RetryRules(Backoff(1.0, 60.0), max_attempts=2, max_failures=5)
+    assert judge(kind, before, rules, progressed=progressed, random=0.0) == expected
+
+
+# -- the server
+
+
+@pytest.fixture
+def server() -> Availability:
+    return Availability(Backoff(10.0, 60.0), Backoff(900.0, 3600.0), lambda: 0.0)
+
+
+def test_the_first_loss_after_progress_is_followed_by_a_try_at_once_later_ones_by_a_wait(server):
+    assert (server.state, server.ready_at) == (ServerState.DISCONNECTED, float("-inf"))
+    server.progressed()
+    assert server.state is ServerState.CONNECTED
+    waits = []
+    for now in (100.0, 200.0, 300.0):
+        server.lost(LinkLost("cut"), now)
+        waits.append(server.ready_at - now)
+    assert (waits, server.failures) == ([0.0, 10.0, 20.0], 2)
+    assert (server.state, server.last_error) == (ServerState.DISCONNECTED, "LinkLost: cut")
+    server.progressed()
+    assert (server.failures, server.last_error) == (0, None)
+
+
+def test_a_server_that_never_answered_is_waited_for(server):
+    server.lost(LinkLost("no"), 100.0)
+    assert (server.ready_at, server.failures) == (110.0, 1)
+    server.wake()
+    assert server.ready_at == float("-inf")
+
+
+def test_a_refused_login_holds_the_server_longer_each_time_also_after_it_was_released(server):
+    for number, wait_s in ((1, 900.0), (2, 1800.0)):
+        server.lost(LoginRefused("no"), 100.0)
+        assert (server.state, server.holds, server.ready_at) == (ServerState.HELD, number, 100.0 + wait_s)
+    assert server.wake() is True
+    assert server.ready_at == float("-inf")
+    assert (server.holds, server.failures) == (2, 0)
+    server.progressed()
+    assert server.holds == 0
