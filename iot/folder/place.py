@@ -25,7 +25,7 @@ from iot.transfer.errors import (
 )
 from iot.transfer.terminal import quoted
 
-__all__ = ["Place", "translated"]
+__all__ = ["Place", "is_mounted", "translated"]
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 GONE = (errno.ENOENT, errno.ENOTDIR)
@@ -129,6 +129,11 @@ def parts_of(path: bytes) -> tuple[bytes, bytes]:
     if b".." in parts:
         raise NameRefused(f'{quoted(path)} leads out of the folder: ".." is not allowed')
     return b"/".join(parts[:-1]), parts[-1] if parts else b""
+
+
+def is_mounted(path: str) -> bool:
+    """Whether it lies on another file system than the root folder. Raises: LinkLost."""
+    return _mount_point(path) != os.sep
 
 
 def _mount_point(path: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field
 
 from iot.ftp.client import IMPLICIT_PORT, PORT, FTPClient
@@ -23,6 +25,21 @@ class ServerSettings(ConfiguredLogin, FTPOptions):
     @property
     def address(self) -> str:
         return f"{self.host}:{self.port or (IMPLICIT_PORT if self.tls is TLS.IMPLICIT else PORT)}"
+
+    @property
+    def identity(self) -> str:
+        return "certificate" if self.tls else ""
+
+    def login_files(self) -> list[Path]:
+        return [*super().login_files(), *([self.ca_file] if self.ca_file is not None else [])]
+
+    def login_problems(self) -> list[tuple[str, str]]:
+        if self.user != "anonymous" and self.password is None and self.password_file is None:
+            return [("", f"nothing to log in with: user {self.user!r} needs a password or password_file")]
+        return super().login_problems()
+
+    def doubts(self) -> list[tuple[str, str]]:
+        return [("tls", "the password and all files go in clear text")] if not self.tls else []
 
     def remote(self, journal: Journal, device_id: str) -> FTPClient:
         password = self.login_password() or ""

@@ -103,6 +103,12 @@ class Connection(ftplib.FTP):
             self.close()
             raise
 
+    def described(self) -> str:
+        """For a log: what the server calls itself, and what protects the control connection."""
+        cipher = self.sock.cipher() if isinstance(self.sock, ssl.SSLSocket) else None
+        software = quoted((self.welcome or "").split("\n")[0].encode("latin-1"))
+        return f"software={software} tls={f'{cipher[1]} {cipher[0]}' if cipher else 'none'}"
+
     def _use(self, sock: socket.socket) -> None:
         sock.settimeout(self.address.timeout_s)
         self.sock = self._watch(sock)

@@ -8,6 +8,7 @@ on another, so it is never sent. None confirms that anything is on its disk: `du
 from __future__ import annotations
 
 import contextlib
+import logging
 import posixpath
 import re
 import stat
@@ -37,6 +38,8 @@ from iot.transfer.terminal import quoted
 
 __all__ = ["FTPStore"]
 
+log = logging.getLogger(__name__)
+
 BLOCK_BYTES = 64 * 1024
 WRITE_S = 60.0
 """Seconds after which a write ends, to be continued by the next: this uses the control connection in between, and
@@ -65,6 +68,7 @@ class FTPStore:
 
     def connect(self) -> None:
         self._connection.open()
+        log.info("connected server=%s %s", self._connection.address, self._connection.described())
         features = self._connection.features
         hashes = ("sha256",) if "SHA-256" in features.get("HASH", "").upper() or "XSHA256" in features else ()
         resume = Resume.OFFSET if "REST" in features or not features else Resume.NONE

@@ -2,7 +2,7 @@
 
 import sys
 
-from iot.spooler.cli import main
+from iot.spooler.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

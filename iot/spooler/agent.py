@@ -12,19 +12,19 @@ start and files stay where they are; it is tried again.
 
 from __future__ import annotations
 
-import enum
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
-from iot.spooler.availability import Availability, Remote, ServerState, failure_kind
+from iot.spooler.availability import TO_DO, Availability, Remote, ServerState, failure_kind
 from iot.spooler.config.layout import shared_destinations
 from iot.spooler.config.settings import Settings
 from iot.spooler.dispatch import Dispatcher
+from iot.spooler.draining import Draining, End
 from iot.spooler.leaving.leaving import leaving
 from iot.spooler.leaving.owed import Owed
 from iot.spooler.naming import shown
-from iot.spooler.outbox.departure import Why
 from iot.spooler.outbox.intake import Clocks, Intake
 from iot.spooler.outcomes import OutcomeRecorder
 from iot.spooler.queue.policy import Backoff, FailureKind, RetryRules, State
@@ -40,7 +40,7 @@ from iot.transfer import (
     UploadJob,
 )
 
-__all__ = ["Agent", "End", "Loop"]
+__all__ = ["Agent", "Loop", "Totals"]
 
 log = logging.getLogger(__name__)
 
@@ -49,18 +49,7 @@ RECORD_S = 1.0
 TICK_S = 0.02
 LOCAL_HOLD_S = 5.0
 PATIENCE_S = 2.0
-DRAIN_SETTLE_S = 10.0
 DRAIN_CAP_S = 5.0
-OPEN_STATES = (State.READY, State.SENDING, State.WAITING, State.DELIVERED, State.QUARANTINED)
-
-
-class End(enum.Enum):
-    """Why the loop ended. DRAINED: everything is delivered. REMAINS: something is left after its attempts, in an outbox
-    or in quarantine, from this run or an earlier one; or something in an outbox is never sent."""
-
-    STOPPED = enum.auto()
-    DRAINED = enum.auto()
-    REMAINS = enum.auto()
 
 
 class Loop(Protocol):
@@ -78,10 +67,18 @@ class Loop(Protocol):
         """Publish the status if it is due. changed: something happened since the last call; final: publish now."""
 
 
+@dataclass
+class Totals:
+    """Since the start of the process: files delivered, and bytes that the server has confirmed."""
+
+    files: int = 0
+    bytes: int = 0
+
+
 class Agent:
     """One server, its outboxes, one queue.
 
-    drain: send what is there, with a few attempts each, then end.
+    drain: send what is there, with a few attempts each, then end. totals: what earlier agents of this process did.
     """
 
     def __init__(
@@ -94,6 +91,7 @@ class Agent:
         random: Callable[[], float],
         *,
         drain: bool = False,
+        totals: Totals | None = None,
     ) -> None:
         self.settings = settings
         self.queue = Queue(journal)
@@ -103,20 +101,21 @@ class Agent:
         ways = leaving(settings, self.intakes, loop.alive)
         self.owed = Owed(journal, self.queue, self.intakes, ways, clocks)
         self.outcomes = OutcomeRecorder(journal, self.queue, remote, self.intakes, self.owed, rules, clocks, random)
-        self.dispatcher = Dispatcher(self.queue, self.intakes, self._progressed, self.outcomes.moved)
-        self.delivered_files = 0
-        self.sent_bytes = 0
+        self.dispatcher = Dispatcher(self.queue, self.intakes, self._progressed, self.outcomes.moved, clocks.monotonic)
+        self.totals = totals or Totals()
         self.local_error: str | None = None
         self.shared_destinations = shared_destinations(settings)
         self._remote = remote
         self._loop = loop
         self._now = clocks.monotonic
-        self._drain = drain
+        drain_attempts = settings.retry.drain_attempts
+        self._draining = (
+            Draining(self.queue, self.intakes, self.owed, self.server, drain_attempts, self._now) if drain else None
+        )
         self._started_at = self._now()
         self._tick_at = self._record_at = self._hold_until = float("-inf")
         self._wait_over_at: float | None = None
         self._changed = True
-        self._drain_passes: list[int] | None = None
         self._jobs_ended = False
         self._restarted = False
 
@@ -156,7 +155,8 @@ class Agent:
 
     def wake(self) -> None:
         """Scan now and try the server now (the network is up, or the operator asks)."""
-        self.server.wake()
+        if self.server.wake():
+            log.info("hold released: one try now")
         self.owed.wake()
         for intake in self.intakes:
             intake.wake()
@@ -169,7 +169,7 @@ class Agent:
             if self._may_send():
                 self._send()
                 continue
-            end = self._drained() if self._drain else None
+            end = self._draining.end(self.local_error, waits=self._waits()) if self._draining else None
             if end is not None:
                 return end
             if self._loop.pause(self._pause_s()):
@@ -228,7 +228,7 @@ class Agent:
         now = self._now()
         if not self._restarted or now < max(self.server.ready_at, self._hold_until) or not self._first_look_done(now):
             return False
-        if self._drain and self._given_up():
+        if self._draining and self._draining.given_up():
             return False
         try:
             return self._any_ready()
@@ -238,6 +238,9 @@ class Agent:
 
     def _any_ready(self) -> bool:
         return self.queue.any_ready([intake.number for intake in self.intakes])
+
+    def _waits(self) -> bool:
+        return self._wait_over_at is not None or self._any_ready()
 
     def _first_look_done(self, now: float) -> bool:
         """The order of sending is right only after a full walk, but a huge outbox does not delay the start."""
@@ -260,7 +263,8 @@ class Agent:
         """One run of the client: ends when nothing is ready, the link is lost, or the loop is stopped."""
         lost: TransferError | None = None
         self._jobs_ended = False
-        self._drain_passes = None
+        if self._draining:
+            self._draining.sent()
         try:
             for outcome in self._remote.upload_many(self._jobs(), hold_checkpoints=True, tick=self._tick_while_busy):
                 lost = self._book(outcome) or lost
@@ -297,7 +301,7 @@ class Agent:
         self._changed = True
         if isinstance(outcome, TransferResult):
             self.outcomes.succeeded(flight.entry, outcome)
-            self.delivered_files += outcome.proof is not None  # else it had been delivered before
+            self.totals.files += outcome.proof is not None  # else it had been delivered before
             self._progressed(max(outcome.size - max(flight.done_bytes, outcome.resumed_at), 0))
             return None
         self.outcomes.failed(flight.entry, outcome, progressed=flight.progressed)
@@ -306,61 +310,18 @@ class Agent:
     def _lost(self, error: TransferError) -> None:
         self.server.lost(error, self._now())
         wait_s = max(self.server.ready_at - self._now(), 0.0)
-        log.warning(
-            "link %s error=%s next_s=%.1f", self.server.state.value, shown(self.server.last_error or ""), wait_s
-        )
+        words = shown(self.server.last_error or "")
+        if self.server.state is ServerState.HELD:
+            log.error("link held error=%s next_s=%.0f to_do=%s", words, wait_s, shown(TO_DO))
+        else:
+            log.warning("link %s error=%s next_s=%.1f", self.server.state.value, words, wait_s)
         self._changed = True
 
     def _progressed(self, news: int) -> None:
         self.server.progressed()
-        self.sent_bytes += news
+        self.totals.bytes += news
         self._changed = True
         self._loop.alive()
-
-    # -- draining
-
-    def _given_up(self) -> bool:
-        return self.server.state is ServerState.HELD or self.server.failures >= self.settings.retry.drain_attempts
-
-    def _drained(self) -> End | None:
-        """How it ended, or None while something may still be done."""
-        if self._given_up() or (self.local_error and self._now() - self._started_at > 4 * LOCAL_HOLD_S):
-            return End.REMAINS
-        if self.local_error or self.server.ready_at > self._now():
-            return None
-        if self._wait_over_at is not None or self._any_ready() or not self._looked_again():
-            return None
-        if self.owed.waiting.count(Why.RESTING):
-            return None  # at most hold_s: what is guessed to be complete may be written to again
-        watched = [intake for intake in self.intakes if len(intake.readiness)]
-        settle_s = max((intake.readiness.settle_s for intake in watched), default=0.0)
-        undecided = watched or self.owed.waiting.count(Why.TOUCHED)
-        if undecided and self._now() - self._started_at < DRAIN_SETTLE_S + 3 * settle_s:
-            return None
-        return self._balance(watched)
-
-    def _looked_again(self) -> bool:
-        """Whether a full walk of every outbox, begun after the last job, has found nothing new."""
-        if self._drain_passes is None:
-            self._drain_passes = [intake.wake() for intake in self.intakes]
-        needed = zip(self.intakes, self._drain_passes, strict=True)
-        return all(intake.failed or intake.passes >= passes for intake, passes in needed)
-
-    def _balance(self, watched: Sequence[Intake]) -> End:
-        numbers = {intake.number for intake in self.intakes}
-        left = [total for total in self.queue.totals() if total.outbox in numbers and total.state in OPEN_STATES]
-        remains = {
-            "files": sum(total.files for total in left),
-            "not_ready": sum(len(intake.readiness) for intake in watched),
-            "unread_outboxes": sum(intake.failed is not None for intake in self.intakes),
-            "never_sent": sum(sum(intake.outbox.refused.reasons.values()) for intake in self.intakes),
-            "stuck": len(self.owed.stuck),
-            "in_quarantine": 0 if self.owed.is_quarantine_empty() else max(self.owed.quarantined, 1),
-        }
-        if not any(remains.values()):
-            return End.DRAINED
-        log.warning("not all is delivered %s", " ".join(f"{key}={number}" for key, number in remains.items() if number))
-        return End.REMAINS
 
 
 def _was_lost(journal: Journal) -> bool:

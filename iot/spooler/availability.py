@@ -23,7 +23,7 @@ from iot.transfer import (
     UploadJob,
 )
 
-__all__ = ["Availability", "Remote", "ServerState", "failure_kind"]
+__all__ = ["TO_DO", "Availability", "Remote", "ServerState", "failure_kind"]
 
 
 class Remote(Protocol):
@@ -70,8 +70,15 @@ def failure_kind(error: TransferError) -> FailureKind:
     return FailureKind.TRANSIENT
 
 
+TO_DO = (
+    "see what `iot-spooler check --connect` says and mend it; a changed key, password, known_hosts or configuration"
+    " file is noticed within 15 s, `iot-spooler flush` tries at once; credentials of a unit need its restart"
+)
+"""What the operator can do about a hold."""
+
+
 class ServerState(str, enum.Enum):
-    """State of the connection. HELD: login or host key refused; the server is left alone for a long time."""
+    """State of the connection. HELD: login or host key refused; the server is left alone for a long time, see TO_DO."""
 
     DISCONNECTED = "disconnected"
     CONNECTED = "connected"
@@ -114,7 +121,13 @@ class Availability:
         self.failures += 0 if first else 1
         self.ready_at = now if first else now + self._backoff.delay_s(self.failures, self._random())
 
-    def wake(self) -> None:
-        """The network came up: end the backoff, but not a hold, which the network did not cause."""
-        if self.state is not ServerState.HELD:
-            self.ready_at = float("-inf")
+    def wake(self) -> bool:
+        """Somebody asks for a try at once: the backoff is over, and so is a hold -> whether there was one.
+
+        How often the server was held is not forgotten: when this try is refused, too, the hold is longer than the last.
+        """
+        was_held = self.state is ServerState.HELD
+        if was_held:
+            self.state = ServerState.DISCONNECTED
+        self.ready_at = float("-inf")
+        return was_held

@@ -6,10 +6,12 @@ an urgent file never waits behind many; large files get few slots, so that a sma
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 
 from iot.spooler.config.settings import AfterUpload
+from iot.spooler.naming import shown
 from iot.spooler.outbox.intake import Intake
 from iot.spooler.queue.policy import job_priority, prefers_large
 from iot.spooler.queue.queue import Entry, Queue
@@ -17,7 +19,10 @@ from iot.transfer import Failure, Progress, TransferResult, UploadJob
 
 __all__ = ["Dispatcher", "InFlight"]
 
+log = logging.getLogger(__name__)
+
 MAX_LARGE = 2
+TOLD_EVERY_S = 60.0
 CLAIM_FILES = 256
 CLAIM_BYTES = 1024 * 1024
 
@@ -36,8 +41,8 @@ class InFlight:
 class Dispatcher:
     """Hands out jobs and knows what is under way.
 
-    on_progress: called with the bytes newly confirmed by the server. on_moved: called with entries that go to another
-    destination than their earlier attempts, before they do.
+    clock: seconds, monotonic. on_progress: called with the bytes newly confirmed by the server. on_moved: called with
+    entries that go to another destination than their earlier attempts, before they do.
     """
 
     def __init__(
@@ -46,6 +51,7 @@ class Dispatcher:
         intakes: Sequence[Intake],
         on_progress: Callable[[int], None],
         on_moved: Callable[[Sequence[Entry]], None],
+        clock: Callable[[], float],
     ) -> None:
         self.in_flight: dict[int, InFlight] = {}
         self._queue = queue
@@ -53,6 +59,7 @@ class Dispatcher:
         self._rotation = [intake.number for intake in intakes]
         self._on_progress = on_progress
         self._on_moved = on_moved
+        self._now = clock
         self._claimed: dict[bool, deque[Entry]] = {False: deque(), True: deque()}
         self._none_left: dict[bool, int] = {}
         self._destinations: set[str] = set()
@@ -119,6 +126,8 @@ class Dispatcher:
 
     def _job(self, entry: Entry) -> UploadJob:
         flight = self.in_flight[entry.id] = InFlight(entry)
+        if entry.large:
+            log.info("sending path=%s bytes=%d", shown(entry.path), entry.fingerprint.size)
         self._destinations.add(entry.destination)
         self._large_in_flight += entry.large
         intake = self._intakes[entry.outbox]
@@ -136,7 +145,17 @@ class Dispatcher:
         )
 
     def _follow(self, flight: InFlight) -> Callable[[Progress], None]:
+        """Tells the agent of every progress, and the log once a minute."""
+        told_at = self._now()
+        told_bytes: int | None = None
+
         def follow(progress: Progress) -> None:
+            nonlocal told_at, told_bytes
+            told_bytes = progress.resumed_at if told_bytes is None else told_bytes
+            seconds = self._now() - told_at
+            if seconds >= TOLD_EVERY_S:
+                _tell(flight.entry, progress, (progress.done_bytes - told_bytes) / seconds)
+                told_at, told_bytes = told_at + seconds, progress.done_bytes
             news = progress.done_bytes - max(flight.done_bytes, progress.resumed_at)
             flight.done_bytes = progress.done_bytes
             if news > 0:
@@ -150,6 +169,17 @@ class Dispatcher:
         self._destinations.discard(flight.entry.destination)
         self._large_in_flight -= flight.entry.large
         return flight
+
+
+def _tell(entry: Entry, progress: Progress, rate: float) -> None:
+    log.info(
+        "under way path=%s done=%d bytes=%d percent=%d rate_bytes_per_s=%d",
+        shown(entry.path),
+        progress.done_bytes,
+        progress.total_bytes,
+        progress.done_bytes * 100 // max(progress.total_bytes, 1),
+        rate,
+    )
 
 
 def _merged(heads: Sequence[Sequence[Entry]]) -> list[Entry]:

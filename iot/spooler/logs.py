@@ -2,6 +2,8 @@
 
 The reader of standard error may stall: a full pipe, a terminal after Ctrl-S, journald being restarted. Writes block
 then, so a separate thread does them. Lines that do not fit into its queue are dropped and counted.
+
+The journal gets the priority of each line (sd-daemon(3), "<N>" in front), a terminal the time.
 """
 
 from __future__ import annotations
@@ -11,12 +13,41 @@ import os
 import queue
 import threading
 import time
+from collections.abc import Mapping
 
-__all__ = ["NonBlockingHandler"]
+from iot.transfer import TerminalSafeFormatter
+
+__all__ = ["JournalFormatter", "NonBlockingHandler", "formatter_for"]
 
 QUEUED_LINES = 1000
 LAST_WORDS_S = 1.0
-LOST = "WARNING %d log lines lost: nobody was reading\n"
+LOST = "%d log lines lost: nobody was reading"
+PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (logging.DEBUG, 7))
+"""Of syslog(3), the first that fits."""
+FORMAT = "%(levelname)s %(message)s"
+
+
+class JournalFormatter(TerminalSafeFormatter):
+    """Each line with its priority: the journal takes it off and keeps it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        priority = next((number for level, number in PRIORITIES if record.levelno >= level), 7)
+        return "\n".join(f"<{priority}>{line}" for line in super().format(record).split("\n"))
+
+
+def formatter_for(fd: int, environment: Mapping[str, str]) -> logging.Formatter:
+    """How lines are written to this file."""
+    if _is_journal(fd, environment.get("JOURNAL_STREAM", "")):
+        return JournalFormatter(FORMAT)
+    if os.isatty(fd):
+        return TerminalSafeFormatter(f"%(asctime)s {FORMAT}", "%Y-%m-%d %H:%M:%S")
+    return TerminalSafeFormatter(FORMAT)
+
+
+def _is_journal(fd: int, stream: str) -> bool:
+    """Whether this is the stream that systemd has named: a shell between it and us may have led it elsewhere."""
+    status = os.fstat(fd)
+    return stream == f"{status.st_dev}:{status.st_ino}"
 
 
 class NonBlockingHandler(logging.Handler):
@@ -54,7 +85,8 @@ class NonBlockingHandler(logging.Handler):
 
     def _tell_lost(self) -> None:
         if self._lost:
-            self._put(LOST % self._lost)
+            lost = logging.LogRecord(__name__, logging.WARNING, __file__, 0, LOST, (self._lost,), None)
+            self._put(self.format(lost) + "\n")
             self._lost = 0
 
     def _put(self, line: str) -> None:

@@ -6,50 +6,64 @@ asks as the user that the state directory belongs to.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from iot.spooler.config.load import Origins
+from iot.spooler.config.origins import Origins, Place
 from iot.spooler.config.settings import AfterUpload, OutboxSettings, Settings
 from iot.spooler.leaving.trust import open_trusted
 from iot.spooler.naming import shown
 
-__all__ = ["doubts", "obstacles"]
-
-Place = tuple[str | int, ...]
+__all__ = ["credentials_of_unit", "doubts", "obstacles"]
 
 
-def obstacles(settings: Settings, origins: Origins, config: Path | None) -> list[str]:
-    """One line for each thing that keeps the agent from its work, with its key and where that was set."""
+def credentials_of_unit(config: Path | None) -> Path | None:
+    """The folder that our unit gives credentials from to the agent of this configuration; None where there are none."""
+    if config is None:
+        return None
+    folder = config.with_name("credentials" if config.stem == "iot-spooler" else f"credentials-{config.stem}")
+    try:
+        return folder if any(folder.iterdir()) else None
+    except OSError as error:
+        return folder if error.errno == errno.EACCES else None  # root's, as it should be
+
+
+def obstacles(settings: Settings, origins: Origins, config: Path | None, *, by_unit: bool) -> list[str]:
+    """One line for each thing that keeps the agent from its work, with its key and where that was set.
+
+    by_unit: what is missing for a login may come as a credential, which nobody but the service sees.
+    """
     unreadable = config is not None and not _may(config, os.R_OK)
     return [f"{shown(str(config))}: user {os.geteuid()} cannot read it"] * unreadable + [
-        f"{Origins.key(place)}{value}: {reason} (from {origins.of(place)})" for place, value, reason in _all(settings)
+        _line(origins, place, f"{value}: {reason}") for place, value, reason in _all(settings, by_unit=by_unit)
     ]
 
 
-def doubts(settings: Settings, origins: Origins) -> list[str]:
+def doubts(settings: Settings, origins: Origins, *, by_unit: bool) -> list[str]:
     """What may keep the agent from its work: a login needs what the settings do not give, which the service may get as
     a systemd credential; files of other users cannot be taken out of a sticky folder."""
-    place = ("server",)
-    sticky = [
-        f"outbox[{number}].path = {shown(str(outbox.path))}: it is sticky, so files of other users stay there when they"
-        f" are delivered; chmod -t (from {origins.of(('outbox', number, 'path'))})"
-        for number, outbox in enumerate(settings.outbox)
-        if outbox.after_upload is not AfterUpload.KEEP and _is_sticky(outbox.path)
-    ]
-    return sticky + [
-        f"{Origins.key(place)}: {reason}; unless the service gets it as a credential (from {origins.of(place)})"
-        for key, reason in settings.server.login_problems()
-        if not key
-    ]
-
-
-def _all(settings: Settings) -> Iterator[tuple[Place, str, str]]:
+    found = [_line(origins, ("server", key), f": {reason}") for key, reason in settings.server.doubts()]
+    for number, outbox in enumerate(settings.outbox):
+        if outbox.after_upload is not AfterUpload.KEEP and _is_sticky(outbox.path):
+            reason = "it is sticky, so files of other users stay there when they are delivered; chmod -t"
+            found.append(_line(origins, ("outbox", number, "path"), f" = {shown(str(outbox.path))}: {reason}"))
     for key, reason in settings.server.login_problems():
-        if key:
-            yield ("server", key), "", reason
+        if not key and by_unit:
+            found.append(_line(origins, ("server",), f": {reason}; unless the service gets it as a credential"))
+    return found
+
+
+def _line(origins: Origins, place: Place, words: str) -> str:
+    return f"{origins.key(place)}{words} (from {origins.of(place)})"
+
+
+def _all(settings: Settings, *, by_unit: bool) -> Iterator[tuple[Place, str, str]]:
+    for key, reason in settings.server.login_problems():
+        if key or not by_unit:
+            yield ("server", key) if key else ("server",), "", reason
     yield from _shown(("state_dir",), settings.state_dir, _own_folder(settings.state_dir))
     for number, outbox in enumerate(settings.outbox):
         if outbox.enabled:

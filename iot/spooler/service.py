@@ -1,8 +1,11 @@
 """The process around the loop: lock, journal, signals, systemd.
 
 Signals: TERM and INT end it within seconds (parts and checkpoints stay for the resume), HUP reloads the configuration,
-USR1 means "scan and try now" (the network is up). It sends READY, STATUS, RELOADING and STOPPING to systemd, and feeds
-the watchdog only when the loop has made progress, never by a timer.
+USR1 means "scan and try now" (`flush`). It sends READY, STATUS, RELOADING and STOPPING to systemd, and feeds the
+watchdog only when the loop has made progress, never by a timer.
+
+A configuration that is refused changes nothing: it is read while the agent goes on. While the server is held, a change
+of the configuration or of a file that the login depends on is taken for a HUP.
 """
 
 from __future__ import annotations
@@ -21,19 +24,21 @@ from types import FrameType
 
 from sdnotify import SystemdNotifier
 
-from iot.spooler.agent import Agent, End
-from iot.spooler.availability import Remote
+from iot.spooler.agent import Agent, Totals
+from iot.spooler.availability import Remote, ServerState
+from iot.spooler.config.changes import Changes
 from iot.spooler.config.exposure import exposed_secrets
 from iot.spooler.config.load import BadConfiguration, load
 from iot.spooler.config.settings import Settings
+from iot.spooler.draining import End
 from iot.spooler.naming import shown
 from iot.spooler.outbox.intake import Clocks
 from iot.spooler.outbox.scan import OutboxTaken, SourceFailed
 from iot.spooler.state.journal_location import JournalLocation
 from iot.spooler.state.lock import AlreadyRunning, locked
-from iot.spooler.state.running import announced
-from iot.spooler.status import StatusFile, status_path
-from iot.transfer import Journal, TransferError
+from iot.spooler.state.running import STATUS, announced, status_path
+from iot.spooler.status import StatusFile
+from iot.transfer import Journal, TransferError, __version__
 
 __all__ = ["Service", "run"]
 
@@ -58,13 +63,26 @@ def run(config: Path | None, environment: Mapping[str, str], *, drain: bool) -> 
         _allow_open_files()
         for line in exposed_secrets(settings, config, environment):
             log.warning("secret exposed reason=%s", shown(line))
-        status = status_path(settings.state_dir, environment)
+        _tell_start(settings)
+        status, _ = status_path(config, settings.state_dir, environment)
         with locked(settings.state_dir), announced(config, settings.state_dir, status, environment):
             location = JournalLocation(settings, time.monotonic)
             try:
                 return service.run(settings, location)
             finally:
                 location.close()
+
+
+def _tell_start(settings: Settings) -> None:
+    outboxes = ", ".join(outbox.label for outbox in settings.outbox if outbox.enabled)
+    log.info(
+        "started version=%s server=%s outboxes=%s state_dir=%s pid=%d",
+        __version__,
+        shown(settings.server.address),
+        shown(outboxes),
+        shown(str(settings.state_dir)),
+        os.getpid(),
+    )
 
 
 def _allow_open_files() -> None:
@@ -111,7 +129,12 @@ class Service:
         self._notifier = SystemdNotifier()
         self._watchdog_s = int(environment.get("WATCHDOG_USEC") or 0) / 2e6
         self._fed_at = float("-inf")
-        self._terminate = self._reload = self._wake = self._ready = self._started = False
+        self._terminate = self._reload_asked = self._wake = self._ready = self._started = self._held = False
+        self._fresh: Settings | None = None
+        self._changes = Changes((), CLOCKS.monotonic)
+        self._totals = Totals()
+        self._began_at = CLOCKS.monotonic()
+        self._settings: Settings | None = None
         self._location: JournalLocation | None = None
         self._remote: Remote | None = None
         self._status: StatusFile | None = None
@@ -126,15 +149,20 @@ class Service:
                 location.move()
                 if end is not End.STOPPED or self._terminate:
                     self._notify("STOPPING=1")
+                    self._tell_stop(end)
+                    if self._status is not None:
+                        self._status.keep(settings.state_dir / STATUS)
                     return end
-                if self._reload:
-                    settings = self._reloaded(settings)
+                settings, self._fresh = self._fresh or settings, None
 
     def _one_agent(self, settings: Settings, journal: Journal) -> End:
-        path = status_path(settings.state_dir, self._environment)
-        self._status = StatusFile(path, CLOCKS, in_memory=bool(self._environment.get("RUNTIME_DIRECTORY")))
+        path, in_memory = status_path(self._config, settings.state_dir, self._environment)
+        self._status = StatusFile(path, CLOCKS, in_memory=in_memory)
+        self._settings = settings
+        files = [self._config] if self._config is not None else []
+        self._changes = Changes(files + settings.server.login_files(), CLOCKS.monotonic)
         remote = self._remote = self._make_remote(settings, journal)
-        agent = Agent(settings, journal, remote, self, CLOCKS, random.random, drain=self._drain)
+        agent = Agent(settings, journal, remote, self, CLOCKS, random.random, drain=self._drain, totals=self._totals)
         if not self._started:
             _refuse_taken_outboxes(agent)
         self._started = True
@@ -145,29 +173,62 @@ class Service:
             self._remote = None
             remote.close()
 
-    def _reloaded(self, settings: Settings) -> Settings:
+    def _tell_stop(self, end: End) -> None:
+        backlog = self._status.latest["backlog"] if self._status is not None and self._status.latest else {}
+        log.info(
+            "stopped reason=%s delivered=%d bytes=%d left=%s s=%.0f",
+            end.name.lower(),
+            self._totals.files,
+            self._totals.bytes,
+            backlog.get("files", "unknown"),
+            time.monotonic() - self._began_at,
+        )
+
+    def _take_reload(self) -> None:
+        """Read the configuration; a good one ends this agent for the next, a bad one is told and nothing else."""
+        self._reload_asked = False
         self._notify(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
-        self._ready = True  # said again by the next agent, with good settings or the old ones
-        self._reload = False  # before the file is read: a change after that is another reload
+        self._fresh = self._read_again()
+        if self._fresh is None:
+            self._notify("READY=1")
+            return
+        self._ready = True  # said again by the next agent
+        if self._remote is not None:
+            self._remote.cancel()
+
+    def _read_again(self) -> Settings | None:
         try:
             fresh = load(self._config, self._environment)
         except BadConfiguration as error:
             for problem in error.problems:
                 log.error("reload refused setting=%s", shown(problem))
-            return settings
-        if fresh.state_dir != settings.state_dir:
+            return None
+        if self._settings is not None and fresh.state_dir != self._settings.state_dir:
             log.error("reload refused setting=state_dir reason=%s", shown("needs a restart"))
-            return settings
+            return None
         logging.getLogger().setLevel(fresh.log_level.upper())
         log.info("reloaded")
         return fresh
 
+    def _watch_hold(self, agent: Agent) -> None:
+        self._held = agent.server.state is ServerState.HELD
+        changed = self._changes.next() if self._held else None
+        if changed is not None:
+            log.info("changed while the server is held path=%s", shown(str(changed)))
+            self._reload_asked = True
+
     # -- what the loop asks (agent.Loop)
 
     def stopping(self) -> bool:
-        return self._terminate or self._reload or (self._location is not None and self._location.has_room_again())
+        return (
+            self._terminate
+            or self._fresh is not None
+            or (self._location is not None and self._location.has_room_again())
+        )
 
     def alive(self) -> None:
+        if self._reload_asked and self._fresh is None:
+            self._take_reload()
         now = time.monotonic()
         if self._watchdog_s and now - self._fed_at >= self._watchdog_s / 2:
             self._fed_at = now
@@ -175,6 +236,8 @@ class Service:
 
     def pause(self, seconds: float) -> bool:
         limit_s = min(seconds, self._watchdog_s / 2) if self._watchdog_s else seconds
+        if self._held:
+            limit_s = min(limit_s, Changes.every_s)
         if select.select([self._wake_in], [], [], min(limit_s, 3600.0))[0]:
             with contextlib.suppress(BlockingIOError):
                 os.read(self._wake_in, 4096)
@@ -184,6 +247,7 @@ class Service:
     def report(self, agent: Agent, *, changed: bool, final: bool = False) -> None:
         if not self._ready:
             self._ready = self._say_ready(agent)
+        self._watch_hold(agent)
         try:
             news = self._status is not None and self._status.report(agent, changed=changed, final=final)
         except TransferError as error:
@@ -235,8 +299,8 @@ class Service:
         self._interrupt()
 
     def _on_reload(self, _number: int, _frame: FrameType | None) -> None:
-        self._reload = True
-        self._interrupt()
+        self._reload_asked = True
+        self._poke()
 
     def _on_wake(self, _number: int, _frame: FrameType | None) -> None:
         self._wake = True

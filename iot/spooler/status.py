@@ -1,7 +1,7 @@
-"""How things stand, for people and programs: one small JSON file, replaced atomically, and the table made from it.
+"""How things stand, for people and programs: one small JSON file, replaced atomically. See screen for its table.
 
-It lies in $RUNTIME_DIRECTORY (memory, not flash), else in the state directory, where it is written less often. While
-nothing changes, nothing is written.
+It lies in memory wherever there is a folder for that (see state.running), else in the state directory, where it is
+written less often. While nothing changes, nothing is written. The last one of a process goes to the state directory.
 """
 
 from __future__ import annotations
@@ -9,33 +9,30 @@ from __future__ import annotations
 import json
 import os
 from collections import deque
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from iot.spooler.agent import Agent
-from iot.spooler.availability import ServerState
+from iot.spooler.availability import TO_DO, ServerState
+from iot.spooler.config.settings import OutboxSettings
+from iot.spooler.dispatch import InFlight
 from iot.spooler.naming import shown
 from iot.spooler.outbox.intake import Clocks, Intake
 from iot.spooler.queue.policy import State
 from iot.spooler.queue.queue import Total
-from iot.transfer import human_bytes
 
-__all__ = ["StatusFile", "read", "snapshot", "status_path", "table"]
+__all__ = ["StatusFile", "snapshot"]
 
-FILE_NAME = "status.json"
-RUNTIME_EVERY_S = 1.0
+MEMORY_EVERY_S = 0.9
+"""With what it costs and the loop's own turn, it is at most a second old while something moves."""
 STATE_EVERY_S = 10.0
 """On flash each costs about 40 KiB with the file system's own."""
 COST_SHARE = 50.0
 RATE_S = 10.0
-STALE_S = 2.0
+CURRENT_MAX = 16
+ALL = 0
+"""Instead of an entry's number: the sum of all."""
 BACKLOG = (State.READY, State.SENDING, State.WAITING)
-
-
-def status_path(state_dir: Path, environment: Mapping[str, str]) -> Path:
-    runtime = environment.get("RUNTIME_DIRECTORY", "").split(":")[0]
-    return (Path(runtime) if runtime else state_dir) / FILE_NAME
 
 
 def snapshot(agent: Agent, wall: float, now: float) -> dict[str, Any]:
@@ -52,15 +49,29 @@ def snapshot(agent: Agent, wall: float, now: float) -> dict[str, Any]:
             "bytes": sum(total.bytes for total in backlog),
             "oldest_at": oldest,
         },
-        "current": [
-            {"path": shown(flight.entry.path), "bytes": flight.entry.fingerprint.size, "done_bytes": flight.done_bytes}
-            for flight in list(agent.dispatcher.in_flight.values())[:16]
-        ],
+        "current": [_current(flight) for flight in _largest_first(agent)[:CURRENT_MAX]],
         "in_flight": len(agent.dispatcher.in_flight),
-        "delivered": {"files": agent.delivered_files, "bytes": agent.sent_bytes},
+        "delivered": {"files": agent.totals.files, "bytes": agent.totals.bytes},
         "quarantined": agent.owed.quarantined,
         "last_error": _last_error(agent),
-        "outboxes": [_outbox(agent, intake, totals) for intake in agent.intakes],
+        "outboxes": [_outbox(agent, intake, totals) for intake in agent.intakes]
+        + [_disabled(outbox) for outbox in agent.settings.outbox if not outbox.enabled],
+    }
+
+
+def _largest_first(agent: Agent) -> list[InFlight]:
+    """Small files are through before anybody has read of them."""
+    return sorted(agent.dispatcher.in_flight.values(), key=lambda flight: -flight.entry.fingerprint.size)
+
+
+def _current(flight: InFlight) -> dict[str, Any]:
+    size = flight.entry.fingerprint.size
+    return {
+        "id": flight.entry.id,
+        "path": shown(flight.entry.path),
+        "bytes": size,
+        "done_bytes": flight.done_bytes,
+        "percent": flight.done_bytes * 100 // size if size else 0,
     }
 
 
@@ -73,6 +84,7 @@ def _connection(agent: Agent, wall: float, now: float) -> dict[str, Any]:
         "failures": link.failures,
         "next_attempt_at": round(wall + link.ready_at - now) if waiting else None,
         "error": shown(link.last_error) if link.last_error else None,
+        "to_do": TO_DO if link.state is ServerState.HELD else None,
     }
 
 
@@ -100,6 +112,21 @@ def _outbox(agent: Agent, intake: Intake, totals: list[Total]) -> dict[str, Any]
         "never_sent": dict(intake.outbox.refused.reasons),
         "shares_destination_with": _sharing(agent, intake.settings.label),
         "error": _outbox_error(agent, intake),
+    }
+
+
+def _disabled(outbox: OutboxSettings) -> dict[str, Any]:
+    """With the keys of the others."""
+    return {
+        "name": outbox.label,
+        "path": shown(str(outbox.path)),
+        "state": "disabled",
+        **dict.fromkeys(("files", "bytes", "watched", "open_for_writing", "waiting", "kept", "earlier_destination"), 0),
+        "completeness": "not known yet",
+        "held": 0,
+        "never_sent": {},
+        "shares_destination_with": [],
+        "error": None,
     }
 
 
@@ -131,22 +158,22 @@ def _state(agent: Agent, intake: Intake) -> str:
 
 
 class StatusFile:
-    """Writes the snapshot when something has changed, not too often."""
+    """Writes the snapshot when something has changed, not too often; rates are of what the server has confirmed."""
 
     def __init__(self, path: Path, clocks: Clocks, *, in_memory: bool) -> None:
         self._path = path
         self._clocks = clocks
-        self._every_s = RUNTIME_EVERY_S if in_memory else STATE_EVERY_S
+        self._every_s = MEMORY_EVERY_S if in_memory else STATE_EVERY_S
         self._next_at = float("-inf")
         self._due = False
         self._written: dict[str, Any] | None = None
-        self._rates: deque[tuple[float, int]] = deque()
+        self._rates: dict[int, Rate] = {}
         self.latest: dict[str, Any] | None = None
 
     def report(self, agent: Agent, *, changed: bool, final: bool = False) -> bool:
         """Write the file if it is time; whether there is a new snapshot."""
         now = self._clocks.monotonic()
-        self._due = self._due or changed or bool(self._rates)
+        self._due = self._due or changed or any(rate.moves for rate in self._rates.values())
         if not final and (not self._due or now < self._next_at):
             return False
         self._due = False
@@ -157,98 +184,56 @@ class StatusFile:
     def write(self, agent: Agent) -> None:
         now, wall = self._clocks.monotonic(), self._clocks.wall()
         content = snapshot(agent, wall, now)
-        content["rate_bytes_per_s"] = self._rate(now, agent.sent_bytes)
+        self._add_rates(content, now, agent.totals.bytes)
         self.latest = content
-        if content != self._written:
-            self._replace({**content, "updated_at": round(wall, 3)})
+        if content != self._written and _replaced(self._path, {**content, "updated_at": round(wall, 3)}):
             self._written = content
 
-    def _rate(self, now: float, sent_bytes: int) -> int:
-        self._rates.append((now, sent_bytes))
-        while now - self._rates[0][0] > RATE_S:
-            self._rates.popleft()
-        (start, before), (end, after) = self._rates[0], self._rates[-1]
-        if after == before:
-            self._rates.clear()
-            return 0
+    def keep(self, path: Path) -> None:
+        """The last word of this process, where it survives the process: once, for it costs flash."""
+        if self.latest is not None:
+            _replaced(path, {**self.latest, "updated_at": round(self._clocks.wall(), 3), "ended": True})
+
+    def _add_rates(self, content: dict[str, Any], now: float, confirmed_bytes: int) -> None:
+        rate = self._rate(ALL, now, confirmed_bytes)
+        content["rate_bytes_per_s"] = rate
+        content["backlog"]["left_s"] = content["backlog"]["bytes"] // rate if rate else None
+        for file in content["current"]:
+            rate = file["rate_bytes_per_s"] = self._rate(file["id"], now, file["done_bytes"])
+            file["left_s"] = (file["bytes"] - file["done_bytes"]) // rate if rate else None
+        for gone in self._rates.keys() - {ALL, *(file.pop("id") for file in content["current"])}:
+            del self._rates[gone]
+
+    def _rate(self, key: int, now: float, done_bytes: int) -> int:
+        return self._rates.setdefault(key, Rate()).add(now, done_bytes)
+
+
+class Rate:
+    """Bytes a second within the last RATE_S."""
+
+    def __init__(self) -> None:
+        self._samples: deque[tuple[float, int]] = deque()
+
+    def add(self, now: float, done_bytes: int) -> int:
+        if self._samples and done_bytes < self._samples[-1][1]:
+            self._samples.clear()  # it began anew
+        self._samples.append((now, done_bytes))
+        while now - self._samples[0][0] > RATE_S:
+            self._samples.popleft()
+        (start, before), (end, after) = self._samples[0], self._samples[-1]
         return int((after - before) / max(end - start, 0.001))
 
-    def _replace(self, content: dict[str, Any]) -> None:
-        fresh = self._path.with_name(self._path.name + ".new")
-        try:
-            fresh.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-            os.replace(fresh, self._path)
-        except OSError:
-            self._written = None  # a full disk or a missing folder must not stop deliveries; next time again
+    @property
+    def moves(self) -> bool:
+        return self._samples[0][1] != self._samples[-1][1]
 
 
-def read(path: Path) -> dict[str, Any] | None:
-    """What the agent last wrote; None when there is nothing to read."""
+def _replaced(path: Path, content: dict[str, Any]) -> bool:
+    fresh = path.with_name(path.name + ".new")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
-
-
-def table(content: Mapping[str, Any], *, running: bool, wall: float) -> str:
-    """The same for people. wall: now, seconds."""
-    connection, backlog = content["connection"], content["backlog"]
-    age = "" if backlog["oldest_at"] is None else f", oldest {_span(wall - backlog['oldest_at'])}"
-    lines = [
-        f"agent       {'running, process ' + str(content['pid']) if running else 'not running'}"
-        + _as_of(content, wall),
-        f"connection  {connection['state']} {connection['server']}" + _next(connection, wall),
-        f"backlog     {backlog['files']} files, {human_bytes(backlog['bytes'])}{age}",
-        f"rate        {human_bytes(content['rate_bytes_per_s'])}/s, {content['in_flight']} in flight",
-        f"delivered   {content['delivered']['files']} files since start, {content['quarantined']} in quarantine",
-        f"last error  {content['last_error'] or 'none'}",
-    ]
-    lines += [
-        f"outbox      {outbox['name']}: {outbox['state']}, {outbox['files']} files, {human_bytes(outbox['bytes'])},"
-        f" {outbox['watched']} not ready ({outbox['open_for_writing']} open for writing),"
-        f" {outbox['waiting']} waiting, {outbox['kept']} kept, {outbox['held']} held,"
-        f" completeness {outbox['completeness']}"
-        + (f", {outbox['earlier_destination']} to an earlier destination" if outbox["earlier_destination"] else "")
-        + _never_sent_words(outbox["never_sent"])
-        + _sharing_words(outbox["shares_destination_with"])
-        + _because(outbox["error"])
-        for outbox in content["outboxes"]
-    ]
-    lines += [
-        f"sending     {item['path']}: {human_bytes(item['done_bytes'])} of {human_bytes(item['bytes'])}"
-        for item in content["current"]
-    ]
-    return "\n".join(lines)
-
-
-def _as_of(content: Mapping[str, Any], wall: float) -> str:
-    """How old the figures are; fresh ones need no words, and an idle agent writes none."""
-    age_s = wall - content.get("updated_at", wall)
-    return f"; these figures are {_span(age_s)} old" if age_s >= STALE_S else ""
-
-
-def _next(connection: Mapping[str, Any], wall: float) -> str:
-    at = connection["next_attempt_at"]
-    return "" if at is None else f", next attempt in {_span(at - wall)}"
-
-
-def _never_sent_words(reasons: Mapping[str, int]) -> str:
-    words = ", ".join(f"{reason}: {number}" for reason, number in reasons.items())
-    return f", {sum(reasons.values())} never sent ({words})" if reasons else ""
-
-
-def _sharing_words(names: Sequence[str]) -> str:
-    return f", same destination as {', '.join(names)}: files of the same name overwrite each other" if names else ""
-
-
-def _because(error: str | None) -> str:
-    return f" ({error})" if error else ""
-
-
-def _span(seconds: float) -> str:
-    seconds = max(int(seconds), 0)
-    days, hours, minutes = seconds // 86400, seconds // 3600 % 24, seconds // 60 % 60
-    if days:
-        return f"{days} d {hours} h"
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds % 60} s" if minutes else f"{seconds} s"
+        fresh.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        fresh.chmod(0o644)  # a folder that is nobody's business has its own rights
+        os.replace(fresh, path)
+    except OSError:
+        return False  # a full disk or a missing folder must not stop deliveries; next time again
+    return True

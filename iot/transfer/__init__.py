@@ -4,6 +4,7 @@ import importlib
 import logging
 from typing import TYPE_CHECKING, Any
 
+from iot.transfer._version import __version__
 from iot.transfer.errors import (
     AlreadyExists,
     AuthenticationError,
@@ -101,6 +102,7 @@ __all__ = [
     "TransientError",
     "Unsupported",
     "UploadJob",
+    "__version__",
     "brief",
     "default_state_dir",
     "human_bytes",

@@ -50,6 +50,19 @@ class ConfiguredRemote(BaseModel):
         """Where files go, if that is a folder of this device."""
         return None
 
+    @property
+    def identity(self) -> str:
+        """What the server proves itself by, in a word or two; "" where it does not."""
+        return ""
+
+    def login_files(self) -> list[Path]:
+        """All files that a login depends on: whoever is refused may be let in when one of them has changed."""
+        return list(self.secret_files().values())
+
+    def doubts(self) -> list[tuple[str, str]]:
+        """What may go wrong there: (key, reason)."""
+        return []
+
     def secret_files(self) -> dict[str, Path]:
         """The files with secrets that are named here, by their keys."""
         named = {key: getattr(self, key) for key in self.SECRET_FILES}

@@ -26,7 +26,7 @@ def main(name: str, nth: str, action: str, marker: str, *arguments: str) -> int:
         signal.pthread_kill(threading.get_ident(), SIGNALS[action])
 
     install(BY_NAME[name], reached, int(nth) or None)
-    from iot.spooler.cli import main as agent
+    from iot.spooler.cli.main import main as agent
 
     return agent(arguments)
 

@@ -40,8 +40,8 @@ import iot.sftp.client
 import iot.spooler
 import iot.transfer
 from iot.sftp.client import Failure, Journal, LinkLost, LocalStateError, PermissionDenied, Proof, TransferResult
-from iot.spooler import cli
 from iot.spooler.agent import Agent
+from iot.spooler.cli import main as cli
 from iot.spooler.config.load import load
 from iot.spooler.outbox.intake import Clocks
 from iot.spooler.queue.queue import QUEUE_SCHEMA

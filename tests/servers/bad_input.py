@@ -3,7 +3,7 @@
 site = Site(sshd, tmp_path)
 site.put("a", b"1")
 done = site.drain(password="wrong")        # settings of [server], for this call
-site.client(host_key="SHA256:AAAA")        # the same for the client
+site.client(host_key=None)                 # the same for the client
 site.iot_sftp("exists", "/x", port=1)      # and the command line
 """
 
@@ -25,6 +25,7 @@ from servers.base import Server
 from servers.guard import Guard
 
 from iot.sftp.client import IoTSFTPClient
+from iot.spooler.state.running import find
 
 __all__ = ["Done", "Site", "mounted", "until", "without_root_rights"]
 
@@ -142,7 +143,9 @@ class Site:
         return ""
 
     def status(self) -> dict[str, Any]:
-        content: dict[str, Any] = json.loads((self.state / "status.json").read_text())
+        running = find(self.folder / "spooler.toml", clean_environment())
+        path = Path(running.status) if running else self.state / "status.json"
+        content: dict[str, Any] = json.loads(path.read_text())
         return content
 
     # -- settings

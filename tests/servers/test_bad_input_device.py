@@ -136,7 +136,7 @@ def test_a_disk_that_fills_while_the_agent_runs_loses_nothing_and_it_recovers(si
             for number in range(120):
                 wanted[f"{round_}-{number}"] = os.urandom(100)
                 site.put(f"{round_}-{number}", wanted[f"{round_}-{number}"])
-            until((site.state / "status.json").exists)
+            until(lambda: "delivered" in site.log)
             filler = fill(site.state)
             time.sleep(0.5)
             fill(site.state)  # what the reserve has freed, too

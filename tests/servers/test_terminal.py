@@ -51,7 +51,7 @@ def assert_harmless(output: bytes) -> None:
 
 @pytest.mark.parametrize("more", [[], ["-v"]], ids=["plain", "verbose"])
 def test_what_a_server_says_cannot_act_on_the_terminal(hostile_port: int, tmp_path: Path, more: list[str]) -> None:
-    login = ["--host", "127.0.0.1", "--port", str(hostile_port), "--host-key", "SHA256:x", "--attempts", "2"]
+    login = ["--host", "127.0.0.1", "--port", str(hostile_port), "--host-key", "SHA256:" + "x" * 43, "--attempts", "2"]
     login += ["--backoff-s", "0.01", "--state-dir", str(tmp_path / "state")]
     assert_harmless(told(["iot.sftp.client.cli.main", "ls", *more, *login], tmp_path))
 
@@ -61,7 +61,7 @@ def test_what_a_server_says_cannot_act_on_the_terminal_of_the_service(hostile_po
     (tmp_path / "box" / "file").write_bytes(b"content")
     (tmp_path / "config").write_text(
         f'state_dir = "{tmp_path}/state"\nlog_level = "debug"\n[retry]\nbase_s = 0.01\ndrain_attempts = 1\n'
-        f'[server]\nhost = "127.0.0.1"\nport = {hostile_port}\nhost_key = "SHA256:x"\npassword = "x"\n'
+        f'[server]\nhost = "127.0.0.1"\nport = {hostile_port}\nhost_key = "SHA256:{"x" * 43}"\npassword = "x"\n'
         f'[[outbox]]\npath = "{tmp_path}/box"\ndestination = "/up"\nsettle_s = 0\n'
     )
     output = told(["iot.spooler", "run", "--drain", "--config", str(tmp_path / "config")], tmp_path)

@@ -27,7 +27,7 @@ def test_how_many_lines_were_lost_is_said_before_the_next_that_is_not() -> None:
         *whole, lost, again = heard.splitlines()
         assert again == "again"
         assert 0 < len(whole) < LINES
-        assert lost == f"WARNING {LINES - len(whole)} log lines lost: nobody was reading"
+        assert lost == f"{LINES - len(whole)} log lines lost: nobody was reading"
     finally:
         handler.close()
         os.close(reader)

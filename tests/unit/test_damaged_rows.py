@@ -7,7 +7,7 @@ from quarantined import quarantined
 from unit.test_spooler_agent import Rig
 
 from iot.sftp.client import LinkLost
-from iot.spooler.agent import End
+from iot.spooler.draining import End
 
 NAMES = ["a", "b", "c"]
 

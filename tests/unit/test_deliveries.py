@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from iot.sftp.client import EmbeddedServer
-from iot.spooler.cli import main
+from iot.spooler.cli.main import main
 from iot.spooler.config.load import load
 from iot.spooler.queue.deliveries import DELIVERIES, KEPT, Deliveries, last_deliveries
 from iot.spooler.queue.policy import State

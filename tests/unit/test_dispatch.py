@@ -59,7 +59,7 @@ class Rig:
             )
             for number in outboxes or (1,)
         ]
-        self.dispatcher = Dispatcher(self.queue, self.intakes, self.news.append, self.moved.extend)
+        self.dispatcher = Dispatcher(self.queue, self.intakes, self.news.append, self.moved.extend, lambda: 0.0)
 
     def keys(self) -> list[object]:
         found = []

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from iot.spooler.cli import main
+from iot.spooler.cli.main import main
 
 GROUP, OTHERS = 0o640, 0o604
 
@@ -20,6 +20,8 @@ def write(path: Path, text: str, mode: int = 0o600) -> Path:
 def config(tmp_path: Path, server: str, mode: int) -> str:
     text = f'state_dir = "{tmp_path}/state"\n[server]\nhost = "h"\n{server}\n'
     (tmp_path / "box").mkdir(exist_ok=True)
+    (tmp_path / "credentials-spooler").mkdir(exist_ok=True)
+    (tmp_path / "credentials-spooler" / "key").touch()  # as for iot-spooler@spooler
     text += f'[[outbox]]\npath = "{tmp_path}"\ndestination = "/up"\n'
     return str(write(tmp_path / "spooler.toml", text.replace(f'path = "{tmp_path}"', f'path = "{tmp_path}/box"'), mode))
 

@@ -13,8 +13,8 @@ import pytest
 from unit.folder_remote import FolderRemote
 
 from iot.sftp.client import DiskFull
-from iot.spooler.agent import End
 from iot.spooler.config.settings import Settings
+from iot.spooler.draining import End
 from iot.spooler.service import Service
 from iot.spooler.state.journal_location import LOOK_EVERY_S, JournalLocation
 

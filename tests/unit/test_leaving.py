@@ -18,12 +18,14 @@ from unit.test_spooler_agent import Rig
 
 from iot.sftp.client import Fingerprint, Journal, PermissionDenied
 from iot.spooler import status
-from iot.spooler.agent import End
+from iot.spooler.draining import End
 from iot.spooler.leaving import census as counting
-from iot.spooler.leaving import moving, quarantine, removal
+from iot.spooler.leaving import moving, removal
+from iot.spooler.leaving import release as releasing
 from iot.spooler.leaving.archive import Archive
 from iot.spooler.leaving.census import Census
-from iot.spooler.leaving.quarantine import Quarantine, release
+from iot.spooler.leaving.quarantine import Quarantine
+from iot.spooler.leaving.release import release
 from iot.spooler.leaving.removal import Item, private_names
 from iot.spooler.outbox.departure import Why
 from iot.spooler.queue.deliveries import last_delivered
@@ -447,7 +449,7 @@ def recorded(monkeypatch):
     monkeypatch.setattr(os, "rename", rename)
     monkeypatch.setattr(moving, "rename_noreplace", noreplace)
     monkeypatch.setattr(removal, "rename_noreplace", noreplace)
-    monkeypatch.setattr(quarantine, "rename_noreplace", noreplace)
+    monkeypatch.setattr(releasing, "rename_noreplace", noreplace)
     return calls
 
 
@@ -683,7 +685,7 @@ def test_the_agent_waits_while_files_are_released(tmp_path):
     box.mkdir()
     folder.mkdir()
     (box / "f").write_text("x")
-    with opened(folder) as root, quarantine._locked(root):
+    with opened(folder) as root, releasing._locked(root):
         done, failed = take(box, [item(box, "f")], Quarantine(folder, box))
         assert (done, str(failed[0][1].strerror)) == ([], "files are being released from the quarantine")
     assert [os.fsencode(name) for name in files_in(box)] == [PRIVATE]

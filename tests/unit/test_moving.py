@@ -12,7 +12,8 @@ from unit.removing import taken
 from iot.sftp.client import Fingerprint
 from iot.spooler.leaving import moving
 from iot.spooler.leaving.archive import Archive
-from iot.spooler.leaving.quarantine import Quarantine, release
+from iot.spooler.leaving.quarantine import Quarantine
+from iot.spooler.leaving.release import release
 from iot.spooler.leaving.removal import Item
 
 CONTENT = os.urandom(3_000_000)

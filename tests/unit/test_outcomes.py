@@ -360,12 +360,12 @@ def test_a_server_that_never_answered_is_waited_for(server):
     assert server.ready_at == float("-inf")
 
 
-def test_a_refused_login_holds_the_server_longer_each_time_and_a_network_that_comes_up_changes_nothing(server):
+def test_a_refused_login_holds_the_server_longer_each_time_also_after_it_was_released(server):
     for number, wait_s in ((1, 900.0), (2, 1800.0)):
         server.lost(LoginRefused("no"), 100.0)
         assert (server.state, server.holds, server.ready_at) == (ServerState.HELD, number, 100.0 + wait_s)
-    server.wake()
-    assert server.ready_at == 1900.0
-    assert server.failures == 0
+    assert server.wake() is True
+    assert server.ready_at == float("-inf")
+    assert (server.holds, server.failures) == (2, 0)
     server.progressed()
     assert server.holds == 0

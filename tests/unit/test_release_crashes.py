@@ -18,8 +18,10 @@ from servers.bad_input import mounted
 from unit.removing import taken
 
 from iot.sftp.client import Fingerprint
-from iot.spooler.leaving import moving, quarantine
-from iot.spooler.leaving.quarantine import Quarantine, release
+from iot.spooler.leaving import moving
+from iot.spooler.leaving import release as releasing
+from iot.spooler.leaving.quarantine import Quarantine
+from iot.spooler.leaving.release import release
 from iot.spooler.leaving.removal import Item
 from iot.spooler.outbox.scan import Outbox
 from iot.transfer.beneath import PASSING
@@ -45,7 +47,7 @@ def dying_before(step: int, die: Callable[[], None]) -> Iterator[None]:
 
     for module, names in (
         (os, ("open", "mkdir", "rmdir", "unlink", "rename", "fsync", "utime", "fchmod")),
-        (quarantine, ("rename_noreplace",)),
+        (releasing, ("rename_noreplace",)),
         (moving, ("rename_noreplace", "_write")),
     ):
         for name in filter(module.__dict__.__contains__, names):

@@ -83,11 +83,10 @@ def test_root_without_a_runtime_directory_has_one_of_the_system(monkeypatch, run
     assert running._own_folder({}) == run_folder / "iot-spooler"
 
 
-def test_without_a_configuration_or_a_folder_there_is_no_note_and_the_agent_runs(tmp_path, config, monkeypatch):
+def test_without_a_folder_there_is_no_note_and_the_agent_runs(tmp_path, config, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 5)
-    for arguments in ((None, {"RUNTIME_DIRECTORY": str(tmp_path / "runtime")}), (config, {})):
-        with announced(arguments[0], tmp_path / "state", tmp_path / "status", arguments[1]):
-            assert not (tmp_path / "runtime").exists()
+    with announced(config, tmp_path / "state", tmp_path / "status", {}):
+        assert find(config, {}) is None
 
 
 def test_a_note_that_cannot_be_written_is_told_and_the_agent_runs(tmp_path, config, caplog):

@@ -178,7 +178,7 @@ def test_wrong_password_ends_a_drain_with_75_and_one_try(setup):
 
 
 def test_the_command_starts_light(setup):
-    code = "import sys, iot.spooler.cli; print({'pydantic', 'paramiko', 'sqlite3'} & set(sys.modules))"
+    code = "import sys, iot.spooler.cli.main; print({'pydantic', 'paramiko', 'sqlite3'} & set(sys.modules))"
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, env=setup.environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

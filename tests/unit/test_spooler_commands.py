@@ -1,185 +1,84 @@
-"""`iot-spooler retry` and `flush`: what they do, say and end with, and with whose rights."""
+"""The words of `iot-spooler`: version, default configuration, wrong usage."""
 
 from __future__ import annotations
 
-import json
-import os
-import pwd
-import signal
+import subprocess
+import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from iot.spooler import cli
-from iot.spooler.cli import main
-from iot.spooler.state import lock
-from iot.transfer import ConfigurationError, LocalStateError
+from iot.spooler.cli import options
+from iot.spooler.cli.main import main
+from iot.spooler.cli.options import parser
+from iot.transfer import __version__
 
-NUMBER = "0123456789abcdef"
-
-
-@pytest.fixture
-def signals(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """No agent runs, until a test says that one holds the state directory."""
-    sent: list[tuple[int, int]] = []
-    monkeypatch.setattr(lock, "holder", lambda _: None)
-    monkeypatch.setattr(os, "kill", lambda pid, number: sent.append((pid, number)))
-    monkeypatch.setattr(cli, "_log_to_stderr", lambda _: None)  # it writes to the descriptor, past pytest
-    return sent
+COMMANDS = ["run", "check", "status", "deliveries", "retry", "flush"]
 
 
-@pytest.fixture
-def config(tmp_path: Path, signals: list[tuple[int, int]]) -> list[str]:
-    (tmp_path / "box").mkdir()
-    (tmp_path / "state").mkdir(mode=0o700)
-    file = tmp_path / "spooler.toml"
-    file.write_text(
-        f'state_dir = "{tmp_path}/state"\n[server]\nhost = "h"\nuser = "u"\n'
-        f'[[outbox]]\npath = "{tmp_path}/box"\ndestination = "/up"\nquarantine = "{tmp_path}/quarantine"\n'
+def usage_error(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 64
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert len(told.err.splitlines()) == 2
+    assert all(len(line) <= 160 for line in told.err.splitlines())
+    return told.err
+
+
+def test_the_version_is_said_and_costs_no_settings_no_database_and_no_ssh() -> None:
+    run = (
+        "from iot.spooler.cli.main import main\ntry: main(['--version'])\nexcept SystemExit as end: assert not end.code"
     )
-    return ["--config", str(file)]
-
-
-def given_up(tmp_path: Path, number: str, name: str = "f", **record: str) -> None:
-    folder = tmp_path / "quarantine" / number
-    folder.mkdir(parents=True, mode=0o700)
-    folder.parent.chmod(0o700)
-    (folder / name).write_text("content")
-    record = {"outbox": f"{tmp_path}/box", "path": name, "destination": f"/up/{name}", **record}
-    folder.with_suffix(".json").write_text(json.dumps(record))
-
-
-def test_retry_says_how_many_went_back_and_wakes_the_agent(tmp_path, config, signals, monkeypatch, capsys):
-    given_up(tmp_path, NUMBER)
-    assert main(["retry", *config]) == 0
-    assert capsys.readouterr().out == f"released 1 files from {tmp_path}/quarantine\n"
-    assert (tmp_path / "box" / "f").read_text() == "content"
-    assert signals == []
-    monkeypatch.setattr(lock, "holder", lambda _: 4711)
-    assert main(["retry", *config]) == 0
-    assert capsys.readouterr().out == f"released 0 files from {tmp_path}/quarantine\n"
-    assert signals == [(4711, signal.SIGUSR1)]
-
-
-def test_what_cannot_go_back_is_told_and_the_command_fails(tmp_path, config, capsys, caplog):
-    given_up(tmp_path, NUMBER)
-    given_up(tmp_path, NUMBER[::-1], "g", outbox="/elsewhere")
-    assert main(["retry", *config]) == 1
-    told = capsys.readouterr().out
-    assert told == f"released 1 files from {tmp_path}/quarantine, 1 could not be moved (see above)\n"
-    assert "its outbox /elsewhere is not in this configuration" in caplog.text
-
-
-def test_flush_wakes_the_agent_or_says_that_there_is_none(config, signals, monkeypatch, capsys):
-    assert main(["flush", *config]) == 1
-    assert "no agent is running on this state directory" in capsys.readouterr().err
-    monkeypatch.setattr(lock, "holder", lambda _: 4711)
-    assert main(["flush", *config]) == 0
-    assert signals == [(4711, signal.SIGUSR1)]
-
-    def refused(*_: int) -> None:
-        raise PermissionError(1, "Operation not permitted")
-
-    monkeypatch.setattr(os, "kill", refused)
-    assert main(["flush", *config]) == 1
-    assert "cannot signal the agent (process 4711): Operation not permitted" in capsys.readouterr().err
-
-
-# -- whose rights
-
-
-class Rights:
-    """What a process would become; it runs as `user`."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, user: int = 0) -> None:
-        self.done: list[tuple[object, ...]] = []
-        monkeypatch.setattr(os, "geteuid", lambda: user)
-        for name in ("setgroups", "initgroups", "setresgid", "setresuid"):
-            monkeypatch.setattr(os, name, lambda *given, name=name: self.done.append((name, *given)))
-        monkeypatch.setenv("HOME", "/root")
-
-
-def owned_by(monkeypatch: pytest.MonkeyPatch, user: int, group: int) -> None:
-    monkeypatch.setattr(os, "stat", lambda _: SimpleNamespace(st_uid=user, st_gid=group))
-
-
-def test_root_becomes_the_user_whose_agent_it_is_groups_first(tmp_path, monkeypatch):
-    rights = Rights(monkeypatch)
-    owned_by(monkeypatch, 990, 991)
-    agent = SimpleNamespace(pw_name="agent", pw_gid=992, pw_dir="/var/lib/agent")
-    monkeypatch.setattr(pwd, "getpwuid", lambda uid: {990: agent}[uid])
-    cli._act_as_owner(tmp_path)
-    assert rights.done == [
-        ("initgroups", "agent", 992),
-        ("setresgid", 992, 992, 992),
-        ("setresuid", 990, 990, 990),
-    ]
-    assert os.environ["HOME"] == "/var/lib/agent"
-
-
-def test_a_user_without_a_name_has_no_groups_but_its_own(tmp_path, monkeypatch):
-    rights = Rights(monkeypatch)
-    owned_by(monkeypatch, 990, 991)
-
-    def nobody(_: int) -> None:
-        raise KeyError
-
-    monkeypatch.setattr(pwd, "getpwuid", nobody)
-    cli._act_as_owner(tmp_path)
-    assert rights.done == [("setgroups", []), ("setresgid", 991, 991, 991), ("setresuid", 990, 990, 990)]
-
-
-@pytest.mark.parametrize(("runs_as", "owner"), [(0, 0), (1000, 1000), (1000, 990), (1000, 0)])
-def test_nobody_else_changes_rights(tmp_path, monkeypatch, runs_as, owner):
-    rights = Rights(monkeypatch, runs_as)
-    owned_by(monkeypatch, owner, owner)
-    cli._act_as_owner(tmp_path)
-    assert rights.done == []
-
-
-def test_before_an_agent_has_run_there_is_nobody_to_become(tmp_path, monkeypatch):
-    rights = Rights(monkeypatch)
-    cli._act_as_owner(tmp_path / "missing")
-    assert rights.done == []
-
-
-# -- how a command ends
+    code = f"import sys\n{run}\nprint({{'pydantic', 'paramiko', 'sqlite3'}} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.splitlines() == [f"iot-spooler {__version__}", "set()"]
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "words"),
+    ("words", "reason"),
     [
-        (ConfigurationError("key: wrong"), 78, "key: wrong\n"),
-        (LocalStateError("disk \x1b[2J full"), 75, "iot-spooler: disk "),
-        (ZeroDivisionError("oh \x1b[2J"), 70, "ZeroDivisionError"),
+        ([], "COMMAND"),
+        (["deliver"], "'deliver'"),
+        (["status", "--jsn"], "no such option: --jsn"),
+        (["run", "--conf", "x"], "no such option: --conf"),
+        (["run", "now"], "too many words: 1"),
+        (["deliveries", "--last", "many"], "invalid number value: 'many'"),
+        (["run", "--config"], "--config"),
+        (["demo", "--config", "x"], "no such option: --config"),
     ],
 )
-def test_the_exit_code_tells_the_kind_and_nothing_harms_a_terminal(config, monkeypatch, capsys, error, code, words):
-    def fails(_: object) -> int:
-        raise error
-
-    monkeypatch.setitem(cli.COMMANDS, "flush", fails)
-    assert main(["flush", *config]) == code
-    told = capsys.readouterr().err
-    assert words in told
-    assert "\x1b" not in told
+def test_wrong_usage_ends_with_64_and_two_lines(
+    words: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert reason in usage_error(words, capsys)
 
 
-@pytest.mark.parametrize("answer", [None, 0, 1])
-def test_the_demo_is_its_own_command(monkeypatch, answer):
-    from iot.spooler.demo import demo
-
-    given = []
-    monkeypatch.setattr(demo, "main", lambda words: given.append(words) or answer)
-    assert main(["demo", "--x"]) == (answer or 0)
-    assert given == [["--x"]]
+def test_what_is_no_option_is_not_repeated_with_its_value(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "hunter2" not in usage_error(["run", "--pasword=hunter2"], capsys)
 
 
-@pytest.mark.parametrize("number", ["0", "-1", "x"])
-def test_how_many_deliveries_is_a_number_from_one(config, capsys, number):
-    with pytest.raises(SystemExit) as ended:
-        main(["deliveries", "--last", number, *config])
-    assert ended.value.code == 2
-    assert "invalid number value" in capsys.readouterr().err
-    assert cli._count("1") == 1
+@pytest.mark.parametrize("command", COMMANDS)
+def test_without_config_the_file_of_the_service_is_read(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("IOT_SPOOLER_CONFIG", raising=False)
+    assert parser().parse_args([command]).config == Path("/etc/iot-spooler/iot-spooler.toml")
+    assert parser().parse_args([command, "--config", "a.toml"]).config == Path("a.toml")
+    monkeypatch.setenv("IOT_SPOOLER_CONFIG", "/b.toml")
+    assert parser().parse_args([command]).config == Path("/b.toml")
+
+
+def test_settings_of_the_environment_alone_need_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("IOT_SPOOLER_CONFIG", raising=False)
+    monkeypatch.setattr(options, "CONFIG", tmp_path / "iot-spooler.toml")
+    monkeypatch.setenv("IOT_SPOOLER_STATE_DIR", "/state")
+    assert parser().parse_args(["run"]).config is None
+    options.CONFIG.touch()
+    assert parser().parse_args(["run"]).config == options.CONFIG
+
+
+def test_a_file_that_is_not_there_is_named_with_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--config", str(tmp_path / "none.toml")]) == 78
+    assert capsys.readouterr().err == (
+        f"{tmp_path}/none.toml: cannot be read: No such file or directory; name the right one: --config FILE\n"
+    )

@@ -8,7 +8,7 @@ from typing import ClassVar
 import pytest
 from pydantic import SecretStr
 
-from iot.spooler.cli import main
+from iot.spooler.cli.main import main
 from iot.spooler.config import kinds
 from iot.spooler.config.load import BadConfiguration, load, secrets_in
 from iot.transfer import ConfiguredRemote
@@ -29,6 +29,9 @@ destination = "/upload/{device_id}"
 
 @pytest.fixture
 def config(tmp_path):
+    (tmp_path / "credentials-spooler").mkdir(exist_ok=True)
+    (tmp_path / "credentials-spooler" / "key").touch()  # as for iot-spooler@spooler
+
     def write(text):
         path = tmp_path / "spooler.toml"
         path.write_text(text)
@@ -236,7 +239,9 @@ def test_a_key_of_another_kind_of_server_is_reported_as_that_and_not_as_a_mistyp
     """Whoever changed `kind` alone would otherwise look for a typing error."""
     path = config(GOOD[: GOOD.index("[server]")] + f"[server]\n{server}{line}\n" + GOOD[GOOD.index("[[outbox]]") :])
     (told,) = problems(path)
-    assert told == f"server.{line.partition(' ')[0]}: no such setting with this kind of server (from {path})"
+    number = path.read_text().splitlines().index(line) + 1
+    key = line.partition(" ")[0]
+    assert told == f"server.{key}: no such setting with this kind of server (from {path}:{number})"
 
 
 @pytest.mark.parametrize("server", [SFTP_SERVER, FTP_SERVER, FOLDER_SERVER])

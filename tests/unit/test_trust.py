@@ -14,7 +14,8 @@ from iot.sftp.client import Fingerprint
 from iot.spooler.config.layout import shared_destinations
 from iot.spooler.config.load import BadConfiguration, load
 from iot.spooler.leaving.archive import Archive
-from iot.spooler.leaving.quarantine import Quarantine, release
+from iot.spooler.leaving.quarantine import Quarantine
+from iot.spooler.leaving.release import release
 from iot.spooler.leaving.removal import Item
 from iot.spooler.leaving.trust import UntrustedFolder, open_trusted
 

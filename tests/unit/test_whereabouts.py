@@ -36,6 +36,7 @@ def configuration(base: Path, lines: str) -> Path:
         (base / name).mkdir(parents=True, exist_ok=True)
     (base / "c.toml").write_text(
         f'state_dir = "{base}/state"\n[server]\nhost = "127.0.0.1"\nport = 1\npassword_file = "{base}/password"\n'
+        f'host_key = "SHA256:{"A" * 43}"\n'
         f'[[outbox]]\npath = "{base}/box"\ndestination = "/up"\n{lines.format(base=base)}\n'
     )
     (base / "password").write_text("secret")

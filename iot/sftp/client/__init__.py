@@ -4,7 +4,7 @@ import importlib
 import logging
 from typing import TYPE_CHECKING, Any
 
-from iot.sftp.client._version import __version__
+from iot.transfer._version import __version__
 from iot.transfer.errors import (
     AlreadyExists,
     AuthenticationError,

@@ -9,6 +9,7 @@ from typing import ClassVar
 from pydantic import Field, field_validator
 
 from iot.sftp.client.client import IoTSFTPClient
+from iot.sftp.client.session import known_hosts_of
 from iot.sftp.client.settings import ClientOptions
 from iot.transfer.configured import ConfiguredLogin, checked_file
 from iot.transfer.errors import ConfigurationError
@@ -42,6 +43,17 @@ class ServerSettings(ConfiguredLogin, ClientOptions):
     def address(self) -> str:
         return f"{self.host}:{self.port}"
 
+    @property
+    def identity(self) -> str:
+        return "host key"
+
+    def login_files(self) -> list[Path]:
+        """A certificate lies beside its key."""
+        files = [*super().login_files(), self.prompt_file, known_hosts_of(self)]
+        if self.key_file is not None:
+            files.append(self.key_file.with_name(f"{self.key_file.name}-cert.pub"))
+        return [file for file in files if file is not None]
+
     def login_problems(self) -> list[tuple[str, str]]:
         found = super().login_problems()
         if found:
@@ -50,6 +62,9 @@ class ServerSettings(ConfiguredLogin, ClientOptions):
             return self._client(self.client_options()).login_problems()
         except ConfigurationError as error:
             return [("user", str(error))]
+
+    def doubts(self) -> list[tuple[str, str]]:
+        return []
 
     def remote(self, journal: Journal, device_id: str) -> IoTSFTPClient:
         return self._client(self.options_here(device_id), journal)

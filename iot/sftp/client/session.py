@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import sys
 import time
@@ -17,6 +18,7 @@ from iot.sftp.client.pipeline.pipeline import Pipeline
 from iot.sftp.client.protocol import packets, parsing
 from iot.sftp.client.protocol.server import SAFE_SLOTS, Server, handles_in_order, understood
 from iot.sftp.client.settings import ClientOptions
+from iot.sftp.client.ssh.boundary import printable
 from iot.sftp.client.ssh.connection import Connection, Target
 from iot.sftp.client.ssh.hostkeys import HostKeyPolicy, KnownHosts, Pinned
 from iot.sftp.client.ssh.login import Credentials, Login
@@ -27,6 +29,8 @@ from iot.transfer.stop import StopFlag
 
 if sys.platform != "win32":
     import resource
+
+log = logging.getLogger(__name__)
 
 SPARE_HANDLES = 8
 MAX_BLOCK = 255 * 1024
@@ -95,6 +99,7 @@ class Session:
             raise
         self.slots = min(options.slots, SAFE_SLOTS)
         self.context = Context(self.server, self.pace, checkpoints, options.plain(owner), time.monotonic)
+        self._tell(target)
         self.pipeline.beside(Job(self._learn_limits()))  # costs no round trip: the first files are sent meanwhile
 
     def _learn_limits(self) -> Work[None]:
@@ -102,6 +107,20 @@ class Session:
         self.pace.allow_blocks(min(self.server.max_write, self.server.max_read, MAX_BLOCK))
         there = self.server.max_handles - SPARE_HANDLES
         self.slots = max(1, min(self._options.slots, there, _open_files_allowed() // 2))
+
+    def _tell(self, target: Target) -> None:
+        link, (key_exchange, key_type, cipher) = self.connection.link, self.connection.algorithms
+        round_trip_s = link.round_trip_s if link is not None else None
+        log.info(
+            'connected host=%s port=%d software="%s" key_exchange=%s host_key=%s cipher=%s round_trip_ms=%s',
+            target.host,
+            target.port,
+            printable(self.connection.banner),
+            key_exchange,
+            key_type,
+            cipher,
+            "unknown" if round_trip_s is None else f"{round_trip_s * 1000:.1f}",
+        )
 
     @property
     def delivered_bytes(self) -> int:
@@ -202,4 +221,8 @@ def _answers(options: ClientOptions) -> Callable[[], Answerer] | None:
 def _host_keys(options: ClientOptions) -> HostKeyPolicy:
     if options.host_key:
         return Pinned(options.host_key)
-    return KnownHosts((options.known_hosts or Path("~/.ssh/known_hosts")).expanduser())
+    return KnownHosts(known_hosts_of(options))
+
+
+def known_hosts_of(options: ClientOptions) -> Path:
+    return (options.known_hosts or Path("~/.ssh/known_hosts")).expanduser()

@@ -6,6 +6,7 @@ host, port, user and password, from SFTP_<NAME> variables and a .env file.
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from iot.transfer.settings import Durability, TransferSettings, Verify, checked,
 
 __all__ = ["ClientOptions", "Durability", "OptionFields", "Verify", "describe_errors", "options_from"]
 
+FINGERPRINT = re.compile("SHA256:[A-Za-z0-9+/]{43}=?")
 KIB = 1024
 MIB = 1024 * KIB
 
@@ -93,8 +95,8 @@ class OptionFields(TransferSettings):
     @field_validator("host_key")
     @classmethod
     def _pin_is_sha256(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith("SHA256:"):
-            raise ValueError('must look like "SHA256:4pg3...", as ssh-keygen -lf prints it')
+        if value is not None and not FINGERPRINT.fullmatch(value):
+            raise ValueError('must be "SHA256:" and 43 characters, as ssh-keygen -lf prints it')
         return value
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import cast
 
 from pydantic import ValidationError
@@ -14,7 +15,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from iot.transfer import ConfiguredRemote
 
-__all__ = ["KIND", "KINDS", "model_of", "server_keys", "server_model", "server_settings"]
+__all__ = ["KIND", "KINDS", "UNKNOWN", "model_of", "server_keys", "server_model", "server_settings"]
 
 KINDS = {
     "sftp": "iot.sftp.client.configured",
@@ -25,6 +26,28 @@ KINDS = {
 DEFAULT = "sftp"
 KIND = "kind"
 """The key of [server] that selects one."""
+
+
+class _Unknown:
+    """Stands for a [server] that is invalid, so that the rest of the configuration can be looked at."""
+
+    address = identity = ""
+    local_folder = None
+
+    def secret_files(self) -> dict[str, Path]:
+        return {}
+
+    def login_files(self) -> list[Path]:
+        return []
+
+    def login_problems(self) -> list[tuple[str, str]]:
+        return []
+
+    def doubts(self) -> list[tuple[str, str]]:
+        return []
+
+
+UNKNOWN = cast(ConfiguredRemote, _Unknown())
 
 
 def server_model(kind: str) -> type[ConfiguredRemote]:
@@ -45,6 +68,8 @@ def model_of(values: object) -> type[ConfiguredRemote] | None:
 
 def server_settings(values: object) -> ConfiguredRemote:
     """Validate [server]. Raises: ValidationError."""
+    if values is UNKNOWN:
+        return UNKNOWN
     model = model_of(values)
     if model is None:
         raise _no_such_kind(_kind(values))

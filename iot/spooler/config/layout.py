@@ -13,21 +13,29 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from iot.spooler.config.origins import Place
 from iot.spooler.config.settings import AfterUpload, OutboxSettings, Settings
 from iot.spooler.config.whereabouts import Mounts, Whereabouts, mounted_now, whereabouts
 from iot.spooler.naming import DAY, is_plain_name, rule_for, shown
 
-__all__ = ["Shared", "contradictions", "shared_destinations"]
+__all__ = ["Contradiction", "Shared", "contradictions", "shared_destinations"]
 
 
 class Role(NamedTuple):
-    """A folder and what it is for. key: its setting. place: where it really is."""
+    """A folder and what it is for. setting: its key. place: where it really is."""
 
     kind: str
-    key: str
+    setting: Place
     path: Path
     place: Whereabouts
     outbox: OutboxSettings | None = None
+
+
+class Contradiction(NamedTuple):
+    """settings: the keys that do not go together, each with its value as it may be shown."""
+
+    settings: tuple[tuple[Place, str], ...]
+    reason: str
 
 
 class Shared(NamedTuple):
@@ -44,8 +52,8 @@ class Shared(NamedTuple):
         )
 
 
-def contradictions(settings: Settings) -> list[str]:
-    """One line for each pair of folders that must not be as they are, and for each name that is not one outbox's."""
+def contradictions(settings: Settings) -> list[Contradiction]:
+    """Each pair of folders that must not be as they are, and each name that is not one outbox's."""
     mounts = mounted_now()
     allowed = {
         "archive": whereabouts(settings.default_archive, mounts),
@@ -56,16 +64,24 @@ def contradictions(settings: Settings) -> list[str]:
         reason = _reason(allowed, one, other)
         if reason is not None:
             hidden = "" if _is_plain(one.path, other.path) else " (by a symlink or a mount)"
-            found.append(f"{one.key} = {str(one.path)!r} and {other.key} = {str(other.path)!r}: {reason}{hidden}")
+            keys = tuple((role.setting, f" = {str(role.path)!r}") for role in (one, other))
+            found.append(Contradiction(keys, f"{reason}{hidden}"))
+    return found + _bad_names(settings)
+
+
+def _bad_names(settings: Settings) -> list[Contradiction]:
+    found = []
     for label, times in Counter(outbox.label for outbox in settings.outbox).items():
         if times > 1:
-            found.append(f"outbox: {times} are called {label!r}: give each its own name")
+            found.append(Contradiction(((("outbox",), ""),), f"{times} are called {label!r}: give each its own name"))
     for number, outbox in enumerate(settings.outbox):
         if "{outbox}" in outbox.destination and not is_plain_name(outbox.label):
-            found.append(
-                f"outbox[{number}].name = {outbox.label!r}: as {{outbox}} in its destination it would lead elsewhere;"
-                ' it must be one name, not "." or "..", without "/"'
+            key = ("outbox", number, "name"), f" = {outbox.label!r}"
+            reason = (
+                'as {outbox} in its destination it would lead elsewhere; it must be one name, not "." or "..",'
+                ' without "/"'
             )
+            found.append(Contradiction((key,), reason))
     return found
 
 
@@ -89,19 +105,19 @@ def _base(settings: Settings, outbox: OutboxSettings) -> tuple[str, ...]:
 
 
 def _roles(settings: Settings, mounts: Mounts) -> list[Role]:
-    def role(kind: str, key: str, path: Path, outbox: OutboxSettings | None = None) -> Role:
-        return Role(kind, key, path, whereabouts(path, mounts), outbox)
+    def role(kind: str, setting: Place, path: Path, outbox: OutboxSettings | None = None) -> Role:
+        return Role(kind, setting, path, whereabouts(path, mounts), outbox)
 
-    roles = [role("state", "state_dir", settings.state_dir)]
+    roles = [role("state", ("state_dir",), settings.state_dir)]
     for number, outbox in enumerate(settings.outbox):
-        key = f"outbox[{number}]"
-        roles.append(role("outbox", f"{key}.path", outbox.path, outbox))
+        table = ("outbox", number)
+        roles.append(role("outbox", (*table, "path"), outbox.path, outbox))
         if outbox.after_upload is AfterUpload.ARCHIVE or outbox.archive is not None:
-            roles.append(role("archive", f"{key}.archive", settings.archive_of(outbox), outbox))
-        roles.append(role("quarantine", f"{key}.quarantine", settings.quarantine_of(outbox), outbox))
+            roles.append(role("archive", (*table, "archive"), settings.archive_of(outbox), outbox))
+        roles.append(role("quarantine", (*table, "quarantine"), settings.quarantine_of(outbox), outbox))
         delivers_to = _delivers_to(settings, outbox)
         if delivers_to is not None:
-            roles.append(role("destination", f"{key}.destination", delivers_to, outbox))
+            roles.append(role("destination", (*table, "destination"), delivers_to, outbox))
     return roles
 
 

@@ -13,12 +13,13 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from iot.spooler.config.kinds import KIND, model_of, server_keys
-from iot.spooler.config.layout import contradictions
+from iot.spooler.config.kinds import KIND, UNKNOWN, model_of, server_keys
+from iot.spooler.config.layout import Contradiction, contradictions
+from iot.spooler.config.origins import Origins, Place
 from iot.spooler.config.settings import OutboxSettings, RetrySettings, Settings
 from iot.spooler.naming import shown
 from iot.transfer import ConfigurationError, ConfiguredRemote, brief
@@ -28,7 +29,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["BadConfiguration", "Origins", "load", "load_with_origins", "secrets_in"]
+__all__ = ["BadConfiguration", "Loaded", "load", "look", "secrets_in"]
 
 PREFIX = "IOT_SPOOLER_"
 KIND_VARIABLE = f"{PREFIX}SERVER__{KIND.upper()}"
@@ -39,7 +40,6 @@ LISTS = ("include", "exclude", "urgent")
 """Of an outbox."""
 CREDENTIAL = "sftp_{}"
 """Name of a credential in the systemd unit, for every kind of server."""
-Path_ = tuple[str | int, ...]
 
 
 class BadConfiguration(ConfigurationError):
@@ -50,23 +50,13 @@ class BadConfiguration(ConfigurationError):
         self.problems = problems
 
 
-class Origins:
-    """Where each setting came from. path: the TOML file. others: what the environment or a credential has set."""
+class Loaded(NamedTuple):
+    """settings: where something is wrong, as far as they are good; None where too little of them is. problems: each
+    wrong setting, one a line."""
 
-    def __init__(self, path: Path | None, others: Mapping[Path_, str]) -> None:
-        self._file = shown(str(path)) if path else "the environment"
-        self._others = others
-
-    def of(self, place: Path_) -> str:
-        """In words; of a table, where its innermost part that was set as one came from."""
-        ways = (place[:end] for end in range(len(place), 0, -1))
-        inside = (origin for way, origin in self._others.items() if way[: len(place)] == place)
-        return next((self._others[way] for way in ways if way in self._others), next(inside, self._file))
-
-    @staticmethod
-    def key(place: Path_) -> str:
-        """As a key of the configuration is written: outbox[0].path."""
-        return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).removeprefix(".")
+    settings: Settings | None
+    origins: Origins
+    problems: list[str]
 
 
 def load(path: Path | None, environment: Mapping[str, str]) -> Settings:
@@ -74,26 +64,70 @@ def load(path: Path | None, environment: Mapping[str, str]) -> Settings:
 
     Raises: BadConfiguration.
     """
-    return load_with_origins(path, environment)[0]
+    settings, _, problems = look(path, environment)
+    if problems or settings is None:
+        raise BadConfiguration(problems)
+    return settings
 
 
-def load_with_origins(path: Path | None, environment: Mapping[str, str]) -> tuple[Settings, Origins]:
-    """The same, and where each came from. Raises: BadConfiguration."""
-    values, set_elsewhere = ({}, {}) if path is None else _from_file(path)
+def look(path: Path | None, environment: Mapping[str, str]) -> Loaded:
+    """The settings, where each came from, and what is wrong with them.
+
+    Raises: BadConfiguration where there is nothing to look at: the file cannot be read, or is no TOML.
+    """
+    text = "" if path is None else _text_of(path)
+    values, set_elsewhere = ({} if path is None else _parsed(path, text)), dict[Place, str]()
     problems = _add_environment(values, set_elsewhere, environment)
     problems += _add_credentials(values, set_elsewhere, environment)
-    origins = Origins(path, set_elsewhere)
+    origins = Origins(path, text, set_elsewhere)
     problems += _not_ours(values, origins)
+    settings: Settings | None
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
         details = _without_echo(error.errors(include_url=False, include_context=False))
-        raise BadConfiguration(problems + [_describe(dict(detail), origins) for detail in details]) from None
-    origin = shown(str(path)) if path else "the environment"
-    problems += [f"{problem} (in {origin})" for problem in contradictions(settings)]
-    if problems:
-        raise BadConfiguration(problems)
-    return settings, origins
+        problems += [_describe(dict(detail), origins) for detail in details]
+        settings, kept = _good_part(values, [tuple(detail["loc"]) for detail in details])
+        origins = origins.without(kept)
+    problems += [_contradicts(found, origins) for found in (contradictions(settings) if settings else ())]
+    return Loaded(settings, origins, problems)
+
+
+def _contradicts(found: Contradiction, origins: Origins) -> str:
+    keys = (f"{origins.key(place)}{value}" for place, value in found.settings)
+    where = ", ".join(dict.fromkeys(origins.of(place) for place, _ in found.settings))
+    return f"{' and '.join(keys)}: {found.reason} (in {where})"
+
+
+def _good_part(values: Mapping[str, Any], wrong: Sequence[Place]) -> tuple[Settings | None, list[int]]:
+    """The settings without what is wrong, so that the rest can be looked at in the same run; and the numbers of the
+    outboxes that are left."""
+    good = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
+    tables = good.get("outbox")
+    if not isinstance(tables, list):
+        return None, []
+    tables = good["outbox"] = [dict(table) if isinstance(table, dict) else table for table in tables]
+    dropped = set()
+    for place in wrong:
+        match place:
+            case ("server", *_):
+                good["server"] = UNKNOWN
+            case ("outbox", int(number), "path") | ("outbox", int(number)):
+                dropped.add(number)
+            case ("outbox", int(number), str(key), *_):
+                tables[number].pop(key, None)
+                tables[number].setdefault("destination", ".")
+            case ("outbox", *_):
+                return None, []
+            case ("retry", str(key), *_):
+                good["retry"].pop(key, None)
+            case (str(key), *_):
+                good.pop(key, None)
+    kept = [number for number in range(len(tables)) if number not in dropped]
+    try:
+        return Settings.model_validate({**good, "outbox": [tables[number] for number in kept]}), kept
+    except ValidationError:
+        return None, []
 
 
 def _without_echo(details: Sequence[Any]) -> list[Any]:
@@ -112,26 +146,31 @@ def _not_ours(values: Mapping[str, Any], origins: Origins) -> list[str]:
 
 def secrets_in(path: Path) -> list[str]:
     """The keys of a configuration file that are secrets. Raises: BadConfiguration."""
-    server = _from_file(path)[0].get("server", {})
+    server = _parsed(path, _text_of(path)).get("server", {})
     model = model_of(server)
     secrets = model.secret_keys() if model is not None else []
     return [f"server.{key}" for key in secrets if isinstance(server, dict) and key in server]
 
 
-def _from_file(path: Path) -> tuple[dict[str, Any], dict[Path_, str]]:
+def _text_of(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return tomllib.load(file), {}
+        return path.read_bytes().decode()
     except OSError as error:
-        raise BadConfiguration([f"{shown(str(path))}: cannot be read: {error.strerror}"]) from error
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # not TOML, not UTF-8, a number of 5,000 digits, a list in 1,000 lists
+        hint = "; name the right one: --config FILE" if isinstance(error, FileNotFoundError) else ""
+        raise BadConfiguration([f"{shown(str(path))}: cannot be read: {error.strerror}{hint}"]) from error
+    except ValueError as error:
         raise BadConfiguration([f"{shown(str(path))}: not valid TOML: {brief(str(error))}"]) from None
 
 
-def _add_environment(values: dict[str, Any], origins: dict[Path_, str], environment: Mapping[str, str]) -> list[str]:
+def _parsed(path: Path, text: str) -> dict[str, Any]:
+    try:
+        values: dict[str, Any] = tomllib.loads(text)
+        return values
+    except (ValueError, RecursionError) as error:  # not TOML, a number of 5,000 digits, a list in 1,000 lists
+        raise BadConfiguration([f"{shown(str(path))}: not valid TOML: {brief(str(error))}"]) from None
+
+
+def _add_environment(values: dict[str, Any], origins: dict[Place, str], environment: Mapping[str, str]) -> list[str]:
     problems = []
     for name in sorted(environment, key=lambda name: (name != KIND_VARIABLE, name)):
         if name.upper().startswith(PREFIX[:-1]) and not name.startswith(PREFIX):
@@ -187,7 +226,7 @@ def _step(here: Any, key: str | int, fresh: Any) -> Any:
     return here.setdefault(key, fresh)
 
 
-def _add_credentials(values: dict[str, Any], origins: dict[Path_, str], environment: Mapping[str, str]) -> list[str]:
+def _add_credentials(values: dict[str, Any], origins: dict[Place, str], environment: Mapping[str, str]) -> list[str]:
     folder = environment.get("CREDENTIALS_DIRECTORY")
     server = values.setdefault("server", {})
     if not folder or not isinstance(server, dict):
@@ -211,8 +250,8 @@ def _add_credentials(values: dict[str, Any], origins: dict[Path_, str], environm
 
 
 def _describe(detail: dict[str, Any], origins: Origins) -> str:
-    place: Path_ = tuple(detail["loc"])
-    key = Origins.key(place)
+    place: Place = tuple(detail["loc"])
+    key = origins.key(place)
     key = brief(key) if key.isprintable() and key else brief(repr(key))
     origin = origins.of(place)
     message = str(detail["msg"]).removeprefix("Value error, ")
@@ -234,7 +273,7 @@ def _settings_of(table: str) -> list[str]:
     return list(models[table].model_fields)
 
 
-def _neighbour(place: Path_) -> str:
+def _neighbour(place: Place) -> str:
     """The setting that was probably meant; "_" may stand for the "__" between levels."""
     import difflib  # a valid configuration does not need it
 
@@ -249,7 +288,7 @@ def _neighbour(place: Path_) -> str:
     return f"; perhaps {table + '.' if table else ''}{known[close[0]]}" if close else ""
 
 
-def _value(place: Path_, value: Any) -> str:
+def _value(place: Place, value: Any) -> str:
     """The value as it may be shown: hidden if it could be a secret."""
     secret = any(word in str(part) for part in place for word in ("pass", "secret", "key_phrase"))
     if secret and not str(place[-1]).endswith("_file"):

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, PlainValidator, field_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, PlainValidator, ValidationInfo, field_validator
 
 from iot.spooler.config.kinds import server_settings
 from iot.spooler.naming import check_template
@@ -108,6 +108,8 @@ class OutboxSettings(_Part):
     @field_validator("destination")
     @classmethod
     def _known_template(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError('must name a folder; "." is the one that the login begins in')
         check_template(value)
         return value
 
@@ -131,7 +133,7 @@ class RetrySettings(_Part):
         gt=0,
         description="seconds to wait after the first lost link or failure of a file; doubled each time, plus jitter",
     )
-    cap_s: float = Field(300.0, gt=0, description="seconds to wait at most")
+    cap_s: float = Field(300.0, gt=0, validate_default=True, description="seconds to wait at most")
     max_attempts: int = Field(
         8, ge=1, description="permanent errors of a file until it is quarantined; lost links do not count"
     )
@@ -140,6 +142,13 @@ class RetrySettings(_Part):
         900.0, ge=1, description="seconds that a refused login or host key holds the server at first; doubled each time"
     )
     auth_hold_max_s: float = Field(3600.0, ge=1, description="seconds of a hold at most")
+
+    @field_validator("cap_s")
+    @classmethod
+    def _not_below_the_first(cls, value: float, info: ValidationInfo) -> float:
+        if value < info.data.get("base_s", 0):
+            raise ValueError(f"is less than base_s = {info.data['base_s']}, with which the waits begin")
+        return value
 
 
 class Settings(_Part):

@@ -7,7 +7,6 @@ temporary folder that is removed afterwards.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
@@ -78,9 +77,8 @@ class Mishap:
     happen: Callable[[Stage], None]
 
 
-def main(arguments: Sequence[str] = ()) -> int:
-    """The command `iot-spooler demo`; it takes no arguments. Exit codes as run_demo, 130 on Ctrl-C."""
-    argparse.ArgumentParser("iot-spooler demo", description=__doc__.partition("\n\n")[2]).parse_args(arguments)
+def main() -> int:
+    """The command `iot-spooler demo`. Exit codes as run_demo, 130 on Ctrl-C."""
     try:
         return run_demo()
     except KeyboardInterrupt:

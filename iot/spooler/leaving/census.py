@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from iot.spooler.leaving.quarantine import ID
+from iot.spooler.leaving.records import ID
 from iot.spooler.leaving.trust import open_trusted
 from iot.spooler.naming import shown
 

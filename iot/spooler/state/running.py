@@ -1,9 +1,9 @@
 """Where the running agent keeps its files, so that `status`, `retry` and `flush` find them.
 
 A unit may set another state directory than its configuration names, and the unit's environment is invisible from
-outside. So the agent leaves a note in its runtime directory and locks it while it runs: $RUNTIME_DIRECTORY under
-systemd, else $XDG_RUNTIME_DIR/iot-spooler, else, for root, /run/iot-spooler. An unlocked note was left by an agent that
-has died, and is ignored.
+outside. So the agent leaves a note in a folder in memory and locks it while it runs: $RUNTIME_DIRECTORY under systemd,
+else $XDG_RUNTIME_DIR/iot-spooler, else, for root, /run/iot-spooler. An unlocked note is that of an agent that has
+died. The status lies beside it, for everybody to read.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ from typing import NamedTuple
 
 from iot.spooler.naming import shown
 
-__all__ = ["Running", "announced", "find"]
+__all__ = ["STATUS", "Running", "announced", "find", "status_path"]
 
 log = logging.getLogger(__name__)
 
 RUN = Path("/run")
 NAME = "iot-spooler"
+STATUS = "status.json"
+NOT_OURS = '"this user cannot make it, or it belongs to another"'
 NOTE_MAX = 64 * 1024
 FLAGS = os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -40,15 +42,28 @@ class Running(NamedTuple):
     status: str
 
 
+def status_path(config: Path | None, state_dir: Path, environment: Mapping[str, str]) -> tuple[Path, bool]:
+    """Where the status of an agent goes, and whether that is in memory, where writing costs no flash."""
+    folder = _own_folder(environment)
+    if folder is None or not _is_ours(folder):
+        return state_dir / STATUS, False
+    return folder / (STATUS if _is_private(environment) else f"status-{_mark(config, state_dir)}.json"), True
+
+
 @contextlib.contextmanager
 def announced(config: Path | None, state_dir: Path, status: Path, environment: Mapping[str, str]) -> Iterator[None]:
     """Keep the note for the length of a with-block. Without a runtime directory the agent runs without one."""
     folder = _own_folder(environment)
-    if config is None or folder is None:
+    if folder is None:
         yield
         return
-    note = Running(os.getpid(), os.path.realpath(config), os.path.abspath(state_dir), os.path.abspath(status))
-    path = folder / f"agent-{hashlib.sha256(os.fsencode(note.config + chr(0) + note.state_dir)).hexdigest()[:16]}.json"
+    if not _is_ours(folder):
+        log.warning("cannot write the note of the agent's files path=%s error=%s", shown(str(folder)), NOT_OURS)
+        yield
+        return
+    note = Running(os.getpid(), _resolved(config), os.path.abspath(state_dir), os.path.abspath(status))
+    path = folder / f"agent-{_mark(config, state_dir)}.json"
+    _sweep(folder)
     try:
         held = _written(path, note)
     except OSError as error:
@@ -58,18 +73,40 @@ def announced(config: Path | None, state_dir: Path, status: Path, environment: M
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):
-            os.unlink(path)
+        shared = [status] if status.parent == folder and not _is_private(environment) else []
+        for mine in (path, *shared):
+            with contextlib.suppress(OSError):
+                os.unlink(mine)
         os.close(held)
 
 
-def find(config: Path | None, environment: Mapping[str, str]) -> Running | None:
-    """The agent running with this configuration file; None if there is none."""
-    if config is None:
-        return None
-    wanted = os.path.realpath(config)
-    notes = (_read(path) for folder in _folders(environment) for path in sorted(folder.glob("agent-*.json")))
-    return next((note for note in notes if note is not None and note.config == wanted), None)
+def find(
+    config: Path | None, environment: Mapping[str, str], *, state_dir: Path | None = None, dead: bool = False
+) -> Running | None:
+    """The agent that runs with this configuration file; None when none is found.
+
+    state_dir: where no file is read, the agent that keeps its state there. dead: one that has died without a word.
+    """
+    wanted = _resolved(config)
+    notes = (_read(path, dead=dead) for folder in _folders(environment) for path in sorted(folder.glob("agent-*.json")))
+    for note in notes:
+        if note is not None and note.config == wanted and (config or note.state_dir == str(state_dir)):
+            return note
+    return None
+
+
+def _resolved(config: Path | None) -> str:
+    return "" if config is None else os.path.realpath(config)
+
+
+def _mark(config: Path | None, state_dir: Path) -> str:
+    names = _resolved(config) + chr(0) + os.path.abspath(state_dir)
+    return hashlib.sha256(os.fsencode(names)).hexdigest()[:16]
+
+
+def _is_private(environment: Mapping[str, str]) -> bool:
+    """Whether the folder is one agent's, as a unit makes it."""
+    return bool(environment.get("RUNTIME_DIRECTORY"))
 
 
 def _own_folder(environment: Mapping[str, str]) -> Path | None:
@@ -80,6 +117,25 @@ def _own_folder(environment: Mapping[str, str]) -> Path | None:
     if of_user:
         return Path(of_user) / NAME
     return RUN / NAME if os.geteuid() == 0 else None
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether it is there, or could be made, and belongs to this user: in another's, names may lead elsewhere."""
+    with contextlib.suppress(OSError):
+        folder.mkdir(mode=0o755, exist_ok=True)
+        return os.stat(folder).st_uid == os.geteuid() and os.access(folder, os.W_OK | os.X_OK)
+    return False
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the notes of dead agents whose state directory is gone: nobody will ask for them."""
+    for path in folder.glob("agent-*.json"):
+        note = _read(path, dead=True)
+        if note is not None and not os.path.isdir(note.state_dir):
+            for mine in (path, Path(note.status)):
+                if mine.parent == folder:
+                    with contextlib.suppress(OSError):
+                        mine.unlink()
 
 
 def _folders(environment: Mapping[str, str]) -> list[Path]:
@@ -93,7 +149,6 @@ def _folders(environment: Mapping[str, str]) -> list[Path]:
 
 def _written(path: Path, note: Running) -> int:
     """The note's descriptor, which holds its lock. Raises: OSError."""
-    path.parent.mkdir(mode=0o755, exist_ok=True)
     held = os.open(path, os.O_RDWR | os.O_CREAT | FLAGS, 0o644)
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -106,23 +161,32 @@ def _written(path: Path, note: Running) -> int:
     return held
 
 
-def _read(path: Path) -> Running | None:
-    """The note of a running agent, written by the owner of the state directory it names, or by root."""
+def _read(path: Path, *, dead: bool = False) -> Running | None:
+    """A note of an agent that lives (or, when `dead`, that does not), written by the user whose state directory it
+    names, or by root; where that is not to be seen, by the owner of the folder: nothing but a status is read then."""
     try:
         file = os.open(path, os.O_RDONLY | FLAGS)
     except OSError:
         return None
     try:
-        if not _is_locked(file):
+        if _is_locked(file) is dead:
             return None
         values = json.loads(os.read(file, NOTE_MAX))
         note = Running(int(values["pid"]), *(str(values[key]) for key in Running._fields[1:]))
-        owners = {0, os.stat(note.state_dir).st_uid}
-        return note if os.fstat(file).st_uid in owners else None
+        return note if os.fstat(file).st_uid in (0, _owner(Path(note.state_dir), path.parent, dead=dead)) else None
     except (OSError, ValueError, TypeError, KeyError):
         return None
     finally:
         os.close(file)
+
+
+def _owner(state_dir: Path, folder: Path, *, dead: bool) -> int:
+    try:
+        return os.stat(state_dir).st_uid
+    except OSError as error:
+        if not dead and error.errno != errno.EACCES:
+            raise
+        return os.stat(folder).st_uid
 
 
 def _is_locked(file: int) -> bool:

@@ -21,9 +21,9 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from iot.sftp.client._version import __version__
 from iot.sftp.client.cli.output import EXIT_NO, EXIT_TEXT, EXIT_USAGE, exit_code_of, print_names, say
 from iot.sftp.client.cli.progress import progress_display
+from iot.transfer._version import __version__
 from iot.transfer.errors import Cancelled, LocalStateError, NameRefused, NotFound, PermanentError, SFTPError
 from iot.transfer.model import TransferResult
 from iot.transfer.terminal import TerminalSafeFormatter, human_bytes, terminal_safe

@@ -127,6 +127,12 @@ class Connection(pysftp.Connection):  # type: ignore[misc]
         return str(self._transport.remote_version)
 
     @property
+    def algorithms(self) -> tuple[str, str, str]:
+        """Key exchange, type of the host key, cipher."""
+        assert self._transport is not None
+        return self._transport.key_exchange, str(self._transport.host_key_type), str(self._transport.local_cipher)
+
+    @property
     def host_key(self) -> str:
         """SHA256: fingerprint of the host key that the server presented."""
         assert self._transport is not None

@@ -13,6 +13,7 @@ import os
 import queue
 import selectors
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -32,6 +33,7 @@ HELD_BYTES = 1024 * 1024
 RECEIVE_BYTES = 256 * 1024
 CALLS_MAX = 20
 REDIAL_GROWTH = 1.1
+TCPI_RTT = 68
 
 
 class Link:
@@ -58,6 +60,16 @@ class Link:
         self._receive_wait_s = POLL_S
         self.sent_bytes = 0
         self.last_received = time.monotonic()
+
+    @property
+    def round_trip_s(self) -> float | None:
+        """As the system has measured it; None where it does not tell (tcp(7), TCP_INFO, tcpi_rtt)."""
+        if not hasattr(socket, "TCP_INFO"):
+            return None
+        with contextlib.suppress(OSError, struct.error):
+            told = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCPI_RTT + 4)
+            return float(struct.unpack_from("=I", told, TCPI_RTT)[0]) / 1e6
+        return None
 
     def send(self, data: bytes) -> int:
         """Accept all of it. Raises: OSError if the link is dead, or too much is held."""

@@ -81,6 +81,7 @@ class Transport(paramiko.ServiceRequestingTransport):  # type: ignore[misc]
     def __init__(self, link: Link, target: Target, login: Login) -> None:
         super().__init__(link, packetizer_class=Packetizer)  # only a socket's methods are needed
         self.host_key_blob = b""
+        self.key_exchange = ""
         self._target = target
         self._login = login
         self._service_offered = threading.Event()
@@ -158,6 +159,8 @@ class Transport(paramiko.ServiceRequestingTransport):  # type: ignore[misc]
         """Keep the blob as the server sent it: paramiko only keeps the key inside a certificate."""
         super()._verify_key(host_key, sig)  # private, but the only place that sees the blob
         self.host_key_blob = bytes(host_key)
+        engine = type(self.kex_engine)
+        self.key_exchange = next((name for name, made in self._kex_info.items() if made is engine), "")
 
     def _parse_kex_init(self, message: paramiko.Message) -> None:
         """Raises: IncompatiblePeer, which names what both sides offer."""

@@ -1,0 +1,1 @@
+"""The command `iot-spooler`. What one command needs is imported when it runs."""

@@ -1,0 +1,50 @@
+"""Whether a file has changed: what a refused login waits for. A look now and then, and none while nobody waits."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+__all__ = ["Changes"]
+
+EVERY_S = 15.0
+
+Look = tuple[int, ...] | None
+
+
+class Changes:
+    """Since this was made, or since the last change that was told. clock: seconds, monotonic.
+
+    every_s: looks are at least so far apart.
+    """
+
+    every_s = EVERY_S
+
+    def __init__(self, files: Iterable[Path], clock: Callable[[], float]) -> None:
+        self._seen = {file: _look(file) for file in files}
+        self._now = clock
+        self._next_at = float("-inf")
+
+    def next(self) -> Path | None:
+        """A file that has changed, has come or has gone; None when none has, and when it is not yet time to look."""
+        now = self._now()
+        if now < self._next_at:
+            return None
+        self._next_at = now + EVERY_S
+        changed = None
+        for file, seen in self._seen.items():
+            found = _look(file)
+            if found != seen:
+                self._seen[file] = found
+                changed = file
+        return changed
+
+
+def _look(file: Path) -> Look:
+    """What a change of content, of rights or of the file itself changes; None where it cannot be seen."""
+    try:
+        status = os.stat(file)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

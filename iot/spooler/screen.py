@@ -1,0 +1,122 @@
+"""The status as a table for people, at most 80 columns wide; nothing here knows the agent."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from iot.transfer import human_bytes, terminal_safe
+
+__all__ = ["read", "table"]
+
+WIDTH = 80
+LABEL = 12
+QUIET_S = 15.0
+"""An agent at rest writes nothing; one that works, at least every 10 s."""
+Content = Mapping[str, Any]
+
+
+def read(path: Path) -> dict[str, Any] | None:
+    """What the agent last wrote; None when there is nothing to read."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def table(content: Content, *, running: bool, wall: float) -> str:
+    """wall: now, seconds. A line that is too long goes on below its first word."""
+    return "\n".join(_wrapped(label, words) for label, words in _rows(content, running=running, wall=wall))
+
+
+def _wrapped(label: str, words: str) -> str:
+    margin = " " * LABEL
+    return textwrap.fill(
+        terminal_safe(words),
+        WIDTH,
+        initial_indent=f"{label:<{LABEL}}",
+        subsequent_indent=margin,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _rows(content: Content, *, running: bool, wall: float) -> Iterator[tuple[str, str]]:
+    connection, backlog, delivered = content["connection"], content["backlog"], content["delivered"]
+    yield "agent", _agent(content, running=running, wall=wall)
+    yield "connection", f"{connection['state']} {connection['server']}" + _next(connection, wall)
+    if connection.get("to_do"):
+        yield "to do", connection["to_do"]
+    age = "" if backlog["oldest_at"] is None else f", oldest {_span(wall - backlog['oldest_at'])}"
+    left = _left(backlog.get("left_s"))
+    yield "backlog", f"{backlog['files']} files, {human_bytes(backlog['bytes'])}{age}{left}"
+    yield "rate", f"{human_bytes(content['rate_bytes_per_s'])}/s, {content['in_flight']} in flight"
+    yield "delivered", f"{delivered['files']} files since start, {content['quarantined']} in quarantine"
+    yield "last error", content["last_error"] or "none"
+    for item in content["current"]:
+        yield "sending", _sending(item)
+    for outbox in content["outboxes"]:
+        yield "outbox", _outbox(outbox)
+
+
+def _agent(content: Content, *, running: bool, wall: float) -> str:
+    age_s = wall - content.get("updated_at", wall)
+    ago = _span(age_s)
+    if running:
+        words = f"updated {ago} ago" if age_s < QUIET_S else f"nothing has changed for {ago}"
+        return f"running, process {content['pid']}, {words}"
+    if content.get("ended"):
+        return f"not running, ended {ago} ago; these are its last figures"
+    return f"DEAD: process {content['pid']} has ended without a word; these figures are {ago} old"
+
+
+def _sending(item: Content) -> str:
+    done, size = human_bytes(item["done_bytes"]), human_bytes(item["bytes"])
+    words = f"{item['path']}: {item.get('percent', 0)} %, {done} of {size}"
+    rate = item.get("rate_bytes_per_s")
+    return words + (f", {human_bytes(rate)}/s{_left(item.get('left_s'))}" if rate else "")
+
+
+def _outbox(outbox: Content) -> str:
+    if outbox["state"] == "disabled":
+        return f"{outbox['name']}: disabled"
+    return (
+        f"{outbox['name']}: {outbox['state']}, {outbox['files']} files, {human_bytes(outbox['bytes'])},"
+        f" {outbox['watched']} not ready ({outbox['open_for_writing']} open for writing),"
+        f" {outbox['waiting']} waiting, {outbox['kept']} kept, {outbox['held']} held,"
+        f" completeness {outbox['completeness']}"
+        + (f", {outbox['earlier_destination']} to an earlier destination" if outbox["earlier_destination"] else "")
+        + _never_sent_words(outbox["never_sent"])
+        + _sharing_words(outbox["shares_destination_with"])
+        + (f" ({outbox['error']})" if outbox["error"] else "")
+    )
+
+
+def _next(connection: Content, wall: float) -> str:
+    at = connection["next_attempt_at"]
+    return "" if at is None else f", next attempt in {_span(at - wall)}"
+
+
+def _left(seconds: int | None) -> str:
+    return "" if seconds is None else f", {_span(seconds)} left"
+
+
+def _never_sent_words(reasons: Mapping[str, int]) -> str:
+    words = ", ".join(f"{reason}: {number}" for reason, number in reasons.items())
+    return f", {sum(reasons.values())} never sent ({words})" if reasons else ""
+
+
+def _sharing_words(names: Sequence[str]) -> str:
+    return f", same destination as {', '.join(names)}: files of the same name overwrite each other" if names else ""
+
+
+def _span(seconds: float) -> str:
+    seconds = max(int(seconds), 0)
+    days, hours, minutes = seconds // 86400, seconds // 3600 % 24, seconds // 60 % 60
+    if days:
+        return f"{days} d {hours} h"
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds % 60} s" if minutes else f"{seconds} s"

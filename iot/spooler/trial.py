@@ -1,0 +1,241 @@
+"""What `check --connect` does: log in, and try at each destination all that a delivery needs, under a scratch name.
+
+Only what every remote offers is used, so that the lines mean the same for each kind of server. Nothing of the agent's
+own is touched: not its journal, no part of a file, and folders that had to be made are removed again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import encodings.idna  # noqa: F401  getaddrinfo wants it, when root's rights may be gone already
+import enum
+import io
+import os
+import posixpath
+import secrets
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from typing import BinaryIO, NamedTuple, Protocol
+
+from iot.spooler.config.settings import Settings
+from iot.spooler.naming import destination_for, rule_for, shown
+from iot.transfer import (
+    AuthenticationError,
+    ConfigurationError,
+    CredentialsInvalid,
+    LoginRefused,
+    PermanentError,
+    SourceUnreadable,
+    TransferError,
+    TransferResult,
+    TransientError,
+    human_bytes,
+)
+
+__all__ = ["Came", "Remote", "Step", "destinations", "tried"]
+
+WHOLE, HALF = 512 * 1024, 256 * 1024
+
+
+class Remote(Protocol):
+    """What a trial asks of a client, whatever the protocol behind it."""
+
+    def connect(self) -> None: ...
+
+    def upload(self, source: BinaryIO, dest: str) -> TransferResult: ...
+
+    def exists(self, path: str) -> bool: ...
+
+    def list(self, path: str, file_pattern: str | None = None) -> list[str]: ...
+
+    def delete(self, path: str) -> None: ...
+
+    def rmdir(self, path: str) -> None: ...
+
+
+class Came(enum.Enum):
+    """NO: the server does not offer it, and the agent does without. LATER: it may come right by itself."""
+
+    GOOD = "ok"
+    NO = "no"
+    FAILED = "FAILED"
+    LATER = "FAILED, now"
+    NOT_TRIED = "not tried"
+
+
+class Step(NamedTuple):
+    """name: what was tried; of a destination, the destination, and came is None. means: for the deliveries."""
+
+    name: str
+    came: Came | None
+    means: str
+
+
+class Destination(NamedTuple):
+    """scratch: the path of the file that is sent. outboxes: the names of those that deliver there."""
+
+    scratch: str
+    outboxes: tuple[str, ...]
+
+
+class _Content(io.BytesIO):
+    """A file in memory; a reading that goes beyond `ends` fails, as if the disk did."""
+
+    def __init__(self, content: bytes, name: str, ends: int | None = None) -> None:
+        super().__init__(content)
+        self.name = name
+        self._ends = ends
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self._ends is not None and self.tell() + (size or 0) > self._ends:
+            raise OSError("interrupted on purpose")
+        return super().read(size)
+
+
+def destinations(settings: Settings, now_ns: int) -> list[Destination]:
+    """Each folder on the server once, with a name in it that no consumer takes: it begins with a dot, and ends as
+    parts do."""
+    name = b".iot-spooler-check.%s.part" % secrets.token_hex(4).encode()
+    found: dict[str, list[str]] = {}
+    for outbox in settings.outbox:
+        if outbox.enabled:
+            rule = rule_for(outbox.destination, device_id=settings.device_id, outbox=outbox.label)
+            found.setdefault(destination_for(name, rule, now_ns), []).append(outbox.label)
+    return [Destination(scratch, tuple(outboxes)) for scratch, outboxes in found.items()]
+
+
+def tried(remote: Remote, identity: str, wanted: Sequence[Destination]) -> Iterator[Step]:
+    """Every step as it was done. identity: what the server proves itself by; "" where it does not."""
+    connected = yield from _connect(remote, identity)
+    for destination in wanted:
+        outboxes = f"of outbox {', '.join(map(shown, destination.outboxes))}"
+        yield Step(f"destination {shown(posixpath.dirname(destination.scratch) or '.')}", None, outboxes)
+        if connected:
+            yield from _try_at(remote, destination.scratch)
+        else:
+            yield Step("write", Came.NOT_TRIED, "")
+
+
+def _connect(remote: Remote, identity: str) -> Generator[Step, None, bool]:
+    """The steps of a login; returns whether it succeeded."""
+    steps = {"reach": "the server answers", identity: "it is the one that is trusted", "login": "the server lets us in"}
+    steps.pop("", None)
+    began = time.monotonic()
+    try:
+        remote.connect()
+    except TransferError as error:
+        yield from _until(steps, error, identity)
+        return False
+    steps["login"] += f", after {time.monotonic() - began:.2f} s"
+    for name, means in steps.items():
+        yield Step(name, Came.GOOD, means)
+    return True
+
+
+def _until(steps: Mapping[str, str], error: TransferError, identity: str) -> Iterator[Step]:
+    """What went well, what did not, and what was not come to."""
+    failed = _failed_step(error, identity)
+    before = (
+        Came.NOT_TRIED if isinstance(error, CredentialsInvalid) else Came.GOOD
+    )  # that shows before anything is sent
+    seen = False
+    for name, means in steps.items():
+        if name == failed:
+            yield _failure(name, error, "the agent would hold the server: nothing is sent until this is mended")
+            seen = True
+        else:
+            yield Step(name, Came.NOT_TRIED if seen else before, means if before is Came.GOOD and not seen else "")
+
+
+def _failed_step(error: TransferError, identity: str) -> str:
+    if isinstance(error, (LoginRefused, CredentialsInvalid, ConfigurationError)):
+        return "login"
+    return identity if isinstance(error, AuthenticationError) and identity else "reach"
+
+
+def _failure(name: str, error: TransferError, means: str) -> Step:
+    if isinstance(error, TransientError):
+        return Step(name, Came.LATER, f"{error}; the agent tries again and again, and files wait")
+    return Step(name, Came.FAILED, f"{error}; {means}")
+
+
+def _try_at(remote: Remote, scratch: str) -> Iterator[Step]:
+    made = _missing_folders(remote, scratch)
+    stands = lost = False
+    try:
+        for name, work in (("write", _write), ("resume", _resume), ("rename", _rename)):
+            try:
+                steps = work(remote, scratch)
+            except TransferError as error:
+                lost = isinstance(error, TransientError)
+                yield _failure(name, error, "files would fail like this, and go to quarantine")
+                break
+            stands = True
+            yield from steps
+        if stands and not lost:
+            stands = False
+            yield _delete(remote, scratch)
+    finally:
+        if not lost:
+            _clean(remote, scratch, made, stands=stands)
+
+
+def _missing_folders(remote: Remote, scratch: str) -> list[str]:
+    """The deepest first."""
+    found = []
+    folder = posixpath.dirname(scratch)
+    with contextlib.suppress(TransferError):  # the write says it
+        while folder.strip("/") and not remote.exists(folder):
+            found.append(folder)
+            folder = posixpath.dirname(folder)
+    return found
+
+
+def _write(remote: Remote, scratch: str) -> list[Step]:
+    result = remote.upload(_Content(b"scratch\n", scratch), scratch)
+    written = Step("write", Came.GOOD, "a file was sent, proven and given its name")
+    if result.durable:
+        return [written, Step("fsync", Came.GOOD, "the server confirms that a file is on its disk")]
+    means = "the server confirms no disk: a file leaves its outbox only publish_grace_s after it was sent"
+    return [written, Step("fsync", Came.NO, means)]
+
+
+def _resume(remote: Remote, scratch: str) -> list[Step]:
+    content = os.urandom(WHOLE)
+    with contextlib.suppress(SourceUnreadable):
+        remote.upload(_Content(content, scratch, HALF), scratch)
+    result = remote.upload(_Content(content, scratch), scratch)
+    if result.resumed_at:
+        where = human_bytes(result.resumed_at)
+        return [Step("resume", Came.GOOD, f"an upload that was broken off has gone on at {where}")]
+    return [Step("resume", Came.NO, "an upload that is broken off starts over")]
+
+
+def _rename(remote: Remote, scratch: str) -> list[Step]:
+    remote.upload(_Content(b"another\n", scratch), scratch)
+    return [Step("rename", Came.GOOD, "a file that was there already has been replaced")]
+
+
+def _delete(remote: Remote, scratch: str) -> Step:
+    try:
+        remote.delete(scratch)
+    except TransferError as error:
+        means = f"{scratch} is left there, and so are parts of files that are given up"
+        return Step("delete", Came.FAILED, f"{error}; {means}")
+    return Step("delete", Came.GOOD, "nothing of this check is left there")
+
+
+def _clean(remote: Remote, scratch: str, made: Sequence[str], *, stands: bool) -> None:
+    """What a step that failed has left, best effort: the link may be lost."""
+
+    def quietly(work: Callable[[str], object], path: str) -> None:
+        with contextlib.suppress(TransferError):
+            work(path)
+
+    if stands:
+        quietly(remote.delete, scratch)
+    with contextlib.suppress(PermanentError, TransientError):
+        for part in remote.list(posixpath.dirname(scratch) or ".", posixpath.basename(scratch)):
+            quietly(remote.delete, part)
+    for folder in made:
+        quietly(remote.rmdir, folder)

@@ -1,0 +1,101 @@
+"""A refused login holds the server: who ends the hold, and what a bad configuration must not end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from iot.spooler.availability import Availability, ServerState
+from iot.spooler.config.changes import Changes
+from iot.spooler.queue.policy import Backoff
+from iot.transfer import LinkLost, LoginRefused
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def held() -> Availability:
+    server = Availability(Backoff(1.0, 60.0), Backoff(900.0, 3600.0), lambda: 0.0)
+    server.lost(LoginRefused("no"), 0.0)
+    assert server.state is ServerState.HELD
+    assert server.ready_at == 900.0
+    return server
+
+
+def test_who_asks_for_it_gets_one_try_at_once_and_the_next_hold_is_longer() -> None:
+    server = held()
+    assert server.wake() is True
+    assert server.state is ServerState.DISCONNECTED
+    assert server.ready_at < 0.0
+    assert server.last_error == "LoginRefused: no"
+    assert server.wake() is False
+    server.lost(LoginRefused("no"), 10.0)
+    assert server.ready_at == 10.0 + 1800.0
+
+
+def test_a_backoff_is_over_too_and_is_no_hold() -> None:
+    server = Availability(Backoff(1.0, 60.0), Backoff(900.0, 3600.0), lambda: 0.0)
+    server.lost(LinkLost("gone"), 0.0)
+    assert server.ready_at > 0.0
+    assert server.wake() is False
+    assert server.ready_at < 0.0
+
+
+def touched(file: Path) -> None:
+    os.utime(file, ns=(1, 1))
+
+
+def rewritten(file: Path) -> None:
+    file.write_text("other")
+
+
+def renamed_over(file: Path) -> None:
+    fresh = file.with_name("fresh")
+    fresh.write_text("one")
+    fresh.rename(file)
+
+
+def gone(file: Path) -> None:
+    file.unlink()
+
+
+def readable_now(file: Path) -> None:
+    file.chmod(0o640)
+
+
+@pytest.mark.parametrize("change", [touched, rewritten, renamed_over, gone, readable_now])
+def test_a_change_is_seen_once(tmp_path: Path, change: Callable[[Path], None]) -> None:
+    clock = Clock()
+    file = tmp_path / "key"
+    file.write_text("one")
+    changes = Changes([tmp_path / "other", file], clock)
+    assert changes.next() is None
+    change(file)
+    clock.now += Changes.every_s
+    assert changes.next() == file
+    clock.now += Changes.every_s
+    assert changes.next() is None
+
+
+def test_a_file_that_comes_is_a_change(tmp_path: Path) -> None:
+    changes = Changes([tmp_path / "known_hosts"], Clock())
+    (tmp_path / "known_hosts").touch()
+    assert changes.next() == tmp_path / "known_hosts"
+
+
+def test_it_looks_at_most_four_times_a_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    changes = Changes([tmp_path / "key"], clock)
+    looks: list[object] = []
+    monkeypatch.setattr(os, "stat", lambda path: looks.append(path) or os.lstat("/"))
+    for _ in range(600):  # one minute
+        clock.now += 0.1
+        changes.next()
+    assert 4 <= len(looks) <= 5
