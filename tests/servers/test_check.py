@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import time
 from collections.abc import Callable
@@ -14,7 +15,6 @@ from ordinary_user import AGENT, open_folder
 from servers.bad_input import Done, Site, clean_environment, mounted
 from servers.openssh import OpenSSH
 
-from iot.spooler import status
 from iot.spooler.state.running import announced, find
 
 
