@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iot.sftp.client.cli.main import Parser
 from iot.sftp.client.cli.options import add_settings, settings_from
 from iot.sftp.client.cli.output import EXIT_USAGE, exit_code_of, print_names
+from iot.sftp.client.cli.parser import Parser
 from iot.sftp.client.cli.progress import LineDisplay, PercentDisplay
 from iot.sftp.client.environment import ClientSettings
 from iot.sftp.client.settings import Durability, Verify
@@ -39,7 +39,7 @@ def parse(*words: str, env_file: Path | None = None) -> ClientSettings:
 def test_every_setting_is_an_option_and_names_its_variable() -> None:
     parser = Parser(prog="test")
     add_settings(parser)
-    text = parser.format_help()
+    text = parser.format_help_all()
     for name in ClientSettings.model_fields:
         assert f"--{name.replace('_', '-')}" in text
         assert ("SFTP_KEY" if name == "key_file" else f"SFTP_{name.upper()}") in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import sys
 import time
@@ -28,6 +29,7 @@ from iot.transfer.stop import StopFlag
 if sys.platform != "win32":
     import resource
 
+log = logging.getLogger(__name__)
 SPARE_HANDLES = 8
 MAX_BLOCK = 255 * 1024
 LEAST_DATA_BYTES = 1024  # a limit below this is taken to be a mistake
@@ -90,6 +92,8 @@ class Session:
                 on_silence=making.on_silence,
             )
             self.connection.login_over()
+            agreed = " ".join(f"{name}={value!r}" for name, value in self.connection.algorithms.items())
+            log.info("connected host=%s port=%d server=%r %s", target.host, target.port, banner, agreed)
         except BaseException:
             self.connection.close()
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import os
 import shlex
 import sys
 from collections.abc import Iterable, Mapping
@@ -30,6 +31,13 @@ ENVIRONMENT = {"key_file": "SFTP_KEY"}
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """One option for each setting; what is not given is absent, so that it never hides the environment."""
+    parser.add_argument(
+        "--env-file",
+        type=Path,
+        metavar="FILE",
+        default=argparse.SUPPRESS,
+        help="settings file (without it: .env here, which may not set whom to trust)",
+    )
     group = parser.add_argument_group("settings (each also from SFTP_<NAME>, and from an --env-file; an option wins)")
     for name, field in ClientSettings.model_fields.items():
         if _holds(field, SecretStr):
@@ -49,8 +57,9 @@ def settings_from(given: Mapping[str, Any], *, env_file: Path | None = None) -> 
     """
     values = {name: given[name] for name in ClientSettings.model_fields if name in given}
     for name in _secrets():
-        if f"{name}_file" in given:
-            values[name] = _secret_in(Path(given[f"{name}_file"]), f"--{_dashed(name)}-file")
+        found = _secret_from_file(name, given)
+        if found is not None:
+            values[name] = found
     if env_file is None:
         _tell_of_env_file()
     settings = _checked(values, env_file)
@@ -82,7 +91,7 @@ def _add_secret(group: argparse._ArgumentGroup, name: str, field: FieldInfo) -> 
         dest=f"{name}_file",
         metavar="FILE",
         default=argparse.SUPPRESS,
-        help=f"file whose first line is the {field.description} [environment: {_variable(name)}, the secret itself]",
+        help=f"file whose first line is the {field.description} [{_variable(name)}_FILE, or {_variable(name)} itself]",
     )
 
 
@@ -141,6 +150,17 @@ def _ask(settings: ClientSettings) -> str:
         return getpass.getpass(terminal_safe(f"password for {settings.user or 'you'} at {settings.host}: "))
     except EOFError:
         raise ConfigurationError("no password given") from None
+
+
+def _secret_from_file(name: str, given: Mapping[str, Any]) -> str | None:
+    """From the file that an option names; else, where the variable of the secret itself is not set, from the file that
+    SFTP_<NAME>_FILE names."""
+    if f"{name}_file" in given:
+        return _secret_in(Path(given[f"{name}_file"]), f"--{_dashed(name)}-file")
+    variable = f"{_variable(name)}_FILE"
+    if os.environ.get(_variable(name)) or not os.environ.get(variable):
+        return None
+    return _secret_in(Path(os.environ[variable]), variable)
 
 
 def _secret_in(path: Path, option: str) -> str:

@@ -9,7 +9,17 @@ from collections.abc import Iterable
 from iot.transfer import errors
 from iot.transfer.terminal import terminal_safe
 
-__all__ = ["EXIT_CODES", "EXIT_NO", "EXIT_USAGE", "exit_code_of", "print_names", "say"]
+__all__ = [
+    "EXIT_CODES",
+    "EXIT_NO",
+    "EXIT_SUMMARY",
+    "EXIT_TEXT",
+    "EXIT_USAGE",
+    "exit_code_of",
+    "print_names",
+    "say",
+    "say_error",
+]
 
 EXIT_NO = 1
 EXIT_USAGE = 64
@@ -46,6 +56,9 @@ exit codes:
 """
 
 
+EXIT_SUMMARY = "exit codes: 0 done, 1 no, 64 usage, 69-76 failed, 77 refused, 78 setting"
+
+
 def exit_code_of(error: BaseException) -> int:
     """The exit code that stands for an error."""
     return next(code for kind, code in EXIT_CODES if isinstance(error, kind))
@@ -55,6 +68,13 @@ def say(text: str) -> None:
     """A message to the user on standard error, line by line terminal-safe."""
     for line in text.splitlines():
         print(terminal_safe(line), file=sys.stderr)
+
+
+def say_error(error: BaseException) -> None:
+    """An error in the words of the command line, on standard error."""
+    from iot.sftp.client.cli.wording import in_words
+
+    say(f"iot-sftp: {in_words(str(error))}")
 
 
 def print_names(names: Iterable[str], *, null: bool = False) -> None:

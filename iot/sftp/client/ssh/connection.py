@@ -127,6 +127,17 @@ class Connection(pysftp.Connection):  # type: ignore[misc]
         return str(self._transport.remote_version)
 
     @property
+    def algorithms(self) -> dict[str, str]:
+        """What was agreed on at login."""
+        transport = self._transport
+        assert transport is not None
+        return {
+            "host_key": f"{transport.host_key_type} {self.host_key}",
+            "cipher": str(transport.local_cipher),
+            "compression": str(transport.local_compression),
+        }
+
+    @property
     def host_key(self) -> str:
         """SHA256: fingerprint of the host key that the server presented."""
         assert self._transport is not None
