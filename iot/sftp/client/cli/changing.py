@@ -22,13 +22,19 @@ def add_changing(commands: Commands[Parser]) -> None:
         "rename on the server; an existing file is replaced in one step",
         words="SRC DEST",
         example="/upload/a.tmp /upload/a.csv",
+        remote=("source", "dest"),
     )
     move.add_argument("source", metavar="SRC", help="remote file or folder")
     move.add_argument("dest", metavar="DEST", help="its new name; missing folders are made")
     remove = add_command(commands, "rm", rm, "delete a remote file", words="PATH", example="/upload/a.csv")
     remove.add_argument("path", metavar="PATH", help="remote file")
     make = add_command(
-        commands, "mkdir", mkdir, "make a remote folder, with its parents", words="PATH", example="/upload/2026/11"
+        commands,
+        "mkdir",
+        mkdir,
+        "make a remote folder, with its parents",
+        words="PATH",
+        example="/upload/2026/11",
     )
     make.add_argument("path", metavar="PATH", help="remote folder; one that is there is fine")
 

@@ -23,6 +23,7 @@ from iot.sftp.client.cli.listing import add_listing
 from iot.sftp.client.cli.output import exit_code_of, say, say_error
 from iot.sftp.client.cli.parser import Parser, UsageError, top_parser
 from iot.sftp.client.cli.transfers import add_transfers
+from iot.sftp.client.cli.whereabouts import locate
 from iot.transfer.errors import Cancelled, SFTPError
 from iot.transfer.terminal import TerminalSafeFormatter
 
@@ -76,6 +77,9 @@ def _parsed(words: list[str]) -> argparse.Namespace:
 def _run(arguments: argparse.Namespace, is_program: bool) -> int:
     from iot.sftp.client.cli.options import settings_from
 
+    if arguments.arrange is not None:
+        arguments.arrange(arguments)
+    locate(arguments)
     settings = settings_from(vars(arguments), env_file=getattr(arguments, "env_file", None))
     with _client(settings) as client, _stoppable(client):
         if is_program:

@@ -26,6 +26,8 @@ from iot.transfer.terminal import terminal_safe
 __all__ = ["add_settings", "settings_from"]
 
 ALIASES = {"key_file": ("--key",), "host": ("-H",), "port": ("-P",), "user": ("-u",)}
+MISSING = ("host: Field required", "SFTP_HOST: Field required")
+NO_HOST = "host: none is given, as in user@host:path"
 ENVIRONMENT = {"key_file": "SFTP_KEY"}
 
 
@@ -109,7 +111,10 @@ def _checked(values: Mapping[str, Any], env_file: Path | None) -> ClientSettings
         settings.options()  # contradictions show here
         return settings
     except ValidationError as error:
-        raise ConfigurationError("\n".join(_with_sources(describe_errors(error)))) from None
+        lines = describe_errors(error)
+        raise ConfigurationError(
+            "\n".join(_with_sources(NO_HOST if line in MISSING else line for line in lines))
+        ) from None
     except SettingsError as error:
         raise ConfigurationError(str(error)) from error
 

@@ -159,13 +159,25 @@ def top_parser(groups: Iterable[Callable[[Commands[Parser]], None]]) -> TopParse
 
 
 def add_command(
-    commands: Commands[Parser], name: str, run: Callable[..., int], text: str, *, words: str, example: str
+    commands: Commands[Parser],
+    name: str,
+    run: Callable[..., int],
+    text: str,
+    *,
+    words: str,
+    example: str,
+    remote: tuple[str, ...] = ("path",),
+    arrange: Callable[[argparse.Namespace], None] | None = None,
 ) -> Parser:
-    """A command with what all of them take. text: a line of at most 68 characters."""
+    """A command with what all of them take.
+
+    text: a line of at most 68 characters. remote: its arguments that are remote paths. arrange: called before these
+    are looked at, to make arguments of words.
+    """
     parser = commands.add_parser(
         name, help=text, description=text, words=words, example=f"iot-sftp {name} {example}", has_settings=True
     )
-    parser.set_defaults(run=run, parser=parser)
+    parser.set_defaults(run=run, parser=parser, remote=remote, arrange=arrange)
     _add_everywhere(parser)
     return parser
 

@@ -9,6 +9,7 @@ import stat
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
+from iot.sftp.client.cli.address import place_from
 from iot.sftp.client.cli.output import exit_code_of, print_names, say, say_error
 from iot.sftp.client.cli.parser import Commands, Parser, UsageError, add_command
 from iot.sftp.client.cli.progress import progress_display
@@ -27,7 +28,14 @@ SHA256_HELP = "print the content's SHA-256, as sha256sum does"
 def add_transfers(commands: Commands[Parser]) -> None:
     """The commands that move content."""
     put_parser = add_command(
-        commands, "put", put, "send files", words="SRC... [DEST]", example="*.csv device@sftp.example.com:/upload/"
+        commands,
+        "put",
+        put,
+        "send files",
+        words="SRC... [DEST]",
+        example="*.csv device@sftp.example.com:/upload/",
+        remote=("dest",),
+        arrange=_arrange_put,
     )
     put_parser.add_argument(
         "paths", nargs="+", metavar="SRC... [DEST]", help="local files; the remote file or folder to send to"
@@ -38,7 +46,13 @@ def add_transfers(commands: Commands[Parser]) -> None:
     put_parser.add_argument("--restart", action="store_true", help="start over; do not go on from an earlier part")
     put_parser.add_argument("--sha256", action="store_true", help=SHA256_HELP)
     get_parser = add_command(
-        commands, "get", get, "fetch a file", words="SRC [DEST]", example="device@sftp.example.com:/far/big.bin ."
+        commands,
+        "get",
+        get,
+        "fetch a file",
+        words="SRC [DEST]",
+        example="device@sftp.example.com:/far/big.bin .",
+        remote=("source",),
     )
     get_parser.add_argument("source", metavar="SRC", help="remote file")
     get_parser.add_argument("dest", nargs="?", metavar="DEST", help="local file or folder (default: here)")
@@ -49,25 +63,32 @@ def add_transfers(commands: Commands[Parser]) -> None:
     get_parser.add_argument("--print-sha256", dest="sha256", action="store_true", help=SHA256_HELP)
 
 
+def _arrange_put(arguments: argparse.Namespace) -> None:
+    """The last of several words is the destination."""
+    *sources, last = arguments.paths
+    arguments.sources, arguments.dest = (sources, last) if sources else ([last], None)
+    for source in arguments.sources:
+        if place_from(source, host_known=True).server is not None and not os.path.lexists(source):
+            raise UsageError(f"{source} is on a server, and put sends what is here; did you mean get?")
+
+
 def put(client: IoTSFTPClient, arguments: argparse.Namespace) -> int:
     """Send each source; one that fails does not hold up the others, and the first failure gives the exit code."""
-    *sources, last = arguments.paths
-    if not sources:
-        sources, dest = [last], os.path.basename(last)
-    elif arguments.no_target_directory and len(sources) == 1:
-        dest = last
-    else:
-        if arguments.no_target_directory:
-            _refuse("-T names one remote file, and there are several sources")
-        _refuse_expanded_pattern(sources, last)
-        dest = _dest_of(client, sources, last)
+    sources, dest = arguments.sources, arguments.dest
+    if arguments.no_target_directory and len(sources) > 1:
+        _refuse("-T names one remote file, and there are several sources")
+    if dest is None:
+        dest = os.path.basename(sources[0])
+    elif not arguments.no_target_directory:
+        _refuse_expanded_pattern(sources, dest, arguments)
+        dest = _dest_of(client, sources, dest)
     codes = [_put_one(client, source, _below(dest, source), arguments) for source in sources]
     return next((code for code in codes if code), 0)
 
 
-def _refuse_expanded_pattern(sources: Sequence[str], dest: str) -> None:
+def _refuse_expanded_pattern(sources: Sequence[str], dest: str, arguments: argparse.Namespace) -> None:
     """`put *.csv` comes here as `put a.csv b.csv`: nobody meant to send one under the other's name."""
-    if not os.path.isfile(dest) or [dest] == list(sources):
+    if arguments.addressed or not os.path.isfile(dest) or [dest] == list(sources):
         return
     single = f"; if {dest} is the remote name all the same, say -T" if len(sources) == 1 else ""
     _refuse(
