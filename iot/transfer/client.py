@@ -118,6 +118,7 @@ class Client:
         self,
         jobs: Iterable[UploadJob | None],
         *,
+        resume: bool = True,
         hold_checkpoints: bool = False,
         tick: Callable[[], None] = lambda: None,
     ) -> Iterator[TransferResult | Failure]:
@@ -126,7 +127,7 @@ class Client:
         jobs: pulled one at a time as slots become free, so that the caller can always supply the most urgent one; None
         means "none right now, ask again soon" (within 0.25 s). A job that fails yields a Failure; the others continue.
         If the link stays lost, every job in flight yields a Failure and the iteration ends; `cancel` does the same.
-        hold_checkpoints: keep the checkpoints of successes until `settle`.
+        resume: False starts every file over. hold_checkpoints: keep the checkpoints of successes until `settle`.
         tick: called at least every 0.25 s for the caller's own work, also while connecting and while no slot is free
         (when `jobs` is not asked).
         Any thread may take the outcomes, one at a time; `close`, or dropping the iterator, ends it early.
@@ -134,7 +135,7 @@ class Client:
         Raises: AuthenticationError, TransientError (cannot connect), LocalStateError; ConfigurationError, also if an
             outcome is requested while another thread is waiting for one.
         """
-        return self._remote.upload_many(jobs, hold_checkpoints=hold_checkpoints, tick=tick)
+        return self._remote.upload_many(jobs, resume=resume, hold_checkpoints=hold_checkpoints, tick=tick)
 
     def settle(self, results: Iterable[TransferResult]) -> None:
         """Drop the held checkpoints of these results, once the caller has recorded them durably.

@@ -37,8 +37,9 @@ class Shell:
         return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, timeout=60, check=False)
 
 
-def on_a_terminal(shell: Shell, *words: str) -> bytes:
+def on_a_terminal(shell: Shell, *words: str, typed: bytes = b"") -> bytes:
     ours, theirs = pty.openpty()
+    os.write(ours, typed)
     with subprocess.Popen(
         [*COMMAND, *words], cwd=shell.folder, env=shell.environment, stdin=theirs, stdout=theirs, stderr=theirs
     ) as process:

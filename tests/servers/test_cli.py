@@ -195,7 +195,9 @@ def test_names_on_a_terminal_are_escaped(shell: Shell, sshd: OpenSSH) -> None:
 
 def test_a_terminal_shows_progress(shell: Shell, sshd: OpenSSH) -> None:
     (shell.folder / "f").write_bytes(os.urandom(8_000_000))
-    assert re.search(rb"100 ?%", on_a_terminal(shell, "put", "f", sshd.path("f")))
+    said = on_a_terminal(shell, "put", "f", sshd.path("f"))
+    assert re.search(rb"f  \[=* *\]  \d+ %  ", said)
+    assert b"8000000 bytes in " in said
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -13,16 +13,14 @@ import pytest
 
 import iot.sftp.client
 import iot.transfer
-from iot.sftp.client.cli.changing import add_changing
-from iot.sftp.client.cli.listing import add_listing
+from iot.sftp.client.cli.main import COMMANDS as GROUPS
 from iot.sftp.client.cli.main import main
 from iot.sftp.client.cli.output import EXIT_USAGE
 from iot.sftp.client.cli.parser import top_parser
-from iot.sftp.client.cli.transfers import add_transfers
 from iot.sftp.client.cli.wording import ALWAYS, in_words
 from iot.sftp.client.environment import ClientSettings
 
-COMMANDS = tuple(top_parser((add_transfers, add_listing, add_changing)).commands)
+COMMANDS = tuple(top_parser(GROUPS).commands)
 
 
 def said(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
@@ -65,7 +63,7 @@ def test_all_help_shows_every_setting_with_its_variable_and_the_exit_codes(
         ((), "missing: COMMAND"),
         (("gte", "x"), "no such command: gte; did you mean get?"),
         (("put",), "missing: SRC... [DEST]"),
-        (("rm",), "missing: PATH"),
+        (("rm",), "missing: PATH..."),
         (("exists", "secret1", "secret2"), "one word more than it takes"),
         (("exists", "a", "b", "c"), "2 words more than it takes"),
         (("put", "--quite", "a"), "no such option: --quite; did you mean --quiet?"),

@@ -5,11 +5,14 @@ from __future__ import annotations
 import getpass
 from typing import Any
 
+from iot.sftp.client.jobs.paths import RemoteEntry
 from iot.sftp.client.runner import Account, Runner
 from iot.sftp.client.settings import options_from
 from iot.transfer.client import Client
-from iot.transfer.errors import ConfigurationError
+from iot.transfer.errors import ConfigurationError, NotFound
 from iot.transfer.journal.journal import Journal
+from iot.transfer.model import RemoteFile
+from iot.transfer.names import remote_path
 
 __all__ = ["IoTSFTPClient"]
 
@@ -57,6 +60,20 @@ class IoTSFTPClient(Client):
         """Problems that would make every login fail, as far as can be told without a connection: pairs of an option (""
         if something is missing altogether) and the problem. An empty list is no guarantee."""
         return self._runner.login_problems()
+
+    def scan(self, path: str) -> list[RemoteEntry]:
+        """What is right below a folder, sorted by name: each with size in bytes, mtime in seconds and mode.
+
+        Raises: NotFound, PermissionDenied, NameRefused (a name from the server that is no name), TransientError ...
+        """
+        return self._runner.scan(remote_path(path))
+
+    def lstat(self, path: str) -> RemoteFile:
+        """As `stat`, but of a link itself. Raises: NotFound, PermissionDenied, TransientError ..."""
+        found = self._runner.lstat(remote_path(path))
+        if found is None:
+            raise NotFound(f"{path!r} is not on the server")
+        return found
 
     @property
     def connection(self) -> Any:

@@ -11,7 +11,7 @@ from iot.sftp.client.batch import Batch
 from iot.sftp.client.connector import Connector
 from iot.sftp.client.fetch import Fetch
 from iot.sftp.client.jobs import paths
-from iot.sftp.client.jobs.look import look
+from iot.sftp.client.jobs.look import look, look_at_link
 from iot.sftp.client.jobs.paths import Earlier, real_path
 from iot.sftp.client.learned import REFUSALS, LearnedRefusals
 from iot.sftp.client.pipeline.job import Job, Work
@@ -137,6 +137,14 @@ class Runner(BaseRemote):
 
     def stat(self, path: bytes) -> RemoteFile | None:
         return self._run(lambda *_: look(path))
+
+    def lstat(self, path: bytes) -> RemoteFile | None:
+        """As stat, but of a link itself."""
+        return self._run(lambda *_: look_at_link(path))
+
+    def scan(self, path: bytes) -> list[paths.RemoteEntry]:
+        """What is right below a folder, with size, time and mode, sorted by name."""
+        return self._run(lambda *_: paths.scan(path))
 
     def list(self, path: bytes, *, folders: bool) -> list[bytes]:
         return self._run(lambda *_: paths.list_paths(path, folders))

@@ -1,12 +1,14 @@
-"""ls and exists."""
+"""ls, stat and exists."""
 
 from __future__ import annotations
 
 import argparse
 from typing import TYPE_CHECKING
 
+from iot.sftp.client.cli.described import json_line, long_line
 from iot.sftp.client.cli.output import EXIT_NO, print_names
 from iot.sftp.client.cli.parser import Commands, Parser, add_command
+from iot.sftp.client.cli.remote_tree import expand
 from iot.transfer.errors import NotFound
 
 if TYPE_CHECKING:
@@ -41,6 +43,12 @@ def add_listing(commands: Commands[Parser]) -> None:
     )
     there.add_argument("path", metavar="PATH", help="remote file or folder")
 
+    status = add_command(
+        commands, "stat", stat, "tell size, time and mode", words="PATH...", example="/upload/a.csv", remote=("paths",)
+    )
+    status.add_argument("paths", nargs="+", metavar="PATH...", help="remote files or folders, patterns")
+    status.add_argument("--json", action="store_true", help="one JSON object a line")
+
 
 def ls(client: IoTSFTPClient, arguments: argparse.Namespace) -> int:
     names: list[str] = []
@@ -50,6 +58,15 @@ def ls(client: IoTSFTPClient, arguments: argparse.Namespace) -> int:
     if not arguments.directories:
         names += client.list(arguments.path, arguments.pattern)
     print_names(sorted(names), null=arguments.null)
+    return 0
+
+
+def stat(client: IoTSFTPClient, arguments: argparse.Namespace) -> int:
+    for found in expand(client, arguments.paths):
+        if arguments.json:
+            print(json_line(found.path, found.file))
+        else:
+            print_names([long_line(found.path, found.file)])
     return 0
 
 

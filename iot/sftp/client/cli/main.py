@@ -19,10 +19,11 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from iot.sftp.client.cli.changing import add_changing
+from iot.sftp.client.cli.fetching import add_get
 from iot.sftp.client.cli.listing import add_listing
 from iot.sftp.client.cli.output import exit_code_of, say, say_error
 from iot.sftp.client.cli.parser import Parser, UsageError, top_parser
-from iot.sftp.client.cli.transfers import add_transfers
+from iot.sftp.client.cli.sending import add_put
 from iot.sftp.client.cli.whereabouts import locate
 from iot.transfer.errors import Cancelled, SFTPError
 from iot.transfer.terminal import TerminalSafeFormatter
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 EXIT_STOPPED = 130
+COMMANDS = (add_put, add_get, add_listing, add_changing)
 YES = ("1", "true", "yes", "on")
 Command = Callable[["IoTSFTPClient", argparse.Namespace], int]
 
@@ -67,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parsed(words: list[str]) -> argparse.Namespace:
     """The words, and for the switches that every command has, what the environment says."""
-    arguments: argparse.Namespace = top_parser((add_transfers, add_listing, add_changing)).parse_args(words)
+    arguments: argparse.Namespace = top_parser(COMMANDS).parse_args(words)
     for name in ("verbose", "quiet"):
         asked = os.environ.get(f"SFTP_{name.upper()}", "").lower() in YES
         setattr(arguments, name, getattr(arguments, name, asked))

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Iterable
 
 from iot.transfer import errors
-from iot.transfer.terminal import terminal_safe
+from iot.transfer.model import TransferResult
+from iot.transfer.terminal import human_bytes, terminal_safe
 
 __all__ = [
     "EXIT_CODES",
@@ -17,6 +18,7 @@ __all__ = [
     "EXIT_USAGE",
     "exit_code_of",
     "print_names",
+    "result_line",
     "say",
     "say_error",
 ]
@@ -75,6 +77,19 @@ def say_error(error: BaseException) -> None:
     from iot.sftp.client.cli.wording import in_words
 
     say(f"iot-sftp: {in_words(str(error))}")
+
+
+def result_line(result: TransferResult) -> str:
+    """What became of one file."""
+    if result.already_done:
+        return f"{result.source} -> {result.dest}: was there already, proof {result.proven}"
+    rate = result.sent_bytes / result.seconds if result.seconds else 0
+    resumed = f", resumed at {result.resumed_at}" if result.resumed_at else ""
+    proof = f"{result.proven} ({result.evidence.value})" if result.evidence is not None else result.proven
+    return (
+        f"{result.source} -> {result.dest}: {result.size} bytes in {result.seconds:.1f} s"
+        f" ({human_bytes(int(rate))}/s), proof {proof}{resumed}"
+    )
 
 
 def print_names(names: Iterable[str], *, null: bool = False) -> None:

@@ -20,13 +20,11 @@ HELP_WIDTH = 24
 TOP = """\
 Resumable SFTP transfers: run the same command again, and it goes on.
 
-commands:
 {commands}
 
 A remote path is user@host:path, sftp://user@host:port/path, or a path alone
 with the server in SFTP_HOST or -H. Example:
-  iot-sftp put -v big.bin device@sftp.example.com:/upload/
-
+  iot-sftp put big.bin device@sftp.example.com:/upload/
 {exit_codes}
 more: iot-sftp COMMAND --help, iot-sftp COMMAND --help-all
 """
