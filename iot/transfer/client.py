@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fnmatch
 import logging
 import os
+import posixpath
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
@@ -242,7 +244,9 @@ class Client:
         return self._or_none(lambda: self.list(path, file_pattern))
 
     def list(self, path: str, file_pattern: str | None = None) -> list[str]:
-        """Paths of the files directly in `path`, sorted; only those whose path contains `file_pattern`.
+        """Paths of the files directly in `path`, sorted.
+
+        file_pattern: only those whose path contains it; with `*`, `?` or `[` it is a pattern for the whole name.
 
         Raises: NotFound; NameRefused if the server lists a name that is not a valid file name.
         """
@@ -261,6 +265,8 @@ class Client:
     def _listing(self, path: str, pattern: str | None, folders: bool) -> _List[str]:
         found = self._remote.list(remote_path(path), folders=folders)
         names = [name.decode("utf-8", "surrogateescape") for name in found]
+        if pattern and any(char in pattern for char in "*?["):
+            return [name for name in names if fnmatch.fnmatchcase(posixpath.basename(name), pattern)]
         return [name for name in names if not pattern or pattern in name]
 
     def _succeeds(self, work: Callable[[], object]) -> bool:

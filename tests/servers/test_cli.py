@@ -166,9 +166,9 @@ def test_small_commands(shell: Shell, sshd: OpenSSH) -> None:
     (shell.folder / "f").write_bytes(b"1")
     assert shell("put", "f", sshd.path("a/f.txt"), "-q").returncode == 0
     listed = shell("ls", sshd.path("a"))
-    assert listed.stdout.decode().split() == [sshd.path("a/b") + "/", sshd.path("a/f.txt")]
-    assert shell("ls", sshd.path("a"), "f.t", "--files").stdout.decode().split() == [sshd.path("a/f.txt")]
-    assert shell("ls", sshd.path("a"), "--directories").stdout.decode().split() == [sshd.path("a/b") + "/"]
+    assert listed.stdout.decode().split() == ["b/", "f.txt"]
+    assert shell("ls", sshd.path("a"), "--files").stdout.decode().split() == ["f.txt"]
+    assert shell("ls", sshd.path("a"), "--directories").stdout.decode().split() == ["b/"]
     assert shell("mv", sshd.path("a/f.txt"), sshd.path("g")).returncode == 0
     assert shell("exists", sshd.path("g")).returncode == 0
     assert shell("exists", sshd.path("a/f.txt")).returncode == 1
@@ -185,7 +185,7 @@ def test_any_name_arrives_and_programs_get_its_bytes(shell: Shell, sshd: OpenSSH
     assert done.returncode == 0, done.stderr
     assert os.listdir(os.fsencode(sshd.root)) == [name]
     assert b"\x1b" not in done.stderr
-    assert shell("ls", "-0", sshd.path()).stdout == os.fsencode(sshd.path()) + b"/" + name + b"\0"
+    assert shell("ls", "-0", sshd.path()).stdout == name + b"\0"
 
 
 def test_names_on_a_terminal_are_escaped(shell: Shell, sshd: OpenSSH) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import posixpath
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from iot.sftp.client.cli.output import exit_code_of, say, say_error
+from iot.sftp.client.cli.output import each, say
 from iot.sftp.client.cli.parser import Commands, Parser, UsageError, add_command
 from iot.sftp.client.cli.remote_tree import Found, expand, is_folder, look, walk
 from iot.transfer.errors import NameRefused, PermanentError
@@ -70,14 +70,14 @@ def mv(client: IoTSFTPClient, arguments: argparse.Namespace) -> int:
     into_folder = not arguments.no_target_directory and (dest.endswith("/") or is_folder(look(client, dest)))
     if len(found) > 1 and not into_folder:
         raise UsageError(f"{len(found)} files need a folder as DEST; {dest} is none. Nothing was moved")
-    for each in found:
-        name = posixpath.basename(each.path.rstrip("/"))
-        client.move(each.path.rstrip("/"), posixpath.join(dest, name) if into_folder else dest)
+    for one in found:
+        name = posixpath.basename(one.path.rstrip("/"))
+        client.move(one.path.rstrip("/"), posixpath.join(dest, name) if into_folder else dest)
     return 0
 
 
 def mkdir(client: IoTSFTPClient, arguments: argparse.Namespace) -> int:
-    return _each(arguments.paths, client.mkdir)
+    return each(arguments.paths, client.mkdir)
 
 
 def rmdir(client: IoTSFTPClient, arguments: argparse.Namespace) -> int:
@@ -85,7 +85,7 @@ def rmdir(client: IoTSFTPClient, arguments: argparse.Namespace) -> int:
         for found in expand(client, [path]):
             client.rmdir(found.path)
 
-    return _each(arguments.paths, remove)
+    return each(arguments.paths, remove)
 
 
 def rm(client: IoTSFTPClient, arguments: argparse.Namespace) -> int:
@@ -93,19 +93,7 @@ def rm(client: IoTSFTPClient, arguments: argparse.Namespace) -> int:
         raise UsageError(
             "rm -r asks before it deletes, and nobody is there to be asked: say --yes. Nothing was deleted"
         )
-    return _each(arguments.paths, lambda path: _remove(client, path, arguments))
-
-
-def _each(paths: Iterable[str], act: Callable[[str], object]) -> int:
-    """One that fails does not hold up the others; the first failure gives the exit code."""
-    first = 0
-    for path in paths:
-        try:
-            act(path)
-        except PermanentError as error:
-            say_error(error)
-            first = first or exit_code_of(error)
-    return first
+    return each(arguments.paths, lambda path: _remove(client, path, arguments))
 
 
 def _remove(client: IoTSFTPClient, path: str, arguments: argparse.Namespace) -> None:
@@ -136,8 +124,8 @@ def _remove_tree(client: IoTSFTPClient, root: str, *, ask: bool) -> None:
     if posixpath.normpath(root) in ("/", "//", ".") or ".." in root.split("/"):
         raise NameRefused(f"{root} is not deleted as a whole: name what is in it")
     below = list(walk(client, root.rstrip("/")))
-    folders = [each.path for each in below if each.is_folder and not each.is_link]
-    files = [each.path for each in below if each.is_link or not each.is_folder]
+    folders = [found.path for found in below if found.is_folder and not found.is_link]
+    files = [found.path for found in below if found.is_link or not found.is_folder]
     if ask and not _agreed(f"delete {root} with {len(files)} files in {1 + len(folders)} folders? [y/N] "):
         say(f"{root} stays")
         return

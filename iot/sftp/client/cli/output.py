@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from iot.transfer import errors
 from iot.transfer.model import TransferResult
@@ -16,6 +16,7 @@ __all__ = [
     "EXIT_SUMMARY",
     "EXIT_TEXT",
     "EXIT_USAGE",
+    "each",
     "exit_code_of",
     "print_names",
     "result_line",
@@ -77,6 +78,18 @@ def say_error(error: BaseException) -> None:
     from iot.sftp.client.cli.wording import in_words
 
     say(f"iot-sftp: {in_words(str(error))}")
+
+
+def each(words: Iterable[str], act: Callable[[str], None]) -> int:
+    """Do it for each word -> exit code: one that fails does not hold up the others, and the first failure counts."""
+    first = 0
+    for word in words:
+        try:
+            act(word)
+        except errors.PermanentError as error:
+            say_error(error)
+            first = first or exit_code_of(error)
+    return first
 
 
 def result_line(result: TransferResult) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import posixpath
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from iot.sftp.client.cli.output import say
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from iot.sftp.client.client import IoTSFTPClient
     from iot.sftp.client.jobs.paths import RemoteEntry
 
-__all__ = ["Found", "expand", "is_folder", "is_pattern", "look", "matches", "walk"]
+__all__ = ["Found", "expand", "in_folder", "is_folder", "is_pattern", "look", "matches", "walk"]
 
 DEPTH_MAX = 100
 """Levels of a tree: a server that makes folders up as we go is left at some point."""
@@ -91,35 +91,48 @@ def _matching(client: IoTSFTPClient, pattern: str) -> list[Found]:
         if not is_pattern(part) and not last:
             bases = [posixpath.join(base, part) for base in bases]
             continue
-        found = [each for base in bases for each in _in_folder(client, base, part)]
+        found = [each for base in bases for each in _matching_in(client, base, part)]
         bases = [each.path for each in found if each.is_folder]
     return found
 
 
-def _in_folder(client: IoTSFTPClient, folder: str, part: str) -> list[Found]:
+def _matching_in(client: IoTSFTPClient, folder: str, part: str) -> list[Found]:
     if not is_pattern(part):
         path = posixpath.join(folder, part)
         file = look(client, path)
         return [Found(path, file)] if file is not None else []
     try:
-        entries = client.scan(folder or ".")
+        return [_found(folder, entry) for entry in client.scan(folder or ".") if matches(entry.name, part)]
     except NotFound:
         return []
-    return [_found(folder, entry) for entry in entries if matches(entry.name, part)]
+
+
+def in_folder(client: IoTSFTPClient, folder: str) -> list[Found]:
+    """What is right below a folder, sorted by name."""
+    return [_found(folder, entry) for entry in client.scan(folder)]
 
 
 def _found(folder: str, entry: RemoteEntry) -> Found:
     return Found(posixpath.join(folder, entry.name), entry.file, entry.is_link)
 
 
-def walk(client: IoTSFTPClient, folder: str, depth: int = DEPTH_MAX) -> Iterator[Found]:
-    """All below a folder, a folder before what is in it. Links to folders are told, not entered."""
-    for entry in client.scan(folder):
-        found = _found(folder, entry)
+def walk(
+    client: IoTSFTPClient,
+    folder: str,
+    is_wanted: Callable[[str], bool] = lambda _: True,
+    depth: int = DEPTH_MAX,
+) -> Iterator[Found]:
+    """All below a folder, a folder before what is in it. Links to folders are told, not entered.
+
+    is_wanted: by its name; what is not is not entered, either.
+    """
+    for found in in_folder(client, folder):
+        if not is_wanted(posixpath.basename(found.path)):
+            continue
         yield found
         if not found.is_folder or found.is_link:
             continue
         if depth:
-            yield from walk(client, found.path, depth - 1)
+            yield from walk(client, found.path, is_wanted, depth - 1)
         else:
             say(f"not entered, too deep: {terminal_safe(found.path)}")
