@@ -26,6 +26,7 @@ class Shell:
             "SFTP_PORT": str(server.port),
             "SFTP_USER": server.user,
             "SFTP_KNOWN_HOSTS": str(server.known_hosts),
+            "SFTP_SSH_CONFIG": "none",  # that of whoever runs the tests is none of theirs
             "SFTP_STATE_DIR": str(folder / "state"),
         }
         if server.key_file:
@@ -37,17 +38,20 @@ class Shell:
         return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, timeout=60, check=False)
 
 
-def on_a_terminal(shell: Shell, *words: str, typed: bytes = b"") -> bytes:
+def on_a_terminal(shell: Shell, *words: str, typed: bytes = b"", prompt: bytes = b"? [y/N] ") -> bytes:
+    """typed: once it has printed `prompt`."""
     ours, theirs = pty.openpty()
-    os.write(ours, typed)
-    with subprocess.Popen(
-        [*COMMAND, *words], cwd=shell.folder, env=shell.environment, stdin=theirs, stdout=theirs, stderr=theirs
-    ) as process:
+    command = [*COMMAND, *words]
+    ends = {"stdin": theirs, "stdout": theirs, "stderr": theirs, "start_new_session": True}
+    with subprocess.Popen(command, cwd=shell.folder, env=shell.environment, **ends) as process:
         os.close(theirs)
         output = b""
         try:
             while chunk := os.read(ours, 4096):
                 output += chunk
+                if typed and prompt in output:
+                    os.write(ours, typed)
+                    typed = b""
         except OSError:
             pass  # the terminal's other end is closed: the program has ended
         os.close(ours)

@@ -86,6 +86,7 @@ def test_example_shows_the_real_defaults() -> None:
 def test_example_loads_with_every_key_set(tmp_path: Path) -> None:
     for name in ("id_ed25519", "password", "known_hosts"):
         (tmp_path / name).write_text("content\n")
+    (tmp_path / "ssh_config").write_text("User device\n")
     complete = tmp_path / "complete.toml"
     complete.write_text("\n".join(uncommented(line, tmp_path) for line in EXAMPLE.read_text().splitlines()))
     settings = load(complete, {})

@@ -36,6 +36,7 @@ TRUST = frozenset(
         "agent",
         "prompt_file",
         "prompt_command",
+        "ssh_config",
         "ciphers",
         "state_dir",
     )

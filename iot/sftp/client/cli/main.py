@@ -25,7 +25,7 @@ from iot.sftp.client.cli.output import exit_code_of, say, say_error
 from iot.sftp.client.cli.parser import Parser, UsageError, top_parser
 from iot.sftp.client.cli.sending import add_put
 from iot.sftp.client.cli.whereabouts import locate
-from iot.transfer.errors import Cancelled, SFTPError
+from iot.transfer.errors import Cancelled, CredentialsInvalid, LoginRefused, SFTPError
 from iot.transfer.terminal import TerminalSafeFormatter
 
 if TYPE_CHECKING:
@@ -83,18 +83,40 @@ def _run(arguments: argparse.Namespace, is_program: bool) -> int:
         arguments.arrange(arguments)
     locate(arguments)
     settings = settings_from(vars(arguments), env_file=getattr(arguments, "env_file", None))
-    with _client(settings) as client, _stoppable(client):
+    with _opened(settings) as client, _stoppable(client):
         if is_program:
             _keep_what_is_loaded()
         command: Command = arguments.run
         return command(client, arguments)
 
 
+def _opened(settings: ClientSettings) -> IoTSFTPClient:
+    """Agent and keys are tried first; a password is asked for when they do not do."""
+    from iot.sftp.client.cli.options import may_ask, with_password
+
+    client = _client(settings)
+    if not may_ask(settings):
+        return client
+    try:
+        client.connect()
+    except (LoginRefused, CredentialsInvalid):
+        client.close()
+        return _client(with_password(settings))
+    except BaseException:
+        client.close()
+        raise
+    return client
+
+
 def _client(settings: ClientSettings) -> IoTSFTPClient:
     from iot.sftp.client.client import IoTSFTPClient
 
     password = settings.password.get_secret_value() if settings.password is not None else None
-    return IoTSFTPClient(settings.host, settings.port, settings.user, password, **dict(settings.options()))
+    port = settings.port if "port" in settings.model_fields_set else None
+    options = dict(settings.options())
+    if "ssh_config" not in settings.model_fields_set:
+        options["ssh_config"] = "default"
+    return IoTSFTPClient(settings.host, port, settings.user, password, **options)
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ from iot.transfer.errors import ConfigurationError
 from iot.transfer.givenfile import read_text_once
 from iot.transfer.terminal import terminal_safe
 
-__all__ = ["add_settings", "settings_from"]
+__all__ = ["add_settings", "may_ask", "settings_from", "with_password"]
 
 ALIASES = {"key_file": ("--key",), "host": ("-H",), "port": ("-P",), "user": ("-u",)}
 MISSING = ("host: Field required", "SFTP_HOST: Field required")
@@ -49,7 +49,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def settings_from(given: Mapping[str, Any], *, env_file: Path | None = None) -> ClientSettings:
-    """Settings from the parsed options, then the environment, then the .env file; asks for a missing password.
+    """Settings from the parsed options, then the environment, then the .env file.
 
     given: parsed arguments; those that are no setting are left alone.
     env_file: may set everything. None reads ".env" in the working folder, if there is one: it sets nothing of
@@ -64,10 +64,18 @@ def settings_from(given: Mapping[str, Any], *, env_file: Path | None = None) -> 
             values[name] = found
     if env_file is None:
         _tell_of_env_file()
-    settings = _checked(values, env_file)
-    if _needs_password(settings):
-        settings = _checked(values | {"password": _ask(settings)}, env_file)
-    return settings
+    return _checked(values, env_file)
+
+
+def may_ask(settings: ClientSettings) -> bool:
+    """Whether somebody is there to be asked for a password, where nothing else was given to log in with."""
+    has_some = settings.password is not None or settings.key_file is not None or settings.agent
+    return not has_some and sys.stdin is not None and sys.stdin.isatty()
+
+
+def with_password(settings: ClientSettings) -> ClientSettings:
+    """Ask for it. Raises: ConfigurationError where none is given."""
+    return settings.model_copy(update={"password": SecretStr(_ask(settings))})
 
 
 def _add_plain(group: argparse._ArgumentGroup, name: str, field: FieldInfo) -> None:
@@ -143,11 +151,6 @@ def _sources(key: str) -> str:
     name = "key_file" if name == "key" else name
     option = f"--{_dashed(name)}-file" if name in _secrets() else f"--{_dashed(name)}"
     return f"{option} or {_variable(name)}"
-
-
-def _needs_password(settings: ClientSettings) -> bool:
-    has_some = settings.password is not None or settings.key_file is not None or settings.agent
-    return not has_some and sys.stdin is not None and sys.stdin.isatty()
 
 
 def _ask(settings: ClientSettings) -> str:
