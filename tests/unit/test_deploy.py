@@ -235,4 +235,8 @@ def test_install_stages_its_files_below_destdir(tmp_path: Path) -> None:
         "usr/share/doc/iot-spooler/README.md",
         "usr/share/doc/iot-spooler/SETTINGS.md",
         "usr/share/doc/iot-spooler/iot-spooler.toml",
+        "usr/local/share/man/man1/iot-sftp.1",
+        "usr/share/bash-completion/completions/iot-sftp",
+        "usr/local/share/zsh/site-functions/_iot-sftp",
+        "usr/share/fish/vendor_completions.d/iot-sftp.fish",
     }

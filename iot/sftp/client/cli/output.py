@@ -12,6 +12,7 @@ from iot.transfer.terminal import human_bytes, terminal_safe
 
 __all__ = [
     "EXIT_CODES",
+    "EXIT_CODES_TEXT",
     "EXIT_NO",
     "EXIT_SUMMARY",
     "EXIT_TEXT",
@@ -43,8 +44,7 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (OSError, 74),
     (Exception, 70),
 )
-EXIT_TEXT = """\
-exit codes:
+EXIT_CODES_TEXT = """\
   0    done; exists: it is there
   1    no: it does not exist, or the destination may not be replaced
   64   wrong usage
@@ -57,6 +57,7 @@ exit codes:
   78   a setting is wrong
   130  stopped (Ctrl-C); put and get go on from there when run again
 """
+EXIT_TEXT = f"exit codes:\n{EXIT_CODES_TEXT}"
 
 
 EXIT_SUMMARY = "exit codes: 0 done, 1 no, 64 usage, 69-76 failed, 77 refused, 78 setting"

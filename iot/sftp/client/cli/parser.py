@@ -55,7 +55,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *, words: str = "", example: str = "", has_settings: bool = False, **keywords: Any) -> None:
         super().__init__(allow_abbrev=False, add_help=False, **keywords)
         self.usage = f"{self.prog} [OPTIONS] {words}".rstrip()
-        self._example = example
+        self.example = example
         self._lacks_settings = has_settings
         self.add_argument(*HELP, nargs=0, action=_ShowHelp, help=argparse.SUPPRESS)
         self.add_argument("--help-all", nargs=0, action=_ShowHelp, help=argparse.SUPPRESS)
@@ -93,7 +93,7 @@ class Parser(argparse.ArgumentParser):
         shown = [action for action in self._own_actions or self._actions if action.help != argparse.SUPPRESS]
         lines = [f"usage: {self.usage}", "", str(self.description), ""]
         lines += [f"  {_flags(action):<{HELP_WIDTH}} {(action.help or '').replace('%%', '%')}" for action in shown]
-        example = ["", f"example: {self._example}"] if self._example else []
+        example = ["", f"example: {self.example}"] if self.example else []
         return "\n".join([*lines, SERVER, *example, f"more: {self.prog} --help-all", ""])
 
     def format_help_all(self) -> str:
