@@ -10,8 +10,8 @@ _iot_sftp() {
         --proof) words='size tail full' ;;
         --server-durability) words='fsync trust' ;;
         -H|--host) mapfile -t COMPREPLY < <(compgen -A hostname -- "$cur"); return ;;
-        --env-file|--state-dir|--key-file|--key|--key-passphrase-file|--prompt-file|--known-hosts|--password-file) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
-        --attempts|--backoff-s|--backoff-cap-s|--part-suffix|--tail-size|--publish-grace-s|--checkpoint-bytes|--checkpoint-s|--stale-part-s|--owner-tag|--prompt-command|--ssh-config|--host-key|--connect-timeout-s|--link-deadline-s|--server-reply-s|--keepalive-s|--chunk-size|--slots|--max-in-flight-bytes|--ciphers|--congestion|--port|-P|--user|-u|--sha256) return ;;
+        --env-file|--state-dir|--key-file|--key|--key-passphrase-file|--prompt-file|--proxy-password-file|--known-hosts|--password-file) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+        --attempts|--backoff-s|--backoff-cap-s|--part-suffix|--tail-size|--publish-grace-s|--checkpoint-bytes|--checkpoint-s|--stale-part-s|--owner-tag|--prompt-command|--ssh-config|--proxy|--host-key|--connect-timeout-s|--link-deadline-s|--server-reply-s|--keepalive-s|--chunk-size|--slots|--max-in-flight-bytes|--ciphers|--congestion|--port|-P|--user|-u|--sha256) return ;;
     esac
     if [ -n "$words" ]; then
         mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
@@ -32,7 +32,7 @@ _iot_sftp() {
     case $cur in
         -*)
             [ -n "$command" ] || words=''
-            mapfile -t COMPREPLY < <(compgen -W "$words -h --help -v --verbose -q --quiet --env-file --attempts --backoff-s --backoff-cap-s --part-suffix --make-dirs --no-make-dirs --keep-times --no-keep-times --keep-mode --no-keep-mode --replace-by-remove --no-replace-by-remove --verify --proof --tail-size --server-durability --publish-grace-s --sidecar --no-sidecar --checkpoint-bytes --checkpoint-s --stale-part-s --state-dir --owner-tag --key-file --key --key-passphrase-file --agent --no-agent --prompt-file --prompt-command --ssh-config --known-hosts --host-key --connect-timeout-s --link-deadline-s --server-reply-s --keepalive-s --chunk-size --slots --max-in-flight-bytes --direct-write --no-direct-write --ciphers --compression --no-compression --congestion --host -H --port -P --user -u --password-file" -- "$cur") ;;
+            mapfile -t COMPREPLY < <(compgen -W "$words -h --help -v --verbose -q --quiet --env-file --attempts --backoff-s --backoff-cap-s --part-suffix --make-dirs --no-make-dirs --keep-times --no-keep-times --keep-mode --no-keep-mode --replace-by-remove --no-replace-by-remove --verify --proof --tail-size --server-durability --publish-grace-s --sidecar --no-sidecar --checkpoint-bytes --checkpoint-s --stale-part-s --state-dir --owner-tag --key-file --key --key-passphrase-file --agent --no-agent --prompt-file --prompt-command --ssh-config --proxy --proxy-password-file --known-hosts --host-key --connect-timeout-s --link-deadline-s --server-reply-s --keepalive-s --chunk-size --slots --max-in-flight-bytes --direct-write --no-direct-write --ciphers --compression --no-compression --congestion --host -H --port -P --user -u --password-file" -- "$cur") ;;
         *)
             case $command in
                 '') mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur") ;;

@@ -38,6 +38,8 @@ complete -c iot-sftp -l agent -l no-agent -d 'offer the keys of a running ssh-ag
 complete -c iot-sftp -l prompt-file -r -F -d 'answers to what the server asks beside the password, one a line in its order [SFTP_PROMPT_FILE]'
 complete -c iot-sftp -l prompt-command -x -d 'command whose first line answers what the server asks beside the password, e.g. a TOTP code [SFTP_PROMPT_COMMAND]'
 complete -c iot-sftp -l ssh-config -x -d 'OpenSSH configuration to follow: a file, default (the user\'s, the system\'s) or none [SFTP_SSH_CONFIG]'
+complete -c iot-sftp -l proxy -x -d 'socks5://[user@]host[:port] or http://..., which connects for us [SFTP_PROXY]'
+complete -c iot-sftp -l proxy-password-file -r -F -d 'file whose first line is the password of the proxy\'s user [SFTP_PROXY_PASSWORD_FILE, or SFTP_PROXY_PASSWORD itself]'
 complete -c iot-sftp -l known-hosts -r -F -d 'known_hosts file; without it ~/.ssh/known_hosts [SFTP_KNOWN_HOSTS]'
 complete -c iot-sftp -l host-key -x -d 'pinned fingerprint of the host key, "SHA256:..."; known_hosts is not read [SFTP_HOST_KEY]'
 complete -c iot-sftp -l connect-timeout-s -x -d 'seconds for TCP to connect, per address (default: 20.0) [SFTP_CONNECT_TIMEOUT_S]'

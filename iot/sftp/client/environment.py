@@ -37,6 +37,8 @@ TRUST = frozenset(
         "prompt_file",
         "prompt_command",
         "ssh_config",
+        "proxy",
+        "proxy_password",
         "ciphers",
         "state_dir",
     )

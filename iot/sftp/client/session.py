@@ -23,6 +23,7 @@ from iot.sftp.client.ssh.hostkeys import HostKeyPolicy, KnownHosts, Pinned
 from iot.sftp.client.ssh.login import Credentials, Login
 from iot.sftp.client.ssh.openssh_config import Way
 from iot.sftp.client.ssh.prompts import Answerer, from_command, from_file
+from iot.sftp.client.ssh.proxy import Proxy, proxy_from
 from iot.transfer.errors import ConfigurationError, CredentialsInvalid
 from iot.transfer.journal.checkpoints import Checkpoints
 from iot.transfer.stop import StopFlag
@@ -163,6 +164,7 @@ def target_from(way: Way, password: str | None, options: ClientOptions) -> Targe
         congestion=options.congestion,
         bind_address=way.bind_address,
         proxy_command=way.proxy_command,
+        proxy=_proxy(options),
         via=_target_of_hop(way.via, options) if way.via is not None else None,
     )
 
@@ -171,6 +173,13 @@ def _target_of_hop(way: Way, options: ClientOptions) -> Target:
     """On the way: what is secret, or pinned, is of the server at its end."""
     no_secrets = {"key_file": None, "key_passphrase": None, "host_key": None, "prompt_file": None, "prompt_command": ()}
     return target_from(way, None, options.model_copy(update={**no_secrets, "prompts": None, "compression": False}))
+
+
+def _proxy(options: ClientOptions) -> Proxy | None:
+    if options.proxy is None:
+        return None
+    password = options.proxy_password
+    return proxy_from(options.proxy, password.get_secret_value() if password is not None else None)
 
 
 def _credentials(way: Way, password: str | None, options: ClientOptions) -> Credentials:

@@ -16,6 +16,7 @@ from pydantic import ConfigDict, Field, SecretStr, field_validator, model_valida
 from iot.sftp.client.ssh.capabilities import check_ciphers, check_congestion
 from iot.sftp.client.ssh.openssh_config import NONE
 from iot.sftp.client.ssh.openssh_config import check as check_config
+from iot.sftp.client.ssh.proxy import proxy_from
 from iot.transfer.errors import ConfigurationError
 from iot.transfer.settings import Durability, TransferSettings, Verify, checked, describe_errors
 
@@ -39,6 +40,9 @@ class OptionFields(TransferSettings):
     ssh_config: str | None = Field(
         None, description="OpenSSH configuration to follow: a file, default (the user's, the system's) or none"
     )
+    # -- the way there
+    proxy: str | None = Field(None, description="socks5://[user@]host[:port] or http://..., which connects for us")
+    proxy_password: SecretStr | None = Field(None, description="password of the proxy's user")
     # -- who the server is
     known_hosts: Path | None = Field(None, description="known_hosts file; default: ~/.ssh/known_hosts")
     host_key: str | None = Field(
@@ -93,6 +97,16 @@ class OptionFields(TransferSettings):
             check_config(value)
         except ConfigurationError as error:
             raise ValueError(str(error).removeprefix("ssh_config: ")) from None
+        return value
+
+    @field_validator("proxy")
+    @classmethod
+    def _usable_proxy(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                proxy_from(value, None)
+            except ConfigurationError as error:
+                raise ValueError(str(error).removeprefix("proxy: ")) from None
         return value
 
     @field_validator("ciphers")

@@ -11,7 +11,7 @@ __all__ = ["flag_of", "in_words"]
 SHORT = {"key_file": "--key"}
 PYTHON_ONLY = ((r", (\w+) or prompts\b", r" or \1"), (r" or prompts\b", ""), (r"\bprompts, (\w+) and ", r"\1 and "))
 """The callback `prompts` cannot be given here."""
-FROM_FILE = ("key_passphrase",)
+FROM_FILE = ("key_passphrase", "proxy_password")
 ALWAYS = tuple(name for name in ClientSettings.model_fields if "_" in name and name != "known_hosts")
 """Names that are no ordinary words and no usual file names."""
 MENTION = r"(?<![\w/.\-])({names})(?![\w/.\-])"

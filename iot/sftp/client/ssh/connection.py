@@ -21,6 +21,7 @@ from iot.sftp.client.ssh.detour import by_channel, by_command
 from iot.sftp.client.ssh.hostkeys import fingerprint
 from iot.sftp.client.ssh.link import Link, dial
 from iot.sftp.client.ssh.login import Login
+from iot.sftp.client.ssh.proxy import connect_through
 from iot.sftp.client.ssh.transport import Target, Transport
 from iot.transfer.stop import StopFlag
 
@@ -92,6 +93,18 @@ class Connection(pysftp.Connection):  # type: ignore[misc]
             self._hop = Connection(target.via, self._cancelled)
             self._hop.login_over()
             return by_channel(self._hop.tcp_channel(host, port), self._cancelled, self._hop.close)
+        if target.proxy is not None:
+            link = self._dial(target.proxy.host, target.proxy.port)
+            try:
+                connect_through(link, target.proxy, host, port, target.login_deadline_s)
+            except BaseException:
+                link.close()
+                raise
+            return link
+        return self._dial(host, port)
+
+    def _dial(self, host: str, port: int) -> Link:
+        target = self.target
         return dial(
             host,
             port,

@@ -25,6 +25,7 @@ from iot.sftp.client.ssh.packetizer import (
     Packetizer,
     offers_chacha20,
 )
+from iot.sftp.client.ssh.proxy import Proxy
 from iot.transfer.errors import ConfigurationError, LoginRefused, Timeout
 
 __all__ = ["Target", "Transport"]
@@ -61,6 +62,7 @@ class Target:
     bind_address: str | None = None
     proxy_command: str | None = None
     via: Target | None = None
+    proxy: Proxy | None = None
 
 
 class Transport(paramiko.ServiceRequestingTransport):  # type: ignore[misc]
