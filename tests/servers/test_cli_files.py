@@ -74,6 +74,19 @@ def test_several_files_and_patterns_on_both_sides(shell: Shell, sshd: OpenSSH) -
     assert shell("get", sshd.path("in/*.csv"), "one-name").returncode == 64
 
 
+def test_two_files_never_share_a_destination(shell: Shell, sshd: OpenSSH) -> None:
+    for root in (shell.folder, sshd.root):
+        make(root, "a/x", "b/x", "b/y")
+    done = shell("put", "-r", "a/.", "b/.", sshd.path("in/"))
+    assert (done.returncode, b"two files would go to" in done.stderr) == (64, True)
+    done = shell("get", "-r", sshd.path("a/."), sshd.path("b/./."), "out/")
+    assert (done.returncode, b"would come to" in done.stderr or b"several of the files" in done.stderr) == (64, True)
+    assert not (sshd.root / "in").exists()
+    assert not list(shell.folder.rglob("out/x"))
+    done = shell("get", "-r", sshd.path("a"), "-")
+    assert (done.returncode, done.stdout, (shell.folder / "-").exists()) == (74, b"", False)
+
+
 def test_no_shell_sees_a_name_of_a_pattern(shell: Shell, sshd: OpenSSH) -> None:
     evil = "$(touch owned);`touch owned`;a.csv"
     make(sshd.root, f"in/{evil}")

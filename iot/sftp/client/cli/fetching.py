@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from iot.sftp.client.cli.address import place_from
-from iot.sftp.client.cli.local_tree import local_name
+from iot.sftp.client.cli.local_tree import first_twice, local_name
 from iot.sftp.client.cli.output import exit_code_of, print_names, result_line, say, say_error
 from iot.sftp.client.cli.parser import Commands, Parser, UsageError, add_command
 from iot.sftp.client.cli.progress import Display, display
@@ -104,6 +104,8 @@ def _planned(
         try:
             if each.is_folder and not arguments.recursive:
                 raise NameRefused(f"{each.path} is a folder; fetch it with -r")
+            if each.is_folder and base == STANDARD_OUTPUT:
+                raise NameRefused(f"{each.path} is a folder; standard output takes files")
             dest = _in_folder(base, each.path, arguments) if into_folder else base
         except NameRefused as error:
             _failed(error, codes)
@@ -112,6 +114,9 @@ def _planned(
             fetches += _tree(client, each.path, dest, codes, make=not arguments.dry_run)
         else:
             fetches.append(Fetch(each.path, dest, each.file))
+    twice = first_twice(fetch.dest for fetch in fetches if fetch.dest != STANDARD_OUTPUT)
+    if twice is not None:
+        _refuse(f"two files would come to {twice}: one would replace the other")
     return fetches
 
 
@@ -120,10 +125,9 @@ def _destination(found: Sequence[Found], arguments: argparse.Namespace) -> tuple
     dest: str = arguments.dest or os.curdir
     if dest == STANDARD_OUTPUT:
         return dest, False
-    names = [posixpath.basename(each.path) for each in found]
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = first_twice(posixpath.basename(each.path) for each in found)
     if twice:
-        _refuse(f"several of the files are called {twice[0]}: one would replace the other")
+        _refuse(f"several of the files are called {twice}: one would replace the other")
     if os.path.isdir(dest) or dest.endswith((os.sep, "/")):
         return dest, True
     if len(found) > 1:

@@ -13,7 +13,7 @@ from iot.sftp.client.cli.output import say
 from iot.transfer.errors import NameRefused, SFTPError
 from iot.transfer.source import local_error
 
-__all__ = ["LocalFile", "Unreadable", "base_name", "expand_local", "local_name", "tree"]
+__all__ = ["LocalFile", "Unreadable", "base_name", "expand_local", "first_twice", "local_name", "tree"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +45,18 @@ def expand_local(words: Iterable[str]) -> list[str]:
 
 def base_name(path: str) -> str:
     """Under which a file or folder arrives in a folder; empty for "." and "..", whose content arrives there."""
-    name = os.path.basename(os.path.normpath(path))
+    name = os.path.basename(path.rstrip(f"{os.sep}/"))
     return "" if name in (os.curdir, os.pardir) else name
+
+
+def first_twice(names: Iterable[str]) -> str | None:
+    """The first that comes a second time."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
 
 
 def tree(path: str, *, recursive: bool) -> Iterator[LocalFile | Unreadable]:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, NoReturn
 
 from iot.sftp.client.cli.address import place_from
-from iot.sftp.client.cli.local_tree import LocalFile, Unreadable, base_name, expand_local, tree
+from iot.sftp.client.cli.local_tree import LocalFile, Unreadable, base_name, expand_local, first_twice, tree
 from iot.sftp.client.cli.output import exit_code_of, print_names, result_line, say_error
 from iot.sftp.client.cli.parser import Commands, Parser, UsageError, add_command
 from iot.sftp.client.cli.progress import Display, display
@@ -111,6 +111,9 @@ def _planned(client: IoTSFTPClient, arguments: argparse.Namespace, codes: list[i
                 folders.append(dest)
             else:
                 uploads.append(Upload(item, dest))
+    twice = first_twice(upload.dest for upload in uploads)
+    if twice is not None:
+        _refuse(f"two files would go to {twice}: one would replace the other")
     return uploads, [folder for folder in folders if folder]
 
 
@@ -144,10 +147,9 @@ def _refuse_expanded_pattern(sources: Sequence[str], dest: str, arguments: argpa
 
 
 def _refuse_names_twice(sources: Sequence[str]) -> None:
-    names = [name for name in map(base_name, sources) if name]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        _refuse(f"several of the files are called {twice[0]}: one would replace the other")
+    twice = first_twice(name for name in map(base_name, sources) if name)
+    if twice is not None:
+        _refuse(f"several of the files are called {twice}: one would replace the other")
 
 
 def _refuse(reason: str) -> NoReturn:
