@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import posixpath
 import sys
 from collections.abc import Iterable
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from iot.sftp.client.cli.output import each, say
 from iot.sftp.client.cli.parser import Commands, Parser, UsageError, add_command
 from iot.sftp.client.cli.remote_tree import Found, expand, is_folder, look, walk
-from iot.transfer.errors import NameRefused, PermanentError
+from iot.transfer.errors import NameRefused, NotFound, PermanentError
 from iot.transfer.terminal import terminal_safe
 
 if TYPE_CHECKING:
@@ -130,9 +131,11 @@ def _remove_tree(client: IoTSFTPClient, root: str, *, ask: bool) -> None:
         say(f"{root} stays")
         return
     for path in files:
-        client.delete(path)
+        with contextlib.suppress(NotFound):  # somebody else was faster
+            client.delete(path)
     for path in [*reversed(folders), root.rstrip("/")]:
-        client.rmdir(path)
+        with contextlib.suppress(NotFound):  # object stores: a folder goes with the last file in it
+            client.rmdir(path)
 
 
 def _agreed(question: str) -> bool:
