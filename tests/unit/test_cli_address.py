@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iot.sftp.client.cli.address import Place, Server, host_from, place_from
-from iot.sftp.client.cli.parser import UsageError
+from iot.sftp.client.cli.fetching import add_get
+from iot.sftp.client.cli.parser import UsageError, top_parser
 from iot.sftp.client.cli.whereabouts import locate
 
 
@@ -105,3 +106,25 @@ def test_the_same_said_twice_is_no_contradiction(monkeypatch: pytest.MonkeyPatch
     found = located(monkeypatch, source="a@h:x", user="a", port="2")
     assert (found.host, found.user, found.port) == ("h", "a", "2")
     assert located(monkeypatch, source="sftp://h:2/x", port="2").port == 2
+
+
+@pytest.mark.parametrize(
+    ("environment", "words", "dest"),
+    [
+        ("", ["h:/a", "h:/b"], None),
+        ("", ["h:/a", "b"], "b"),
+        ("", ["h:/a", "x:/b"], "x:/b"),
+        ("", ["u@h:/a", "u@h:/b"], None),
+        ("h", ["12:30.csv", "12:31.csv"], "12:31.csv"),
+        ("h", ["/a", "u@h:/b"], None),
+        ("", ["sftp://h/a"], None),
+    ],
+)
+def test_the_last_word_of_get_is_local_unless_it_is_on_the_server_too(
+    environment: str, words: list[str], dest: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SFTP_HOST", environment)
+    arguments = top_parser((add_get,)).parse_args(["get", *words])
+    arguments.arrange(arguments)
+    assert arguments.dest == dest
+    assert arguments.sources == (words if dest is None else words[:-1])

@@ -60,10 +60,19 @@ def add_get(commands: Commands[Parser]) -> None:
 def _arrange(arguments: argparse.Namespace) -> None:
     """The last of several words is the destination, unless it is on a server."""
     words = arguments.paths
-    has_dest = len(words) > 1 and place_from(words[-1], host_known=True).server is None
+    has_dest = len(words) > 1 and not _is_remote(words[-1], words[0], arguments)
     arguments.sources, arguments.dest = (words[:-1], words[-1]) if has_dest else (words, None)
     if arguments.update and not hasattr(arguments, "keep_times"):
         arguments.keep_times = True  # else the next --update would find everything changed
+
+
+def _is_remote(word: str, first: str, arguments: argparse.Namespace) -> bool:
+    """`user@host:b` always is; `host:b` where `host:a` stands in front of it and no host is set otherwise."""
+    if place_from(word, host_known=True).server is not None:
+        return True
+    host_known = hasattr(arguments, "host") or bool(os.environ.get("SFTP_HOST"))
+    server = place_from(word, host_known=host_known).server
+    return server is not None and server == place_from(first, host_known=host_known).server
 
 
 def get(client: IoTSFTPClient, arguments: argparse.Namespace) -> int:
