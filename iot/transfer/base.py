@@ -60,10 +60,11 @@ class BaseRemote(ABC):
         self,
         jobs: Iterable[UploadJob | None],
         *,
+        resume: bool = True,
         hold_checkpoints: bool = False,
         tick: Callable[[], None] = lambda: None,
     ) -> Iterator[Outcome]:
-        outcomes = Outcomes(self._steps(jobs, hold_checkpoints, tick))
+        outcomes = Outcomes(self._steps(jobs, resume, hold_checkpoints, tick))
         self._outcomes = weakref.ref(outcomes)
         return outcomes
 
@@ -81,10 +82,10 @@ class BaseRemote(ABC):
             self._books.close()
 
     def _steps(
-        self, jobs: Iterable[UploadJob | None], hold: bool, tick: Callable[[], None]
+        self, jobs: Iterable[UploadJob | None], resume: bool, hold: bool, tick: Callable[[], None]
     ) -> Generator[Outcome, None, None]:
         with self._exclusively(batch=True):
-            yield from self._uploads(jobs, hold=hold, tick=tick)
+            yield from self._uploads(jobs, resume=resume, hold=hold, tick=tick)
 
     @contextlib.contextmanager
     def _exclusively(self, *, batch: bool = False) -> Iterator[None]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fnmatch
 import logging
 import os
+import posixpath
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
@@ -118,6 +120,7 @@ class Client:
         self,
         jobs: Iterable[UploadJob | None],
         *,
+        resume: bool = True,
         hold_checkpoints: bool = False,
         tick: Callable[[], None] = lambda: None,
     ) -> Iterator[TransferResult | Failure]:
@@ -126,7 +129,7 @@ class Client:
         jobs: pulled one at a time as slots become free, so that the caller can always supply the most urgent one; None
         means "none right now, ask again soon" (within 0.25 s). A job that fails yields a Failure; the others continue.
         If the link stays lost, every job in flight yields a Failure and the iteration ends; `cancel` does the same.
-        hold_checkpoints: keep the checkpoints of successes until `settle`.
+        resume: False starts every file over. hold_checkpoints: keep the checkpoints of successes until `settle`.
         tick: called at least every 0.25 s for the caller's own work, also while connecting and while no slot is free
         (when `jobs` is not asked).
         Any thread may take the outcomes, one at a time; `close`, or dropping the iterator, ends it early.
@@ -134,7 +137,7 @@ class Client:
         Raises: AuthenticationError, TransientError (cannot connect), LocalStateError; ConfigurationError, also if an
             outcome is requested while another thread is waiting for one.
         """
-        return self._remote.upload_many(jobs, hold_checkpoints=hold_checkpoints, tick=tick)
+        return self._remote.upload_many(jobs, resume=resume, hold_checkpoints=hold_checkpoints, tick=tick)
 
     def settle(self, results: Iterable[TransferResult]) -> None:
         """Drop the held checkpoints of these results, once the caller has recorded them durably.
@@ -241,7 +244,9 @@ class Client:
         return self._or_none(lambda: self.list(path, file_pattern))
 
     def list(self, path: str, file_pattern: str | None = None) -> list[str]:
-        """Paths of the files directly in `path`, sorted; only those whose path contains `file_pattern`.
+        """Paths of the files directly in `path`, sorted.
+
+        file_pattern: only those whose path contains it; with `*`, `?` or `[` it is a pattern for the whole name.
 
         Raises: NotFound; NameRefused if the server lists a name that is not a valid file name.
         """
@@ -260,6 +265,8 @@ class Client:
     def _listing(self, path: str, pattern: str | None, folders: bool) -> _List[str]:
         found = self._remote.list(remote_path(path), folders=folders)
         names = [name.decode("utf-8", "surrogateescape") for name in found]
+        if pattern and any(char in pattern for char in "*?["):
+            return [name for name in names if fnmatch.fnmatchcase(posixpath.basename(name), pattern)]
         return [name for name in names if not pattern or pattern in name]
 
     def _succeeds(self, work: Callable[[], object]) -> bool:

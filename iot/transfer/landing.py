@@ -141,6 +141,7 @@ class Landing:
         self._clock = clock
         self._wall_clock = wall_clock
         self._looks = 0
+        self._is_open = False
         self.read_twice = False
         self._saved = (0, 0.0)
         self._started_at = self._told_at = clock()
@@ -176,6 +177,7 @@ class Landing:
         self.end = self.resumed_at = self._usable_bytes(known)
         self.sink.check_space(self.remote.size or 0, self.end)
         self.sink.open(self.end, private=self._options.keep_mode and self.remote.mode is not None)
+        self._is_open = True
         self._saved = (self.end, self._clock())
         if not self.end or self._options.verify not in ("tail", "full"):
             return None
@@ -263,11 +265,19 @@ class Landing:
         self.sink.discard()
         return bool(self.sink.path)
 
+    def close(self) -> None:
+        """A part is kept for a resume; one that holds nothing, because the far side gave nothing, is removed."""
+        if self._is_open and not self.end and self.sink.path:
+            self.sink.discard()
+        else:
+            self.sink.close()
+
     def publish(self, proof: Proof | None, evidence: Evidence, received_bytes: int) -> TransferResult:
         """Rename the part to its final name -> the result."""
         options = self._options
         mode = self.remote.mode if options.keep_mode else None
         self.sink.publish(Kept(mode, self.remote.mtime_s if options.keep_times else None))
+        self._is_open = False
         self._told_at = 0.0
         self._tell(self.end)
         return TransferResult(

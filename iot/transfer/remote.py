@@ -339,15 +339,15 @@ class Remote(Protocol):
         self,
         jobs: Iterable[UploadJob | None],
         *,
+        resume: bool = True,
         hold_checkpoints: bool = False,
         tick: Callable[[], None] = lambda: None,
     ) -> Iterator[Outcome]:
         """Send many files at once; yield each outcome as it comes.
 
         jobs: pulled one at a time as slots become free; None means "none right now, ask again soon" (within 0.25 s).
-        hold_checkpoints: keep those of successes until `settle`. tick: called at least every 0.25 s, whatever the far
-        side does.
-
+        resume: False starts over. hold_checkpoints: keep those of successes until `settle`. tick: called at least
+        every 0.25 s, whatever the far side does.
         Raises: AuthenticationError, TransientError (cannot connect), LocalStateError, ConfigurationError.
         """
 

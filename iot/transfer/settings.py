@@ -130,5 +130,5 @@ def _describe(detail: dict[str, Any]) -> str:
 
 def _may_be_shown(key: str, detail: dict[str, Any]) -> bool:
     """A mapping contains other settings as well, and for a missing value pydantic shows its neighbours."""
-    secret = any(word in key.lower() for word in ("pass", "secret", "prompt"))
+    secret = any(word in key.lower() for word in ("pass", "secret", "prompt", "proxy"))
     return not secret and detail["type"] != "missing" and not isinstance(detail["input"], Mapping)

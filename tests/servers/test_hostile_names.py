@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from paramiko import Message
 from servers.misbehaving import Misbehaving, Quirk
+from servers.shell import Shell
 
 from iot.sftp.client import IoTSFTPClient, LinkLost, NameRefused, SFTPError
 from iot.sftp.server.files import SFTPSession
@@ -69,11 +70,11 @@ def test_a_listing_with_a_path_in_it_is_refused_whole(name: bytes, tmp_path: Pat
         Misbehaving(tmp_path / "root", HostileNames, names=[b"good", name]) as server,
         connect(server, tmp_path) as client,
     ):
-        with pytest.raises(NameRefused, match="must not contain"):
-            client.list("/")
+        for listing in (client.list, client.list_directories, client.scan):
+            with pytest.raises(NameRefused, match="must not contain"):
+                listing("/")
         assert client.list_files("/") is None
         assert isinstance(client.last_error, NameRefused)
-        assert client.list_directories("/") == []  # they are said to be files
         assert server.hits
 
 
@@ -123,6 +124,26 @@ def test_a_get_into_a_folder_stays_in_it(name: bytes, tmp_path: Path) -> None:
     fresh = everything(tmp_path / "outer") - before
     assert all(path.parent == inside for path in fresh), fresh
     assert done.returncode != 0 or len(fresh) == 1
+
+
+@pytest.mark.parametrize("name", [*HOSTILE, b"\x1b[2J\r\n"])
+def test_a_folder_that_is_fetched_with_the_command_line_leaves_its_place_for_no_name(
+    name: bytes, tmp_path: Path
+) -> None:
+    """Pattern or folder: a name that is none ends the listing; one that is odd is kept, and shown as an escape."""
+    inside = tmp_path / "outer" / "inside"
+    inside.mkdir(parents=True)
+    with Misbehaving(tmp_path / "root", type("Quirk", (ServesAnything,), {"names": [name]})) as server:
+        (server.root / "bait").write_bytes(b"bait")
+        (server.root / "folder").mkdir()
+        before = everything(tmp_path / "outer")
+        shell = Shell(server, inside)
+        shell.environment["SFTP_STATE_DIR"] = str(tmp_path / "state")
+        for source in ("/folder", "/folder/*"):
+            done = shell("get", "-r", source, "dest/", SFTP_PASSWORD=server.password or "")
+            assert b"Traceback" not in done.stderr
+            assert b"\x1b" not in done.stderr
+    assert all(inside / "dest" in path.parents for path in everything(tmp_path / "outer") - before)
 
 
 def test_a_download_to_a_path_that_the_caller_names_goes_there_and_nowhere_else(tmp_path: Path) -> None:

@@ -12,14 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iot.sftp.client.cli.main import Parser
 from iot.sftp.client.cli.options import add_settings, settings_from
 from iot.sftp.client.cli.output import EXIT_USAGE, exit_code_of, print_names
-from iot.sftp.client.cli.progress import LineDisplay, PercentDisplay
+from iot.sftp.client.cli.parser import Parser
 from iot.sftp.client.environment import ClientSettings
 from iot.sftp.client.settings import Durability, Verify
 from iot.transfer import errors
-from iot.transfer.model import Progress
 from iot.transfer.terminal import TerminalSafeFormatter, human_bytes, terminal_safe
 
 
@@ -39,7 +37,7 @@ def parse(*words: str, env_file: Path | None = None) -> ClientSettings:
 def test_every_setting_is_an_option_and_names_its_variable() -> None:
     parser = Parser(prog="test")
     add_settings(parser)
-    text = parser.format_help()
+    text = parser.format_help_all()
     for name in ClientSettings.model_fields:
         assert f"--{name.replace('_', '-')}" in text
         assert ("SFTP_KEY" if name == "key_file" else f"SFTP_{name.upper()}") in text
@@ -228,36 +226,6 @@ def test_human_bytes() -> None:
         "64.0 MiB",
         "5.0 TiB",
     ]
-
-
-def test_lines_come_seldom(capsys: pytest.CaptureFixture[str]) -> None:
-    now = [0.0]
-    display = LineDisplay("a\x1b", clock=lambda: now[0])
-    for now_s in range(95):
-        now[0] = float(now_s)
-        display(Progress("a", now_s, 100))
-    assert capsys.readouterr().err.splitlines() == [
-        "a\\x1b: 30 %, 30 B of 100 B",
-        "a\\x1b: 60 %, 60 B of 100 B",
-        "a\\x1b: 90 %, 90 B of 100 B",
-    ]
-
-
-def test_a_line_comes_also_when_no_progress_was_told_at_its_very_second(capsys: pytest.CaptureFixture[str]) -> None:
-    now = [0.0]
-    display = LineDisplay("a", clock=lambda: now[0])
-    for now_s in (29.9, 30.1, 60.0, 60.2):
-        now[0] = now_s
-        display(Progress("a", int(now_s), 100))
-    assert [line.partition(",")[0] for line in capsys.readouterr().err.splitlines()] == ["a: 30 %", "a: 60 %"]
-
-
-def test_percent_is_drawn_over_and_ends_complete(capsys: pytest.CaptureFixture[str]) -> None:
-    display = PercentDisplay("f", clock=lambda: 1.0)
-    for done in (0, 50, 100):
-        display(Progress("f", done, 100))
-    display.close()
-    assert capsys.readouterr().err == "\r\x1b[Kf: 0 %, 0 B of 100 B\r\x1b[Kf: 100 %, 100 B of 100 B\n"
 
 
 @pytest.mark.parametrize("given", ["option", "variable"])

@@ -86,6 +86,7 @@ def test_example_shows_the_real_defaults() -> None:
 def test_example_loads_with_every_key_set(tmp_path: Path) -> None:
     for name in ("id_ed25519", "password", "known_hosts"):
         (tmp_path / name).write_text("content\n")
+    (tmp_path / "ssh_config").write_text("User device\n")
     complete = tmp_path / "complete.toml"
     complete.write_text("\n".join(uncommented(line, tmp_path) for line in EXAMPLE.read_text().splitlines()))
     settings = load(complete, {})
@@ -234,4 +235,8 @@ def test_install_stages_its_files_below_destdir(tmp_path: Path) -> None:
         "usr/share/doc/iot-spooler/README.md",
         "usr/share/doc/iot-spooler/SETTINGS.md",
         "usr/share/doc/iot-spooler/iot-spooler.toml",
+        "usr/local/share/man/man1/iot-sftp.1",
+        "usr/share/bash-completion/completions/iot-sftp",
+        "usr/local/share/zsh/site-functions/_iot-sftp",
+        "usr/share/fish/vendor_completions.d/iot-sftp.fish",
     }

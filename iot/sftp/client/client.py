@@ -5,11 +5,15 @@ from __future__ import annotations
 import getpass
 from typing import Any
 
+from iot.sftp.client.jobs.paths import RemoteEntry
 from iot.sftp.client.runner import Account, Runner
-from iot.sftp.client.settings import options_from
+from iot.sftp.client.settings import ClientOptions, options_from
+from iot.sftp.client.ssh.openssh_config import SSH_PORT, Way, way_to
 from iot.transfer.client import Client
-from iot.transfer.errors import ConfigurationError
+from iot.transfer.errors import ConfigurationError, NotFound
 from iot.transfer.journal.journal import Journal
+from iot.transfer.model import RemoteFile
+from iot.transfer.names import remote_path
 
 __all__ = ["IoTSFTPClient"]
 
@@ -26,9 +30,10 @@ class IoTSFTPClient(Client):
     list_files/list, list_dirs/list_directories.
 
     Args:
-        sftp_host: name or address. sftp_port: TCP port. sftp_user: login name; default: the local user's name.
-        sftp_pass: password; without it, pass key_file or agent=True.
-        journal: may be shared with other users of the same state directory, as in the spooler.
+        sftp_host: name or address. sftp_port: TCP port; without it 22. sftp_user: login name; without it the local
+            user's. With `ssh_config`, a host of the user's OpenSSH configuration, which gives what is not given here.
+        sftp_pass: password; without it give key_file or agent=True.
+        journal: share one with other users of the same state directory, as the spooler does.
         options: see ClientOptions.
 
     Raises: ConfigurationError, which names every invalid option.
@@ -37,16 +42,16 @@ class IoTSFTPClient(Client):
     def __init__(
         self,
         sftp_host: str,
-        sftp_port: int = 22,
+        sftp_port: int | None = None,
         sftp_user: str | None = None,
         sftp_pass: str | None = None,
         *,
         journal: Journal | None = None,
         **options: Any,
     ) -> None:
-        host, port = _checked_address(sftp_host, sftp_port)
-        self._account = Account(host, port, sftp_user or _local_user(), sftp_pass)
-        self._runner = Runner(self._account, options_from(options), journal)
+        checked = options_from(options)
+        self._account = Account(_way(sftp_host, sftp_port, sftp_user, checked), sftp_pass)
+        self._runner = Runner(self._account, checked, journal)
         super().__init__(self._runner)
 
     def __repr__(self) -> str:
@@ -58,6 +63,20 @@ class IoTSFTPClient(Client):
         if something is missing altogether) and the problem. An empty list is no guarantee."""
         return self._runner.login_problems()
 
+    def scan(self, path: str) -> list[RemoteEntry]:
+        """What is right below a folder, sorted by name: each with size in bytes, mtime in seconds and mode.
+
+        Raises: NotFound, PermissionDenied, NameRefused (a name from the server that is no name), TransientError ...
+        """
+        return self._runner.scan(remote_path(path))
+
+    def lstat(self, path: str) -> RemoteFile:
+        """As `stat`, but of a link itself. Raises: NotFound, PermissionDenied, TransientError ..."""
+        found = self._runner.lstat(remote_path(path))
+        if found is None:
+            raise NotFound(f"{path!r} is not on the server")
+        return found
+
     @property
     def connection(self) -> Any:
         """The pysftp.Connection, for anything that this client does not wrap; its transfers are not journaled.
@@ -65,6 +84,13 @@ class IoTSFTPClient(Client):
         Raises: TransientError, AuthenticationError, ConfigurationError, LocalStateError, Cancelled.
         """
         return self._runner.session().connection
+
+
+def _way(host: str, port: int | None, user: str | None, options: ClientOptions) -> Way:
+    host, number = _checked_address(host, SSH_PORT if port is None else port)
+    if options.ssh_config is not None:
+        return way_to(host, port, user, options.ssh_config)
+    return Way(host, number, user or _local_user())
 
 
 def _checked_address(host: object, port: object) -> tuple[str, int]:

@@ -70,4 +70,5 @@ class ServerSettings(ConfiguredLogin, ClientOptions):
         return self._client(self.options_here(device_id), journal)
 
     def _client(self, options: Mapping[str, object], journal: Journal | None = None) -> IoTSFTPClient:
-        return IoTSFTPClient(self.host, self.port, self.user, self.login_password(), journal=journal, **options)
+        port = self.port if "port" in self.model_fields_set else None  # else the OpenSSH configuration may say
+        return IoTSFTPClient(self.host, port, self.user, self.login_password(), journal=journal, **options)

@@ -36,6 +36,9 @@ TRUST = frozenset(
         "agent",
         "prompt_file",
         "prompt_command",
+        "ssh_config",
+        "proxy",
+        "proxy_password",
         "ciphers",
         "state_dir",
     )

@@ -11,12 +11,13 @@ from iot.sftp.client.batch import Batch
 from iot.sftp.client.connector import Connector
 from iot.sftp.client.fetch import Fetch
 from iot.sftp.client.jobs import paths
-from iot.sftp.client.jobs.look import look
+from iot.sftp.client.jobs.look import look, look_at_link
 from iot.sftp.client.jobs.paths import Earlier, real_path
 from iot.sftp.client.learned import REFUSALS, LearnedRefusals
 from iot.sftp.client.pipeline.job import Job, Work
 from iot.sftp.client.session import Making, Session, login_problems, target_from
 from iot.sftp.client.settings import ClientOptions
+from iot.sftp.client.ssh.openssh_config import Way
 from iot.sftp.client.standby import LOGIN_S, PATIENCE_S
 from iot.transfer.abandoned_parts import abandoned
 from iot.transfer.base import BaseRemote, Outcome
@@ -39,13 +40,11 @@ CAPABILITIES = Capabilities(
 class Account:
     """Where to log in, and as whom."""
 
-    host: str
-    port: int
-    user: str
+    way: Way
     password: str | None
 
     def __str__(self) -> str:
-        return f"{self.user}@{self.host}:{self.port}"
+        return f"{self.way.user}@{self.way.host}:{self.way.port}"
 
     __repr__ = __str__  # never the password
 
@@ -138,6 +137,14 @@ class Runner(BaseRemote):
     def stat(self, path: bytes) -> RemoteFile | None:
         return self._run(lambda *_: look(path))
 
+    def lstat(self, path: bytes) -> RemoteFile | None:
+        """As stat, but of a link itself."""
+        return self._run(lambda *_: look_at_link(path))
+
+    def scan(self, path: bytes) -> list[paths.RemoteEntry]:
+        """What is right below a folder, with size, time and mode, sorted by name."""
+        return self._run(lambda *_: paths.scan(path))
+
     def list(self, path: bytes, *, folders: bool) -> list[bytes]:
         return self._run(lambda *_: paths.list_paths(path, folders))
 
@@ -175,7 +182,7 @@ class Runner(BaseRemote):
 
     def login_problems(self) -> Problems:
         account = self._account
-        return login_problems(account.host, account.port, account.user, account.password, self._options)
+        return login_problems(account.way, account.password, self._options)
 
     def _connect_once(self, making: Making) -> Session:
         """Runs in a thread of its own: the journal is open by now, or closed again."""
@@ -183,7 +190,7 @@ class Runner(BaseRemote):
             raise Cancelled("the client was closed while connecting")
         journal, checkpoints = self._books.journal, self._books.checkpoints
         account = self._account
-        target = target_from(account.host, account.port, account.user, account.password, self._options)
+        target = target_from(account.way, account.password, self._options)
         if making.beside:
             target = replace(
                 target, connect_timeout_s=PATIENCE_S, login_deadline_s=LOGIN_S, redial_s=making.beside.redial_s

@@ -22,7 +22,9 @@ from iot.sftp.client.ssh.boundary import printable
 from iot.sftp.client.ssh.connection import Connection, Target
 from iot.sftp.client.ssh.hostkeys import HostKeyPolicy, KnownHosts, Pinned
 from iot.sftp.client.ssh.login import Credentials, Login
+from iot.sftp.client.ssh.openssh_config import Way
 from iot.sftp.client.ssh.prompts import Answerer, from_command, from_file
+from iot.sftp.client.ssh.proxy import Proxy, proxy_from
 from iot.transfer.errors import ConfigurationError, CredentialsInvalid
 from iot.transfer.journal.checkpoints import Checkpoints
 from iot.transfer.stop import StopFlag
@@ -31,7 +33,6 @@ if sys.platform != "win32":
     import resource
 
 log = logging.getLogger(__name__)
-
 SPARE_HANDLES = 8
 MAX_BLOCK = 255 * 1024
 LEAST_DATA_BYTES = 1024  # a limit below this is taken to be a mistake
@@ -112,12 +113,14 @@ class Session:
         link, (key_exchange, key_type, cipher) = self.connection.link, self.connection.algorithms
         round_trip_s = link.round_trip_s if link is not None else None
         log.info(
-            'connected host=%s port=%d software="%s" key_exchange=%s host_key=%s cipher=%s round_trip_ms=%s',
+            'connected host=%s port=%d software="%s" key_exchange=%s host_key=%s'
+            " fingerprint=%s cipher=%s round_trip_ms=%s",
             target.host,
             target.port,
             printable(self.connection.banner),
             key_exchange,
             key_type,
+            self.connection.host_key,
             cipher,
             "unknown" if round_trip_s is None else f"{round_trip_s * 1000:.1f}",
         )
@@ -161,22 +164,13 @@ def _open_files_allowed() -> int:
     return soft if soft != resource.RLIM_INFINITY else 2**31
 
 
-def target_from(host: str, port: int, user: str, password: str | None, options: ClientOptions) -> Target:
-    """The plain values that a connection needs. Raises: ConfigurationError if known_hosts is unreadable."""
-    passphrase = options.key_passphrase
-    credentials = Credentials(
-        user,
-        password,
-        options.key_file,
-        passphrase.get_secret_value() if passphrase else None,
-        options.agent,
-        _answers(options),
-    )
+def target_from(way: Way, password: str | None, options: ClientOptions) -> Target:
+    """The plain values that a connection needs. Raises: ConfigurationError for an unreadable known_hosts."""
     return Target(
-        host=host,
-        port=port,
-        credentials=credentials,
-        host_keys=_host_keys(options),
+        host=way.host,
+        port=way.port,
+        credentials=_credentials(way, password, options),
+        host_keys=_host_keys(way, options),
         connect_timeout_s=options.connect_timeout_s,
         login_deadline_s=options.link_deadline_s,
         link_deadline_s=options.link_deadline_s,
@@ -184,17 +178,49 @@ def target_from(host: str, port: int, user: str, password: str | None, options: 
         ciphers=options.ciphers,
         compression=options.compression,
         congestion=options.congestion,
+        bind_address=way.bind_address,
+        proxy_command=way.proxy_command,
+        proxy=_proxy(options),
+        via=_target_of_hop(way.via, options) if way.via is not None else None,
     )
 
 
-def login_problems(
-    host: str, port: int, user: str, password: str | None, options: ClientOptions
-) -> list[tuple[str, str]]:
-    """Problems that would make every login fail, as far as can be told without a connection: pairs of an option and the
-    problem. Option "": something is missing altogether."""
+def _target_of_hop(way: Way, options: ClientOptions) -> Target:
+    """On the way: what is secret, or pinned, is of the server at its end."""
+    no_secrets = {"key_file": None, "key_passphrase": None, "host_key": None, "prompt_file": None, "prompt_command": ()}
+    return target_from(way, None, options.model_copy(update={**no_secrets, "prompts": None, "compression": False}))
+
+
+def _proxy(options: ClientOptions) -> Proxy | None:
+    if options.proxy is None:
+        return None
+    password = options.proxy_password
+    return proxy_from(options.proxy, password.get_secret_value() if password is not None else None)
+
+
+def _credentials(way: Way, password: str | None, options: ClientOptions) -> Credentials:
+    """With the configuration of OpenSSH, its identities; the agent, where no other key or password is given."""
+    passphrase = options.key_passphrase
+    given = options.key_file is not None or password is not None
+    return Credentials(
+        way.user,
+        password,
+        options.key_file,
+        passphrase.get_secret_value() if passphrase else None,
+        options.agent or (way.uses_agent and not given),
+        _answers(options),
+        identities=() if given else way.identities,
+        certificate=way.certificate,
+    )
+
+
+def login_problems(way: Way, password: str | None, options: ClientOptions) -> list[tuple[str, str]]:
+    """What makes every login fail, as far as can be seen without a connection: an option, and what is wrong with it.
+    Option "": something is not given at all."""
     found = []
     try:
-        target = target_from(host, port, user, password, options)
+        host, port = way.host, way.port
+        target = target_from(way, password, options)
         if not target.host_keys.key_types(host, port) and not options.host_key:
             found.append(("", f"no host_key is set, and known_hosts has no line for {host} port {port}"))
         Login(target.credentials).close()
@@ -218,11 +244,12 @@ def _answers(options: ClientOptions) -> Callable[[], Answerer] | None:
     return (lambda: from_file(file)) if file is not None else None
 
 
-def _host_keys(options: ClientOptions) -> HostKeyPolicy:
+def _host_keys(way: Way, options: ClientOptions) -> HostKeyPolicy:
     if options.host_key:
         return Pinned(options.host_key)
-    return KnownHosts(known_hosts_of(options))
+    return KnownHosts(known_hosts_of(options, way.known_hosts))
 
 
-def known_hosts_of(options: ClientOptions) -> Path:
-    return (options.known_hosts or Path("~/.ssh/known_hosts")).expanduser()
+def known_hosts_of(options: ClientOptions, configured: Path | None = None) -> Path:
+    """configured: what an OpenSSH configuration says."""
+    return (options.known_hosts or configured or Path("~/.ssh/known_hosts")).expanduser()

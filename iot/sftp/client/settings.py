@@ -15,6 +15,10 @@ from typing import Any
 from pydantic import ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from iot.sftp.client.ssh.capabilities import check_ciphers, check_congestion
+from iot.sftp.client.ssh.openssh_config import NONE
+from iot.sftp.client.ssh.openssh_config import check as check_config
+from iot.sftp.client.ssh.proxy import proxy_from
+from iot.transfer.errors import ConfigurationError
 from iot.transfer.settings import Durability, TransferSettings, Verify, checked, describe_errors
 
 __all__ = ["ClientOptions", "Durability", "OptionFields", "Verify", "describe_errors", "options_from"]
@@ -35,6 +39,12 @@ class OptionFields(TransferSettings):
     prompt_command: tuple[str, ...] = Field(
         (), description="command whose first line of output answers prompts other than the password, e.g. a TOTP code"
     )
+    ssh_config: str | None = Field(
+        None, description="OpenSSH configuration to follow: a file, default (the user's, the system's) or none"
+    )
+    # -- the way there
+    proxy: str | None = Field(None, description="socks5://[user@]host[:port] or http://..., which connects for us")
+    proxy_password: SecretStr | None = Field(None, description="password of the proxy's user")
     # -- who the server is
     known_hosts: Path | None = Field(None, description="known_hosts file; default: ~/.ssh/known_hosts")
     host_key: str | None = Field(
@@ -78,6 +88,28 @@ class OptionFields(TransferSettings):
     @classmethod
     def _words_from_text(cls, value: object) -> object:
         return tuple(shlex.split(value)) if isinstance(value, str) else value
+
+    @field_validator("ssh_config")
+    @classmethod
+    def _readable_config(cls, value: str | None) -> str | None:
+        """None for "none"."""
+        if value is None or value == NONE:
+            return None
+        try:
+            check_config(value)
+        except ConfigurationError as error:
+            raise ValueError(str(error).removeprefix("ssh_config: ")) from None
+        return value
+
+    @field_validator("proxy")
+    @classmethod
+    def _usable_proxy(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                proxy_from(value, None)
+            except ConfigurationError as error:
+                raise ValueError(str(error).removeprefix("proxy: ")) from None
+        return value
 
     @field_validator("ciphers")
     @classmethod

@@ -66,7 +66,7 @@ class Download:
             self._throw_away()
             raise
         finally:
-            landing.sink.close()
+            landing.close()
 
     def _rest(self, seconds: float) -> None:
         """Sleep in this worker's thread; a cancel takes effect within 0.1 s."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import os
 import shlex
 import sys
 from collections.abc import Iterable, Mapping
@@ -22,14 +23,23 @@ from iot.transfer.errors import ConfigurationError
 from iot.transfer.givenfile import read_text_once
 from iot.transfer.terminal import terminal_safe
 
-__all__ = ["add_settings", "settings_from"]
+__all__ = ["add_settings", "may_ask", "settings_from", "with_password"]
 
 ALIASES = {"key_file": ("--key",), "host": ("-H",), "port": ("-P",), "user": ("-u",)}
+MISSING = ("host: Field required", "SFTP_HOST: Field required")
+NO_HOST = "host: none is given, as in user@host:path"
 ENVIRONMENT = {"key_file": "SFTP_KEY"}
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """One option for each setting; what is not given is absent, so that it never hides the environment."""
+    parser.add_argument(
+        "--env-file",
+        type=Path,
+        metavar="FILE",
+        default=argparse.SUPPRESS,
+        help="settings file (without it: .env here, which may not set whom to trust)",
+    )
     group = parser.add_argument_group("settings (each also from SFTP_<NAME>, and from an --env-file; an option wins)")
     for name, field in ClientSettings.model_fields.items():
         if _holds(field, SecretStr):
@@ -39,7 +49,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def settings_from(given: Mapping[str, Any], *, env_file: Path | None = None) -> ClientSettings:
-    """Settings from the parsed options, then the environment, then the .env file; asks for a missing password.
+    """Settings from the parsed options, then the environment, then the .env file.
 
     given: parsed arguments; those that are no setting are left alone.
     env_file: may set everything. None reads ".env" in the working folder, if there is one: it sets nothing of
@@ -49,14 +59,23 @@ def settings_from(given: Mapping[str, Any], *, env_file: Path | None = None) -> 
     """
     values = {name: given[name] for name in ClientSettings.model_fields if name in given}
     for name in _secrets():
-        if f"{name}_file" in given:
-            values[name] = _secret_in(Path(given[f"{name}_file"]), f"--{_dashed(name)}-file")
+        found = _secret_from_file(name, given)
+        if found is not None:
+            values[name] = found
     if env_file is None:
         _tell_of_env_file()
-    settings = _checked(values, env_file)
-    if _needs_password(settings):
-        settings = _checked(values | {"password": _ask(settings)}, env_file)
-    return settings
+    return _checked(values, env_file)
+
+
+def may_ask(settings: ClientSettings) -> bool:
+    """Whether somebody is there to be asked for a password, where nothing else was given to log in with."""
+    has_some = settings.password is not None or settings.key_file is not None or settings.agent
+    return not has_some and sys.stdin is not None and sys.stdin.isatty()
+
+
+def with_password(settings: ClientSettings) -> ClientSettings:
+    """Ask for it. Raises: ConfigurationError where none is given."""
+    return settings.model_copy(update={"password": SecretStr(_ask(settings))})
 
 
 def _add_plain(group: argparse._ArgumentGroup, name: str, field: FieldInfo) -> None:
@@ -82,7 +101,7 @@ def _add_secret(group: argparse._ArgumentGroup, name: str, field: FieldInfo) -> 
         dest=f"{name}_file",
         metavar="FILE",
         default=argparse.SUPPRESS,
-        help=f"file whose first line is the {field.description} [environment: {_variable(name)}, the secret itself]",
+        help=f"file whose first line is the {field.description} [{_variable(name)}_FILE, or {_variable(name)} itself]",
     )
 
 
@@ -100,7 +119,10 @@ def _checked(values: Mapping[str, Any], env_file: Path | None) -> ClientSettings
         settings.options()  # contradictions show here
         return settings
     except ValidationError as error:
-        raise ConfigurationError("\n".join(_with_sources(describe_errors(error)))) from None
+        lines = describe_errors(error)
+        raise ConfigurationError(
+            "\n".join(_with_sources(NO_HOST if line in MISSING else line for line in lines))
+        ) from None
     except SettingsError as error:
         raise ConfigurationError(str(error)) from error
 
@@ -131,16 +153,22 @@ def _sources(key: str) -> str:
     return f"{option} or {_variable(name)}"
 
 
-def _needs_password(settings: ClientSettings) -> bool:
-    has_some = settings.password is not None or settings.key_file is not None or settings.agent
-    return not has_some and sys.stdin is not None and sys.stdin.isatty()
-
-
 def _ask(settings: ClientSettings) -> str:
     try:
         return getpass.getpass(terminal_safe(f"password for {settings.user or 'you'} at {settings.host}: "))
     except EOFError:
         raise ConfigurationError("no password given") from None
+
+
+def _secret_from_file(name: str, given: Mapping[str, Any]) -> str | None:
+    """From the file that an option names; else, where the variable of the secret itself is not set, from the file that
+    SFTP_<NAME>_FILE names."""
+    if f"{name}_file" in given:
+        return _secret_in(Path(given[f"{name}_file"]), f"--{_dashed(name)}-file")
+    variable = f"{_variable(name)}_FILE"
+    if os.environ.get(_variable(name)) or not os.environ.get(variable):
+        return None
+    return _secret_in(Path(os.environ[variable]), variable)
 
 
 def _secret_in(path: Path, option: str) -> str:

@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from iot.transfer import errors
-from iot.transfer.terminal import terminal_safe
+from iot.transfer.model import TransferResult
+from iot.transfer.terminal import human_bytes, terminal_safe
 
-__all__ = ["EXIT_CODES", "EXIT_NO", "EXIT_USAGE", "exit_code_of", "print_names", "say"]
+__all__ = [
+    "EXIT_CODES",
+    "EXIT_CODES_TEXT",
+    "EXIT_NO",
+    "EXIT_SUMMARY",
+    "EXIT_TEXT",
+    "EXIT_USAGE",
+    "each",
+    "exit_code_of",
+    "print_names",
+    "result_line",
+    "say",
+    "say_error",
+]
 
 EXIT_NO = 1
 EXIT_USAGE = 64
@@ -30,8 +44,7 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (OSError, 74),
     (Exception, 70),
 )
-EXIT_TEXT = """\
-exit codes:
+EXIT_CODES_TEXT = """\
   0    done; exists: it is there
   1    no: it does not exist, or the destination may not be replaced
   64   wrong usage
@@ -44,6 +57,10 @@ exit codes:
   78   a setting is wrong
   130  stopped (Ctrl-C); put and get go on from there when run again
 """
+EXIT_TEXT = f"exit codes:\n{EXIT_CODES_TEXT}"
+
+
+EXIT_SUMMARY = "exit codes: 0 done, 1 no, 64 usage, 69-76 failed, 77 refused, 78 setting"
 
 
 def exit_code_of(error: BaseException) -> int:
@@ -55,6 +72,38 @@ def say(text: str) -> None:
     """A message to the user on standard error, line by line terminal-safe."""
     for line in text.splitlines():
         print(terminal_safe(line), file=sys.stderr)
+
+
+def say_error(error: BaseException) -> None:
+    """An error in the words of the command line, on standard error."""
+    from iot.sftp.client.cli.wording import in_words
+
+    say(f"iot-sftp: {in_words(str(error))}")
+
+
+def each(words: Iterable[str], act: Callable[[str], None]) -> int:
+    """Do it for each word -> exit code: one that fails does not hold up the others, and the first failure counts."""
+    first = 0
+    for word in words:
+        try:
+            act(word)
+        except errors.PermanentError as error:
+            say_error(error)
+            first = first or exit_code_of(error)
+    return first
+
+
+def result_line(result: TransferResult) -> str:
+    """What became of one file."""
+    if result.already_done:
+        return f"{result.source} -> {result.dest}: was there already, proof {result.proven}"
+    rate = result.sent_bytes / result.seconds if result.seconds else 0
+    resumed = f", resumed at {result.resumed_at}" if result.resumed_at else ""
+    proof = f"{result.proven} ({result.evidence.value})" if result.evidence is not None else result.proven
+    return (
+        f"{result.source} -> {result.dest}: {result.size} bytes in {result.seconds:.1f} s"
+        f" ({human_bytes(int(rate))}/s), proof {proof}{resumed}"
+    )
 
 
 def print_names(names: Iterable[str], *, null: bool = False) -> None:

@@ -49,7 +49,7 @@ class Download:
                 self.context.ledger.forget(landing.checkpoint(0))
             raise
         finally:
-            landing.sink.close()
+            landing.close()
 
     @property
     def part(self) -> bytes:

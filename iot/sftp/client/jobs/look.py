@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from iot.sftp.client.pipeline.job import Work, ask_at_once, expect_attributes
+from iot.sftp.client.pipeline.job import Work, ask, ask_at_once, expect_attributes
 from iot.sftp.client.protocol import packets
 from iot.sftp.client.protocol.packets import Code, Reply, Status
 from iot.transfer.model import RemoteFile
 from iot.transfer.terminal import quoted
 
-__all__ = ["look", "look_at_once"]
+__all__ = ["look", "look_at_link", "look_at_once"]
 
 
 def look(path: bytes) -> Work[RemoteFile | None]:
     """STAT; None if there is no such file. Raises: PermissionDenied, ServerRefused."""
     return (yield from look_at_once([path]))[0]
+
+
+def look_at_link(path: bytes) -> Work[RemoteFile | None]:
+    """LSTAT: of a link itself."""
+    return _found(path, (yield from ask(packets.lstat(path))))
 
 
 def look_at_once(paths: list[bytes]) -> Work[list[RemoteFile | None]]:

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import posixpath
 import stat as modes
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from iot.sftp.client.jobs.context import Context
 from iot.sftp.client.jobs.folders import make_folder, make_parents
 from iot.sftp.client.jobs.look import look
 from iot.sftp.client.jobs.publish import replace
-from iot.sftp.client.pipeline.job import Work, ask, closing, expect_handle, expect_names, expect_ok
+from iot.sftp.client.pipeline.job import Work, ask, ask_at_once, closing, expect_handle, expect_names, expect_ok
 from iot.sftp.client.protocol import packets
 from iot.sftp.client.protocol.packets import Attributes, Code, Name, Reply, Status
 from iot.transfer.errors import NameRefused, NotFound, PermanentError, ServerRefused
+from iot.transfer.model import RemoteFile
 from iot.transfer.names import check_no_folder
 from iot.transfer.terminal import quoted
 
 LISTING_BYTES = 32 * 1024 * 1024
 NAME_BYTES = 64  # approximate overhead of a name in Python
+ASKED_AT_ONCE = 128
 
 
 def real_path(path: bytes) -> Work[bytes]:
@@ -89,16 +92,63 @@ def delete_dir(context: Context, path: bytes, earlier: Earlier) -> Work[None]:
     _expect_gone((yield from ask(packets.rmdir(path))), earlier, f"cannot delete folder {quoted(path)} (is it empty?)")
 
 
-def list_paths(path: bytes, folders: bool) -> Work[list[bytes]]:
-    """Paths of the files (or folders) directly in `path`, sorted. Raises: NotFound, PermissionDenied, NameRefused,
-    ServerRefused."""
+@dataclass(frozen=True, slots=True)
+class RemoteEntry:
+    """What a folder on the server holds under one name.
+
+    name: without its folder; never a path. file: of what a link leads to; of the link itself where that is nowhere.
+    """
+
+    name: str
+    file: RemoteFile
+    is_link: bool = False
+
+    @property
+    def is_folder(self) -> bool:
+        return self.file.mode is not None and modes.S_ISDIR(self.file.mode)
+
+
+def scan(path: bytes) -> Work[list[RemoteEntry]]:
+    """What is right below `path`, sorted by name. Raises: NotFound, NameRefused, ServerRefused ..."""
     handle = expect_handle((yield from ask(packets.opendir(path))), f"cannot list {quoted(path)}")
-    return sorted((yield from closing(handle, _listed(path, handle, folders))))
+    names = sorted((yield from closing(handle, _names(path, handle))), key=lambda name: name.filename)
+    unknown = [name for name, told in names if told.mode is None]
+    told_now = dict(zip(unknown, (yield from _asked(path, unknown, packets.lstat)), strict=True))
+    found = {name: told_now.get(name) or told for name, told in names}
+    links = [name for name, told in found.items() if told.mode is not None and modes.S_ISLNK(told.mode)]
+    targets = dict(zip(links, (yield from _asked(path, links, packets.stat)), strict=True))
+    return [_entry(name, targets.get(name) or told, name in targets) for name, told in found.items()]
 
 
-def _listed(path: bytes, handle: bytes, folders: bool) -> Work[list[bytes]]:
+def list_paths(path: bytes, folders: bool) -> Work[list[bytes]]:
+    """Paths of the files (or folders) right below `path`, sorted; a link counts as what it leads to.
+
+    Raises: NotFound, NameRefused, ServerRefused ..."""
+    entries = yield from scan(path)
+    names = [entry.name.encode("utf-8", "surrogateescape") for entry in entries if entry.is_folder is folders]
+    return [posixpath.join(path, name) for name in names]
+
+
+def _entry(name: bytes, told: Attributes, is_link: bool) -> RemoteEntry:
+    file = RemoteFile(told.size, told.mtime_s, told.mode)
+    return RemoteEntry(name.decode("utf-8", "surrogateescape"), file, is_link)
+
+
+def _asked(
+    path: bytes, names: list[bytes], request: Callable[[bytes], packets.Request]
+) -> Work[list[Attributes | None]]:
+    """What the server tells of these names, many in one flight; None where it refuses."""
+    found: list[Attributes | None] = []
+    for start in range(0, len(names), ASKED_AT_ONCE):
+        some = names[start : start + ASKED_AT_ONCE]
+        replies = yield from ask_at_once([request(posixpath.join(path, name)) for name in some])
+        found += [reply if isinstance(reply, Attributes) else None for reply in replies]
+    return found
+
+
+def _names(path: bytes, handle: bytes) -> Work[list[Name]]:
     """All entries up to the end of READDIR; an endless listing is given up before it fills the memory."""
-    found: list[bytes] = []
+    found: list[Name] = []
     listed_bytes = 0
     while True:
         reply = yield from ask(packets.readdir(handle))
@@ -113,21 +163,12 @@ def _listed(path: bytes, handle: bytes, folders: bool) -> Work[list[bytes]]:
                 raise ServerRefused(
                     f"cannot list {quoted(path)}: the listing exceeds {LISTING_BYTES >> 20} MiB of names"
                 )
-            if name.filename not in (b".", b"..") and (yield from _is_folder(path, name)) is folders:
-                found.append(_join(path, name.filename))
+            if name.filename not in (b".", b".."):
+                _check_name(path, name.filename)
+                found.append(name)
 
 
-def _is_folder(path: bytes, name: Name) -> Work[bool]:
-    """A link counts as its target; if the server reports no mode, ask once more."""
-    mode = name.attributes.mode
-    if mode is None or modes.S_ISLNK(mode):
-        reply = yield from ask(packets.stat(_join(path, name.filename)))
-        mode = reply.mode if isinstance(reply, Attributes) else None
-    return mode is not None and modes.S_ISDIR(mode)
-
-
-def _join(folder: bytes, name: bytes) -> bytes:
+def _check_name(folder: bytes, name: bytes) -> None:
     """A name in a listing must not be a path: a server must not lead us out of a folder."""
     if b"/" in name or b"\0" in name or not name:
         raise NameRefused(f"server lists the name {quoted(name)} in {quoted(folder)}; a name must not contain a slash")
-    return posixpath.join(folder, name)

@@ -17,9 +17,11 @@ import paramiko
 
 from iot.sftp.client.ssh.boundary import translated
 from iot.sftp.client.ssh.channel import SFTPChannel
+from iot.sftp.client.ssh.detour import by_channel, by_command
 from iot.sftp.client.ssh.hostkeys import fingerprint
 from iot.sftp.client.ssh.link import Link, dial
 from iot.sftp.client.ssh.login import Login
+from iot.sftp.client.ssh.proxy import connect_through
 from iot.sftp.client.ssh.transport import Target, Transport
 from iot.transfer.stop import StopFlag
 
@@ -56,6 +58,7 @@ class Connection(pysftp.Connection):  # type: ignore[misc]
     _sftp_live = False  # class-level: pysftp's __del__ reads them also after a failed connect
     _sftp: paramiko.SFTPClient | None = None
     _transport: Transport | None = None
+    _hop: Connection | None = None
     _cnopts = _CnOpts(False)
 
     def __init__(self, target: Target, cancelled: StopFlag, on_dialled: Callable[[], None] | None = None) -> None:
@@ -76,8 +79,33 @@ class Connection(pysftp.Connection):  # type: ignore[misc]
 
     def _start_transport(self, host: str, port: int) -> None:
         """pysftp's hook: ours dials with a deadline, every address of a name, and tunes the socket."""
+        self.link = self._reach(host, port)
+        if self._on_dialled is not None:
+            self._on_dialled()
+        with translated(host):
+            self._transport = Transport(self.link, self.target, self._login)
+
+    def _reach(self, host: str, port: int) -> Link:
         target = self.target
-        self.link = dial(
+        if target.proxy_command is not None:
+            return by_command(target.proxy_command, self._cancelled)
+        if target.via is not None:
+            self._hop = Connection(target.via, self._cancelled)
+            self._hop.login_over()
+            return by_channel(self._hop.tcp_channel(host, port), self._cancelled, self._hop.close)
+        if target.proxy is not None:
+            link = self._dial(target.proxy.host, target.proxy.port)
+            try:
+                connect_through(link, target.proxy, host, port, target.login_deadline_s)
+            except BaseException:
+                link.close()
+                raise
+            return link
+        return self._dial(host, port)
+
+    def _dial(self, host: str, port: int) -> Link:
+        target = self.target
+        return dial(
             host,
             port,
             connect_timeout_s=min(target.connect_timeout_s, target.link_deadline_s),
@@ -85,11 +113,17 @@ class Connection(pysftp.Connection):  # type: ignore[misc]
             congestion=target.congestion,
             cancelled=self._cancelled,
             redial_s=target.redial_s,
+            bind_address=target.bind_address,
         )
-        if self._on_dialled is not None:
-            self._on_dialled()
-        with translated(host):
-            self._transport = Transport(self.link, target, self._login)
+
+    def tcp_channel(self, host: str, port: int) -> paramiko.Channel:
+        """A TCP connection that the server makes for us. Raises: LinkLost, Timeout."""
+        assert self._transport is not None
+        with translated(self.target.host):
+            address = ("127.0.0.1", 0)
+            return self._transport.open_channel(
+                "direct-tcpip", (host, port), address, timeout=self.target.link_deadline_s
+            )
 
     def _set_authentication(self, password: object, private_key: object, private_key_pass: object) -> None:
         """pysftp's hook: it only knows RSA and DSA; Transport.connect logs in instead."""
@@ -112,6 +146,8 @@ class Connection(pysftp.Connection):  # type: ignore[misc]
             self._transport.close()
         if self.link is not None:
             self.link.close()
+        if self._hop is not None:
+            self._hop.close()
 
     def login_over(self) -> None:
         """Login is over: keep the connection alive, and wake up less often while it is idle."""

@@ -50,6 +50,7 @@ class Link:
     def __init__(self, sock: socket.socket, cancelled: StopFlag) -> None:
         sock.setblocking(False)
         self._sock = sock
+        self._is_tcp = sock.family in (socket.AF_INET, socket.AF_INET6)
         self._cancelled = cancelled
         self._ahead = memoryview(b"")
         self._held = b""
@@ -125,7 +126,7 @@ class Link:
                 raise TimeoutError from None
         if data:
             self.last_received = time.monotonic()
-            if self.logs_in:
+            if self.logs_in and self._is_tcp:
                 _acknowledge(self._sock)
         return data
 
@@ -163,16 +164,18 @@ def dial(
     congestion: str | None,
     cancelled: StopFlag,
     redial_s: float | None = None,
+    bind_address: str | None = None,
 ) -> Link:
     """Connect to the first address of `host` that answers. Raises: LinkLost, ConfigurationError, Cancelled.
 
     redial_s: after this many seconds without an answer dial again, in addition to the earlier calls: when the link
     recovers, a new call is answered at once, while TCP repeats a lost SYN only after 1, 3, 7 and more seconds.
+    bind_address: of this device, to connect from.
     """
     failures = []
     for family, kind, protocol, _, address in _addresses(host, port, connect_timeout_s, cancelled):
         try:
-            with _Dialling(lambda: socket.socket(family, kind, protocol), address, redial_s) as dialling:  # noqa: B023
+            with _Dialling(lambda: _socket(family, kind, protocol, bind_address), address, redial_s) as dialling:  # noqa: B023
                 sock = dialling.wait(connect_timeout_s, cancelled)
         except OSError as error:
             failures.append(f"{address[0]}: {_reason(error, connect_timeout_s)}")
@@ -184,6 +187,18 @@ def dial(
             raise
         return Link(sock, cancelled)
     raise LinkLost(f"cannot connect to {host} port {port}: {'; '.join(failures)}")
+
+
+def _socket(family: int, kind: int, protocol: int, bind_address: str | None) -> socket.socket:
+    """Raises: OSError, also for an address of the other family."""
+    sock = socket.socket(family, kind, protocol)
+    try:
+        if bind_address:
+            sock.bind((bind_address, 0))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def _addresses(host: str, port: int, timeout_s: float, cancelled: StopFlag) -> Sequence[Any]:

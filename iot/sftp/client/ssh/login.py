@@ -27,7 +27,8 @@ PROMPTS_MAX = 16
 class Credentials:
     """What may be offered; secrets are kept out of repr. Loading a key raises CredentialsInvalid.
 
-    answers: creates the source of answers to one login's prompts other than the password.
+    answers: makes what answers the prompts of one login that do not ask for the password.
+    identities: further keys; one that is not there, or that needs a passphrase, is passed over. certificate: of a key.
     """
 
     user: str
@@ -36,6 +37,8 @@ class Credentials:
     key_passphrase: str | None = field(default=None, repr=False)
     agent: bool = False
     answers: Callable[[], Answerer] | None = field(default=None, repr=False)
+    identities: tuple[Path, ...] = ()
+    certificate: Path | None = None
 
 
 @dataclass(slots=True)
@@ -199,12 +202,19 @@ def _keys(credentials: Credentials, agent: paramiko.Agent | None) -> Iterator[tu
     if agent is not None:
         for key in agent.get_keys():
             yield f"agent's {key.get_name()} {key.fingerprint}", key
+    for path in credentials.identities:
+        with contextlib.suppress(CredentialsInvalid):
+            yield f"key {path}", _load_key(path, credentials)
 
 
 def _load_key(path: Path, credentials: Credentials) -> paramiko.PKey:
     """The cause is dropped: its frames contain the passphrase, and some loggers print local variables."""
     try:
-        return _open_key(path.expanduser(), credentials.key_passphrase)
+        key = _open_key(path.expanduser(), credentials.key_passphrase)
+        if credentials.certificate is not None:
+            with contextlib.suppress(ValueError):  # it is of another key
+                key.load_certificate(str(credentials.certificate.expanduser()))
+        return key
     except (paramiko.PasswordRequiredException, TypeError):
         raise CredentialsInvalid(f"key_file {path} is encrypted: give its key_passphrase") from None
     except FileNotFoundError:

@@ -25,6 +25,7 @@ from iot.sftp.client.ssh.packetizer import (
     Packetizer,
     offers_chacha20,
 )
+from iot.sftp.client.ssh.proxy import Proxy
 from iot.transfer.errors import ConfigurationError, LoginRefused, Timeout
 
 __all__ = ["Target", "Transport"]
@@ -41,7 +42,10 @@ WITHOUT_AES = ("aes128-ctr", "aes192-ctr", "aes256-ctr", *AES_GCM)
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Everything needed to connect; plain values, validated before."""
+    """Everything a connection needs to know; plain values, checked before.
+
+    proxy_command: instead of TCP. via: another server, through which this one is reached.
+    """
 
     host: str
     port: int
@@ -55,6 +59,10 @@ class Target:
     compression: bool
     congestion: str | None
     redial_s: float | None = None
+    bind_address: str | None = None
+    proxy_command: str | None = None
+    via: Target | None = None
+    proxy: Proxy | None = None
 
 
 class Transport(paramiko.ServiceRequestingTransport):  # type: ignore[misc]

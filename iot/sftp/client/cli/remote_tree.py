@@ -1,0 +1,138 @@
+"""Files and folders on the server: patterns are expanded and trees walked by listing, never by a shell."""
+
+from __future__ import annotations
+
+import fnmatch
+import posixpath
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from iot.sftp.client.cli.output import say
+from iot.transfer.errors import NotFound
+from iot.transfer.model import RemoteFile
+from iot.transfer.terminal import terminal_safe
+
+if TYPE_CHECKING:
+    from iot.sftp.client.client import IoTSFTPClient
+    from iot.sftp.client.jobs.paths import RemoteEntry
+
+__all__ = ["Found", "expand", "in_folder", "is_folder", "is_pattern", "look", "matches", "walk"]
+
+DEPTH_MAX = 100
+"""Levels of a tree: a server that makes folders up as we go is left at some point."""
+FOLDER_BITS, TYPE_BITS = 0o040000, 0o170000
+
+
+class Found(NamedTuple):
+    """path: on the server. file: as it is there, of what a link leads to."""
+
+    path: str
+    file: RemoteFile
+    is_link: bool = False
+
+    @property
+    def is_folder(self) -> bool:
+        return is_folder(self.file)
+
+
+def is_folder(file: RemoteFile | None) -> bool:
+    return file is not None and (file.mode or 0) & TYPE_BITS == FOLDER_BITS
+
+
+def is_pattern(path: str) -> bool:
+    return any(char in path for char in "*?[")
+
+
+def matches(name: str, pattern: str) -> bool:
+    """As a shell has it: a name with a dot in front only where the pattern has one, too."""
+    return fnmatch.fnmatchcase(name, pattern) and (pattern.startswith(".") or not name.startswith("."))
+
+
+def look(client: IoTSFTPClient, path: str) -> RemoteFile | None:
+    """None where nothing is."""
+    try:
+        return client.stat(path)
+    except NotFound:
+        return None
+
+
+def expand(client: IoTSFTPClient, paths: Iterable[str]) -> Iterator[Found]:
+    """What stands on the server under these paths and patterns, each once.
+
+    A path that is there as it is written is no pattern. Raises: NotFound where nothing matches.
+    """
+    seen: set[str] = set()
+    for path in paths:
+        for found in _expanded(client, path):
+            if found.path not in seen:
+                seen.add(found.path)
+                yield found
+
+
+def _expanded(client: IoTSFTPClient, path: str) -> list[Found]:
+    try:
+        return [Found(path, client.stat(path))]
+    except NotFound:
+        if not is_pattern(path):
+            raise
+    found = _matching(client, path)
+    if not found:
+        raise NotFound(f"nothing on the server matches {path!r}")
+    return found
+
+
+def _matching(client: IoTSFTPClient, pattern: str) -> list[Found]:
+    """Component by component, from the first that is a pattern."""
+    bases = ["/" if pattern.startswith("/") else ""]
+    parts = [part for part in pattern.split("/") if part]
+    found: list[Found] = []
+    for number, part in enumerate(parts):
+        last = number == len(parts) - 1
+        if not is_pattern(part) and not last:
+            bases = [posixpath.join(base, part) for base in bases]
+            continue
+        found = [each for base in bases for each in _matching_in(client, base, part)]
+        bases = [each.path for each in found if each.is_folder]
+    return found
+
+
+def _matching_in(client: IoTSFTPClient, folder: str, part: str) -> list[Found]:
+    if not is_pattern(part):
+        path = posixpath.join(folder, part)
+        file = look(client, path)
+        return [Found(path, file)] if file is not None else []
+    try:
+        return [_found(folder, entry) for entry in client.scan(folder or ".") if matches(entry.name, part)]
+    except NotFound:
+        return []
+
+
+def in_folder(client: IoTSFTPClient, folder: str) -> list[Found]:
+    """What is right below a folder, sorted by name."""
+    return [_found(folder, entry) for entry in client.scan(folder)]
+
+
+def _found(folder: str, entry: RemoteEntry) -> Found:
+    return Found(posixpath.join(folder, entry.name), entry.file, entry.is_link)
+
+
+def walk(
+    client: IoTSFTPClient,
+    folder: str,
+    is_wanted: Callable[[str], bool] = lambda _: True,
+    depth: int = DEPTH_MAX,
+) -> Iterator[Found]:
+    """All below a folder, a folder before what is in it. Links to folders are told, not entered.
+
+    is_wanted: by its name; what is not is not entered, either.
+    """
+    for found in in_folder(client, folder):
+        if not is_wanted(posixpath.basename(found.path)):
+            continue
+        yield found
+        if not found.is_folder or found.is_link:
+            continue
+        if depth:
+            yield from walk(client, found.path, is_wanted, depth - 1)
+        else:
+            say(f"not entered, too deep: {terminal_safe(found.path)}")

@@ -1,0 +1,263 @@
+"""put: what is here goes to the server, many files at once over one connection."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import posixpath
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, NoReturn
+
+from iot.sftp.client.cli.address import place_from
+from iot.sftp.client.cli.local_tree import LocalFile, Unreadable, base_name, expand_local, first_twice, tree
+from iot.sftp.client.cli.output import exit_code_of, print_names, result_line, say_error
+from iot.sftp.client.cli.parser import Commands, Parser, UsageError, add_command
+from iot.sftp.client.cli.progress import Display, display
+from iot.sftp.client.cli.remote_tree import is_folder, look
+from iot.transfer.errors import Cancelled, LocalStateError, NotFound, PermanentError, SFTPError
+from iot.transfer.model import Failure, TransferResult, UploadJob
+from iot.transfer.terminal import human_bytes
+
+if TYPE_CHECKING:
+    from iot.sftp.client.client import IoTSFTPClient
+
+__all__ = ["add_put"]
+
+STANDARD_INPUT = "-"
+
+
+class Upload(NamedTuple):
+    file: LocalFile
+    dest: str
+
+
+def add_put(commands: Commands[Parser]) -> None:
+    parser = add_command(
+        commands,
+        "put",
+        put,
+        "send files; what is replaced there is replaced in one step",
+        words="SRC... [DEST]",
+        example="-r data/ device@sftp.example.com:/upload/",
+        remote=("dest",),
+        arrange=_arrange,
+    )
+    parser.add_argument(
+        "paths", nargs="+", metavar="SRC... [DEST]", help="local files or - (stdin); remote file or folder"
+    )
+    parser.add_argument("-r", "--recursive", action="store_true", help="folders with all in them")
+    add = parser.add_argument
+    add("-T", "--no-target-directory", action="store_true", help="DEST is the new name")
+    add("--update", action="store_true", help="leave out what is the same: size and time")
+    add("-n", "--dry-run", action="store_true", help="only tell what would be sent")
+    add("--restart", action="store_true", help="do not go on from an earlier part")
+    add("--sha256", action="store_true", help="print checksums, as sha256sum does")
+
+
+def _arrange(arguments: argparse.Namespace) -> None:
+    """The last of several words is the destination."""
+    *sources, last = arguments.paths
+    arguments.sources, arguments.dest = (sources, last) if sources else ([last], None)
+    for source in arguments.sources:
+        if place_from(source, host_known=True).server is not None and not os.path.lexists(source):
+            raise UsageError(f"{source} is on a server, and put sends what is here; did you mean get?")
+    if arguments.update and not hasattr(arguments, "keep_times"):
+        arguments.keep_times = True  # else the next --update would find everything changed
+
+
+def put(client: IoTSFTPClient, arguments: argparse.Namespace) -> int:
+    """Send all; what cannot be sent does not hold up the others, and the first failure gives the exit code."""
+    if STANDARD_INPUT in arguments.sources:
+        return _put_standard_input(client, arguments)
+    codes: list[int] = []
+    uploads, folders = _planned(client, arguments, codes)
+    if arguments.update:
+        uploads = _changed(client, uploads)
+    if arguments.dry_run:
+        print_names(f"would send {u.file.path} -> {u.dest} ({human_bytes(u.file.size)})" for u in uploads)
+        return _first(codes)
+    used = {parent for upload in uploads for parent in _parents(upload.dest)}
+    for folder in folders:
+        if folder not in used:
+            client.mkdir(folder)
+    if uploads:
+        _send(client, uploads, arguments, codes)
+    return _first(codes)
+
+
+# -- plan
+
+
+def _planned(client: IoTSFTPClient, arguments: argparse.Namespace, codes: list[int]) -> tuple[list[Upload], list[str]]:
+    """What to send to where, and the remote folders that are to be there."""
+    sources = expand_local(arguments.sources)
+    base, into_folder = _destination(client, sources, arguments)
+    uploads: list[Upload] = []
+    folders: list[str] = []
+    for source in sources:
+        root = posixpath.join(base, base_name(source)) if into_folder else base
+        for item in tree(source, recursive=arguments.recursive):
+            if isinstance(item, Unreadable):
+                say_error(item.error)
+                codes.append(exit_code_of(item.error))
+                continue
+            dest = posixpath.join(root, item.relative) if item.relative else root
+            if item.is_folder:
+                folders.append(dest)
+            else:
+                uploads.append(Upload(item, dest))
+    twice = first_twice(upload.dest for upload in uploads)
+    if twice is not None:
+        _refuse(f"two files would go to {twice}: one would replace the other")
+    return uploads, [folder for folder in folders if folder]
+
+
+def _destination(client: IoTSFTPClient, sources: Sequence[str], arguments: argparse.Namespace) -> tuple[str, bool]:
+    """-> the remote name, and whether it is a folder in which the sources keep their names."""
+    dest: str | None = arguments.dest
+    if arguments.no_target_directory:
+        if len(sources) > 1 or dest is None:
+            _refuse("-T names one remote file, and there are several sources" if dest else "-T needs a DEST")
+        return dest, False
+    _refuse_names_twice(sources)
+    if dest is None:
+        return "", True
+    _refuse_expanded_pattern(sources, dest, arguments)
+    if dest.endswith("/") or is_folder(look(client, dest)):
+        return dest, True
+    if len(sources) > 1:
+        _refuse(f"{len(sources)} files need a folder as DEST; {dest} is none: end it in / to make it")
+    return dest, False
+
+
+def _refuse_expanded_pattern(sources: Sequence[str], dest: str, arguments: argparse.Namespace) -> None:
+    """`put *.csv` comes here as `put a.csv b.csv`: nobody meant to send one under the other's name."""
+    if arguments.addressed or not os.path.isfile(dest) or [dest] == list(sources):
+        return
+    single = f"; if {dest} is the remote name all the same, say -T" if len(sources) == 1 else ""
+    _refuse(
+        f"DEST {dest} is a file on this machine: did the shell expand a pattern? To send it like the others, end with a"
+        f" remote folder, such as FOLDER/{single}"
+    )
+
+
+def _refuse_names_twice(sources: Sequence[str]) -> None:
+    twice = first_twice(name for name in map(base_name, sources) if name)
+    if twice is not None:
+        _refuse(f"several of the files are called {twice}: one would replace the other")
+
+
+def _refuse(reason: str) -> NoReturn:
+    raise UsageError(f"{reason}. Nothing was sent")
+
+
+def _changed(client: IoTSFTPClient, uploads: Sequence[Upload]) -> list[Upload]:
+    """Those of another size or time than what is there; a folder is listed once, however many files go there."""
+    there: dict[str, dict[str, tuple[int | None, int | None]]] = {}
+    for folder in {posixpath.dirname(upload.dest) for upload in uploads}:
+        try:
+            entries = client.scan(folder or ".")
+        except NotFound:
+            entries = []
+        there[folder] = {entry.name: (entry.file.size, entry.file.mtime_s) for entry in entries}
+    return [
+        upload
+        for upload in uploads
+        if there[posixpath.dirname(upload.dest)].get(posixpath.basename(upload.dest))
+        != (upload.file.size, upload.file.mtime_s)
+    ]
+
+
+def _parents(path: str) -> Iterator[str]:
+    while (path := posixpath.dirname(path)) not in ("", "/"):
+        yield path
+
+
+# -- send
+
+
+def _send(client: IoTSFTPClient, uploads: Sequence[Upload], arguments: argparse.Namespace, codes: list[int]) -> None:
+    """Raises: what concerns more than one file: a lost link, a refused login, Cancelled."""
+    name = os.path.basename(uploads[0].file.path)
+    total_bytes = sum(upload.file.size for upload in uploads)
+    done = 0
+    everyones: SFTPError | None = None
+    with display(total_bytes, len(uploads), name, quiet=arguments.quiet) as shown:
+        jobs = (_job(upload, shown, arguments) for upload in uploads)
+        for outcome in client.upload_many(jobs, resume=not arguments.restart):
+            done += 1
+            if isinstance(outcome, TransferResult):
+                _report(outcome, shown, arguments)
+            elif isinstance(outcome.error, (PermanentError, LocalStateError)):
+                _report_failure(outcome, shown)
+                codes.append(exit_code_of(outcome.error))
+            else:
+                everyones = everyones or outcome.error
+    if everyones is not None:
+        raise everyones
+    if done < len(uploads):
+        raise Cancelled("stopped on request")
+
+
+def _job(upload: Upload, shown: Display, arguments: argparse.Namespace) -> UploadJob:
+    return UploadJob(
+        upload.file.path, upload.dest, key=upload, progress=shown.of(upload, upload.file.size), digest=arguments.sha256
+    )
+
+
+def _report(result: TransferResult, shown: Display, arguments: argparse.Namespace) -> None:
+    shown.meter.finished(result.key, result.size)
+    shown.say(result_line(result))
+    if arguments.sha256 and result.sha256 is not None:
+        print_names([f"{result.sha256}  {result.dest}"])
+
+
+def _report_failure(failure: Failure, shown: Display) -> None:
+    shown.meter.finished(failure.key, 0)
+    shown.clear()
+    say_error(failure.error)
+
+
+def _first(codes: Sequence[int]) -> int:
+    return next((code for code in codes if code), 0)
+
+
+# -- standard input
+
+
+def _put_standard_input(client: IoTSFTPClient, arguments: argparse.Namespace) -> int:
+    """Read to its end first: what is not whole is not sent."""
+    dest: str | None = arguments.dest
+    if len(arguments.sources) > 1 or dest is None or dest.endswith("/") or is_folder(look(client, dest)):
+        _refuse("- sends what comes on standard input, to the one remote file that DEST names")
+    with tempfile.TemporaryFile() as file:
+        with _interruptible():
+            shutil.copyfileobj(sys.stdin.buffer, file)
+        if arguments.dry_run:
+            print_names([f"would send - -> {dest} ({human_bytes(file.tell())})"])
+            return 0
+        _send_open(client, file, dest, arguments)
+    return 0
+
+
+def _send_open(client: IoTSFTPClient, file: BinaryIO, dest: str, arguments: argparse.Namespace) -> None:
+    with display(file.tell(), 1, STANDARD_INPUT, quiet=arguments.quiet) as shown:
+        result = client.upload(file, dest, progress=shown.of(STANDARD_INPUT, file.tell()), sha256=arguments.sha256)
+        _report(result, shown, arguments)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """While we wait for whoever writes to us, Ctrl-C ends that at once."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, signal.default_int_handler) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

@@ -1,0 +1,91 @@
+"""What `iot-sftp` says against a real sshd: what went wrong, in its own words, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from servers.openssh import OpenSSH
+from servers.shell import Shell
+
+
+@pytest.fixture
+def shell(sshd: OpenSSH, tmp_path: Path) -> Shell:
+    folder = tmp_path / "here"
+    folder.mkdir()
+    (folder / "f").write_bytes(b"content")
+    return Shell(sshd, folder)
+
+
+@pytest.fixture
+def reads_nothing(tmp_path: Path) -> Iterator[OpenSSH]:
+    """An sshd that refuses to open any file, and has one of 7 bytes."""
+    with OpenSSH(tmp_path / "closed", subsystem="internal-sftp -P open") as server:
+        (server.root / "g").write_bytes(b"content")
+        yield server
+
+
+def test_verbose_tells_server_software_and_algorithms(shell: Shell, sshd: OpenSSH) -> None:
+    done = shell("put", "-v", "f", sshd.path("f"))
+    for expected in (
+        'software="SSH-2.0-OpenSSH_',
+        "host_key=ssh-",
+        "fingerprint=SHA256:",
+        "cipher=",
+        f"port={sshd.port}",
+    ):
+        assert expected in done.stderr.decode()
+    assert b"connected" not in shell("put", "f", sshd.path("g")).stderr
+
+
+def test_quiet_and_verbose_may_come_from_the_environment_and_before_the_command(shell: Shell, sshd: OpenSSH) -> None:
+    assert shell("put", "f", sshd.path("f"), SFTP_QUIET="1").stderr == b""
+    assert shell("-q", "put", "f", sshd.path("f2")).stderr == b""
+    assert b"connected" in shell("exists", sshd.path("f"), SFTP_VERBOSE="1").stderr
+
+
+def test_options_stand_before_or_after_the_command(shell: Shell, sshd: OpenSSH) -> None:
+    server = ("-H", sshd.host, "-P", str(sshd.port), "-u", sshd.user, "--proof", "full")
+    nothing = {"SFTP_HOST": "", "SFTP_PORT": "", "SFTP_USER": ""}
+    done = shell(*server, "put", "f", sshd.path("a"), **nothing)
+    assert (done.returncode, b"proof full" in done.stderr) == (0, True)
+    done = shell("put", *server, "f", sshd.path("b"), **nothing)
+    assert (done.returncode, b"proof full" in done.stderr) == (0, True)
+
+
+def test_a_folder_as_remote_name_is_said_with_what_was_meant(shell: Shell, sshd: OpenSSH) -> None:
+    (sshd.root / "far").mkdir()
+    done = shell("put", "-T", "f", sshd.path("far"))
+    assert done.returncode == 74
+    assert f"is a folder; did you mean '{sshd.path('far/f')}'?" in done.stderr.decode()
+    assert sshd.names() == []
+
+
+def test_a_download_that_never_began_leaves_nothing_here(reads_nothing: OpenSSH, tmp_path: Path) -> None:
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    done = Shell(reads_nothing, folder)("get", reads_nothing.path("g"))
+    assert done.returncode == 77
+    assert b"permission denied" in done.stderr.lower()
+    assert [path.name for path in folder.iterdir()] == ["state"]
+
+
+def test_errors_speak_of_options_as_they_are_given(shell: Shell, sshd: OpenSSH, tmp_path: Path) -> None:
+    (tmp_path / "none").write_text("")
+    unknown = shell("exists", "/", "--known-hosts", str(tmp_path / "none")).stderr.decode()
+    assert "--host-key SHA256:" in unknown
+    assert str(tmp_path / "none") in unknown
+    nothing = shell("exists", "/", SFTP_KEY="")
+    assert nothing.returncode == 77
+    assert b"--key, or --agent with" in nothing.stderr
+    assert b"agent=True" not in nothing.stderr
+
+
+def test_a_password_file_may_be_named_by_its_variable(sshd_with_password: OpenSSH, tmp_path: Path) -> None:
+    shell = Shell(sshd_with_password, tmp_path)
+    (tmp_path / "pw").write_text(f"{sshd_with_password.password}\n")
+    assert shell("exists", sshd_with_password.path(), SFTP_PASSWORD_FILE="pw").returncode == 0
+    missing = shell("exists", sshd_with_password.path(), SFTP_PASSWORD_FILE="nowhere")
+    assert missing.returncode == 78
+    assert b"SFTP_PASSWORD_FILE nowhere: No such file" in missing.stderr
