@@ -207,7 +207,7 @@ def test_a_new_outbox_whose_files_stay_is_compared_at_first(monkeypatch, after_u
         (Known(1, State.KEPT, OLD), OLD._replace(ctime_ns=6), True),
         (Known(1, State.DELIVERED, OLD), OLD._replace(inode=8), True),
         (Known(1, State.WAITING, OLD), OLD._replace(inode=8), False),
-        (Known(1, State.WAITING, OLD, "ab"), OLD._replace(inode=8), True),
+        (Known(1, State.WAITING, OLD, "ab", True), OLD._replace(inode=8), True),
         (Known(1, State.KEPT, OLD), OLD._replace(size=11), False),
         (Known(1, State.KEPT, OLD), OLD._replace(mtime_ns=11), False),
     ],
