@@ -146,7 +146,7 @@ class OutcomeRecorder:
         outbox.forget(entry.path)
         if found is None:
             return Event.VANISHED
-        if entry.check_final and found.looks_like(entry.fingerprint):
+        if entry.check_final and outbox.system.may_be_same(found, entry.fingerprint):
             return None  # touched before it was compared: its row stays until the scan passes on what it knows
         return Event.CHANGED if found != entry.fingerprint else None
 

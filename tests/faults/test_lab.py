@@ -60,6 +60,25 @@ def test_delivered_files_on_fat_are_not_sent_again_however_often_the_medium_is_p
         )
 
 
+@pytest.mark.parametrize("after_upload", ["delete", "keep"])
+def test_delivered_files_on_fat_with_a_time_that_it_cannot_hold_are_not_sent_again(after_upload: str) -> None:
+    """A device whose clock stands at 1970: after a remount through FUSE its files are from 1980."""
+    reason = cannot_mount("fat")
+    if reason is not None:
+        missing(reason)
+    with LabDisk(Path(tempfile.mkdtemp(prefix="iot-sftp-lab-", dir=in_memory())), "fat") as disk:
+        life = laboratory(disk)()
+        life.begin("same user", after_upload, 0, same_disk=True, folders="default")
+        for file, seconds in ((File(0, b"a"), 0), (File(1, b"a"), 34_359_738_368)):
+            life.producers.rename_in(file, 20)
+            life.producers.date(file, seconds)
+        for _ in range(3):
+            life.agent.run(4)
+            life.medium_is_put_in_again()
+        life.teardown()
+        assert sorted(dest for dest, _ in life.server.published) == ["/up0-0/a", "/up1-0/a"]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_of_the_laboratory_stays_mounted(kind: str) -> None:
     reason = cannot_mount(kind)

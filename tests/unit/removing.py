@@ -8,6 +8,7 @@ from pathlib import Path
 from iot.spooler.leaving.removal import Item, Leaver, Outcome, take_away
 from iot.spooler.outbox.departure import Departure
 from iot.spooler.outbox.lease import Leases
+from iot.spooler.outbox.mounts import FileSystem
 
 __all__ = ["is_waited_for", "outcome_of", "taken"]
 
@@ -16,7 +17,7 @@ def outcome_of(
     outbox: int, items: Iterable[Item], leaver: Leaver, *, rested: bool = True, inodes: bool = True
 ) -> Outcome:
     """rested: a guess is good enough. inodes: they last on this file system."""
-    return take_away(outbox, items, leaver, Departure(Leases(outbox), lambda _: rested, inodes=inodes))
+    return take_away(outbox, items, leaver, Departure(Leases(outbox), lambda _: rested, FileSystem(inodes=inodes)))
 
 
 def taken(outbox: int, items: Iterable[Item], leaver: Leaver) -> tuple[list[int], list[tuple[int, OSError]]]:

@@ -134,3 +134,21 @@ def test_a_file_with_another_inode_is_compared_before_it_leaves_where_inodes_do_
     assert leave(box, meant, inodes=False) == Outcome([], [], [(1, Why.TOUCHED)])
     assert leave(box, meant, inodes=True) == Outcome([1], [], [])
     assert path.exists()
+
+
+@pytest.mark.parametrize("private", [False, True])
+@pytest.mark.parametrize("seconds", [0, 315_532_799, 315_532_800, 4_354_819_199, 4_354_819_200])
+def test_a_file_whose_time_fat_cannot_hold_is_compared_after_a_remount(
+    box: int, tmp_path: Path, seconds: int, private: bool
+) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"x")
+    meant = item(path)._replace(fingerprint=Fingerprint.of(os.stat(path))._replace(inode=1, mtime_ns=seconds * 10**9))
+    if private:
+        path.rename(tmp_path / os.fsdecode(private_names(1, b"f")[0]))
+    stays = [] if 315_532_800 <= seconds < 4_354_819_200 else [(1, Why.TOUCHED)]
+    assert leave(box, meant, inodes=False).stays == stays
+    assert leave(box, meant, inodes=True).stays == []
+    assert os.listdir(tmp_path) == ["f"]
+    path.write_bytes(b"longer")
+    assert leave(box, meant, inodes=False) == Outcome([1], [], [])

@@ -218,6 +218,26 @@ def test_a_file_that_is_touched_while_it_is_compared_is_compared_again(tmp_path:
     assert rig.left() == ["f"] * kept
 
 
+def test_a_new_version_that_comes_during_a_comparison_is_sent_at_once_and_is_no_failure(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.outbox["after_upload"] = "keep"
+    path = rig.put("f")
+    assert rig.run() is End.DRAINED
+    path.chmod(0o600)
+    checked: list[bool] = []
+
+    def before(job: object) -> None:
+        checked.append(job.check_final)  # type: ignore[attr-defined]
+        if len(checked) == 1:
+            path.write_bytes(b"another")
+
+    rig.remote.before = before
+    assert rig.run() is End.DRAINED
+    assert checked == [True, False]
+    assert rig.agent.outcomes.last_error is None
+    assert (tmp_path / "remote" / "up" / "f").read_bytes() == b"another"
+
+
 @pytest.mark.needs("root")
 def test_a_held_file_that_was_only_touched_is_not_sent_again(tmp_path: Path) -> None:
     rig = Rig(tmp_path)

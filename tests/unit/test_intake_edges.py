@@ -12,6 +12,7 @@ from iot.spooler.config.settings import OutboxSettings
 from iot.spooler.outbox import intake as module
 from iot.spooler.outbox.intake import TIGHT_BATCH, URGENT, Clocks, Intake
 from iot.spooler.outbox.lease import Answer, Completeness, Writer
+from iot.spooler.outbox.mounts import FAT, FileSystem
 from iot.spooler.outbox.scan import Found, SourceFailed
 from iot.spooler.queue.policy import Event, State
 from iot.spooler.queue.queue import Known, NewEntry
@@ -30,7 +31,7 @@ class Outbox:
         self.forgotten: list[bytes] = []
         self.unread: dict[bytes, str] = {}
         self.completeness: Completeness | None = Completeness(known=True, reason="")
-        self.system = SimpleNamespace(inodes=True, times=True)
+        self.system = FileSystem()
         self.leases = object()
         self.walks: list[bool] = []
         self.closed = 0
@@ -157,11 +158,11 @@ def test_a_version_that_is_known_is_not_queued_again(rig, state):
 
 
 def test_where_inodes_do_not_last_a_remount_sends_no_kept_file_again(rig):
-    rig.box.system = SimpleNamespace(inodes=False, times=True)
+    rig.box.system = FileSystem(inodes=False)
     rig.queue.rows[b"f"] = Known(1, State.KEPT, OLD)
     assert rig.walk(b"f", version=OLD._replace(inode=8)) == []
     assert rig.walk(b"f", version=OLD._replace(inode=8, ctime_ns=9)) == [b"f"]
-    rig.box.system = SimpleNamespace(inodes=False, times=False)
+    rig.box.system = FAT
     assert rig.walk(b"f", version=OLD._replace(inode=8, ctime_ns=9)) == []
     assert rig.walk(b"f", version=OLD._replace(size=11, inode=8)) == [b"f"]
     rig.queue.rows[b"f"] = Known(1, State.READY, OLD)
@@ -208,6 +209,8 @@ def test_a_new_outbox_whose_files_stay_is_compared_at_first(monkeypatch, after_u
         (Known(1, State.DELIVERED, OLD), OLD._replace(inode=8), True),
         (Known(1, State.WAITING, OLD), OLD._replace(inode=8), False),
         (Known(1, State.WAITING, OLD, "ab", True), OLD._replace(inode=8), True),
+        (Known(1, State.WAITING, OLD, None, True), OLD._replace(inode=8), True),
+        (Known(1, State.WAITING, OLD, None, True), OLD._replace(mtime_ns=11), False),
         (Known(1, State.KEPT, OLD), OLD._replace(size=11), False),
         (Known(1, State.KEPT, OLD), OLD._replace(mtime_ns=11), False),
     ],
@@ -397,5 +400,5 @@ def test_a_file_has_rested_where_it_was_watched_for_so_long_or_its_times_say_so(
     rig.intake.readiness.clocks(0.0, 2e9)
     old, young = OLD, OLD._replace(mtime_ns=int((2e9 + 990.0) * 1e9))
     asked = rig.intake.departure(rested=False)
-    assert (asked.rested(old), asked.rested(young), asked.inodes) == (True, False, True)
+    assert (asked.rested(old), asked.rested(young), asked.system) == (True, False, FileSystem())
     assert rig.intake.departure(rested=True).rested(young)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from iot.spooler.outbox.lease import Answer, Leases, Writer
+from iot.spooler.outbox.mounts import ORDINARY, FileSystem
 from iot.transfer import Fingerprint, is_gone
 
 __all__ = ["Departure", "Stays", "Why"]
@@ -37,13 +38,12 @@ class Stays(Exception):
 class Departure:
     """The checks before a file leaves.
 
-    leases: of its outbox. rested: whether a version has been quiet for long enough to trust a guess. inodes: whether
-    inode numbers are stable on this file system.
+    leases, system: of its outbox. rested: whether a version has been quiet for long enough to trust a guess.
     """
 
     leases: Leases
     rested: Callable[[Fingerprint], bool]
-    inodes: bool = True
+    system: FileSystem = ORDINARY
 
     def look(self, folder: int, name: bytes) -> Answer:
         """The version that is there now. Raises: OSError when that cannot be known."""
@@ -63,5 +63,9 @@ class Departure:
 
     def same_content(self, found: Fingerprint, meant: Fingerprint) -> bool:
         """Compares all but ctime, which our own rename changes, and unstable inode numbers."""
-        inode = found.inode if self.inodes else meant.inode
-        return (found.size, found.mtime_ns, inode) == (meant.size, meant.mtime_ns, meant.inode)
+        inode = found.inode if self.system.inodes else meant.inode
+        return found.looks_like(meant) and inode == meant.inode
+
+    def may_be_same(self, found: Fingerprint, meant: Fingerprint) -> bool:
+        """Whether the content has to be compared before this version is taken for another one."""
+        return self.same_content(found, meant) or self.system.redated(found, meant)

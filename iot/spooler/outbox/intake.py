@@ -115,7 +115,7 @@ class Intake:
         return Departure(
             self.outbox.leases,
             lambda version: rested or self.readiness.rested(version, now, wall, hold_s),
-            inodes=self.outbox.system.inodes,
+            self.outbox.system,
         )
 
     def wake(self) -> int:
@@ -276,14 +276,23 @@ class Intake:
             rank=_rank(settings.order, path, version),
             first_seen=wall,
             check_final=self._may_stand(before, version),
-            sent_before=before.sent_before if before is not None and _only_touched(before, version) else None,
+            sent_before=before.sent_before if before is not None and self._only_touched(before, version) else None,
         )
         return [entry]
 
     def _may_stand(self, before: Known | None, version: Fingerprint) -> bool:
         """Whether an earlier delivery of this version may be on the server already."""
         first_look = self.check_first and self.passes == 0
-        return first_look or (before is None and self._queue.lost_rows) or _only_touched(before, version)
+        return first_look or (before is None and self._queue.lost_rows) or self._only_touched(before, version)
+
+    def _only_touched(self, before: Known | None, version: Fingerprint) -> bool:
+        """Size and time are those of the delivered version, but change time or inode differ: somebody changed its mode,
+        owner or links, the medium was put in again, or it was rewritten and its time restored. The content decides: it
+        is compared with the digest of what was delivered, if known, else with the file on the server. Until that is
+        done, every version that takes the place of one still to be compared is to be compared as well."""
+        if before is None or (before.state not in (State.KEPT, State.DELIVERED) and not before.check_final):
+            return False
+        return self.outbox.system.may_be_same(version, before.fingerprint)
 
     def _add(self, entries: Sequence[NewEntry]) -> None:
         try:
@@ -347,13 +356,3 @@ def _rank(order: Order, path: bytes, version: Fingerprint) -> int | bytes:
 def _second(version: Fingerprint) -> int:
     """Whole seconds; within a second the order of the walk counts. Its negative must fit into 64 bits, too."""
     return max(version.mtime_ns // 10**9, 1 - 2**63)
-
-
-def _only_touched(before: Known | None, version: Fingerprint) -> bool:
-    """Size and time are those of the delivered version, but change time or inode differ: somebody changed its mode,
-    owner or links, the medium was put in again, or it was rewritten and its time restored. The content decides: it is
-    compared with the digest of what was delivered, if known, else with the file on the server. Until that is done,
-    every version that takes the place of one still to be compared is to be compared as well."""
-    if before is None or (before.state not in (State.KEPT, State.DELIVERED) and not before.check_final):
-        return False
-    return version.looks_like(before.fingerprint)

@@ -12,6 +12,8 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
+from iot.transfer import Fingerprint
+
 __all__ = ["FileSystem", "file_system"]
 
 STATFS_BYTES = 256
@@ -29,11 +31,23 @@ class FileSystem(NamedTuple):
     times: bool = True
     silly: re.Pattern[bytes] | None = None
 
+    def may_be_same(self, found: Fingerprint, known: Fingerprint) -> bool:
+        """Whether these may have the same content although they differ: then it has to be compared."""
+        return found.looks_like(known) or self.redated(found, known)
+
+    def redated(self, found: Fingerprint, known: Fingerprint) -> bool:
+        """Whether only a remount may have changed the modification time, because FAT cannot hold it: the clock of a
+        device may stand at 1970."""
+        first_s, end_s = FAT_TIMES_S
+        return not self.inodes and found.size == known.size and not first_s <= known.mtime_ns // 10**9 < end_s
+
     def is_removed(self, name: bytes) -> bool:
         """Whether this is the remainder of a removed file, kept until it is closed."""
         return self.silly is not None and self.silly.fullmatch(name) is not None
 
 
+FAT_TIMES_S = 315_532_800, 4_354_819_200
+"""From 1980 until before 2108."""
 FAT = FileSystem(inodes=False, times=False)
 SILLY_FUSE = re.compile(rb"\.fuse_hidden[0-9a-f]{16}")
 SILLY_NFS = re.compile(rb"\.nfs[0-9a-f]{24}")
