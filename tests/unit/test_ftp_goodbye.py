@@ -22,7 +22,7 @@ class Sock:
 )
 def test_a_quit_is_sent_only_over_a_connection_that_stands(monkeypatch, sock, lost, aborted, polite):
     said: list[str] = []
-    found = Connection(Address("h", 21, "me", "secret", None))
+    found = Connection(Address("h", 21, "me", "correct-horse-battery", None))
     monkeypatch.setattr(found, "putcmd", said.append)
     monkeypatch.setattr(found, "close", lambda: said.append("closed"))
     found.sock = given = Sock() if sock else None
@@ -41,7 +41,7 @@ def test_a_quit_that_cannot_be_sent_is_no_error(monkeypatch, error):
     def refused(_: str) -> None:
         raise error
 
-    found = Connection(Address("h", 21, "me", "secret", None))
+    found = Connection(Address("h", 21, "me", "correct-horse-battery", None))
     monkeypatch.setattr(found, "putcmd", refused)
     found.sock = Sock()
     monkeypatch.setattr(found, "close", lambda: None)

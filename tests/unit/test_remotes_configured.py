@@ -100,7 +100,7 @@ def test_which_keys_hold_secrets_or_lists_is_known():
     ("name", "value"), [("host", ""), ("user", ""), ("user", "a\rb"), ("password", "a\0b"), ("host", "a\nb")]
 )
 def test_a_client_refuses_what_would_end_a_line_of_the_protocol(name, value):
-    given = {"host": "h", "user": "me", "password": "p", name: value}
+    given = {"host": "h", "user": "me", "password": SECRET, name: value}
     with pytest.raises(ConfigurationError, match=f"{name}: "):
         FTPClient(given["host"], None, given["user"], given["password"])
     FTPClient("h", None, "me", "").close()  # an empty password is one
