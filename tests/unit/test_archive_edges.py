@@ -202,3 +202,16 @@ def test_an_empty_file_counts_as_a_file(device):
     device.tidy()
     assert device.names() == []
     assert [path.name for path in device.folder.iterdir()] == [".state.json"]
+
+
+def test_a_link_that_somebody_has_put_there_counts_as_itself(device, tmp_path):
+    device = device(max_bytes=5000)
+    device.put("a")
+    (tmp_path / "big").write_bytes(bytes(100_000))
+    (bundle,) = (path for path in device.folder.iterdir() if path.is_dir())
+    (bundle / "link").symlink_to(tmp_path / "big")
+    (bundle / "dangling").symlink_to("nowhere")
+    device.start()
+    device.tidy()
+    assert device.archive._total < 2000
+    assert "a" in device.names()

@@ -117,3 +117,15 @@ def test_what_was_closed_while_it_connected_makes_no_connection_and_opens_no_jou
         client._runner._connect_once(SimpleNamespace(beside=None))
     assert not client._runner._books.is_open
     assert not (tmp_path / "state" / "journal.db").exists()
+
+
+def test_a_client_is_shown_with_its_state_and_without_its_password(tmp_path: Path):
+    client = IoTSFTPClient("h", 22, "me", "secret", host_key="SHA256:" + "A" * 43, state_dir=tmp_path / "state")
+    assert "not connected" in repr(client)
+    client._runner.links.current = SimpleNamespace(close=lambda: None)
+    shown = repr(client)
+    client._runner.links.current = None
+    client.close()
+    assert "connected" in shown
+    assert "not connected" not in shown
+    assert "secret" not in shown

@@ -14,6 +14,7 @@ from unit.scripted import Event
 from unit.upload_lab import BLOCK, CONTENT, DEST, FAILURE, Lab, nth, refusing, whats
 
 from iot.sftp.client.jobs import sending
+from iot.sftp.client.jobs.upload import Upload
 from iot.sftp.client.protocol.packets import Attributes, Code, Flag, Reply, Status
 from iot.sftp.client.protocol.server import Refusal
 from iot.transfer.errors import AlreadyExists, NameRefused, NotFound, PermissionDenied, ProofFailed, ServerRefused
@@ -334,3 +335,13 @@ def test_a_second_is_long_enough_for_a_little(lab, monkeypatch):
 def test_much_is_synced_but_not_without_a_pause(lab, monkeypatch, pause_s, synced):
     found = synced_at(lab, {14: pause_s}, monkeypatch)
     assert bool(found) is synced
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_on_the_way_only_a_large_file_is_on_record_and_only_where_it_has_got_on(lab, monkeypatch, large):
+    noted: list[int] = []
+    monkeypatch.setattr(lab.ledger, "note", lambda checkpoint, **_: noted.append(checkpoint.acked_bytes))
+    monkeypatch.setattr(Upload, "_is_large", property(lambda _: large))
+    lab.run()
+    assert noted == sorted(set(noted))
+    assert bool(noted) is large
