@@ -296,3 +296,14 @@ def test_a_closed_handle_is_gone_with_its_file(tmp_path: Path) -> None:
         assert wire.status(4, handle) == 0
         assert wire.status(4, handle) == FAILURE
     assert wire.session.handles == {}
+
+
+def test_a_disk_that_takes_a_little_at_a_time_gets_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda file, data, at: real(file, data[:7], at))
+    wire = Wire(tmp_path)
+    handle = wire.ask(3, b"file", WRITE | CREAT, 0)[1][4:]
+    content = bytes(range(100))
+    assert wire.status(6, handle, 0, 5, content) == 0
+    assert (tmp_path / "file").read_bytes() == bytes(5) + content
+    assert wire.status(4, handle) == 0

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from iot.ftp.connection import Address, Connection
-from iot.transfer.errors import LinkLost
+from iot.ftp.dial import dial
+from iot.transfer.errors import LinkLost, TransferError
 
 
 class Sock:
@@ -47,3 +48,8 @@ def test_a_quit_that_cannot_be_sent_is_no_error(monkeypatch, error):
     monkeypatch.setattr(found, "close", lambda: None)
     found.goodbye()
     found.sock = None
+
+
+def test_a_name_that_cannot_be_one_of_a_host_is_told_as_that(tmp_path) -> None:
+    with pytest.raises(TransferError, match="x" * 64):
+        dial("x" * 64 + ".example.com", 21, 1.0, lambda: None)
