@@ -278,3 +278,4 @@ def test_of_a_settled_transfer_nothing_is_kept_in_memory() -> None:
             ledger.forget(noted)
             ledger.flush()
         assert (ledger._written, ledger._noted, ledger._dropped) == ({}, {}, {})
+        assert ledger._places.current() == {}
