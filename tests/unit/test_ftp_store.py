@@ -42,6 +42,9 @@ class Server:
 
     def open(self) -> None: ...
 
+    def described(self) -> str:
+        return "in memory"
+
     def ask(self, command: str, path: bytes = b"") -> tuple[bool, str]:
         self.asked.append(f"{command} {path.decode()}".strip())
         refused = self.refuse.get(self.asked[-1]) or self.refuse.get(command)
