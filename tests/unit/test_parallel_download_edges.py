@@ -11,7 +11,7 @@ import pytest
 from unit.faulty_store import Faults, folder_remote
 
 from iot.transfer.checksum_file import MOST_BYTES
-from iot.transfer.errors import NotFound, ProofFailed, ServerRefused, SourceChanged, Unsupported
+from iot.transfer.errors import Cancelled, NotFound, ProofFailed, ServerRefused, SourceChanged, Unsupported
 from iot.transfer.model import Evidence, Proof
 
 CONTENT = bytes(number * 7 % 251 for number in range(3000))
@@ -117,3 +117,23 @@ def test_a_far_side_that_cannot_read_at_all_is_not_asked_twice(far, file):
     with pytest.raises(Unsupported):
         fetch(far, faults)
     assert faults.counts["read"] == 1
+
+
+def test_a_download_is_cancelled_between_two_blocks(far, file):
+    given = []
+
+    def cancelling(blocks):
+        whole = b"".join(blocks)
+        for at in range(0, len(whole), 10):
+            given.append(at)
+            if len(given) == 3:
+                remote.cancel()
+            yield whole[at : at + 10]
+
+    os.utime(file, (OLD_S, OLD_S))
+    remote = folder_remote(far, far.parent / "state", Faults(answer={"read": cancelling}))
+    with pytest.raises(Cancelled):
+        remote.download(b"file", far.parent / "back")
+    remote.close()
+    assert len(given) == 3
+    assert not (far.parent / "back").exists()
