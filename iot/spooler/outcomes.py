@@ -150,7 +150,7 @@ class OutcomeRecorder:
             return None  # touched before it was compared: its row stays until the scan passes on what it knows
         return Event.CHANGED if found != entry.fingerprint else None
 
-    # -- settling
+    # -- record
 
     def record(self) -> None:
         """Record all outcomes in one transaction, then let the delivered files leave.

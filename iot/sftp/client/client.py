@@ -66,12 +66,13 @@ class IoTSFTPClient(Client):
     def scan(self, path: str) -> list[RemoteEntry]:
         """What is right below a folder, sorted by name: each with size in bytes, mtime in seconds and mode.
 
-        Raises: NotFound, PermissionDenied, NameRefused (a name from the server that is no name), TransientError ...
+        Raises: NotFound, PermissionDenied, NameRefused (a name that no folder may hold), ServerRefused,
+            ProtocolError, and the errors of every operation (see Client).
         """
         return self._runner.scan(remote_path(path))
 
     def lstat(self, path: str) -> RemoteFile:
-        """As `stat`, but of a link itself. Raises: NotFound, PermissionDenied, TransientError ..."""
+        """As `stat`, but of a link itself. Raises: NotFound, PermissionDenied, and the errors of every operation."""
         found = self._runner.lstat(remote_path(path))
         if found is None:
             raise NotFound(f"{path!r} is not on the server")

@@ -70,7 +70,7 @@ class Workers:
         self._stop = stop
         self._ready = Ready()
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._barriers: GroupCommit[Running] = GroupCommit(commit)
+        self._group: GroupCommit[Running] = GroupCommit(commit)
         self._stores: list[Store] = []
         self._dismissed: set[Store] = set()
         self._connecting = self._idle = 0
@@ -245,7 +245,7 @@ class Workers:
             return
         self._waiting[id(running)] = running
         if isinstance(why, Barrier):
-            self._barriers.add(running, why.record, started_at=running.started_at, now=self._clock())
+            self._group.add(running, why.record, started_at=running.started_at, now=self._clock())
         else:
             heapq.heappush(self._lingering, (self._clock() + why.seconds, next(self._turns), running))
 
@@ -315,7 +315,7 @@ class Workers:
             self._call(0.0)
         self._check()
         if self._commit_wait_s() == 0.0:
-            for running in self._barriers.commit():
+            for running in self._group.commit():
                 self._go_on(running)
         while self._lingering and self._lingering[0][0] <= self._clock():
             self._go_on(heapq.heappop(self._lingering)[2])
@@ -327,7 +327,7 @@ class Workers:
         return POLL_S if commit_s is None else min(POLL_S, commit_s)
 
     def _commit_wait_s(self) -> float | None:
-        return self._barriers.wait_s(self._clock(), others=len(self._ready) + self._in_turn)
+        return self._group.wait_s(self._clock(), others=len(self._ready) + self._in_turn)
 
     def _call(self, wait_s: float) -> None:
         try:
@@ -362,7 +362,7 @@ class Workers:
             self._end(running, Finished(running.tag, error=error))
         self._waiting.clear()
         self._lingering.clear()
-        self._barriers.clear()
+        self._group.clear()
         self.close()
         over_at = self._clock() + ENDING_S
         while self._active and self._clock() < over_at:

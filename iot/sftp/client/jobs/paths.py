@@ -109,7 +109,7 @@ class RemoteEntry:
 
 
 def scan(path: bytes) -> Work[list[RemoteEntry]]:
-    """What is right below `path`, sorted by name. Raises: NotFound, NameRefused, ServerRefused ..."""
+    """What is right below `path`, sorted by name. Raises: NotFound, PermissionDenied, NameRefused, ServerRefused."""
     handle = expect_handle((yield from ask(packets.opendir(path))), f"cannot list {quoted(path)}")
     names = sorted((yield from closing(handle, _names(path, handle))), key=lambda name: name.filename)
     unknown = [name for name, told in names if told.mode is None]
@@ -123,7 +123,7 @@ def scan(path: bytes) -> Work[list[RemoteEntry]]:
 def list_paths(path: bytes, folders: bool) -> Work[list[bytes]]:
     """Paths of the files (or folders) right below `path`, sorted; a link counts as what it leads to.
 
-    Raises: NotFound, NameRefused, ServerRefused ..."""
+    Raises: NotFound, PermissionDenied, NameRefused, ServerRefused."""
     entries = yield from scan(path)
     names = [entry.name.encode("utf-8", "surrogateescape") for entry in entries if entry.is_folder is folders]
     return [posixpath.join(path, name) for name in names]
