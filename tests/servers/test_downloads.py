@@ -272,7 +272,7 @@ def test_a_sidecar_that_is_missing_or_names_another_file_is_an_error(ssh: OpenSS
         with pytest.raises(NotFound, match=r"alone\.sha256"):
             client.download(ssh.path("alone"), here / "file")
         (ssh.root / "alone.sha256").write_text(f"{sha256(content)}  other\n")
-        with pytest.raises(ProofFailed, match="no SHA-256 of 'alone'"):
+        with pytest.raises(ProofFailed, match="no SHA-256 for 'alone'"):
             client.download(ssh.path("alone"), here / "file")
     assert os.listdir(here) == []
 

@@ -281,9 +281,10 @@ def test_a_listed_name_that_is_a_path_is_refused(lab, name):
 
 def test_a_listing_without_end_is_given_up(lab, monkeypatch):
     monkeypatch.setattr(paths, "LISTING_BYTES", 200)
-    assert listed(lab, [[(b"n" * 30, FILE)] * 2, END]) == [b"/up/" + b"n" * 30] * 2
+    names = [b"%d" % number + b"n" * 29 for number in range(3)]
+    assert listed(lab, [[(name, FILE) for name in names[:2]], END]) == [b"/up/" + name for name in names[:2]]
     with pytest.raises(ServerRefused, match="the listing exceeds"):
-        listed(lab, [[(b"n" * 30, FILE)] * 3, END])
+        listed(lab, [[(name, FILE) for name in names], END])
 
 
 # -- checksum files
