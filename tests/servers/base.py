@@ -63,6 +63,8 @@ def _key_folder() -> Path:
 @lru_cache(maxsize=16)
 def _make_key(name: str, kind: str, passphrase: str = "") -> Path:
     path = _key_folder() / f"{name}_{kind}"
+    if path.exists():  # it has left the cache
+        return path
     command = [program("ssh-keygen", "openssh-client"), "-q", "-t", kind, "-N", passphrase, "-C", name, "-f", str(path)]
     subprocess.run(command, check=True, stdin=subprocess.DEVNULL, timeout=60)
     return path
