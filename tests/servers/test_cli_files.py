@@ -172,6 +172,13 @@ def test_rm_of_a_folder_asks_on_a_terminal_and_needs_yes_elsewhere(shell: Shell,
     assert shell("rm", "-r", "--yes", "/").returncode == 74
 
 
+def test_mv_of_two_files_of_one_name_into_a_folder_moves_nothing(shell: Shell, sshd: OpenSSH) -> None:
+    make(sshd.root, "x/a.csv", "y/a.csv")
+    done = shell("mv", sshd.path("*/a.csv"), sshd.path("z/"))
+    assert (done.returncode, b"Nothing was moved" in done.stderr) == (64, True)
+    assert [(sshd.root / name).read_text() for name in sshd.names()] == ["x/a.csv", "y/a.csv"]
+
+
 def test_mv_into_a_folder_and_folders_made_and_removed(shell: Shell, sshd: OpenSSH) -> None:
     make(sshd.root, "a.csv", "b.csv")
     ok(shell("mkdir", sshd.path("x/y"), sshd.path("z")))

@@ -181,6 +181,21 @@ def test_a_server_that_cannot_replace_leaves_the_old_file_alone_unless_told(tmp_
         assert server.content("file") == new
 
 
+def test_a_file_that_is_moved_onto_itself_is_never_removed_first(tmp_path):
+    content = make(tmp_path)
+    with (
+        Misbehaving(tmp_path / "root", MISBEHAVIOURS["has no posix-rename"]) as server,
+        connect(server, tmp_path, replace_by_remove=True) as client,
+    ):
+        client.upload(tmp_path / "source", server.path("d/file"))
+        for same in ("d/file", "d/../d/file", "./d//file"):
+            with pytest.raises(AlreadyExists, match="the same file"):
+                client.move(server.path("d/file"), server.path(same))
+            assert server.content("d/file") == content
+        client.move(server.path("d/file"), server.path("d/FILE"))
+        assert server.content("d/FILE") == content
+
+
 def test_a_server_that_refuses_rename_can_be_written_to_directly(tmp_path):
     content = make(tmp_path)
     with Misbehaving(tmp_path / "root", MISBEHAVIOURS["refuses rename"]) as server:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from iot.sftp.client.cli.local_tree import first_twice
 from iot.sftp.client.cli.output import each, say
 from iot.sftp.client.cli.parser import Commands, Parser, UsageError, add_command
 from iot.sftp.client.cli.remote_tree import Found, expand, is_folder, look, walk
@@ -71,9 +72,13 @@ def mv(client: IoTSFTPClient, arguments: argparse.Namespace) -> int:
     into_folder = not arguments.no_target_directory and (dest.endswith("/") or is_folder(look(client, dest)))
     if len(found) > 1 and not into_folder:
         raise UsageError(f"{len(found)} files need a folder as DEST; {dest} is none. Nothing was moved")
-    for one in found:
-        name = posixpath.basename(one.path.rstrip("/"))
-        client.move(one.path.rstrip("/"), posixpath.join(dest, name) if into_folder else dest)
+    sources = [one.path.rstrip("/") for one in found]
+    dests = [posixpath.join(dest, posixpath.basename(source)) if into_folder else dest for source in sources]
+    twice = first_twice(dests)
+    if twice is not None:
+        raise UsageError(f"two files would go to {twice}: one would replace the other. Nothing was moved")
+    for source, target in zip(sources, dests, strict=True):
+        client.move(source, target)
     return 0
 
 

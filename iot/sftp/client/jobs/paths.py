@@ -14,7 +14,7 @@ from iot.sftp.client.jobs.publish import replace
 from iot.sftp.client.pipeline.job import Work, ask, ask_at_once, closing, expect_handle, expect_names, expect_ok
 from iot.sftp.client.protocol import packets
 from iot.sftp.client.protocol.packets import Attributes, Code, Name, Reply, Status
-from iot.transfer.errors import NameRefused, NotFound, PermanentError, ServerRefused
+from iot.transfer.errors import AlreadyExists, NameRefused, NotFound, PermanentError, ServerRefused
 from iot.transfer.model import RemoteFile
 from iot.transfer.names import check_no_folder
 from iot.transfer.terminal import quoted
@@ -63,6 +63,8 @@ def move(context: Context, source: bytes, dest: bytes, earlier: Earlier) -> Work
         raise NotFound(f"cannot move {quoted(source)}: it is not on the server")
     if context.options.make_dirs:
         yield from make_parents(context, dest)
+    if context.options.replace_by_remove:
+        yield from _check_not_itself(source, dest)
     earlier.asking = True
     try:
         yield from replace(context, source, dest)
@@ -70,6 +72,18 @@ def move(context: Context, source: bytes, dest: bytes, earlier: Earlier) -> Work
         there = yield from look(dest)
         check_no_folder(there.mode if there else None, dest, source)
         raise
+
+
+def _check_not_itself(source: bytes, dest: bytes) -> Work[None]:
+    """What stands at `dest` may be removed first: never when that is the file itself under another name.
+
+    Case does not count: there are servers for which it does not, either. Raises: AlreadyExists.
+    """
+    if (yield from look(dest)) is None:
+        return
+    real_source, real_dest = (yield from real_path(source)), (yield from real_path(dest))
+    if real_source.lower() == real_dest.lower():
+        raise AlreadyExists(f"cannot move {quoted(source)}: {quoted(dest)} is the same file")
 
 
 def _expect_gone(reply: Reply, earlier: Earlier, doing: str) -> None:
