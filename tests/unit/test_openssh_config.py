@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -142,6 +143,65 @@ def test_ssh_finds_the_same(config: Path, host: str) -> None:
     ours = way_to(host, None, None, str(config))
     assert (ours.host, str(ours.port), ours.user) == (theirs["hostname"], theirs["port"], theirs["user"])
     assert ours.bind_address == theirs.get("bindaddress")
+
+
+COMPETING = """\
+Host jump-first
+    ProxyJump gate
+Host no-command
+    ProxyCommand none
+Host no-jump
+    ProxyJump none
+Host inner # of the lab
+    User bob # by hand
+Match user alice
+    ProxyJump alices
+Host *
+    ProxyCommand nc %h
+    ProxyJump other
+"""
+
+
+@pytest.mark.skipif(shutil.which("ssh") is None, reason="no ssh here")
+@pytest.mark.parametrize("user", ["me", "alice"])
+@pytest.mark.parametrize("host", ["jump-first", "no-command", "no-jump", "inner"])
+def test_the_way_is_the_one_that_ssh_takes(config: Path, host: str, user: str) -> None:
+    config.write_text(COMPETING.replace("ProxyJump other\n", ""))
+    words = ["ssh", "-G", "-F", str(config), "-l", user, host]
+    told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    theirs = dict(line.split(" ", 1) for line in told.splitlines() if " " in line)
+    ours = way_to(host, None, user, str(config))
+    assert (ours.via.host if ours.via else None) == theirs.get("proxyjump")
+    assert ours.proxy_command == (theirs["proxycommand"].replace("%h", host) if "proxycommand" in theirs else None)
+
+
+def test_comments_none_and_variables_mean_what_they_mean_for_ssh(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config.write_text(COMPETING + "IdentityAgent none\nUserKnownHostsFile none\nIdentityFile ${KEYS}/a # mine\n")
+    monkeypatch.setenv("KEYS", str(tmp_path))
+    way = way_to("inner", None, None, str(config))
+    assert (way.user, way.uses_agent, way.known_hosts) == ("bob", False, Path("/dev/null"))
+    assert way.identities == (tmp_path / "a",)
+    monkeypatch.delenv("KEYS")
+    with pytest.raises(ConfigurationError, match="KEYS"):
+        way_to("inner", None, None, str(config))
+
+
+def test_the_command_of_a_match_reads_nothing_of_our_input(config: Path) -> None:
+    config.write_text('Match host a exec "! grep -q x"\n  Port 77\nMatch host b exec "touch ~/ran"\n  Port 78\n')
+    program = f"import sys; from {way_to.__module__} import way_to; print(way_to('a', None, 'u', {str(config)!r}).port,"
+    words = [sys.executable, "-c", program + " len(sys.stdin.read()))"]
+    told = subprocess.run(words, input=b"x" * 100_000, capture_output=True, check=True, timeout=30)
+    assert told.stdout.split() == [b"77", b"100000"]
+    assert not (config.parent.parent / "ran").exists()
+
+
+def test_a_given_user_is_no_code_for_the_shell_of_a_match(config: Path) -> None:
+    config.write_text('Match exec "test %r = bob"\n  Port 77\n')
+    assert way_to("a", None, "bob", str(config)).port == 77
+    with pytest.raises(ConfigurationError, match="Match exec"):
+        way_to("a", None, "$(id)", str(config))
 
 
 def test_the_library_follows_it_on_request_only(config: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import os
 import re
 import shlex
 import stat
+import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,11 @@ CRITERIA = {"all": 0, "canonical": 0, "final": 0, "exec": 1, "host": 1, "origina
 HARMLESS = ("no", "none", "any", "default")
 BLOCK = re.compile(r"\s*(host|match)\b", re.IGNORECASE)
 INCLUDE = re.compile(r"\s*include(?:\s*=\s*|\s+)(.+)", re.IGNORECASE)
+NO_COMMAND = re.compile(r'\s*proxycommand(?:\s*=\s*|\s+)"?none"?\s*', re.IGNORECASE)
+COMMENT = re.compile(r"\s+#[^\"]*")
+RAW = re.compile(r"\s*(?:match|\w+command)\b", re.IGNORECASE)
+"""Lines whose rest is for a shell, which has comments of its own."""
+VARIABLE = re.compile(r"\$\{(\w+)\}")
 SAFE = re.compile(r"[A-Za-z0-9_.:%\[\]@+][A-Za-z0-9_.:%\[\]@+\-]*")
 JUMP = re.compile(r"(?:ssh://)?(?:(?P<user>[^@]+)@)?(?P<host>\[[^\]]+\]|[^:\[\]@]+)(?::(?P<port>\d+))?/?")
 
@@ -74,6 +80,27 @@ class _Config(paramiko.SSHConfig):  # type: ignore[misc]
         "match-exec": paramiko.SSHConfig.TOKENS_BY_CONFIG_KEY["match-exec"],
     }
 
+    def _does_match(
+        self, criteria: list[dict[str, Any]], host: str, canonical: bool, final: bool, options: Any
+    ) -> Sequence[object]:
+        """`exec` is ours: paramiko's way of running it reads our standard input, which may be what is to be sent."""
+        plain: list[dict[str, Any]] = []
+        for criterion in criteria:
+            if criterion["type"] != "exec":
+                plain.append(criterion)
+                continue
+            if plain and not super()._does_match(plain, host, canonical, final, options):
+                return ()
+            command = self._tokenize(options, host, "match-exec", criterion["param"])
+            if self._should_fail(_succeeds(command), criterion):
+                return ()
+        return super()._does_match(plain, host, canonical, final, options) if plain else criteria
+
+
+def _succeeds(command: str) -> bool:
+    words = ["/bin/sh", "-c", command]
+    return subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=False).returncode == 0
+
 
 def way_to(host: str, port: int | None, user: str | None, which: str, *, depth: int = 0) -> Way:
     """What the configuration says of a host; port and user, where given, win.
@@ -82,7 +109,7 @@ def way_to(host: str, port: int | None, user: str | None, which: str, *, depth: 
 
     Raises: ConfigurationError naming keyword and host.
     """
-    found = _lookup(host, which)
+    found = _lookup(host, port, user, which)
     unsupported = sorted(key for key in REFUSED & set(found) if str(found[key]).lower() not in HARMLESS)
     if unsupported:
         raise ConfigurationError(
@@ -94,18 +121,17 @@ def way_to(host: str, port: int | None, user: str | None, which: str, *, depth: 
     tokens = {"%": "%", "h": name, "n": host, "p": str(number), "r": login, "u": _local_user(), "d": _home()}
     if not login:
         raise ConfigurationError("user: must be given, since the user of this process has no name")
-    command = found.get("proxycommand")
-    jumps = [] if command else _jumps(str(found.get("proxyjump") or NONE))
+    command, jumps = _detour(found)
     return Way(
         host=name,
         port=number,
         user=login,
         identities=_identities(found, tokens),
         certificate=_path(found.get("certificatefile"), tokens),
-        uses_agent=str(found.get("identitiesonly", "no")).lower() != "yes",
+        uses_agent=_uses_agent(found),
         known_hosts=_known_hosts(found, tokens, host),
         bind_address=found.get("bindaddress"),
-        proxy_command=_command(str(command), tokens) if command else None,
+        proxy_command=_command(command, tokens) if command else None,
         via=_via(jumps, which, depth) if jumps else None,
     )
 
@@ -131,8 +157,15 @@ def _identities(found: Mapping[str, Any], tokens: Mapping[str, str]) -> tuple[Pa
     return tuple(named if given else [Path(_home(), ".ssh", name) for name in IDENTITIES])
 
 
+def _uses_agent(found: Mapping[str, Any]) -> bool:
+    only, agent = (str(found.get(key, "")).lower() for key in ("identitiesonly", "identityagent"))
+    return only != "yes" and agent != NONE
+
+
 def _known_hosts(found: Mapping[str, Any], tokens: Mapping[str, str], host: str) -> Path | None:
     value = found.get("userknownhostsfile")
+    if str(value).lower() == NONE and value is not None:
+        return Path(os.devnull)  # no host is known, not those of the default file
     if value is not None and len(str(value).split()) > 1:
         raise ConfigurationError(f"ssh_config: one UserKnownHostsFile can be followed, host {host!r} has {value!r}")
     return _path(value, tokens)
@@ -141,7 +174,14 @@ def _known_hosts(found: Mapping[str, Any], tokens: Mapping[str, str], host: str)
 def _path(value: object, tokens: Mapping[str, str]) -> Path | None:
     if value is None or str(value).lower() == NONE:
         return None
-    return _expanded(_filled(str(value), tokens))
+    return _expanded(VARIABLE.sub(_variable, _filled(str(value), tokens)))
+
+
+def _variable(found: re.Match[str]) -> str:
+    try:
+        return os.environ[found[1]]
+    except KeyError:
+        raise ConfigurationError(f"ssh_config: ${{{found[1]}}} is not in the environment") from None
 
 
 def _command(command: str, tokens: Mapping[str, str]) -> str:
@@ -161,8 +201,15 @@ def _filled(value: str, tokens: Mapping[str, str]) -> str:
     return re.sub(r"%(.)", fill, value)
 
 
-def _jumps(value: str) -> list[str]:
-    return [] if value.lower() == NONE else [word.strip() for word in value.split(",")]
+def _detour(found: Mapping[str, Any]) -> tuple[str | None, list[str]]:
+    """ProxyCommand and ProxyJump compete: the first counts. `ProxyCommand none` is one, `ProxyJump none` is not."""
+    for key in found:
+        value = str(found[key])
+        if key == "proxycommand":
+            return (None if value.lower() == NONE else value), []
+        if key == "proxyjump" and value.lower() != NONE:
+            return None, [word.strip() for word in value.split(",")]
+    return None, []
 
 
 def _via(jumps: Sequence[str], which: str, depth: int) -> Way:
@@ -196,10 +243,14 @@ def _read(which: str) -> list[str]:
     return lines
 
 
-def _lookup(host: str, which: str) -> Mapping[str, Any]:
+def _lookup(host: str, port: int | None, user: str | None, which: str) -> Mapping[str, Any]:
+    """What is given stands in front of all lines, as for ssh: `Match user` and the % of `Match exec` see it, too."""
     lines = _read(which)
-    if not SAFE.fullmatch(host) and any(re.match(r"\s*match\b.*\bexec\b", line, re.IGNORECASE) for line in lines):
-        raise ConfigurationError(f"ssh_config: {host!r} cannot be passed to a Match exec")
+    unsafe = [word for word in (host, user or host) if not SAFE.fullmatch(word)]
+    if unsafe and any(re.match(r"\s*match\b.*\bexec\b", line, re.IGNORECASE) for line in lines):
+        raise ConfigurationError(f"ssh_config: {unsafe[0]!r} cannot be passed to a Match exec")
+    given = {"User": (user or "").strip(), "Port": port}
+    lines[:0] = [f"{keyword} {value}" for keyword, value in given.items() if value]
     config = _Config()
     try:
         config.parse(lines)
@@ -214,7 +265,7 @@ def _lines(path: Path, *, must_be: bool, depth: int = 0) -> Iterator[str]:
     if depth > DEPTH_MAX:
         raise ConfigurationError(f"ssh_config: {path} includes itself")
     block = "Host *"
-    for line in _text(path, must_be=must_be).splitlines():
+    for line in map(_plain, _text(path, must_be=must_be).splitlines()):
         included = INCLUDE.fullmatch(line)
         if included is None:
             if BLOCK.match(line):
@@ -229,6 +280,13 @@ def _lines(path: Path, *, must_be: bool, depth: int = 0) -> Iterator[str]:
             raise ConfigurationError(f"ssh_config: {path}: Include of Host or Match blocks within a block")
         yield from more
         yield block
+
+
+def _plain(line: str) -> str:
+    """Without a comment behind it. What is quoted, paramiko keeps: an unquoted ProxyCommand none is as none at all."""
+    if NO_COMMAND.fullmatch(line):
+        return 'ProxyCommand "none"'
+    return line if RAW.match(line) else COMMENT.sub("", line)
 
 
 def _check_match(line: str, path: Path) -> None:
