@@ -231,8 +231,10 @@ class Rate:
 def _replaced(path: Path, content: dict[str, Any]) -> bool:
     fresh = path.with_name(path.name + ".new")
     try:
-        fresh.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        fresh.chmod(0o644)  # a folder that is nobody's business has its own rights
+        fresh.unlink(missing_ok=True)
+        with open(fresh, "x", encoding="utf-8") as file:  # a link that somebody has put there is not followed
+            file.write(json.dumps(content, indent=1) + "\n")
+            os.fchmod(file.fileno(), 0o644)  # a folder that is nobody's business has its own rights
         os.replace(fresh, path)
     except OSError:
         return False  # a full disk or a missing folder must not stop deliveries; next time again

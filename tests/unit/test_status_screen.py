@@ -19,7 +19,7 @@ from iot.spooler.cli.main import main
 from iot.spooler.outbox.intake import Clocks
 from iot.spooler.screen import table
 from iot.spooler.state.running import announced, find, status_path
-from iot.spooler.status import MEMORY_EVERY_S, Rate, StatusFile
+from iot.spooler.status import MEMORY_EVERY_S, Rate, StatusFile, _replaced
 
 OUTBOX: dict[str, Any] = {
     "name": "measurements",
@@ -274,3 +274,27 @@ def test_a_folder_of_another_user_is_not_written_to(tmp_path: Path, caplog: pyte
     with announced(None, tmp_path / "state", status, environment):
         assert os.listdir(tmp_path / "run") == []
     assert "cannot write the note of the agent's files" in caplog.text
+
+
+@pytest.mark.needs("root")
+def test_a_link_of_another_user_is_not_followed_to_a_folder_of_ours(tmp_path: Path) -> None:
+    """As with XDG_RUNTIME_DIR of the user who has become root by sudo -E."""
+    theirs, ours = tmp_path / "user", tmp_path / "etc"
+    ours.mkdir()
+    theirs.mkdir()
+    (theirs / "iot-spooler").symlink_to(ours)
+    for path in (theirs, theirs / "iot-spooler"):
+        os.chown(path, AGENT, AGENT, follow_symlinks=False)
+    environment = {"XDG_RUNTIME_DIR": str(theirs)}
+    status, in_memory = status_path(None, tmp_path / "state", environment)
+    assert (status, in_memory) == (tmp_path / "state" / "status.json", False)
+    with announced(None, tmp_path / "state", status, environment):
+        assert os.listdir(ours) == []
+
+
+def test_a_link_in_place_of_the_new_status_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("content")
+    (tmp_path / "status.json.new").symlink_to("precious")
+    assert _replaced(tmp_path / "status.json", {"pid": 1})
+    assert (tmp_path / "precious").read_text() == "content"
+    assert not (tmp_path / "status.json").is_symlink()

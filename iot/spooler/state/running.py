@@ -120,11 +120,22 @@ def _own_folder(environment: Mapping[str, str]) -> Path | None:
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether it is there, or could be made, and belongs to this user: in another's, names may lead elsewhere."""
+    """Whether it is there, or could be made, and belongs to this user, as all on the way to it does, or to root: else
+    somebody may lead its names elsewhere."""
     with contextlib.suppress(OSError):
+        _check_way(folder.parent)
         folder.mkdir(mode=0o755, exist_ok=True)
+        _check_way(folder)
         return os.stat(folder).st_uid == os.geteuid() and os.access(folder, os.W_OK | os.X_OK)
     return False
+
+
+def _check_way(folder: Path) -> None:
+    """Links and what they lead to. Raises: OSError."""
+    real = folder.resolve()
+    for path in {folder, real, *folder.absolute().parents, *real.parents}:
+        if os.lstat(path).st_uid not in (0, os.geteuid()):
+            raise OSError(errno.EPERM, "belongs to another user", str(path))
 
 
 def _sweep(folder: Path) -> None:
