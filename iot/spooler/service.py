@@ -45,6 +45,7 @@ __all__ = ["Service", "run"]
 log = logging.getLogger(__name__)
 
 OPEN_FILES = 8192
+MENDED_MAX = 16
 EARLY = (signal.SIGHUP, signal.SIGUSR1)
 """What may be sent to an agent that is not ready yet, since its lock names it before: kept until it is."""
 CLOCKS = Clocks(time.monotonic, time.time)
@@ -130,6 +131,7 @@ class Service:
         self._watchdog_s = int(environment.get("WATCHDOG_USEC") or 0) / 2e6
         self._fed_at = float("-inf")
         self._terminate = self._reload_asked = self._wake = self._ready = self._started = self._held = False
+        self._mended, self._mended_again_at = 0, float("-inf")
         self._fresh: Settings | None = None
         self._changes = Changes((), CLOCKS.monotonic)
         self._totals = Totals()
@@ -211,11 +213,18 @@ class Service:
         return fresh
 
     def _watch_hold(self, agent: Agent) -> None:
+        """A file that somebody rewrites all the time must not lead to a login each time: the server would ban us."""
         self._held = agent.server.state is ServerState.HELD
-        changed = self._changes.next() if self._held else None
+        if agent.server.state is ServerState.CONNECTED:
+            self._mended = 0
+        now = CLOCKS.monotonic()
+        changed = self._changes.next() if self._held and now >= self._mended_again_at else None
         if changed is not None:
             log.info("changed while the server is held path=%s", shown(str(changed)))
             self._reload_asked = True
+            wait_s = min(Changes.every_s * 2**self._mended, agent.settings.retry.auth_hold_s)
+            self._mended_again_at = now + max(wait_s, Changes.every_s)
+            self._mended = min(self._mended + 1, MENDED_MAX)
 
     # -- what the loop asks (agent.Loop)
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from iot.spooler import service
 from iot.spooler.availability import Availability, ServerState
 from iot.spooler.config.changes import Changes
+from iot.spooler.outbox.intake import Clocks
 from iot.spooler.queue.policy import Backoff
 from iot.transfer import LinkLost, LoginRefused
 
@@ -99,3 +103,30 @@ def test_it_looks_at_most_four_times_a_minute(tmp_path: Path, monkeypatch: pytes
         clock.now += 0.1
         changes.next()
     assert 4 <= len(looks) <= 5
+
+
+def test_a_file_that_is_rewritten_all_the_time_does_not_lead_to_a_login_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each reload makes a new agent, which knows of no earlier hold: here it is refused as soon as it is made."""
+    clock = Clock()
+    monkeypatch.setattr(service, "CLOCKS", Clocks(clock, clock))
+    file = tmp_path / "known_hosts"
+    ours = service.Service(None, {})
+    retry = SimpleNamespace(auth_hold_s=900.0)
+    agent: Any = SimpleNamespace(server=held(), settings=SimpleNamespace(retry=retry))
+    logins = 0
+    for second in range(3600):
+        clock.now += 1.0
+        file.write_text(str(second))
+        ours._watch_hold(agent)
+        if ours._reload_asked:
+            ours._reload_asked = False
+            ours._changes = Changes([file], clock)
+            logins += 1
+        elif second == 0:
+            ours._changes = Changes([file], clock)
+    assert 6 <= logins <= 10
+    agent.server.progressed()
+    ours._watch_hold(agent)
+    assert ours._mended == 0
