@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -250,3 +251,23 @@ def test_folders_in_each_others_way_are_told_with_both_lines(
         ),
         "outbox[1].path = BASE/box/in: is not there; the agent would wait for it (from BASE/c.toml:12)",
     ]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_no_signal_leaves_a_copy_of_the_units_credentials(tmp_path: Path, number: int) -> None:
+    (tmp_path / "password").write_text("secret")
+    program = (
+        "import sys, time; from pathlib import Path; from types import SimpleNamespace\n"
+        "from iot.spooler.cli import check\n"
+        "here = Path(sys.argv[1])\n"
+        "with check._credentials(here, SimpleNamespace(state_dir=here)) as given:\n"
+        "    print(*given.values(), flush=True); time.sleep(60)\n"
+    )
+    words = [sys.executable, "-c", program, str(tmp_path)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        copies = Path(process.stdout.readline().strip())
+        assert (copies / "sftp_password").read_text() == "secret"
+        process.send_signal(number)
+        assert process.wait(30) != 0
+    assert not copies.exists()

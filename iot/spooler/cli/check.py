@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import signal
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
@@ -100,11 +101,29 @@ def _credentials(folder: Path | None, settings: Settings | None) -> Iterator[Map
     if folder is None or settings is None or "CREDENTIALS_DIRECTORY" in os.environ:
         yield {}
         return
-    copies = _copied(folder, settings.state_dir)
+    with _ended_in_order():
+        copies = _copied(folder, settings.state_dir)
+        try:
+            yield {"CREDENTIALS_DIRECTORY": str(copies)}
+        finally:
+            _remove(copies)
+
+
+@contextlib.contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """SIGTERM, and SIGHUP of a terminal that is closed, leave no copy of a secret behind."""
+
+    def end(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    numbers = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL]
+    for number in numbers:
+        signal.signal(number, end)
     try:
-        yield {"CREDENTIALS_DIRECTORY": str(copies)}
+        yield
     finally:
-        _remove(copies)
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _copied(folder: Path, state_dir: Path) -> Path:
