@@ -155,7 +155,7 @@ def _in_folder(base: str, path: str, arguments: argparse.Namespace) -> str:
 def _tree(client: IoTSFTPClient, root: str, dest: str, codes: list[int], *, make: bool) -> Iterator[Fetch]:
     """All below a remote folder; make: the local folders, also for what is empty there."""
     _make_folder(dest, make=make)
-    for each in walk(client, root):
+    for each in walk(client, root, refused=lambda error: _failed(error, codes)):
         parts = each.path[len(root) :].strip("/").split("/")
         try:
             local = os.path.join(dest, *map(local_name, parts))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from iot.sftp.client.cli.output import say
-from iot.transfer.errors import NotFound
+from iot.transfer.errors import NotFound, PermanentError
 from iot.transfer.model import RemoteFile
 from iot.transfer.terminal import terminal_safe
 
@@ -121,18 +121,27 @@ def walk(
     folder: str,
     is_wanted: Callable[[str], bool] = lambda _: True,
     depth: int = DEPTH_MAX,
+    refused: Callable[[PermanentError], None] | None = None,
 ) -> Iterator[Found]:
     """All below a folder, a folder before what is in it. Links to folders are told, not entered.
 
-    is_wanted: by its name; what is not is not entered, either.
+    is_wanted: by its name; what is not is not entered, either. refused: called for a folder that cannot be listed; the
+    others go on then. Raises: PermanentError otherwise.
     """
-    for found in in_folder(client, folder):
+    try:
+        entries = in_folder(client, folder)
+    except PermanentError as error:
+        if refused is None:
+            raise
+        refused(error)
+        return
+    for found in entries:
         if not is_wanted(posixpath.basename(found.path)):
             continue
         yield found
         if not found.is_folder or found.is_link:
             continue
         if depth:
-            yield from walk(client, found.path, is_wanted, depth - 1)
+            yield from walk(client, found.path, is_wanted, depth - 1, refused)
         else:
             say(f"not entered, too deep: {terminal_safe(found.path)}")
