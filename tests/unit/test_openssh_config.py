@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from iot.sftp.client import ConfigurationError, IoTSFTPClient
+from iot.sftp.client import ConfigurationError, IoTSFTPClient, LinkLost
 from iot.sftp.client.ssh.openssh_config import way_to
 
 CONFIG = """\
@@ -211,3 +211,13 @@ def test_the_library_follows_it_on_request_only(config: Path, tmp_path: Path) ->
     assert "device@real.example:2222" in repr(asked)
     with pytest.raises(ConfigurationError, match="sftp_port"):
         IoTSFTPClient("box", 0, sftp_pass="x", ssh_config="default")
+
+
+def test_a_given_proxy_wins_over_a_proxy_command(config: Path, tmp_path: Path) -> None:
+    config.write_text(f"Host *\n  ProxyCommand touch {tmp_path}/ran; false\n")
+    given = {"proxy": "socks5://127.0.0.1:1", "host_key": "SHA256:" + "A" * 43, "attempts": 1}
+    client = IoTSFTPClient("h", 22, "u", "p", ssh_config=str(config), state_dir=tmp_path / "state", **given)
+    with pytest.raises(LinkLost, match=r"127\.0\.0\.1"):
+        client.connect()
+    client.close()
+    assert not (tmp_path / "ran").exists()

@@ -179,7 +179,7 @@ def target_from(way: Way, password: str | None, options: ClientOptions) -> Targe
         compression=options.compression,
         congestion=options.congestion,
         bind_address=way.bind_address,
-        proxy_command=way.proxy_command,
+        proxy_command=way.proxy_command if options.proxy is None else None,  # what is given wins
         proxy=_proxy(options),
         via=_target_of_hop(way.via, options) if way.via is not None else None,
     )
