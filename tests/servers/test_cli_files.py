@@ -95,8 +95,10 @@ def test_no_shell_sees_a_name_of_a_pattern(shell: Shell, sshd: OpenSSH) -> None:
     assert (sshd.names()[0], names(shell.folder)) == (f"back/{evil}", [evil])
 
 
-def test_streams(shell: Shell, sshd: OpenSSH) -> None:
-    content = os.urandom(300_000)
+@pytest.mark.parametrize("size", [6, 65_536 + 1, 300_000])
+def test_streams(shell: Shell, sshd: OpenSSH, size: int) -> None:
+    """The last bytes of a stream are the ones that a buffer keeps back."""
+    content = os.urandom(size)
     command = [*COMMAND, "put", "-", sshd.path("f"), "--sha256"]
     done = subprocess.run(
         command, cwd=shell.folder, env=shell.environment, input=content, capture_output=True, timeout=60, check=False
