@@ -106,7 +106,10 @@ def test_streams(shell: Shell, sshd: OpenSSH, size: int) -> None:
     assert done.returncode == 0, done.stderr
     assert sshd.content("f") == content
     make(sshd.root, "g")
-    assert ok(shell("get", sshd.path("f"), sshd.path("g"), "-")).stdout == content + b"g"
+    assert done.stderr.startswith(f"- -> {sshd.path('f')}: {size} bytes".encode())
+    fetched = ok(shell("get", sshd.path("f"), sshd.path("g"), "-"))
+    assert fetched.stdout == content + b"g"
+    assert fetched.stderr.splitlines()[1].startswith(f"{sshd.path('g')} -> -: 1 bytes".encode())
     assert shell("put", "-", sshd.path("in/")).returncode == 64
     assert shell("put", "-").returncode == 64
     assert names(shell.folder) == []
