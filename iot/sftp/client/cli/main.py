@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser: Parser = arguments.parser
         parser.error(str(error))
     except (Cancelled, KeyboardInterrupt):
-        say(_how_to_go_on(arguments.command, words))
+        say(*_how_to_go_on(arguments.command, words).splitlines())
         return EXIT_STOPPED
     except BrokenPipeError:  # whoever read our output has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         say_error(error)
         return exit_code_of(error)
     except Exception as error:  # noqa: BLE001 - what Python would print of it is not safe for a terminal
-        say(traceback.format_exc())
+        say(*traceback.format_exc().splitlines())
         return exit_code_of(error)
 
 
