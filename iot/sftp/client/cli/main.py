@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
+import io
 import logging
 import os
 import shlex
@@ -45,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     is_program = argv is None
     if is_program:
         gc.disable()
+        _occupy_closed_streams()
     words = list(sys.argv[1:] if argv is None else argv)
     arguments = _parsed(words)
     _log_to_stderr(verbose=arguments.verbose)
@@ -65,6 +67,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 - what Python would print of it is not safe for a terminal
         say(*traceback.format_exc().splitlines())
         return exit_code_of(error)
+
+
+def _occupy_closed_streams() -> None:
+    """Where a standard stream is closed (`<&-`), the journal or the connection would get its descriptor.
+
+    Reading standard input and writing to standard output still fail; messages go nowhere.
+    """
+    streams = (("stdin", os.O_WRONLY, "r"), ("stdout", os.O_RDONLY, "w"), ("stderr", os.O_RDWR, "w"))
+    for name, flags, mode in streams:  # in this order: open() takes the lowest descriptor that is free
+        if getattr(sys, name) is None:
+            file = io.FileIO(os.open(os.devnull, flags), mode)
+            setattr(sys, name, io.TextIOWrapper(file, encoding="utf-8", write_through=True))
 
 
 def _parsed(words: list[str]) -> argparse.Namespace:
