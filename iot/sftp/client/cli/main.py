@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser: Parser = arguments.parser
         parser.error(str(error))
     except (Cancelled, KeyboardInterrupt):
-        say(*_how_to_go_on(arguments.command, words).splitlines())
+        say(*_how_to_go_on(arguments, words).splitlines())
         return EXIT_STOPPED
     except BrokenPipeError:  # whoever read our output has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -158,11 +158,13 @@ def _keep_what_is_loaded() -> None:
     gc.enable()
 
 
-def _how_to_go_on(command: str, words: Sequence[str]) -> str:
-    if command not in ("put", "get"):
+def _how_to_go_on(arguments: argparse.Namespace, words: Sequence[str]) -> str:
+    if arguments.command not in ("put", "get"):
         return "stopped"
-    again = shlex.join(["iot-sftp", *(word for word in words if word != "--restart")])
-    return f"stopped; what was sent is kept. To go on from there, run the same again:\n  {again}"
+    again = ["iot-sftp", *(word for word in words if word != "--restart")]
+    if getattr(arguments, "makes_dest", False):  # which is there by now: the folder would be put into it
+        again.append("-T")
+    return f"stopped; what was sent is kept. To go on from there, run:\n  {shlex.join(again)}"
 
 
 def _log_to_stderr(*, verbose: bool) -> None:

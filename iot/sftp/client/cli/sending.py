@@ -133,6 +133,7 @@ def _destination(client: IoTSFTPClient, sources: Sequence[str], arguments: argpa
         return dest, True
     if len(sources) > 1:
         _refuse(f"{len(sources)} files need a folder as DEST; {dest} is none: end it in / to make it")
+    arguments.makes_dest = arguments.recursive
     return dest, False
 
 
