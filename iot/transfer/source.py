@@ -43,6 +43,7 @@ class Source:
             self._file: Any = _open(self.name)
         else:
             self._file = source
+            _flush(source)
             given = getattr(source, "name", "")
             self.path = os.fsencode(os.path.abspath(given)) if isinstance(given, (str, bytes)) and given else b""
             self.name = os.fsdecode(self.path) or "stream"
@@ -126,6 +127,16 @@ def _open(name: str) -> BinaryIO:
     except OSError as error:  # a folder
         os.close(descriptor)
         raise local_error(error, name) from error
+
+
+def _flush(file: Any) -> None:
+    """What was written to the file may still be in its buffer, where neither fstat nor pread sees it."""
+    if not hasattr(file, "flush"):
+        return
+    try:
+        file.flush()
+    except OSError as error:
+        raise local_error(error, str(getattr(file, "name", "stream"))) from error
 
 
 def _descriptor(file: Any) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -200,32 +201,42 @@ def test_a_terminal_shows_progress(shell: Shell, sshd: OpenSSH) -> None:
     assert b"8000000 bytes in " in said
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("number", "words", "dest", "end"),
+    [
+        (signal.SIGINT, ["f"], "f", ""),
+        (signal.SIGTERM, ["f"], "f", ""),
+        (signal.SIGINT, ["-r", "d"], "new", " -T"),  # the new folder is there when the command is run again
+    ],
+)
 def test_a_stopped_put_says_how_to_go_on_and_does(
-    shell: Shell, sshd: OpenSSH, number: signal.Signals, tmp_path: Path
+    shell: Shell, sshd: OpenSSH, number: signal.Signals, words: list[str], dest: str, end: str, tmp_path: Path
 ) -> None:
     content = os.urandom(8_000_000)
+    (shell.folder / "d").mkdir()
     (shell.folder / "f").write_bytes(content)
+    (shell.folder / "d" / "f").write_bytes(content)
     with BadLink(sshd.host, sshd.port, rate_bps=16e6) as link:
         known = tmp_path / "known"
         known.write_text(sshd.known_hosts.read_text().replace(f":{sshd.port} ", f":{link.port} "))
         shell.environment |= {"SFTP_PORT": str(link.port), "SFTP_KNOWN_HOSTS": str(known)}
-        command = [*COMMAND, "put", "f", sshd.path("f"), "--checkpoint-s", "0.2"]
+        command = [*COMMAND, "put", *words, sshd.path(dest), "--checkpoint-s", "0.2"]
         with subprocess.Popen(command, cwd=shell.folder, env=shell.environment, stderr=subprocess.PIPE) as process:
             while link.up_bytes < 3_000_000:
                 assert process.poll() is None
             process.send_signal(number)
             assert process.wait(10) == 130
             assert process.stderr is not None
-            assert f"iot-sftp put f {sshd.path('f')}".encode() in process.stderr.read()
+            said = process.stderr.read().decode().splitlines()[-1]
+        assert said == f"  iot-sftp put {' '.join(words)} {sshd.path(dest)} --checkpoint-s 0.2{end}"
         assert all(name.endswith(".part") for name in sshd.names())
         before = link.up_bytes
-        link_done = shell("put", "f", sshd.path("f"))
+        link_done = shell(*shlex.split(said)[1:])
         assert link_done.returncode == 0, link_done.stderr
         assert b"resumed at" in link_done.stderr
         assert link.up_bytes - before < 6_500_000
-    assert sshd.content("f") == content
-    assert sshd.names() == ["f"]
+    (name,) = sshd.names()
+    assert (name, sshd.content(name)) == ("f" if dest == "f" else "new/f", content)
 
 
 def test_restart_starts_over(shell: Shell, sshd: OpenSSH) -> None:

@@ -95,8 +95,10 @@ def test_no_shell_sees_a_name_of_a_pattern(shell: Shell, sshd: OpenSSH) -> None:
     assert (sshd.names()[0], names(shell.folder)) == (f"back/{evil}", [evil])
 
 
-def test_streams(shell: Shell, sshd: OpenSSH) -> None:
-    content = os.urandom(300_000)
+@pytest.mark.parametrize("size", [6, 65_536 + 1, 300_000])
+def test_streams(shell: Shell, sshd: OpenSSH, size: int) -> None:
+    """The last bytes of a stream are the ones that a buffer keeps back."""
+    content = os.urandom(size)
     command = [*COMMAND, "put", "-", sshd.path("f"), "--sha256"]
     done = subprocess.run(
         command, cwd=shell.folder, env=shell.environment, input=content, capture_output=True, timeout=60, check=False
@@ -104,7 +106,10 @@ def test_streams(shell: Shell, sshd: OpenSSH) -> None:
     assert done.returncode == 0, done.stderr
     assert sshd.content("f") == content
     make(sshd.root, "g")
-    assert ok(shell("get", sshd.path("f"), sshd.path("g"), "-")).stdout == content + b"g"
+    assert done.stderr.startswith(f"- -> {sshd.path('f')}: {size} bytes".encode())
+    fetched = ok(shell("get", sshd.path("f"), sshd.path("g"), "-"))
+    assert fetched.stdout == content + b"g"
+    assert fetched.stderr.splitlines()[1].startswith(f"{sshd.path('g')} -> -: 1 bytes".encode())
     assert shell("put", "-", sshd.path("in/")).returncode == 64
     assert shell("put", "-").returncode == 64
     assert names(shell.folder) == []
@@ -169,7 +174,8 @@ def test_rm_of_a_folder_asks_on_a_terminal_and_needs_yes_elsewhere(shell: Shell,
     assert len(sshd.names()) == 2
     on_a_terminal(shell, "rm", "-r", sshd.path("d"), typed=b"y\n")
     assert sshd.names() == []
-    assert shell("rm", "-r", "--yes", "/").returncode == 74
+    done = shell("rm", "-r", "--yes", "/")
+    assert (done.returncode, done.stderr) == (74, b"iot-sftp: / is not deleted as a whole: name what is in it\n")
 
 
 def test_mv_of_two_files_of_one_name_into_a_folder_moves_nothing(shell: Shell, sshd: OpenSSH) -> None:

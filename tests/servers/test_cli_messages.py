@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from servers.openssh import OpenSSH
-from servers.shell import Shell
+from servers.shell import COMMAND, Shell
 
 
 @pytest.fixture
@@ -89,3 +91,27 @@ def test_a_password_file_may_be_named_by_its_variable(sshd_with_password: OpenSS
     missing = shell("exists", sshd_with_password.path(), SFTP_PASSWORD_FILE="nowhere")
     assert missing.returncode == 78
     assert b"SFTP_PASSWORD_FILE nowhere: No such file" in missing.stderr
+
+
+@pytest.mark.parametrize(
+    ("closed", "words", "code"),
+    [
+        ("<&-", ["put", "-", "f"], 74),
+        ("<&-", ["rm", "-r", "folder"], 64),
+        (">&-", ["ls", "."], 74),
+        (">&-", ["put", "source", "f"], 0),
+        ("2>&-", ["put", "source", "f"], 0),
+        ("<&- >&- 2>&-", ["put", "source", "f"], 0),
+    ],
+)
+def test_a_closed_standard_stream_is_no_mistake_of_the_program(
+    closed: str, words: list[str], code: int, shell: Shell, sshd: OpenSSH
+) -> None:
+    (shell.folder / "source").write_bytes(b"content")
+    words = [sshd.path("f") if word == "f" else word for word in words]
+    line = f"{shlex.join([*COMMAND, *words])} {closed}"
+    done = subprocess.run(
+        ["sh", "-c", line], cwd=shell.folder, env=shell.environment, capture_output=True, timeout=60, check=False
+    )
+    assert (done.returncode, b"Traceback" in done.stderr) == (code, False), done.stderr
+    assert [sshd.content(name) for name in sshd.names()] == ([b"content"] if code == 0 else [])

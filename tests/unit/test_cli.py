@@ -13,11 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iot.sftp.client.cli.options import add_settings, settings_from
-from iot.sftp.client.cli.output import EXIT_USAGE, exit_code_of, print_names
+from iot.sftp.client.cli.output import EXIT_USAGE, exit_code_of, print_names, result_line, say, say_error
 from iot.sftp.client.cli.parser import Parser
 from iot.sftp.client.environment import ClientSettings
 from iot.sftp.client.settings import Durability, Verify
 from iot.transfer import errors
+from iot.transfer.errors import ConfigurationError, NotFound
+from iot.transfer.model import Proof, TransferResult
 from iot.transfer.terminal import TerminalSafeFormatter, human_bytes, terminal_safe
 
 
@@ -209,6 +211,21 @@ def test_terminal_safe_takes_any_bytes(raw: bytes) -> None:
 
 def test_terminal_safe_shows_what_it_escaped() -> None:
     assert terminal_safe("a\x1b[31m\n\udcff\u202eb") == "a\\x1b[31m\\n\\xff\\u202eb"
+
+
+def test_a_name_cannot_begin_a_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    """A server or a producer chose it, and it may look like a message of ours."""
+    name = "x\niot-sftp: all is well\x1b[2K"
+    say(result_line(TransferResult(name, name, 0, sent_bytes=0, resumed_at=0, seconds=0.0, proof=Proof.SIZE)))
+    say_error(NotFound(f"{name}: No such file or directory"))
+    say_error(ConfigurationError("host: none is given\nport: must be a number"))
+    safe = "x\\niot-sftp: all is well\\x1b[2K"
+    assert capsys.readouterr().err.splitlines() == [
+        f"{safe} -> {safe}: 0 bytes in 0.0 s (0 B/s), proof size",
+        f"iot-sftp: {safe}: No such file or directory",
+        "iot-sftp: --host: none is given",
+        "--port: must be a number",
+    ]
 
 
 def test_names_reach_a_program_byte_for_byte(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,6 +102,13 @@ def test_words_that_contradict_each_other_are_refused(monkeypatch: pytest.Monkey
         located(monkeypatch, **values)
 
 
+def test_servers_that_differ_only_in_their_user_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match=r"one server at a time: a@h or b@h port 3$"):
+        located(monkeypatch, source="a@h:x", dest="sftp://b@h:3/y")
+    with pytest.raises(UsageError, match=r"a@h or that of --host$"):
+        located(monkeypatch, source="a@h:x", host="b@h")
+
+
 def test_the_same_said_twice_is_no_contradiction(monkeypatch: pytest.MonkeyPatch) -> None:
     found = located(monkeypatch, source="a@h:x", user="a", port="2")
     assert (found.host, found.user, found.port) == ("h", "a", "2")

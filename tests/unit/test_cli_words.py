@@ -87,6 +87,19 @@ def test_wrong_usage_is_64_in_at_most_three_lines(
     assert "secret" not in text
 
 
+@pytest.mark.parametrize(
+    ("words", "paths"),
+    [
+        (["put", "a", "--proof", "full", "b", "-T", "c"], ["a", "b", "c"]),
+        (["get", "a", "--sha256", "0f", "-"], ["a", "-"]),
+        (["ls", "a", "-l", "b"], ["a", "b"]),
+        (["ls", "-l"], ["."]),
+    ],
+)
+def test_options_may_stand_between_the_words(words: list[str], paths: list[str]) -> None:
+    assert top_parser(GROUPS).parse_args(words).paths == paths
+
+
 def messages_of_raises() -> list[tuple[str, str]]:
     """The constant text of every error that the client raises, what is filled in as X."""
     found: list[tuple[str, str]] = []

@@ -10,6 +10,7 @@ import pytest
 
 from iot.sftp.client import IoTSFTPClient
 from iot.sftp.client.ssh import connection as module
+from iot.sftp.client.ssh.boundary import translated
 from iot.sftp.client.ssh.connection import Connection
 from iot.sftp.client.ssh.login import Credentials
 from iot.transfer.errors import Cancelled, LinkLost
@@ -130,3 +131,8 @@ def test_a_client_is_shown_with_its_state_and_without_its_password(tmp_path: Pat
     assert "connected" in shown
     assert "not connected" not in shown
     assert "secret" not in shown
+
+
+def test_an_end_in_the_handshake_is_told_in_words() -> None:
+    with pytest.raises(LinkLost, match=r"^h: the other side closed the connection$"), translated("h"):
+        raise EOFError

@@ -105,8 +105,12 @@ def test_a_row_that_makes_no_sense_is_left_out(tmp_path: Path, journal: Journal,
 def test_a_journal_without_the_record_and_none_at_all_are_told_apart(tmp_path: Path) -> None:
     Journal(tmp_path / "older", QUEUE_SCHEMA).close()
     assert last_deliveries(tmp_path / "older", 10) == []
-    with pytest.raises(JournalUnavailable):
+    with pytest.raises(JournalUnavailable, match=r"^there is no journal in .* yet$"):
         last_deliveries(tmp_path, 10)
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "journal.db").write_bytes(b"no database" * 1000)
+    with pytest.raises(JournalUnavailable, match=r"or move journal\.db away"):
+        last_deliveries(tmp_path / "damaged", 10)
     assert not (tmp_path / "journal.db").exists()
 
 

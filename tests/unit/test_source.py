@@ -10,7 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from iot.transfer.errors import NameRefused, NotFound, PermanentError, PermissionDenied, SourceChanged, SourceUnreadable
+from iot.transfer.errors import (
+    DiskFull,
+    NameRefused,
+    NotFound,
+    PermanentError,
+    PermissionDenied,
+    SourceChanged,
+    SourceUnreadable,
+)
 from iot.transfer.model import Span
 from iot.transfer.source import Source
 
@@ -172,6 +180,24 @@ def test_an_open_file_is_sent_and_left_open(tmp_path: Path) -> None:
         assert source.read(Span(0, 3)) == b"012"
         source.close()
         assert not file.closed
+
+
+def test_what_the_caller_wrote_and_did_not_flush_is_sent(tmp_path: Path) -> None:
+    with open(tmp_path / "f", "w+b") as file:
+        file.write(b"hello")
+        source = Source(file)
+        assert source.fingerprint.size == 5
+        assert source.read(Span(0, 5)) == b"hello"
+        source.check_unchanged()
+
+
+def test_a_buffer_that_the_disk_refuses_is_told() -> None:
+    class Full(io.BytesIO):
+        def flush(self) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(DiskFull, match="stream: No space left"):
+        Source(Full(b"hello"))
 
 
 def test_a_stream_in_memory_is_sent_but_has_no_name_to_be_known_by() -> None:

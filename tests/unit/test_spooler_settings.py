@@ -132,6 +132,9 @@ def test_secrets_are_never_shown(config, tmp_path):
         (GOOD + 'quarantine = "/var/spool/iot"\n', "an outbox must hold nothing but"),
         (GOOD.replace('"/var/spool/iot/outbox"', '"relative"'), "absolute"),
         (GOOD[: GOOD.index("[[outbox]]")], "outbox: missing"),
+        (GOOD.replace("[[outbox]]", "[outbox]"), "outbox = (...): must be tables, each begun with [[outbox]] (from "),
+        (GOOD.replace("[server]", "[[server]]"), "must be a table, begun with [server] (from "),
+        (GOOD + 'exclude = "*.tmp"\n', 'outbox[0].exclude = \'*.tmp\': must be a list: ["...", "..."] (from '),
         ("this is not toml", "not valid TOML"),
     ],
 )

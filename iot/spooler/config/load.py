@@ -259,7 +259,15 @@ def _describe(detail: dict[str, Any], origins: Origins) -> str:
         return f"{key}: missing; it must be given (in {origin})"
     if detail["type"] == "extra_forbidden":
         return f"{key}: no such setting{_neighbour(place)} (from {origin})"
+    message = _kind_wanted(key, detail["type"]) or message
     return f"{key} = {_value(place, detail['input'])}: {brief(message, MESSAGE)} (from {origin})"
+
+
+def _kind_wanted(key: str, error: str) -> str:
+    """What a key of the wrong kind must be, in TOML's words; "" if that is not what is wrong."""
+    if error == "tuple_type":
+        return "must be tables, each begun with [[outbox]]" if key == "outbox" else 'must be a list: ["...", "..."]'
+    return f"must be a table, begun with [{key}]" if error == "model_type" else ""
 
 
 TABLES = ("server", "retry", "outbox")

@@ -163,6 +163,10 @@ class Journal:
         Raises: JournalUnavailable, also if there is no journal.
         """
         with _translated(state_dir):
+            try:
+                os.stat(state_dir / FILE_NAME)
+            except FileNotFoundError as error:  # SQLite's words for it sound like a fault of the disk
+                raise JournalUnavailable(f"there is no journal in {state_dir} yet") from error
             name = f"file:{quote(os.fsencode(state_dir / FILE_NAME))}?mode=ro"
             db = sqlite3.connect(name, uri=True, timeout=BUSY_TIMEOUT_S)
             try:

@@ -28,6 +28,10 @@ class Server:
     user: str | None = None
     port: int | None = None
 
+    def __str__(self) -> str:
+        user = f"{self.user}@" if self.user else ""
+        return f"{user}{self.host}" + (f" port {self.port}" if self.port else "")
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -70,7 +74,7 @@ def one_server(places: Iterable[Place]) -> Server | None:
     """The server that all words agree on. Raises: UsageError."""
     named = list(dict.fromkeys(place.server for place in places if place.server is not None))
     if len(named) > 1:
-        raise UsageError(f"one server at a time: {named[0].host} or {named[1].host}")
+        raise UsageError(f"one server at a time: {named[0]} or {named[1]}")
     return named[0] if named else None
 
 

@@ -122,7 +122,7 @@ def _links(client: IoTSFTPClient, path: str) -> Iterable[Found]:
 
 
 def _is_link(client: IoTSFTPClient, found: Found) -> bool:
-    return found.is_link or not is_folder(client.lstat(found.path.rstrip("/")))
+    return found.is_link or not is_folder(client.lstat(found.path.rstrip("/") or "/"))
 
 
 def _remove_tree(client: IoTSFTPClient, root: str, *, ask: bool) -> None:

@@ -9,6 +9,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from iot.sftp.client.cli.address import place_from
@@ -220,6 +221,7 @@ def _fetch_one(client: IoTSFTPClient, fetch: Fetch, shown: Display, arguments: a
     if fetch.dest == STANDARD_OUTPUT:
         with tempfile.TemporaryFile() as file:  # what is not proven is not passed on
             result = client.download(fetch.source, file, progress=progress, sha256=sha256)
+            result = replace(result, dest=STANDARD_OUTPUT)  # not the number of the temporary file
             shown.clear()
             file.seek(0)
             shutil.copyfileobj(file, sys.stdout.buffer)

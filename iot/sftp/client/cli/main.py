@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
+import io
 import logging
 import os
 import shlex
@@ -45,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     is_program = argv is None
     if is_program:
         gc.disable()
+        _occupy_closed_streams()
     words = list(sys.argv[1:] if argv is None else argv)
     arguments = _parsed(words)
     _log_to_stderr(verbose=arguments.verbose)
@@ -54,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser: Parser = arguments.parser
         parser.error(str(error))
     except (Cancelled, KeyboardInterrupt):
-        say(_how_to_go_on(arguments.command, words))
+        say(*_how_to_go_on(arguments, words).splitlines())
         return EXIT_STOPPED
     except BrokenPipeError:  # whoever read our output has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -63,8 +65,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         say_error(error)
         return exit_code_of(error)
     except Exception as error:  # noqa: BLE001 - what Python would print of it is not safe for a terminal
-        say(traceback.format_exc())
+        say(*traceback.format_exc().splitlines())
         return exit_code_of(error)
+
+
+def _occupy_closed_streams() -> None:
+    """Where a standard stream is closed (`<&-`), the journal or the connection would get its descriptor.
+
+    Reading standard input and writing to standard output still fail; messages go nowhere.
+    """
+    streams = (("stdin", os.O_WRONLY, "r"), ("stdout", os.O_RDONLY, "w"), ("stderr", os.O_RDWR, "w"))
+    for name, flags, mode in streams:  # in this order: open() takes the lowest descriptor that is free
+        if getattr(sys, name) is None:
+            file = io.FileIO(os.open(os.devnull, flags), mode)
+            setattr(sys, name, io.TextIOWrapper(file, encoding="utf-8", write_through=True))
 
 
 def _parsed(words: list[str]) -> argparse.Namespace:
@@ -144,11 +158,13 @@ def _keep_what_is_loaded() -> None:
     gc.enable()
 
 
-def _how_to_go_on(command: str, words: Sequence[str]) -> str:
-    if command not in ("put", "get"):
+def _how_to_go_on(arguments: argparse.Namespace, words: Sequence[str]) -> str:
+    if arguments.command not in ("put", "get"):
         return "stopped"
-    again = shlex.join(["iot-sftp", *(word for word in words if word != "--restart")])
-    return f"stopped; what was sent is kept. To go on from there, run the same again:\n  {again}"
+    again = ["iot-sftp", *(word for word in words if word != "--restart")]
+    if getattr(arguments, "makes_dest", False):  # which is there by now: the folder would be put into it
+        again.append("-T")
+    return f"stopped; what was sent is kept. To go on from there, run:\n  {shlex.join(again)}"
 
 
 def _log_to_stderr(*, verbose: bool) -> None:

@@ -68,9 +68,9 @@ def exit_code_of(error: BaseException) -> int:
     return next(code for kind, code in EXIT_CODES if isinstance(error, kind))
 
 
-def say(text: str) -> None:
-    """A message to the user on standard error, line by line terminal-safe."""
-    for line in text.splitlines():
+def say(*lines: str) -> None:
+    """A message to the user on standard error, each line terminal-safe: a name in it cannot begin another."""
+    for line in lines:
         print(terminal_safe(line), file=sys.stderr)
 
 
@@ -78,7 +78,8 @@ def say_error(error: BaseException) -> None:
     """An error in the words of the command line, on standard error."""
     from iot.sftp.client.cli.wording import in_words
 
-    say(f"iot-sftp: {in_words(str(error))}")
+    text = f"iot-sftp: {in_words(str(error))}"
+    say(*(text.split("\n") if isinstance(error, errors.ConfigurationError) else [text]))  # a line for each setting
 
 
 def each(words: Iterable[str], act: Callable[[str], None]) -> int:

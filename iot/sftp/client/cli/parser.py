@@ -70,7 +70,9 @@ class Parser(argparse.ArgumentParser):
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse does, but a word that is no option of ours could be a secret: its value is not repeated."""
         known, unknown = self.parse_known_args(args, namespace)
-        if unknown:
+        if hasattr(known, "paths") and not any(word.startswith("-") and word != "-" for word in unknown):
+            known.paths = [*known.paths, *unknown]  # argparse takes no words behind an option that follows the first
+        elif unknown:
             used: Parser = getattr(known, "parser", self)
             used.error(used._about_unknown([word for word in unknown if word.startswith("-")], len(unknown)))
         return known

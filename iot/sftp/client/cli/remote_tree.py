@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from iot.sftp.client.cli.output import say
 from iot.transfer.errors import NotFound, PermanentError
 from iot.transfer.model import RemoteFile
-from iot.transfer.terminal import terminal_safe
 
 if TYPE_CHECKING:
     from iot.sftp.client.client import IoTSFTPClient
@@ -144,4 +143,4 @@ def walk(
         if depth:
             yield from walk(client, found.path, is_wanted, depth - 1, refused)
         else:
-            say(f"not entered, too deep: {terminal_safe(found.path)}")
+            say(f"not entered, too deep: {found.path}")

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, NoReturn
 
 from iot.sftp.client.cli.address import place_from
@@ -132,6 +133,7 @@ def _destination(client: IoTSFTPClient, sources: Sequence[str], arguments: argpa
         return dest, True
     if len(sources) > 1:
         _refuse(f"{len(sources)} files need a folder as DEST; {dest} is none: end it in / to make it")
+    arguments.makes_dest = arguments.recursive
     return dest, False
 
 
@@ -248,7 +250,7 @@ def _put_standard_input(client: IoTSFTPClient, arguments: argparse.Namespace) ->
 def _send_open(client: IoTSFTPClient, file: BinaryIO, dest: str, arguments: argparse.Namespace) -> None:
     with display(file.tell(), 1, STANDARD_INPUT, quiet=arguments.quiet) as shown:
         result = client.upload(file, dest, progress=shown.of(STANDARD_INPUT, file.tell()), sha256=arguments.sha256)
-        _report(result, shown, arguments)
+        _report(replace(result, source=STANDARD_INPUT), shown, arguments)
 
 
 @contextmanager

@@ -25,7 +25,7 @@ def locate(arguments: Arguments) -> None:
     named = one_server(_places(arguments, host_known=given is not None or hasattr(arguments, "env_file")))
     arguments.addressed = named is not None
     if named is not None and hasattr(arguments, "host") and given != named:
-        raise UsageError(f"one server at a time: {named.host} or that of --host")
+        raise UsageError(f"one server at a time: {named} or that of --host")
     server = named or given
     if server is None:
         return

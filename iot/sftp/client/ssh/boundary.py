@@ -45,5 +45,7 @@ def translated(host: str) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, EOFError):
+        return "the other side closed the connection"
     text = printable(str(error)) or type(error).__name__
     return f"{text}; is this an SSH server's port?" if "banner" in text else text
