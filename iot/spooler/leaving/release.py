@@ -88,10 +88,7 @@ def listed(quarantines: Iterable[Path], wanted: Wanted = everything) -> tuple[li
 
 def drop(quarantines: Iterable[Path], wanted: Wanted) -> tuple[int, int]:
     """Remove files for ever; how many were removed, how many could not be."""
-    outcomes: list[bool | None] = []
-    for root in _opened(quarantines):
-        outcomes += [False] if root is None else [_dropped(root, number, wanted) for number in ids_in(root)]
-    return outcomes.count(True), outcomes.count(False)
+    return _counted(quarantines, lambda root, number: _dropped(root, number, wanted))
 
 
 def release(
@@ -108,12 +105,14 @@ def release(
     delivered: when a destination was last delivered to, by the wall clock in whole seconds.
     """
     known = {bytes(outbox) for outbox in outboxes}
+    return _counted(quarantines, lambda root, number: _release(root, number, known, delivered or {}, wanted))
+
+
+def _counted(quarantines: Iterable[Path], act: Callable[[int, str], bool | None]) -> tuple[int, int]:
+    """How many files `act` was done to, and how many it could not be; a quarantine that cannot be opened is one."""
     outcomes: list[bool | None] = []
     for root in _opened(quarantines):
-        if root is None:
-            outcomes.append(False)
-            continue
-        outcomes += [_release(root, number, known, delivered or {}, wanted) for number in ids_in(root)]
+        outcomes += [False] if root is None else [act(root, number) for number in ids_in(root)]
     return outcomes.count(True), outcomes.count(False)
 
 
@@ -145,26 +144,42 @@ def _known(number: str, record: Record) -> Quarantined:
     return Quarantined(number, *names, destination, whole("bytes"), whole("attempts"), *words)
 
 
-def _dropped(root: int, number: str, wanted: Wanted) -> bool | None:
-    """Whether the file of this id is gone; None when it is none of those that are meant."""
+def _handled(
+    root: int,
+    number: str,
+    wanted: Wanted,
+    act: Callable[[Record], bool],
+    failed: Callable[[str, OSError], bool | None],
+) -> bool | None:
+    """What `act` says of the file of this id, or `failed` of its path and the error; None when it is not meant."""
     path = number
     with _locked(root):
         try:
             record = read_record(root, number)
             path = shown(record.path)
-            if not wanted(_known(number, record)):
-                return None
-            if record.leaving:
-                raise OSError(errno.EBUSY, "it is on its way back; `quarantine retry` finishes that")
-            _unlink(root, number, split(record.path)[1])
-            drop_record(root, number)
-            os.fsync(root)
-        except FileNotFoundError:
-            return None  # it is being moved
+            return act(record) if wanted(_known(number, record)) else None
         except OSError as error:
-            log.error("cannot drop path=%s reason=%s", path, shown(error.strerror or str(error)))
-            return False
-    return True
+            return failed(path, error)
+
+
+def _dropped(root: int, number: str, wanted: Wanted) -> bool | None:
+    """Whether the file of this id is gone; None when it is none of those that are meant."""
+
+    def act(record: Record) -> bool:
+        if record.leaving:
+            raise OSError(errno.EBUSY, "it is on its way back; `quarantine retry` finishes that")
+        _unlink(root, number, split(record.path)[1])
+        drop_record(root, number)
+        os.fsync(root)
+        return True
+
+    def failed(path: str, error: OSError) -> bool | None:
+        if isinstance(error, FileNotFoundError):
+            return None  # it is being moved
+        log.error("cannot drop path=%s reason=%s", path, shown(error.strerror or str(error)))
+        return False
+
+    return _handled(root, number, wanted, act, failed)
 
 
 def _unlink(root: int, number: str, name: bytes) -> None:
@@ -179,26 +194,24 @@ def _unlink(root: int, number: str, name: bytes) -> None:
 
 def _release(root: int, number: str, outboxes: set[bytes], delivered: Mapping[str, int], wanted: Wanted) -> bool | None:
     """Whether the file of this id went back; None when none is meant, or there is none (an interrupted move)."""
-    path = number
-    with _locked(root):
-        try:
-            record = read_record(root, number)
-            path = shown(record.path)
-            if not wanted(_known(number, record)):
-                return None
-            if record.outbox not in outboxes:
-                raise OSError(errno.EINVAL, f"its outbox {shown(record.outbox)} is not in this configuration")
-            if _is_outdated(record, delivered):
-                raise OSError(errno.EINVAL, f"a newer version was delivered since; take {number} out of the quarantine")
-            return _put_back(root, number, record)
-        except FileNotFoundError:
+
+    def act(record: Record) -> bool:
+        if record.outbox not in outboxes:
+            raise OSError(errno.EINVAL, f"its outbox {shown(record.outbox)} is not in this configuration")
+        if _is_outdated(record, delivered):
+            raise OSError(errno.EINVAL, f"a newer version was delivered since; take {number} out of the quarantine")
+        return _put_back(root, number, record)
+
+    def failed(path: str, error: OSError) -> bool | None:
+        if isinstance(error, FileNotFoundError):
             if drop_record(root, number):
                 return None
             return _stays(path, "its record or its file is missing; move what is there by hand")
-        except FileExistsError:
+        if isinstance(error, FileExistsError):
             return _stays(path, "its place is taken by another file; take that away, then retry")
-        except OSError as error:
-            return _stays(path, error.strerror or str(error))
+        return _stays(path, error.strerror or str(error))
+
+    return _handled(root, number, wanted, act, failed)
 
 
 def _is_outdated(record: Record, delivered: Mapping[str, int]) -> bool:
