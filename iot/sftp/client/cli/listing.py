@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import os
 import posixpath
 import re
+import stat as modes
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from iot.sftp.client.cli.described import json_line, long_line
 from iot.sftp.client.cli.output import EXIT_NO, each, print_names
 from iot.sftp.client.cli.parser import Commands, Parser, add_command
 from iot.sftp.client.cli.remote_tree import Found, expand, in_folder, is_pattern, walk
 from iot.transfer.errors import NotFound
+from iot.transfer.model import RemoteFile
 
 if TYPE_CHECKING:
     from iot.sftp.client.client import IoTSFTPClient
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["add_listing"]
 
 PART_SUFFIX = ".part"
+KINDS = {modes.S_IFDIR: "folder", modes.S_IFREG: "file", modes.S_IFLNK: "link"}
+UNKNOWN = "?"
 
 
 def add_listing(commands: Commands[Parser]) -> None:
@@ -121,7 +125,33 @@ def _print_wanted(found: Found, name: str, arguments: argparse.Namespace) -> Non
 
 def _print(found: Found, name: str, arguments: argparse.Namespace) -> None:
     if arguments.json:
-        print(json_line(name, found.file))
+        print(_json_line(name, found.file))
         return
     shown = f"{name.rstrip('/')}/" if found.is_folder else name
-    print_names([long_line(shown, found.file) if arguments.long else shown], null=arguments.null)
+    print_names([_long_line(shown, found.file) if arguments.long else shown], null=arguments.null)
+
+
+def _long_line(name: str, file: RemoteFile) -> str:
+    """Mode, size in bytes, time in UTC, name."""
+    mode = modes.filemode(file.mode) if file.mode is not None else UNKNOWN * 10
+    size = UNKNOWN if file.size is None else str(file.size)
+    return f"{mode} {size:>12} {_time(file.mtime_s) or UNKNOWN:<20} {name}"
+
+
+def _json_line(name: str, file: RemoteFile) -> str:
+    """What the server does not tell is null; bytes that are no UTF-8 are escaped as Python's surrogates."""
+    import json
+
+    kind = None if file.mode is None else KINDS.get(modes.S_IFMT(file.mode), "other")
+    mode = None if file.mode is None else f"{modes.S_IMODE(file.mode):04o}"
+    row = {"name": name, "type": kind, "size": file.size, "mtime": _time(file.mtime_s) or None, "mode": mode}
+    return json.dumps(row)
+
+
+def _time(seconds: int | None) -> str:
+    """ISO 8601 in UTC, which sorts; empty for what is no date."""
+    try:
+        when = dt.datetime.fromtimestamp(seconds, dt.timezone.utc) if seconds is not None else None
+    except (OverflowError, OSError, ValueError):
+        return ""
+    return when.strftime("%Y-%m-%dT%H:%M:%SZ") if when is not None else ""
