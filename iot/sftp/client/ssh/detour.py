@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from iot.sftp.client.ssh.children import environment
 from iot.sftp.client.ssh.link import Link
 from iot.transfer.errors import LinkLost
 from iot.transfer.stop import StopFlag
@@ -40,7 +41,7 @@ def by_command(command: str, cancelled: StopFlag) -> Link:
     try:
         with theirs:
             words, end = ["/bin/sh", "-c", f"exec {command}"], theirs.fileno()
-            process = subprocess.Popen(words, stdin=end, stdout=end, start_new_session=True)
+            process = subprocess.Popen(words, stdin=end, stdout=end, start_new_session=True, env=environment())
     except OSError as error:
         ours.close()
         raise LinkLost(f"cannot run the ProxyCommand: {error.strerror}") from error

@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 
 import paramiko
 
+from iot.sftp.client.ssh.children import environment
 from iot.transfer.errors import ConfigurationError
 
 __all__ = ["DEFAULT", "NONE", "SSH_PORT", "Way", "check", "way_to"]
@@ -99,7 +100,8 @@ class _Config(paramiko.SSHConfig):  # type: ignore[misc]
 
 def _succeeds(command: str) -> bool:
     words = ["/bin/sh", "-c", command]
-    return subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=False).returncode == 0
+    quiet = subprocess.DEVNULL
+    return subprocess.run(words, stdin=quiet, stdout=quiet, check=False, env=environment()).returncode == 0
 
 
 def way_to(host: str, port: int | None, user: str | None, which: str, *, depth: int = 0) -> Way:

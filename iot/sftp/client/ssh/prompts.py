@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 from collections.abc import Callable, Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from iot.sftp.client.ssh.boundary import printable
+from iot.sftp.client.ssh.children import environment
 from iot.transfer.errors import CredentialsInvalid, LoginRefused, SFTPError
 from iot.transfer.givenfile import read_text_once
 
@@ -123,14 +123,13 @@ def from_command(command: Sequence[str]) -> Answerer:
     """
 
     def answer(text: str, _: bool) -> str:
-        environment = os.environ | {"IOT_SFTP_PROMPT": text}
         try:
             done = subprocess.run(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                env=environment,
+                env=environment(IOT_SFTP_PROMPT=text),
                 timeout=COMMAND_S,
                 check=True,
             )
