@@ -71,7 +71,7 @@ def failure_kind(error: TransferError) -> FailureKind:
 
 
 TO_DO = (
-    "see what `iot-spooler check --connect` says and mend it; a changed key, password, known_hosts or configuration"
+    "see what `iot-spooler check --connect` says and fix it; a changed key, password, known_hosts or configuration"
     " file is noticed within 15 s, `iot-spooler flush` tries at once; credentials of a unit need its restart"
 )
 """What the operator can do about a hold."""

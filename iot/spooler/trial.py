@@ -135,13 +135,12 @@ def _connect(remote: Remote, identity: str) -> Generator[Step, None, bool]:
 def _until(steps: Mapping[str, str], error: TransferError, identity: str) -> Iterator[Step]:
     """What went well, what did not, and what was not come to."""
     failed = _failed_step(error, identity)
-    before = (
-        Came.NOT_TRIED if isinstance(error, CredentialsInvalid) else Came.GOOD
-    )  # that shows before anything is sent
+    unsent = isinstance(error, CredentialsInvalid)  # found before anything is sent
+    before = Came.NOT_TRIED if unsent else Came.GOOD
     seen = False
     for name, means in steps.items():
         if name == failed:
-            yield _failure(name, error, "the agent would hold the server: nothing is sent until this is mended")
+            yield _failure(name, error, "the agent would hold the server: nothing is sent until this is fixed")
             seen = True
         else:
             yield Step(name, Came.NOT_TRIED if seen else before, means if before is Came.GOOD and not seen else "")

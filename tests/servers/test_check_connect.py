@@ -92,7 +92,7 @@ def test_another_host_key(site: Site) -> None:
     told = lines(done)
     assert told["reach"] == "ok: the server answers"
     assert told["host"].startswith("FAILED: ")
-    assert "nothing is sent until this is mended" in told["host"]
+    assert "nothing is sent until this is fixed" in told["host"]
     assert told["login"] == told["write"] == "not tried"
 
 

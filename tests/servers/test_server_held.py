@@ -52,7 +52,7 @@ def test_a_hold_is_told_with_what_to_do_and_flush_releases_it(site: Site) -> Non
         assert "iot-spooler check --connect" in site.log
         until(lambda: "connection  held" in asked(site, "status").stdout)
         told = re.sub(r"\s+", " ", asked(site, "status").stdout)
-        assert "to do see what `iot-spooler check --connect` says and mend it;" in told
+        assert "to do see what `iot-spooler check --connect` says and fix it;" in told
         flushed = asked(site, "flush")
         assert flushed.returncode == 0
         assert flushed.stderr.startswith("the server was held: ")
