@@ -13,6 +13,7 @@ from pathlib import Path
 
 from iot.sftp.client.cli.output import EXIT_CODES_TEXT, exit_code_of
 from iot.spooler.availability import failure_kind
+from iot.spooler.cli.output import EXIT_CODES_TEXT as SPOOLER_EXIT_CODES_TEXT
 from iot.spooler.queue.policy import FailureKind
 from iot.transfer import errors
 
@@ -40,7 +41,7 @@ TABLE = """
 | --- | --- | ---: | --- |
 """
 CODES = """
-## Exit codes of iot-sftp
+## Exit codes of {}
 
 """
 SPOOLER = {
@@ -63,8 +64,12 @@ def reference() -> str:
     """The whole document."""
     tree = "".join(f"    {'  ' * depth}{kind.__name__}\n" for kind, depth in _tree(ROOT))
     rows = "".join(f"{_row(kind)}\n" for kind in kinds())
-    codes = "".join(f"  {line}\n" for line in EXIT_CODES_TEXT.splitlines())
-    return f"{HEAD}{tree}{TABLE}{rows}{CODES}{codes}"
+    codes = _codes("iot-sftp", EXIT_CODES_TEXT) + _codes("iot-spooler", SPOOLER_EXIT_CODES_TEXT)
+    return f"{HEAD}{tree}{TABLE}{rows}{codes}"
+
+
+def _codes(program: str, text: str) -> str:
+    return CODES.format(program) + "".join(f"  {line}\n" for line in text.splitlines())
 
 
 def _tree(kind: type[errors.TransferError], depth: int = 0) -> Iterator[tuple[type[errors.TransferError], int]]:

@@ -2,14 +2,15 @@
 _iot_sftp() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} command='' word words=''
     for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
-        case $word in put|get|ls|stat|exists|mv|rm|rmdir|mkdir) command=$word; break ;; esac
+        word=${command:+$command }$word
+        case $word in put|get|ls|stat|exists|mv|rm|rmdir|mkdir) command=$word ;; esac
     done
     COMPREPLY=()
     case $prev in
         --verify) words='size timestamp tail full' ;;
         --proof) words='size tail full' ;;
         --server-durability) words='fsync trust' ;;
-        -H|--host) mapfile -t COMPREPLY < <(compgen -A hostname -- "$cur"); return ;;
+        --host|-H) mapfile -t COMPREPLY < <(compgen -A hostname -- "$cur"); return ;;
         --env-file|--state-dir|--key-file|--key|--key-passphrase-file|--prompt-file|--proxy-password-file|--known-hosts|--password-file) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
         --attempts|--backoff-s|--backoff-cap-s|--part-suffix|--tail-size|--publish-grace-s|--checkpoint-bytes|--checkpoint-s|--stale-part-s|--owner-tag|--prompt-command|--ssh-config|--proxy|--host-key|--connect-timeout-s|--link-deadline-s|--server-reply-s|--keepalive-s|--chunk-size|--slots|--max-in-flight-bytes|--ciphers|--congestion|--port|-P|--user|-u|--sha256) return ;;
     esac
@@ -31,7 +32,7 @@ _iot_sftp() {
     esac
     case $cur in
         -*)
-            [ -n "$command" ] || words=''
+            case $command in '') words='' ;; esac
             mapfile -t COMPREPLY < <(compgen -W "$words -h --help -v --verbose -q --quiet --env-file --attempts --backoff-s --backoff-cap-s --part-suffix --make-dirs --no-make-dirs --keep-times --no-keep-times --keep-mode --no-keep-mode --replace-by-remove --no-replace-by-remove --verify --proof --tail-size --server-durability --publish-grace-s --sidecar --no-sidecar --checkpoint-bytes --checkpoint-s --stale-part-s --state-dir --owner-tag --key-file --key --key-passphrase-file --agent --no-agent --prompt-file --prompt-command --ssh-config --proxy --proxy-password-file --known-hosts --host-key --connect-timeout-s --link-deadline-s --server-reply-s --keepalive-s --chunk-size --slots --max-in-flight-bytes --direct-write --no-direct-write --ciphers --compression --no-compression --congestion --host -H --port -P --user -u --password-file" -- "$cur") ;;
         *)
             case $command in

@@ -241,4 +241,8 @@ def test_install_stages_its_files_below_destdir(tmp_path: Path) -> None:
         "usr/share/bash-completion/completions/iot-sftp",
         "usr/local/share/zsh/site-functions/_iot-sftp",
         "usr/share/fish/vendor_completions.d/iot-sftp.fish",
+        "usr/local/share/man/man1/iot-spooler.1",
+        "usr/share/bash-completion/completions/iot-spooler",
+        "usr/local/share/zsh/site-functions/_iot-spooler",
+        "usr/share/fish/vendor_completions.d/iot-spooler.fish",
     }

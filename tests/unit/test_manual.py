@@ -13,7 +13,9 @@ from types import ModuleType
 import pytest
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
-FILES = ("iot-sftp.1", "iot-sftp.bash", "_iot-sftp", "iot-sftp.fish")
+PROGRAMS = ("iot-sftp", "iot-spooler")
+FORMS = ("{}.1", "{}.bash", "_{}", "{}.fish")
+FILES = tuple(form.format(program) for program in PROGRAMS for form in FORMS)
 
 
 @pytest.fixture(scope="module")
@@ -35,15 +37,23 @@ def test_what_is_kept_is_what_would_be_generated(generate: ModuleType) -> None:
     assert {path.name for path in (DEPLOY / "generated").iterdir()} == set(FILES)
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_every_command_and_option_is_there(name: str, generate: ModuleType) -> None:
-    text = (DEPLOY / "generated" / name).read_text().replace("\\-", "-")
-    commands = generate.Commands()
-    for command in commands.texts:
-        assert re.search(rf"\b{command}\b", text)
-    for action in generate._all(commands):
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("which", [0, 1])
+def test_every_command_and_option_is_there(form: str, which: int, generate: ModuleType) -> None:
+    program = generate.PROGRAMS[which]()
+    text = (DEPLOY / "generated" / form.format(program.name)).read_text().replace("\\-", "-")
+    for command in program.commands:
+        assert re.search(rf"\b{command.split()[-1]}\b", text)
+    for action in program.actions():
         for flag in action.option_strings:
-            assert (f"-l {flag[2:]} " if name.endswith("fish") and flag.startswith("--") else flag[1:]) in text
+            assert (f"-l {flag[2:]} " if form == "{}.fish" and flag.startswith("--") else flag[1:]) in text
+
+
+def test_a_command_below_another_has_its_place_everywhere(generate: ModuleType) -> None:
+    spooler = generate.iot_spooler()
+    assert {"quarantine list", "quarantine retry", "quarantine drop"} <= set(spooler.commands)
+    assert "quarantine" in spooler.first_words
+    assert spooler.commands["quarantine drop"].usage == "iot-spooler quarantine drop [OPTIONS] [PATTERN]"
 
 
 def program(name: str) -> str:
@@ -53,8 +63,9 @@ def program(name: str) -> str:
     return found
 
 
-def test_the_manual_is_sound_and_fits_eighty_columns() -> None:
-    page = str(DEPLOY / "generated/iot-sftp.1")
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_the_manual_is_sound_and_fits_eighty_columns(name: str) -> None:
+    page = str(DEPLOY / f"generated/{name}.1")
     command = [program("groff"), "-man", "-ww", "-rLL=78n", "-Tascii", "-P-c", "-P-b", "-P-u", page]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert done.stderr == ""
@@ -66,10 +77,11 @@ def test_the_manual_is_sound_and_fits_eighty_columns() -> None:
 
 def completed(*words: str) -> list[str]:
     """What bash offers for the last word."""
-    script = DEPLOY / "generated/iot-sftp.bash"
+    script = DEPLOY / f"generated/{words[0]}.bash"
     quoted = " ".join(f"'{word}'" for word in words)
     code = (
-        f"source {script}; compopt() {{ :; }}; COMP_WORDS=({quoted}); COMP_CWORD={len(words) - 1}; _iot_sftp;"
+        f"source {script}; compopt() {{ :; }}; COMP_WORDS=({quoted}); COMP_CWORD={len(words) - 1};"
+        f" _{words[0].replace('-', '_')};"
         ' printf "%s\\n" "${COMPREPLY[@]}"'
     )
     done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, timeout=60, check=True)
@@ -90,10 +102,22 @@ def test_bash_completes_commands_options_and_values() -> None:
     assert completed("iot-sftp", "put", "--port", "") == []
 
 
-@pytest.mark.parametrize(("shell", "option", "name"), [("zsh", "-n", "_iot-sftp"), ("fish", "-n", "iot-sftp.fish")])
-def test_the_other_shells_can_read_theirs(shell: str, option: str, name: str) -> None:
+def test_bash_completes_the_commands_of_the_agent_and_those_below_them() -> None:
+    program("bash")
+    assert completed("iot-spooler", "st") == ["status"]
+    assert completed("iot-spooler", "status", "--w") == ["--watch"]
+    assert completed("iot-spooler", "quarantine", "") == ["list", "retry", "drop"]
+    assert completed("iot-spooler", "quarantine", "drop", "--y") == ["--yes"]
+    assert completed("iot-spooler", "quarantine", "list", "--y") == []
+    assert completed("iot-spooler", "check", "--config", f"{DEPLOY}/iot-spooler.to") == [f"{DEPLOY}/iot-spooler.toml"]
+
+
+@pytest.mark.parametrize("program_name", PROGRAMS)
+@pytest.mark.parametrize(("shell", "form"), [("zsh", "_{}"), ("fish", "{}.fish")])
+def test_the_other_shells_can_read_theirs(shell: str, form: str, program_name: str) -> None:
+    name = form.format(program_name)
     done = subprocess.run(
-        [program(shell), option, str(DEPLOY / "generated" / name)],
+        [program(shell), "-n", str(DEPLOY / "generated" / name)],
         capture_output=True,
         text=True,
         timeout=60,

@@ -9,6 +9,7 @@ import sys
 from typing import TextIO
 
 __all__ = [
+    "EXIT_CODES_TEXT",
     "EX_CONFIG",
     "EX_FAILED",
     "EX_OK",
@@ -28,6 +29,14 @@ EX_USAGE = 64
 EX_SOFTWARE = 70
 EX_TEMPFAIL = 75
 EX_CONFIG = 78
+EXIT_CODES_TEXT = f"""\
+  {EX_OK}    done; run: stopped as asked; run --drain: everything is delivered
+  {EX_FAILED}    no: something could not be done; status, flush: no agent is alive
+  {EX_USAGE}   wrong usage
+  {EX_SOFTWARE}   a mistake in this program; the traceback tells where
+  {EX_TEMPFAIL}   run --drain: something remains; another agent is at work; a problem of this device, or of the link
+  {EX_CONFIG}   the configuration is wrong, or check --connect found what a retry does not fix
+"""
 
 
 def say(text: str, file: TextIO | None = None) -> None:
