@@ -240,7 +240,8 @@ class Agent:
         return self.queue.any_ready([intake.number for intake in self.intakes])
 
     def _waits(self) -> bool:
-        return self._wait_over_at is not None or self._any_ready()
+        reading = any(intake.walking for intake in self.intakes)
+        return reading or self._wait_over_at is not None or self._any_ready()
 
     def _first_look_done(self, now: float) -> bool:
         """The order of sending is right only after a full walk, but a huge outbox does not delay the start."""

@@ -119,10 +119,17 @@ class Dispatcher:
             total += entry.fingerprint.size
         if not chosen:
             return []
+        chosen = [self._named(entry) for entry in chosen]
         moved = [entry for entry in chosen if entry.left_at is not None]
         if moved:
             self._on_moved(moved)
         return self._queue.begin(chosen)
+
+    def _named(self, entry: Entry) -> Entry:
+        """With its destination, which is recorded when it is begun and then stays."""
+        destination = entry.destination or self._intakes[entry.outbox].destination(entry)
+        left_at = entry.left_at if entry.left_at != destination else None
+        return entry._replace(destination=destination, left_at=left_at)
 
     def _job(self, entry: Entry) -> UploadJob:
         flight = self.in_flight[entry.id] = InFlight(entry)

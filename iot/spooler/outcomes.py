@@ -182,7 +182,7 @@ class OutcomeRecorder:
         delivered = self._queue.deliver(db, [self._delivery(entry, result, at) for entry, result in self._successes])
         results = {entry.id: result for entry, result in self._successes}
         sent = [entry for entry in delivered if results[entry.id].proof is not None]  # others were recorded before
-        self._deliveries.add(db, at, [(entry, results[entry.id]) for entry in sent])
+        self._deliveries.add(db, at, self._clocks.synchronised(), [(entry, results[entry.id]) for entry in sent])
         failed = self._queue.fail(db, self._failures, self._clocks.monotonic())
         for event, entries in self._lost.items():
             self._queue.lose(db, entries, event)
@@ -190,8 +190,10 @@ class OutcomeRecorder:
 
     def _withdraw(self, entries: Sequence[Entry]) -> None:
         """Their producer has removed these files; an attempt may have left something on the server."""
-        if entries:
-            self._remote.give_up([(self._source(entry), entry.destination) for entry in entries])
+        begun = [(self._source(entry), entry.left_at or entry.destination) for entry in entries]
+        left = [(source, dest) for source, dest in begun if dest]
+        if left:
+            self._remote.give_up(left)
 
     def _delivery(self, entry: Entry, result: TransferResult, at: float) -> Success:
         event = Event.SENT_TO_KEEP if self._keeps(entry) else Event.SENT

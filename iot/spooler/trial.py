@@ -18,7 +18,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import BinaryIO, NamedTuple, Protocol
 
 from iot.spooler.config.settings import Settings
-from iot.spooler.naming import destination_for, rule_for, shown
+from iot.spooler.naming import Facts, Naming, shown
 from iot.transfer import (
     AuthenticationError,
     ConfigurationError,
@@ -99,8 +99,8 @@ def destinations(settings: Settings, now_ns: int) -> list[Destination]:
     found: dict[str, list[str]] = {}
     for outbox in settings.outbox:
         if outbox.enabled:
-            rule = rule_for(outbox.destination, device_id=settings.device_id, outbox=outbox.label)
-            found.setdefault(destination_for(name, rule, now_ns), []).append(outbox.label)
+            naming = Naming(outbox.destination, device_id=settings.device_id, outbox=outbox.label)
+            found.setdefault(naming.destination(name, Facts(now_ns)), []).append(outbox.label)
     return [Destination(scratch, tuple(outboxes)) for scratch, outboxes in found.items()]
 
 

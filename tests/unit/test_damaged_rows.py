@@ -32,8 +32,9 @@ def damage(rig, *statements):
 
 
 COLUMNS = {
-    "entry": "state size large priority first_seen attempts failures strikes outbox next_attempt rule unanswered",
-    "file": "outbox path mtime_ns ctime_ns inode check_final",
+    "entry": "state size large priority first_seen attempts failures strikes outbox next_attempt rule unanswered"
+    " destination",
+    "file": "outbox path mtime_ns ctime_ns inode check_final hash8",
 }
 
 

@@ -14,12 +14,12 @@ import pytest
 from iot.sftp.client import EmbeddedServer
 from iot.spooler.cli.main import main
 from iot.spooler.config.load import load
-from iot.spooler.queue.deliveries import DELIVERIES, KEPT, Deliveries, last_deliveries
+from iot.spooler.queue.deliveries import DELIVERIES, KEPT, Deliveries, last_deliveries, table
 from iot.spooler.queue.policy import State
 from iot.spooler.queue.queue import QUEUE_SCHEMA, Queue
 from iot.spooler.queue.rows import Entry
 from iot.spooler.service import run
-from iot.transfer import Fingerprint, Journal, JournalUnavailable, Proof, TransferResult
+from iot.transfer import Fingerprint, Journal, JournalUnavailable, Proof, Schema, TransferResult
 
 PAST_S = 1_700_000_000
 
@@ -34,8 +34,14 @@ def result(**more: Any) -> TransferResult:
     return TransferResult("source", "dest", 3, **values)
 
 
-def noted(journal: Journal, deliveries: Deliveries, *items: tuple[Entry, TransferResult], at: float = PAST_S) -> None:
-    journal.write(lambda db: deliveries.add(db, at, items))
+def noted(
+    journal: Journal,
+    deliveries: Deliveries,
+    *items: tuple[Entry, TransferResult],
+    at: float = PAST_S,
+    synchronised: bool | None = True,
+) -> None:
+    journal.write(lambda db: deliveries.add(db, at, synchronised, items))
 
 
 @pytest.fixture
@@ -55,8 +61,40 @@ def test_a_delivery_is_read_back_as_it_was(tmp_path: Path, journal: Journal) -> 
         (entry(outbox, b"a", "/elsewhere/x"), result(proof=None, possible_repeat=True)),
     )
     first, second = last_deliveries(tmp_path, 10)
-    assert first == (PAST_S, "/out/a/\udcff b", "/up/a/\udcff b", 3, "size", True, False, digest)
-    assert second == (PAST_S, "/out/a", "/elsewhere/x", 3, "none", False, True, None)
+    assert first == (PAST_S, "/out/a/\udcff b", "/up/a/\udcff b", 3, "size", True, False, digest, "synchronised")
+    assert second == (PAST_S, "/out/a", "/elsewhere/x", 3, "none", False, True, None, "synchronised")
+
+
+@pytest.mark.parametrize(
+    ("synchronised", "clock", "mark"),
+    [(True, "synchronised", " "), (False, "unsynchronised", "?"), (None, "unknown", " ")],
+)
+def test_whether_the_clock_was_synchronised_is_part_of_the_record(
+    tmp_path: Path, journal: Journal, synchronised: bool | None, clock: str, mark: str
+) -> None:
+    outbox, _ = Queue(journal).outbox(b"/out", "/up")
+    noted(journal, Deliveries(journal), (entry(outbox, b"a", "/up/a"), result()), synchronised=synchronised)
+    (found,) = last_deliveries(tmp_path, 10)
+    assert found.clock == clock
+    assert table([found]).startswith(f"2023-11-14 22:13:20{mark} size")
+
+
+def test_a_record_of_an_earlier_version_does_not_know_the_clock(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, QUEUE_SCHEMA, Schema("deliveries", DELIVERIES.migrations[:1]))
+    outbox, _ = Queue(journal).outbox(b"/out", "/up")
+    journal.write(
+        lambda db: db.execute(
+            "INSERT INTO delivery VALUES (1, 1, ?, ?, X'61', X'2f', 1, 3, 'size', 1, 0, NULL)", (PAST_S, outbox)
+        )
+    )
+    journal.close()
+    journal = Journal(tmp_path, QUEUE_SCHEMA, DELIVERIES)
+    noted(journal, Deliveries(journal), (entry(outbox, b"b", "/up/b"), result()))
+    journal.close()
+    assert [(item.path, item.clock) for item in last_deliveries(tmp_path, 10)] == [
+        ("/out/a", "unknown"),
+        ("/out/b", "synchronised"),
+    ]
 
 
 def test_the_newest_thousand_are_kept_and_the_journal_does_not_grow(tmp_path: Path, journal: Journal) -> None:
@@ -85,7 +123,7 @@ def test_what_a_failed_transaction_took_back_is_not_on_record(tmp_path: Path, jo
     deliveries = Deliveries(journal)
 
     def fails(db: sqlite3.Connection) -> None:
-        deliveries.add(db, PAST_S, [(entry(outbox, b"lost", "/up/lost"), result())])
+        deliveries.add(db, PAST_S, True, [(entry(outbox, b"lost", "/up/lost"), result())])
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -166,7 +204,9 @@ def test_what_an_agent_delivered_is_on_record_after_the_file_has_left(
         "durable": True,
         "repeat": False,
         "sha256": None,
+        "clock": told[2]["clock"],
     }
+    assert told[2]["clock"] in ("synchronised", "unsynchronised", "unknown")
     assert main(["deliveries", "--last", "1", "--config", str(config)]) == 0
     line = capsys.readouterr().out
     assert line.endswith(f"size durable                   5  {tmp_path}/outbox/three -> /up/three\n")

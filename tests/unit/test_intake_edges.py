@@ -50,6 +50,9 @@ class Outbox:
         for found in files:
             yield found, self.answers.get(found.path, Answer(Writer.NONE, found.fingerprint))
 
+    def open(self) -> int:
+        raise SourceFailed("a folder in memory")
+
     def look(self, path: bytes) -> Any:
         found = self.looks.get(path, OLD)
         if isinstance(found, BaseException):
@@ -68,7 +71,7 @@ class Queue:
         self.dropped: list[tuple[list[int], Event]] = []
         self.lost_rows, self.room, self.total, self.fresh = False, 10**6, 0, False
 
-    def outbox(self, *_: object) -> tuple[int, bool]:
+    def outbox(self, *_: object, **__: object) -> tuple[int, bool]:
         return 3, self.fresh
 
     def known(self, _: int, paths: list[bytes]) -> dict[bytes, Known]:

@@ -4,12 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iot.spooler.naming import UnsafeName, check_template, destination_for, rule_for, shown
+from iot.spooler.naming import Facts, Naming, Template, UnsafeName, shown
+from iot.spooler.naming.naming import destination_for
 from iot.spooler.patterns import check_pattern, wanted
 
 
 def dest(path, template="/up", mtime_ns=0):
-    return destination_for(path, rule_for(template, device_id="gw-1", outbox="logs"), mtime_ns)
+    naming = Naming(template, device_id="gw-1", outbox="logs")
+    assert not naming.decided
+    found = destination_for(path, naming.rule, mtime_ns)
+    assert naming.destination(path, Facts(mtime_ns)) == found
+    return found
 
 
 def test_the_tree_is_preserved_below_the_destination():
@@ -47,13 +52,15 @@ def test_any_file_time_gives_its_day(second, day):
 
 
 def test_a_name_that_reads_like_a_placeholder_is_no_placeholder():
-    assert destination_for(b"{date}", rule_for("/{outbox}", device_id="d", outbox="{date}"), 0) == "/{date}/{date}"
+    naming = Naming("/{outbox}", device_id="d", outbox="{date}")
+    assert destination_for(b"{date}", naming.rule, 0) == "/{date}/{date}"
+    assert naming.destination(b"{seq}", Facts(0)) == "/{date}/{seq}"
 
 
 @pytest.mark.parametrize("template", ["/up/{user}", "/up/{", "/a/../b", "a\0", "{{device_id}}"])
 def test_a_bad_template_is_told(template):
     with pytest.raises(ValueError, match=r".+"):
-        check_template(template)
+        Template(template)
 
 
 @given(st.binary())

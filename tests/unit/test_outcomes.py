@@ -66,7 +66,7 @@ class Rig:
             forgotten=self._noted("forgotten"), leave=self._noted("leave"), forget_many=lambda _: ["gone"]
         )
         remote = SimpleNamespace(settle=self._noted("settle"), give_up=self._noted("give up"))
-        clocks = SimpleNamespace(monotonic=lambda: 50.0, wall=lambda: 2e9)
+        clocks = SimpleNamespace(monotonic=lambda: 50.0, wall=lambda: 2e9, synchronised=lambda: True)
         rules = RetryRules(Backoff(1.0, 60.0), max_attempts=2)
         journal = SimpleNamespace(write=self._write)
         self.recorder = OutcomeRecorder(
@@ -171,7 +171,7 @@ def test_a_file_that_is_kept_stays_and_one_that_was_only_touched_is_no_delivery(
     rig.recorder.record()
     ((first, second),) = rig.step("deliver")
     assert (first.event, second.event) == (Event.SENT_TO_KEEP, Event.SENT_TO_KEEP)
-    _, at, sent = rig.step("on record")
+    _, at, _, sent = rig.step("on record")
     assert (at, [each.id for each, _ in sent]) == (2e9, [1])
     assert rig.step("leave") == ([], [], {})
 

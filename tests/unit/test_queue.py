@@ -358,6 +358,35 @@ def test_a_version_that_changed_under_way_is_dropped_and_no_other(journal):
     assert [item.path for item in queue.page(1, 0, 9)] == [b"g"]
 
 
+def test_a_name_that_was_decided_is_kept_with_the_row_until_the_server_answers(journal):
+    queue = Queue(journal)
+    queue.outbox(b"/out", "by number", decided=True)
+    queue.add([entry()])
+    (row,) = queue.heads(1, large=False, limit=9)
+    assert row.destination == ""
+    (row,) = queue.begin([row._replace(destination="/up/1\udcff/f")])
+    queue.outbox(b"/out", "by hash", decided=True)
+    queue.restart()
+    (row,) = queue.heads(1, large=False, limit=9)
+    assert (row.destination, row.left_at) == ("/up/1\udcff/f", None)
+    (row,) = queue.begin([row])
+    journal.write(lambda db: queue.fail(db, [(row, Verdict(Event.FAILED, 1, 1, 1.0), "no")], now=0.0))
+    queue.restart()
+    (row,) = queue.heads(1, large=False, limit=9)
+    assert (row.destination, row.left_at) == ("", "/up/1\udcff/f")  # by the naming in force, and the part may go
+
+
+def test_a_row_under_a_naming_that_an_older_version_does_not_know_is_damaged_to_it_and_found_again(journal):
+    queue = Queue(journal)
+    queue.outbox(b"/out", "by number", decided=True)
+    queue.add([entry()])
+    queue.begin([row._replace(destination="/up/1/f") for row in queue.heads(1, large=False, limit=9)])
+    older = "SELECT 1 FROM entry WHERE rule NOT IN (SELECT rule.id FROM rule WHERE typeof(base) = 'blob')"
+    assert len(journal.read(older)) == 1
+    queue.restart()
+    assert queue.count(1) == 1
+
+
 def test_claims_use_the_index(journal):
     plan = journal.read(
         "EXPLAIN QUERY PLAN SELECT id FROM entry WHERE state = 0 AND outbox = ? AND large = ?"

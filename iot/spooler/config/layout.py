@@ -16,7 +16,7 @@ from typing import NamedTuple
 from iot.spooler.config.origins import Place
 from iot.spooler.config.settings import AfterUpload, OutboxSettings, Settings
 from iot.spooler.config.whereabouts import Mounts, Whereabouts, mounted_now, whereabouts
-from iot.spooler.naming import DAY, is_plain_name, rule_for, shown
+from iot.spooler.naming import VARYING, Naming, is_plain_name, shown
 
 __all__ = ["Contradiction", "Shared", "contradictions", "shared_destinations"]
 
@@ -99,9 +99,9 @@ def shared_destinations(settings: Settings) -> list[Shared]:
 
 def _base(settings: Settings, outbox: OutboxSettings) -> tuple[str, ...]:
     """The components of the path that its files go to."""
-    rule = rule_for(outbox.destination, device_id=settings.device_id, outbox=outbox.label)
-    first = "/" if rule.startswith("/") else ""
-    return (first, *(name for name in rule.split("/") if name not in ("", ".")))
+    base = Naming(outbox.destination, device_id=settings.device_id, outbox=outbox.label).base
+    first = "/" if base.startswith("/") else ""
+    return (first, *(name for name in base.split("/") if name not in ("", ".")))
 
 
 def _roles(settings: Settings, mounts: Mounts) -> list[Role]:
@@ -126,7 +126,7 @@ def _delivers_to(settings: Settings, outbox: OutboxSettings) -> Path | None:
     base = settings.server.local_folder
     if base is None:
         return None
-    fixed = itertools.takewhile(lambda name: DAY not in name, _base(settings, outbox)[1:])
+    fixed = itertools.takewhile(lambda name: VARYING not in name, _base(settings, outbox)[1:])
     return base.joinpath(*fixed)
 
 

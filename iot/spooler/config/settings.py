@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, PlainValidator, ValidationInfo, field_validator
 
 from iot.spooler.config.kinds import server_settings
-from iot.spooler.naming import check_template
+from iot.spooler.naming import Template
 from iot.spooler.patterns import check_pattern
 from iot.transfer import ConfiguredRemote
 
@@ -51,8 +51,9 @@ class OutboxSettings(_Part):
         description="name in status and logs, unique; by default the last part of path",
     )
     destination: str = Field(
-        description="remote folder; each file goes there under its path relative to the outbox. {device_id}, {outbox}"
-        " and {date} (UTC day of the file's modification time) are filled in"
+        description="remote folder; each file goes there under its path relative to the outbox. {device_id}, {outbox},"
+        " {date} and {mtime} (UTC time of the file's last modification; {date:%Y/%m/%d}, {mtime:%H%M%S}), {boot_id},"
+        " {seq} (number in the journal; {seq:4}) and {hash8} (of the content) are filled in"
     )
     settle_s: float = Field(
         2.0,
@@ -110,7 +111,7 @@ class OutboxSettings(_Part):
     def _known_template(cls, value: str) -> str:
         if not value.strip():
             raise ValueError('must name a folder; "." is the one that the login begins in')
-        check_template(value)
+        Template(value)
         return value
 
     @field_validator("include", "exclude", "urgent")

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from iot.spooler.config.settings import AfterUpload, Order, OutboxSettings
-from iot.spooler.naming import UnsafeName, check_path, rule_for, shown
+from iot.spooler.naming import Facts, Naming, UnsafeName, check_path, shown
+from iot.spooler.outbox.content import Hashing
 from iot.spooler.outbox.departure import Departure
 from iot.spooler.outbox.lease import Writer
 from iot.spooler.outbox.readiness import Readiness
@@ -20,6 +21,7 @@ from iot.spooler.outbox.scan import BATCH, Found, Outbox, SourceFailed
 from iot.spooler.patterns import matcher, wanted
 from iot.spooler.queue.policy import Event, State
 from iot.spooler.queue.queue import Entry, Known, NewEntry, Queue
+from iot.spooler.state.elapsed import boot_id, is_synchronised
 from iot.transfer import DiskFull, Fingerprint
 
 __all__ = ["Clocks", "Intake"]
@@ -37,10 +39,12 @@ URGENT = 0
 
 @dataclass(frozen=True, slots=True)
 class Clocks:
-    """Both clocks, in seconds: the monotonic one drives everything, the wall clock is for file times and records."""
+    """Both clocks, in seconds: the monotonic one drives everything, the wall clock is for file times and records.
+    synchronised: whether the wall clock is; None: unknown."""
 
     monotonic: Callable[[], float]
     wall: Callable[[], float]
+    synchronised: Callable[[], bool | None] = is_synchronised
 
 
 class Intake:
@@ -67,8 +71,8 @@ class Intake:
         self.passes = 0
         self.readiness = Readiness(settings.settle_s)
         self.withdrawn: list[Entry] = []
-        rule = rule_for(settings.destination, device_id=device_id, outbox=settings.label)
-        self.number, fresh = queue.outbox(bytes(settings.path), rule)
+        self._naming = Naming(settings.destination, device_id=device_id, outbox=settings.label)
+        self.number, fresh = queue.outbox(bytes(settings.path), self._naming.rule, decided=self._naming.decided)
         self.check_first = journal_lost or (fresh and settings.after_upload is AfterUpload.KEEP)
         self.outbox = Outbox(
             settings.path,
@@ -83,6 +87,8 @@ class Intake:
         self._scan_s = scan_s
         self._small = small_file_bytes
         self._walk: Iterator[list[Found]] | None = None
+        self._hashing = Hashing(self.outbox.open)
+        self._hashless = self._naming.needs_hash  # rows of an earlier naming may have no hash
         self._whole = True
         self._again = False  # woken during this walk
         self._lost = False  # the last walk could not be finished
@@ -94,7 +100,7 @@ class Intake:
 
     @property
     def walking(self) -> bool:
-        return self._walk is not None
+        return self._walk is not None or len(self._hashing) > 0
 
     @property
     def may_be_touched(self) -> bool:
@@ -107,6 +113,11 @@ class Intake:
     def source(self, entry: Entry) -> str:
         """The local path of an entry's file."""
         return os.fsdecode(os.path.join(bytes(self.settings.path), entry.path))
+
+    def destination(self, entry: Entry) -> str:
+        """The name of a file that has none yet."""
+        facts = Facts(entry.fingerprint.mtime_ns, entry.id, boot_id(), entry.hash8 or "")
+        return self._naming.destination(entry.path, facts)
 
     def departure(self, *, rested: bool) -> Departure:
         """The checks before a file leaves this outbox, which is open. rested: the file has been watched for hold_s."""
@@ -129,13 +140,14 @@ class Intake:
 
     def close(self) -> None:
         """Abandon the walk that is under way."""
+        self._hashing.close()
         if self._walk is not None:
             self._walk.close()  # type: ignore[attr-defined]
             self._walk = None
 
     def next_step(self) -> float:
         """When `step` next has something to do, on the monotonic clock."""
-        if self._walk is not None:
+        if self.walking:
             return self._step_at
         return min(self._quick_at, self._whole_at, self.readiness.next_due())
 
@@ -147,10 +159,15 @@ class Intake:
         now = self._clocks.monotonic()
         self.readiness.clocks(now, self._clocks.wall())
         try:
+            if self._hashless:
+                self._hashless = False
+                self._withdraw_hashless()
+            if self._hashing and now >= self._step_at:
+                self._hash(now, busy)
             self._look_at_watched(now)
             if self._walk is None and now >= min(self._quick_at, self._whole_at):
                 self._start(now)
-            if self._walk is not None and now >= self._step_at:
+            if self._walk is not None and now >= self._step_at and not self._hashing:
                 self._advance(now, busy)
         except SourceFailed as error:
             self._source_failed(str(error), now)
@@ -170,11 +187,14 @@ class Intake:
         batch = next(self._walk, None)
         if batch:
             self._take(batch)
+        self._pace(now, busy)
+        if batch is None:
+            self._finish(busy)
+
+    def _pace(self, now: float, busy: bool) -> None:
         spent_s = self._clocks.monotonic() - now
         self._cost_s += spent_s
         self._step_at = now + spent_s * (BUSY_SHARE if busy else 1.0)
-        if batch is None:
-            self._finish(busy)
 
     def _finish(self, busy: bool) -> None:
         now = self._clocks.monotonic()
@@ -203,13 +223,37 @@ class Intake:
             self.readiness.overflowed = False
             for path, _ in batch:
                 self.outbox.forget(path)
+        if self._naming.needs_hash:
+            self._hashing.add(fresh)
+        else:
+            self._queue_up(fresh)
+        self._seen_known += sum(1 for entry in fresh if entry.path not in known)
+
+    def _queue_up(self, fresh: Sequence[NewEntry]) -> None:
         self._add(fresh)
         for entry in fresh:
             self.readiness.forget(entry.path)
-        self._seen_known += sum(1 for entry in fresh if entry.path not in known)
+
+    def _hash(self, now: float, busy: bool) -> None:
+        done, lost = self._hashing.step()
+        for path in lost:
+            self.readiness.forget(path)
+            self.outbox.forget(path)
+        self._queue_up(done)
+        self._pace(now, busy)
+
+    def _withdraw_hashless(self) -> None:
+        """The walk finds the files again, and hashes them; those that may have been published keep their names."""
+        after_id = 0
+        while page := self._queue.page(self.number, after_id, BATCH):
+            after_id = page[-1].id
+            idle = [entry for entry in page if entry.state in (State.READY, State.WAITING) and not entry.unanswered]
+            self.withdrawn += [entry for entry in idle if entry.hash8 is None]
 
     def _is_quiet(self, found: Found, before: Known | None, now: float, wall: float) -> bool:
         """Whether this version is new and has been quiet. After a wrong guess, a version must be quiet for longer."""
+        if self._hashing.has(found.path):
+            return False
         if before is not None and (before.state is State.SENDING or self._same_version(before, found.fingerprint)):
             self.readiness.forget(found.path)
             return False

@@ -23,6 +23,7 @@ __all__ = ["DELIVERIES", "KEPT", "Delivered", "Deliveries", "last_delivered", "l
 log = logging.getLogger(__name__)
 
 KEPT = 1000
+CLOCK = {True: "synchronised", False: "unsynchronised", None: "unknown"}
 YEAR_10000 = 253_402_300_800
 DELIVERIES = Schema(
     "deliveries",
@@ -33,18 +34,22 @@ DELIVERIES = Schema(
             path BLOB NOT NULL, base BLOB NOT NULL, below INTEGER NOT NULL, size INTEGER NOT NULL,
             proof TEXT NOT NULL, durable INTEGER NOT NULL, repeat INTEGER NOT NULL, sha256 BLOB)
         """,
+        "CREATE TABLE delivery_clock (place INTEGER PRIMARY KEY, number INTEGER NOT NULL, synchronised INTEGER)",
     ),
 )
 SQL_ADD = "INSERT OR REPLACE INTO delivery VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-SQL_THERE = "SELECT 1 FROM sqlite_master WHERE name = 'delivery'"
+SQL_ADD_CLOCK = "INSERT OR REPLACE INTO delivery_clock VALUES (?, ?, ?)"
+SQL_THERE = "SELECT 1 FROM sqlite_master WHERE name = 'delivery_clock'"
 SQL_LAST = (
-    "SELECT delivery.*, outbox.path AS folder FROM delivery LEFT JOIN outbox ON outbox.id = delivery.outbox"
+    "SELECT delivery.*, outbox.path AS folder, synchronised FROM delivery"
+    " LEFT JOIN outbox ON outbox.id = delivery.outbox LEFT JOIN delivery_clock USING (place, number)"
     " ORDER BY number DESC LIMIT ?"
 )
 
 
 class Delivered(NamedTuple):
-    """One delivery. at: wall clock, whole seconds. repeat: an earlier attempt may have delivered the file, too."""
+    """One delivery. at: wall clock, whole seconds. repeat: an earlier attempt may have delivered the file, too. clock:
+    whether the wall clock was synchronised: a word of CLOCK."""
 
     at: int
     path: str
@@ -54,6 +59,7 @@ class Delivered(NamedTuple):
     durable: bool
     repeat: bool
     sha256: str | None
+    clock: str
 
 
 class Deliveries:
@@ -63,8 +69,17 @@ class Deliveries:
         self._next: int | None = None
         journal.register(DELIVERIES)
 
-    def add(self, db: sqlite3.Connection, at: float, deliveries: Sequence[tuple[Entry, TransferResult]]) -> None:
-        """Within a Journal.write. A failed transaction leaves nothing but a gap in the numbers."""
+    def add(
+        self,
+        db: sqlite3.Connection,
+        at: float,
+        synchronised: bool | None,
+        deliveries: Sequence[tuple[Entry, TransferResult]],
+    ) -> None:
+        """Within a Journal.write. A failed transaction leaves nothing but a gap in the numbers.
+
+        at: wall clock, seconds. synchronised: whether that clock is; None: unknown.
+        """
         if self._next is None:
             self._next = 1 + (db.execute("SELECT max(number) FROM delivery").fetchone()[0] or 0)
         numbers = range(self._next, self._next + len(deliveries))
@@ -73,6 +88,7 @@ class Deliveries:
             SQL_ADD,
             [_row(number, round(at), *delivery) for number, delivery in zip(numbers, deliveries, strict=True)],
         )
+        db.executemany(SQL_ADD_CLOCK, [(number % KEPT, number, synchronised) for number in numbers])
 
 
 def last_deliveries(state_dir: Path, count: int) -> list[Delivered]:
@@ -96,10 +112,10 @@ def last_delivered(state_dir: Path) -> dict[str, int]:
 
 
 def table(deliveries: Iterable[Delivered]) -> str:
-    """A line for each: time (UTC), proof, bytes, source, destination."""
+    """A line for each: time (UTC; "?": the clock was not synchronised), proof, bytes, source, destination."""
     return "\n".join(
-        f"{datetime.fromtimestamp(item.at, timezone.utc):%Y-%m-%d %H:%M:%S}  {_proof(item):<19} {item.bytes:>12}"
-        f"  {shown(item.path)} -> {shown(item.destination)}"
+        f"{datetime.fromtimestamp(item.at, timezone.utc):%Y-%m-%d %H:%M:%S}{'?' if item.clock == CLOCK[False] else ' '}"
+        f" {_proof(item):<19} {item.bytes:>12}  {shown(item.path)} -> {shown(item.destination)}"
         for item in deliveries
     )
 
@@ -133,6 +149,7 @@ def _from_row(row: sqlite3.Row) -> Delivered | None:
             bool(row["durable"]),
             bool(row["repeat"]),
             bytes(row["sha256"]).hex() if row["sha256"] is not None else None,
+            CLOCK.get(row["synchronised"], CLOCK[None]),
         )
     except (TypeError, ValueError):
         return None

@@ -80,19 +80,21 @@ class Queue:
                 lambda db: [db.execute(transition(state, Event.RESTARTED, again, "TRUE")) for state in states]
             )
 
-    def outbox(self, path: bytes, rule: str) -> tuple[int, bool]:
+    def outbox(self, path: bytes, rule: str, *, decided: bool = False) -> tuple[int, bool]:
         """The number of the outbox with this path, and whether it is new to this journal.
 
-        rule: where its files go from now on (naming.rule_for), except those with an unanswered attempt.
+        rule: where its files go from now on, except those with an unanswered attempt. decided: see Naming. Such a rule
+        is kept as text, so that versions which know no such rules drop its rows, and find their files again.
         """
-        base = rule.encode("utf-8", "surrogateescape")
+        base = rule if decided else rule.encode("utf-8", "surrogateescape")
         known = self._journal.read("SELECT id FROM outbox WHERE path = ?", path)
         in_force = "SELECT 1 FROM rule WHERE outbox = ? AND base = ?"
         if not known or not self._journal.read(in_force, known[0]["id"], base):
             self._journal.write(lambda db: _register(db, path, base))
         number = self._journal.read("SELECT id FROM outbox WHERE path = ?", path)[0]["id"]
-        for row in self._journal.read("SELECT id, outbox, base FROM rule WHERE typeof(base) = 'blob'"):
-            self._destinations.rules[row["id"]] = row["base"].decode("utf-8", "surrogateescape")
+        for row in self._journal.read("SELECT id, outbox, base FROM rule WHERE typeof(base) IN ('blob', 'text')"):
+            in_row = isinstance(row["base"], str)
+            self._destinations.rules[row["id"]] = None if in_row else row["base"].decode("utf-8", "surrogateescape")
             if (row["outbox"], row["base"]) == (number, base):
                 self._destinations.in_force[number] = row["id"]
         return number, not known
@@ -173,9 +175,9 @@ class Queue:
 
     def begin(self, entries: Sequence[Entry]) -> list[Entry]:
         """Record one more attempt of each, with its destination, before a byte is sent -> the updated entries."""
-        changes = ", attempts = attempts + 1, unanswered = unanswered + 1, rule = ?"
+        changes = ", attempts = attempts + 1, unanswered = unanswered + 1, rule = ?, destination = ?"
         begun = self._journal.write(
-            lambda db: self._move(db, Event.BEGUN, entries, changes, lambda entry: (entry.rule,))
+            lambda db: self._move(db, Event.BEGUN, entries, changes, self._destinations.recorded)
         )
         return [entry._replace(attempts=entry.attempts + 1, unanswered=entry.unanswered + 1) for entry in begun]
 
@@ -330,7 +332,7 @@ def _attempts(entry: Entry, event: Event) -> tuple[int, int]:
     return entry.attempts, 0 if event in (Event.FAILED, Event.GIVEN_UP) else entry.unanswered
 
 
-def _register(db: sqlite3.Connection, path: bytes, base: bytes) -> None:
+def _register(db: sqlite3.Connection, path: bytes, base: bytes | str) -> None:
     db.execute("INSERT OR IGNORE INTO outbox (path) VALUES (?)", (path,))
     db.execute("INSERT OR IGNORE INTO rule (outbox, base) SELECT id, ? FROM outbox WHERE path = ?", (base, path))
 

@@ -6,10 +6,11 @@ that 100 changes of state are a few pages. Paths are BLOBs, because names are by
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from typing import NamedTuple
 
-from iot.spooler.naming import destination_for
+from iot.spooler.naming.naming import destination_for
 from iot.spooler.queue.policy import Event, State, after
 from iot.transfer import Fingerprint, Schema
 
@@ -81,16 +82,21 @@ QUEUE_SCHEMA = Schema(
         ALTER TABLE delivered ADD COLUMN sha256 BLOB;
         ALTER TABLE file ADD COLUMN sent_before BLOB
         """,
+        """
+        ALTER TABLE file ADD COLUMN hash8 TEXT;
+        ALTER TABLE entry ADD COLUMN destination BLOB
+        """,
     ),
     compatible_from=2,
 )
 COLUMNS = (
     "entry.id, entry.outbox, path, state, size, mtime_ns, ctime_ns, inode, large, priority, first_seen,"
-    " check_final, sent_before, attempts, failures, strikes, rule, unanswered, CAST(error AS BLOB) AS error"
+    " check_final, sent_before, hash8, attempts, failures, strikes, rule, destination, unanswered,"
+    " CAST(error AS BLOB) AS error"
 )
 SQL_FILE = (
-    "INSERT INTO file (id, outbox, path, mtime_ns, ctime_ns, inode, check_final, sent_before)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO file (id, outbox, path, mtime_ns, ctime_ns, inode, check_final, sent_before, hash8)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 SQL_ENTRY = (
     "INSERT INTO entry (id, outbox, state, size, large, priority, rank, first_seen) VALUES (?, ?, 0, ?, ?, ?, ?, ?)"
@@ -112,7 +118,10 @@ DAMAGES = (
     *(NO_TIME.format(column) for column in ("mtime_ns", "ctime_ns")),
     "typeof(path) <> 'blob' OR path = x'' OR instr(path, x'00')",
     *(f"instr({PATH_BETWEEN_SLASHES}, CAST('{name}' AS BLOB))" for name in ("//", "/./", "/../")),
-    "rule IS NOT NULL AND rule NOT IN (SELECT rule.id FROM rule WHERE typeof(base) = 'blob')",
+    "rule IS NOT NULL AND rule NOT IN (SELECT rule.id FROM rule WHERE typeof(base) IN ('blob', 'text'))",
+    "rule IN (SELECT rule.id FROM rule WHERE typeof(base) = 'text') AND typeof(destination) <> 'blob'",
+    "typeof(destination) NOT IN ('blob', 'null') OR destination = x'' OR instr(destination, x'00')",
+    f"hash8 IS NOT NULL AND (typeof(hash8) <> 'text' OR hash8 NOT GLOB '{'[0-9a-f]' * 8}')",
     "typeof(first_seen) NOT IN ('integer', 'real')",
     "typeof(next_attempt) NOT IN ('null', 'integer', 'real')",
 )
@@ -127,6 +136,7 @@ class NewEntry(NamedTuple):
     """A complete file, or a new version of a known one.
 
     sent_before: the SHA-256 of what was last delivered from this path, if the new version may have the same content.
+    hash8: the first 8 hex digits of the SHA-256 of this version, if it was computed.
     rank: its place in the order of its outbox, lower first. first_seen: wall clock, seconds.
     """
 
@@ -139,14 +149,16 @@ class NewEntry(NamedTuple):
     first_seen: float
     check_final: bool = False
     sent_before: str | None = None
+    hash8: str | None = None
 
 
 class Entry(NamedTuple):
     """A row of the queue.
 
-    destination: of its present or next attempt. left_at: another destination of earlier attempts, which may have left a
-    part there. rule: see naming.rule_for; None before the first attempt. unanswered: attempts since the server last
-    answered for this file; each of them may have published it, so it keeps its destination until the server answers.
+    destination: of its present or next attempt; "" if it is not decided yet. left_at: another destination of earlier
+    attempts, which may have left a part there. rule: the number of Naming.rule. unanswered: attempts since the server
+    last answered for this file; each of them may have published it, so it keeps its destination until the server
+    answers.
     """
 
     id: int
@@ -167,6 +179,7 @@ class Entry(NamedTuple):
     failures: int
     strikes: int
     error: str | None
+    hash8: str | None = None
 
 
 class Known(NamedTuple):
@@ -221,7 +234,8 @@ def transition(state: State, event: Event, changes: str = "", which: str = "id =
 
 def file_row(number: int, entry: NewEntry) -> tuple[object, ...]:
     _, *times_and_inode = entry.fingerprint.columns()
-    return number, entry.outbox, entry.path, *times_and_inode, int(entry.check_final), digest_to(entry.sent_before)
+    content = digest_to(entry.sent_before), entry.hash8
+    return number, entry.outbox, entry.path, *times_and_inode, int(entry.check_final), *content
 
 
 def entry_row(number: int, entry: NewEntry) -> tuple[object, ...]:
@@ -237,27 +251,35 @@ def entry_row(number: int, entry: NewEntry) -> tuple[object, ...]:
 
 
 class Destinations:
-    """Which destination rule an attempt follows.
+    """Which naming rule an attempt follows.
 
-    rules: all that were ever in force, by number. in_force: the number of the current one of each outbox.
+    rules: all that were ever in force, by number; None where the destination is in the row itself. in_force: the number
+    of the current one of each outbox.
     """
 
     def __init__(self) -> None:
-        self.rules: dict[int, str] = {}
+        self.rules: dict[int, str | None] = {}
         self.in_force: dict[int, int] = {}
 
     def of(self, row: sqlite3.Row, path: bytes, version: Fingerprint) -> tuple[int | None, str, str | None]:
         """-> rule, destination, left_at of an Entry"""
         former, present = row["rule"], self.in_force.get(row["outbox"])
         idle = row["state"] in (State.READY, State.WAITING)
+        was = self._known(former, path, version) or os.fsdecode(row["destination"] or b"")
         if former is not None and (not idle or row["unanswered"] or present in (None, former)):
-            return former, self._destination(former, path, version), None
-        left_at = self._destination(former, path, version) if former is not None else None
-        return present, self._destination(present, path, version), left_at
+            return former, was, None
+        return present, self._known(present, path, version), was or None
 
-    def _destination(self, rule: int | None, path: bytes, version: Fingerprint) -> str:
-        """ "" for a file that was never attempted and whose outbox is not in the configuration."""
-        return "" if rule is None else destination_for(path, self.rules[rule], version.mtime_ns)
+    def recorded(self, entry: Entry) -> tuple[int | None, bytes | None]:
+        """The columns rule and destination of an entry that is begun."""
+        is_decided = entry.rule is not None and self.rules[entry.rule] is None
+        return entry.rule, os.fsencode(entry.destination) if is_decided else None
+
+    def _known(self, number: int | None, path: bytes, version: Fingerprint) -> str:
+        """The destination as far as the rule alone gives it; "" for a file that was never attempted and whose outbox is
+        not in the configuration."""
+        rule = self.rules[number] if number is not None else None
+        return "" if rule is None else destination_for(path, rule, version.mtime_ns)
 
 
 def entry_from(row: sqlite3.Row, destinations: Destinations) -> Entry:
@@ -282,6 +304,7 @@ def entry_from(row: sqlite3.Row, destinations: Destinations) -> Entry:
         failures=row["failures"],
         strikes=row["strikes"],
         error=None if row["error"] is None else row["error"].decode("utf-8", "replace"),
+        hash8=row["hash8"],
     )
 
 

@@ -9,15 +9,20 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-__all__ = ["Moment", "Odometer", "elapsed_s", "observe"]
+__all__ = ["Moment", "Odometer", "boot_id", "elapsed_s", "is_synchronised", "observe"]
 
 TIME_ERROR = 5
 TIMEX_BYTES = 1024
 """Larger than struct timex on any platform."""
+
+
+BOOT_DIGITS = 8
+TIMESYNCD = "/run/systemd/timesync/synchronized"
 
 
 class Moment(NamedTuple):
@@ -31,7 +36,22 @@ class Moment(NamedTuple):
 
 def observe() -> Moment:
     clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-    return Moment(_boot(), time.clock_gettime(clock), time.time(), _synchronised())
+    return Moment(_boot(), time.clock_gettime(clock), time.time(), is_synchronised() is True)
+
+
+def boot_id() -> str:
+    """8 hex digits that are another number after each boot; all 0 if the kernel does not provide one."""
+    return _boot().replace("-", "")[:BOOT_DIGITS] or "0" * BOOT_DIGITS
+
+
+def is_synchronised() -> bool | None:
+    """Whether the wall clock is synchronised, by adjtimex(2), or where that is refused by what systemd-timesyncd leaves
+    behind; None: unknown."""
+    call = _adjtimex()
+    state = call(bytes(TIMEX_BYTES)) if call is not None else -1
+    if state == -1:
+        return os.path.exists(TIMESYNCD) or None
+    return state != TIME_ERROR
 
 
 def elapsed_s(before: Moment, now: Moment) -> float:
@@ -75,12 +95,6 @@ def _boot() -> str:
             return file.read().strip()
     except OSError:
         return ""
-
-
-def _synchronised() -> bool:
-    """Whether the clock is synchronised, by adjtimex(2); False where that is not available."""
-    call = _adjtimex()
-    return call is not None and call(bytes(TIMEX_BYTES)) not in (-1, TIME_ERROR)
 
 
 @functools.cache

@@ -1,0 +1,16 @@
+"""Names: where a file of an outbox goes on the server, and how names are shown. Pure."""
+
+from iot.spooler.naming.naming import Naming
+from iot.spooler.naming.paths import UnsafeName, check_path, is_plain_name, shown
+from iot.spooler.naming.template import VARYING, Facts, Template
+
+__all__ = [
+    "VARYING",
+    "Facts",
+    "Naming",
+    "Template",
+    "UnsafeName",
+    "check_path",
+    "is_plain_name",
+    "shown",
+]

@@ -1,0 +1,102 @@
+"""Names on the server, decided once for each version of a file, whatever clock and process do meanwhile."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import signal
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+from servers.bad_input import Site, until
+from servers.openssh import OpenSSH
+
+YEAR_S = 365 * 24 * 3600
+
+
+@pytest.fixture
+def site(sshd: OpenSSH, tmp_path: Path) -> Site:
+    return Site(sshd, tmp_path / "device")
+
+
+def into(site: Site, template: str) -> None:
+    site.outbox["destination"] = site.server.path(f"up/{template}")
+
+
+def boot() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().replace("-", "")[:8]
+
+
+def test_every_field_is_filled_in(site: Site) -> None:
+    into(site, "{device_id}/{outbox}/{date:%Y/%m}/{mtime:%d%H%M%S}/{boot_id}/{seq:6}/{hash8}")
+    os.utime(site.put("sub/a.csv", b"content"), (1_700_000_000, 1_700_000_000))
+    done = site.drain()
+    assert done.returncode == 0, done.stderr
+    (name,) = site.arrived()
+    hash8 = hashlib.sha256(b"content").hexdigest()[:8]
+    assert re.fullmatch(rf"gw/box/2023/11/14221320/{boot()}/\d{{6}}/{hash8}/sub/a\.csv", name), name
+    assert site.left() == []
+
+
+def test_with_a_number_no_version_of_a_file_overwrites_another_when_the_clock_goes_back(site: Site) -> None:
+    into(site, "{seq}")
+    now = time.time()
+    for version, second in enumerate([now, now - 10 * YEAR_S, 0]):
+        os.utime(site.put("log", b"version %d" % version), (second, second))
+        assert site.drain().returncode == 0
+    names = site.arrived()
+    assert len(names) == 3
+    assert [site.content(name) for name in names] == [b"version 0", b"version 1", b"version 2"]  # sorted by name
+
+
+def test_a_name_that_was_begun_is_kept_when_the_agent_is_killed(site: Site) -> None:
+    into(site, "{boot_id}-{seq}-{mtime}")
+    site.put("large", os.urandom(64 << 20))
+    site.top["log_level"] = "info"
+    for _ in range(3):
+        with site.running("run") as agent:
+            until(lambda: any(name.endswith(".part") for name in site.arrived()), 60)
+            agent.send_signal(signal.SIGKILL)
+            agent.wait()
+    assert site.drain().returncode == 0
+    (name,) = site.arrived()
+    assert name.endswith("/large")
+    assert site.left() == []
+
+
+def test_files_that_wait_without_a_hash_get_one_when_the_template_asks_for_it(site: Site) -> None:
+    site.put("a", b"one")
+    site.put("b", b"two")
+    done = site.drain(port=1)
+    assert done.returncode == 75, done.stderr
+    into(site, "{hash8}")
+    done = site.drain()
+    assert done.returncode == 0, done.stderr
+    hashes = {name: hashlib.sha256(content).hexdigest()[:8] for name, content in [("a", b"one"), ("b", b"two")]}
+    assert site.arrived() == sorted(f"{hash8}/{name}" for name, hash8 in hashes.items())
+
+
+def test_a_bad_template_is_refused_at_the_start_with_its_line(site: Site) -> None:
+    into(site, "{date:%Q}")
+    done = site.spooler("check")
+    assert done.returncode == 78
+    assert done.stderr.startswith("outbox[0].destination = ")
+    assert "{date:%Q}: unknown %Q; known are %Y" in done.stderr
+    assert re.search(r"spooler\.toml:\d+\)$", done.stderr.strip()), done.stderr
+
+
+def test_the_name_is_on_disk_before_the_first_byte_is_sent(site: Site) -> None:
+    """The row says where the file goes while the server still refuses everything."""
+    into(site, "{seq}-{hash8}")
+    site.put("a", b"one")
+    (site.server.root / "up").write_text("a file where the folder should be")
+    done = site.drain()
+    assert done.returncode != 0
+    db = sqlite3.connect(site.state / "journal.db")
+    names = [row[0] for row in db.execute("SELECT destination FROM entry")]
+    db.close()
+    assert len(names) == 1
+    assert re.fullmatch(rb".*/up/\d{10}-[0-9a-f]{8}/a", names[0]), names

@@ -1,0 +1,31 @@
+"""Whether the wall clock is synchronised, and which boot this is: asked of the kernel, unknown where it does not say."""
+
+import re
+
+import pytest
+
+from iot.spooler.state import elapsed
+
+
+@pytest.mark.parametrize(("state", "told"), [(0, True), (2, True), (5, False)])
+def test_adjtimex_says_whether_the_clock_is_synchronised(monkeypatch, state, told):
+    monkeypatch.setattr(elapsed, "_adjtimex", lambda: lambda _: state)
+    assert elapsed.is_synchronised() is told
+    assert elapsed.observe().synchronised is told
+
+
+@pytest.mark.parametrize("call", [None, lambda _: -1])
+def test_where_adjtimex_is_refused_timesyncd_may_know_it_and_else_nobody(monkeypatch, tmp_path, call):
+    """A unit with ProtectClock= may not call it."""
+    monkeypatch.setattr(elapsed, "_adjtimex", lambda: call)
+    monkeypatch.setattr(elapsed, "TIMESYNCD", str(tmp_path / "synchronized"))
+    assert elapsed.is_synchronised() is None
+    assert elapsed.observe().synchronised is False
+    (tmp_path / "synchronized").touch()
+    assert elapsed.is_synchronised() is True
+
+
+def test_the_boot_id_is_eight_hex_digits_also_where_there_is_none(monkeypatch):
+    assert re.fullmatch("[0-9a-f]{8}", elapsed.boot_id())
+    monkeypatch.setattr(elapsed, "_boot", lambda: "")
+    assert elapsed.boot_id() == "00000000"

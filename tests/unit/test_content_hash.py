@@ -1,0 +1,69 @@
+"""The hash of a file's content, computed in steps before the file is queued."""
+
+import hashlib
+import os
+
+import pytest
+
+from iot.spooler.outbox.content import STEP_BYTES, Hashing
+from iot.spooler.queue.queue import NewEntry
+from iot.transfer import Fingerprint
+
+
+@pytest.fixture
+def hashing(tmp_path):
+    hashing = Hashing(lambda: os.open(tmp_path, os.O_RDONLY))
+    yield hashing
+    hashing.close()
+
+
+def entry(tmp_path, name, content=b""):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+    return NewEntry(1, os.fsencode(name), Fingerprint.of(os.stat(path)), False, 5, 0, 100.0)
+
+
+def test_small_files_are_hashed_together_and_a_large_one_in_steps(tmp_path, hashing):
+    content = {"a": b"one", "sub/b": b"", "large": os.urandom(2 * STEP_BYTES + 1)}
+    entries = [entry(tmp_path, *item) for item in content.items()]
+    hashing.add(entries)
+    steps = []
+    while len(hashing):
+        steps.append(hashing.step())
+    assert [[each.path for each in done] for done, _ in steps] == [[b"a", b"sub/b"], [], [b"large"]]
+    hashes = {os.fsdecode(each.path): each.hash8 for done, _ in steps for each in done}
+    assert hashes == {name: hashlib.sha256(value).hexdigest()[:8] for name, value in content.items()}
+    assert not any(lost for _, lost in steps)
+
+
+def test_a_file_that_changes_goes_or_becomes_a_link_is_not_named_and_holds_up_no_other(tmp_path, hashing):
+    hashing.add([entry(tmp_path, name, b"x") for name in ("changed", "gone", "link", "good")])
+    (tmp_path / "changed").write_bytes(b"other")
+    (tmp_path / "gone").unlink()
+    (tmp_path / "link").unlink()
+    (tmp_path / "link").symlink_to("good")
+    done, lost = hashing.step()
+    assert [each.path for each in done] == [b"good"]
+    assert lost == [b"changed", b"gone", b"link"]
+    assert not len(hashing)
+
+
+def test_a_file_that_changes_between_two_steps_is_not_named(tmp_path, hashing):
+    large = entry(tmp_path, "large", bytes(STEP_BYTES + 1))
+    hashing.add([large])
+    assert hashing.step() == ([], [])
+    assert hashing.has(b"large")
+    with (tmp_path / "large").open("r+b") as file:
+        file.write(b"x")
+    os.utime(tmp_path / "large", (1, 1))
+    assert hashing.step() == ([], [b"large"])
+
+
+def test_no_descriptor_is_left_open(tmp_path, hashing):
+    before = len(os.listdir("/proc/self/fd"))
+    hashing.add([entry(tmp_path, "large", bytes(STEP_BYTES + 1)), entry(tmp_path, "other", b"x")])
+    hashing.step()
+    hashing.close()
+    assert not len(hashing)
+    assert len(os.listdir("/proc/self/fd")) == before
