@@ -23,7 +23,7 @@ from iot.sftp.client.cli.options import add_settings
 from iot.sftp.client.environment import TRUST, ClientSettings
 from iot.spooler.config.kinds import KINDS, server_model
 from iot.spooler.config.load import CREDENTIAL, PREFIX, TABLES
-from iot.spooler.config.settings import OutboxSettings, RetrySettings, Settings
+from iot.spooler.config.settings import NameRule, OutboxSettings, RetrySettings, Settings
 from iot.transfer import ConfiguredRemote
 
 __all__ = ["DOCUMENT", "REGENERATE", "fields_of_all", "reference", "unit"]
@@ -137,6 +137,7 @@ def _spooler() -> Iterator[Section]:
         yield section(text, _without(fields, shared), "SERVER__")
     yield section("### [retry]\n\n", RetrySettings.model_fields, "RETRY__")
     yield section("### [[outbox]]\n\n", OutboxSettings.model_fields, "OUTBOX__0__")
+    yield section("### [[outbox.rules]]\n\n", NameRule.model_fields, "OUTBOX__0__RULES__0__")
 
 
 def _client() -> Iterator[Section]:
@@ -221,6 +222,8 @@ def _type(field: FieldInfo) -> str:
 def _type_name(kind: Any) -> str:
     """Raises: KeyError for a type that no setting has had yet."""
     origin = get_origin(kind) or kind
+    if NameRule in get_args(kind):
+        return "list of tables"
     if origin is Literal or issubclass(origin, Enum):
         return "text"
     return TYPES[origin]

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from iot.spooler.availability import TO_DO, Availability, Remote, ServerState, failure_kind
-from iot.spooler.config.layout import shared_destinations
+from iot.spooler.config.layout import merging_rules, shared_destinations
 from iot.spooler.config.settings import Settings
 from iot.spooler.dispatch import Dispatcher
 from iot.spooler.draining import Draining, End
@@ -101,7 +101,14 @@ class Agent:
         ways = leaving(settings, self.intakes, loop.alive)
         self.owed = Owed(journal, self.queue, self.intakes, ways, clocks)
         self.outcomes = OutcomeRecorder(journal, self.queue, remote, self.intakes, self.owed, rules, clocks, random)
-        self.dispatcher = Dispatcher(self.queue, self.intakes, self._progressed, self.outcomes.moved, clocks.monotonic)
+        self.dispatcher = Dispatcher(
+            self.queue,
+            self.intakes,
+            self._progressed,
+            self.outcomes.moved,
+            self.outcomes.refused,
+            clocks.monotonic,
+        )
         self.totals = totals or Totals()
         self.local_error: str | None = None
         self.shared_destinations = shared_destinations(settings)
@@ -143,6 +150,8 @@ class Agent:
     def _tell_earlier(self) -> None:
         for pair in self.shared_destinations:
             log.warning("destination shared reason=%s", shown(str(pair)))
+        for reason in merging_rules(self.settings):
+            log.warning("names merged reason=%s", shown(reason))
         labels = {intake.number: intake.settings.label for intake in self.intakes}
         for total in self.queue.totals():
             if total.earlier and total.state is State.READY and total.outbox in labels:

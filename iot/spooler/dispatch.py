@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from iot.spooler.config.settings import AfterUpload
-from iot.spooler.naming import shown
+from iot.spooler.naming import UnsafeName, shown
 from iot.spooler.outbox.intake import Intake
 from iot.spooler.queue.policy import job_priority, prefers_large
 from iot.spooler.queue.queue import Entry, Queue
@@ -41,7 +41,8 @@ class InFlight:
 class Dispatcher:
     """Hands out jobs and knows what is under way.
 
-    clock: seconds, monotonic. on_progress: called with the bytes newly confirmed by the server. on_moved: called with
+    clock: seconds, monotonic. on_progress: called with the bytes newly confirmed by the server. on_refused: called with
+    an entry that has been begun and cannot be named, and why. on_moved: called with
     entries that go to another destination than their earlier attempts, before they do.
     """
 
@@ -51,6 +52,7 @@ class Dispatcher:
         intakes: Sequence[Intake],
         on_progress: Callable[[int], None],
         on_moved: Callable[[Sequence[Entry]], None],
+        on_refused: Callable[[Entry, str], None],
         clock: Callable[[], float],
     ) -> None:
         self.in_flight: dict[int, InFlight] = {}
@@ -59,6 +61,7 @@ class Dispatcher:
         self._rotation = [intake.number for intake in intakes]
         self._on_progress = on_progress
         self._on_moved = on_moved
+        self._on_refused = on_refused
         self._now = clock
         self._claimed: dict[bool, deque[Entry]] = {False: deque(), True: deque()}
         self._none_left: dict[bool, int] = {}
@@ -119,15 +122,24 @@ class Dispatcher:
             total += entry.fingerprint.size
         if not chosen:
             return []
-        chosen = [self._named(entry) for entry in chosen]
-        moved = [entry for entry in chosen if entry.left_at is not None]
+        reasons: dict[int, str] = {}
+        named = [self._named(entry, reasons) for entry in chosen]
+        moved = [entry for entry in named if entry.left_at is not None]
         if moved:
             self._on_moved(moved)
-        return self._queue.begin(chosen)
+        begun = self._queue.begin(named)
+        for entry in begun:
+            if entry.id in reasons:
+                self._on_refused(entry, reasons[entry.id])
+        return [entry for entry in begun if entry.id not in reasons]
 
-    def _named(self, entry: Entry) -> Entry:
-        """With its destination, which is recorded when it is begun and then stays."""
-        destination = entry.destination or self._intakes[entry.outbox].destination(entry)
+    def _named(self, entry: Entry, reasons: dict[int, str]) -> Entry:
+        """With its destination, which is recorded when it is begun and then stays. reasons: of those that have none."""
+        try:
+            destination = entry.destination or self._intakes[entry.outbox].destination(entry)
+        except UnsafeName as error:
+            reasons[entry.id] = str(error)
+            return entry._replace(rule=None)
         left_at = entry.left_at if entry.left_at != destination else None
         return entry._replace(destination=destination, left_at=left_at)
 

@@ -114,6 +114,13 @@ class OutcomeRecorder:
             f"{verdict.delay_s:.1f}" if verdict.delay_s < NEVER else "never",
         )
 
+    def refused(self, entry: Entry, reason: str) -> None:
+        """An entry that cannot be named: no attempt would come to another end."""
+        verdict = Verdict(Event.GIVEN_UP, entry.failures + 1, entry.strikes + 1)
+        self._failures.append((entry, verdict, reason))
+        self.last_error = f"{shown(entry.path)}: {reason}"
+        log.warning("no name path=%s reason=%s", shown(entry.path), shown(reason))
+
     def interrupted(self, entries: Sequence[Entry]) -> None:
         """Jobs that ended without an outcome."""
         self._return(entries, Event.INTERRUPTED)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import BinaryIO, NamedTuple, Protocol
 
 from iot.spooler.config.settings import Settings
-from iot.spooler.naming import Facts, Naming, shown
+from iot.spooler.naming import Facts, shown
 from iot.transfer import (
     AuthenticationError,
     ConfigurationError,
@@ -95,12 +95,12 @@ class _Content(io.BytesIO):
 def destinations(settings: Settings, now_ns: int) -> list[Destination]:
     """Each folder on the server once, with a name in it that no consumer takes: it begins with a dot, and ends as
     parts do."""
-    name = b".iot-spooler-check.%s.part" % secrets.token_hex(4).encode()
+    name = f".iot-spooler-check.{secrets.token_hex(4)}.part"
     found: dict[str, list[str]] = {}
     for outbox in settings.outbox:
         if outbox.enabled:
-            naming = Naming(outbox.destination, device_id=settings.device_id, outbox=outbox.label)
-            found.setdefault(naming.destination(name, Facts(now_ns)), []).append(outbox.label)
+            scratch = outbox.naming(settings.device_id).place(name, Facts(now_ns))
+            found.setdefault(scratch, []).append(outbox.label)
     return [Destination(scratch, tuple(outboxes)) for scratch, outboxes in found.items()]
 
 

@@ -170,9 +170,15 @@ def clean_environment() -> dict[str, str]:
 
 
 def toml_of(values: dict[str, Any]) -> str:
-    return "".join(
-        f"{name} = {json.dumps(str(value) if isinstance(value, Path) else value)}\n" for name, value in values.items()
-    )
+    return "".join(f"{name} = {_toml_value(value)}\n" for name, value in values.items())
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml_value, value)) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name} = {_toml_value(each)}" for name, each in value.items()) + "}"
+    return json.dumps(str(value) if isinstance(value, Path) else value)
 
 
 def until(condition: Callable[[], bool], limit_s: float = 90.0) -> None:

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from quarantined import quarantined
 from servers.bad_input import Site, until
 from servers.openssh import OpenSSH
 
@@ -100,3 +101,83 @@ def test_the_name_is_on_disk_before_the_first_byte_is_sent(site: Site) -> None:
     db.close()
     assert len(names) == 1
     assert re.fullmatch(rb".*/up/\d{10}-[0-9a-f]{8}/a", names[0]), names
+
+
+# -- rules
+
+
+def rules(site: Site, *tables: dict[str, str]) -> None:
+    site.outbox["rules"] = list(tables)
+
+
+def test_rules_change_the_names_in_series_and_what_none_matches_goes_to_quarantine(site: Site) -> None:
+    rules(
+        site,
+        {"match": "*.csv", "action": "replace-separator", "value": "_"},
+        {"match": "LOGS/*", "action": "lowercase"},
+        {"match": "*.csv", "action": "prefix", "value": "{device_id}-"},
+    )
+    for name in ("A/b/c.csv", "LOGS/X.LOG", "LOGS/d.csv", "other.txt"):
+        site.put(name, name.encode())
+    done = site.drain()
+    assert done.returncode == 75, done.stderr
+    assert {name: site.content(name) for name in site.arrived()} == {
+        "gw-A_b_c.csv": b"A/b/c.csv",
+        "gw-logs_d.csv": b"LOGS/d.csv",
+        "logs/x.log": b"LOGS/X.LOG",
+    }
+    assert site.left() == []
+    (file,) = quarantined(site.state / "quarantine")
+    assert (file.record["path"], file.record["reason"]) == ("other.txt", "no rule matches this file")
+    rules(site, {"action": "no-action"})
+    assert site.spooler("quarantine", "retry").returncode == 0
+    assert site.drain().returncode == 0
+    assert "other.txt" in site.arrived()
+
+
+def test_a_hostile_name_and_a_regular_expression_that_cannot_bear_it_hold_up_no_other_file(site: Site) -> None:
+    rules(site, {"action": "replace", "regex": "(a|a)*b", "value": "x"})
+    for folder in range(3):
+        site.put(f"{folder}/" + "a" * 250)
+    site.put("good-b")
+    began = time.monotonic()
+    done = site.drain()
+    assert done.returncode == 75, done.stderr
+    assert site.arrived() == ["good-x"]
+    assert time.monotonic() - began < 30
+    reasons = {file.record["reason"] for file in quarantined(site.state / "quarantine")}
+    assert reasons == {"the regular expressions of the rules take longer than 0.1 s for it"}
+
+
+@pytest.mark.parametrize(
+    ("tables", "told"),
+    [
+        ([{"action": "rename"}], r"outbox\[0\]\.rules\[0\]\.action = 'rename': .*'no-action'"),
+        ([{"action": "replace-separator", "value": "ab"}], r"outbox\[0\]\.rules\[0\].*the one character"),
+        ([{"action": "lowercase", "wit": "x"}], r"outbox\[0\]\.rules\[0\]\.wit: no such setting"),
+        ([{"match": "re:(", "action": "lowercase"}], r"outbox\[0\]\.rules\[0\].*not a regular expression"),
+        (
+            [
+                {"action": "replace", "regex": "_", "value": "-"},
+                {"action": "lowercase"},
+                {"action": "replace", "regex": "-", "value": "_"},
+            ],
+            r"outbox\[0\]\.rules\[0\] = replace and outbox\[0\]\.rules\[2\] = replace: the later one undoes",
+        ),
+    ],
+)
+def test_a_bad_rule_is_refused_at_the_start_with_its_line(site: Site, tables: list[dict[str, str]], told: str) -> None:
+    rules(site, *tables)
+    done = site.drain()
+    assert done.returncode == 78, done.stderr
+    assert re.search(told, done.stderr), done.stderr
+    assert re.search(r"spooler\.toml:\d+", done.stderr), done.stderr
+
+
+def test_rules_that_may_give_two_files_one_name_are_warned_of(site: Site) -> None:
+    rules(site, {"action": "only-filename"})
+    done = site.spooler("check")
+    assert done.returncode == 0, done.stderr
+    assert "warning: outbox box: only-filename may give different files one name" in done.stderr
+    rules(site, {"action": "only-filename"}, {"action": "prefix", "value": "{seq}-"})
+    assert "may give" not in site.spooler("check").stderr

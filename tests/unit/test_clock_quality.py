@@ -1,4 +1,4 @@
-"""Whether the wall clock is synchronised, and which boot this is: asked of the kernel, unknown where it does not say."""
+"""Whether the wall clock is synchronised, and which boot this is, as the kernel says it."""
 
 import re
 

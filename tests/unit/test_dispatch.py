@@ -8,6 +8,7 @@ import pytest
 
 from iot.spooler.config.settings import AfterUpload
 from iot.spooler.dispatch import CLAIM_BYTES, CLAIM_FILES, MAX_LARGE, Dispatcher
+from iot.spooler.naming import UnsafeName
 from iot.spooler.queue.policy import State
 from iot.spooler.queue.queue import Entry
 from iot.transfer import Failure, Fingerprint, LinkLost
@@ -42,7 +43,8 @@ class Queue:
         return sorted(found, key=lambda each: each.priority)[:limit]
 
     def begin(self, entries: list[Entry]) -> list[Entry]:
-        self.ready = [each for each in self.ready if each not in entries]
+        numbers = {each.id for each in entries}
+        self.ready = [each for each in self.ready if each.id not in numbers]
         self.begun += entries
         return list(entries)
 
@@ -59,7 +61,15 @@ class Rig:
             )
             for number in outboxes or (1,)
         ]
-        self.dispatcher = Dispatcher(self.queue, self.intakes, self.news.append, self.moved.extend, lambda: 0.0)
+        self.refused: list[tuple[Entry, str]] = []
+        self.dispatcher = Dispatcher(
+            self.queue,
+            self.intakes,
+            self.news.append,
+            self.moved.extend,
+            lambda *refused: self.refused.append(refused),
+            lambda: 0.0,
+        )
 
     def keys(self) -> list[object]:
         found = []
@@ -97,6 +107,30 @@ def test_two_files_never_go_to_one_destination_at_once(rig):
     assert rig.keys() == []
     rig.finish(1)
     assert rig.keys() == [2]
+
+
+def test_a_file_is_named_before_it_is_begun_and_one_that_cannot_be_is_refused_and_holds_up_no_other(rig):
+    def destination(each: Entry) -> str:
+        if each.id == 2:
+            raise UnsafeName("no rule matches this file")
+        return f"/up/{each.id}"
+
+    rig.intakes[0].destination = destination
+    rig.queue.add(entry(1, destination=""), entry(2, destination="", rule=7), entry(3, dest="/up/decided"))
+    assert rig.keys() == [1, 3]
+    assert [(each.id, each.destination, each.rule) for each in rig.queue.begun] == [
+        (1, "/up/1", None),
+        (2, "", None),
+        (3, "/up/decided", None),
+    ]
+    assert [(each.id, reason) for each, reason in rig.refused] == [(2, "no rule matches this file")]
+
+
+def test_what_goes_where_it_was_begun_has_left_nothing_elsewhere(rig):
+    rig.intakes[0].destination = lambda _: "/up/same"
+    rig.queue.add(entry(1, destination="", left_at="/up/same"), entry(2, destination="", left_at="/up/old"))
+    rig.dispatcher.next_job()
+    assert [each.left_at for each in rig.moved] == ["/up/old"]
 
 
 def test_large_files_leave_places_to_small_ones(rig):

@@ -26,7 +26,7 @@ MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of its own is made there
 
 def check(options: argparse.Namespace) -> int:
     from iot.spooler.config.exposure import exposed_secrets
-    from iot.spooler.config.layout import shared_destinations
+    from iot.spooler.config.layout import merging_rules, shared_destinations
     from iot.spooler.config.load import look
     from iot.spooler.outbox.scan import completeness_of
     from iot.spooler.preflight import credentials_of_unit, doubts, obstacles
@@ -48,8 +48,8 @@ def check(options: argparse.Namespace) -> int:
         if found or settings is None:
             say("\n".join(found))
             return EX_CONFIG
-        for shared in shared_destinations(settings):
-            say(f"warning: {shared}")
+        for doubt in (*shared_destinations(settings), *merging_rules(settings)):
+            say(f"warning: {doubt}")
         _tell_good(settings, completeness_of)
         return _connect(settings) if options.connect else EX_OK
 

@@ -16,9 +16,9 @@ from typing import NamedTuple
 from iot.spooler.config.origins import Place
 from iot.spooler.config.settings import AfterUpload, OutboxSettings, Settings
 from iot.spooler.config.whereabouts import Mounts, Whereabouts, mounted_now, whereabouts
-from iot.spooler.naming import VARYING, Naming, is_plain_name, shown
+from iot.spooler.naming import MERGING, VARYING, is_plain_name, shown, undoing
 
-__all__ = ["Contradiction", "Shared", "contradictions", "shared_destinations"]
+__all__ = ["Contradiction", "Shared", "contradictions", "merging_rules", "shared_destinations"]
 
 
 class Role(NamedTuple):
@@ -66,7 +66,31 @@ def contradictions(settings: Settings) -> list[Contradiction]:
             hidden = "" if _is_plain(one.path, other.path) else " (by a symlink or a mount)"
             keys = tuple((role.setting, f" = {str(role.path)!r}") for role in (one, other))
             found.append(Contradiction(keys, f"{reason}{hidden}"))
-    return found + _bad_names(settings)
+    return found + _bad_names(settings) + _undone_rules(settings)
+
+
+def _undone_rules(settings: Settings) -> list[Contradiction]:
+    found = []
+    for number, outbox in enumerate(settings.outbox):
+        for one, other in undoing([rule.plain for rule in outbox.rules]):
+            places = [("outbox", number, "rules", each) for each in (one, other)]
+            shown_rules = [f" = {shown(outbox.rules[each].action.value)}" for each in (one, other)]
+            keys = tuple(zip(places, shown_rules, strict=True))
+            found.append(Contradiction(keys, "the later one undoes the earlier one; leave both out"))
+    return found
+
+
+def merging_rules(settings: Settings) -> list[str]:
+    """A warning for each outbox whose rules may give two of its files one name, so that one replaces the other."""
+    found = []
+    for outbox in settings.outbox:
+        merging = [rule.action.value for rule in outbox.rules if rule.action in MERGING]
+        if merging and "seq" not in outbox.naming(settings.device_id).fields:
+            found.append(
+                f"outbox {shown(outbox.label)}: {', '.join(dict.fromkeys(merging))} may give different files one name,"
+                " and the later replaces the earlier; {seq} in the destination or in a prefix keeps them apart"
+            )
+    return found
 
 
 def _bad_names(settings: Settings) -> list[Contradiction]:
@@ -99,7 +123,7 @@ def shared_destinations(settings: Settings) -> list[Shared]:
 
 def _base(settings: Settings, outbox: OutboxSettings) -> tuple[str, ...]:
     """The components of the path that its files go to."""
-    base = Naming(outbox.destination, device_id=settings.device_id, outbox=outbox.label).base
+    base = outbox.naming(settings.device_id).base
     first = "/" if base.startswith("/") else ""
     return (first, *(name for name in base.split("/") if name not in ("", ".")))
 

@@ -11,14 +11,23 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, PlainValidator, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ByteSize,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from iot.spooler.config.kinds import server_settings
-from iot.spooler.naming import Template
+from iot.spooler.naming import Action, Naming, Rule, Template
 from iot.spooler.patterns import check_pattern
 from iot.transfer import ConfiguredRemote
 
-__all__ = ["AfterUpload", "Order", "OutboxSettings", "RetrySettings", "Settings"]
+__all__ = ["AfterUpload", "NameRule", "Order", "OutboxSettings", "RetrySettings", "Settings"]
 
 MIB = 1024 * 1024
 Size = Annotated[ByteSize, Field(ge=0)]
@@ -41,6 +50,31 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)  # most are used only within others
 
 
+class NameRule(_Part):
+    """One rule for the names of files on the server."""
+
+    match: str = Field("*", description="pattern of the paths in the outbox that it applies to, as in include")
+    action: Action = Field(
+        description="no-action; only-filename (a/b.csv: b.csv); lowercase; replace-separator (a/b.csv, value _:"
+        " a_b.csv); prefix (a/b.csv, value x-: a/x-b.csv); replace (each match of regex becomes value)"
+    )
+    value: str = Field(
+        "",
+        description="what the action needs: one character for replace-separator; text for prefix, filled in like"
+        " destination; text for replace, with \\1 for a group",
+    )
+    regex: str = Field("", description="regular expression of replace")
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> NameRule:
+        self.plain.check()
+        return self
+
+    @property
+    def plain(self) -> Rule:
+        return Rule(self.match, self.action, self.value, self.regex)
+
+
 class OutboxSettings(_Part):
     """One outbox. Times are in seconds, sizes in bytes (or text such as "10 MiB")."""
 
@@ -54,6 +88,11 @@ class OutboxSettings(_Part):
         description="remote folder; each file goes there under its path relative to the outbox. {device_id}, {outbox},"
         " {date} and {mtime} (UTC time of the file's last modification; {date:%Y/%m/%d}, {mtime:%H%M%S}), {boot_id},"
         " {seq} (number in the journal; {seq:4}) and {hash8} (of the content) are filled in"
+    )
+    rules: tuple[NameRule, ...] = Field(
+        (),
+        description="tables with match, action, value and regex: every rule whose pattern matches a path is applied, in"
+        " order, to the result of the one before; a file that none matches goes to quarantine; by default no rules",
     )
     settle_s: float = Field(
         2.0,
@@ -124,6 +163,11 @@ class OutboxSettings(_Part):
     @property
     def label(self) -> str:
         return self.name or self.path.name or "outbox"
+
+    def naming(self, device_id: str) -> Naming:
+        """How its files are named on the server."""
+        rules = [rule.plain for rule in self.rules]
+        return Naming(self.destination, rules, device_id=device_id, outbox=self.label, ignore_case=self.ignore_case)
 
 
 class RetrySettings(_Part):

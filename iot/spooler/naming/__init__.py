@@ -2,15 +2,20 @@
 
 from iot.spooler.naming.naming import Naming
 from iot.spooler.naming.paths import UnsafeName, check_path, is_plain_name, shown
+from iot.spooler.naming.rules import MERGING, Action, Rule, undoing
 from iot.spooler.naming.template import VARYING, Facts, Template
 
 __all__ = [
+    "MERGING",
     "VARYING",
+    "Action",
     "Facts",
     "Naming",
+    "Rule",
     "Template",
     "UnsafeName",
     "check_path",
     "is_plain_name",
     "shown",
+    "undoing",
 ]

@@ -7,8 +7,10 @@ byte of a name is kept.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 from iot.spooler.naming.paths import check_path
+from iot.spooler.naming.rules import Action, Rule, Rules
 from iot.spooler.naming.template import VARYING, Facts, Template
 
 __all__ = ["Naming", "destination_for"]
@@ -19,26 +21,47 @@ class Naming:
 
     rule: identifies this naming; attempts are recorded with it. decided: a name cannot be found again from the rule,
     the path and the file's time alone, so it is recorded before the first attempt. needs_hash: names depend on the
-    content.
+    content. may_take_long: names are matched with a regular expression.
 
-    Raises: ValueError saying what is wrong with the template.
+    Raises: ValueError saying what is wrong with a template.
     """
 
-    def __init__(self, destination: str, *, device_id: str, outbox: str) -> None:
+    def __init__(
+        self,
+        destination: str,
+        rules: Sequence[Rule] = (),
+        *,
+        device_id: str,
+        outbox: str,
+        ignore_case: bool = False,
+    ) -> None:
         self._template = Template(destination)
         self._constants = {"device_id": device_id, "outbox": outbox}
+        self._rules = Rules(rules, ignore_case=ignore_case, **self._constants) if rules else None
+        prefixes = [Template(rule.value) for rule in rules if rule.action is Action.PREFIX]
+        self.fields = self._template.fields.union(*(prefix.fields for prefix in prefixes))
         self.base = self._template.rule(**self._constants)
-        self.decided = not self._template.is_simple
-        self.needs_hash = "hash8" in self._template.fields
-        self.rule = json.dumps({"destination": self.base}) if self.decided else self.base
+        self.decided = bool(rules) or not self._template.is_simple
+        self.needs_hash = "hash8" in self.fields
+        self.may_take_long = any(rule.action is Action.REPLACE for rule in rules)
+        whole = {"destination": self.base, "rules": rules, "ignore_case": ignore_case, **self._constants}
+        self.rule = json.dumps(whole) if self.decided else self.base
 
     def destination(self, path: bytes, facts: Facts) -> str:
-        """The remote path of a file: the folder that the template gives, then its path in the outbox.
+        """The remote path of a file: the folder that the template gives, then its path in the outbox as the rules have
+        changed it.
 
-        Raises: UnsafeName, see check_path.
+        Raises: UnsafeName, see check_path; also if there are rules and none matches.
         """
         check_path(path)
-        return _join(self._template.filled(facts, **self._constants), path.decode("utf-8", "surrogateescape"))
+        name = path.decode("utf-8", "surrogateescape")
+        if self._rules is not None:
+            name = self._rules.name(name, facts)
+        return self.place(name, facts)
+
+    def place(self, name: str, facts: Facts) -> str:
+        """The path of this name in the folder that the template gives."""
+        return _join(self._template.filled(facts, **self._constants), name)
 
 
 def destination_for(path: bytes, rule: str, mtime_ns: int) -> str:

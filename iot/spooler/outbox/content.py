@@ -6,18 +6,31 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 
-from iot.spooler.queue.queue import NewEntry
+from iot.spooler.queue.policy import State
+from iot.spooler.queue.queue import Entry, NewEntry, Queue
 from iot.transfer import Fingerprint
 from iot.transfer.beneath import open_below, split
 
-__all__ = ["Hashing"]
+__all__ = ["Hashing", "hashless"]
 
 BLOCK_BYTES = 256 * 1024
 STEP_BYTES = 4 * 1024 * 1024
 FILE_BYTES = 64 * 1024
 """What opening a file counts as."""
 HEX_DIGITS = 8
+PAGE = 256
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+def hashless(queue: Queue, outbox: int) -> list[Entry]:
+    """The entries that have no hash and are not under way; those that may have been published keep their names."""
+    found: list[Entry] = []
+    after_id = 0
+    while page := queue.page(outbox, after_id, PAGE):
+        after_id = page[-1].id
+        idle = [entry for entry in page if entry.state in (State.READY, State.WAITING) and not entry.unanswered]
+        found += [entry for entry in idle if entry.hash8 is None]
+    return found
 
 
 class Hashing:

@@ -12,16 +12,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from iot.spooler.config.settings import AfterUpload, Order, OutboxSettings
-from iot.spooler.naming import Facts, Naming, UnsafeName, check_path, shown
-from iot.spooler.outbox.content import Hashing
+from iot.spooler.naming import UnsafeName, check_path, shown
+from iot.spooler.outbox.content import Hashing, hashless
 from iot.spooler.outbox.departure import Departure
 from iot.spooler.outbox.lease import Writer
+from iot.spooler.outbox.names import name_of
 from iot.spooler.outbox.readiness import Readiness
 from iot.spooler.outbox.scan import BATCH, Found, Outbox, SourceFailed
 from iot.spooler.patterns import matcher, wanted
 from iot.spooler.queue.policy import Event, State
 from iot.spooler.queue.queue import Entry, Known, NewEntry, Queue
-from iot.spooler.state.elapsed import boot_id, is_synchronised
+from iot.spooler.state.elapsed import is_synchronised
 from iot.transfer import DiskFull, Fingerprint
 
 __all__ = ["Clocks", "Intake"]
@@ -71,7 +72,7 @@ class Intake:
         self.passes = 0
         self.readiness = Readiness(settings.settle_s)
         self.withdrawn: list[Entry] = []
-        self._naming = Naming(settings.destination, device_id=device_id, outbox=settings.label)
+        self._naming = settings.naming(device_id)
         self.number, fresh = queue.outbox(bytes(settings.path), self._naming.rule, decided=self._naming.decided)
         self.check_first = journal_lost or (fresh and settings.after_upload is AfterUpload.KEEP)
         self.outbox = Outbox(
@@ -115,9 +116,8 @@ class Intake:
         return os.fsdecode(os.path.join(bytes(self.settings.path), entry.path))
 
     def destination(self, entry: Entry) -> str:
-        """The name of a file that has none yet."""
-        facts = Facts(entry.fingerprint.mtime_ns, entry.id, boot_id(), entry.hash8 or "")
-        return self._naming.destination(entry.path, facts)
+        """The name on the server of a file that has none yet. Raises: UnsafeName if it cannot have one."""
+        return name_of(entry, self._naming)
 
     def departure(self, *, rested: bool) -> Departure:
         """The checks before a file leaves this outbox, which is open. rested: the file has been watched for hold_s."""
@@ -161,7 +161,7 @@ class Intake:
         try:
             if self._hashless:
                 self._hashless = False
-                self._withdraw_hashless()
+                self.withdrawn += hashless(self._queue, self.number)  # the walk finds their files again
             if self._hashing and now >= self._step_at:
                 self._hash(now, busy)
             self._look_at_watched(now)
@@ -241,14 +241,6 @@ class Intake:
             self.outbox.forget(path)
         self._queue_up(done)
         self._pace(now, busy)
-
-    def _withdraw_hashless(self) -> None:
-        """The walk finds the files again, and hashes them; those that may have been published keep their names."""
-        after_id = 0
-        while page := self._queue.page(self.number, after_id, BATCH):
-            after_id = page[-1].id
-            idle = [entry for entry in page if entry.state in (State.READY, State.WAITING) and not entry.unanswered]
-            self.withdrawn += [entry for entry in idle if entry.hash8 is None]
 
     def _is_quiet(self, found: Found, before: Known | None, now: float, wall: float) -> bool:
         """Whether this version is new and has been quiet. After a wrong guess, a version must be quiet for longer."""
