@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from iot.transfer.errors import is_gone
 from iot.transfer.journal.checkpoints import Checkpoints
 from iot.transfer.locks import Busy, TransferLocks
-from iot.transfer.model import Checkpoint, Direction, Fingerprint, Token
+from iot.transfer.model import Checkpoint, Direction, Fingerprint, LocalPath, RemotePath, Token
 from iot.transfer.names import part_name, remote_path
 from iot.transfer.options import TransferOptions
 
@@ -86,9 +86,9 @@ class AbandonedParts:
         return False
 
 
-def abandoned(source: str, dest: str, options: TransferOptions) -> Checkpoint:
+def abandoned(source: LocalPath, dest: RemotePath, options: TransferOptions) -> Checkpoint:
     """The record of an upload that is given up, and of which a part may be on the far side."""
-    remote, local = remote_path(dest), os.fsencode(os.path.abspath(source))
+    remote, local = remote_path(dest, "dest"), os.fsencode(os.path.abspath(source))
     part = remote if options.direct_write else part_name(remote, local, options.owner, options.part_suffix)
     return Checkpoint(Direction.UPLOAD, remote, local, Token(part), Fingerprint(0, 0))
 

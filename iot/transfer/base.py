@@ -12,7 +12,7 @@ from typing import TypeAlias
 from iot.transfer.books import Books
 from iot.transfer.errors import ConfigurationError
 from iot.transfer.model import Direction, Failure, TransferResult, UploadJob
-from iot.transfer.names import remote_path
+from iot.transfer.names import path_text, remote_path
 from iot.transfer.ownership import Outcomes, Ownership
 from iot.transfer.source import Source
 from iot.transfer.stop import StopFlag
@@ -124,7 +124,7 @@ def delivered_before(job: UploadJob, source: Source, digest: str) -> TransferRes
     """The result for a source whose content was already delivered; nothing was sent or verified."""
     return TransferResult(
         source=source.name,
-        dest=remote_path(job.dest).decode("utf-8", "surrogateescape"),
+        dest=path_text(job.dest),
         size=source.fingerprint.size,
         sent_bytes=0,
         resumed_at=0,

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import fnmatch
 import logging
-import os
 import posixpath
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from iot.transfer.errors import Cancelled, ConfigurationError, NotFound, PermanentError, TransferError
-from iot.transfer.model import Failure, LocalSource, ProgressCallback, RemoteFile, TransferResult, UploadJob
+from iot.transfer.model import (
+    Failure,
+    LocalPath,
+    LocalSource,
+    ProgressCallback,
+    RemoteFile,
+    RemotePath,
+    TransferResult,
+    UploadJob,
+)
 from iot.transfer.names import remote_path
 from iot.transfer.remote import Remote
+from iot.transfer.terminal import quoted
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -83,14 +92,14 @@ class Client:
 
     # -- transfers
 
-    def upload_file(self, source: LocalSource, dest: str, **keywords: Any) -> bool:
+    def upload_file(self, source: LocalSource, dest: RemotePath, **keywords: Any) -> bool:
         """Like `upload`, but returns False and sets `last_error` instead of raising."""
         return self._succeeds(lambda: self.upload(source, dest, **keywords))
 
     def upload(
         self,
         source: LocalSource,
-        dest: str,
+        dest: RemotePath,
         *,
         progress: ProgressCallback | None = None,
         resume: bool = True,
@@ -118,7 +127,7 @@ class Client:
 
     def upload_many(
         self,
-        jobs: Iterable[UploadJob | None],
+        jobs: Iterable[UploadJob | tuple[LocalSource, RemotePath] | None],
         *,
         resume: bool = True,
         hold_checkpoints: bool = False,
@@ -126,9 +135,10 @@ class Client:
     ) -> Iterator[TransferResult | Failure]:
         """Send many files at once over one connection; yield each outcome as it comes, in any order.
 
-        jobs: pulled one at a time as slots become free, so that the caller can always supply the most urgent one; None
-        means "none right now, ask again soon" (within 0.25 s). A job that fails yields a Failure; the others continue.
-        If the link stays lost, every job in flight yields a Failure and the iteration ends; `cancel` does the same.
+        jobs: UploadJob, or (source, dest); pulled one at a time as slots become free, so that the caller can always
+        supply the most urgent one; None means "none right now, ask again soon" (within 0.25 s). A job that fails
+        yields a Failure; the others continue. If the link stays lost, every job in flight yields a Failure and the
+        iteration ends; `cancel` does the same.
         resume: False starts every file over. hold_checkpoints: keep the checkpoints of successes until `settle`.
         tick: called at least every 0.25 s for the caller's own work, also while connecting and while no slot is free
         (when `jobs` is not asked).
@@ -137,7 +147,9 @@ class Client:
         Raises: AuthenticationError, TransientError (cannot connect), LocalStateError; ConfigurationError, also if an
             outcome is requested while another thread is waiting for one.
         """
-        return self._remote.upload_many(jobs, resume=resume, hold_checkpoints=hold_checkpoints, tick=tick)
+        return self._remote.upload_many(
+            map(_upload_job, jobs), resume=resume, hold_checkpoints=hold_checkpoints, tick=tick
+        )
 
     def settle(self, results: Iterable[TransferResult]) -> None:
         """Drop the held checkpoints of these results, once the caller has recorded them durably.
@@ -147,21 +159,21 @@ class Client:
         """
         self._remote.settle(results)
 
-    def give_up(self, uploads: Iterable[tuple[str, str]]) -> None:
+    def give_up(self, uploads: Iterable[tuple[LocalPath, RemotePath]]) -> None:
         """Give up on these uploads (source, dest): what earlier attempts left on the server is removed.
 
         This happens later, together with other abandoned parts: beside uploads, `stale_part_s` from now.
         """
         self._remote.discard(uploads)
 
-    def download_file(self, source: str, dest: str | os.PathLike[str] | BinaryIO, **keywords: Any) -> bool:
+    def download_file(self, source: RemotePath, dest: LocalPath | BinaryIO, **keywords: Any) -> bool:
         """Like `download`, but returns False and sets `last_error` instead of raising."""
         return self._succeeds(lambda: self.download(source, dest, **keywords))
 
     def download(
         self,
-        source: str,
-        dest: str | os.PathLike[str] | BinaryIO,
+        source: RemotePath,
+        dest: LocalPath | BinaryIO,
         *,
         progress: ProgressCallback | None = None,
         resume: bool = True,
@@ -182,60 +194,60 @@ class Client:
         Raises: TransientError, NotFound, SourceChanged, ProofFailed, PermanentError, AuthenticationError,
             LocalStateError, ConfigurationError (a setting that an open file cannot honour), Cancelled.
         """
-        return self._remote.download(remote_path(source), dest, progress, resume=resume, sha256=sha256)
+        return self._remote.download(remote_path(source, "source"), dest, progress, resume=resume, sha256=sha256)
 
     # -- paths
 
-    def exists(self, path: str) -> bool:
+    def exists(self, path: RemotePath) -> bool:
         """Whether something exists at `path`.
 
         Raises: PermissionDenied and the errors of every operation: an unknown answer is never reported as False.
         """
         return self._remote.stat(remote_path(path)) is not None
 
-    def stat(self, path: str) -> RemoteFile:
+    def stat(self, path: RemotePath) -> RemoteFile:
         """Size in bytes, mtime in seconds since 1970 (UTC), mode. Raises: NotFound."""
         found = self._remote.stat(remote_path(path))
         if found is None:
-            raise NotFound(f"{path!r} is not on the server")
+            raise NotFound(f"{quoted(remote_path(path))} is not on the server")
         return found
 
-    def delete_file(self, path: str) -> bool:
+    def delete_file(self, path: RemotePath) -> bool:
         """Like `delete`, but returns False and sets `last_error` instead of raising."""
         return self._succeeds(lambda: self.delete(path))
 
-    def delete(self, path: str) -> None:
+    def delete(self, path: RemotePath) -> None:
         """Delete a file. Raises: NotFound."""
         self._remote.delete(remote_path(path))
 
-    def move_file(self, source: str, dest: str) -> bool:
+    def move_file(self, source: RemotePath, dest: RemotePath) -> bool:
         """Like `move`, but returns False and sets `last_error` instead of raising."""
         return self._succeeds(lambda: self.move(source, dest))
 
-    def move(self, source: str, dest: str) -> None:
+    def move(self, source: RemotePath, dest: RemotePath) -> None:
         """Rename a file or folder. A file at `dest` is replaced atomically; missing folders are made (`make_dirs`).
 
         Raises: NotFound, AlreadyExists (the server cannot replace a file).
         """
-        self._remote.move(remote_path(source), remote_path(dest))
+        self._remote.move(remote_path(source, "source"), remote_path(dest, "dest"))
 
-    def make_dir(self, path: str) -> bool:
+    def make_dir(self, path: RemotePath) -> bool:
         """Like `mkdir`, but returns False and sets `last_error` instead of raising."""
         return self._succeeds(lambda: self.mkdir(path))
 
-    def mkdir(self, path: str) -> None:
+    def mkdir(self, path: RemotePath) -> None:
         """Make a folder and any missing parents. Raises: AlreadyExists or ServerRefused if a file is there."""
         self._remote.mkdir(remote_path(path))
 
-    def delete_dir(self, path: str) -> bool:
+    def delete_dir(self, path: RemotePath) -> bool:
         """Like `rmdir`, but returns False and sets `last_error` instead of raising."""
         return self._succeeds(lambda: self.rmdir(path))
 
-    def rmdir(self, path: str) -> None:
+    def rmdir(self, path: RemotePath) -> None:
         """Delete an empty folder. Raises: NotFound; ServerRefused if it is not empty."""
         self._remote.rmdir(remote_path(path))
 
-    def list_files(self, path: str, file_pattern: str | None = None) -> list[str] | None:
+    def list_files(self, path: RemotePath, file_pattern: str | None = None) -> list[str] | None:
         """Like `list`, but returns None if the path cannot be listed, and [] if it is empty.
 
         Raises: TransientError, AuthenticationError, LocalStateError, ConfigurationError, Cancelled: a lost link is
@@ -243,7 +255,7 @@ class Client:
         """
         return self._or_none(lambda: self.list(path, file_pattern))
 
-    def list(self, path: str, file_pattern: str | None = None) -> list[str]:
+    def list(self, path: RemotePath, file_pattern: str | None = None) -> list[str]:
         """Paths of the files directly in `path`, sorted.
 
         file_pattern: only those whose path contains it; with `*`, `?` or `[` it is a pattern for the whole name.
@@ -252,17 +264,17 @@ class Client:
         """
         return self._listing(path, file_pattern, folders=False)
 
-    def list_dirs(self, path: str) -> _List[str] | None:
+    def list_dirs(self, path: RemotePath) -> _List[str] | None:
         """Like `list_directories`, but returns None if the path cannot be listed. Raises: like `list_files`."""
         return self._or_none(lambda: self.list_directories(path))
 
-    def list_directories(self, path: str) -> _List[str]:
+    def list_directories(self, path: RemotePath) -> _List[str]:
         """Paths of the folders directly in `path`, sorted. Raises: like `list`."""
         return self._listing(path, None, folders=True)
 
     # -- inside
 
-    def _listing(self, path: str, pattern: str | None, folders: bool) -> _List[str]:
+    def _listing(self, path: RemotePath, pattern: str | None, folders: bool) -> _List[str]:
         found = self._remote.list(remote_path(path), folders=folders)
         names = [name.decode("utf-8", "surrogateescape") for name in found]
         if pattern and any(char in pattern for char in "*?["):
@@ -284,3 +296,11 @@ class Client:
         except PermanentError as error:
             self.last_error = error
             return None
+
+
+def _upload_job(job: object) -> UploadJob | None:
+    if job is None or isinstance(job, UploadJob):
+        return job
+    if isinstance(job, tuple) and len(job) == 2:
+        return UploadJob(*job)
+    raise ConfigurationError(f"jobs: must hold UploadJob, (source, dest) or None (got {type(job).__name__})")

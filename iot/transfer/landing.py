@@ -18,11 +18,13 @@ from typing import BinaryIO
 
 from iot.transfer.errors import ConfigurationError, NotFound, PermanentError, ProofFailed, SourceChanged
 from iot.transfer.model import (
+    LOCAL_KINDS,
     PROGRESS_EVERY_S,
     Checkpoint,
     Direction,
     Evidence,
     Fingerprint,
+    LocalPath,
     Progress,
     ProgressCallback,
     Proof,
@@ -73,7 +75,7 @@ class DownloadTask:
 
 def download_task(
     source: bytes,
-    dest: str | os.PathLike[str] | BinaryIO,
+    dest: LocalPath | BinaryIO,
     progress: ProgressCallback | None,
     sha256: bool | str,
     options: TransferSettings,
@@ -85,8 +87,10 @@ def download_task(
     Raises: ConfigurationError, which names the setting.
     """
     expected = _expected_sha256(sha256)
-    if isinstance(dest, (str, os.PathLike)):
-        return DownloadTask(source, os.fspath(dest), progress, expected)
+    if isinstance(dest, (str, bytes, os.PathLike)):
+        return DownloadTask(source, os.fsdecode(dest), progress, expected)
+    if not hasattr(dest, "write"):
+        raise ConfigurationError(f"dest: must be {LOCAL_KINDS} or an open binary file (got {type(dest).__name__})")
     _check_open_file(dest, options, readable=bool(sha256))
     return DownloadTask(source, dest, progress, expected)
 

@@ -6,7 +6,8 @@ import enum
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import BinaryIO, NamedTuple
+from pathlib import PurePosixPath
+from typing import BinaryIO, NamedTuple, TypeAlias
 
 from iot.transfer.errors import TransferError
 
@@ -17,17 +18,24 @@ __all__ = [
     "Evidence",
     "Failure",
     "Fingerprint",
+    "LocalPath",
+    "LocalSource",
     "Phase",
     "Progress",
     "Proof",
     "RemoteFile",
+    "RemotePath",
     "Span",
     "Token",
     "TransferResult",
     "UploadJob",
 ]
 
-LocalSource = str | bytes | os.PathLike[str] | BinaryIO
+LocalPath: TypeAlias = str | bytes | os.PathLike[str]
+LocalSource: TypeAlias = LocalPath | BinaryIO
+RemotePath: TypeAlias = str | bytes | PurePosixPath
+LOCAL_KINDS = "str, bytes, os.PathLike"
+"""What names a local file, for error messages."""
 
 
 class Proof(str, enum.Enum):
@@ -196,7 +204,7 @@ class UploadJob:
     """
 
     source: LocalSource
-    dest: str
+    dest: RemotePath
     key: object = None
     priority: int = 0
     fingerprint: Fingerprint | None = None

@@ -10,8 +10,10 @@ from __future__ import annotations
 import hashlib
 import posixpath
 import stat
+from pathlib import PurePosixPath, PureWindowsPath
 
-from iot.transfer.errors import NameRefused
+from iot.transfer.errors import ConfigurationError, NameRefused
+from iot.transfer.model import RemotePath
 from iot.transfer.terminal import quoted
 
 NAME_MAX_BYTES = 255
@@ -70,11 +72,31 @@ def _cut(name: bytes, most: int) -> bytes:
     return name[:most]
 
 
-def remote_path(path: str) -> bytes:
-    """Encode a remote path for the wire. Raises: NameRefused."""
-    if not path or "\0" in path:
-        raise NameRefused(f"{path!r} is not a valid path: it is empty or contains a NUL character")
-    return path.encode("utf-8", "surrogateescape")
+def remote_path(path: RemotePath, argument: str = "path") -> bytes:
+    """Encode a remote path for the wire.
+
+    argument: the name of the caller's argument, for the error. Raises: ConfigurationError (wrong type), NameRefused.
+    """
+    encoded = path if isinstance(path, bytes) else _text(path, argument).encode("utf-8", "surrogateescape")
+    if not encoded or b"\0" in encoded:
+        raise NameRefused(f"{quoted(encoded)} is not a valid path: it is empty or contains a NUL character")
+    return encoded
+
+
+def _text(path: object, argument: str) -> str:
+    if isinstance(path, (str, PurePosixPath)):
+        return str(path)
+    if isinstance(path, PureWindowsPath):
+        raise ConfigurationError(
+            f"{argument}: a {type(path).__name__} cannot name a remote path: on a server a backslash is part of a name;"
+            " use PurePosixPath or str, with slashes"
+        )
+    raise ConfigurationError(f"{argument}: must be str, bytes or PurePosixPath (got {type(path).__name__})")
+
+
+def path_text(path: object) -> str:
+    """A remote path as results show it, whatever the caller passed as one."""
+    return path.decode("utf-8", "surrogateescape") if isinstance(path, bytes) else str(path)
 
 
 def parents(path: bytes) -> list[bytes]:

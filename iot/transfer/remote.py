@@ -21,12 +21,22 @@ Rules for a store
 from __future__ import annotations
 
 import enum
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol, TypeAlias
 
-from iot.transfer.model import Evidence, Failure, ProgressCallback, RemoteFile, Span, Token, TransferResult, UploadJob
+from iot.transfer.model import (
+    Evidence,
+    Failure,
+    LocalPath,
+    ProgressCallback,
+    RemoteFile,
+    RemotePath,
+    Span,
+    Token,
+    TransferResult,
+    UploadJob,
+)
 
 __all__ = [
     "Ack",
@@ -354,14 +364,14 @@ class Remote(Protocol):
     def settle(self, results: Iterable[TransferResult]) -> None:
         """The caller has recorded these deliveries durably: their checkpoints may be dropped."""
 
-    def discard(self, uploads: Iterable[tuple[str, str]]) -> None:
+    def discard(self, uploads: Iterable[tuple[LocalPath, RemotePath]]) -> None:
         """Give up on these uploads (source, destination): what earlier attempts left there is removed during later
         uploads. The request itself is durable on return."""
 
     def download(
         self,
         source: bytes,
-        dest: str | os.PathLike[str] | BinaryIO,
+        dest: LocalPath | BinaryIO,
         progress: ProgressCallback | None = None,
         *,
         resume: bool = True,

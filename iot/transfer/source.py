@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from iot.transfer.errors import (
+    ConfigurationError,
     DiskFull,
     LocalStateError,
     NameRefused,
@@ -21,7 +22,7 @@ from iot.transfer.errors import (
     SourceChanged,
     SourceUnreadable,
 )
-from iot.transfer.model import Fingerprint, LocalSource, Span
+from iot.transfer.model import LOCAL_KINDS, Fingerprint, LocalSource, Span
 
 HASH_BLOCK = 1024 * 1024
 
@@ -32,7 +33,8 @@ class Source:
     name: for messages. path: as bytes; empty for a stream without a path.
     fingerprint: taken when the file was opened.
 
-    Raises: NotFound, PermissionDenied, NameRefused, SourceUnreadable, DiskFull, PermanentError (not a regular file).
+    Raises: NotFound, PermissionDenied, NameRefused, SourceUnreadable, DiskFull, PermanentError (not a regular file),
+        ConfigurationError (neither a path nor a file).
     """
 
     def __init__(self, source: LocalSource) -> None:
@@ -41,12 +43,16 @@ class Source:
             self.path = os.fsencode(os.path.abspath(source))
             self.name = os.fsdecode(source)
             self._file: Any = _open(self.name)
-        else:
+        elif hasattr(source, "read"):
             self._file = source
             _flush(source)
             given = getattr(source, "name", "")
             self.path = os.fsencode(os.path.abspath(given)) if isinstance(given, (str, bytes)) and given else b""
             self.name = os.fsdecode(self.path) or "stream"
+        else:
+            raise ConfigurationError(
+                f"source: must be {LOCAL_KINDS} or an open binary file (got {type(source).__name__})"
+            )
         self._fd = _descriptor(self._file)
         self.identified = self._fd is not None
         try:

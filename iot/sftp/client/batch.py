@@ -25,6 +25,7 @@ from iot.transfer.errors import Cancelled, LinkLost, ServerBusy, SFTPError, Time
 from iot.transfer.journal.checkpoints import Checkpoints
 from iot.transfer.locks import TransferLocks
 from iot.transfer.model import Checkpoint, Failure, TransferResult, UploadJob
+from iot.transfer.names import path_text
 from iot.transfer.source import Source
 
 log = logging.getLogger(__name__)
@@ -199,7 +200,7 @@ def _part_of(checkpoint: Checkpoint) -> bytes:
 
 
 def _failure(job: UploadJob, error: SFTPError) -> Failure:
-    return Failure(job.key, _name(job), job.dest, error)
+    return Failure(job.key, _name(job), path_text(job.dest), error)
 
 
 def _name(job: UploadJob) -> str:

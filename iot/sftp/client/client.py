@@ -12,8 +12,9 @@ from iot.sftp.client.ssh.openssh_config import SSH_PORT, Way, way_to
 from iot.transfer.client import Client
 from iot.transfer.errors import ConfigurationError, NotFound
 from iot.transfer.journal.journal import Journal
-from iot.transfer.model import RemoteFile
+from iot.transfer.model import RemoteFile, RemotePath
 from iot.transfer.names import remote_path
+from iot.transfer.terminal import quoted
 
 __all__ = ["IoTSFTPClient"]
 
@@ -63,7 +64,7 @@ class IoTSFTPClient(Client):
         if something is missing altogether) and the problem. An empty list is no guarantee."""
         return self._runner.login_problems()
 
-    def scan(self, path: str) -> list[RemoteEntry]:
+    def scan(self, path: RemotePath) -> list[RemoteEntry]:
         """What is right below a folder, sorted by name: each with size in bytes, mtime in seconds and mode.
 
         Raises: NotFound, PermissionDenied, NameRefused (a name that no folder may hold), ServerRefused,
@@ -71,11 +72,11 @@ class IoTSFTPClient(Client):
         """
         return self._runner.scan(remote_path(path))
 
-    def lstat(self, path: str) -> RemoteFile:
+    def lstat(self, path: RemotePath) -> RemoteFile:
         """As `stat`, but of a link itself. Raises: NotFound, PermissionDenied, and the errors of every operation."""
         found = self._runner.lstat(remote_path(path))
         if found is None:
-            raise NotFound(f"{path!r} is not on the server")
+            raise NotFound(f"{quoted(remote_path(path))} is not on the server")
         return found
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import BinaryIO, TypeAlias, TypeVar
@@ -25,7 +24,7 @@ from iot.transfer.books import Books
 from iot.transfer.errors import Cancelled, LinkLost, PermanentError, Timeout
 from iot.transfer.journal.journal import Journal
 from iot.transfer.landing import download_task
-from iot.transfer.model import ProgressCallback, RemoteFile, TransferResult, UploadJob
+from iot.transfer.model import LocalPath, ProgressCallback, RemoteFile, RemotePath, TransferResult, UploadJob
 from iot.transfer.remote import Capabilities, Publish, Resume
 
 T = TypeVar("T")
@@ -109,7 +108,7 @@ class Runner(BaseRemote):
             tick=tick,
         ).run(jobs)
 
-    def discard(self, uploads: Iterable[tuple[str, str]]) -> None:
+    def discard(self, uploads: Iterable[tuple[LocalPath, RemotePath]]) -> None:
         checkpoints = self._books.checkpoints
         options = self._options.plain(self._books.journal.owner)
         for source, dest in uploads:
@@ -121,7 +120,7 @@ class Runner(BaseRemote):
     def download(
         self,
         source: bytes,
-        dest: str | os.PathLike[str] | BinaryIO,
+        dest: LocalPath | BinaryIO,
         progress: ProgressCallback | None = None,
         *,
         resume: bool = True,

@@ -15,7 +15,7 @@ from iot.transfer.books import Books
 from iot.transfer.errors import Cancelled, LinkLost, ServerBusy, Timeout, TransferError, TransientError
 from iot.transfer.locks import Busy
 from iot.transfer.model import Checkpoint, Direction, Failure, TransferResult, UploadJob
-from iot.transfer.names import part_name, remote_path
+from iot.transfer.names import part_name, path_text, remote_path
 from iot.transfer.options import TransferOptions
 from iot.transfer.parallel.ready import TOGETHER_BYTES, Finished, Running
 from iot.transfer.parallel.removal import next_removal
@@ -124,7 +124,7 @@ class Batch:
         )
 
     def _upload(self, job: UploadJob, workers: Workers) -> Upload:
-        dest, options = remote_path(job.dest), self._options
+        dest, options = remote_path(job.dest, "dest"), self._options
         source = Source(job.source)
         part = part_name(dest, source.path, options.owner, options.part_suffix)
         try:
@@ -192,7 +192,7 @@ class _Refused:
 
 
 def _failure(job: UploadJob, error: TransferError) -> Failure:
-    return Failure(job.key, _name(job), job.dest, error)
+    return Failure(job.key, _name(job), path_text(job.dest), error)
 
 
 def _name(job: UploadJob) -> str:

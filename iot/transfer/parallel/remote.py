@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import posixpath
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -25,8 +24,10 @@ from iot.transfer.errors import (
 from iot.transfer.journal.journal import Journal
 from iot.transfer.landing import DownloadTask, Landing, download_task
 from iot.transfer.model import (
+    LocalPath,
     ProgressCallback,
     RemoteFile,
+    RemotePath,
     TransferResult,
     UploadJob,
 )
@@ -113,7 +114,7 @@ class ParallelRemote(BaseRemote):
 
     # -- uploads
 
-    def discard(self, uploads: Iterable[tuple[str, str]]) -> None:
+    def discard(self, uploads: Iterable[tuple[LocalPath, RemotePath]]) -> None:
         checkpoints = self._books.checkpoints
         options = self._options()
         for source, dest in uploads:
@@ -142,7 +143,7 @@ class ParallelRemote(BaseRemote):
     def download(
         self,
         source: bytes,
-        dest: str | os.PathLike[str] | BinaryIO,
+        dest: LocalPath | BinaryIO,
         progress: ProgressCallback | None = None,
         *,
         resume: bool = True,

@@ -37,7 +37,7 @@ from iot.transfer.model import (
     TransferResult,
     UploadJob,
 )
-from iot.transfer.names import check_final_name, remote_path
+from iot.transfer.names import check_final_name, path_text, remote_path
 from iot.transfer.options import TransferOptions
 from iot.transfer.parallel.content import agreeing_bytes, hash_of, same_file
 from iot.transfer.parallel.publish import bytes_held, prove_part, publish_as, write_sidecar
@@ -45,6 +45,7 @@ from iot.transfer.parallel.work import Barrier, Desk, Linger, Work
 from iot.transfer.plan import Fresh, ProveFinal, ResumeAt, ResumeRules, Step, plan
 from iot.transfer.remote import Meta, Publish, Published, Resume, Store, Token
 from iot.transfer.source import Source
+from iot.transfer.terminal import quoted
 from iot.transfer.window import PartState
 
 __all__ = ["Upload"]
@@ -78,7 +79,7 @@ class Upload:
     ) -> None:
         self.job = job
         self.source = source
-        self.dest = remote_path(job.dest)
+        self.dest = remote_path(job.dest, "dest")
         self.meta = meta
         self.release = release
         self._known = known
@@ -316,7 +317,7 @@ class Upload:
         self._tell(self.size)
         return TransferResult(
             source=self.source.name,
-            dest=self.job.dest,
+            dest=path_text(self.dest),
             size=self.size,
             sent_bytes=self.sent_bytes,
             resumed_at=self._resumed_at,
@@ -334,7 +335,7 @@ class Upload:
     def _look_again(self) -> None:
         found = self.store.stat(self.dest)
         if found is not None and found.size not in (None, self.size):
-            raise ProofFailed(f"{self.job.dest} had {self.size} bytes when published, but now has {found.size}")
+            raise ProofFailed(f"{quoted(self.dest)} had {self.size} bytes when published, but now has {found.size}")
 
     # -- how far
 

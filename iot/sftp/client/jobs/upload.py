@@ -39,7 +39,7 @@ from iot.transfer.model import (
     TransferResult,
     UploadJob,
 )
-from iot.transfer.names import check_final_name, check_no_folder, part_name, remote_path
+from iot.transfer.names import check_final_name, check_no_folder, part_name, path_text, remote_path
 from iot.transfer.plan import Fresh, ProveFinal, ResumeAt, ResumeRules, Step, plan
 from iot.transfer.source import Source
 from iot.transfer.terminal import quoted
@@ -63,7 +63,7 @@ class Upload:
         self.job = job
         self.context = context
         self.source = source
-        self.dest = remote_path(job.dest)
+        self.dest = remote_path(job.dest, "dest")
         options = context.options
         self.part = part_name(self.dest, source.path, options.owner, options.part_suffix)
         if options.direct_write:
@@ -331,7 +331,7 @@ class Upload:
         self._tell(self.source.fingerprint.size)
         return TransferResult(
             source=self.source.name,
-            dest=self.job.dest,
+            dest=path_text(self.dest),
             size=self.source.fingerprint.size,
             sent_bytes=self.sent_bytes,
             resumed_at=self._resumed_at,
