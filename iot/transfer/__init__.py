@@ -37,6 +37,7 @@ from iot.transfer.errors import (
     is_gone,
 )
 from iot.transfer.model import (
+    DownloadJob,
     Evidence,
     Failure,
     Fingerprint,
@@ -68,6 +69,7 @@ __all__ = [
     "ConfiguredRemote",
     "CredentialsInvalid",
     "DiskFull",
+    "DownloadJob",
     "Evidence",
     "Failure",
     "Fingerprint",

@@ -11,9 +11,11 @@ from typing import TypeAlias
 
 from iot.transfer.books import Books
 from iot.transfer.errors import ConfigurationError
-from iot.transfer.model import Direction, Failure, TransferResult, UploadJob
+from iot.transfer.landing import download_task
+from iot.transfer.model import Direction, DownloadJob, Failure, TransferResult, UploadJob
 from iot.transfer.names import path_text, remote_path
 from iot.transfer.ownership import Outcomes, Ownership
+from iot.transfer.settings import TransferSettings
 from iot.transfer.source import Source
 from iot.transfer.stop import StopFlag
 
@@ -26,8 +28,9 @@ ENDING_POLL_S = 0.05
 class BaseRemote(ABC):
     """books: this remote's part of the journal. See remote.Remote for the contract of the methods."""
 
-    def __init__(self, books: Books) -> None:
+    def __init__(self, books: Books, settings: TransferSettings) -> None:
         self._books = books
+        self._settings = settings
         self._stop = StopFlag()
         self._ownership = Ownership()
         self._outcomes: Callable[[], Outcomes[Outcome] | None] = lambda: None
@@ -45,6 +48,12 @@ class BaseRemote(ABC):
         """Yield an outcome for every job. hold: keep the checkpoints of successes until `settle`."""
 
     @abstractmethod
+    def _downloads(
+        self, jobs: Iterable[DownloadJob | None], *, resume: bool = True, tick: Callable[[], None] = lambda: None
+    ) -> Iterator[Outcome]:
+        """Yield an outcome for every job."""
+
+    @abstractmethod
     def _drop(self) -> None:
         """Close all connections."""
 
@@ -53,8 +62,12 @@ class BaseRemote(ABC):
 
     def upload(self, job: UploadJob, *, resume: bool = True, sha256: bool = False) -> Outcome | None:
         with self._exclusively():
-            outcomes = [*self._uploads([job], resume=resume, sha256=sha256)]
-            return outcomes[0] if outcomes else None
+            return next(iter([*self._uploads([job], resume=resume, sha256=sha256)]), None)
+
+    def download(self, job: DownloadJob, *, resume: bool = True) -> Outcome | None:
+        download_task(job, self._settings)  # what is wrong with it needs no connection to be seen
+        with self._exclusively():
+            return next(iter([*self._downloads([job], resume=resume)]), None)
 
     def upload_many(
         self,
@@ -64,9 +77,12 @@ class BaseRemote(ABC):
         hold_checkpoints: bool = False,
         tick: Callable[[], None] = lambda: None,
     ) -> Iterator[Outcome]:
-        outcomes = Outcomes(self._steps(jobs, resume, hold_checkpoints, tick))
-        self._outcomes = weakref.ref(outcomes)
-        return outcomes
+        return self._batch(lambda: self._uploads(jobs, resume=resume, hold=hold_checkpoints, tick=tick))
+
+    def download_many(
+        self, jobs: Iterable[DownloadJob | None], *, resume: bool = True, tick: Callable[[], None] = lambda: None
+    ) -> Iterator[Outcome]:
+        return self._batch(lambda: self._downloads(jobs, resume=resume, tick=tick))
 
     def settle(self, results: Iterable[TransferResult]) -> None:
         self._books.checkpoints.forget_keys(upload_key(result) for result in results)
@@ -81,11 +97,14 @@ class BaseRemote(ABC):
             self._drop()
             self._books.close()
 
-    def _steps(
-        self, jobs: Iterable[UploadJob | None], resume: bool, hold: bool, tick: Callable[[], None]
-    ) -> Generator[Outcome, None, None]:
+    def _batch(self, run: Callable[[], Iterator[Outcome]]) -> Iterator[Outcome]:
+        outcomes = Outcomes(self._steps(run))
+        self._outcomes = weakref.ref(outcomes)
+        return outcomes
+
+    def _steps(self, run: Callable[[], Iterator[Outcome]]) -> Generator[Outcome, None, None]:
         with self._exclusively(batch=True):
-            yield from self._uploads(jobs, resume=resume, hold=hold, tick=tick)
+            yield from run()
 
     @contextlib.contextmanager
     def _exclusively(self, *, batch: bool = False) -> Iterator[None]:

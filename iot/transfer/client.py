@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from iot.transfer.errors import Cancelled, ConfigurationError, NotFound, PermanentError, TransferError
 from iot.transfer.model import (
+    DownloadJob,
     Failure,
     LocalPath,
     LocalSource,
@@ -30,6 +31,7 @@ __all__ = ["Client"]
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+J = TypeVar("J", UploadJob, DownloadJob)
 _List = list  # the class below has a method of that name
 
 
@@ -37,8 +39,8 @@ class Client:
     """A synchronous client for devices: resumable, journaled, many files at once.
 
     Connects on first use and reconnects after a loss. One operation runs at a time; calls from other threads wait for
-    each other, but none waits for an `upload_many`: until that is exhausted or closed, other operations raise
-    ConfigurationError. `cancel` may be called from any thread or signal handler.
+    each other, but none waits for an `upload_many` or `download_many`: until that is exhausted or closed, other
+    operations raise ConfigurationError. `cancel` may be called from any thread or signal handler.
 
     The methods that return a bool return False on an error and keep it in `last_error`; their twins raise it:
     upload_file/upload, download_file/download, move_file/move, delete_file/delete, make_dir/mkdir, delete_dir/rmdir,
@@ -70,7 +72,7 @@ class Client:
     def is_connected(self) -> bool:
         """Whether the server answers on the current connection: one real round trip, with a deadline.
 
-        While upload_many is running, the connection is not probed.
+        While upload_many or download_many is running, the connection is not probed.
         """
         try:
             return self._remote.is_connected()
@@ -79,7 +81,7 @@ class Client:
             return False
 
     def disconnect(self) -> None:
-        """Close the connection; the next operation opens a new one. A running upload_many is ended."""
+        """Close the connection; the next operation opens a new one. A running upload_many or download_many is ended."""
         self._remote.disconnect()
 
     def close(self) -> None:
@@ -118,12 +120,7 @@ class Client:
             raise ConfigurationError(
                 "sha256: must be True or False for an upload; compare the digest in the result yourself"
             )
-        outcome = self._remote.upload(job, resume=resume, sha256=sha256)
-        if outcome is None:
-            raise Cancelled("stopped on request")
-        if isinstance(outcome, Failure):
-            raise outcome.error
-        return outcome
+        return _result(self._remote.upload(job, resume=resume, sha256=sha256))
 
     def upload_many(
         self,
@@ -194,7 +191,31 @@ class Client:
         Raises: TransientError, NotFound, SourceChanged, ProofFailed, PermanentError, AuthenticationError,
             LocalStateError, ConfigurationError (a setting that an open file cannot honour), Cancelled.
         """
-        return self._remote.download(remote_path(source, "source"), dest, progress, resume=resume, sha256=sha256)
+        return _result(
+            self._remote.download(DownloadJob(source, dest, progress=progress, sha256=sha256), resume=resume)
+        )
+
+    def download_many(
+        self,
+        jobs: Iterable[DownloadJob | tuple[RemotePath, LocalPath | BinaryIO] | None],
+        *,
+        resume: bool = True,
+        tick: Callable[[], None] = lambda: None,
+    ) -> Iterator[TransferResult | Failure]:
+        """Fetch many files at once, each as `download` does it; yield each outcome as it comes, in any order.
+
+        jobs: DownloadJob, or (source, dest); pulled one at a time as slots become free; None means "none right now, ask
+        again soon" (within 0.25 s). A job that fails yields a Failure; the others continue. Jobs in flight have
+        different destinations: a second one for the same destination yields a Failure (TransientError). If the link
+        stays lost, every job in flight yields a Failure and the iteration ends; `cancel` does the same.
+        resume: False starts every file over. tick: called at least every 0.25 s for the caller's own work, also while
+        connecting and while no slot is free (when `jobs` is not asked).
+        Any thread may take the outcomes, one at a time; `close`, or dropping the iterator, ends it early.
+
+        Raises: AuthenticationError, TransientError (cannot connect), LocalStateError; ConfigurationError, also if an
+            outcome is requested while another thread is waiting for one.
+        """
+        return self._remote.download_many(map(_download_job, jobs), resume=resume, tick=tick)
 
     # -- paths
 
@@ -298,9 +319,25 @@ class Client:
             return None
 
 
+def _result(outcome: TransferResult | Failure | None) -> TransferResult:
+    if outcome is None:
+        raise Cancelled("stopped on request")
+    if isinstance(outcome, Failure):
+        raise outcome.error
+    return outcome
+
+
 def _upload_job(job: object) -> UploadJob | None:
-    if job is None or isinstance(job, UploadJob):
+    return _job(job, UploadJob)
+
+
+def _download_job(job: object) -> DownloadJob | None:
+    return _job(job, DownloadJob)
+
+
+def _job(job: object, kind: type[J]) -> J | None:
+    if job is None or isinstance(job, kind):
         return job
     if isinstance(job, tuple) and len(job) == 2:
-        return UploadJob(*job)
-    raise ConfigurationError(f"jobs: must hold UploadJob, (source, dest) or None (got {type(job).__name__})")
+        return kind(*job)
+    raise ConfigurationError(f"jobs: must hold {kind.__name__}, (source, dest) or None (got {type(job).__name__})")

@@ -1,6 +1,6 @@
 """The local side of one download, whatever the protocol: part, checkpoint, proof, result.
 
-    found -> begin -> progressed ... -> save -> check_same -> matches -> publish
+    found -> begin -> progressed ... -> check_same -> matches -> publish_together -> published
 
 The part is created beside the destination, and its bytes are synced before a checkpoint records them, so a power cut
 costs at most what arrived since the last checkpoint. It gets its final name only if the remote file has not changed
@@ -12,19 +12,26 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from iot.transfer.errors import ConfigurationError, NotFound, PermanentError, ProofFailed, SourceChanged
+from iot.transfer.errors import (
+    ConfigurationError,
+    NotFound,
+    PermanentError,
+    ProofFailed,
+    SourceChanged,
+    TransferError,
+)
 from iot.transfer.model import (
     LOCAL_KINDS,
     PROGRESS_EVERY_S,
     Checkpoint,
     Direction,
+    DownloadJob,
     Evidence,
     Fingerprint,
-    LocalPath,
     Progress,
     ProgressCallback,
     Proof,
@@ -33,12 +40,12 @@ from iot.transfer.model import (
     Token,
     TransferResult,
 )
-from iot.transfer.names import part_name
+from iot.transfer.names import part_name, remote_path
 from iot.transfer.options import TransferOptions
 from iot.transfer.settings import TransferSettings
 from iot.transfer.sink import FileSink, Kept, Sink, StreamSink
 
-__all__ = ["DownloadTask", "Landing", "download_task"]
+__all__ = ["DownloadTask", "Landing", "download_key", "download_task", "publish_together"]
 
 SHA256_DIGITS = 64
 TYPE_BITS, FOLDER, REGULAR = 0o170000, 0o040000, 0o100000
@@ -53,15 +60,18 @@ READ_TWICE_BYTES = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class DownloadTask:
-    """What to fetch and where to: a local path, or a writable seekable binary file.
+    """A checked DownloadJob.
 
-    expected_sha256: the expected SHA-256 of the content, in lower-case hex.
+    expected_sha256: the expected SHA-256 of the content, in lower-case hex. digest: the result is to have it.
+    keep_times: as the setting of that name.
     """
 
     source: bytes
     dest: str | BinaryIO
     progress: ProgressCallback | None = None
     expected_sha256: str | None = None
+    digest: bool = False
+    keep_times: bool = False
 
     @property
     def expected_hashes(self) -> list[tuple[str, Evidence]]:
@@ -73,26 +83,20 @@ class DownloadTask:
             self.progress(progress)
 
 
-def download_task(
-    source: bytes,
-    dest: LocalPath | BinaryIO,
-    progress: ProgressCallback | None,
-    sha256: bool | str,
-    options: TransferSettings,
-) -> DownloadTask:
-    """Build the task, refusing settings that this destination cannot honour.
+def download_task(job: DownloadJob, settings: TransferSettings) -> DownloadTask:
+    """Check a job, refusing settings that its destination cannot honour.
 
-    sha256: the expected SHA-256 in hex; True only asks for the digest.
-
-    Raises: ConfigurationError, which names the setting.
+    Raises: ConfigurationError, which names the argument or setting; NameRefused.
     """
-    expected = _expected_sha256(sha256)
-    if isinstance(dest, (str, bytes, os.PathLike)):
-        return DownloadTask(source, os.fsdecode(dest), progress, expected)
-    if not hasattr(dest, "write"):
-        raise ConfigurationError(f"dest: must be {LOCAL_KINDS} or an open binary file (got {type(dest).__name__})")
-    _check_open_file(dest, options, readable=bool(sha256))
-    return DownloadTask(source, dest, progress, expected)
+    source, expected = remote_path(job.source, "source"), _expected_sha256(job.sha256)
+    dest: str | BinaryIO
+    if isinstance(job.dest, (str, bytes, os.PathLike)):
+        dest = os.fsdecode(job.dest)
+    else:
+        dest = job.dest
+        keep_times = settings.keep_times or job.keep_times
+        _check_open_file(dest, settings, keep_times=keep_times, readable=bool(job.sha256))
+    return DownloadTask(source, dest, job.progress, expected, bool(job.sha256), job.keep_times)
 
 
 def _expected_sha256(sha256: bool | str) -> str | None:
@@ -103,9 +107,13 @@ def _expected_sha256(sha256: bool | str) -> str | None:
     return sha256.lower()
 
 
-def _check_open_file(dest: BinaryIO, options: TransferSettings, *, readable: bool) -> None:
+def _check_open_file(dest: BinaryIO, options: TransferSettings, *, keep_times: bool, readable: bool) -> None:
     """An open file has no times or mode of its own to set, and content that cannot be read cannot be verified."""
-    for name, kept in (("keep_times", options.keep_times), ("keep_mode", options.keep_mode)):
+    if not hasattr(dest, "write"):
+        raise ConfigurationError(f"dest: must be {LOCAL_KINDS} or an open binary file (got {type(dest).__name__})")
+    if dest.closed:
+        raise ConfigurationError("dest: the open file is closed already")
+    for name, kept in (("keep_times", keep_times), ("keep_mode", options.keep_mode)):
         if kept:
             raise ConfigurationError(f"{name}: not possible for an open file; pass a path as dest instead")
     if not (dest.writable() and dest.seekable()):
@@ -121,7 +129,8 @@ class Landing:
     1970 according to this device.
 
     read_twice: the content must be read a second time, because a newer version may look the same (see `found`).
-    sink: where the bytes go. end: bytes received from the start without a gap. digest: SHA-256 of all, once known.
+    failure: why it did not get its name. sink: where the bytes go. lock_name: identifies the destination.
+    end: bytes received from the start without a gap. digest: SHA-256 of all, once known.
     """
 
     def __init__(
@@ -136,7 +145,9 @@ class Landing:
         self.task = task
         self.name = task.source.decode("utf-8", "surrogateescape")
         self.sink: Sink = StreamSink(task.dest) if not isinstance(task.dest, str) else _file_sink(task, options)
+        self.lock_name = _lock_name(self.sink, task)
         self.remote = RemoteFile(None)
+        self.failure: TransferError | None = None
         self.end = self.resumed_at = 0
         self.digest: str | None = None
         self._options = options
@@ -266,22 +277,36 @@ class Landing:
 
         -> whether there may be a checkpoint of it.
         """
+        self._is_open = False
         self.sink.discard()
         return bool(self.sink.path)
 
     def close(self) -> None:
         """A part is kept for a resume; one that holds nothing, because the far side gave nothing, is removed."""
-        if self._is_open and not self.end and self.sink.path:
-            self.sink.discard()
-        else:
+        try:
+            if self._is_open and not self.end and self.sink.path:
+                self.sink.discard()
+            elif self._is_open:
+                self.save()
+        finally:
             self.sink.close()
 
-    def publish(self, proof: Proof | None, evidence: Evidence, received_bytes: int) -> TransferResult:
-        """Rename the part to its final name -> the result."""
+    def rename(self) -> bool:
+        """Give the part its final name -> whether it has it; see `publish_together`."""
         options = self._options
         mode = self.remote.mode if options.keep_mode else None
-        self.sink.publish(Kept(mode, self.remote.mtime_s if options.keep_times else None))
+        mtime_s = self.remote.mtime_s if options.keep_times or self.task.keep_times else None
         self._is_open = False
+        try:
+            self.sink.publish(Kept(mode, mtime_s))
+        except TransferError as error:
+            self.failure = error
+        return self.failure is None
+
+    def published(self, proof: Proof | None, evidence: Evidence, received_bytes: int) -> TransferResult:
+        """The result, once the file has its name. Raises: what has kept it from that."""
+        if self.failure is not None:
+            raise self.failure
         self._told_at = 0.0
         self._tell(self.end)
         return TransferResult(
@@ -305,6 +330,33 @@ class Landing:
         self._told_at = self._clock()
         total_bytes = max(done_bytes, self.remote.size or 0)  # a size of 0 or None is unknown
         self._tell_it(Progress(self.name, done_bytes, total_bytes, self.resumed_at))
+
+
+def publish_together(landings: Sequence[Landing]) -> None:
+    """Give the parts of several downloads their names: each is synced before its rename, and each folder once after
+    all renames in it. What goes wrong is the `failure` of the download that it belongs to."""
+    renamed: dict[bytes, list[Landing]] = {}
+    for landing in landings:
+        if landing.rename():
+            renamed.setdefault(landing.sink.folder, []).append(landing)
+    for neighbours in renamed.values():
+        try:
+            neighbours[0].sink.sync_name()
+        except TransferError as error:
+            for landing in neighbours:
+                landing.failure = error
+
+
+def download_key(result: TransferResult) -> tuple[str, bytes, bytes]:
+    """The checkpoint key of a finished download."""
+    return Direction.DOWNLOAD.value, remote_path(result.source), result.local_path
+
+
+def _lock_name(sink: Sink, task: DownloadTask) -> bytes:
+    """Identifies the destination, however its folder is written: two downloads to one file exclude each other."""
+    if not sink.path:
+        return b"open file %d of process %d" % (id(task.dest), os.getpid())
+    return os.path.join(os.path.realpath(sink.folder), os.path.basename(sink.path))
 
 
 def _file_sink(task: DownloadTask, options: TransferOptions) -> FileSink:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import BinaryIO, NamedTuple, TypeAlias
+from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
 from iot.transfer.errors import TransferError
 
@@ -15,9 +15,11 @@ __all__ = [
     "PROGRESS_EVERY_S",
     "Checkpoint",
     "Direction",
+    "DownloadJob",
     "Evidence",
     "Failure",
     "Fingerprint",
+    "Finished",
     "LocalPath",
     "LocalSource",
     "Phase",
@@ -216,6 +218,24 @@ class UploadJob:
 
 
 @dataclass(frozen=True, slots=True)
+class DownloadJob:
+    """One file to fetch.
+
+    dest: a path, or an open file: writable and seekable, and readable if its content is to be verified.
+    key: the caller's own handle, returned in the result.
+    sha256: True includes the digest in the result; 64 hex digits are the expected SHA-256 of the content.
+    keep_times: give the file the time of its source, also if the setting `keep_times` is off.
+    """
+
+    source: RemotePath
+    dest: LocalPath | BinaryIO
+    key: object = None
+    progress: ProgressCallback | None = field(default=None, compare=False)
+    sha256: bool | str = False
+    keep_times: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class TransferResult:
     """A finished transfer and its proof.
 
@@ -254,9 +274,17 @@ class TransferResult:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A job of upload_many that failed; the other jobs continue."""
+    """A job of upload_many or download_many that failed; the other jobs continue."""
 
     key: object
     source: str
     dest: str
     error: TransferError
+
+
+class Finished(NamedTuple):
+    """A piece of work that ended: either `result` or `error` is valid; error None means that it succeeded."""
+
+    tag: Any
+    result: Any = None
+    error: TransferError | None = None

@@ -14,9 +14,9 @@ from iot.transfer.errors import ConfigurationError
 T = TypeVar("T")
 
 POLL_S = 0.05
-BATCH = "upload_many is running on this client: finish or close it first, or use a second client"
+BATCH = "upload_many or download_many is running on this client: finish or close it first, or use a second client"
 INSIDE = "this call was made from within another operation of this client: use a second client"
-TWICE = "another thread is already waiting for an outcome of this upload_many: take outcomes one at a time"
+TWICE = "another thread is already waiting for an outcome of this iterator: take outcomes one at a time"
 
 
 @dataclass(frozen=True)

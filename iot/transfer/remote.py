@@ -23,13 +23,13 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 from iot.transfer.model import (
+    DownloadJob,
     Evidence,
     Failure,
     LocalPath,
-    ProgressCallback,
     RemoteFile,
     RemotePath,
     Span,
@@ -368,19 +368,16 @@ class Remote(Protocol):
         """Give up on these uploads (source, destination): what earlier attempts left there is removed during later
         uploads. The request itself is durable on return."""
 
-    def download(
-        self,
-        source: bytes,
-        dest: LocalPath | BinaryIO,
-        progress: ProgressCallback | None = None,
-        *,
-        resume: bool = True,
-        sha256: bool | str = False,
-    ) -> TransferResult:
-        """Fetch one file: part, proof, fsync, rename. See client.Client.download.
+    def download(self, job: DownloadJob, *, resume: bool = True) -> Outcome | None:
+        """Fetch one file: part, proof, fsync, rename -> its outcome; None if it was cancelled before it started.
 
-        Raises: NotFound, SourceChanged, ProofFailed, PermanentError.
+        Raises: ConfigurationError, NameRefused, for a job that cannot be carried out; see client.Client.download.
         """
+
+    def download_many(
+        self, jobs: Iterable[DownloadJob | None], *, resume: bool = True, tick: Callable[[], None] = lambda: None
+    ) -> Iterator[Outcome]:
+        """Fetch many files at once; yield each outcome as it comes. Arguments and errors: see `upload_many`."""
 
     def stat(self, path: bytes) -> RemoteFile | None:
         """None if the far side says that nothing is there; never a guess."""

@@ -32,7 +32,7 @@ NOTHING_KEPT = Kept()
 
 class Sink(Protocol):
     """path: the destination as bytes; empty if there is nothing to resume. part: the name until it is complete.
-    readable: what was written can be read back.
+    folder: where both are; empty for an open file. readable: what was written can be read back.
 
     Every method may raise DiskFull, PermissionDenied, NotFound, PermanentError and LocalStateError.
     """
@@ -40,6 +40,7 @@ class Sink(Protocol):
     name: str
     path: bytes
     part: bytes
+    folder: bytes
     readable: bool
 
     def size(self) -> int: ...
@@ -58,6 +59,8 @@ class Sink(Protocol):
 
     def publish(self, kept: Kept) -> None: ...
 
+    def sync_name(self) -> None: ...
+
     def discard(self) -> None: ...
 
     def close(self) -> None: ...
@@ -71,6 +74,7 @@ class FileSink:
     def __init__(self, path: bytes, part: bytes) -> None:
         self.path = path
         self.part = part
+        self.folder = os.path.dirname(path)
         self.name = os.fsdecode(path)
         self._fd = -1
 
@@ -90,7 +94,7 @@ class FileSink:
         """
         self._mode_there()
         try:
-            room = shutil.disk_usage(os.path.dirname(self.path))
+            room = shutil.disk_usage(self.folder)
         except OSError:
             return  # opening the part will report the error
         if not room.total:  # a file system that does not count blocks
@@ -128,21 +132,25 @@ class FileSink:
 
     def sha256(self) -> Iterator[str | None]:
         """Hash in steps: yields None after each block, and finally the hex digest."""
-        digest = hashlib.sha256()
-        with self._translated(), open(self.part, "rb") as file:
-            while block := file.read(HASH_BLOCK):
-                digest.update(block)
-                yield None
+        digest, at = hashlib.sha256(), 0
+        while block := self.read(Span(at, at + HASH_BLOCK)):
+            digest.update(block)
+            at += len(block)
+            yield None
         yield digest.hexdigest()
 
     def publish(self, kept: Kept = NOTHING_KEPT) -> None:
-        """Set the attributes, sync the file, rename it, sync the folder."""
+        """Set the attributes, sync the file, rename it. The name survives a power cut once `sync_name` has returned."""
         self._take_over(kept if kept.mode is not None else kept._replace(mode=self._mode_there()))
         self.sync()
         self.close()
         with self._translated():
             os.replace(self.part, self.path)
-            sync_folder(os.path.dirname(self.path))
+
+    def sync_name(self) -> None:
+        """Sync the folder, for all files that were published in it."""
+        with self._translated():
+            sync_folder(self.folder)
 
     def _mode_there(self) -> int | None:
         """The mode of the file to be replaced: a private file stays private. Raises: PermanentError if not regular."""
@@ -186,6 +194,7 @@ class StreamSink:
 
     path = b""
     part = b""
+    folder = b""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -234,6 +243,9 @@ class StreamSink:
 
     def publish(self, kept: Kept = NOTHING_KEPT) -> None:
         self.sync()
+
+    def sync_name(self) -> None:
+        """An open file has its name already."""
 
     def discard(self) -> None:
         with _translated(self.name):

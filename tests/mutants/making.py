@@ -21,7 +21,7 @@ CRITICAL = """
     archive quarantine removal moving departure owed trust outcomes dispatch agent queue rows policy deliveries scan
     intake readiness lease lock download upload sending publish proof landing sink reading content source plan window
     names ownership beneath abandoned_parts store place journal checkpoints books group_commit attempts standby batch
-    fetch pipeline workers hostkeys login
+    uploads downloads pipeline workers hostkeys login
 """
 
 

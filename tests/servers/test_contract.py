@@ -18,6 +18,7 @@ from servers.s3 import S3Gateway
 
 from iot.sftp.client import (
     AlreadyExists,
+    DownloadJob,
     Failure,
     IoTSFTPClient,
     NameRefused,
@@ -174,6 +175,22 @@ def test_many_small_files_go_at_once(any_remote, client, place, tmp_path):
     assert not left
     assert {name: any_remote.content(f"{place}/{name}") for name in contents} == contents
     assert not parts(any_remote, place)
+
+
+def test_many_files_come_at_once_and_a_missing_one_holds_up_nobody(any_remote, client, place, tmp_path):
+    contents = {f"{number}": make(tmp_path / f"{number}", 1000 + number) for number in range(12)}
+    for name in contents:
+        client.upload(tmp_path / name, any_remote.path(f"{place}/{name}"))
+    back = tmp_path / "back"
+    back.mkdir()
+    names = [*contents, "missing"]
+    jobs = [DownloadJob(any_remote.path(f"{place}/{name}"), back / name, key=name, sha256=True) for name in names]
+    outcomes = {outcome.key: outcome for outcome in client.download_many(jobs)}
+    assert isinstance(outcomes.pop("missing").error, NotFound)
+    assert {name: (back / name).read_bytes() for name in outcomes} == contents
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    assert {name: outcome.sha256 for name, outcome in outcomes.items()} == digests
+    assert sorted(path.name for path in back.iterdir()) == sorted(contents)
 
 
 def test_a_bad_file_does_not_hold_up_its_neighbours(any_remote, client, place, tmp_path):

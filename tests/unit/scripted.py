@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from iot.sftp.client.pipeline.job import TURN, Barrier, Linger, Send, Work
 from iot.sftp.client.protocol.packets import Attributes, Code, Data, Flag, Handle, Kind, Reply, Request, Status
 from iot.transfer.errors import SFTPError
+from iot.transfer.landing import Landing, publish_together
 
 T = TypeVar("T")
 OK = Status(0, "")
@@ -193,6 +194,7 @@ def drive(
                 waiting.append((command.token, files.answer(command.request)))
             elif isinstance(command, Barrier):
                 files.events.append(Event("BARRIER", record=command.record))
+                _commit(command.record)
                 at_barrier()
             elif isinstance(command, Linger):
                 files.events.append(Event("LINGER"))
@@ -206,6 +208,12 @@ def drive(
         return result
     finally:
         work.close()
+
+
+def _commit(record: Any) -> None:
+    """As session.py does it; a checkpoint is only recorded."""
+    if isinstance(record, Landing):
+        publish_together([record])
 
 
 def raise_into(work: Work[Any], error: SFTPError | None) -> None:

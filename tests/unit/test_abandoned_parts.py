@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from iot.sftp.client.batch import Batch
 from iot.sftp.client.protocol.packets import Code, Status
 from iot.sftp.client.standby import Connecting
+from iot.sftp.client.uploads import Uploads
 from iot.transfer.abandoned_parts import BUNDLE_PARTS, AbandonedParts, abandoned
 from iot.transfer.errors import Cancelled, PermissionDenied
 from iot.transfer.journal.checkpoints import CHECKPOINTS, Checkpoints
@@ -179,8 +179,8 @@ def test_a_cancelled_removal_gives_everything_back(lab):
 # -- over SFTP
 
 
-def batch(lab: Lab) -> Batch:
-    made = Batch.__new__(Batch)
+def batch(lab: Lab) -> Uploads:
+    made = Uploads.__new__(Uploads)
     made._abandoned = lab.parts
     return made
 

@@ -13,8 +13,16 @@ from typing import Any
 import pytest
 
 from iot.transfer.errors import ConfigurationError, NotFound, PermanentError, ProofFailed, SourceChanged
-from iot.transfer.landing import FRESH_LOOKS, READ_TWICE_BYTES, TICK_S, DownloadTask, Landing, download_task
-from iot.transfer.model import Checkpoint, Evidence, Fingerprint, Progress, Proof, RemoteFile, Span
+from iot.transfer.landing import (
+    FRESH_LOOKS,
+    READ_TWICE_BYTES,
+    TICK_S,
+    DownloadTask,
+    Landing,
+    download_task,
+    publish_together,
+)
+from iot.transfer.model import Checkpoint, DownloadJob, Evidence, Fingerprint, Progress, Proof, RemoteFile, Span
 from iot.transfer.options import TransferOptions
 from iot.transfer.settings import TransferSettings
 
@@ -43,6 +51,11 @@ class Lab:
         assert landing.found(remote) == 0
         landing.begin(known)
         return landing
+
+
+def publish(landing: Landing, *known: Any):
+    publish_together([landing])
+    return landing.published(*known)
 
 
 @pytest.fixture
@@ -247,7 +260,7 @@ def test_progress_is_told_now_and_then_and_at_the_end(lab):
     landing.progressed(3)
     lab.now += 0.3
     landing.progressed(1200)
-    landing.publish(None, Evidence.END_OF_FILE, 1200)
+    publish(landing, None, Evidence.END_OF_FILE, 1200)
     assert [(each.done_bytes, each.total_bytes) for each in lab.told] == [(2, 1000), (1200, 1200), (1200, 1200)]
     assert lab.told[0].path == "/far/file"
 
@@ -256,7 +269,7 @@ def test_nobody_has_to_listen(lab):
     landing = lab.begun(progress=None)
     lab.now += 100
     landing.progressed(1)
-    landing.publish(None, Evidence.END_OF_FILE, 1)
+    publish(landing, None, Evidence.END_OF_FILE, 1)
     DownloadTask(b"x", "y").tell(Progress("x", 1, 1, 0))
 
 
@@ -296,19 +309,19 @@ def test_the_result_says_what_came_and_what_is_known(lab):
     landing.sink.write(0, memoryview(b"abc"))
     landing.end, landing.digest = 3, hashlib.sha256(b"abc").hexdigest()
     lab.now += 2.5
-    result = landing.publish(Proof.FULL, Evidence.SERVER_HASH, 5)
+    result = publish(landing, Proof.FULL, Evidence.SERVER_HASH, 5)
     assert lab.dest.read_bytes() == b"abc"
     assert (result.source, result.dest, result.local_path) == ("/far/file", str(lab.dest), os.fsencode(lab.dest))
     assert (result.size, result.sent_bytes, result.resumed_at, result.seconds) == (3, 5, 0, 2.5)
     assert (result.proof, result.evidence, result.durable) == (Proof.FULL, Evidence.SERVER_HASH, True)
     assert (result.sha256, result.fingerprint) == (landing.digest, Fingerprint(1000, (NOW - 11) * 10**9))
-    assert not lab.begun(dest=io.BytesIO()).publish(None, Evidence.END_OF_FILE, 0).durable
+    assert not publish(lab.begun(dest=io.BytesIO()), None, Evidence.END_OF_FILE, 0).durable
 
 
 @pytest.mark.parametrize("kept", [True, False])
 def test_times_and_mode_are_taken_over_only_when_asked_for(lab, kept):
     lab.options = replace(lab.options, keep_mode=kept, keep_times=kept)
-    lab.begun(replace(OLD, mode=0o104751, mtime_s=10**9)).publish(None, Evidence.SIZE, 0)
+    publish(lab.begun(replace(OLD, mode=0o104751, mtime_s=10**9)), None, Evidence.SIZE, 0)
     status = lab.dest.stat()
     assert (status.st_mtime == 10**9) is kept
     assert (stat.S_IMODE(status.st_mode) == 0o751) is kept  # never a set-user-id bit
@@ -318,7 +331,7 @@ def test_times_and_mode_are_taken_over_only_when_asked_for(lab, kept):
 
 
 def task(dest: Any, sha256: bool | str = False, **options: Any) -> DownloadTask:
-    return download_task(b"/far/file", dest, None, sha256, TransferSettings(**options))
+    return download_task(DownloadJob("/far/file", dest, sha256=sha256), TransferSettings(**options))
 
 
 def test_a_hash_is_64_hex_digits_of_either_case(tmp_path):
@@ -366,3 +379,8 @@ def test_an_open_file_that_is_not_readable_will_do_where_nothing_is_to_be_proven
     stream = Stream("w", "s")
     assert task(stream).dest is stream
     assert task(Stream("r", "w", "s"), True, sidecar=True, proof="full").expected_sha256 is None
+
+
+def test_a_download_that_asks_for_the_times_of_its_file_has_them(lab):
+    publish(lab.begun(replace(OLD, mtime_s=10**9), keep_times=True), None, Evidence.SIZE, 0)
+    assert lab.dest.stat().st_mtime == 10**9

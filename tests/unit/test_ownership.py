@@ -65,7 +65,7 @@ def test_nobody_waits_for_a_batch() -> None:
             pass
         assert ownership.batch_runs
     assert len(refused) == 2
-    assert "upload_many is running" in refused[0]
+    assert "upload_many or download_many is running" in refused[0]
 
 
 def test_a_batch_is_ended_by_any_thread() -> None:

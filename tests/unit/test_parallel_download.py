@@ -57,7 +57,7 @@ def cutting(at: int, times: int = 1):
 def fetch(tmp_path, faults=None, dest="back", source=b"file", *, resume=True, sha256=False, **settings):
     remote = folder_remote(tmp_path / "far", tmp_path / "state", faults, **settings)
     try:
-        return remote.download(source, tmp_path / dest, resume=resume, sha256=sha256)
+        return Client(remote).download(source, tmp_path / dest, resume=resume, sha256=sha256)
     finally:
         remote.close()
 
@@ -155,7 +155,7 @@ def test_a_reading_that_hangs_is_cancelled_within_a_second(tmp_path, far):
 
     def run():
         try:
-            remote.download(b"file", tmp_path / "back")
+            Client(remote).download("file", tmp_path / "back")
         except Cancelled as error:
             errors.append(error)
 

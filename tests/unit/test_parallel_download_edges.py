@@ -11,6 +11,7 @@ import pytest
 from unit.faulty_store import Faults, folder_remote
 
 from iot.transfer.checksum_file import MOST_BYTES
+from iot.transfer.client import Client
 from iot.transfer.errors import Cancelled, NotFound, ProofFailed, ServerRefused, SourceChanged, Unsupported
 from iot.transfer.model import Evidence, Proof
 
@@ -38,7 +39,7 @@ def fetch(far: Path, faults: Faults | None = None, *, sha256: bool | str = False
     os.utime(far / "file", (mtime_s, mtime_s))
     remote = folder_remote(far, far.parent / "state", faults, **settings)
     try:
-        return remote.download(b"file", far.parent / "back", sha256=sha256)
+        return Client(remote).download("file", far.parent / "back", sha256=sha256)
     finally:
         remote.close()
 
@@ -133,7 +134,7 @@ def test_a_download_is_cancelled_between_two_blocks(far, file):
     os.utime(file, (OLD_S, OLD_S))
     remote = folder_remote(far, far.parent / "state", Faults(answer={"read": cancelling}))
     with pytest.raises(Cancelled):
-        remote.download(b"file", far.parent / "back")
+        Client(remote).download("file", far.parent / "back")
     remote.close()
     assert len(given) == 3
     assert not (far.parent / "back").exists()

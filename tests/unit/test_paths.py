@@ -321,14 +321,14 @@ def test_a_checksum_that_was_asked_for_must_be_there_and_speak_of_the_file(lab, 
     if content is not None:
         lab.files.content[b"/up/f.sha256"] = bytearray(content)
     with pytest.raises(error, match=words):
-        lab.run(fetch_sha256_file(b"/up/f"))
+        lab.run(fetch_sha256_file(lab.context, b"/up/f"))
     line = f"{SHA256}  f\n".encode()
     lab.files.content[b"/up/f.sha256"] = bytearray(line + b"\n" * (MOST_BYTES - len(line)))
-    assert lab.run(fetch_sha256_file(b"/up/f")) == SHA256
+    assert lab.run(fetch_sha256_file(lab.context, b"/up/f")) == SHA256
 
 
 def test_no_bytes_and_no_end_of_a_checksum_file_are_refused(lab):
     lab.files.content[b"/up/f.sha256"] = bytearray(b"x")
     lab.files.refuse = refusing(lambda event: event.what == "READ", Data(memoryview(b"")))
     with pytest.raises(ServerRefused, match="sent neither data nor end of file"):
-        lab.run(fetch_sha256_file(b"/up/f"))
+        lab.run(fetch_sha256_file(lab.context, b"/up/f"))

@@ -30,7 +30,7 @@ from iot.sftp.client.pipeline.pace import Pace
 from iot.sftp.client.pipeline.pipeline import Pipeline
 from iot.sftp.client.protocol.outgoing import Outgoing
 from iot.sftp.client.protocol.server import Server
-from iot.sftp.client.session import ask_limits
+from iot.sftp.client.session import ask_limits, commit
 from iot.sftp.server.files import SFTPSession
 from iot.sftp.server.protocol import EXTENDED_REPLY, Reply, RequestRefused, text
 from iot.transfer.errors import LinkLost
@@ -284,7 +284,7 @@ class Bench:
             channel,
             pace,
             clock=self.clock,
-            commit=self.ledger.commit,
+            commit=partial(commit, self.ledger),
             reply_deadline_s=REPLY_DEADLINE_S,
             cancelled=threading.Event(),
         )

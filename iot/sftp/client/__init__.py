@@ -38,6 +38,7 @@ from iot.transfer.errors import (
     is_gone,
 )
 from iot.transfer.model import (
+    DownloadJob,
     Evidence,
     Failure,
     Fingerprint,
@@ -68,6 +69,7 @@ __all__ = [
     "ConfigurationError",
     "CredentialsInvalid",
     "DiskFull",
+    "DownloadJob",
     "Durability",
     "EmbeddedServer",
     "Evidence",

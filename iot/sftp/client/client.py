@@ -23,8 +23,9 @@ class IoTSFTPClient(Client):
     """A synchronous SFTP client for devices: resumable, journaled, pipelined.
 
     Connects on first use and reconnects after a loss. Host keys are always checked. One operation runs at a time; calls
-    from other threads wait for each other, but none waits for an `upload_many`: until that is exhausted or closed,
-    other operations raise ConfigurationError. `cancel` may be called from any thread or signal handler.
+    from other threads wait for each other, but none waits for an `upload_many` or `download_many`: until that is
+    exhausted or closed, other operations raise ConfigurationError. `cancel` may be called from any thread or signal
+    handler.
 
     The methods that return a bool return False on an error and keep it in `last_error`; their twins raise it:
     upload_file/upload, download_file/download, move_file/move, delete_file/delete, make_dir/mkdir, delete_dir/rmdir,

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import BinaryIO, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
-from iot.sftp.client.batch import Batch
 from iot.sftp.client.connector import Connector
-from iot.sftp.client.fetch import Fetch
+from iot.sftp.client.downloads import Downloads
 from iot.sftp.client.jobs import paths
 from iot.sftp.client.jobs.look import look, look_at_link
 from iot.sftp.client.jobs.paths import Earlier, real_path
@@ -18,13 +17,13 @@ from iot.sftp.client.session import Making, Session, login_problems, target_from
 from iot.sftp.client.settings import ClientOptions
 from iot.sftp.client.ssh.openssh_config import Way
 from iot.sftp.client.standby import LOGIN_S, PATIENCE_S
+from iot.sftp.client.uploads import Uploads
 from iot.transfer.abandoned_parts import abandoned
 from iot.transfer.base import BaseRemote, Outcome
 from iot.transfer.books import Books
 from iot.transfer.errors import Cancelled, LinkLost, PermanentError, Timeout
 from iot.transfer.journal.journal import Journal
-from iot.transfer.landing import download_task
-from iot.transfer.model import LocalPath, ProgressCallback, RemoteFile, RemotePath, TransferResult, UploadJob
+from iot.transfer.model import DownloadJob, LocalPath, RemoteFile, RemotePath, UploadJob
 from iot.transfer.remote import Capabilities, Publish, Resume
 
 T = TypeVar("T")
@@ -54,7 +53,7 @@ class Runner(BaseRemote):
     capabilities = CAPABILITIES
 
     def __init__(self, account: Account, options: ClientOptions, journal: Journal | None) -> None:
-        super().__init__(Books(str(account), journal, options, REFUSALS))
+        super().__init__(Books(str(account), journal, options, REFUSALS), options)
         self._account = account
         self._options = options
         self.links = Connector(self._connect_once, options, self._stop)
@@ -97,7 +96,7 @@ class Runner(BaseRemote):
         sha256: bool = False,
         tick: Callable[[], None] = lambda: None,
     ) -> Iterator[Outcome]:
-        return Batch(
+        return Uploads(
             self.links,
             self._books.checkpoints,
             self._books.locks,
@@ -117,19 +116,11 @@ class Runner(BaseRemote):
                 checkpoints.note(given_up)
         checkpoints.flush()
 
-    def download(
-        self,
-        source: bytes,
-        dest: LocalPath | BinaryIO,
-        progress: ProgressCallback | None = None,
-        *,
-        resume: bool = True,
-        sha256: bool | str = False,
-    ) -> TransferResult:
-        task = download_task(source, dest, progress, sha256, self._options)
-        with self._exclusively():
-            checkpoints, locks = self._books.checkpoints, self._books.locks
-            return Fetch(self.links, checkpoints, locks, task, resume=resume, sha256=bool(sha256)).run()
+    def _downloads(
+        self, jobs: Iterable[DownloadJob | None], *, resume: bool = True, tick: Callable[[], None] = lambda: None
+    ) -> Iterator[Outcome]:
+        checkpoints, locks = self._books.checkpoints, self._books.locks
+        return Downloads(self.links, checkpoints, locks, self._options, resume=resume, tick=tick).run(jobs)
 
     # -- paths
 

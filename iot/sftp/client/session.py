@@ -6,8 +6,9 @@ import logging
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from iot.sftp.client.jobs.context import Context
@@ -27,6 +28,8 @@ from iot.sftp.client.ssh.prompts import Answerer, from_command, from_file
 from iot.sftp.client.ssh.proxy import Proxy, proxy_from
 from iot.transfer.errors import ConfigurationError, CredentialsInvalid
 from iot.transfer.journal.checkpoints import Checkpoints
+from iot.transfer.landing import Landing, publish_together
+from iot.transfer.model import Checkpoint
 from iot.transfer.stop import StopFlag
 
 if sys.platform != "win32":
@@ -89,7 +92,7 @@ class Session:
                 channel,
                 self.pace,
                 clock=time.monotonic,
-                commit=checkpoints.commit,
+                commit=partial(commit, checkpoints),
                 reply_deadline_s=options.server_reply_s,
                 cancelled=making.stop,
                 on_silence=making.on_silence,
@@ -136,6 +139,14 @@ class Session:
 
     def close(self) -> None:
         self.connection.close()
+
+
+def commit(checkpoints: Checkpoints, records: Sequence[Checkpoint | Landing]) -> None:
+    """Make durable what jobs wait for: their checkpoints, or the names of what they have fetched."""
+    publish_together([record for record in records if isinstance(record, Landing)])
+    noted = [record for record in records if isinstance(record, Checkpoint)]
+    if noted:
+        checkpoints.commit(noted)
 
 
 def ask_limits(server: Server) -> Work[None]:

@@ -1,7 +1,9 @@
 """A Remote for protocols with blocking libraries: a few workers with a Store each, and one committing thread.
 
 remote.py     ParallelRemote: what a facade and the spooler call
-batch.py      many uploads over as many connections as needed
+uploads.py    many uploads over as many connections as needed
+downloads.py  many downloads over as many connections as needed
+batch.py      what both have in common
 workers.py    the workers and the loop of the committing thread
 upload.py     one upload: check what is there, send, publish
 publish.py    from a complete part to the published file

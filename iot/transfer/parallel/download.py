@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import posixpath
-import time
 from collections.abc import Callable, Iterator
 
 from iot.transfer.checksum_file import MOST_BYTES, sha256_listed
 from iot.transfer.errors import LinkLost, NotFound, ProofFailed, ServerRefused, SourceChanged, Unsupported
-from iot.transfer.landing import Landing
+from iot.transfer.landing import Landing, publish_together
 from iot.transfer.model import Checkpoint, Evidence, Proof, Span, TransferResult
 from iot.transfer.names import SIDECAR
 from iot.transfer.options import TransferOptions
 from iot.transfer.parallel.content import agreeing_bytes, hash_of
-from iot.transfer.parallel.work import Desk, Work
+from iot.transfer.parallel.work import Desk, Linger, Work
 from iot.transfer.remote import Store
 from iot.transfer.terminal import quoted
 
 __all__ = ["Download"]
-
-REST_STEP_S = 0.1
 
 
 class Download:
@@ -47,33 +44,24 @@ class Download:
     def run(self) -> Work[TransferResult]:
         """Raises: NotFound, SourceChanged, ProofFailed, DiskFull, PermanentError, LocalStateError, TransientError,
         AuthenticationError, Cancelled."""
-        yield from ()  # a download only ever waits for its store
         landing = self._landing
         try:
             while wait_s := landing.found(self.store.stat(landing.task.source)):
-                self._rest(wait_s)
+                yield Linger(wait_s)
             expected = self._expected_hashes()
             self._begin()
-            try:
-                self._fetch()
-            finally:
-                landing.save()
+            self._fetch()
             landing.check_same(self.store.stat(landing.task.source))
             if landing.read_twice and not self._reads_the_same(landing.whole):
                 raise landing.changed()
-            return landing.publish(*self._prove(expected), self.received_bytes)
+            proof, evidence = self._prove(expected)
+            publish_together([landing])
+            return landing.published(proof, evidence, self.received_bytes)
         except (SourceChanged, ProofFailed):
             self._throw_away()
             raise
         finally:
             landing.close()
-
-    def _rest(self, seconds: float) -> None:
-        """Sleep in this worker's thread; a cancel takes effect within 0.1 s."""
-        over_at = time.monotonic() + seconds
-        while time.monotonic() < over_at:
-            self._desk.check()
-            time.sleep(REST_STEP_S)
 
     def _expected_hashes(self) -> list[tuple[str, Evidence]]:
         task = self._landing.task
@@ -137,7 +125,7 @@ class Download:
 
     def _prove(self, expected: list[tuple[str, Evidence]]) -> tuple[Proof | None, Evidence]:
         landing, options = self._landing, self._options
-        if expected or options.sha256:
+        if expected or landing.task.digest:
             landing.digest = hash_of(self._desk, landing.sink)
         known = landing.matches(expected)
         if known is not None:

@@ -5,24 +5,17 @@ from __future__ import annotations
 import heapq
 import itertools
 import threading
-from typing import Any, NamedTuple
+from typing import Any
 
 from iot.transfer.errors import TransferError
+from iot.transfer.model import Finished
 from iot.transfer.parallel.work import Command, Transfer, Work
 from iot.transfer.remote import Store
 
-__all__ = ["TOGETHER_BYTES", "Finished", "Ready", "Running"]
+__all__ = ["TOGETHER_BYTES", "Ready", "Running"]
 
 TOGETHER_BYTES = 1024 * 1024
 """A transfer of more bytes than this counts as large."""
-
-
-class Finished(NamedTuple):
-    """A transfer that ended: either `result` or `error` is valid; error None means that it succeeded."""
-
-    tag: Any
-    result: Any = None
-    error: TransferError | None = None
 
 
 class Running:

@@ -6,7 +6,7 @@ import posixpath
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import BinaryIO, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from iot.transfer.abandoned_parts import abandoned
 from iot.transfer.attempts import ANSWERS, Attempts, Patience
@@ -17,23 +17,20 @@ from iot.transfer.errors import (
     NameRefused,
     NotFound,
     PermanentError,
-    ProofFailed,
     Timeout,
     TransferError,
 )
 from iot.transfer.journal.journal import Journal
-from iot.transfer.landing import DownloadTask, Landing, download_task
 from iot.transfer.model import (
+    DownloadJob,
     LocalPath,
-    ProgressCallback,
     RemoteFile,
     RemotePath,
-    TransferResult,
     UploadJob,
 )
 from iot.transfer.options import TransferOptions
-from iot.transfer.parallel.batch import Batch
-from iot.transfer.parallel.download import Download
+from iot.transfer.parallel.downloads import Downloads
+from iot.transfer.parallel.uploads import Uploads
 from iot.transfer.parallel.work import Work
 from iot.transfer.parallel.workers import Workers
 from iot.transfer.remote import Capabilities, Store
@@ -54,9 +51,8 @@ class ParallelRemote(BaseRemote):
     def __init__(
         self, make: Callable[[], Store], server: str, settings: TransferSettings, journal: Journal | None = None
     ) -> None:
-        super().__init__(Books(server, journal, settings))
+        super().__init__(Books(server, journal, settings), settings)
         self._make = make
-        self._settings = settings
         self._patience = Patience(settings.attempts, settings.backoff_s, settings.backoff_cap_s)
         self._workers: Workers | None = None
         self._capabilities = make().capabilities
@@ -112,7 +108,7 @@ class ParallelRemote(BaseRemote):
                 raise
             return self._workers is not None and self._workers.usable
 
-    # -- uploads
+    # -- transfers
 
     def discard(self, uploads: Iterable[tuple[LocalPath, RemotePath]]) -> None:
         checkpoints = self._books.checkpoints
@@ -136,59 +132,13 @@ class ParallelRemote(BaseRemote):
         options = self._options(resume=resume, sha256=sha256)
         stale_part_s = self._settings.stale_part_s
         attempts = self._attempts(tick, harmless=())
-        return Batch(attempts, self._books, options, stale_part_s=stale_part_s, hold=hold, tick=tick).run(jobs)
+        return Uploads(attempts, self._books, options, stale_part_s=stale_part_s, hold=hold, tick=tick).run(jobs)
 
-    # -- downloads
-
-    def download(
-        self,
-        source: bytes,
-        dest: LocalPath | BinaryIO,
-        progress: ProgressCallback | None = None,
-        *,
-        resume: bool = True,
-        sha256: bool | str = False,
-    ) -> TransferResult:
-        task = download_task(source, dest, progress, sha256, self._settings)
-        with self._exclusively():
-            received = [0]
-            try:
-                return self._fetch(task, received, resume=resume, sha256=bool(sha256))
-            except ProofFailed:  # the part may mix two versions, or a .sha256 may have come after its file
-                return self._fetch(task, received, resume=resume, sha256=bool(sha256))
-
-    def _fetch(self, task: DownloadTask, received: list[int], *, resume: bool, sha256: bool) -> TransferResult:
-        for attempt in self._attempts(harmless=(ProofFailed,)):
-            with attempt as workers:
-                try:
-                    return self._fetch_once(workers, task, received, self._options(resume=resume, sha256=sha256))
-                except (LinkLost, Timeout):
-                    resume = True
-                    raise
-                finally:
-                    self._books.checkpoints.flush()
-        raise AssertionError("attempts end with a result or an error")
-
-    def _fetch_once(
-        self, workers: Workers, task: DownloadTask, received: list[int], options: TransferOptions
-    ) -> TransferResult:
-        checkpoints, locks, desk = self._books.checkpoints, self._books.locks, workers.desk
-        landing = Landing(
-            task,
-            options,
-            lambda checkpoint: desk.post(lambda: checkpoints.note(checkpoint)),
-            lambda progress: desk.post(lambda: task.tell(progress)),
-            time.monotonic,
-        )
-        locks.take(landing.sink.part)
-        known = checkpoints.load(*landing.key)
-        download = Download(landing, known, options, desk, checkpoints.forget, lambda: locks.release(landing.sink.part))
-        try:
-            result: TransferResult = workers.run_one(download)
-        finally:
-            received[0] += download.received_bytes
-        checkpoints.forget(landing.checkpoint(0))
-        return replace(result, sent_bytes=received[0])
+    def _downloads(
+        self, jobs: Iterable[DownloadJob | None], *, resume: bool = True, tick: Callable[[], None] = lambda: None
+    ) -> Iterator[Outcome]:
+        attempts = self._attempts(tick, harmless=())
+        return Downloads(attempts, self._books, self._settings, resume=resume, tick=tick).run(jobs)
 
     # -- paths
 

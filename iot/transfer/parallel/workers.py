@@ -30,8 +30,8 @@ from typing import Any
 
 from iot.transfer.errors import Cancelled, LinkLost, LocalStateError, Timeout, TransferError
 from iot.transfer.group_commit import GroupCommit
-from iot.transfer.model import Checkpoint
-from iot.transfer.parallel.ready import TOGETHER_BYTES, Finished, Ready, Running
+from iot.transfer.model import Checkpoint, Finished
+from iot.transfer.parallel.ready import TOGETHER_BYTES, Ready, Running
 from iot.transfer.parallel.work import Barrier, Command, Desk, Linger, Transfer
 from iot.transfer.remote import Capabilities, Store
 from iot.transfer.stop import StopFlag

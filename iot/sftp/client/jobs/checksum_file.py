@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import posixpath
 
+from iot.sftp.client.jobs.context import Context
+from iot.sftp.client.jobs.opening import open_to_read
 from iot.sftp.client.pipeline.job import Work, ask, closing, expect_data, expect_handle
 from iot.sftp.client.protocol import packets
 from iot.sftp.client.protocol.packets import Code, Flag, Status
@@ -15,16 +17,20 @@ from iot.transfer.terminal import quoted
 __all__ = ["fetch_sha256_file", "sha256_there"]
 
 
-def fetch_sha256_file(source: bytes) -> Work[str]:
+def fetch_sha256_file(context: Context, source: bytes) -> Work[str]:
     """The SHA-256 that `<source>.sha256` lists for `source`, in lower-case hex.
 
-    Raises: NotFound if there is no such file, ProofFailed if it does not list `source`.
+    Raises: NotFound if there is no such file, ProofFailed if it does not list `source`; ServerBusy (see opening).
     """
     path = source + SIDECAR
     try:
-        content = yield from _content(path)
+        handle = yield from open_to_read(context, path, _opening(path))
     except NotFound as error:
         raise NotFound(f"{quoted(path)} is not on the server, but sidecar requires it") from error
+    try:
+        content = yield from closing(handle, _read(path, handle))
+    finally:
+        context.handles.discard(handle)
     digest = sha256_listed(content, posixpath.basename(source))
     if digest is None:
         raise ProofFailed(f"{quoted(path)} has no SHA-256 for {quoted(posixpath.basename(source))}")
@@ -37,20 +43,20 @@ def sha256_there(path: bytes, name: bytes) -> Work[str | None]:
     A file that cannot be read (a write-only drop box) counts as none.
     """
     try:
-        return sha256_alone((yield from _content(path)), name) or ""
+        handle = expect_handle((yield from ask(packets.open_file(path, Flag.READ))), _opening(path))
+        return sha256_alone((yield from closing(handle, _read(path, handle))), name) or ""
     except ProofFailed:
         return ""
     except PermanentError:
         return None
 
 
-def _content(path: bytes) -> Work[bytes]:
-    """Read a small remote file. Raises: NotFound, PermissionDenied, ServerRefused; ProofFailed if too long."""
-    handle = expect_handle((yield from ask(packets.open_file(path, Flag.READ))), f"cannot open {quoted(path)}")
-    return (yield from closing(handle, _read(path, handle)))
+def _opening(path: bytes) -> str:
+    return f"cannot open {quoted(path)}"
 
 
 def _read(path: bytes, handle: bytes) -> Work[bytes]:
+    """Read a small remote file. Raises: PermissionDenied, ServerRefused; ProofFailed if it is too long."""
     content = b""
     while len(content) <= MOST_BYTES:
         reply = yield from ask(packets.read(handle, len(content), 32 * 1024))

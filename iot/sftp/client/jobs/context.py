@@ -29,8 +29,9 @@ class Ledger(Protocol):
 class Context:
     """One connection's server, pace and ledger.
 
-    folders: remote folders known to exist. handles: open parts. large: large parts that are being written or that
-    wait for the free space of the server.
+    folders: remote folders known to exist. handles: open parts, and files that are being read. large: large parts that
+    are being written or that wait for the free space of the server. arriving: the sizes of the files that are being
+    fetched.
     """
 
     server: Server
@@ -41,6 +42,7 @@ class Context:
     folders: set[bytes] = field(default_factory=set)
     handles: set[bytes] = field(default_factory=set)
     large: dict[bytes, PartState] = field(default_factory=dict)
+    arriving: dict[int, int] = field(default_factory=dict)
 
     @property
     def write_block(self) -> int:

@@ -8,17 +8,21 @@ from collections.abc import Callable
 
 from iot.sftp.client.jobs.checksum_file import fetch_sha256_file
 from iot.sftp.client.jobs.context import Context
-from iot.sftp.client.jobs.look import look
-from iot.sftp.client.jobs.proof import hash_of, same_content, same_hash
+from iot.sftp.client.jobs.look import close_and_look, look
+from iot.sftp.client.jobs.opening import open_to_read
+from iot.sftp.client.jobs.proof import hash_of, same_hash, same_when_read
 from iot.sftp.client.jobs.reading import Reading
-from iot.sftp.client.pipeline.job import Linger, Work, ask, expect_handle
+from iot.sftp.client.pipeline.job import Barrier, Linger, Work, ask
 from iot.sftp.client.protocol import packets
-from iot.sftp.client.protocol.packets import Flag
 from iot.transfer.errors import ProofFailed, SFTPError, SourceChanged
 from iot.transfer.landing import DownloadTask, Landing
-from iot.transfer.model import Evidence, Proof, Span, TransferResult
+from iot.transfer.model import Evidence, Proof, RemoteFile, Span, TransferResult
 
 __all__ = ["Download"]
+
+LOOK_AGAIN_S = 0.25
+FEW = 4
+TOGETHER_BYTES = 64 * 1024 * 1024
 
 
 class Download:
@@ -34,37 +38,57 @@ class Download:
         """Raises: NotFound, SourceChanged, ProofFailed, DiskFull, PermanentError, LocalStateError."""
         landing = self._landing
         try:
-            while wait_s := landing.found((yield from look(self.task.source))):
-                yield Linger(wait_s)
+            yield from self._look()
             expected = yield from self._expected_hashes()
             yield from self._begin()
-            yield from self._fetch()
-            landing.check_same((yield from look(self.task.source)))
+            landing.check_same((yield from self._fetch()))
             if landing.read_twice and not (yield from self._reads_the_same(landing.whole)):
                 raise landing.changed()
             proof, evidence = yield from self._prove(expected)
-            return landing.publish(proof, evidence, self.received_bytes)
+            yield Barrier(landing)
+            return landing.published(proof, evidence, self.received_bytes)
         except (SourceChanged, ProofFailed):
             if landing.throw_away():
                 self.context.ledger.forget(landing.checkpoint(0))
             raise
         finally:
+            self.context.arriving.pop(id(self), None)
             landing.close()
 
     @property
-    def part(self) -> bytes:
-        """The local part's path; empty for an open file."""
-        return self._landing.sink.part
+    def lock_name(self) -> bytes:
+        return self._landing.lock_name
 
     @property
     def received_bytes(self) -> int:
         """Bytes of the file that this connection has received, including those read twice."""
         return self._reading.received_bytes
 
+    def _look(self) -> Work[None]:
+        """Look at the file until it can be told from any other version, and there is room to fetch it."""
+        waited = True
+        while waited:
+            while wait_s := self._landing.found((yield from look(self.task.source))):
+                yield Linger(wait_s)
+            waited = False
+            while not self._has_room():
+                waited = True  # it may be another version by then
+                yield Linger(LOOK_AGAIN_S)
+
+    def _has_room(self) -> bool:
+        """Small files arrive all at once, large ones a few at a time: as many again would only arrive later, be older
+        than what was looked at, and be left half done by a lost link."""
+        arriving, size = self.context.arriving, self._landing.remote.size or 0
+        if id(self) not in arriving and len(arriving) >= FEW and sum(arriving.values()) + size > TOGETHER_BYTES:
+            return False
+        arriving[id(self)] = size
+        return True
+
     def _expected_hashes(self) -> Work[list[tuple[str, Evidence]]]:
         expected = self.task.expected_hashes
         if self.context.options.sidecar:
-            expected.append(((yield from fetch_sha256_file(self.task.source)), Evidence.SHA256_FILE))
+            listed = yield from fetch_sha256_file(self.context, self.task.source)
+            expected.append((listed, Evidence.SHA256_FILE))
         return expected
 
     # -- fetch
@@ -76,10 +100,18 @@ class Download:
         if not (yield from self._reads_the_same(span)):
             self._landing.begin(None)
 
-    def _fetch(self) -> Work[None]:
+    def _fetch(self) -> Work[RemoteFile | None]:
+        """-> what stands under the name once all is read"""
+        source = self.task.source
+        handle = yield from open_to_read(self.context, source, f"cannot open {self._landing.name!r}")
+        try:
+            yield from self._read(handle)
+            return (yield from close_and_look(handle, source))
+        finally:
+            self.context.handles.discard(handle)
+
+    def _read(self, handle: bytes) -> Work[None]:
         landing = self._landing
-        opening = yield from ask(packets.open_file(self.task.source, Flag.READ))
-        handle = expect_handle(opening, f"cannot open {landing.name!r}")
         self._reading = Reading(self.context, landing.name, landing.remote.size, landing.sink.write, self._progressed)
         try:
             yield from self._reading.run(handle, landing.end)
@@ -88,8 +120,6 @@ class Download:
             raise
         finally:
             landing.end = self._reading.end
-            landing.save()
-        yield from ask(packets.close(handle))
 
     def _progressed(self) -> None:
         self._landing.progressed(self._reading.end)
@@ -99,7 +129,7 @@ class Download:
     def _prove(self, expected: list[tuple[str, Evidence]]) -> Work[tuple[Proof | None, Evidence]]:
         """-> the proof and its evidence. With a hash known from elsewhere, nothing is read again."""
         landing, options = self._landing, self.context.options
-        if expected or options.sha256:
+        if expected or self.task.digest:
             landing.digest = yield from hash_of(landing.sink)
         known = landing.matches(expected)
         if known is not None:
@@ -127,4 +157,9 @@ class Download:
             )
 
     def _reads_the_same(self, span: Span) -> Work[bool]:
-        return (yield from same_content(self.context, self.task.source, self._landing.sink, span))
+        doing = f"cannot read {self._landing.name!r} again"
+        handle = yield from open_to_read(self.context, self.task.source, doing)
+        try:
+            return (yield from same_when_read(self.context, handle, self._landing.sink, span))
+        finally:
+            self.context.handles.discard(handle)

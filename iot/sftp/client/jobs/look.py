@@ -8,7 +8,7 @@ from iot.sftp.client.protocol.packets import Code, Reply, Status
 from iot.transfer.model import RemoteFile
 from iot.transfer.terminal import quoted
 
-__all__ = ["look", "look_at_link", "look_at_once"]
+__all__ = ["close_and_look", "look", "look_at_link", "look_at_once"]
 
 
 def look(path: bytes) -> Work[RemoteFile | None]:
@@ -25,6 +25,12 @@ def look_at_once(paths: list[bytes]) -> Work[list[RemoteFile | None]]:
     """STAT several paths in one flight."""
     replies = yield from ask_at_once([packets.stat(path) for path in paths])
     return [_found(path, reply) for path, reply in zip(paths, replies, strict=True)]
+
+
+def close_and_look(handle: bytes, path: bytes) -> Work[RemoteFile | None]:
+    """CLOSE what was only read, whatever the answer, and STAT, in one flight."""
+    _, found = yield from ask_at_once([packets.close(handle), packets.stat(path)])
+    return _found(path, found)
 
 
 def _found(path: bytes, reply: Reply) -> RemoteFile | None:

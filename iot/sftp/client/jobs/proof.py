@@ -53,7 +53,11 @@ def same_file(context: Context, path: bytes, source: Source) -> Work[bool]:
 def same_content(context: Context, path: bytes, source: Content, span: Span) -> Work[bool]:
     """Read a span of a remote file back and compare. Raises: PermissionDenied, NotFound, ServerRefused."""
     reply = yield from ask(packets.open_file(path, Flag.READ))
-    handle = expect_handle(reply, f"cannot read back {quoted(path)}")
+    return (yield from same_when_read(context, expect_handle(reply, f"cannot read back {quoted(path)}"), source, span))
+
+
+def same_when_read(context: Context, handle: bytes, source: Content, span: Span) -> Work[bool]:
+    """Compare a span of an open remote file, and close it. Raises: like same_content."""
     comparison = Comparison(context, source, handle, span)
     same = yield from comparison.run()
     yield from ask(packets.close(handle))

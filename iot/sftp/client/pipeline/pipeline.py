@@ -20,7 +20,7 @@ import heapq
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from iot.sftp.client.pipeline.job import TURN, WAIT, Barrier, Command, Job, Linger, Send
 from iot.sftp.client.pipeline.outstanding import Outstanding, Running
@@ -29,6 +29,7 @@ from iot.sftp.client.protocol.outgoing import Outgoing
 from iot.sftp.client.protocol.parsing import Deframer, parse_reply
 from iot.transfer.errors import Cancelled, LinkLost, SFTPError, Timeout
 from iot.transfer.group_commit import GroupCommit
+from iot.transfer.model import Finished
 from iot.transfer.stop import StopFlag
 
 POLL_S = 0.25
@@ -48,14 +49,6 @@ class Channel(Protocol):
     def receive(self, limit: int, timeout_s: float) -> bytes | None: ...
 
     def check_alive(self, waiting_since: float | None) -> float: ...
-
-
-class Finished(NamedTuple):
-    """A job that ended: either `result` or `error` is valid; error None means that it succeeded."""
-
-    tag: Any
-    result: Any = None
-    error: SFTPError | None = None
 
 
 class Pipeline:

@@ -12,7 +12,7 @@ import pytest
 from iot.sftp.client.settings import ClientOptions
 from iot.transfer.errors import ConfigurationError
 from iot.transfer.landing import download_task
-from iot.transfer.model import Proof
+from iot.transfer.model import DownloadJob, Proof
 
 DIGEST = "ab" * 32
 
@@ -25,8 +25,8 @@ class OneWay(io.BytesIO):
         setattr(self, lacks, lambda: False)
 
 
-def asked(dest: Any, sha256: bool | str = False, **options: Any) -> Any:
-    return download_task(b"/f", dest, None, sha256, ClientOptions(**options))
+def asked(dest: Any, sha256: bool | str = False, *, times: bool = False, **options: Any) -> Any:
+    return download_task(DownloadJob("/f", dest, sha256=sha256, keep_times=times), ClientOptions(**options))
 
 
 @pytest.mark.parametrize("lacks", ["writable", "seekable"])
@@ -40,6 +40,19 @@ def test_an_open_file_has_no_times_or_mode_to_keep(option: str, tmp_path: Path) 
     with pytest.raises(ConfigurationError, match=option):
         asked(io.BytesIO(), **{option: True})
     assert asked(tmp_path / "f", **{option: True}).dest == os.fspath(tmp_path / "f")
+
+
+def test_a_single_job_can_ask_for_the_times_of_its_file(tmp_path: Path) -> None:
+    assert asked(tmp_path / "f", times=True).keep_times
+    with pytest.raises(ConfigurationError, match="keep_times"):
+        asked(io.BytesIO(), times=True)
+
+
+def test_a_closed_file_is_refused() -> None:
+    file = io.BytesIO()
+    file.close()
+    with pytest.raises(ConfigurationError, match="closed already"):
+        asked(file)
 
 
 @pytest.mark.parametrize(

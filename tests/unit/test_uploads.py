@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from iot.sftp.client.batch import Batch
 from iot.sftp.client.jobs.context import Context
 from iot.sftp.client.pipeline.pace import Pace
 from iot.sftp.client.pipeline.pipeline import Finished
 from iot.sftp.client.protocol.server import Server
+from iot.sftp.client.uploads import Uploads
 from iot.transfer.errors import NotFound, ServerBusy, SFTPError
 from iot.transfer.journal.checkpoints import CHECKPOINTS, Checkpoints
 from iot.transfer.journal.journal import Journal
@@ -69,7 +69,7 @@ class Links:
                 error = self.ends.pop(0)
             except SFTPError as own:
                 error = own
-            yield Finished(job.tag, None if error else _result(job.tag), error)
+            yield Finished(job.tag, None if error else _result(job.tag.job), error)
 
 
 def _result(job: UploadJob) -> TransferResult:
@@ -83,7 +83,7 @@ def batch(
     for number in range(count):
         (tmp_path / f"f{number}").write_text("x")
         jobs.append(UploadJob(str(tmp_path / f"f{number}"), f"/up/f{number}", key=number))
-    made = Batch(
+    made = Uploads(
         links,  # type: ignore[arg-type]
         links.engine.context.ledger,
         locks or TransferLocks(None),

@@ -1,0 +1,97 @@
+"""Many uploads over as many connections as needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from iot.transfer.abandoned_parts import AbandonedParts
+from iot.transfer.attempts import Attempts
+from iot.transfer.base import upload_key
+from iot.transfer.batch import Ticket
+from iot.transfer.books import Books
+from iot.transfer.errors import TransferError
+from iot.transfer.journal.checkpoints import Key
+from iot.transfer.locks import Busy
+from iot.transfer.model import Checkpoint, Direction, TransferResult, UploadJob
+from iot.transfer.names import part_name, remote_path
+from iot.transfer.options import TransferOptions
+from iot.transfer.parallel.batch import ParallelBatch, Refused
+from iot.transfer.parallel.ready import TOGETHER_BYTES, Running
+from iot.transfer.parallel.removal import next_removal
+from iot.transfer.parallel.upload import Upload
+from iot.transfer.parallel.workers import Workers
+from iot.transfer.remote import Meta
+from iot.transfer.source import Source
+
+__all__ = ["Uploads"]
+
+
+class Uploads(ParallelBatch[UploadJob]):
+    """One call of upload_many. stale_part_s: seconds after which the part of an abandoned upload is removed."""
+
+    def __init__(
+        self,
+        attempts: Attempts[Workers],
+        books: Books,
+        options: TransferOptions,
+        *,
+        stale_part_s: float,
+        hold: bool,
+        tick: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().__init__(attempts, books, options, hold=hold, tick=tick)
+        self._stale_part_s = stale_part_s
+
+    def _connected(self, connection: Workers) -> None:
+        self._abandoned = AbandonedParts(self._checkpoints, self._locks, self._stale_part_s, self._lock_name)
+
+    def _work(self, ticket: Ticket[UploadJob], connection: Workers) -> Running | None:
+        """Order by the caller's priority, then by size, small first. None: an abandoned part of it is being removed."""
+        try:
+            upload = self._upload(ticket, connection)
+        except Busy as error:
+            if self._abandoned.removing:
+                self._again.append(ticket)
+                return None
+            return Running(Refused(error), tag=ticket)
+        except TransferError as error:
+            return Running(Refused(error), tag=ticket)
+        urgency = (ticket.job.priority, int(upload.size > TOGETHER_BYTES))
+        return Running(upload, urgency, tag=ticket, payload_bytes=upload.size)
+
+    def _upload(self, ticket: Ticket[UploadJob], connection: Workers) -> Upload:
+        job = ticket.job
+        dest, options = remote_path(job.dest, "dest"), replace(self._options, resume=self._resumes(ticket))
+        source = Source(job.source)
+        part = part_name(dest, source.path, options.owner, options.part_suffix)
+        try:
+            self._locks.take(part)
+        except BaseException:
+            source.close()
+            raise
+
+        def release() -> None:
+            source.close()
+            self._locks.release(part)
+            ticket.moved_bytes += upload.sent_bytes
+
+        known = self._checkpoints.load(Direction.UPLOAD, dest, source.path)
+        meta = Meta(
+            part,
+            source.fingerprint.mtime_ns // 10**9 if options.keep_times and source.fingerprint.mtime_ns else None,
+            source.mode if options.keep_mode else None,
+            options.make_dirs,
+        )
+        upload = Upload(job, source, meta, known, options, connection.desk, self._checkpoints.note, release)
+        return upload
+
+    def _lock_name(self, checkpoint: Checkpoint) -> bytes:
+        options = self._options
+        return part_name(checkpoint.remote_path, checkpoint.local_path, options.owner, options.part_suffix)
+
+    def _beside(self, connection: Workers) -> Running | None:
+        return next_removal(self._abandoned, connection.desk)
+
+    def _checkpoint_key(self, result: TransferResult) -> Key:
+        return upload_key(result)

@@ -1,0 +1,326 @@
+"""Many downloads at once: grouped renames, a few large files at a time, one more fetch, a busy server."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from unit.scripted import Files, drive
+from unit.test_download import CONTENT, SOURCE, Lab, answering, calls, nth
+
+from iot.sftp.client.downloads import Downloads
+from iot.sftp.client.jobs.context import Context
+from iot.sftp.client.jobs.download import FEW, TOGETHER_BYTES, Download
+from iot.sftp.client.pipeline.pace import Pace
+from iot.sftp.client.protocol.packets import Code, Status
+from iot.sftp.client.protocol.server import Server
+from iot.sftp.client.settings import ClientOptions
+from iot.transfer.errors import (
+    ConfigurationError,
+    LinkLost,
+    NameRefused,
+    NotFound,
+    PermanentError,
+    ProofFailed,
+    ServerBusy,
+    ServerRefused,
+    SFTPError,
+)
+from iot.transfer.journal.checkpoints import CHECKPOINTS, Checkpoints
+from iot.transfer.journal.journal import Journal
+from iot.transfer.landing import DownloadTask, Landing, publish_together
+from iot.transfer.locks import Busy, TransferLocks
+from iot.transfer.model import DownloadJob, Evidence, Failure, Finished, RemoteFile, TransferResult
+from iot.transfer.options import TransferOptions
+
+__all__ = ["calls"]  # a fixture
+
+FAILURE = Status(Code.FAILURE, "Failure")
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Lab:
+    folder = tmp_path / "here"
+    folder.mkdir()
+    return Lab(folder)
+
+
+# -- grouped renames
+
+
+def arrived(path: Path, content: bytes = b"new") -> Landing:
+    """A download of which everything is there but the name."""
+    path.parent.mkdir(exist_ok=True)
+    task = DownloadTask(b"/up/" + os.fsencode(path.name), str(path))
+    landing = Landing(task, TransferOptions(owner="me"), lambda _: None, task.tell, lambda: 0.0)
+    landing.found(RemoteFile(len(content), 5))
+    landing.begin(None)
+    landing.sink.write(0, memoryview(content))
+    landing.end = len(content)
+    return landing
+
+
+def test_every_file_is_on_the_disk_before_its_rename_and_each_folder_once_after_all_of_its_names(
+    tmp_path: Path, calls: list[str]
+) -> None:
+    paths = [tmp_path / "one" / "a", tmp_path / "one" / "b", tmp_path / "two" / "c"]
+    landings = [arrived(path) for path in paths]
+    del calls[:]
+    publish_together(landings)
+    assert calls == ["fsync part", "rename"] * 3 + ["fsync one", "fsync two"]
+    for landing, path in zip(landings, paths, strict=True):
+        assert landing.published(None, Evidence.END_OF_FILE, 3).durable
+        assert path.read_bytes() == b"new"
+
+
+def test_a_name_that_cannot_be_given_is_the_failure_of_its_own_download(tmp_path: Path) -> None:
+    landings = [arrived(tmp_path / name) for name in "abc"]
+    (tmp_path / "b").mkdir()
+    publish_together(landings)
+    assert [landing.failure is None for landing in landings] == [True, False, True]
+    with pytest.raises(PermanentError, match="is a folder"):
+        landings[1].published(None, Evidence.END_OF_FILE, 3)
+    landings[1].close()
+    assert (tmp_path / "c").read_bytes() == b"new"
+
+
+def test_names_in_a_folder_that_cannot_be_synced_are_no_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    landings = [arrived(tmp_path / "bad" / "a"), arrived(tmp_path / "bad" / "b"), arrived(tmp_path / "good" / "c")]
+    real = os.fsync
+
+    def failing(fd: int) -> None:
+        if os.path.basename(os.readlink(f"/proc/self/fd/{fd}")) == "bad":
+            raise OSError(5, "Input/output error")
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", failing)
+    publish_together(landings)
+    assert [landing.failure is None for landing in landings] == [False, False, True]
+
+
+def test_the_name_comes_at_a_barrier_that_many_downloads_can_share(lab: Lab) -> None:
+    seen: list[bool] = []
+    lab.run(at_barrier=lambda: seen.append(lab.dest.exists()))
+    [barrier] = lab.files.did("BARRIER")
+    assert isinstance(barrier.record, Landing)
+    assert seen == [True]
+
+
+# -- round trips
+
+
+def test_a_small_file_takes_four_round_trips(lab: Lab) -> None:
+    """The last look goes out with the CLOSE."""
+    lab.run()
+    told = [event.what for event in lab.files.events if event.what != "READ"]
+    assert told == ["STAT", "OPEN", "CLOSE", "STAT", "BARRIER"]
+
+
+# -- a few large files at a time
+
+
+@dataclass
+class Crowd:
+    """A connection on which other files are arriving, or open."""
+
+    lab: Lab
+    arriving: list[int] = field(default_factory=list)
+    handles: set[bytes] = field(default_factory=set)
+
+    def context(self) -> Context:
+        options = TransferOptions(chunk_size=1024, owner="me")
+        server = Server("SSH-2.0-OpenSSH_9.2", "key", {}, max_read=1024)
+        made = Context(server, Pace(2**20, 1024), self.lab.ledger, options, self.lab.clock)
+        made.arriving.update(enumerate(self.arriving))
+        made.handles.update(self.handles)
+        return made
+
+    def run(self, context: Context, **script: Any) -> TransferResult:
+        return drive(Download(DownloadTask(SOURCE, str(self.lab.dest)), context).run(), self.lab.files, **script)
+
+
+def looks(files: Files) -> list[str]:
+    return [event.what for event in files.events if event.what in ("STAT", "LINGER", "OPEN")]
+
+
+def test_a_large_file_waits_until_there_is_room_and_is_looked_at_again(lab: Lab) -> None:
+    context = Crowd(lab).context()
+    context.arriving = Leaving({0: TOGETHER_BYTES, 1: 1, 2: 1, 3: 1}, lab.files)
+    assert len(context.arriving) == FEW
+    assert drive(Download(DownloadTask(SOURCE, str(lab.dest)), context).run(), lab.files).size == len(CONTENT)
+    assert looks(lab.files) == ["STAT", "LINGER", "LINGER", "STAT", "OPEN", "STAT"]
+    assert set(context.arriving) == {1, 2, 3}, "what has arrived makes room"
+
+
+class Leaving(dict[int, int]):
+    """The large one is gone after two waits."""
+
+    def __init__(self, arriving: dict[int, int], files: Files) -> None:
+        super().__init__(arriving)
+        self._files = files
+
+    def values(self) -> Any:
+        if len(self._files.did("LINGER")) == 2:
+            self.pop(0, None)
+        return super().values()
+
+
+@pytest.mark.parametrize("arriving", [[TOGETHER_BYTES] * (FEW - 1), [1024] * 1000, []])
+def test_a_few_files_of_any_size_and_many_small_ones_arrive_at_once(lab: Lab, arriving: list[int]) -> None:
+    crowd = Crowd(lab, arriving)
+    crowd.run(crowd.context())
+    assert not lab.files.did("LINGER")
+
+
+# -- a server without handles left
+
+
+def test_a_refusal_to_open_one_more_file_is_a_busy_server_while_others_are_open(lab: Lab) -> None:
+    lab.files.refuse = answering(nth("OPEN"), FAILURE)
+    crowd = Crowd(lab, handles={b"another's"})
+    with pytest.raises(ServerBusy, match="while others are open"):
+        crowd.run(crowd.context())
+    lab.files.refuse = answering(nth("OPEN"), FAILURE)
+    alone = Crowd(lab)
+    with pytest.raises(ServerRefused):
+        alone.run(alone.context())
+    assert os.listdir(lab.folder) == []
+
+
+@pytest.mark.parametrize("refused", [None, "READ", "CLOSE"])
+def test_a_file_that_is_no_longer_open_is_in_nobodys_way(lab: Lab, refused: str | None) -> None:
+    if refused:
+        lab.files.refuse = answering(nth(refused), FAILURE)
+    crowd = Crowd(lab)
+    context = crowd.context()
+    try:
+        crowd.run(context)
+    except SFTPError:
+        assert refused == "READ"
+    assert (context.handles, context.arriving) == (set(), {})
+
+
+# -- one call
+
+
+@dataclass
+class Links:
+    """Connections; `ends` says how each job ends, in the order in which they are taken up."""
+
+    folder: Path
+    ends: list[SFTPError | None]
+    asked: list[tuple[object, bool]] = field(default_factory=list)
+    slots: list[int] = field(default_factory=list)
+    connections: int = 1
+
+    def __post_init__(self) -> None:
+        self.ledger = Checkpoints(Journal(None, CHECKPOINTS), "s", every_bytes=1, every_s=1, clock=lambda: 0.0)
+        server = Server("SSH-2.0-test", "key", {})
+        context = Context(server, Pace(2**20, 2**15), self.ledger, TransferOptions(), lambda: 0.0)
+        self.session = SimpleNamespace(slots=16, context=context, pipeline=self)
+
+    def attempts(self, tick: Callable[[], None], harmless: tuple[type[SFTPError], ...]) -> Links:
+        return self
+
+    def __iter__(self) -> Iterator[Any]:
+        for _ in range(self.connections):
+            yield self
+
+    def __enter__(self) -> Any:
+        return self.session
+
+    def __exit__(self, kind: object, error: object, trace: object) -> bool:
+        return isinstance(error, LinkLost)
+
+    def progressed(self) -> None: ...
+
+    def drop(self) -> None: ...
+
+    def run(self, jobs: Iterator[Any], slots: Callable[[], int], tick: Callable[[], None]) -> Iterator[Finished]:
+        for job in jobs:
+            if job is None:
+                continue
+            self.slots.append(slots())
+            try:
+                next(job.work)
+                self.asked.append((job.tag.job.key, job.work.gi_frame.f_locals["context"].options.resume))
+                job.work.close()
+                error = self.ends.pop(0)
+            except SFTPError as own:
+                error = own
+            yield Finished(job.tag, None if error else self._result(job.tag.job), error)
+            if isinstance(error, LinkLost):
+                raise error
+
+    def _result(self, job: DownloadJob) -> TransferResult:
+        return TransferResult(str(job.source), str(job.dest), 1, 1, 0, 0.0, None)
+
+    def fetch(self, count: int = 1, locks: TransferLocks | None = None, **options: Any) -> list[Any]:
+        jobs = [DownloadJob(f"/far/{number}", self.folder / str(number), key=number) for number in range(count)]
+        return self.fetch_these(jobs, locks, **options)
+
+    def fetch_these(self, jobs: list[Any], locks: TransferLocks | None = None, **options: Any) -> list[Any]:
+        settings = ClientOptions()
+        made = Downloads(self, self.ledger, locks or TransferLocks(None), settings, **options)  # type: ignore[arg-type]
+        return list(made.run(jobs))
+
+
+def kinds(outcomes: list[Any]) -> list[type]:
+    return [type(outcome) for outcome in outcomes]
+
+
+def test_what_fails_its_proof_is_fetched_once_more_and_only_once(tmp_path: Path) -> None:
+    differs = ProofFailed("differs")
+    links = Links(tmp_path, [differs, None, None])
+    assert [outcome.key for outcome in links.fetch(2)] == [0, 1]
+    [told] = Links(tmp_path, [differs, differs]).fetch()
+    assert isinstance(told, Failure)
+    assert told.error is differs
+
+
+def test_what_a_lost_link_interrupts_goes_on_even_if_everything_was_to_start_over(tmp_path: Path) -> None:
+    links = Links(tmp_path, [LinkLost("cut"), None, None], connections=2)
+    assert kinds(links.fetch(2, resume=False)) == [TransferResult] * 2
+    assert links.asked == [(0, False), (0, True), (1, False)]
+
+
+def test_a_server_without_handles_gets_half_as_many_at_once_and_the_file_goes_again(tmp_path: Path) -> None:
+    links = Links(tmp_path, [ServerBusy("no handle"), None, None])
+    assert kinds(links.fetch(2)) == [TransferResult] * 2
+    assert links.slots == [16, 8, 8]
+
+
+def test_a_job_that_cannot_be_carried_out_fails_alone(tmp_path: Path) -> None:
+    jobs = [
+        DownloadJob("", tmp_path / "a", key="empty"),
+        DownloadJob("/far/b", tmp_path / "b", key="hash", sha256="abc"),
+        DownloadJob("/far/c", 5, key="number"),  # type: ignore[arg-type]
+        DownloadJob("/far/d", tmp_path / "d", key="good"),
+    ]
+    told = {outcome.key: outcome for outcome in Links(tmp_path, [None]).fetch_these(jobs)}
+    assert isinstance(told["good"], TransferResult)
+    errors = {key: type(outcome.error) for key, outcome in told.items() if key != "good"}
+    assert errors == {"empty": NameRefused, "hash": ConfigurationError, "number": ConfigurationError}
+
+
+def test_another_refusal_ends_the_file_alone(tmp_path: Path) -> None:
+    links = Links(tmp_path, [NotFound("gone"), None])
+    assert kinds(links.fetch(2)) == [Failure, TransferResult]
+    assert links.slots == [16, 16]
+
+
+def test_a_destination_that_another_transfer_writes_to_is_refused(tmp_path: Path) -> None:
+    locks = TransferLocks(None)
+    (tmp_path / "link").symlink_to(tmp_path)
+    with_lock = Landing(DownloadTask(b"x", str(tmp_path / "link" / "0")), TransferOptions(), print, print, lambda: 0.0)
+    locks.take(with_lock.lock_name)
+    [told] = Links(tmp_path, []).fetch(1, locks)
+    assert isinstance(told.error, Busy)
+    assert str(tmp_path / "0") in str(told.error)
