@@ -312,7 +312,7 @@ class Intake:
             rank=_rank(settings.order, path, version),
             first_seen=wall,
             check_final=self._may_stand(before, version),
-            sent_before=before.sent_before if before is not None and self._only_touched(before, version) else None,
+            sent_before=self._queue.sent_before(before) if before and self._only_touched(before, version) else None,
         )
         return [entry]
 

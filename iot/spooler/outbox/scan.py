@@ -25,7 +25,7 @@ from iot.spooler.outbox.mounts import FileSystem, file_system
 from iot.spooler.outbox.refused import DEPTH_MAX, Refused, kind_of_file
 from iot.spooler.state.lock import AlreadyRunning, OutboxClaim
 from iot.transfer import Fingerprint, is_gone
-from iot.transfer.beneath import DIRECTORY, PASSING, join, open_below, split
+from iot.transfer.beneath import DIRECTORY, PASSING, PASSING_PREFIX, join, open_below, split
 
 __all__ = [
     "BATCH",
@@ -295,8 +295,7 @@ class Outbox:
         deeper: list[bytes] = []
         with os.scandir(here) as entries:
             for entry in _by_name(entries):
-                path = join(folder, os.fsencode(entry.name))
-                found = self._judge(entry, path, deeper)
+                found = self._judge(entry, folder, deeper)
                 if found is not None:
                     batch.append(found)
                 if len(batch) >= BATCH:
@@ -320,17 +319,19 @@ class Outbox:
             return
         yield from self._list_open(inner, path, depth)
 
-    def _judge(self, entry: os.DirEntry[str], path: bytes, deeper: list[bytes]) -> Found | None:
-        if entry.name.startswith(os.fsdecode(PRIVATE_PREFIX)):
+    def _judge(self, entry: os.DirEntry[str], folder: bytes, deeper: list[bytes]) -> Found | None:
+        name = os.fsencode(entry.name)
+        path = join(folder, name)
+        if name.startswith(PRIVATE_PREFIX):
             self.leftovers.append(path)
             return None
-        if PASSING.fullmatch(os.fsencode(entry.name)) or self.system.is_removed(os.fsencode(entry.name)):
+        if (name.startswith(PASSING_PREFIX) and PASSING.fullmatch(name)) or self.system.is_removed(name):
             return None
         if entry.is_dir(follow_symlinks=False):
             if self._recursive:
                 deeper.append(path)
             return None
-        if not self._wanted(os.fsdecode(path)):
+        if not self._wanted(os.fsdecode(path) if folder else entry.name):
             return None
         try:
             status = entry.stat(follow_symlinks=False)

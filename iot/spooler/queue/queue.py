@@ -22,16 +22,19 @@ from typing import Any, TypeVar
 from iot.spooler.queue.policy import NEVER, TRANSITIONS, Event, State, Verdict, after
 from iot.spooler.queue.rows import (
     COLUMNS,
+    COLUMNS_OF_KNOWN,
     QUEUE_SCHEMA,
     SQL_DAMAGED,
     SQL_ENTRY,
     SQL_FILE,
+    SQL_SENT_BEFORE,
     Destinations,
     Entry,
     Known,
     NewEntry,
     Success,
     Total,
+    digest_from,
     digest_to,
     entry_from,
     entry_row,
@@ -104,17 +107,18 @@ class Queue:
     def known(self, outbox: int, paths: Sequence[bytes]) -> dict[bytes, Known]:
         """The newest known version of each of these paths (at most a few hundred)."""
         marks = ",".join("?" * len(paths))
-        columns = (
-            "id, path, state, size, mtime_ns, ctime_ns, inode, check_final, coalesce(sha256, sent_before) AS sha256"
-        )
         rest = f"WHERE file.outbox = ? AND path IN ({marks}) ORDER BY id"
-        sql = f"SELECT {columns} FROM file JOIN entry USING (id) LEFT JOIN delivered USING (id) {rest}"  # noqa: S608
+        sql = f"SELECT {COLUMNS_OF_KNOWN} FROM file JOIN entry USING (id) {rest}"  # noqa: S608
 
         def read() -> dict[bytes, Known]:
-            rows = self._journal.read(sql, outbox, *paths)
-            return {row["path"]: known_from(row) for row in rows}
+            return dict(known_from(row) for row in self._journal.read(sql, outbox, *paths))
 
         return self._healed(read)
+
+    def sent_before(self, known: Known) -> str | None:
+        """The SHA-256 of what was last delivered from the path of this version, if known."""
+        rows = self._journal.read(SQL_SENT_BEFORE, known.id)
+        return digest_from(rows[0]["sha256"]) if rows else None
 
     def add(self, entries: Sequence[NewEntry]) -> None:
         """Add complete files, new or in a new version, as ready; not while an earlier version is being sent."""

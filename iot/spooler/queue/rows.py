@@ -16,10 +16,12 @@ from iot.transfer import Fingerprint, Schema
 
 __all__ = [
     "COLUMNS",
+    "COLUMNS_OF_KNOWN",
     "QUEUE_SCHEMA",
     "SQL_DAMAGED",
     "SQL_ENTRY",
     "SQL_FILE",
+    "SQL_SENT_BEFORE",
     "Destinations",
     "Entry",
     "Known",
@@ -94,6 +96,9 @@ COLUMNS = (
     " check_final, sent_before, hash8, attempts, failures, strikes, rule, destination, unanswered,"
     " CAST(error AS BLOB) AS error"
 )
+STATES = {state.value: state for state in State}
+COLUMNS_OF_KNOWN = "path, id, state, size, mtime_ns, ctime_ns, inode, check_final"
+SQL_SENT_BEFORE = "SELECT coalesce(sha256, sent_before) AS sha256 FROM file LEFT JOIN delivered USING (id) WHERE id = ?"
 SQL_FILE = (
     "INSERT INTO file (id, outbox, path, mtime_ns, ctime_ns, inode, check_final, sent_before, hash8)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -183,7 +188,7 @@ class Entry(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What the queue knows of a path. sent_before: the SHA-256 of what was last delivered from it, if known.
+    """What the queue knows of a path.
 
     check_final: this version may have been delivered by an earlier row, and that was not examined yet.
     """
@@ -191,7 +196,6 @@ class Known(NamedTuple):
     id: int
     state: State
     fingerprint: Fingerprint
-    sent_before: str | None = None
     check_final: bool = False
 
 
@@ -308,10 +312,11 @@ def entry_from(row: sqlite3.Row, destinations: Destinations) -> Entry:
     )
 
 
-def known_from(row: sqlite3.Row) -> Known:
-    """sha256: a column beside those of the entry."""
-    version, sent_before = fingerprint_from(row), digest_from(row["sha256"])
-    return Known(row["id"], State(row["state"]), version, sent_before, bool(row["check_final"]))
+def known_from(row: sqlite3.Row) -> tuple[bytes, Known]:
+    """-> its path and what is known, from COLUMNS_OF_KNOWN; of every file that is there, in every walk."""
+    path, number, state, size, mtime_ns, ctime_ns, inode, check_final = row
+    version = Fingerprint.from_columns(size, mtime_ns, ctime_ns, inode)
+    return path, Known(number, STATES[state], version, bool(check_final))
 
 
 def fingerprint_from(row: sqlite3.Row) -> Fingerprint:
