@@ -17,12 +17,13 @@ import paramiko
 
 from iot.sftp.client.ssh.boundary import translated
 from iot.sftp.client.ssh.channel import SFTPChannel
-from iot.sftp.client.ssh.detour import by_channel, by_command
+from iot.sftp.client.ssh.detour import CommandLink, by_channel, by_command
 from iot.sftp.client.ssh.hostkeys import fingerprint
 from iot.sftp.client.ssh.link import Link, dial
 from iot.sftp.client.ssh.login import Login
 from iot.sftp.client.ssh.proxy import connect_through
 from iot.sftp.client.ssh.transport import Target, Transport
+from iot.transfer.errors import LinkLost, TransientError
 from iot.transfer.stop import StopFlag
 
 if hasattr(paramiko, "DSSKey"):
@@ -71,6 +72,12 @@ class Connection(pysftp.Connection):  # type: ignore[misc]
             super().__init__(
                 target.host, username=target.credentials.user, port=target.port, cnopts=_CnOpts(target.compression)
             )
+        except TransientError as error:
+            failure = self._failure_of_command()
+            self.close()
+            if failure:
+                raise LinkLost(f"{target.host}: {failure}") from error
+            raise
         except BaseException:
             self.close()
             raise
@@ -102,6 +109,11 @@ class Connection(pysftp.Connection):  # type: ignore[misc]
                 raise
             return link
         return self._dial(host, port)
+
+    def _failure_of_command(self) -> str:
+        """Why there is no server behind a ProxyCommand; "" where one has told its version, or there is no command."""
+        answered = self._transport is not None and self._transport.remote_version
+        return self.link.failure() if isinstance(self.link, CommandLink) and not answered else ""
 
     def _dial(self, host: str, port: int) -> Link:
         target = self.target

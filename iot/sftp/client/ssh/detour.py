@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
+import signal
 import socket
 import subprocess
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import IO, Any
 
+from iot.sftp.client.ssh.boundary import printable
 from iot.sftp.client.ssh.children import environment
 from iot.sftp.client.ssh.link import Link
 from iot.transfer.errors import LinkLost
 from iot.transfer.stop import StopFlag
 
-__all__ = ["DetourLink", "by_channel", "by_command"]
+__all__ = ["CommandLink", "DetourLink", "by_channel", "by_command"]
 
 BLOCK_BYTES = 256 * 1024
 ENDS_S = 2.0
+LINE_BYTES = 4096
+SHOWN = 200
 
 
 class DetourLink(Link):
@@ -32,7 +37,45 @@ class DetourLink(Link):
         self._end()
 
 
-def by_command(command: str, cancelled: StopFlag) -> Link:
+class CommandLink(DetourLink):
+    """A link through a command that runs. words: what is shown of it, without its arguments, which may be secrets."""
+
+    def __init__(self, sock: socket.socket, cancelled: StopFlag, process: subprocess.Popen[bytes], words: str) -> None:
+        super().__init__(sock, cancelled, self._stop)
+        self._process = process
+        self._stopped = False
+        self._words = words
+        self._complaint = b""
+        self._reader = threading.Thread(target=self._listen, args=(process.stderr,), name="iot-sftp proxy", daemon=True)
+        self._reader.start()
+
+    def failure(self) -> str:
+        """Why no connection came of it, for a person: its exit code, and the last line of its standard error."""
+        ended = "runs, but no SSH server answers through it"
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            code = self._process.wait(ENDS_S)
+            self._reader.join(ENDS_S)  # what it started may keep its standard error open
+            if code >= 0:
+                ended = f"ended with exit code {code}"
+            elif not self._stopped:
+                ended = f"was ended by {signal.Signals(-code).name}"
+        said = printable(self._complaint.decode("utf-8", "replace").strip(), SHOWN)
+        return f"the ProxyCommand {self._words} {ended}{f': {said}' if said else ''}"
+
+    def _stop(self) -> None:
+        self._stopped = self._stopped or self._process.poll() is None
+        _end(self._process)
+
+    def _listen(self, stderr: IO[bytes]) -> None:
+        """Keep its last line that is not blank; whatever the length of a line, only its beginning is held."""
+        begins = True
+        with contextlib.suppress(OSError, ValueError), stderr:  # ValueError: closed by whoever ended the command
+            while line := stderr.readline(LINE_BYTES):
+                self._complaint = line if begins and line.strip() else self._complaint
+                begins = line.endswith(b"\n")
+
+
+def by_command(command: str, cancelled: StopFlag) -> CommandLink:
     """A command, run by a shell as ssh does, whose input and output are the connection. Raises: LinkLost.
 
     In a session of its own: Ctrl-C is for us, who have a checkpoint to write.
@@ -41,11 +84,24 @@ def by_command(command: str, cancelled: StopFlag) -> Link:
     try:
         with theirs:
             words, end = ["/bin/sh", "-c", f"exec {command}"], theirs.fileno()
-            process = subprocess.Popen(words, stdin=end, stdout=end, start_new_session=True, env=environment())
+            process = subprocess.Popen(
+                words, stdin=end, stdout=end, stderr=subprocess.PIPE, start_new_session=True, env=environment()
+            )
     except OSError as error:
         ours.close()
         raise LinkLost(f"cannot run the ProxyCommand: {error.strerror}") from error
-    return DetourLink(ours, cancelled, lambda: _end(process))
+    return CommandLink(ours, cancelled, process, _without_arguments(command))
+
+
+def _without_arguments(command: str) -> str:
+    """The program alone: what follows, and variables that are set in front of it, may be passwords."""
+    try:
+        words = shlex.split(command)
+    except ValueError:  # quotes that do not match: the shell says so
+        words = command.split()
+    named = [word for word in words if "=" not in word]
+    shown = printable(named[0], SHOWN) if named else ""
+    return repr(f"{shown} ..." if len(words) > 1 else shown)
 
 
 def by_channel(channel: Any, cancelled: StopFlag, end: Callable[[], None]) -> Link:

@@ -7,6 +7,7 @@ checked before the data is read.
 
 from __future__ import annotations
 
+import re
 import struct
 import time
 import zlib
@@ -25,6 +26,8 @@ MAX_PACKET_BYTES = 256 * 1024
 """As in OpenSSH; RFC 4253 requires at least 35,000."""
 MAX_GREETING_BYTES = 64 * 1024
 """Limit for all lines up to the version line, which has at most 255 bytes (RFC 4253, section 4.2)."""
+GREETING_SHOWN = 100
+FTP_GREETING = re.compile("(?:120|220|421)[ -]")
 CHACHA20 = "chacha20-poly1305@openssh.com"
 TAG_BYTES = 16
 LENGTH_BYTES = 4
@@ -42,6 +45,7 @@ class Packetizer(PlainPacketizer):  # type: ignore[misc]
         super().__init__(socket)
         self._greeting_bytes = 0
         self._greeting_began = time.monotonic()
+        self._greeting = ""
         self._seals: ChaCha20 | None = None
         self._opens: ChaCha20 | None = None
 
@@ -69,6 +73,18 @@ class Packetizer(PlainPacketizer):  # type: ignore[misc]
         self._opens = block_engine if isinstance(block_engine, ChaCha20) else None
         if self._opens is not None:
             self._opens.sequence = lambda: int(self._Packetizer__sequence_number_in)
+
+    def readline(self, timeout: float) -> str:
+        """A line of the greeting. Raises: SSHException that shows its first line, if the version never comes."""
+        try:
+            line: str = super().readline(timeout)
+        except (paramiko.SSHException, EOFError, OSError) as error:
+            if not self._greeting:
+                raise
+            like_ftp = ", as an FTP server does" if FTP_GREETING.match(self._greeting) else ""
+            raise paramiko.SSHException(f"{error}: it begins with {self._greeting!r}{like_ftp}") from error
+        self._greeting = self._greeting or line[:GREETING_SHOWN]
+        return line
 
     def _read_timeout(self, timeout: float) -> bytes:
         """paramiko's read of the lines before the packets. Raises: SSHException for too many, or a timeout."""
