@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -122,11 +124,11 @@ def test_the_default_identities_and_the_agent_are_tried_by_themselves(shell: She
     word = f"sftp://{sshd.user}@{sshd.host}:{sshd.port}/"
     assert shell("exists", word).returncode == 77
     agent = subprocess.run(["ssh-agent", "-s"], capture_output=True, text=True, check=True).stdout
-    socket, pid = (agent.split(f"{name}=")[1].split(";")[0] for name in ("SSH_AUTH_SOCK", "SSH_AGENT_PID"))
+    address, pid = (agent.split(f"{name}=")[1].split(";")[0] for name in ("SSH_AUTH_SOCK", "SSH_AGENT_PID"))
     try:
-        environment = {**os.environ, "SSH_AUTH_SOCK": socket}
+        environment = {**os.environ, "SSH_AUTH_SOCK": address}
         subprocess.run(["ssh-add", "-q", str(client_key())], env=environment, check=True)
-        done = shell("exists", word, SSH_AUTH_SOCK=socket)
+        done = shell("exists", word, SSH_AUTH_SOCK=address)
         assert done.returncode == 0, done.stderr
     finally:
         os.kill(int(pid), 15)
@@ -134,6 +136,40 @@ def test_the_default_identities_and_the_agent_are_tried_by_themselves(shell: She
     (home / ".ssh/id_ed25519").chmod(0o600)
     done = shell("exists", word)
     assert done.returncode == 0, done.stderr
+
+
+def test_with_nothing_to_log_in_with_all_that_was_looked_at_is_told(shell: Shell, sshd: OpenSSH, home: Path) -> None:
+    word = f"sftp://{sshd.user}@{sshd.host}:{sshd.port}/"
+    encrypted = home / ".ssh/id_ecdsa"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ecdsa", "-N", "secret", "-f", str(encrypted)], check=True, timeout=30)
+    said = shell("exists", word).stderr.decode()
+    assert "nothing to log in with (ssh-agent: SSH_AUTH_SOCK is not set;" in said
+    assert f"; {home}/.ssh/id_ed25519 does not exist;" in said
+    assert f"; {encrypted} is encrypted: give its --key-passphrase-file;" in said
+    assert f"; {home}/.ssh/id_rsa does not exist)" in said
+    assert "no password is asked for, since standard input is no terminal" in said
+    said = shell("exists", word, SSH_AUTH_SOCK=str(home / "nobody")).stderr.decode()
+    assert "(ssh-agent: none answers; " in said
+
+
+def answer_once(listener: socket.socket, answer: bytes) -> None:
+    with listener.accept()[0] as caller:
+        caller.recv(100)
+        caller.sendall(answer)
+        caller.recv(100)
+
+
+def test_an_agent_without_keys_is_told_and_a_broken_one_passed_over(shell: Shell, sshd: OpenSSH, home: Path) -> None:
+    word = f"sftp://{sshd.user}@{sshd.host}:{sshd.port}/"
+    for answer, said in ((b"\0\0\0\x05\x0c\0\0\0\0", "it holds no key"), (b"\0\0\0\x01\x05", "could not get keys")):
+        with socket.socket(socket.AF_UNIX) as listener:
+            place = home / f"agent-{len(answer)}"
+            listener.bind(str(place))
+            listener.listen()
+            threading.Thread(target=answer_once, args=(listener, answer), daemon=True).start()
+            done = shell("exists", word, SSH_AUTH_SOCK=str(place))
+        assert done.returncode == 77
+        assert f"ssh-agent: {said}" in done.stderr.decode()
 
 
 def test_a_keyword_that_cannot_be_followed_is_named_with_the_way_out(shell: Shell, sshd: OpenSSH, home: Path) -> None:

@@ -91,7 +91,7 @@ def _parsed(words: list[str]) -> argparse.Namespace:
 
 
 def _run(arguments: argparse.Namespace, is_program: bool) -> int:
-    from iot.sftp.client.cli.options import settings_from
+    from iot.sftp.client.cli.options import may_ask, settings_from, wants_password
 
     if arguments.arrange is not None:
         arguments.arrange(arguments)
@@ -101,15 +101,20 @@ def _run(arguments: argparse.Namespace, is_program: bool) -> int:
         if is_program:
             _keep_what_is_loaded()
         command: Command = arguments.run
-        return command(client, arguments)
+        try:
+            return command(client, arguments)
+        except (LoginRefused, CredentialsInvalid) as error:
+            if not wants_password(settings) or may_ask():
+                raise
+            raise type(error)(f"{error}; no password is asked for, since standard input is no terminal") from error
 
 
 def _opened(settings: ClientSettings) -> IoTSFTPClient:
     """Agent and keys are tried first; a password is asked for when they do not do."""
-    from iot.sftp.client.cli.options import may_ask, with_password
+    from iot.sftp.client.cli.options import may_ask, wants_password, with_password
 
     client = _client(settings)
-    if not may_ask(settings):
+    if not wants_password(settings) or not may_ask():
         return client
     try:
         client.connect()

@@ -23,7 +23,7 @@ from iot.transfer.errors import ConfigurationError
 from iot.transfer.givenfile import read_text_once
 from iot.transfer.terminal import terminal_safe
 
-__all__ = ["add_settings", "may_ask", "settings_from", "with_password"]
+__all__ = ["add_settings", "may_ask", "settings_from", "wants_password", "with_password"]
 
 ALIASES = {"key_file": ("--key",), "host": ("-H",), "port": ("-P",), "user": ("-u",)}
 MISSING = ("host: Field required", "SFTP_HOST: Field required")
@@ -67,10 +67,14 @@ def settings_from(given: Mapping[str, Any], *, env_file: Path | None = None) -> 
     return _checked(values, env_file)
 
 
-def may_ask(settings: ClientSettings) -> bool:
-    """Whether somebody is there to be asked for a password, where nothing else was given to log in with."""
-    has_some = settings.password is not None or settings.key_file is not None or settings.agent
-    return not has_some and sys.stdin is not None and sys.stdin.isatty()
+def wants_password(settings: ClientSettings) -> bool:
+    """Whether a password is to be asked for, should agent and identities not do: nothing else was given."""
+    return settings.password is None and settings.key_file is None and not settings.agent
+
+
+def may_ask() -> bool:
+    """Whether somebody is there to be asked for a password."""
+    return sys.stdin is not None and sys.stdin.isatty()
 
 
 def with_password(settings: ClientSettings) -> ClientSettings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -61,8 +62,9 @@ class Login:
         self._password = password = Password(credentials.password)
         source = credentials.answers() if credentials.answers is not None else None
         self._answers = answers = Answers(password, source)
-        self._agent = paramiko.Agent() if credentials.agent else None
-        self._steps = [_key_step(user, name, key) for name, key in _keys(credentials, self._agent)]
+        passed_over: list[str] = []
+        self._agent = _agent(passed_over) if credentials.agent else None
+        self._steps = [_key_step(user, name, key) for name, key in _keys(credentials, self._agent, passed_over)]
         typed = [
             Step(
                 "password",
@@ -81,9 +83,10 @@ class Login:
         self._steps += [step for step in (typed if source is None else reversed(typed)) if step.ready()]
         if not self._steps:
             self.close()
+            reasons = f" ({'; '.join(passed_over)})" if passed_over else ""
             raise CredentialsInvalid(
-                "nothing to log in with: give a password, a key_file, or agent=True with a running ssh-agent that has"
-                " keys"
+                f"nothing to log in with{reasons}: give a password, a key_file, or agent=True with a running ssh-agent"
+                " that has keys"
             )
 
     def run(self, transport: paramiko.Transport, host: str) -> None:
@@ -196,15 +199,34 @@ def _key_step(user: str, name: str, key: paramiko.PKey) -> Step:
     return Step(name, "publickey", lambda transport: transport.auth_publickey(user, key))
 
 
-def _keys(credentials: Credentials, agent: paramiko.Agent | None) -> Iterator[tuple[str, paramiko.PKey]]:
+def _agent(passed_over: list[str]) -> paramiko.Agent | None:
+    """Connect to the ssh-agent; why there is none, or none of use, is added to what is passed over."""
+    if not os.environ.get("SSH_AUTH_SOCK") and os.name != "nt":
+        passed_over.append("ssh-agent: SSH_AUTH_SOCK is not set")
+        return None
+    try:
+        agent = paramiko.Agent()
+    except (paramiko.SSHException, OSError) as error:
+        passed_over.append(f"ssh-agent: {printable(str(error))}")
+        return None
+    if not agent.get_keys():
+        passed_over.append("ssh-agent: it holds no key" if agent._conn is not None else "ssh-agent: none answers")
+    return agent
+
+
+def _keys(
+    credentials: Credentials, agent: paramiko.Agent | None, passed_over: list[str]
+) -> Iterator[tuple[str, paramiko.PKey]]:
     if credentials.key_file is not None:
         yield f"key {credentials.key_file}", _load_key(credentials.key_file, credentials)
     if agent is not None:
         for key in agent.get_keys():
             yield f"agent's {key.get_name()} {key.fingerprint}", key
     for path in credentials.identities:
-        with contextlib.suppress(CredentialsInvalid):
+        try:
             yield f"key {path}", _load_key(path, credentials)
+        except CredentialsInvalid as error:
+            passed_over.append(str(error).removeprefix("key_file "))
 
 
 def _load_key(path: Path, credentials: Credentials) -> paramiko.PKey:
