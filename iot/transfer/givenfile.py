@@ -4,10 +4,11 @@ writer, or an endless device, is reported as an error instead of hanging the pro
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 from pathlib import Path
 
-__all__ = ["check_readable", "read_text_once"]
+__all__ = ["check_readable", "exposure", "read_text_once"]
 
 HANDED_OVER = ("/dev/fd/", "/proc/self/fd/")
 """The location of a shell's <(command)."""
@@ -22,6 +23,25 @@ def read_text_once(path: Path) -> str:
     """The UTF-8 text of a file, or of a pipe passed by the shell. Raises: OSError, UnicodeDecodeError."""
     with open(_open(path, pipe=str(path).startswith(HANDED_OVER)), encoding="utf-8") as file:
         return file.read()
+
+
+def exposure(path: Path) -> str:
+    """What is wrong with the permissions of a secret of ours, and what to do; "" if nothing is.
+
+    As ssh: a file of another user, such as a mounted secret of root's, is not ours to judge.
+    """
+    try:
+        status = os.stat(os.path.expanduser(path))
+    except OSError:
+        return ""  # reported where it is read
+    if (
+        os.name == "nt"
+        or not stat.S_ISREG(status.st_mode)
+        or status.st_uid != os.geteuid()
+        or not status.st_mode & 0o77
+    ):
+        return ""
+    return f"may be read by others (mode {stat.S_IMODE(status.st_mode):04o}): chmod 600 {shlex.quote(str(path))}"
 
 
 def _open(path: Path, *, pipe: bool) -> int:

@@ -79,17 +79,17 @@ CASES = {
     "encrypted key without passphrase": Case(
         lambda site, folder: only_key(client_key(passphrase=PASSPHRASE)),
         CredentialsInvalid,
-        77,
+        78,
         lambda site: ["encrypted", "key_passphrase"],
     ),
     "encrypted key with a wrong passphrase": Case(
         lambda site, folder: only_key(client_key(passphrase=PASSPHRASE), key_passphrase=WRONG_PASSWORD),
         CredentialsInvalid,
-        77,
+        78,
         lambda site: ["wrong key_passphrase"],
     ),
     "a key file that is none": Case(
-        lambda site, folder: only_key(site.server.known_hosts), CredentialsInvalid, 77, lambda site: ["key_file"]
+        lambda site, folder: only_key(site.server.known_hosts), CredentialsInvalid, 78, lambda site: ["key_file"]
     ),
     "unknown host key": Case(
         empty_file,

@@ -266,7 +266,7 @@ def test_exit_codes_of_what_goes_wrong(shell: Shell, sshd: OpenSSH, tmp_path: Pa
     other = str(client_key("rsa", passphrase="locked"))
     assert shell("exists", path, "--port", str(free_port()), "--attempts", "1").returncode == 69
     assert shell("exists", path, "--host-key", "SHA256:" + "A" * 43).returncode == 77
-    assert shell("exists", path, "--key", other).returncode == 77
+    assert shell("exists", path, "--key", other).returncode == 78
     assert shell("exists", path, "--port", "70000").returncode == 78
     assert shell("exists", path, SFTP_HOST="").returncode == 78
     assert shell("put", "missing", path + "/x").returncode == 1

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,7 +81,7 @@ def test_errors_speak_of_options_as_they_are_given(shell: Shell, sshd: OpenSSH, 
     assert "--host-key SHA256:" in unknown
     assert str(tmp_path / "none") in unknown
     nothing = shell("exists", "/", SFTP_KEY="")
-    assert nothing.returncode == 77
+    assert nothing.returncode == 78
     assert b"--key, or --agent with" in nothing.stderr
     assert b"agent=True" not in nothing.stderr
 
@@ -115,3 +117,43 @@ def test_a_closed_standard_stream_is_no_mistake_of_the_program(
     )
     assert (done.returncode, b"Traceback" in done.stderr) == (code, False), done.stderr
     assert [sshd.content(name) for name in sshd.names()] == ([b"content"] if code == 0 else [])
+
+
+@pytest.mark.parametrize("mode", [0o666, 0o640, 0o601])
+def test_a_private_key_that_others_may_use_is_refused_with_what_to_do(
+    mode: int, shell: Shell, sshd: OpenSSH, tmp_path: Path
+) -> None:
+    key = tmp_path / "a key"
+    shutil.copy(str(sshd.key_file), key)
+    key.chmod(mode)
+    done = shell("exists", sshd.path(), "--key", str(key))
+    assert done.returncode == 78
+    assert f"--key {key} may be read by others (mode {mode:04o}): chmod 600 '{key}'" in done.stderr.decode()
+    key.chmod(0o600)
+    assert shell("exists", sshd.path(), "--key", str(key)).returncode == 0
+
+
+@pytest.mark.needs("root")
+def test_a_private_key_of_another_user_is_not_ours_to_judge(shell: Shell, sshd: OpenSSH, tmp_path: Path) -> None:
+    shutil.copy(str(sshd.key_file), tmp_path / "key")
+    (tmp_path / "key").chmod(0o644)
+    os.chown(tmp_path / "key", 1, 1)
+    assert shell("exists", sshd.path(), "--key", str(tmp_path / "key")).returncode == 0
+
+
+def test_a_password_file_that_others_may_read_is_warned_of(sshd_with_password: OpenSSH, tmp_path: Path) -> None:
+    shell = Shell(sshd_with_password, tmp_path)
+    (tmp_path / "pw").write_text(f"{sshd_with_password.password}\n")
+    (tmp_path / "pw").chmod(0o644)
+    done = shell("exists", sshd_with_password.path(), "--password-file", "pw")
+    assert done.returncode == 0
+    assert done.stderr == b"warning: --password-file pw may be read by others (mode 0644): chmod 600 pw\n"
+    (tmp_path / "pw").chmod(0o600)
+    assert shell("exists", sshd_with_password.path(), "--password-file", "pw").stderr == b""
+
+
+def test_a_missing_key_and_a_missing_password_file_end_alike(shell: Shell) -> None:
+    for option in ("--key", "--password-file", "--key-passphrase-file", "--prompt-file", "--env-file"):
+        done = shell("exists", "/", option, "missing")
+        assert (option, done.returncode) == (option, 78)
+        assert b"missing" in done.stderr

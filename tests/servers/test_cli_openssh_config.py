@@ -84,7 +84,7 @@ def test_an_alias_is_enough(shell: Shell, sshd: OpenSSH, home: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert sshd.content("f") == b"content"
     done = shell("ls", "-H", "box", "--ssh-config", "none", "--connect-timeout-s", "1", "--attempts", "1")
-    assert done.returncode in (69, 77)
+    assert done.returncode in (69, 78)  # the name is not found, or is, and there is no key
 
 
 def test_hosts_are_reached_through_others(shell: Shell, sshd: OpenSSH, gate: OpenSSH, home: Path) -> None:
@@ -122,7 +122,7 @@ def test_a_proxy_command_is_the_connection(shell: Shell, sshd: OpenSSH, home: Pa
 
 def test_the_default_identities_and_the_agent_are_tried_by_themselves(shell: Shell, sshd: OpenSSH, home: Path) -> None:
     word = f"sftp://{sshd.user}@{sshd.host}:{sshd.port}/"
-    assert shell("exists", word).returncode == 77
+    assert shell("exists", word).returncode == 78
     agent = subprocess.run(["ssh-agent", "-s"], capture_output=True, text=True, check=True).stdout
     address, pid = (agent.split(f"{name}=")[1].split(";")[0] for name in ("SSH_AUTH_SOCK", "SSH_AGENT_PID"))
     try:
@@ -152,6 +152,15 @@ def test_with_nothing_to_log_in_with_all_that_was_looked_at_is_told(shell: Shell
     assert "(ssh-agent: none answers; " in said
 
 
+def test_an_identity_that_others_may_read_is_passed_over_as_by_ssh(shell: Shell, sshd: OpenSSH, home: Path) -> None:
+    identity = home / ".ssh/id_ed25519"
+    identity.write_bytes(Path(client_key()).read_bytes())
+    identity.chmod(0o644)
+    said = shell("exists", f"sftp://{sshd.user}@{sshd.host}:{sshd.port}/").stderr.decode()
+    assert f"{identity} may be read by others (mode 0644): chmod 600 {identity}" in said
+    assert "nothing to log in with" in said
+
+
 def answer_once(listener: socket.socket, answer: bytes) -> None:
     with listener.accept()[0] as caller:
         caller.recv(100)
@@ -168,7 +177,7 @@ def test_an_agent_without_keys_is_told_and_a_broken_one_passed_over(shell: Shell
             listener.listen()
             threading.Thread(target=answer_once, args=(listener, answer), daemon=True).start()
             done = shell("exists", word, SSH_AUTH_SOCK=str(place))
-        assert done.returncode == 77
+        assert done.returncode == 78
         assert f"ssh-agent: {said}" in done.stderr.decode()
 
 

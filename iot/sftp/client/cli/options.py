@@ -20,7 +20,7 @@ from iot.sftp.client.cli.output import say
 from iot.sftp.client.environment import ClientSettings, env_file_here
 from iot.sftp.client.settings import describe_errors
 from iot.transfer.errors import ConfigurationError
-from iot.transfer.givenfile import read_text_once
+from iot.transfer.givenfile import exposure, read_text_once
 from iot.transfer.terminal import terminal_safe
 
 __all__ = ["add_settings", "may_ask", "settings_from", "wants_password", "with_password"]
@@ -64,7 +64,9 @@ def settings_from(given: Mapping[str, Any], *, env_file: Path | None = None) -> 
             values[name] = found
     if env_file is None:
         _tell_of_env_file()
-    return _checked(values, env_file)
+    settings = _checked(values, env_file)
+    _check_permissions(settings)
+    return settings
 
 
 def wants_password(settings: ClientSettings) -> bool:
@@ -131,6 +133,14 @@ def _checked(values: Mapping[str, Any], env_file: Path | None) -> ClientSettings
         raise ConfigurationError(str(error)) from error
 
 
+def _check_permissions(settings: ClientSettings) -> None:
+    """As ssh, a private key that others may read is not used. Raises: ConfigurationError."""
+    if settings.key_file and (exposed := exposure(settings.key_file)):
+        raise ConfigurationError(f"--key {settings.key_file} {exposed}")
+    if settings.prompt_file and (exposed := exposure(settings.prompt_file)):
+        say(f"warning: --prompt-file {settings.prompt_file} {exposed}")
+
+
 def _tell_of_env_file() -> None:
     """Nobody asked for this file, and it may be anybody's: one line for what it sets, one for what it may not."""
     found = env_file_here()
@@ -184,6 +194,8 @@ def _secret_in(path: Path, option: str) -> str:
         raise ConfigurationError(f"{option} {path}: holds no UTF-8 text") from None
     if not lines or not lines[0]:
         raise ConfigurationError(f"{option} {path}: its first line is empty")
+    if exposed := exposure(path):
+        say(f"warning: {option} {path} {exposed}")
     return lines[0]
 
 

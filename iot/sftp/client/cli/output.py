@@ -37,6 +37,7 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (errors.TransientError, 75),
     (errors.SourceChanged, 75),
     (errors.PermissionDenied, 77),
+    (errors.CredentialsInvalid, 78),
     (errors.AuthenticationError, 77),
     (errors.ConfigurationError, 78),
     (errors.Cancelled, 130),
@@ -54,7 +55,7 @@ EXIT_CODES_TEXT = """\
   75   temporary: deadline, busy server, source changed meanwhile; try again
   76   the server broke the protocol
   77   permission denied, login refused, host key unknown or changed
-  78   a setting is wrong
+  78   a setting is wrong or missing, a key or password file too
   130  stopped (Ctrl-C); put and get go on from there when run again
 """
 EXIT_TEXT = f"exit codes:\n{EXIT_CODES_TEXT}"

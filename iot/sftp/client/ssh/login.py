@@ -17,7 +17,7 @@ from paramiko.common import cMSG_USERAUTH_INFO_RESPONSE
 from iot.sftp.client.ssh.boundary import printable, translated
 from iot.sftp.client.ssh.prompts import Answerer, Answers, Password
 from iot.transfer.errors import CredentialsInvalid, LinkLost, LoginRefused
-from iot.transfer.givenfile import check_readable
+from iot.transfer.givenfile import check_readable, exposure
 
 TRIES_MAX = 2
 ENDS_S = 2.0
@@ -224,6 +224,9 @@ def _keys(
             yield f"agent's {key.get_name()} {key.fingerprint}", key
     for path in credentials.identities:
         try:
+            exposed = exposure(path)
+            if exposed:
+                raise CredentialsInvalid(f"{path} {exposed}")
             yield f"key {path}", _load_key(path, credentials)
         except CredentialsInvalid as error:
             passed_over.append(str(error).removeprefix("key_file "))
