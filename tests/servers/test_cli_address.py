@@ -53,3 +53,14 @@ def test_what_is_meant_is_said_where_an_address_stands_in_the_wrong_place(shell:
     assert b"hunter2" not in done.stderr
     done = shell("ls", "/x")
     assert (done.returncode, b"host: none is given, as in user@host:path" in done.stderr) == (78, True)
+
+
+def test_a_host_in_front_of_a_path_counts_where_the_env_file_names_none(shell: Shell, sshd: OpenSSH) -> None:
+    (shell.folder / "named").write_text(f"SFTP_PORT={sshd.port}\nSFTP_USER={sshd.user}\nSFTP_VERBOSE=1\n")
+    done = shell("put", "f", f"{sshd.host}:{sshd.path('f')}", "--env-file", "named")
+    assert done.returncode == 0, done.stderr
+    assert sshd.content("f") == b"content"
+    assert b"INFO connected" in done.stderr
+    (shell.folder / "named").write_text(f"SFTP_PORT={sshd.port}\nSFTP_HOST={sshd.user}@{sshd.host}\n")
+    assert shell("put", "f", sshd.path("12:30"), "--env-file", "named").returncode == 0
+    assert shell("exists", sshd.path("12:30"), "--env-file", "named").returncode == 0

@@ -160,6 +160,39 @@ def test_whatever_is_logged_cannot_act_on_a_terminal() -> None:
     assert "Traceback" in stream.getvalue()
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"), [("SFTP_HOTS", "SFTP_HOST"), ("SFPT_HOST", "SFTP_HOST"), ("sftp_pasword", "SFTP_PASSWORD")]
+)
+def test_a_misspelt_variable_of_a_named_env_file_is_refused_with_its_neighbour(
+    name: str, meant: str, tmp_path: Path
+) -> None:
+    (tmp_path / "named").write_text(f"SFTP_USER=me\nDATABASE=x\nFTP_HOST=y\n{name}=hunter2\n")
+    with pytest.raises(errors.ConfigurationError) as caught:
+        parse("--host", "h", env_file=tmp_path / "named")
+    assert str(caught.value) == f"--env-file {tmp_path}/named: {name}: no such setting; did you mean {meant}?"
+
+
+def test_a_named_env_file_may_name_files_of_secrets_and_the_environment_wins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pw").write_text("from the file\n")
+    (tmp_path / "pw").chmod(0o600)
+    (tmp_path / "named").write_text(f"SFTP_HOST=h\nSFTP_PASSWORD_FILE={tmp_path}/pw\nSFTP_QUIET=1\n")
+    found = parse("--port", "22", env_file=tmp_path / "named").password
+    assert found is not None
+    assert found.get_secret_value() == "from the file"
+    monkeypatch.setenv("SFTP_PASSWORD", "from the environment")
+    found = parse("--port", "22", env_file=tmp_path / "named").password
+    assert found is not None
+    assert found.get_secret_value() == "from the environment"
+
+
+def test_a_named_env_file_that_is_no_text_is_a_configuration_error(tmp_path: Path) -> None:
+    (tmp_path / "named").write_bytes(b"SFTP_USER=\xff\n")
+    with pytest.raises(errors.ConfigurationError, match="is not UTF-8 text"):
+        parse("--host", "h", env_file=tmp_path / "named")
+
+
 def test_missing_env_file_is_a_configuration_error(tmp_path: Path) -> None:
     with pytest.raises(errors.ConfigurationError, match="no such file"):
         settings_from({"host": "h"}, env_file=tmp_path / "missing")

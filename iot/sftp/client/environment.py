@@ -9,21 +9,24 @@ environment to another host.
 
 from __future__ import annotations
 
+import difflib
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from dotenv import dotenv_values
 from pydantic import AliasChoices, Field, SecretStr
 
 from iot.sftp.client.settings import ClientOptions, OptionFields
 from iot.transfer.deferred import deferred
+from iot.transfer.errors import ConfigurationError
 from iot.transfer.givenfile import read_text_once
 
 with deferred("asyncio"):  # only used for commands that are coroutines
     from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-__all__ = ["TRUST", "ClientSettings", "EnvFile", "env_file_here"]
+__all__ = ["TRUST", "ClientSettings", "EnvFile", "env_file_here", "named_env_file"]
 
 TRUST = frozenset(
     (
@@ -45,6 +48,9 @@ TRUST = frozenset(
 )
 """Settings that a .env file may give only if it is requested by name."""
 HERE = ".env"
+PREFIX = "SFTP_"
+SWITCHES = ("sftp_verbose", "sftp_quiet")
+"""Variables of the command line that are no settings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +75,7 @@ class ClientSettings(OptionFields, BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="SFTP_",
+        env_prefix=PREFIX,
         env_file=(),
         extra="ignore",
         frozen=True,
@@ -127,6 +133,40 @@ def env_file_here() -> EnvFile | None:
         return None
     refused = tuple(name for name in ours if settings[name.lower()] in TRUST)
     return EnvFile(path, {name.lower(): value for name, value in ours.items() if name not in refused}, refused)
+
+
+def named_env_file(path: Path) -> dict[str, str]:
+    """What a file that was requested by name sets, by the upper-case names of its variables.
+
+    Raises: ConfigurationError if it cannot be read, and for each variable that looks like ours and is none.
+    """
+    try:
+        given = dotenv_values(stream=io.StringIO(read_text_once(path)))
+    except FileNotFoundError:
+        raise ConfigurationError(f"--env-file {path}: no such file") from None
+    except OSError as error:
+        raise ConfigurationError(f"--env-file {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError:  # its words quote what it could not read
+        raise ConfigurationError(f"--env-file {path}: is not UTF-8 text") from None
+    known = {*_variables(), *SWITCHES, *(f"sftp_{name}_file" for name in _secrets())}
+    wrong = [name for name in given if _looks_like_ours(name) and name.lower() not in known]
+    if wrong:
+        raise ConfigurationError("\n".join(f"--env-file {path}: {_neighbour(name, known)}" for name in wrong))
+    return {name.upper(): value for name, value in given.items() if value}
+
+
+def _looks_like_ours(name: str) -> bool:
+    """It has our prefix, be it with two letters exchanged. What else such a file holds is for other programs."""
+    return name[len(PREFIX) - 1 : len(PREFIX)] == "_" and sorted(name.upper()[: len(PREFIX)]) == sorted(PREFIX)
+
+
+def _neighbour(name: str, known: set[str]) -> str:
+    near = difflib.get_close_matches(name.lower(), sorted(known), 1)
+    return f"{name}: no such setting{f'; did you mean {near[0].upper()}?' if near else ''}"
+
+
+def _secrets() -> list[str]:
+    return [name for name, field in ClientSettings.model_fields.items() if SecretStr in get_args(field.annotation)]
 
 
 def _variables() -> dict[str, str]:

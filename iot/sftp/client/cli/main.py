@@ -48,9 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         gc.disable()
         _occupy_closed_streams()
     words = list(sys.argv[1:] if argv is None else argv)
-    arguments = _parsed(words)
-    _log_to_stderr(verbose=arguments.verbose)
+    arguments: argparse.Namespace = top_parser(COMMANDS).parse_args(words)
     try:
+        _take_switches(arguments)
+        _log_to_stderr(verbose=arguments.verbose)
         return _run(arguments, is_program)
     except UsageError as error:
         parser: Parser = arguments.parser
@@ -81,13 +82,16 @@ def _occupy_closed_streams() -> None:
             setattr(sys, name, io.TextIOWrapper(file, encoding="utf-8", write_through=True))
 
 
-def _parsed(words: list[str]) -> argparse.Namespace:
-    """The words, and for the switches that every command has, what the environment says."""
-    arguments: argparse.Namespace = top_parser(COMMANDS).parse_args(words)
+def _take_switches(arguments: argparse.Namespace) -> None:
+    """For the switches that every command has: what environment and --env-file say. Raises: ConfigurationError."""
+    variables: dict[str, str] = dict(os.environ)
+    if hasattr(arguments, "env_file"):
+        from iot.sftp.client.environment import named_env_file
+
+        variables = {**named_env_file(arguments.env_file), **os.environ}
     for name in ("verbose", "quiet"):
-        asked = os.environ.get(f"SFTP_{name.upper()}", "").lower() in YES
+        asked = variables.get(f"SFTP_{name.upper()}", "").lower() in YES
         setattr(arguments, name, getattr(arguments, name, asked))
-    return arguments
 
 
 def _run(arguments: argparse.Namespace, is_program: bool) -> int:

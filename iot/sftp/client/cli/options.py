@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import SettingsError
 
 from iot.sftp.client.cli.output import say
-from iot.sftp.client.environment import ClientSettings, env_file_here
+from iot.sftp.client.environment import ClientSettings, env_file_here, named_env_file
 from iot.sftp.client.settings import describe_errors
 from iot.transfer.errors import ConfigurationError
 from iot.transfer.givenfile import exposure, read_text_once
@@ -58,8 +58,9 @@ def settings_from(given: Mapping[str, Any], *, env_file: Path | None = None) -> 
     Raises: ConfigurationError naming every wrong setting and where it may come from.
     """
     values = {name: given[name] for name in ClientSettings.model_fields if name in given}
+    in_file = named_env_file(env_file) if env_file is not None else {}
     for name in _secrets():
-        found = _secret_from_file(name, given)
+        found = _secret_from_file(name, given, in_file)
         if found is not None:
             values[name] = found
     if env_file is None:
@@ -118,8 +119,6 @@ def _help(name: str, field: FieldInfo) -> str:
 
 
 def _checked(values: Mapping[str, Any], env_file: Path | None) -> ClientSettings:
-    if env_file is not None and not env_file.is_file():
-        raise ConfigurationError(f"--env-file {env_file}: no such file")
     try:
         settings = ClientSettings(**values) if env_file is None else ClientSettings(_env_file=env_file, **values)
         settings.options()  # contradictions show here
@@ -174,15 +173,18 @@ def _ask(settings: ClientSettings) -> str:
         raise ConfigurationError("no password given") from None
 
 
-def _secret_from_file(name: str, given: Mapping[str, Any]) -> str | None:
+def _secret_from_file(name: str, given: Mapping[str, Any], in_file: Mapping[str, str]) -> str | None:
     """From the file that an option names; else, where the variable of the secret itself is not set, from the file that
-    SFTP_<NAME>_FILE names."""
+    SFTP_<NAME>_FILE names, in the environment or in the --env-file."""
     if f"{name}_file" in given:
         return _secret_in(Path(given[f"{name}_file"]), f"--{_dashed(name)}-file")
     variable = f"{_variable(name)}_FILE"
-    if os.environ.get(_variable(name)) or not os.environ.get(variable):
-        return None
-    return _secret_in(Path(os.environ[variable]), variable)
+    for variables in (os.environ, in_file):
+        if variables.get(_variable(name)):
+            return None
+        if path := variables.get(variable):
+            return _secret_in(Path(path), variable)
+    return None
 
 
 def _secret_in(path: Path, option: str) -> str:

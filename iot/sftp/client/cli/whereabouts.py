@@ -19,10 +19,10 @@ def locate(arguments: Arguments) -> None:
     arguments.remote: which arguments are remote paths: None, a word, or a list of words. Afterwards `host`, `user` and
     `port` are set where a word or -H names them, and `addressed` tells whether a word did.
 
-    Raises: UsageError where they contradict each other.
+    Raises: UsageError where they contradict each other, ConfigurationError for an --env-file that is wrong.
     """
     given = _given_host(arguments)
-    named = one_server(_places(arguments, host_known=given is not None or hasattr(arguments, "env_file")))
+    named = one_server(_places(arguments, host_known=given is not None))
     arguments.addressed = named is not None
     if named is not None and hasattr(arguments, "host") and given != named:
         raise UsageError(f"one server at a time: {named} or that of --host")
@@ -35,11 +35,16 @@ def locate(arguments: Arguments) -> None:
 
 
 def _given_host(arguments: Arguments) -> Server | None:
-    """From -H, else from the environment; None where it is neither, or may stand in a file."""
+    """From -H, else from the environment, else from an --env-file; None where none of them says. Raises:
+    ConfigurationError for a file that is wrong."""
     if hasattr(arguments, "host"):
         return host_from(arguments.host)
-    in_environment = os.environ.get("SFTP_HOST", "")
-    return host_from(in_environment) if in_environment else None
+    host = os.environ.get("SFTP_HOST", "")
+    if not host and hasattr(arguments, "env_file"):
+        from iot.sftp.client.environment import named_env_file
+
+        host = named_env_file(arguments.env_file).get("SFTP_HOST", "")
+    return host_from(host) if host else None
 
 
 def _places(arguments: Arguments, *, host_known: bool) -> list[Place]:
