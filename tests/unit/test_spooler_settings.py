@@ -74,6 +74,49 @@ def test_every_wrong_key_is_told_at_once_with_value_and_file(config):
     assert any("'delete', 'archive' or 'keep'" in line for line in told)
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ('settle_s = "1"', "outbox[0].settle_s = '1': must be a number, without quotes"),
+        ("settle_s = true", "outbox[0].settle_s = True: must be a number, without quotes"),
+        ('settle_s = "soon"', "outbox[0].settle_s = 'soon': must be a number, without quotes"),
+        ('recursive = "yes"', "outbox[0].recursive = 'yes': must be true or false, without quotes"),
+        ("recursive = 1", "outbox[0].recursive = 1: must be true or false, without quotes"),
+        ('priority = "3"', "outbox[0].priority = '3': must be a whole number, without quotes"),
+        ("priority = 3.0", "outbox[0].priority = 3.0: must be a whole number, without quotes"),
+        (
+            "archive_max_bytes = false",
+            'outbox[0].archive_max_bytes = False: must be a whole number of bytes, or text such as "10 MiB"',
+        ),
+        ('[retry]\nmax_attempts = "8"', "retry.max_attempts = '8': must be a whole number, without quotes"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_refused_with_its_line(config, given, told):
+    path = config(GOOD + given + "\n")
+    assert problems(path) == [f"{told} (from {path}:{(GOOD + given).count(chr(10)) + 1})"]
+
+
+def test_numbers_of_the_server_are_no_text_either(config):
+    assert problems(config(GOOD.replace("4096", '"4096"'))) == [
+        f"server.tail_size = '4096': must be a whole number, without quotes (from {config(GOOD)}:7)"
+    ]
+    ftp = GOOD.replace("[server]", '[server]\nkind = "ftp"\npassword = "x"')
+    assert load(config(ftp.replace("tail_size = 4096", "tls = false")), {}).server.tls is False
+    assert load(config(ftp.replace("tail_size = 4096", 'tls = "implicit"')), {}).server.tls == "implicit"
+    assert "server.tls = 1" in "".join(problems(config(ftp.replace("tail_size = 4096", "tls = 1"))))
+
+
+def test_whole_numbers_and_sizes_as_text_are_of_the_right_kind(config):
+    settings = load(config(GOOD + 'settle_s = 1\narchive_max_bytes = "10 MiB"\n'), {})
+    assert (settings.outbox[0].settle_s, settings.outbox[0].archive_max_bytes) == (1.0, 10 * 1024 * 1024)
+
+
+def test_text_of_the_environment_is_a_number_where_one_is_wanted(config):
+    environment = {"IOT_SPOOLER_OUTBOX__0__SETTLE_S": "1", "IOT_SPOOLER_OUTBOX__0__RECURSIVE": "no"}
+    outbox = load(config(GOOD), environment).outbox[0]
+    assert (outbox.settle_s, outbox.recursive) == (1.0, False)
+
+
 def test_environment_wins_and_is_named(config):
     path = config(GOOD)
     environment = {

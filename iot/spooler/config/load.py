@@ -11,7 +11,7 @@ import itertools
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 from iot.spooler.config.kinds import KIND, UNKNOWN, model_of, server_keys
 from iot.spooler.config.layout import Contradiction, contradictions
+from iot.spooler.config.literals import WrongLiteral, wrong_literals
 from iot.spooler.config.origins import Origins, Place
 from iot.spooler.config.settings import OutboxSettings, RetrySettings, Settings
 from iot.spooler.naming import shown
@@ -77,20 +78,47 @@ def look(path: Path | None, environment: Mapping[str, str]) -> Loaded:
     """
     text = "" if path is None else _text_of(path)
     values, set_elsewhere = ({} if path is None else _parsed(path, text)), dict[Place, str]()
+    wrong = list(_wrong_literals(values))
     problems = _add_environment(values, set_elsewhere, environment)
     problems += _add_credentials(values, set_elsewhere, environment)
     origins = Origins(path, text, set_elsewhere)
+    told = [literal.place for literal in wrong]
+    problems += [_misfit(literal, Origins(path, text, {})) for literal in wrong]
     problems += _not_ours(values, origins)
     settings: Settings | None
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
         details = _without_echo(error.errors(include_url=False, include_context=False))
-        problems += [_describe(dict(detail), origins) for detail in details]
+        problems += [_describe(dict(detail), origins) for detail in details if _place(detail) not in told]
         settings, kept = _good_part(values, [tuple(detail["loc"]) for detail in details])
         origins = origins.without(kept)
     problems += [_contradicts(found, origins) for found in (contradictions(settings) if settings else ())]
     return Loaded(settings, origins, problems)
+
+
+def _wrong_literals(values: Mapping[str, Any]) -> Iterator[WrongLiteral]:
+    """Of all tables of the file."""
+    outboxes = values.get("outbox")
+    listed = outboxes if isinstance(outboxes, list) else []
+    tables: list[tuple[Place, type[BaseModel] | None, Any]] = [
+        ((), Settings, values),
+        (("server",), model_of(values.get("server")), values.get("server")),
+        (("retry",), RetrySettings, values.get("retry")),
+    ]
+    tables += [(("outbox", number), OutboxSettings, table) for number, table in enumerate(listed)]
+    for place, model, table in tables:
+        if model is not None and isinstance(table, dict):
+            yield from wrong_literals(table, model, place)
+
+
+def _misfit(literal: WrongLiteral, origins: Origins) -> str:
+    key, value = origins.key(literal.place), _value(literal.place, literal.value)
+    return f"{key} = {value}: must be {literal.wanted} (from {origins.of(literal.place)})"
+
+
+def _place(detail: Mapping[str, Any]) -> Place:
+    return tuple(detail["loc"])
 
 
 def _contradicts(found: Contradiction, origins: Origins) -> str:
