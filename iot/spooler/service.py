@@ -25,7 +25,7 @@ from types import FrameType
 from sdnotify import SystemdNotifier
 
 from iot.spooler.agent import Agent, Totals
-from iot.spooler.availability import Remote, ServerState
+from iot.spooler.availability import TO_DO, Remote, ServerState
 from iot.spooler.config.changes import Changes
 from iot.spooler.config.exposure import exposed_secrets
 from iot.spooler.config.load import BadConfiguration, load
@@ -34,6 +34,7 @@ from iot.spooler.draining import End
 from iot.spooler.naming import shown
 from iot.spooler.outbox.intake import Clocks
 from iot.spooler.outbox.scan import OutboxTaken, SourceFailed
+from iot.spooler.state.held import Held
 from iot.spooler.state.journal_location import JournalLocation
 from iot.spooler.state.lock import AlreadyRunning, locked
 from iot.spooler.state.running import STATUS, announced, status_path
@@ -138,6 +139,7 @@ class Service:
         self._began_at = CLOCKS.monotonic()
         self._settings: Settings | None = None
         self._location: JournalLocation | None = None
+        self._hold: Held | None = None
         self._remote: Remote | None = None
         self._status: StatusFile | None = None
         self._wake_in, self._wake_out = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -165,8 +167,10 @@ class Service:
         self._changes = Changes(files + settings.server.login_files(), CLOCKS.monotonic)
         remote = self._remote = self._make_remote(settings, journal)
         agent = Agent(settings, journal, remote, self, CLOCKS, random.random, drain=self._drain, totals=self._totals)
+        self._hold = Held(settings, self._config)
         if not self._started:
             _refuse_taken_outboxes(agent)
+            self._take_over_hold(self._hold, agent)
         self._started = True
         self._ready = self._ready and self._say_ready(agent)
         try:
@@ -212,8 +216,29 @@ class Service:
         log.info("reloaded")
         return fresh
 
+    def _take_over_hold(self, hold: Held, agent: Agent) -> None:
+        """Of an earlier process; a reload tries at once, since somebody has asked for it."""
+        left_s = hold.restore(agent.server, CLOCKS.monotonic())
+        if left_s is not None:
+            log.warning(
+                "link held since an earlier run error=%s next_s=%.0f to_do=%s",
+                shown(agent.server.last_error or ""),
+                left_s,
+                shown(TO_DO),
+            )
+
+    def _record_hold(self, agent: Agent) -> None:
+        if self._hold is None:
+            return
+        try:
+            self._hold.follow(agent.server, CLOCKS.monotonic())
+        except OSError as error:
+            log.warning("cannot record the hold error=%s", shown(str(error)))
+            self._hold = None  # said once
+
     def _watch_hold(self, agent: Agent) -> None:
         """A file that somebody rewrites all the time must not lead to a login each time: the server would ban us."""
+        self._record_hold(agent)
         self._held = agent.server.state is ServerState.HELD
         if agent.server.state is ServerState.CONNECTED:
             self._mended = 0

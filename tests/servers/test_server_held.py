@@ -122,3 +122,18 @@ def test_a_reload_ends_a_large_file_under_way_which_then_goes_on(site: Site, ssh
         until(lambda: "reloaded" in site.log)
         until(lambda: site.left() == [])
     assert sshd.content("up/large") == b"x" * size
+
+
+def test_a_drain_that_was_refused_holds_the_next_one_until_flush(site: Site) -> None:
+    """As a cron job would try it, which locks the account otherwise."""
+    site.put("f")
+    told = [site.drain(), *(asked(site, "run", "--drain") for _ in range(2))]
+    assert [done.returncode for done in told] == [75, 75, 75]
+    assert ["held since an earlier run" in done.stderr for done in told] == [False, True, True]
+    flushed = asked(site, "flush")
+    assert flushed.stdout == "no agent is running; the hold of an earlier one is released: the next tries at once\n"
+    tried = asked(site, "run", "--drain")
+    assert "link held error=" in tried.stderr
+    mended(site)
+    assert asked(site, "run", "--drain").returncode == 0
+    assert site.arrived() == ["f"]

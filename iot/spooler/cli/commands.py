@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from pathlib import Path
 
 from iot.spooler.cli.agent_of import act_as_owner, poke, settings_in_use, told
 from iot.spooler.cli.output import EX_FAILED, EX_OK, EX_TEMPFAIL, failed, log_to_stderr, say
@@ -88,7 +89,10 @@ def deliveries(options: argparse.Namespace) -> int:
 
 def flush(options: argparse.Namespace) -> int:
     settings, _ = settings_in_use(options)
-    content, _ = told(options)
+    content, is_running = told(options)
+    if not is_running and _released(settings.state_dir):
+        print("no agent is running; the hold of an earlier one is released: the next tries at once")
+        return EX_OK
     if not poke(settings, must=True):
         return EX_FAILED
     connection = content["connection"] if content else {}
@@ -98,6 +102,16 @@ def flush(options: argparse.Namespace) -> int:
     else:
         print("the agent looks and tries now")
     return EX_OK
+
+
+def _released(state_dir: Path) -> bool:
+    from iot.spooler.state.held import release
+
+    try:
+        return release(state_dir)
+    except OSError as error:
+        say(f"cannot release the hold in {state_dir}: {error.strerror}")
+        return False
 
 
 def demo(_: argparse.Namespace) -> int:

@@ -1,0 +1,157 @@
+"""A refused login holds the server for the next process, too, as long as it would be refused for the same reasons."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from iot.spooler.availability import Availability, ServerState
+from iot.spooler.config.load import load
+from iot.spooler.queue.policy import Backoff
+from iot.spooler.state.elapsed import Moment
+from iot.spooler.state.held import FILE, Held, release
+from iot.transfer import LoginRefused
+
+SECRET = "correct-horse-battery"
+
+
+class Device:
+    """Its clock since boot is moved by hand; its wall clock is never right."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.seconds = 1000.0
+        self.environment: dict[str, str] = {}
+        (folder / "state").mkdir()
+        (folder / "password").write_text(SECRET)
+        (folder / "known_hosts").write_text("")
+        self.configure()
+
+    def configure(self, more: str = "") -> None:
+        (self.folder / "spooler.toml").write_text(
+            f'state_dir = "{self.folder}/state"\n[server]\nhost = "h"\npassword_file = "{self.folder}/password"\n'
+            f'known_hosts = "{self.folder}/known_hosts"\n{more}[[outbox]]\npath = "/box"\ndestination = "up"\n'
+        )
+
+    def process(self) -> tuple[Held, Availability]:
+        config = self.folder / "spooler.toml"
+        server = Availability(Backoff(1.0, 60.0), Backoff(900.0, 3600.0), lambda: 0.0)
+        return Held(load(config, self.environment), config, self.look), server
+
+    def look(self) -> Moment:
+        return Moment("boot", self.seconds, 0.0, False)
+
+    def refused(self) -> None:
+        """One process whose login is refused, if it may try at all."""
+        held, server = self.process()
+        assert held.restore(server, 0.0) is None
+        server.lost(LoginRefused("no"), 0.0)
+        held.follow(server, 0.0)
+
+    def next_hold_s(self) -> float | None:
+        held, server = self.process()
+        return held.restore(server, 0.0)
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Device:
+    return Device(tmp_path)
+
+
+def test_the_next_process_waits_for_the_rest_of_the_hold(device: Device) -> None:
+    device.refused()
+    device.seconds += 600
+    held, server = device.process()
+    assert held.restore(server, 50.0) == 300.0
+    assert (server.state, server.ready_at, server.last_error) == (ServerState.HELD, 350.0, "LoginRefused: no")
+
+
+def test_a_hold_that_is_over_lets_try_and_the_next_one_is_longer(device: Device) -> None:
+    device.refused()
+    device.seconds += 900
+    device.refused()
+    device.seconds += 900
+    assert device.next_hold_s() == 900.0
+
+
+def test_nothing_is_written_while_a_hold_goes_on(device: Device) -> None:
+    device.refused()
+    record = device.folder / "state" / FILE
+    before = record.stat()
+    held, server = device.process()
+    held.restore(server, 0.0)
+    held.follow(server, 0.0)
+    assert record.stat() == before
+
+
+def password(device: Device) -> None:
+    (device.folder / "password").write_text("other")
+
+
+def known_hosts(device: Device) -> None:
+    (device.folder / "known_hosts").write_text("h ssh-ed25519 AAAA\n")
+
+
+def configuration(device: Device) -> None:
+    device.configure("port = 2222\n")
+
+
+def environment(device: Device) -> None:
+    device.environment["IOT_SPOOLER_SERVER__USER"] = "other"
+
+
+def flush(device: Device) -> None:
+    assert release(device.folder / "state")
+
+
+@pytest.mark.parametrize("change", [password, known_hosts, configuration, environment, flush])
+def test_what_could_mend_it_ends_it(device: Device, change: Callable[[Device], None]) -> None:
+    device.refused()
+    assert device.next_hold_s() == 900.0
+    change(device)
+    assert device.next_hold_s() is None
+
+
+def test_the_same_password_made_anew_ends_nothing(device: Device) -> None:
+    """As systemd does with a unit's credentials at each start."""
+    device.refused()
+    (device.folder / "fresh").write_text(SECRET)
+    (device.folder / "fresh").rename(device.folder / "password")
+    assert device.next_hold_s() == 900.0
+
+
+def test_a_login_that_succeeds_or_is_asked_for_ends_it(device: Device) -> None:
+    device.refused()
+    held, server = device.process()
+    held.restore(server, 0.0)
+    server.wake()
+    held.follow(server, 0.0)
+    assert device.next_hold_s() is None
+    device.refused()
+    device.seconds += 900
+    held, server = device.process()
+    held.restore(server, 0.0)
+    server.progressed()
+    held.follow(server, 0.0)
+    assert list((device.folder / "state").iterdir()) == []
+    assert not release(device.folder / "state")
+
+
+def test_the_record_is_ours_alone_and_holds_no_secret(device: Device) -> None:
+    device.refused()
+    record = device.folder / "state" / FILE
+    assert record.stat().st_mode & 0o777 == 0o600
+    assert SECRET not in record.read_text()
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"hold_s": "x"}', "\udcff"])
+def test_a_broken_record_holds_nothing(device: Device, content: str) -> None:
+    device.refused()
+    record = device.folder / "state" / FILE
+    record.write_bytes(content.encode("utf-8", "surrogateescape"))
+    assert device.next_hold_s() is None
+    device.refused()
+    assert json.loads(record.read_text())["holds"] == 1
