@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import ftplib
+import io
 import ipaddress
 import socket
 import ssl
@@ -22,7 +23,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from iot.ftp.data import CLOSING_S, Data
-from iot.ftp.dial import accept, dial
+from iot.ftp.dial import Replies, accept, dial
 from iot.ftp.replies import code_of, error_of, hide, shown, without_secrets
 from iot.ftp.tls import Trust
 from iot.transfer.errors import (
@@ -113,7 +114,8 @@ class Connection(ftplib.FTP):
         sock.settimeout(self.address.timeout_s)
         self.sock = self._watch(sock)
         self.af = sock.family
-        self.file = sock.makefile("r", encoding=self.encoding)
+        self._replies = Replies(sock)
+        self.file = io.TextIOWrapper(io.BufferedReader(self._replies), encoding=self.encoding)
 
     def _greeting(self) -> None:
         try:
@@ -207,12 +209,15 @@ class Connection(ftplib.FTP):
                 return False, str(error)
 
     def getmultiline(self) -> str:
-        """Read a reply; a server that never ends it is given up. Raises: ftplib.error_proto."""
+        """Read a reply; a server that never ends it is given up. Raises: ftplib.error_proto, TimeoutError."""
+        self._replies.expect()
         first = line = self.getline()
+        if not code_of(first):
+            raise ftplib.error_proto(_no_reply(first))  # noqa: S321 - an exception class
         lines = [line]
         while first[3:4] == "-" and not (line[:3] == first[:3] and line[3:4] != "-"):
             if len(lines) > REPLY_LINES:
-                raise ftplib.error_proto(f"a reply of more than {REPLY_LINES} lines")  # noqa: S321 - an exception class
+                raise ftplib.error_proto(f"a reply of more than {REPLY_LINES} lines")  # noqa: S321 - as above
             line = self.getline()
             lines.append(line)
         return "\n".join(lines)
@@ -351,6 +356,12 @@ class Connection(ftplib.FTP):
             if self.sock is not None and self._lost is None:
                 with contextlib.suppress(OSError):  # a failed handshake has closed it
                     self.sock.settimeout(self.address.timeout_s)
+
+
+def _no_reply(line: str) -> str:
+    if line.startswith("SSH-"):
+        return f"it is an SSH server ({shown(line)}), which offers SFTP, not FTP"
+    return f"{shown(line)} is no reply"
 
 
 def _text(path: bytes) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
+import time
 from typing import Protocol
 
 from iot.ftp.dial import wait_until_sent
@@ -14,6 +15,8 @@ from iot.transfer.errors import LinkLost, Timeout, TransferError
 __all__ = ["CLOSING_S", "Control", "Data"]
 
 BLOCK_BYTES = 64 * 1024
+PROGRESS_BYTES = 256
+"""Within the deadline, so much has to come."""
 CLOSING_S = 5.0
 """Seconds to wait for the last reply about a transfer that was broken off."""
 
@@ -40,6 +43,7 @@ class Data:
         self._line = line
         self._open = True
         self._has_sent = False
+        self._received_bytes, self._waited_s = 0, 0.0
 
     def send(self, block: bytes) -> None:
         """Raises: LinkLost, Timeout; the server's refusal if it ended the transfer, see replies.error_of."""
@@ -51,11 +55,23 @@ class Data:
             raise self._why(error) from error
 
     def receive(self) -> bytes:
-        """The next bytes; b"" at the end. Raises: like send."""
+        """The next bytes; b"" at the end. Raises: like send, and Timeout for a server that only drips."""
+        began = time.monotonic()
         try:
-            return self._sock.recv(BLOCK_BYTES)
+            block = self._sock.recv(BLOCK_BYTES)
+            self._check_progress(len(block), time.monotonic() - began)
+            return block
         except OSError as error:
             raise self._why(error) from error
+
+    def _check_progress(self, count: int, waited_s: float) -> None:
+        """A byte now and then is no progress. Raises: TimeoutError."""
+        self._received_bytes += count
+        self._waited_s += waited_s
+        if self._received_bytes >= PROGRESS_BYTES:
+            self._received_bytes, self._waited_s = 0, 0.0
+        elif count and self._timeout_s is not None and self._waited_s > self._timeout_s:
+            raise TimeoutError(f"less than {PROGRESS_BYTES} bytes in {self._waited_s:.0f} s")
 
     def done(self) -> str:
         """End the transfer -> the reply, which proves nothing: servers also say 226 after a broken connection.

@@ -1,9 +1,10 @@
-"""Opens TCP connections; another thread can cancel the attempt."""
+"""TCP connections, opened and read with deadlines; another thread can cancel the attempt."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import queue
 import select
 import socket
@@ -11,11 +12,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from iot.transfer.errors import LinkLost, Timeout
 
-__all__ = ["accept", "dial", "wait_until_sent"]
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+__all__ = ["Replies", "accept", "dial", "wait_until_sent"]
 
 SLICE_S = 0.2
 POLL_S = 0.01
@@ -101,6 +105,37 @@ def wait_until_sent(sock: socket.socket, timeout_s: float | None, check: Callabl
             left, since = now_left, time.monotonic()
         check()
         time.sleep(POLL_S)
+
+
+class Replies(io.RawIOBase):
+    """What a server says on the control connection. The socket's timeout is for a whole reply: a server that drips
+    bytes is not waited for without end. The socket is closed by its owner.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._timeout_s = sock.gettimeout()
+        self._over_at = float("inf")
+
+    def expect(self) -> None:
+        """From now on, the next reply is waited for."""
+        self._timeout_s = self._sock.gettimeout()
+        self._over_at = time.monotonic() + self._timeout_s if self._timeout_s is not None else float("inf")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Buffer) -> int:
+        """Raises: TimeoutError, OSError."""
+        left_s = self._over_at - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError("the reply was not complete in time")
+        if self._timeout_s is not None:
+            self._sock.settimeout(left_s)
+        try:
+            return self._sock.recv_into(buffer)
+        finally:
+            self._sock.settimeout(self._timeout_s)
 
 
 def _unsent_bytes(sock: socket.socket) -> int:

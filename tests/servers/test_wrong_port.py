@@ -8,10 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from servers.ftp_scripted import ScriptedFTP
 from servers.hostile import raw_peer
+from servers.openssh import OpenSSH
 from servers.pyftpdlib_server import Pyftpdlib
 
+from iot.ftp.connection import Address
+from iot.ftp.store import FTPStore
 from iot.sftp.client import IoTSFTPClient, LinkLost
+from iot.transfer.errors import ProtocolError
 
 PIN = "SHA256:" + "A" * 43
 
@@ -81,3 +86,15 @@ def test_a_greeting_that_is_no_version_is_shown_safely(tmp_path: Path) -> None:
     with raw_peer(lambda sock: (sock.sendall(b"go\x1b[2Jaway\r\n"), sock.recv(100))) as port:
         said = refusal(tmp_path, port=port)
     assert "it begins with 'go\\x1b[2Jaway'; is this an SSH server's port?" in said
+
+
+def test_an_ssh_server_at_the_port_of_ftp_is_named(sshd: OpenSSH) -> None:
+    with pytest.raises(ProtocolError, match=r"it is an SSH server \(SSH-2.0-OpenSSH.*\), which offers SFTP, not FTP"):
+        FTPStore(Address(sshd.host, sshd.port, "device", "secret", None, timeout_s=5.0)).connect()
+
+
+def test_what_is_no_reply_is_not_waited_for() -> None:
+    with ScriptedFTP(welcome="HTTP/1.1 400 Bad Request") as fake:
+        store = FTPStore(Address(fake.host, fake.port, "device", "secret", None, timeout_s=60.0))
+        with pytest.raises(ProtocolError, match=r"HTTP/1\.1 400 Bad Request is no reply"):
+            store.connect()
