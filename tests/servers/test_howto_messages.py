@@ -117,7 +117,7 @@ def _(lab: Lab) -> str:
         return lab.sftp("ls", "/", SFTP_PORT=str(full.getsockname()[1]), SFTP_CONNECT_TIMEOUT_S="0.5")
 
 
-@says("HOST: Error reading SSH protocol banner; is this an SSH server's port?")
+@says("HOST: Error reading SSH protocol banner: it begins with 'TEXT'; is this an SSH server's port?")
 def _(lab: Lab) -> str:
     code = (
         "import socket; call = socket.socket(fileno=0).accept()[0]; call.recv(99); call.sendall(b'HTTP/1.1 400\\r\\n')"
@@ -127,6 +127,13 @@ def _(lab: Lab) -> str:
         told = lab.sftp("ls", "/", SFTP_PORT=str(listener.getsockname()[1]))
         web.wait(30)
     return told
+
+
+@says("HOST: the ProxyCommand 'PROGRAM ...' ended with exit code N: LINE")
+def _(lab: Lab) -> str:
+    config = lab.file("config")
+    config.write_text("Host *\n  ProxyCommand nc6 %h %p\n")
+    return lab.sftp("ls", "/", "--ssh-config", str(config))
 
 
 # -- host keys
@@ -163,9 +170,16 @@ def _(lab: Lab) -> str:
     return lab.sftp("ls", "/", SFTP_KEY=str(host_keys("stranger")[0]))
 
 
-@says("nothing to log in with: give a password, a --key, or --agent with a running ssh-agent that has keys")
+@says("nothing to log in with (REASONS): give a password, a --key, or --agent with a running ssh-agent that has keys")
 def _(lab: Lab) -> str:
     return lab.sftp("ls", "/", "--agent", SFTP_KEY="", SSH_AUTH_SOCK="")
+
+
+@says("--key FILE may be read by others (mode N): chmod 600 FILE")
+def _(lab: Lab) -> str:
+    key = lab.file("key")
+    key.chmod(0o644)
+    return lab.sftp("ls", "/", SFTP_KEY=str(key))
 
 
 @says("--key FILE is encrypted: give its --key-passphrase-file")
