@@ -123,6 +123,25 @@ def test_a_small_file_takes_four_round_trips(lab: Lab) -> None:
     assert told == ["STAT", "OPEN", "CLOSE", "STAT", "BARRIER"]
 
 
+@pytest.mark.parametrize("blocks", [1, 5])
+def test_the_end_of_a_file_whose_size_is_known_is_asked_for_with_a_single_byte(lab: Lab, blocks: int) -> None:
+    """READs in flight are counted by what they ask for: with a whole block more, small files would fill the window."""
+    lab.files.content[SOURCE] = bytearray(CONTENT[: blocks * 1024])
+    lab.files.size = blocks * 1024
+    lab.run()
+    reads = [(event.offset, event.length) for event in lab.files.did("READ")]
+    assert sorted(reads) == [*((number * 1024, 1024) for number in range(blocks)), (blocks * 1024, 1)]
+
+
+@pytest.mark.parametrize("size", [1024, 1025, 5000, 0, None])
+def test_a_file_that_is_longer_than_reported_comes_whole_however_its_end_is_asked_for(
+    lab: Lab, size: int | None
+) -> None:
+    lab.files.size = size
+    assert lab.run().size == len(CONTENT)
+    assert lab.dest.read_bytes() == CONTENT
+
+
 # -- a few large files at a time
 
 

@@ -2,8 +2,8 @@
 
 Only an EOF answer marks the end of a file. The size reported by STAT is a hint: generated files report 0, some servers
 report none, and a file may be shorter or longer than reported. So READs are sent up to the reported size and one beyond
-it, and further as long as data arrives. A short answer is not the end: the rest is requested again from where it
-stopped. If the end is not at the reported size, the server is asked once more.
+it, for a single byte, and further as long as data arrives. A short answer is not the end: the rest is requested again
+from where it stopped. If the end is not at the reported size, the server is asked once more.
 """
 
 from __future__ import annotations
@@ -67,7 +67,9 @@ class Reading:
         self._next = self._furthest = start
         self._again: list[Span] = []
         self._end_at = MAX_FILE_BYTES
-        self._limit = max(start, self._size or 0) + self._context.read_block
+        self._limit = start + self._context.read_block
+        if self._size and start <= self._size:
+            self._limit = self._size + 1
 
     # -- ahead
 
@@ -93,8 +95,8 @@ class Reading:
         if self._next >= min(self._limit, self._end_at):
             return None
         end = self._next + self._context.read_block
-        if self._size is not None and self._next < self._size:
-            end = min(end, self._size)
+        if self._size and self._next <= self._size:
+            end = min(end, max(self._size, self._next + 1))
         span = Span(self._next, end)
         self._next = end
         return span
