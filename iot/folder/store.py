@@ -15,8 +15,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from iot.folder.place import Place, parts_of, translated
 from iot.transfer.beneath import rename_noreplace, sync
 from iot.transfer.errors import AlreadyExists, LinkLost, NameRefused, NoSpaceOnServer, NotFound, ServerRefused
-from iot.transfer.model import Evidence, RemoteFile, Span
-from iot.transfer.remote import Ack, Capabilities, Entry, Gone, Meta, Offset, Publish, Resume, Standing, Token
+from iot.transfer.model import Evidence, RemoteEntry, RemoteFile, Span
+from iot.transfer.names import path_text
+from iot.transfer.remote import Ack, Capabilities, Gone, Meta, Offset, Publish, Resume, Standing, Token
 from iot.transfer.terminal import quoted
 
 __all__ = ["FolderStore"]
@@ -134,7 +135,7 @@ class FolderStore:
 
     def stat(self, path: bytes) -> RemoteFile | None:
         found = self._look(path)
-        return RemoteFile(found.st_size, int(found.st_mtime), found.st_mode) if found is not None else None
+        return _file(found) if found is not None else None
 
     def read(self, path: bytes, offset: int) -> Iterator[bytes]:
         return self._read(path, offset, None)
@@ -142,11 +143,13 @@ class FolderStore:
     def digest(self, path: bytes, algorithm: str) -> str | None:
         return None
 
-    def list(self, path: bytes) -> Iterator[Entry]:
+    def list(self, path: bytes) -> Iterator[RemoteEntry]:
         self._check_aborted()
         with self._place.folder(_whole(path)) as folder, os.scandir(folder) as found:
             for entry in found:
-                yield Entry(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False))
+                with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+                    told = entry.stat(follow_symlinks=False)
+                    yield RemoteEntry(path_text(os.fsencode(entry.name)), _file(told), entry.is_symlink())
 
     def move(self, source: bytes, dest: bytes, *, make_dirs: bool = True) -> None:
         self._check_aborted()
@@ -230,6 +233,10 @@ class FolderStore:
             if not self._trust:
                 with translated(token):
                     sync(file)
+
+
+def _file(status: os.stat_result) -> RemoteFile:
+    return RemoteFile(status.st_size, status.st_mtime_ns // 10**9, status.st_mode)
 
 
 def _name(path: bytes) -> bytes:

@@ -23,15 +23,25 @@ UNIX = re.compile(
 )
 DOS = re.compile(rb"\d\d-\d\d-\d{2,4}\s+\d{1,2}:\d\d(?:[AP]M)?\s+(<DIR>|<JUNCTION>|\d+)\s+(.+)", re.DOTALL)
 FOLDERS = (b"dir", b"cdir", b"pdir")
+KINDS = {
+    b"-": stat.S_IFREG,
+    b"d": stat.S_IFDIR,
+    b"b": stat.S_IFBLK,
+    b"c": stat.S_IFCHR,
+    b"p": stat.S_IFIFO,
+    b"s": stat.S_IFSOCK,
+    b"D": stat.S_IFCHR,
+}
+"""File types by the first letter of a line; a link is missing: its target is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One name. is_folder: None for a link whose target the listing does not reveal."""
+    """One name. file: mode holds at least the file type; None for a link, whose target the listing does not reveal."""
 
     name: bytes
-    is_folder: bool | None
-    size: int | None = None
+    file: RemoteFile
+    is_link: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +60,8 @@ def parse_mlsd(lines: Iterable[bytes]) -> Listing:
         if not separator or not name or (facts and not facts.endswith(b";")):
             unread.append(line)
         elif known.get(b"type", b"").lower() not in (b"cdir", b"pdir"):
-            entries.append(Listed(name, _is_folder(known), _number(known.get(b"size"))))
+            is_link = _is_link(known)
+            entries.append(Listed(name, RemoteFile(None) if is_link else _file(known), is_link))
     return Listing(tuple(entries), tuple(unread))
 
 
@@ -60,9 +71,12 @@ def parse_list(lines: Iterable[bytes]) -> Listing:
         if unix := UNIX.fullmatch(line):
             kind, size, name = unix.groups()
             name = name.partition(b" -> ")[0] if kind == b"l" else name
-            entries.append(Listed(name, None if kind == b"l" else kind == b"d", int(size) if kind == b"-" else None))
+            file = RemoteFile(int(size) if kind == b"-" else None, None, KINDS.get(kind))
+            entries.append(Listed(name, file, kind == b"l"))
         elif dos := DOS.fullmatch(line):
-            entries.append(Listed(dos[2], not dos[1].isdigit(), int(dos[1]) if dos[1].isdigit() else None))
+            is_file = dos[1].isdigit()
+            file = RemoteFile(int(dos[1]) if is_file else None, None, KINDS[b"-" if is_file else b"d"])
+            entries.append(Listed(dos[2], file))
         elif line.strip() and not re.fullmatch(rb"total\s+\d+\s*", line):
             unread.append(line)
     return Listing(tuple(entry for entry in entries if entry.name not in (b".", b"..")), tuple(unread))
@@ -76,9 +90,11 @@ def facts_of(facts: bytes) -> dict[bytes, bytes]:
 
 def parse_facts(facts: bytes) -> RemoteFile:
     """The facts of one file. mode: the file type, and the permission bits if UNIX.mode reports them."""
-    known = facts_of(facts)
-    is_folder = _is_folder(known)
-    kind = 0 if is_folder is None else stat.S_IFDIR if is_folder else stat.S_IFREG
+    return _file(facts_of(facts))
+
+
+def _file(known: dict[bytes, bytes]) -> RemoteFile:
+    kind = _kind(known)
     bits = known.get(b"unix.mode", b"")
     if kind and re.fullmatch(rb"[0-7]{1,5}", bits):
         kind |= int(bits, 8) & 0o7777
@@ -97,11 +113,18 @@ def time_of(text: bytes) -> int | None:
         return None
 
 
-def _is_folder(facts: dict[bytes, bytes]) -> bool | None:
+def _kind(facts: dict[bytes, bytes]) -> int:
+    """The file type bits; 0 for a link, or if nothing says so."""
     kind = facts.get(b"type", b"").lower()
     if kind in FOLDERS:
-        return True
-    return None if not kind or kind.startswith(b"os.unix=s") else False
+        return stat.S_IFDIR
+    if not kind or _is_link(facts):
+        return 0
+    return stat.S_IFCHR if kind.startswith(b"os.unix=") else stat.S_IFREG
+
+
+def _is_link(facts: dict[bytes, bytes]) -> bool:
+    return facts.get(b"type", b"").lower().startswith((b"os.unix=s", b"os.unix=l"))
 
 
 def _number(text: bytes | None) -> int | None:

@@ -31,9 +31,9 @@ from iot.transfer.errors import (
     TransferError,
     Unsupported,
 )
-from iot.transfer.model import Evidence, RemoteFile, Span
-from iot.transfer.names import parents
-from iot.transfer.remote import Ack, Capabilities, Entry, Gone, Meta, Offset, Publish, Resume, Standing, Token
+from iot.transfer.model import Evidence, RemoteEntry, RemoteFile, Span
+from iot.transfer.names import parents, path_text
+from iot.transfer.remote import Ack, Capabilities, Gone, Meta, Offset, Publish, Resume, Standing, Token
 from iot.transfer.terminal import quoted
 
 __all__ = ["FTPStore"]
@@ -254,15 +254,16 @@ class FTPStore:
         found = re.search(r"(?<![0-9A-Za-z])[0-9A-Fa-f]{64}(?![0-9A-Za-z])", reply) if yes else None
         return found[0].lower() if found is not None else None
 
-    def list(self, path: bytes) -> Iterator[Entry]:
+    def list(self, path: bytes) -> Iterator[RemoteEntry]:
         listing = self._paths.list(path)
         if listing.unread:
             raise ServerRefused(f"the listing of {quoted(path)} has an unknown format: {quoted(listing.unread[0])}")
         for entry in listing.entries:
-            is_folder = entry.is_folder
-            if is_folder is None:
+            file = entry.file
+            if file.mode is None:
                 is_folder = self._paths.is_folder(posixpath.join(path, entry.name))
-            yield Entry(entry.name, is_folder)
+                file = replace(file, mode=stat.S_IFDIR if is_folder else stat.S_IFREG)
+            yield RemoteEntry(path_text(entry.name), file, entry.is_link)
 
     def move(self, source: bytes, dest: bytes, *, make_dirs: bool = True) -> None:
         if make_dirs:

@@ -15,12 +15,13 @@ from iot.transfer.model import (
     LocalPath,
     LocalSource,
     ProgressCallback,
+    RemoteEntry,
     RemoteFile,
     RemotePath,
     TransferResult,
     UploadJob,
 )
-from iot.transfer.names import remote_path
+from iot.transfer.names import path_text, remote_path
 from iot.transfer.remote import Remote
 from iot.transfer.terminal import quoted
 
@@ -293,11 +294,22 @@ class Client:
         """Paths of the folders directly in `path`, sorted. Raises: like `list`."""
         return self._listing(path, None, folders=True)
 
+    def scan(self, path: RemotePath) -> _List[RemoteEntry]:
+        """What is directly in a folder, sorted by name: each with size in bytes, mtime in seconds and mode, as far as
+        the listing reveals them (a plain FTP listing may not).
+
+        Raises: NotFound; NameRefused if the server lists a name that is not a valid file name.
+        """
+        [found] = self._remote.scan([remote_path(path)])
+        if isinstance(found, PermanentError):
+            raise found
+        return found
+
     # -- inside
 
     def _listing(self, path: RemotePath, pattern: str | None, folders: bool) -> _List[str]:
-        found = self._remote.list(remote_path(path), folders=folders)
-        names = [name.decode("utf-8", "surrogateescape") for name in found]
+        folder = path_text(path)
+        names = [posixpath.join(folder, entry.name) for entry in self.scan(path) if entry.is_folder is folders]
         if pattern and any(char in pattern for char in "*?["):
             return [name for name in names if fnmatch.fnmatchcase(posixpath.basename(name), pattern)]
         return [name for name in names if not pattern or pattern in name]

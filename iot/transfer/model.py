@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import os
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -25,6 +26,7 @@ __all__ = [
     "Phase",
     "Progress",
     "Proof",
+    "RemoteEntry",
     "RemoteFile",
     "RemotePath",
     "Span",
@@ -170,6 +172,23 @@ class RemoteFile:
     size: int | None
     mtime_s: int | None = None
     mode: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteEntry:
+    """What a remote folder holds under one name.
+
+    name: without its folder; never a path. file: as far as the listing reveals it; for a link, its target, or the link
+    itself if it leads nowhere or cannot be followed.
+    """
+
+    name: str
+    file: RemoteFile
+    is_link: bool = False
+
+    @property
+    def is_folder(self) -> bool:
+        return self.file.mode is not None and stat.S_ISDIR(self.file.mode)
 
 
 @dataclass(frozen=True, slots=True)

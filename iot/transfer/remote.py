@@ -21,15 +21,17 @@ Rules for a store
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
+from iot.transfer.errors import PermanentError
 from iot.transfer.model import (
     DownloadJob,
     Evidence,
     Failure,
     LocalPath,
+    RemoteEntry,
     RemoteFile,
     RemotePath,
     Span,
@@ -41,7 +43,6 @@ from iot.transfer.model import (
 __all__ = [
     "Ack",
     "Capabilities",
-    "Entry",
     "Gone",
     "Meta",
     "Offset",
@@ -56,7 +57,6 @@ __all__ = [
 ]
 
 Outcome: TypeAlias = TransferResult | Failure
-KIB = 1024
 
 
 class Resume(enum.Enum):
@@ -109,7 +109,7 @@ class Capabilities:
     hashes: tuple[str, ...] = ()
     write_bytes: int | None = None
     write_multiple: int = 1
-    block_bytes: int = 256 * KIB
+    block_bytes: int = 256 * 1024
     connections: int = 4
     token_life_s: float | None = None
     keeps_times: bool = False
@@ -172,14 +172,6 @@ class Ack:
 
     end: int
     durable: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One line of a listing. name: without a folder; the reader refuses a name with a slash."""
-
-    name: bytes
-    is_folder: bool
 
 
 class Store(Protocol):
@@ -304,8 +296,9 @@ class Store(Protocol):
         Raises: NotFound.
         """
 
-    def list(self, path: bytes) -> Iterator[Entry]:
-        """The entries of a folder, without "." and "..", in any order; links are reported as their targets.
+    def list(self, path: bytes) -> Iterator[RemoteEntry]:
+        """The entries of a folder, without "." and "..", in any order: size and time if the listing reveals them, and
+        always whether it is a folder. The caller refuses a name with a slash.
 
         Raises: NotFound, also if `path` is not a folder.
         """
@@ -356,8 +349,7 @@ class Remote(Protocol):
         """Send many files at once; yield each outcome as it comes.
 
         jobs: pulled one at a time as slots become free; None means "none right now, ask again soon" (within 0.25 s).
-        resume: False starts over. hold_checkpoints: keep those of successes until `settle`. tick: called at least
-        every 0.25 s, whatever the far side does.
+        hold_checkpoints: keep those of successes until `settle`. tick: called every 0.25 s, whatever the far side does.
         Raises: AuthenticationError, TransientError (cannot connect), LocalStateError, ConfigurationError.
         """
 
@@ -382,8 +374,9 @@ class Remote(Protocol):
     def stat(self, path: bytes) -> RemoteFile | None:
         """None if the far side says that nothing is there; never a guess."""
 
-    def list(self, path: bytes, *, folders: bool) -> list[bytes]:
-        """Paths of the files, or folders, directly in a folder, sorted. Raises: NotFound."""
+    def scan(self, paths: Sequence[bytes]) -> list[list[RemoteEntry] | PermanentError]:
+        """What is directly in each of these folders, sorted by name, many at once; or the error of one that cannot be
+        listed: NotFound, PermissionDenied, ServerRefused, NameRefused (the server lists what is not a name)."""
 
     def move(self, source: bytes, dest: bytes) -> None:
         """Rename; a file at `dest` is replaced. Raises: NotFound, AlreadyExists (it cannot be replaced)."""

@@ -13,12 +13,11 @@ from typing import Any
 from iot.folder.place import Place
 from iot.folder.store import FolderStore
 from iot.transfer.errors import AlreadyExists, LinkLost, NotFound
-from iot.transfer.model import Evidence, RemoteFile, Span
+from iot.transfer.model import Evidence, RemoteEntry, RemoteFile, Span
 from iot.transfer.parallel import ParallelRemote
 from iot.transfer.remote import (
     Ack,
     Capabilities,
-    Entry,
     Gone,
     Meta,
     Offset,
@@ -212,7 +211,7 @@ class SessionStore:
     def digest(self, path: bytes, algorithm: str) -> str | None:
         return None
 
-    def list(self, path: bytes) -> Iterator[Entry]:
+    def list(self, path: bytes) -> Iterator[RemoteEntry]:
         yield from ()
 
     def move(self, source: bytes, dest: bytes, *, make_dirs: bool = True) -> None: ...

@@ -14,7 +14,7 @@ from iot.folder.place import Place
 from iot.folder.store import FolderStore
 from iot.transfer.errors import LinkLost, NameRefused, NoSpaceOnServer, ServerRefused
 from iot.transfer.model import Span
-from iot.transfer.remote import Ack, Entry, Meta, Token
+from iot.transfer.remote import Ack, Meta, Token
 
 MIB = 1024 * 1024
 CALLS: dict[str, Callable[[FolderStore], object]] = {
@@ -140,7 +140,14 @@ def test_only_a_whole_new_folder_is_made_where_that_is_asked_for(far: Path) -> N
 def test_a_listing_tells_files_from_folders_and_follows_no_link(far: Path) -> None:
     (far / "link").symlink_to(far / "empty")
     found = sorted(FolderStore(Place(str(far))).list(b"."), key=lambda entry: entry.name)
-    assert found == [Entry(b"empty", True), Entry(b"file", False), Entry(b"link", False), Entry(b"part", False)]
+    assert [(entry.name, entry.is_folder, entry.is_link) for entry in found] == [
+        ("empty", True, False),
+        ("file", False, False),
+        ("link", False, True),
+        ("part", False, False),
+    ]
+    sizes = {entry.name: entry.file.size for entry in found}
+    assert sizes["file"] == (far / "file").stat().st_size
 
 
 @pytest.mark.parametrize(("size", "fits"), [(MIB, True), (MIB + 1, False), (4 * MIB, False), (3 * MIB, True)])

@@ -49,26 +49,32 @@ def test_mlsd_keeps_every_byte_of_a_name(name):
 @pytest.mark.parametrize("date", [b"Nov 28 17:30", b"Nov 28  2025", b"28 Nov 17:30", b"2025-11-28 17:30"])
 def test_list_keeps_every_byte_of_a_name(name, date):
     listing = parse_list([b"-rw-r--r--    1 1001     1001           17 " + date + b" " + name])
-    assert listing.entries == (Listed(name, False, 17),)
+    assert listing.entries == (Listed(name, RemoteFile(17, None, stat.S_IFREG)),)
 
 
 def test_the_folder_itself_and_the_one_above_are_not_listed():
     lines = [b"type=cdir; .", b"type=pdir; ..", b"Type=dir;Perm=el; sub", b"type=file;size=0; x"]
-    assert [(entry.name, entry.is_folder) for entry in parse_mlsd(lines).entries] == [(b"sub", True), (b"x", False)]
+    assert [(entry.name, entry.file.mode) for entry in parse_mlsd(lines).entries] == [
+        (b"sub", stat.S_IFDIR),
+        (b"x", stat.S_IFREG),
+    ]
     lines = [b"total 8", b"drwxr-xr-x 2 0 0 4096 Nov 28 17:30 .", b"drwxr-xr-x 2 0 0 4096 Nov 28 17:30 .."]
     assert parse_list(lines).entries == ()
 
 
 def test_what_a_link_leads_to_is_left_open():
     [entry] = parse_list([b"lrwxrwxrwx    1 0        0               6 Nov 28 17:30 link -> target"]).entries
-    assert (entry.name, entry.is_folder) == (b"link", None)
+    assert entry == Listed(b"link", RemoteFile(None), is_link=True)
     [entry] = parse_mlsd([b"type=OS.unix=slink:/etc;size=4; link"]).entries
-    assert entry.is_folder is None
+    assert entry == Listed(b"link", RemoteFile(None), is_link=True)
 
 
 def test_a_listing_of_dos_is_understood():
     lines = [b"11-28-25  05:30PM       <DIR>          sub", b"11-28-2025  05:30PM                 1234 a b.txt"]
-    assert parse_list(lines).entries == (Listed(b"sub", True), Listed(b"a b.txt", False, 1234))
+    assert parse_list(lines).entries == (
+        Listed(b"sub", RemoteFile(None, None, stat.S_IFDIR)),
+        Listed(b"a b.txt", RemoteFile(1234, None, stat.S_IFREG)),
+    )
 
 
 @pytest.mark.parametrize("line", [b"garbage", b"-rw-r--r-- 1 0 0 x Nov 28 17:30 name", b"type=file"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from iot.transfer.errors import (
     Unsupported,
 )
 from iot.transfer.model import Evidence, RemoteFile, Span
-from iot.transfer.remote import Ack, Entry, Gone, Meta, Offset, Resume, Token
+from iot.transfer.remote import Ack, Gone, Meta, Offset, Resume, Token
 
 FOLDER, FILE = 0o040000, 0o100000
 SHA256 = "ab" * 32
@@ -359,17 +360,18 @@ def test_a_server_without_hashes_is_not_asked(store, server):
 
 def test_entries_that_do_not_say_what_they_are_are_tried(store, server):
     class Line:
-        def __init__(self, name: bytes, is_folder: bool | None) -> None:
-            self.name, self.is_folder = name, is_folder
+        def __init__(self, name: bytes, kind: int | None) -> None:
+            self.name, self.file, self.is_link = name, RemoteFile(3, 4, kind), kind is None
 
     class Listing:
-        entries = (Line(b"a", True), Line(b"b", False), Line(b"c", None), Line(b"d", None))
+        entries = (Line(b"a", stat.S_IFDIR), Line(b"b", stat.S_IFREG), Line(b"c", None), Line(b"d", None))
         unread: tuple[bytes, ...] = ()
 
     server.list = lambda _: Listing
     server.folders.add(b"/up/c")
-    found = list(store.list(b"/up"))
-    assert found == [Entry(b"a", True), Entry(b"b", False), Entry(b"c", True), Entry(b"d", False)]
+    found = [(entry.name, entry.is_folder, entry.is_link) for entry in store.list(b"/up")]
+    assert found == [("a", True, False), ("b", False, False), ("c", True, True), ("d", False, True)]
+    assert {(entry.file.size, entry.file.mtime_s) for entry in store.list(b"/up")} == {(3, 4)}
     Listing.unread = (b"what is this",)
     with pytest.raises(ServerRefused, match="unknown format"):
         list(store.list(b"/up"))

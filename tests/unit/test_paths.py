@@ -249,7 +249,8 @@ def listed(lab: Lab, batches: list[Any], folders: bool = False, stats: dict[byte
         return (stats or {})[event.path] if event.what == "STAT" else OK if event.what == "CLOSE" else None
 
     lab.files.refuse = answer
-    return lab.run(paths.list_paths(b"/up", folders))
+    entries = lab.run(paths.scan(b"/up"))
+    return [b"/up/" + entry.name.encode() for entry in entries if entry.is_folder is folders]
 
 
 def test_files_and_folders_are_listed_apart_sorted_and_without_the_folders_own_names(lab):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import getpass
 from typing import Any
 
-from iot.sftp.client.jobs.paths import RemoteEntry
 from iot.sftp.client.runner import Account, Runner
 from iot.sftp.client.settings import ClientOptions, options_from
 from iot.sftp.client.ssh.openssh_config import SSH_PORT, Way, way_to
@@ -64,14 +63,6 @@ class IoTSFTPClient(Client):
         """Problems that would make every login fail, as far as can be told without a connection: pairs of an option (""
         if something is missing altogether) and the problem. An empty list is no guarantee."""
         return self._runner.login_problems()
-
-    def scan(self, path: RemotePath) -> list[RemoteEntry]:
-        """What is right below a folder, sorted by name: each with size in bytes, mtime in seconds and mode.
-
-        Raises: NotFound, PermissionDenied, NameRefused (a name that no folder may hold), ServerRefused,
-            ProtocolError, and the errors of every operation (see Client).
-        """
-        return self._runner.scan(remote_path(path))
 
     def lstat(self, path: RemotePath) -> RemoteFile:
         """As `stat`, but of a link itself. Raises: NotFound, PermissionDenied, and the errors of every operation."""

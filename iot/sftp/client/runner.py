@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias, TypeVar
 
@@ -21,9 +21,9 @@ from iot.sftp.client.uploads import Uploads
 from iot.transfer.abandoned_parts import abandoned
 from iot.transfer.base import BaseRemote, Outcome
 from iot.transfer.books import Books
-from iot.transfer.errors import Cancelled, LinkLost, PermanentError, Timeout
+from iot.transfer.errors import Cancelled, LinkLost, PermanentError, ServerBusy, Timeout
 from iot.transfer.journal.journal import Journal
-from iot.transfer.model import DownloadJob, LocalPath, RemoteFile, RemotePath, UploadJob
+from iot.transfer.model import DownloadJob, LocalPath, RemoteEntry, RemoteFile, RemotePath, UploadJob
 from iot.transfer.remote import Capabilities, Publish, Resume
 
 T = TypeVar("T")
@@ -131,12 +131,14 @@ class Runner(BaseRemote):
         """As stat, but of a link itself."""
         return self._run(lambda *_: look_at_link(path))
 
-    def scan(self, path: bytes) -> list[paths.RemoteEntry]:
-        """What is right below a folder, with size, time and mode, sorted by name."""
-        return self._run(lambda *_: paths.scan(path))
-
-    def list(self, path: bytes, *, folders: bool) -> list[bytes]:
-        return self._run(lambda *_: paths.list_paths(path, folders))
+    def scan(self, folders: Sequence[bytes]) -> list[list[RemoteEntry] | PermanentError]:
+        found: dict[int, list[RemoteEntry] | PermanentError] = {}
+        with self._exclusively():
+            for attempt in self.links.attempts():
+                with attempt as session:
+                    while len(found) < len(folders):
+                        _scan_rest(session, folders, found)
+        return [found[number] for number in range(len(folders))]
 
     def move(self, source: bytes, dest: bytes) -> None:
         self._run(lambda session, earlier: paths.move(session.context, source, dest, earlier))
@@ -186,3 +188,21 @@ class Runner(BaseRemote):
                 target, connect_timeout_s=PATIENCE_S, login_deadline_s=LOGIN_S, redial_s=making.beside.redial_s
             )
         return Session(target, self._options, journal.owner, checkpoints, LearnedRefusals(journal), making)
+
+
+def _scan_rest(
+    session: Session, folders: Sequence[bytes], found: dict[int, list[RemoteEntry] | PermanentError]
+) -> None:
+    """List the folders that are not yet in `found`. Raises: ServerBusy if not even one can be opened at a time."""
+    busy: ServerBusy | None = None
+    rest = [number for number in range(len(folders)) if number not in found]
+    jobs = (Job(paths.scan(folders[number]), tag=number) for number in rest)
+    for finished in session.pipeline.run(jobs, lambda: session.slots):
+        if finished.error is None or isinstance(finished.error, PermanentError):
+            found[finished.tag] = finished.error or finished.result
+        elif isinstance(finished.error, ServerBusy) and session.slots > 1:
+            busy = finished.error
+        else:
+            raise finished.error
+    if busy is not None:  # once for all refusals of one flight
+        session.slots //= 2

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import posixpath
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Generic, TypeVar
 
@@ -17,6 +16,7 @@ from iot.transfer.errors import (
     NameRefused,
     NotFound,
     PermanentError,
+    ServerBusy,
     Timeout,
     TransferError,
 )
@@ -24,12 +24,15 @@ from iot.transfer.journal.journal import Journal
 from iot.transfer.model import (
     DownloadJob,
     LocalPath,
+    RemoteEntry,
     RemoteFile,
     RemotePath,
     UploadJob,
 )
+from iot.transfer.names import remote_path
 from iot.transfer.options import TransferOptions
 from iot.transfer.parallel.downloads import Downloads
+from iot.transfer.parallel.ready import Running
 from iot.transfer.parallel.uploads import Uploads
 from iot.transfer.parallel.work import Work
 from iot.transfer.parallel.workers import Workers
@@ -145,8 +148,14 @@ class ParallelRemote(BaseRemote):
     def stat(self, path: bytes) -> RemoteFile | None:
         return self._call(lambda store, _: store.stat(path))
 
-    def list(self, path: bytes, *, folders: bool) -> list[bytes]:
-        return self._call(lambda store, _: _listed(store, path, folders=folders))
+    def scan(self, paths: Sequence[bytes]) -> list[list[RemoteEntry] | PermanentError]:
+        found: dict[int, list[RemoteEntry] | PermanentError] = {}
+        with self._exclusively():
+            for attempt in self._attempts():
+                with attempt as workers:
+                    while len(found) < len(paths):
+                        _scan_rest(workers, paths, found)
+        return [found[number] for number in range(len(paths))]
 
     def move(self, source: bytes, dest: bytes) -> None:
         make_dirs = self._settings.make_dirs
@@ -220,14 +229,28 @@ def _gone_is_fine(again: bool, work: Callable[[], None]) -> None:
             raise
 
 
-def _listed(store: Store, path: bytes, *, folders: bool) -> list[bytes]:
+def _scan_rest(workers: Workers, paths: Sequence[bytes], found: dict[int, list[RemoteEntry] | PermanentError]) -> None:
+    """List the folders that are not yet in `found`. Raises: ServerBusy on the last connection."""
+
+    def call(path: bytes) -> _Call[list[RemoteEntry]]:
+        return _Call(lambda store: _listed(store, path))
+
+    rest = [number for number in range(len(paths)) if number not in found]
+    for finished in workers.run(Running(call(paths[number]), tag=number) for number in rest):
+        if finished.error is None or isinstance(finished.error, PermanentError):
+            found[finished.tag] = finished.error or finished.result
+        elif not (isinstance(finished.error, ServerBusy) and workers.fewer()):
+            raise finished.error
+
+
+def _listed(store: Store, path: bytes) -> list[RemoteEntry]:
     """Raises: NameRefused for a name with a slash: a server must not lead us out of a folder."""
     found = []
     for entry in store.list(path):
-        if b"/" in entry.name or b"\0" in entry.name or not entry.name:
+        if "/" in entry.name or "\0" in entry.name or not entry.name:
             raise NameRefused(
-                f"server lists the name {quoted(entry.name)} in {quoted(path)}; a name must not contain a slash"
+                f"server lists the name {entry.name!r} in {quoted(path)}; a name must not contain a slash"
             )
-        if entry.is_folder is folders and entry.name not in (b".", b".."):
-            found.append(posixpath.join(path, entry.name))
-    return sorted(found)
+        if entry.name not in (".", ".."):
+            found.append(entry)
+    return sorted(found, key=lambda entry: remote_path(entry.name))

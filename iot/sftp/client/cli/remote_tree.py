@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from iot.sftp.client.cli.output import say
 from iot.transfer.errors import NotFound, PermanentError
-from iot.transfer.model import RemoteFile
+from iot.transfer.model import RemoteEntry, RemoteFile
 
 if TYPE_CHECKING:
     from iot.sftp.client.client import IoTSFTPClient
-    from iot.sftp.client.jobs.paths import RemoteEntry
 
 __all__ = ["Found", "expand", "in_folder", "is_folder", "is_pattern", "look", "matches", "walk"]
 

@@ -15,8 +15,8 @@ from iot.sftp.client.pipeline.job import Work, ask, ask_at_once, closing, expect
 from iot.sftp.client.protocol import packets
 from iot.sftp.client.protocol.packets import Attributes, Code, Name, Reply, Status
 from iot.transfer.errors import AlreadyExists, NameRefused, NotFound, PermanentError, ServerRefused
-from iot.transfer.model import RemoteFile
-from iot.transfer.names import check_no_folder
+from iot.transfer.model import RemoteEntry, RemoteFile
+from iot.transfer.names import check_no_folder, path_text
 from iot.transfer.terminal import quoted
 
 LISTING_BYTES = 32 * 1024 * 1024
@@ -106,22 +106,6 @@ def delete_dir(context: Context, path: bytes, earlier: Earlier) -> Work[None]:
     _expect_gone((yield from ask(packets.rmdir(path))), earlier, f"cannot delete folder {quoted(path)} (is it empty?)")
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteEntry:
-    """What a folder on the server holds under one name.
-
-    name: without its folder; never a path. file: of what a link leads to; of the link itself where that is nowhere.
-    """
-
-    name: str
-    file: RemoteFile
-    is_link: bool = False
-
-    @property
-    def is_folder(self) -> bool:
-        return self.file.mode is not None and modes.S_ISDIR(self.file.mode)
-
-
 def scan(path: bytes) -> Work[list[RemoteEntry]]:
     """What is right below `path`, sorted by name. Raises: NotFound, PermissionDenied, NameRefused, ServerRefused."""
     handle = expect_handle((yield from ask(packets.opendir(path))), f"cannot list {quoted(path)}")
@@ -134,18 +118,9 @@ def scan(path: bytes) -> Work[list[RemoteEntry]]:
     return [_entry(name, targets.get(name) or told, name in targets) for name, told in found.items()]
 
 
-def list_paths(path: bytes, folders: bool) -> Work[list[bytes]]:
-    """Paths of the files (or folders) right below `path`, sorted; a link counts as what it leads to.
-
-    Raises: NotFound, PermissionDenied, NameRefused, ServerRefused."""
-    entries = yield from scan(path)
-    names = [entry.name.encode("utf-8", "surrogateescape") for entry in entries if entry.is_folder is folders]
-    return [posixpath.join(path, name) for name in names]
-
-
 def _entry(name: bytes, told: Attributes, is_link: bool) -> RemoteEntry:
     file = RemoteFile(told.size, told.mtime_s, told.mode)
-    return RemoteEntry(name.decode("utf-8", "surrogateescape"), file, is_link)
+    return RemoteEntry(path_text(name), file, is_link)
 
 
 def _asked(
