@@ -14,6 +14,7 @@ from iot.transfer.errors import ConfigurationError
 from iot.transfer.landing import download_task
 from iot.transfer.model import Direction, DownloadJob, Failure, TransferResult, UploadJob
 from iot.transfer.names import path_text, remote_path
+from iot.transfer.options import TransferOptions
 from iot.transfer.ownership import Outcomes, Ownership
 from iot.transfer.settings import TransferSettings
 from iot.transfer.source import Source
@@ -56,6 +57,10 @@ class BaseRemote(ABC):
     @abstractmethod
     def _drop(self) -> None:
         """Close all connections."""
+
+    @property
+    def options(self) -> TransferOptions:
+        return self._settings.plain("")
 
     def cancel(self) -> None:
         self._stop.set()

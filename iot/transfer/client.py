@@ -24,6 +24,7 @@ from iot.transfer.model import (
 from iot.transfer.names import path_text, remote_path
 from iot.transfer.remote import Remote
 from iot.transfer.terminal import quoted
+from iot.transfer.trees.methods import TreeMethods
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -36,7 +37,7 @@ J = TypeVar("J", UploadJob, DownloadJob)
 _List = list  # the class below has a method of that name
 
 
-class Client:
+class Client(TreeMethods):
     """A synchronous client for devices: resumable, journaled, many files at once.
 
     Connects on first use and reconnects after a loss. One operation runs at a time; calls from other threads wait for

@@ -220,6 +220,7 @@ class UploadJob:
     grace: where no fsync confirms the publish, delay the result by publish_grace_s and then check the destination
         again; for callers that remove the source afterwards.
     digest: include the SHA-256 in the result.
+    keep_times: give the file the time of its source, also if the setting `keep_times` is off.
     sent_before: the SHA-256, in hex, of what was delivered to `dest` before. If the source still has that content,
         nothing is sent, whatever the server holds now: the result is already_done and its proof None.
     """
@@ -233,6 +234,7 @@ class UploadJob:
     grace: bool = False
     progress: ProgressCallback | None = field(default=None, compare=False)
     digest: bool = False
+    keep_times: bool = False
     sent_before: str | None = None
 
 

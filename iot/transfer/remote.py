@@ -39,6 +39,7 @@ from iot.transfer.model import (
     TransferResult,
     UploadJob,
 )
+from iot.transfer.options import TransferOptions
 
 __all__ = [
     "Ack",
@@ -297,11 +298,8 @@ class Store(Protocol):
         """
 
     def list(self, path: bytes) -> Iterator[RemoteEntry]:
-        """The entries of a folder, without "." and "..", in any order: size and time if the listing reveals them, and
-        always whether it is a folder. The caller refuses a name with a slash.
-
-        Raises: NotFound, also if `path` is not a folder.
-        """
+        """The entries of a folder, in any order: size and time if the listing reveals them, and always whether it is a
+        folder. The caller refuses names with a slash, and skips "." and "..". Raises: NotFound, also for a file."""
 
     def move(self, source: bytes, dest: bytes, *, make_dirs: bool = True) -> None:
         """Rename a file or folder; a file at `dest` is replaced, atomically if `Capabilities.replaces`.
@@ -329,6 +327,9 @@ class Remote(Protocol):
     @property
     def capabilities(self) -> Capabilities: ...
 
+    @property
+    def options(self) -> TransferOptions: ...
+
     def connect(self) -> None:
         """Connect now instead of on first use. Raises: TransientError, AuthenticationError, ConfigurationError."""
 
@@ -350,21 +351,16 @@ class Remote(Protocol):
 
         jobs: pulled one at a time as slots become free; None means "none right now, ask again soon" (within 0.25 s).
         hold_checkpoints: keep those of successes until `settle`. tick: called every 0.25 s, whatever the far side does.
-        Raises: AuthenticationError, TransientError (cannot connect), LocalStateError, ConfigurationError.
         """
 
     def settle(self, results: Iterable[TransferResult]) -> None:
         """The caller has recorded these deliveries durably: their checkpoints may be dropped."""
 
     def discard(self, uploads: Iterable[tuple[LocalPath, RemotePath]]) -> None:
-        """Give up on these uploads (source, destination): what earlier attempts left there is removed during later
-        uploads. The request itself is durable on return."""
+        """Give up on these uploads: what earlier attempts left there is removed later. Durable on return."""
 
     def download(self, job: DownloadJob, *, resume: bool = True) -> Outcome | None:
-        """Fetch one file: part, proof, fsync, rename -> its outcome; None if it was cancelled before it started.
-
-        Raises: ConfigurationError, NameRefused, for a job that cannot be carried out; see client.Client.download.
-        """
+        """Fetch one file -> its outcome; None if it was cancelled before it started. See client.Client.download."""
 
     def download_many(
         self, jobs: Iterable[DownloadJob | None], *, resume: bool = True, tick: Callable[[], None] = lambda: None

@@ -61,7 +61,8 @@ class Uploads(SFTPBatch[UploadJob]):
         """Order by the caller's priority, then by size, small first."""
         job, context = ticket.job, connection.context
         size = job.fingerprint.size if job.fingerprint else _size(job)
-        options = replace(context.options, resume=self._resumes(ticket), sha256=self._sha256)
+        keep_times = context.options.keep_times or job.keep_times
+        options = replace(context.options, resume=self._resumes(ticket), sha256=self._sha256, keep_times=keep_times)
         work = self._upload(ticket, replace(context, options=options))
         return Job(work, (job.priority, int(size > SMALL_BYTES)), ticket, size)
 

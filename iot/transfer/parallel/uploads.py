@@ -62,7 +62,8 @@ class Uploads(ParallelBatch[UploadJob]):
 
     def _upload(self, ticket: Ticket[UploadJob], connection: Workers) -> Upload:
         job = ticket.job
-        dest, options = remote_path(job.dest, "dest"), replace(self._options, resume=self._resumes(ticket))
+        dest, keep_times = remote_path(job.dest, "dest"), self._options.keep_times or job.keep_times
+        options = replace(self._options, resume=self._resumes(ticket), keep_times=keep_times)
         source = Source(job.source)
         part = part_name(dest, source.path, options.owner, options.part_suffix)
         try:
