@@ -3,7 +3,7 @@ _iot_sftp() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} command='' word words=''
     for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
         word=${command:+$command }$word
-        case $word in put|get|ls|stat|exists|mv|rm|rmdir|mkdir) command=$word ;; esac
+        case $word in put|get|sync|ls|stat|exists|mv|rm|rmdir|mkdir) command=$word ;; esac
     done
     COMPREPLY=()
     case $prev in
@@ -12,16 +12,17 @@ _iot_sftp() {
         --server-durability) words='fsync trust' ;;
         --host|-H) mapfile -t COMPREPLY < <(compgen -A hostname -- "$cur"); return ;;
         --env-file|--state-dir|--key-file|--key|--key-passphrase-file|--prompt-file|--proxy-password-file|--known-hosts|--password-file) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
-        --attempts|--backoff-s|--backoff-cap-s|--part-suffix|--tail-size|--publish-grace-s|--checkpoint-bytes|--checkpoint-s|--stale-part-s|--owner-tag|--prompt-command|--ssh-config|--proxy|--host-key|--connect-timeout-s|--link-deadline-s|--server-reply-s|--keepalive-s|--chunk-size|--slots|--max-in-flight-bytes|--ciphers|--congestion|--port|-P|--user|-u|--sha256) return ;;
+        --attempts|--backoff-s|--backoff-cap-s|--part-suffix|--tail-size|--publish-grace-s|--checkpoint-bytes|--checkpoint-s|--stale-part-s|--owner-tag|--prompt-command|--ssh-config|--proxy|--host-key|--connect-timeout-s|--link-deadline-s|--server-reply-s|--keepalive-s|--chunk-size|--slots|--max-in-flight-bytes|--ciphers|--congestion|--port|-P|--user|-u|--sha256|--max-remove) return ;;
     esac
     if [ -n "$words" ]; then
         mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
         return
     fi
     case $command in
-        '') words='put get ls stat exists mv rm rmdir mkdir' ;;
+        '') words='put get sync ls stat exists mv rm rmdir mkdir' ;;
         put) words='-r --recursive -T --no-target-directory --update -n --dry-run --restart --sha256' ;;
-        get) words='-r --recursive --update -n --dry-run --restart --sha256 --print-sha256' ;;
+        get) words='-r --recursive -T --no-target-directory --update -n --dry-run --restart --sha256 --print-sha256' ;;
+        sync) words='--prune --max-remove --allow-empty -n --dry-run --restart --sha256' ;;
         ls) words='-l --long -a --all -R --recursive --json --files --directories -0 --null' ;;
         stat) words='--json' ;;
         exists) words='' ;;

@@ -1,7 +1,8 @@
-"""get -r: what cannot be listed does not hold up the others; rm -r deletes nothing then."""
+"""What cannot be listed does not hold up the others; rm -r deletes nothing then."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import paramiko
@@ -15,7 +16,10 @@ from iot.sftp.server.protocol import Reply, RequestRefused
 PERMISSION_DENIED = 3
 
 
-def test_a_folder_that_may_not_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """What a server shows that refuses to list /d/secret, with the command line set up for it."""
+
     def on_opendir(self: SFTPSession, message: paramiko.Message) -> Reply:
         if b"/secret" in message.asbytes():
             raise RequestRefused(PERMISSION_DENIED, "denied")
@@ -32,7 +36,32 @@ def test_a_folder_that_may_not_be_listed(tmp_path: Path, monkeypatch: pytest.Mon
         values |= {"HOST_KEY": server.host_key, "SSH_CONFIG": "none", "STATE_DIR": str(tmp_path / "state")}
         for name, value in values.items():
             monkeypatch.setenv(f"SFTP_{name}", value)
-        assert main(["get", "-r", "/d", str(tmp_path / "back")]) == 77
-        assert sorted(path.name for path in (tmp_path / "back").rglob("*")) == ["a", "secret", "z"]
-        assert main(["rm", "-r", "--yes", "/d"]) == 77
+        yield there
+
+
+def test_get_r_fetches_the_others_and_rm_r_deletes_nothing(there: Path, tmp_path: Path) -> None:
+    assert main(["get", "-r", "/d", str(tmp_path / "back")]) == 77
+    assert sorted(path.name for path in (tmp_path / "back").rglob("*")) == ["a", "secret", "z"]
+    assert main(["rm", "-r", "--yes", "/d"]) == 77
     assert sorted(path.name for path in there.rglob("*")) == ["a", "d", "secret", "x", "z"]
+
+
+def test_put_update_sends_what_it_cannot_compare(there: Path, tmp_path: Path) -> None:
+    for name in ("a", "secret/x", "new"):
+        (tmp_path / "d" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "d" / name).write_text("newer content")
+    assert main(["put", "-r", "-T", "--update", str(tmp_path / "d"), "/d"]) == 0
+    assert {path.name: path.read_text() for path in there.rglob("*") if path.is_file()} == {
+        "a": "newer content",
+        "x": "newer content",
+        "new": "newer content",
+        "z": "z",
+    }
+
+
+def test_sync_prunes_nothing_where_it_could_not_look(there: Path, tmp_path: Path) -> None:
+    for name in ("a", "old", "secret/kept"):
+        (tmp_path / "d" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "d" / name).write_text("here")
+    assert main(["sync", "--prune", ":/d", str(tmp_path / "d")]) == 77
+    assert sorted(path.name for path in (tmp_path / "d").rglob("*")) == ["a", "kept", "old", "secret", "z"]

@@ -35,10 +35,11 @@ OF_ONE_FILE = (PermanentError, LocalStateError, ConfigurationError)
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """How the files are transferred: see client.Client.upload_many. progress: gives the callback of a step."""
+    """How the files are transferred: see client.Client.upload_many. progress: gives the callback of a step.
+    sha256: include the digests in the results; hex digits are what the only file that is fetched must hash to."""
 
     resume: bool = True
-    sha256: bool = False
+    sha256: bool | str = False
     progress: Callable[[Step], ProgressCallback | None] = lambda _: None
     tick: Callable[[], None] = lambda: None
 
@@ -86,7 +87,7 @@ def _sent(remote: Remote, steps: Sequence[Step], plan: TreePlan, manner: Manner)
             step.dest,
             key=step,
             progress=manner.progress(step),
-            digest=manner.sha256,
+            digest=bool(manner.sha256),
             keep_times=plan.keep_times,
         )
         for step in steps

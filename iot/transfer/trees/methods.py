@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
-from iot.transfer.errors import ConfigurationError
-from iot.transfer.model import Direction, LocalPath, ProgressCallback, RemoteFile, RemotePath
+from iot.transfer.errors import ConfigurationError, PermanentError
+from iot.transfer.model import Direction, LocalPath, ProgressCallback, RemoteEntry, RemoteFile, RemotePath
+from iot.transfer.names import path_text, remote_path
 from iot.transfer.remote import Remote
 from iot.transfer.trees.carrying import Manner, carry_out
 from iot.transfer.trees.making import Syncing, check_folder, found_folder, plan_download, plan_sync, plan_upload
 from iot.transfer.trees.model import Step, StepResult, TreePlan, TreeResult
+from iot.transfer.trees.remote import remote_walk
 
 __all__ = ["TreeMethods"]
 
@@ -104,6 +106,17 @@ class TreeMethods:
         plan = plan_sync(self._remote, local, remote, Direction(direction), wish)
         return self._result(plan, dry_run, resume, sha256, progress, tick)
 
+    def walk(
+        self, path: RemotePath, *, wanted: Callable[[str], bool] = lambda _: True
+    ) -> Iterator[tuple[str, list[RemoteEntry] | PermanentError]]:
+        """Each folder below a remote folder, by its path below it ("": the folder itself), with what is in it, sorted
+        by name, or why it cannot be listed.
+
+        Level by level, the folders of a level at once. Links to folders are not followed. wanted: by name; what is not
+        is left out, and not entered.
+        """
+        return remote_walk(self._remote, path_text(remote_path(path)), wanted)
+
     def plan_upload(
         self, pairs: Iterable[tuple[LocalPath, RemotePath]], *, update: bool = False, keep_times: bool = False
     ) -> TreePlan:
@@ -125,7 +138,7 @@ class TreeMethods:
         plan: TreePlan,
         *,
         resume: bool = True,
-        sha256: bool = False,
+        sha256: bool | str = False,
         progress: Callable[[Step], ProgressCallback | None] = lambda _: None,
         tick: Callable[[], None] = lambda: None,
     ) -> Iterator[StepResult]:

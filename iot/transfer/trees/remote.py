@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import stat
+from collections.abc import Callable, Iterator
 
 from iot.transfer.errors import NameRefused, NotFound, PermanentError, TransferError
 from iot.transfer.model import RemoteEntry, RemoteFile
@@ -11,46 +12,59 @@ from iot.transfer.names import remote_path
 from iot.transfer.remote import Remote
 from iot.transfer.trees.model import Kind, Node, Tree
 
-__all__ = ["remote_join", "remote_node", "remote_nodes", "remote_tree"]
+__all__ = ["in_order", "remote_join", "remote_node", "remote_nodes", "remote_tree", "remote_walk"]
 
 DEPTH_MAX = 100
 """Levels of a tree: a server that makes folders up as we go is left at some point."""
 FOLDERS_AT_ONCE = 256
 
 
-def remote_tree(remote: Remote, root: str) -> Tree:
-    """All below a remote folder. Links to folders are named, not followed, if the server says that they are links."""
-    nodes: dict[str, Node] = {}
-    unknown: dict[str, TransferError] = {}
+def remote_walk(
+    remote: Remote, root: str, wanted: Callable[[str], bool] = lambda _: True
+) -> Iterator[tuple[str, list[RemoteEntry] | PermanentError]]:
+    """Each folder below a remote folder, by its path below it, with what is in it or why it cannot be listed.
+
+    The folders of one level are listed at once. Links to folders are not followed, if the server says that they are
+    links. wanted: by name; what is not is left out, and not entered.
+    """
     level = [""]
     for _ in range(DEPTH_MAX):
         below: list[str] = []
         for start in range(0, len(level), FOLDERS_AT_ONCE):
             some = level[start : start + FOLDERS_AT_ONCE]
-            found = remote.scan([_listed(root, path) for path in some])
-            for path, entries in zip(some, found, strict=True):
-                if isinstance(entries, PermanentError):
-                    unknown[path] = entries
-                else:
-                    below += _take(entries, f"{path}/" if path else "", nodes)
+            for path, found in zip(some, remote.scan([_listed(root, path) for path in some]), strict=True):
+                if isinstance(found, PermanentError):
+                    yield path, found
+                    continue
+                entries = [entry for entry in found if wanted(entry.name)]
+                yield path, entries
+                below += [_below(path, entry) for entry in entries if entry.is_folder and not entry.is_link]
         level = below
     for path in level:
-        unknown[path] = NameRefused(f"{remote_join(root, path)} is too deep: more than {DEPTH_MAX} levels")
+        yield path, NameRefused(f"{remote_join(root, path)} is too deep: more than {DEPTH_MAX} levels")
+
+
+def remote_tree(remote: Remote, root: str) -> Tree:
+    """All below a remote folder."""
+    nodes: dict[str, Node] = {}
+    unknown: dict[str, TransferError] = {}
+    for folder, found in remote_walk(remote, root):
+        if isinstance(found, PermanentError):
+            unknown[folder] = found
+        else:
+            nodes.update((_below(folder, entry), remote_node(entry.file, is_link=entry.is_link)) for entry in found)
     if isinstance(unknown.get(""), NotFound):
         return Tree(exists=False)
-    return Tree(_in_order(nodes), unknown)
+    return Tree({path: nodes[path] for path in sorted(nodes, key=in_order)}, unknown)
 
 
-def _take(entries: list[RemoteEntry], prefix: str, nodes: dict[str, Node]) -> list[str]:
-    """Note what a folder holds -> the folders in it."""
-    found = {prefix + entry.name: remote_node(entry.file, is_link=entry.is_link) for entry in entries}
-    nodes.update(found)
-    return [path for path, node in found.items() if node.kind is Kind.FOLDER]
+def in_order(path: str) -> list[str]:
+    """Sorts paths folder by folder, a folder before its content."""
+    return path.split("/")
 
 
-def _in_order(nodes: dict[str, Node]) -> dict[str, Node]:
-    """Folder by folder instead of level by level; a folder before its content."""
-    return {path: nodes[path] for path in sorted(nodes, key=lambda path: path.split("/"))}
+def _below(folder: str, entry: RemoteEntry) -> str:
+    return f"{folder}/{entry.name}" if folder else entry.name
 
 
 def remote_nodes(remote: Remote, folders: list[str]) -> Tree:
@@ -65,7 +79,8 @@ def remote_nodes(remote: Remote, folders: list[str]) -> Tree:
             if isinstance(entries, PermanentError):
                 unknown[folder] = entries
             else:
-                _take(entries, posixpath.join(folder, ""), nodes)
+                for entry in entries:
+                    nodes[posixpath.join(folder, entry.name)] = remote_node(entry.file, is_link=entry.is_link)
     return Tree(nodes, unknown)
 
 
@@ -80,7 +95,8 @@ def remote_node(file: RemoteFile, *, is_link: bool = False) -> Node:
 
 
 def remote_join(root: str, path: str) -> str:
-    return posixpath.join(root, path) if path else root
+    """Below the login folder (".") a path stands alone."""
+    return path if path and root == posixpath.curdir else posixpath.join(root, path) if path else root
 
 
 def _listed(root: str, path: str) -> bytes:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from iot.sftp.client.cli.local_tree import first_twice
+from iot.sftp.client.cli.local_names import first_twice
 from iot.sftp.client.cli.output import each, say
 from iot.sftp.client.cli.parser import Commands, Parser, UsageError, add_command
 from iot.sftp.client.cli.remote_tree import Found, expand, is_folder, look, walk

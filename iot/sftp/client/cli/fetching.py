@@ -8,20 +8,21 @@ import posixpath
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from iot.sftp.client.cli.address import place_from
-from iot.sftp.client.cli.local_tree import first_twice, local_name
-from iot.sftp.client.cli.output import exit_code_of, print_names, result_line, say, say_error
+from iot.sftp.client.cli.carrying import carry, report
+from iot.sftp.client.cli.local_names import first_twice
+from iot.sftp.client.cli.output import exit_code_of, print_names, say_error
 from iot.sftp.client.cli.parser import Commands, Parser, UsageError, add_command
 from iot.sftp.client.cli.progress import Display, display
-from iot.sftp.client.cli.remote_tree import Found, expand, walk
+from iot.sftp.client.cli.remote_tree import Found, expand
 from iot.transfer.errors import LocalStateError, NameRefused, PermanentError
 from iot.transfer.model import RemoteFile
-from iot.transfer.source import local_error
 from iot.transfer.terminal import human_bytes
+from iot.transfer.trees.local import name_refused
 
 if TYPE_CHECKING:
     from iot.sftp.client.client import IoTSFTPClient
@@ -29,12 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["add_get"]
 
 STANDARD_OUTPUT = "-"
-
-
-class Fetch(NamedTuple):
-    source: str
-    dest: str
-    file: RemoteFile
 
 
 def add_get(commands: Commands[Parser]) -> None:
@@ -51,6 +46,7 @@ def add_get(commands: Commands[Parser]) -> None:
     add = parser.add_argument
     add("paths", nargs="+", metavar="SRC... [DEST]", help="remote files, patterns; local file, folder or -")
     add("-r", "--recursive", action="store_true", help="folders with all in them")
+    add("-T", "--no-target-directory", action="store_true", help="DEST is the new name")
     add("--update", action="store_true", help="leave out what is the same: size and time")
     add("-n", "--dry-run", action="store_true", help="only tell what would be fetched")
     add("--restart", action="store_true", help="do not go on from an earlier part")
@@ -63,8 +59,6 @@ def _arrange(arguments: argparse.Namespace) -> None:
     words = arguments.paths
     has_dest = len(words) > 1 and not _is_remote(words[-1], words[0], arguments)
     arguments.sources, arguments.dest = (words[:-1], words[-1]) if has_dest else (words, None)
-    if arguments.update and not hasattr(arguments, "keep_times"):
-        arguments.keep_times = True  # else the next --update would find everything changed
 
 
 def _is_remote(word: str, first: str, arguments: argparse.Namespace) -> bool:
@@ -82,14 +76,13 @@ def get(client: IoTSFTPClient, arguments: argparse.Namespace) -> int:
     found = _found(client, arguments.sources, codes)
     if arguments.expected and (len(found) > 1 or any(each.is_folder for each in found)):
         raise UsageError("--sha256 is of one file, and there are several")
-    fetches = _planned(client, found, arguments, codes)
-    if arguments.update:
-        fetches = [fetch for fetch in fetches if not _is_same(fetch)]
-    if arguments.dry_run:
-        print_names(f"would fetch {f.source} -> {f.dest} ({human_bytes(f.file.size or 0)})" for f in fetches)
-    elif fetches:
-        _fetch_all(client, fetches, arguments, codes)
-    return next((code for code in codes if code), 0)
+    wanted = _wanted(found, arguments, codes)
+    if arguments.dest == STANDARD_OUTPUT:
+        _pass_on(client, [(path, file) for path, _, file in wanted], arguments, codes)
+    else:
+        plan = client.plan_download(wanted, update=arguments.update)
+        codes += carry(client, plan, arguments, expected=arguments.expected)
+    return next(iter(codes), 0)
 
 
 # -- plan
@@ -105,11 +98,12 @@ def _found(client: IoTSFTPClient, sources: Sequence[str], codes: list[int]) -> l
     return list(found.values())
 
 
-def _planned(
-    client: IoTSFTPClient, found: Sequence[Found], arguments: argparse.Namespace, codes: list[int]
-) -> list[Fetch]:
+def _wanted(
+    found: Sequence[Found], arguments: argparse.Namespace, codes: list[int]
+) -> list[tuple[str, str, RemoteFile | None]]:
+    """What to fetch, where to, and what is known about it."""
     base, into_folder = _destination(found, arguments)
-    fetches: list[Fetch] = []
+    wanted: list[tuple[str, str, RemoteFile | None]] = []
     for each in found:
         try:
             if each.is_folder and not arguments.recursive:
@@ -119,21 +113,19 @@ def _planned(
             dest = _in_folder(base, each.path, arguments) if into_folder else base
         except NameRefused as error:
             _failed(error, codes)
-            continue
-        if each.is_folder:
-            fetches += _tree(client, each.path, dest, codes, make=not arguments.dry_run)
         else:
-            fetches.append(Fetch(each.path, dest, each.file))
-    twice = first_twice(fetch.dest for fetch in fetches if fetch.dest != STANDARD_OUTPUT)
-    if twice is not None:
-        _refuse(f"two files would come to {twice}: one would replace the other")
-    return fetches
+            wanted.append((each.path, dest, each.file))
+    return wanted
 
 
 def _destination(found: Sequence[Found], arguments: argparse.Namespace) -> tuple[str, bool]:
     """-> the local name, and whether it is a folder in which the sources keep their names."""
     dest: str = arguments.dest or os.curdir
     if dest == STANDARD_OUTPUT:
+        return dest, False
+    if arguments.no_target_directory:
+        if len(found) > 1 or arguments.dest is None:
+            _refuse("-T names one local file, and there are several sources" if arguments.dest else "-T needs a DEST")
         return dest, False
     twice = first_twice(posixpath.basename(each.path) for each in found)
     if twice:
@@ -142,6 +134,7 @@ def _destination(found: Sequence[Found], arguments: argparse.Namespace) -> tuple
         return dest, True
     if len(found) > 1:
         _refuse(f"{len(found)} files need a folder as DEST; {dest} is none: end it in / to make it")
+    arguments.makes_dest = arguments.recursive
     return dest, False
 
 
@@ -150,41 +143,10 @@ def _in_folder(base: str, path: str, arguments: argparse.Namespace) -> str:
     name = posixpath.basename(path.rstrip("/"))
     if arguments.recursive and name in ("", ".", ".."):
         return base
-    return os.path.join(base, local_name(name))
-
-
-def _tree(client: IoTSFTPClient, root: str, dest: str, codes: list[int], *, make: bool) -> Iterator[Fetch]:
-    """All below a remote folder; make: the local folders, also for what is empty there."""
-    _make_folder(dest, make=make)
-    for each in walk(client, root, refused=lambda error: _failed(error, codes)):
-        parts = each.path[len(root) :].strip("/").split("/")
-        try:
-            local = os.path.join(dest, *map(local_name, parts))
-        except NameRefused as error:
-            _failed(error, codes)
-            continue
-        if each.is_folder and each.is_link:
-            say(f"left out, a link to a folder: {each.path}")
-        elif each.is_folder:
-            _make_folder(local, make=make)
-        else:
-            yield Fetch(each.path, local, each.file)
-
-
-def _make_folder(path: str, *, make: bool) -> None:
-    try:
-        if make:
-            os.makedirs(path, exist_ok=True)
-    except OSError as error:
-        raise local_error(error, path) from error
-
-
-def _is_same(fetch: Fetch) -> bool:
-    try:
-        here = os.stat(fetch.dest)
-    except OSError:
-        return False
-    return (here.st_size, int(here.st_mtime)) == (fetch.file.size, fetch.file.mtime_s)
+    why = name_refused(name)
+    if why is not None:
+        raise NameRefused(f"{why}: say where to put it")
+    return os.path.join(base, name)
 
 
 def _refuse(reason: str) -> NoReturn:
@@ -196,41 +158,38 @@ def _failed(error: PermanentError | LocalStateError, codes: list[int]) -> None:
     codes.append(exit_code_of(error))
 
 
-# -- fetch
+# -- standard output
 
 
-def _fetch_all(
-    client: IoTSFTPClient, fetches: Sequence[Fetch], arguments: argparse.Namespace, codes: list[int]
+def _pass_on(
+    client: IoTSFTPClient,
+    wanted: Sequence[tuple[str, RemoteFile | None]],
+    arguments: argparse.Namespace,
+    codes: list[int],
 ) -> None:
-    """Raises: what concerns more than one file: a lost link, a refused login, Cancelled."""
-    total_bytes = sum(fetch.file.size or 0 for fetch in fetches)
-    name = posixpath.basename(fetches[0].source)
-    with display(total_bytes, len(fetches), name, quiet=arguments.quiet) as shown:
-        for fetch in fetches:
+    """Files to standard output, one after another. Raises: what concerns more than one file, such as a lost link."""
+    sizes = {path: (file.size if file is not None else None) or 0 for path, file in wanted}
+    if arguments.dry_run:
+        print_names(f"would fetch {path} -> - ({human_bytes(size)})" for path, size in sizes.items())
+        return
+    name = posixpath.basename(next(iter(sizes), ""))
+    with display(sum(sizes.values()), len(sizes), name, quiet=arguments.quiet) as shown:
+        for path, size in sizes.items():
             try:
-                _fetch_one(client, fetch, shown, arguments)
+                _pass_one_on(client, path, size, shown, arguments)
             except (PermanentError, LocalStateError) as error:  # this file's; what else goes wrong is everyone's
-                shown.meter.finished(fetch, 0)
+                shown.meter.finished(path, 0)
                 shown.clear()
                 _failed(error, codes)
 
 
-def _fetch_one(client: IoTSFTPClient, fetch: Fetch, shown: Display, arguments: argparse.Namespace) -> None:
-    sha256 = arguments.expected or arguments.sha256
-    progress = shown.of(fetch, fetch.file.size or 0)
-    if fetch.dest == STANDARD_OUTPUT:
-        with tempfile.TemporaryFile() as file:  # what is not proven is not passed on
-            result = client.download(fetch.source, file, progress=progress, sha256=sha256)
-            result = replace(result, dest=STANDARD_OUTPUT)  # not the number of the temporary file
-            shown.clear()
-            file.seek(0)
-            shutil.copyfileobj(file, sys.stdout.buffer)
-            sys.stdout.buffer.flush()
-    else:
-        _make_folder(os.path.dirname(fetch.dest) or os.curdir, make=True)
-        resume = not arguments.restart
-        result = client.download(fetch.source, fetch.dest, progress=progress, resume=resume, sha256=sha256)
-    shown.meter.finished(fetch, result.size)
-    shown.say(result_line(result))
-    if arguments.sha256 and result.sha256 is not None:
-        print_names([f"{result.sha256}  {result.dest}"])
+def _pass_one_on(client: IoTSFTPClient, path: str, size: int, shown: Display, arguments: argparse.Namespace) -> None:
+    with tempfile.TemporaryFile() as file:  # what is not proven is not passed on
+        sha256 = arguments.expected or arguments.sha256
+        result = client.download(path, file, progress=shown.of(path, size), sha256=sha256)
+        shown.clear()
+        file.seek(0)
+        shutil.copyfileobj(file, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+    shown.meter.finished(path, result.size)
+    report(replace(result, dest=STANDARD_OUTPUT), shown, arguments)  # not the number of the temporary file

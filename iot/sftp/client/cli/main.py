@@ -25,6 +25,7 @@ from iot.sftp.client.cli.listing import add_listing
 from iot.sftp.client.cli.output import exit_code_of, say, say_error
 from iot.sftp.client.cli.parser import Parser, UsageError, top_parser
 from iot.sftp.client.cli.sending import add_put
+from iot.sftp.client.cli.syncing import add_sync
 from iot.sftp.client.cli.whereabouts import locate
 from iot.transfer.errors import Cancelled, CredentialsInvalid, LoginRefused, SFTPError
 from iot.transfer.terminal import TerminalSafeFormatter
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 EXIT_STOPPED = 130
-COMMANDS = (add_put, add_get, add_listing, add_changing)
+COMMANDS = (add_put, add_get, add_sync, add_listing, add_changing)
 YES = ("1", "true", "yes", "on")
 Command = Callable[["IoTSFTPClient", argparse.Namespace], int]
 
@@ -168,7 +169,7 @@ def _keep_what_is_loaded() -> None:
 
 
 def _how_to_go_on(arguments: argparse.Namespace, words: Sequence[str]) -> str:
-    if arguments.command not in ("put", "get"):
+    if arguments.command not in ("put", "get", "sync"):
         return "stopped"
     again = ["iot-sftp", *(word for word in words if word != "--restart")]
     if getattr(arguments, "makes_dest", False):  # which is there by now: the folder would be put into it

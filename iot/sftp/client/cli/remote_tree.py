@@ -7,17 +7,15 @@ import posixpath
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from iot.sftp.client.cli.output import say
 from iot.transfer.errors import NotFound, PermanentError
 from iot.transfer.model import RemoteEntry, RemoteFile
+from iot.transfer.trees.remote import in_order
 
 if TYPE_CHECKING:
     from iot.sftp.client.client import IoTSFTPClient
 
 __all__ = ["Found", "expand", "in_folder", "is_folder", "is_pattern", "look", "matches", "walk"]
 
-DEPTH_MAX = 100
-"""Levels of a tree: a server that makes folders up as we go is left at some point."""
 FOLDER_BITS, TYPE_BITS = 0o040000, 0o170000
 
 
@@ -114,32 +112,21 @@ def _found(folder: str, entry: RemoteEntry) -> Found:
     return Found(posixpath.join(folder, entry.name), entry.file, entry.is_link)
 
 
-def walk(
-    client: IoTSFTPClient,
-    folder: str,
-    is_wanted: Callable[[str], bool] = lambda _: True,
-    depth: int = DEPTH_MAX,
-    refused: Callable[[PermanentError], None] | None = None,
-) -> Iterator[Found]:
-    """All below a folder, a folder before what is in it. Links to folders are told, not entered.
+def walk(client: IoTSFTPClient, folder: str, is_wanted: Callable[[str], bool] = lambda _: True) -> Iterator[Found]:
+    """All below a folder, a folder before what is in it; links to folders are not entered.
 
-    is_wanted: by its name; what is not is not entered, either. refused: called for a folder that cannot be listed; the
-    others go on then. Raises: PermanentError otherwise.
+    is_wanted: by its name; what is not is not entered, either. Raises: PermanentError, after the others, for a folder
+    that cannot be listed.
     """
-    try:
-        entries = in_folder(client, folder)
-    except PermanentError as error:
-        if refused is None:
-            raise
-        refused(error)
-        return
-    for found in entries:
-        if not is_wanted(posixpath.basename(found.path)):
-            continue
-        yield found
-        if not found.is_folder or found.is_link:
-            continue
-        if depth:
-            yield from walk(client, found.path, is_wanted, depth - 1, refused)
+    below: dict[str, Found] = {}
+    errors: list[PermanentError] = []
+    for path, found in client.walk(folder, wanted=is_wanted):
+        if isinstance(found, PermanentError):
+            errors.append(found)
         else:
-            say(f"not entered, too deep: {found.path}")
+            inside = posixpath.join(folder, path) if path else folder
+            below.update((posixpath.join(path, entry.name), _found(inside, entry)) for entry in found)
+    for path in sorted(below, key=in_order):
+        yield below[path]
+    if errors:
+        raise errors[0]

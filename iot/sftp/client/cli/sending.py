@@ -12,16 +12,16 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
 from iot.sftp.client.cli.address import place_from
-from iot.sftp.client.cli.local_tree import LocalFile, Unreadable, base_name, expand_local, first_twice, tree
-from iot.sftp.client.cli.output import exit_code_of, print_names, result_line, say_error
+from iot.sftp.client.cli.carrying import carry, report
+from iot.sftp.client.cli.local_names import base_name, expand_local, first_twice
+from iot.sftp.client.cli.output import exit_code_of, print_names, say_error
 from iot.sftp.client.cli.parser import Commands, Parser, UsageError, add_command
-from iot.sftp.client.cli.progress import Display, display
+from iot.sftp.client.cli.progress import display
 from iot.sftp.client.cli.remote_tree import is_folder, look
-from iot.transfer.errors import Cancelled, LocalStateError, NotFound, PermanentError, SFTPError
-from iot.transfer.model import Failure, TransferResult, UploadJob
+from iot.transfer.errors import NameRefused
 from iot.transfer.terminal import human_bytes
 
 if TYPE_CHECKING:
@@ -30,11 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["add_put"]
 
 STANDARD_INPUT = "-"
-
-
-class Upload(NamedTuple):
-    file: LocalFile
-    dest: str
 
 
 def add_put(commands: Commands[Parser]) -> None:
@@ -67,55 +62,29 @@ def _arrange(arguments: argparse.Namespace) -> None:
     for source in arguments.sources:
         if place_from(source, host_known=True).server is not None and not os.path.lexists(source):
             raise UsageError(f"{source} is on a server, and put sends what is here; did you mean get?")
-    if arguments.update and not hasattr(arguments, "keep_times"):
-        arguments.keep_times = True  # else the next --update would find everything changed
 
 
 def put(client: IoTSFTPClient, arguments: argparse.Namespace) -> int:
     """Send all; what cannot be sent does not hold up the others, and the first failure gives the exit code."""
     if STANDARD_INPUT in arguments.sources:
         return _put_standard_input(client, arguments)
-    codes: list[int] = []
-    uploads, folders = _planned(client, arguments, codes)
-    if arguments.update:
-        uploads = _changed(client, uploads)
-    if arguments.dry_run:
-        print_names(f"would send {u.file.path} -> {u.dest} ({human_bytes(u.file.size)})" for u in uploads)
-        return _first(codes)
-    used = {parent for upload in uploads for parent in _parents(upload.dest)}
-    for folder in folders:
-        if folder not in used:
-            client.mkdir(folder)
-    if uploads:
-        _send(client, uploads, arguments, codes)
-    return _first(codes)
-
-
-# -- plan
-
-
-def _planned(client: IoTSFTPClient, arguments: argparse.Namespace, codes: list[int]) -> tuple[list[Upload], list[str]]:
-    """What to send to where, and the remote folders that are to be there."""
     sources = expand_local(arguments.sources)
     base, into_folder = _destination(client, sources, arguments)
-    uploads: list[Upload] = []
-    folders: list[str] = []
+    codes: list[int] = []
+    pairs: list[tuple[str, str]] = []
     for source in sources:
-        root = posixpath.join(base, base_name(source)) if into_folder else base
-        for item in tree(source, recursive=arguments.recursive):
-            if isinstance(item, Unreadable):
-                say_error(item.error)
-                codes.append(exit_code_of(item.error))
-                continue
-            dest = posixpath.join(root, item.relative) if item.relative else root
-            if item.is_folder:
-                folders.append(dest)
-            else:
-                uploads.append(Upload(item, dest))
-    twice = first_twice(upload.dest for upload in uploads)
-    if twice is not None:
-        _refuse(f"two files would go to {twice}: one would replace the other")
-    return uploads, [folder for folder in folders if folder]
+        if os.path.isdir(source) and not arguments.recursive:
+            error = NameRefused(f"{source} is a folder; send it with -r")
+            say_error(error)
+            codes.append(exit_code_of(error))
+        else:
+            dest = posixpath.join(base, base_name(source)) if into_folder else base
+            pairs.append((source, dest or posixpath.curdir))
+    codes += carry(client, client.plan_upload(pairs, update=arguments.update), arguments)
+    return next(iter(codes), 0)
+
+
+# -- destination
 
 
 def _destination(client: IoTSFTPClient, sources: Sequence[str], arguments: argparse.Namespace) -> tuple[str, bool]:
@@ -158,77 +127,6 @@ def _refuse(reason: str) -> NoReturn:
     raise UsageError(f"{reason}. Nothing was sent")
 
 
-def _changed(client: IoTSFTPClient, uploads: Sequence[Upload]) -> list[Upload]:
-    """Those of another size or time than what is there; a folder is listed once, however many files go there."""
-    there: dict[str, dict[str, tuple[int | None, int | None]]] = {}
-    for folder in {posixpath.dirname(upload.dest) for upload in uploads}:
-        try:
-            entries = client.scan(folder or ".")
-        except NotFound:
-            entries = []
-        there[folder] = {entry.name: (entry.file.size, entry.file.mtime_s) for entry in entries}
-    return [
-        upload
-        for upload in uploads
-        if there[posixpath.dirname(upload.dest)].get(posixpath.basename(upload.dest))
-        != (upload.file.size, upload.file.mtime_s)
-    ]
-
-
-def _parents(path: str) -> Iterator[str]:
-    while (path := posixpath.dirname(path)) not in ("", "/"):
-        yield path
-
-
-# -- send
-
-
-def _send(client: IoTSFTPClient, uploads: Sequence[Upload], arguments: argparse.Namespace, codes: list[int]) -> None:
-    """Raises: what concerns more than one file: a lost link, a refused login, Cancelled."""
-    name = os.path.basename(uploads[0].file.path)
-    total_bytes = sum(upload.file.size for upload in uploads)
-    done = 0
-    everyones: SFTPError | None = None
-    with display(total_bytes, len(uploads), name, quiet=arguments.quiet) as shown:
-        jobs = (_job(upload, shown, arguments) for upload in uploads)
-        for outcome in client.upload_many(jobs, resume=not arguments.restart):
-            done += 1
-            if isinstance(outcome, TransferResult):
-                _report(outcome, shown, arguments)
-            elif isinstance(outcome.error, (PermanentError, LocalStateError)):
-                _report_failure(outcome, shown)
-                codes.append(exit_code_of(outcome.error))
-            else:
-                everyones = everyones or outcome.error
-    if everyones is not None:
-        raise everyones
-    if done < len(uploads):
-        raise Cancelled("stopped on request")
-
-
-def _job(upload: Upload, shown: Display, arguments: argparse.Namespace) -> UploadJob:
-    return UploadJob(
-        upload.file.path, upload.dest, key=upload, progress=shown.of(upload, upload.file.size), digest=arguments.sha256
-    )
-
-
-def _report(result: TransferResult, shown: Display, arguments: argparse.Namespace) -> None:
-    shown.meter.finished(result.key, result.size)
-    shown.say(result_line(result))
-    if arguments.sha256 and result.sha256 is not None:
-        print_names([f"{result.sha256}  {result.dest}"])
-
-
-def _report_failure(failure: Failure, shown: Display) -> None:
-    shown.meter.finished(failure.key, 0)
-    shown.clear()
-    say_error(failure.error)
-
-
-def _first(codes: Sequence[int]) -> int:
-    return next((code for code in codes if code), 0)
-
-
 # -- standard input
 
 
@@ -250,7 +148,8 @@ def _put_standard_input(client: IoTSFTPClient, arguments: argparse.Namespace) ->
 def _send_open(client: IoTSFTPClient, file: BinaryIO, dest: str, arguments: argparse.Namespace) -> None:
     with display(file.tell(), 1, STANDARD_INPUT, quiet=arguments.quiet) as shown:
         result = client.upload(file, dest, progress=shown.of(STANDARD_INPUT, file.tell()), sha256=arguments.sha256)
-        _report(replace(result, source=STANDARD_INPUT), shown, arguments)
+        shown.meter.finished(STANDARD_INPUT, result.size)
+        report(replace(result, source=STANDARD_INPUT), shown, arguments)
 
 
 @contextmanager
