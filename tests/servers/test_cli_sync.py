@@ -78,10 +78,10 @@ def test_a_sync_that_would_remove_everything_or_too_much_says_so(shell: Shell, s
 
 
 def test_get_r_under_a_given_name_goes_to_the_same_folder_again(shell: Shell, sshd: OpenSSH) -> None:
-    make(sshd.root, "far/a")
+    make(sshd.root, "far/a", "far/b")
     for _ in range(2):
-        assert len(lines(shell("get", "-r", "-T", sshd.path("far"), "new"))) == 1
-    assert files(shell.folder / "new") == ["a"]
+        assert len(lines(shell("get", "-r", "-T", sshd.path("far"), "new"))) == 2
+    assert files(shell.folder / "new") == ["a", "b"]
     done = shell("get", "-T", sshd.path("far/a"), sshd.path("far/b"), "new")
     assert (done.returncode, b"-T names one local file" in done.stderr) == (64, True)
 
