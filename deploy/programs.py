@@ -15,7 +15,7 @@ from iot.spooler.cli.output import EXIT_CODES_TEXT as SPOOLER_EXIT_CODES_TEXT
 
 __all__ = ["FILES", "Command", "Program", "flags", "iot_sftp", "iot_spooler", "takes_value", "text_of"]
 
-FILES = ("FILE", "SRC... [DEST]")
+FILES = ("FILE", "SRC", "SRC... [DEST]")
 """Metavars of local files."""
 HIDDEN = ("--help-all",)
 

@@ -38,7 +38,7 @@ _iot_sftp() {
         *)
             case $command in
                 '') mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur") ;;
-                put|get) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
+                put|get|sync) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
             esac ;;
     esac
 }

@@ -88,4 +88,4 @@ complete -c iot-sftp -n '__fish_seen_subcommand_from stat' -l json -d 'one JSON 
 complete -c iot-sftp -n '__fish_seen_subcommand_from mv' -s T -l no-target-directory -d 'DEST is the new name'
 complete -c iot-sftp -n '__fish_seen_subcommand_from rm' -s r -l recursive -d 'folders with all in them; asks first'
 complete -c iot-sftp -n '__fish_seen_subcommand_from rm' -l yes -d 'do not ask'
-complete -c iot-sftp -n '__fish_seen_subcommand_from put get' -F
+complete -c iot-sftp -n '__fish_seen_subcommand_from put get sync' -F

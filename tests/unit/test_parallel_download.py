@@ -23,8 +23,7 @@ from iot.transfer.errors import (
     SourceChanged,
     Unsupported,
 )
-from iot.transfer.model import Evidence, Proof
-from iot.transfer.remote import Entry
+from iot.transfer.model import Evidence, Proof, RemoteEntry, RemoteFile
 
 SIZE = 9 * 1024 * 1024
 
@@ -220,7 +219,7 @@ def test_what_is_not_there_is_told_and_never_guessed(tmp_path, far):
 
 
 def test_a_listed_name_that_is_a_path_is_refused(tmp_path, far):
-    faults = Faults(answer={"list": lambda _: iter([Entry(b"../../etc/passwd", is_folder=False)])})
+    faults = Faults(answer={"list": lambda _: iter([RemoteEntry("../../etc/passwd", RemoteFile(1))])})
     with Client(folder_remote(far, tmp_path / "state", faults)) as client, pytest.raises(NameRefused):
         client.list(".")
 
