@@ -9,6 +9,7 @@ since it was first looked at and the content is verified as far as the settings 
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import time
@@ -109,9 +110,9 @@ def _expected_sha256(sha256: bool | str) -> str | None:
 
 def _check_open_file(dest: BinaryIO, options: TransferSettings, *, keep_times: bool, readable: bool) -> None:
     """An open file has no times or mode of its own to set, and content that cannot be read cannot be verified."""
-    if not hasattr(dest, "write"):
+    if not hasattr(dest, "write") or isinstance(dest, io.TextIOBase):
         raise ConfigurationError(f"dest: must be {LOCAL_KINDS} or an open binary file (got {type(dest).__name__})")
-    if dest.closed:
+    if getattr(dest, "closed", False):
         raise ConfigurationError("dest: the open file is closed already")
     for name, kept in (("keep_times", keep_times), ("keep_mode", options.keep_mode)):
         if kept:

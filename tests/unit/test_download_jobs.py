@@ -48,6 +48,11 @@ def test_a_single_job_can_ask_for_the_times_of_its_file(tmp_path: Path) -> None:
         asked(io.BytesIO(), times=True)
 
 
+def test_a_text_file_is_refused(tmp_path: Path) -> None:
+    with (tmp_path / "f").open("w+") as file, pytest.raises(ConfigurationError, match="an open binary file"):
+        asked(file)
+
+
 def test_a_closed_file_is_refused() -> None:
     file = io.BytesIO()
     file.close()
