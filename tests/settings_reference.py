@@ -1,8 +1,8 @@
-"""Writes deploy/SETTINGS.md, the reference of all settings, from the models that check them:
+"""Writes the reference of all settings (deploy/SETTINGS.md) and the modules `keywords` from the models:
 
-    python tests/settings_reference.py
+    PYTHONPATH=. python tests/settings_reference.py
 
-run where `iot` can be imported, as in the environment of the tests. A test compares the document with the models.
+in the environment of the tests. Tests compare document and modules with the models.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
+from option_keywords import KEYWORDS, module
 from pydantic import AliasChoices, ByteSize, SecretStr
 from pydantic.fields import FieldInfo
 
@@ -269,4 +270,6 @@ def _limit(part: Any) -> str:
 
 
 if __name__ == "__main__":
+    for each in KEYWORDS:
+        each.file.write_text(module(each), encoding="utf-8")
     DOCUMENT.write_text(reference(), encoding="utf-8")

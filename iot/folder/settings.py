@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from pydantic import ConfigDict, Field, field_validator
@@ -32,7 +33,7 @@ class FolderOptions(TransferSettings):
         return value
 
 
-def checked_path(path: str | Path) -> Path:
+def checked_path(path: str | os.PathLike[str]) -> Path:
     """Raises: ValueError unless it is absolute: users do not know the working directory of a service."""
     checked = Path(path)
     if not checked.is_absolute() or ".." in checked.parts or "\0" in str(checked):

@@ -3,37 +3,51 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from iot.ftp.connection import Address
 from iot.ftp.settings import TLS, FTPOptions
 from iot.ftp.store import FTPStore
 from iot.ftp.tls import Trust
+from iot.transfer.address import host_problems, port_problems, text_problems
 from iot.transfer.client import Client
-from iot.transfer.errors import ConfigurationError
 from iot.transfer.journal.journal import Journal
 from iot.transfer.parallel import ParallelRemote
-from iot.transfer.settings import checked
+from iot.transfer.settings import checked, lists_options
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from iot.ftp.keywords import FTPKeywords
 
 __all__ = ["FTPClient"]
 
 log = logging.getLogger(__name__)
 
 PORT, IMPLICIT_PORT = 21, 990
+ARGUMENTS = {name: name for name in ("host", "port", "user", "password", "journal")}
 _warned: set[tuple[str, int]] = set()
 
 
+@lists_options(FTPOptions)
 class FTPClient(Client):
     """Sends files to an FTP server and fetches them from it, over TLS unless `tls=False`.
 
     Like IoTSFTPClient: resumable, journaled, atomic. No FTP server confirms that a file is on its disk, so a result is
     never `durable`, and what the server may have lost is read back before an upload resumes.
 
-    Args:
-        port: default 21, or 990 with implicit TLS. journal: may be shared with other users of the same state
-            directory. options: see FTPOptions.
+    Arguments:
+        host
+            name or address
+        port
+            TCP port; default: 21, or 990 with implicit TLS
+        user, password
+            login; without them anonymous
+        journal
+            shared with other users of the same state directory; default: one of its own, in `state_dir`
 
-    Raises: ConfigurationError, which names every invalid option.
+    Raises: ConfigurationError, which names everything that is wrong with arguments and options.
     """
 
     def __init__(
@@ -44,12 +58,9 @@ class FTPClient(Client):
         password: str = "",
         *,
         journal: Journal | None = None,
-        **options: Any,
+        **options: Unpack[FTPKeywords],
     ) -> None:
-        settings = checked(FTPOptions, options)
-        for name, value in (("host", host), ("user", user), ("password", password)):
-            if any(char in value for char in "\r\n\0") or (name != "password" and not value):
-                raise ConfigurationError(f"{name}: must not be empty or contain a line break or NUL")
+        settings = checked(FTPOptions, options, _login_problems(host, port, user, password), ARGUMENTS)
         implicit = settings.tls is TLS.IMPLICIT
         address = Address(
             host,
@@ -75,6 +86,15 @@ class FTPClient(Client):
 
     def __repr__(self) -> str:
         return f"FTPClient({self._address.user}@{self._address.host}:{self._address.port})"
+
+
+def _login_problems(host: object, port: object, user: object, password: object) -> Iterator[str]:
+    yield from host_problems("host", host)
+    yield from port_problems("port", port)
+    yield from text_problems("user", user)
+    yield from text_problems("password", password)
+    if user == "":
+        yield "user: must not be empty"
 
 
 def _warn_once(address: Address) -> None:

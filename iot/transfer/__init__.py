@@ -44,6 +44,7 @@ from iot.transfer.model import (
     Progress,
     ProgressCallback,
     Proof,
+    RemoteEntry,
     RemoteFile,
     TransferResult,
     UploadJob,
@@ -58,10 +59,12 @@ from iot.transfer.terminal import (
 if TYPE_CHECKING:
     from iot.transfer.configured import ConfiguredRemote
     from iot.transfer.journal.journal import Journal, Schema, default_state_dir
+    from iot.transfer.trees.model import Act, Step, StepResult, TreePlan, TreeResult
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # a library logs nothing unless asked to
 
 __all__ = [
+    "Act",
     "AlreadyExists",
     "AuthenticationError",
     "Cancelled",
@@ -91,17 +94,22 @@ __all__ = [
     "Proof",
     "ProofFailed",
     "ProtocolError",
+    "RemoteEntry",
     "RemoteFile",
     "Schema",
     "ServerBusy",
     "ServerRefused",
     "SourceChanged",
     "SourceUnreadable",
+    "Step",
+    "StepResult",
     "TerminalSafeFormatter",
     "Timeout",
     "TransferError",
     "TransferResult",
     "TransientError",
+    "TreePlan",
+    "TreeResult",
     "Unsupported",
     "UploadJob",
     "__version__",
@@ -113,9 +121,14 @@ __all__ = [
 ]
 
 LATER = {
+    "Act": "trees.model",
     "ConfiguredRemote": "configured",
     "Journal": "journal.journal",
     "Schema": "journal.journal",
+    "Step": "trees.model",
+    "StepResult": "trees.model",
+    "TreePlan": "trees.model",
+    "TreeResult": "trees.model",
     "default_state_dir": "journal.journal",
 }
 """Loaded on first use: pydantic and SQLite cost a command its start that only looks around."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import builtins
 import fnmatch
 import logging
 import posixpath
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from iot.transfer.errors import Cancelled, ConfigurationError, NotFound, PermanentError, TransferError
 from iot.transfer.model import (
@@ -23,6 +24,7 @@ from iot.transfer.model import (
 )
 from iot.transfer.names import path_text, remote_path
 from iot.transfer.remote import Remote
+from iot.transfer.stop import no_tick
 from iot.transfer.terminal import quoted
 from iot.transfer.trees.methods import TreeMethods
 
@@ -34,25 +36,25 @@ __all__ = ["Client"]
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 J = TypeVar("J", UploadJob, DownloadJob)
-_List = list  # the class below has a method of that name
 
 
 class Client(TreeMethods):
     """A synchronous client for devices: resumable, journaled, many files at once.
 
-    Connects on first use and reconnects after a loss. One operation runs at a time; calls from other threads wait for
-    each other, but none waits for an `upload_many` or `download_many`: until that is exhausted or closed, other
-    operations raise ConfigurationError. `cancel` may be called from any thread or signal handler.
+    Connects on first use and reconnects after a loss.
 
     The methods that return a bool return False on an error and keep it in `last_error`; their twins raise it:
     upload_file/upload, download_file/download, move_file/move, delete_file/delete, make_dir/mkdir, delete_dir/rmdir,
     list_files/list, list_dirs/list_directories.
 
+    Threads may share a client. One operation runs at a time; calls from other threads wait for each other, but none
+    waits for an `upload_many` or `download_many`: until that is exhausted or closed, other operations raise
+    ConfigurationError. `cancel` may be called from any thread and from a signal handler; `disconnect` and `close` from
+    any thread. `last_error` is the client's, not the thread's: threads that share one use the twins.
+
     Every operation may raise TransientError, AuthenticationError, LocalStateError (the journal), ConfigurationError
     and Cancelled; every operation on a path also PermissionDenied, NameRefused and ServerRefused. `Raises:` lists
     what a method raises beyond these.
-
-    remote: carries out all operations.
     """
 
     def __init__(self, remote: Remote) -> None:
@@ -96,9 +98,17 @@ class Client(TreeMethods):
 
     # -- transfers
 
-    def upload_file(self, source: LocalSource, dest: RemotePath, **keywords: Any) -> bool:
+    def upload_file(
+        self,
+        source: LocalSource,
+        dest: RemotePath,
+        *,
+        progress: ProgressCallback | None = None,
+        resume: bool = True,
+        sha256: bool = False,
+    ) -> bool:
         """Like `upload`, but returns False and sets `last_error` instead of raising."""
-        return self._succeeds(lambda: self.upload(source, dest, **keywords))
+        return self._succeeds(lambda: self.upload(source, dest, progress=progress, resume=resume, sha256=sha256))
 
     def upload(
         self,
@@ -130,7 +140,7 @@ class Client(TreeMethods):
         *,
         resume: bool = True,
         hold_checkpoints: bool = False,
-        tick: Callable[[], None] = lambda: None,
+        tick: Callable[[], None] | None = None,
     ) -> Iterator[TransferResult | Failure]:
         """Send many files at once over one connection; yield each outcome as it comes, in any order.
 
@@ -147,7 +157,7 @@ class Client(TreeMethods):
             outcome is requested while another thread is waiting for one.
         """
         return self._remote.upload_many(
-            map(_upload_job, jobs), resume=resume, hold_checkpoints=hold_checkpoints, tick=tick
+            map(_upload_job, jobs), resume=resume, hold_checkpoints=hold_checkpoints, tick=tick or no_tick
         )
 
     def settle(self, results: Iterable[TransferResult]) -> None:
@@ -165,9 +175,17 @@ class Client(TreeMethods):
         """
         self._remote.discard(uploads)
 
-    def download_file(self, source: RemotePath, dest: LocalPath | BinaryIO, **keywords: Any) -> bool:
+    def download_file(
+        self,
+        source: RemotePath,
+        dest: LocalPath | BinaryIO,
+        *,
+        progress: ProgressCallback | None = None,
+        resume: bool = True,
+        sha256: bool | str = False,
+    ) -> bool:
         """Like `download`, but returns False and sets `last_error` instead of raising."""
-        return self._succeeds(lambda: self.download(source, dest, **keywords))
+        return self._succeeds(lambda: self.download(source, dest, progress=progress, resume=resume, sha256=sha256))
 
     def download(
         self,
@@ -202,7 +220,7 @@ class Client(TreeMethods):
         jobs: Iterable[DownloadJob | tuple[RemotePath, LocalPath | BinaryIO] | None],
         *,
         resume: bool = True,
-        tick: Callable[[], None] = lambda: None,
+        tick: Callable[[], None] | None = None,
     ) -> Iterator[TransferResult | Failure]:
         """Fetch many files at once, each as `download` does it; yield each outcome as it comes, in any order.
 
@@ -217,7 +235,7 @@ class Client(TreeMethods):
         Raises: AuthenticationError, TransientError (cannot connect), LocalStateError; ConfigurationError, also if an
             outcome is requested while another thread is waiting for one.
         """
-        return self._remote.download_many(map(_download_job, jobs), resume=resume, tick=tick)
+        return self._remote.download_many(map(_download_job, jobs), resume=resume, tick=tick or no_tick)
 
     # -- paths
 
@@ -287,15 +305,15 @@ class Client(TreeMethods):
         """
         return self._listing(path, file_pattern, folders=False)
 
-    def list_dirs(self, path: RemotePath) -> _List[str] | None:
+    def list_dirs(self, path: RemotePath) -> builtins.list[str] | None:
         """Like `list_directories`, but returns None if the path cannot be listed. Raises: like `list_files`."""
         return self._or_none(lambda: self.list_directories(path))
 
-    def list_directories(self, path: RemotePath) -> _List[str]:
+    def list_directories(self, path: RemotePath) -> builtins.list[str]:
         """Paths of the folders directly in `path`, sorted. Raises: like `list`."""
         return self._listing(path, None, folders=True)
 
-    def scan(self, path: RemotePath) -> _List[RemoteEntry]:
+    def scan(self, path: RemotePath) -> builtins.list[RemoteEntry]:
         """What is directly in a folder, sorted by name: each with size in bytes, mtime in seconds and mode, as far as
         the listing reveals them (a plain FTP listing may not).
 
@@ -308,7 +326,7 @@ class Client(TreeMethods):
 
     # -- inside
 
-    def _listing(self, path: RemotePath, pattern: str | None, folders: bool) -> _List[str]:
+    def _listing(self, path: RemotePath, pattern: str | None, folders: bool) -> builtins.list[str]:
         folder = path_text(path)
         names = [posixpath.join(folder, entry.name) for entry in self.scan(path) if entry.is_folder is folders]
         if pattern and any(char in pattern for char in "*?["):

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic.fields import FieldInfo
 
 from iot.transfer.errors import ConfigurationError
 from iot.transfer.model import Proof
 from iot.transfer.options import TransferOptions
 from iot.transfer.terminal import brief
 
-__all__ = ["Durability", "TransferSettings", "Verify", "checked", "describe_errors"]
+__all__ = ["Durability", "TransferSettings", "Verify", "checked", "describe_errors", "lists_options"]
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -100,32 +101,84 @@ class TransferSettings(BaseModel):
 
 
 Model = TypeVar("Model", bound=BaseModel)
+Documented = TypeVar("Documented", bound=type)
 
 
-def checked(model: type[Model], options: Mapping[str, Any]) -> Model:
-    """Options given as keywords. Raises: ConfigurationError naming every wrong one."""
+def checked(
+    model: type[Model], options: Mapping[str, Any], problems: Iterable[str] = (), words: Mapping[str, str] | None = None
+) -> Model:
+    """Options given as keywords.
+
+    problems: what is wrong with the caller's other arguments. words: names that are no options, but may be meant by an
+    unknown one, with the name to suggest.
+
+    Raises: ConfigurationError naming everything that is wrong.
+    """
+    found = [*problems]
     try:
-        return model(**options)
+        settings = model(**options)
     except ValidationError as error:
-        raise ConfigurationError("; ".join(describe_errors(error))) from None
+        names = {name: name for name in model.model_fields} | dict(words or {})
+        found += describe_errors(error, names)
+    else:
+        if not found:
+            return settings
+    raise ConfigurationError("; ".join(found)) from None
 
 
-def describe_errors(error: ValidationError) -> list[str]:
+def describe_errors(error: ValidationError, known: Mapping[str, str] | None = None) -> list[str]:
     """One line per invalid setting: its key, what is wrong, and its value unless that could be a secret.
 
-    An unknown key could be a mistyped password.
+    An unknown key could be a mistyped password. known: names that may be meant by one, with the name to suggest.
     """
-    return [_describe(dict(detail)) for detail in error.errors(include_url=False, include_context=False)]
+    details = error.errors(include_url=False, include_context=False)
+    return [_describe(dict(detail), known or {}) for detail in details]
 
 
-def _describe(detail: dict[str, Any]) -> str:
-    key = brief(".".join(str(part) for part in detail["loc"]))
+def lists_options(model: type[BaseModel]) -> Callable[[Documented], Documented]:
+    """A decorator: the class's docstring, which help() shows, goes on with its parent's and with every option."""
+
+    def documented(client: Documented) -> Documented:
+        own, parents = client.__doc__, client.__base__.__doc__
+        if own is not None and parents is not None:  # python -OO has none
+            common = parents.partition("\n\n")[2].rstrip()
+            options = "".join(_listed(name, field) for name, field in model.model_fields.items())
+            client.__doc__ = f"{own.rstrip()}\n\n{common}\n\n    Options and their defaults:\n{options}"
+        return client
+
+    return documented
+
+
+def _listed(name: str, field: FieldInfo) -> str:
+    default = field.default.value if isinstance(field.default, Enum) else field.default
+    return f"        {name} = {default!r}\n            {field.description}\n"
+
+
+def _describe(detail: dict[str, Any], known: Mapping[str, str]) -> str:
+    setting, *inside = detail["loc"] or ("",)  # inside: the place in a list, or which of several types was tried
+    key = brief(".".join([str(setting), *(str(part) for part in inside if isinstance(part, int))]))
     if detail["type"] == "extra_forbidden":
-        return f"{key}: no such setting (value not shown)"
+        return f"unknown option {key!r}{_meant(key, known)}"
+    message = brief(detail["msg"].removeprefix("Value error, "), MESSAGE)
     if not key:
-        return brief(detail["msg"].removeprefix("Value error, "), MESSAGE)
+        return message
     shown = f" (got {brief(repr(detail['input']))})" if _may_be_shown(key, detail) else ""
-    return f"{key}: {brief(detail['msg'], MESSAGE)}{shown}"
+    return f"{key}: {message}{shown}"
+
+
+def _meant(key: str, known: Mapping[str, str]) -> str:
+    """The nearest name; of names equally near, the first."""
+    import difflib  # valid options do not need it
+
+    close = difflib.get_close_matches(key, known, 5)
+    if not close:
+        return "; help() of the client lists all" if known else ""
+
+    def edits(name: str) -> int:
+        steps = difflib.SequenceMatcher(None, key, name).get_opcodes()
+        return sum(max(i2 - i1, j2 - j1) for what, i1, i2, j1, j2 in steps if what != "equal")
+
+    return f": did you mean {known[min((name for name in known if name in close), key=edits)]!r}?"
 
 
 def _may_be_shown(key: str, detail: dict[str, Any]) -> bool:

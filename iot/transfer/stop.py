@@ -5,10 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-__all__ = ["WAKE_S", "StopFlag"]
+__all__ = ["WAKE_S", "StopFlag", "no_tick"]
 
 WAKE_S = 0.1
 """Longest time in seconds that a waiter goes without checking the flag and ticking."""
+
+
+def no_tick() -> None:
+    """For a caller who has nothing to do meanwhile."""
 
 
 class StopFlag:

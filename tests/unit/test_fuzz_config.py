@@ -193,7 +193,7 @@ def test_any_options_of_the_client(options: dict[str, Any]) -> None:
     else:
         return
     assert SECRET not in told
-    assert any(key[:200] in told for key in given_options)
+    assert any(key[:200] in told or repr(key[:200])[1:-1] in told for key in given_options)
 
 
 @FUZZ

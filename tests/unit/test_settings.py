@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from iot.folder import FolderClient
+from iot.ftp import FTPClient
+from iot.sftp.client import IoTSFTPClient
 from iot.sftp.client.environment import TRUST, ClientSettings, env_file_here
 from iot.sftp.client.settings import ClientOptions, Durability, Verify, describe_errors, options_from
 from iot.transfer.errors import ConfigurationError
@@ -72,8 +76,30 @@ OPTION_ORDER = ClientOptions.model_fields
 
 
 def test_an_unknown_option_is_refused_and_not_ignored() -> None:
-    with pytest.raises(ConfigurationError, match=r"^atempts: no such setting"):
-        options_from({"atempts": 5})
+    with pytest.raises(ConfigurationError, match=r"^unknown option 'whatever'; help\(\) of the client lists all$"):
+        options_from({"whatever": 5})
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("prot", "proof"),
+        ("atempts", "attempts"),
+        ("chunksize", "chunk_size"),
+        ("link_deadline", "link_deadline_s"),
+        ("hostkey", "host_key"),
+        ("password", "sftp_pass"),
+        ("pasword", "sftp_pass"),
+        ("username", "sftp_user"),
+        ("port", "sftp_port"),
+        ("key", "key_file"),
+        ("timeout", "connect_timeout_s"),
+    ],
+)
+def test_an_unknown_option_is_answered_with_the_one_that_was_meant(given: str, meant: str) -> None:
+    with pytest.raises(ConfigurationError) as told:
+        options_from({given: 5})
+    assert str(told.value) == f"unknown option {given!r}: did you mean {meant!r}?"
 
 
 def test_a_mistyped_option_never_repeats_its_value() -> None:
@@ -124,6 +150,65 @@ def test_secrets_show_neither_in_repr_nor_in_complaints() -> None:
         ClientSettings(host="h", password=["hunter2"], port=0)
     assert "hunter2" not in "; ".join(describe_errors(wrong.value))
     assert "port" in "; ".join(describe_errors(wrong.value))
+
+
+WRONG_ARGUMENTS: list[tuple[Any, tuple[Any, ...], dict[str, Any], list[str]]] = [
+    (
+        IoTSFTPClient,
+        ("u:hunter2@h", "hunter2", 5, b"hunter2"),
+        {"attempts": 0, "prot": "hunter2"},
+        ["sftp_host: ", "sftp_port: ", "sftp_user: ", "sftp_pass: ", "attempts: ", "unknown option 'prot'"],
+    ),
+    (
+        FTPClient,
+        ("ftp://me:hunter2@h", 0, "", "hunter2\n"),
+        {"tls": "hunter", "usr": "hunter2"},
+        ["host: ", "port: ", "password: ", "user: ", "tls: ", "tls: ", "unknown option 'usr': did you mean 'user'?"],
+    ),
+    (
+        FolderClient,
+        ("relative",),
+        {"marker": "a/b", "pth": "hunter2"},
+        ["path: ", "marker: must be the name", "unknown option 'pth': did you mean 'path'?"],
+    ),
+    (FolderClient, (5,), {"connections": 0}, ["path: must be text or a Path (got int)", "connections: "]),
+]
+
+
+@pytest.mark.parametrize(("client", "arguments", "options", "begins"), WRONG_ARGUMENTS)
+def test_everything_wrong_is_told_at_once_and_no_secret_in_a_wrong_place_is_repeated(
+    client: Any, arguments: tuple[Any, ...], options: dict[str, Any], begins: list[str]
+) -> None:
+    with pytest.raises(ConfigurationError) as told:
+        client(*arguments, **options)
+    lines = str(told.value).split("; ")
+    assert len(lines) == len(begins), lines
+    assert [line[: len(begin)] for line, begin in zip(lines, begins, strict=True)] == begins
+    assert "hunter2" not in str(told.value)
+    assert "Value error" not in str(told.value)
+
+
+@pytest.mark.parametrize("name", [name for name in ClientOptions.model_fields if name != "prompts"])
+def test_bytes_that_are_no_text_are_an_invalid_value_or_a_valid_one(name: str) -> None:
+    """As from the environment: what is not UTF-8 is a lone surrogate there."""
+    told = f"{name}: "
+    try:
+        options_from({name: "\udc80"})
+    except ConfigurationError as error:
+        told = str(error)
+    assert told.startswith(f"{name}: ")
+
+
+@pytest.mark.parametrize("host", ["sftp://h", "me@h", "h/upload", "h:22", "a b", "h\n", "", " ", None, b"h", 5])
+def test_a_host_is_a_name_or_an_address_alone(host: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^sftp_host: must be a name or an address"):
+        IoTSFTPClient(host, sftp_user="me")
+
+
+@pytest.mark.parametrize("host", ["h", "h.example.com", "192.0.2.1", "2001:db8::1", "fe80::1%eth0", "my_box"])
+def test_a_name_and_an_address_are_a_host(host: str) -> None:
+    IoTSFTPClient(host, 2222, "me").close()
+    FTPClient(host).close()
 
 
 def test_the_environment_gives_every_option(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,6 +49,16 @@ def test_what_our_dependencies_import_and_nobody_uses_is_not_loaded(names):
     assert {"invoke", "asyncio", "unittest", "concurrent"}.isdisjoint(loaded)
 
 
+def test_valid_options_load_nothing_that_only_invalid_ones_need():
+    make = "from iot.sftp.client import IoTSFTPClient\nIoTSFTPClient('h', sftp_user='me', proof='full')\n"
+    assert {"difflib", "pydoc", "textwrap"}.isdisjoint(
+        {*python(make + LOADED)} - {*python("import pydantic\n" + LOADED)}
+    )
+    wrong = "from iot.sftp.client import ConfigurationError, IoTSFTPClient\n"
+    wrong += "try: IoTSFTPClient('h', prot='full')\nexcept ConfigurationError: pass\n"
+    assert "difflib" in python(wrong + LOADED)
+
+
 SERVICE = "import iot.spooler.service, iot.sftp.client.configured\n"
 CONFIGURATION = """
 state_dir = "/nowhere/state"

@@ -45,6 +45,7 @@ from iot.transfer.model import (
     Progress,
     ProgressCallback,
     Proof,
+    RemoteEntry,
     RemoteFile,
     TransferResult,
     UploadJob,
@@ -54,16 +55,20 @@ from iot.transfer.terminal import TerminalSafeFormatter, terminal_safe
 if TYPE_CHECKING:
     from iot.sftp.client.client import IoTSFTPClient
     from iot.sftp.client.environment import ClientSettings
+    from iot.sftp.client.keywords import ClientKeywords
     from iot.sftp.client.settings import ClientOptions, Durability, Verify, describe_errors
     from iot.sftp.server.embedded import EmbeddedServer
     from iot.transfer.journal.journal import Journal, Schema, default_state_dir
+    from iot.transfer.trees.model import Act, Step, StepResult, TreePlan, TreeResult
 
 logging.getLogger("iot.sftp").addHandler(logging.NullHandler())  # a library logs nothing unless asked to
 
 __all__ = [
+    "Act",
     "AlreadyExists",
     "AuthenticationError",
     "Cancelled",
+    "ClientKeywords",
     "ClientOptions",
     "ClientSettings",
     "ConfigurationError",
@@ -94,6 +99,7 @@ __all__ = [
     "Proof",
     "ProofFailed",
     "ProtocolError",
+    "RemoteEntry",
     "RemoteFile",
     "SFTPError",
     "Schema",
@@ -101,11 +107,15 @@ __all__ = [
     "ServerRefused",
     "SourceChanged",
     "SourceUnreadable",
+    "Step",
+    "StepResult",
     "TerminalSafeFormatter",
     "Timeout",
     "TransferError",
     "TransferResult",
     "TransientError",
+    "TreePlan",
+    "TreeResult",
     "Unsupported",
     "UploadJob",
     "Verify",
@@ -120,9 +130,11 @@ __all__ = [
 ON_FIRST_USE = {
     "iot.sftp.client.client": ("IoTSFTPClient",),
     "iot.sftp.client.environment": ("ClientSettings",),
+    "iot.sftp.client.keywords": ("ClientKeywords",),
     "iot.sftp.client.settings": ("ClientOptions", "Durability", "Verify", "describe_errors"),
     "iot.sftp.server": ("EmbeddedServer",),
     "iot.transfer": ("Journal", "Schema", "default_state_dir"),
+    "iot.transfer.trees.model": ("Act", "Step", "StepResult", "TreePlan", "TreeResult"),
 }
 """The modules of names that need paramiko, pydantic or SQLite: a program only pays for what it uses."""
 

@@ -3,41 +3,51 @@
 from __future__ import annotations
 
 import getpass
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from iot.sftp.client.runner import Account, Runner
 from iot.sftp.client.settings import ClientOptions, options_from
 from iot.sftp.client.ssh.openssh_config import SSH_PORT, Way, way_to
+from iot.transfer.address import host_problems, port_problems, text_problems
 from iot.transfer.client import Client
 from iot.transfer.errors import ConfigurationError, NotFound
 from iot.transfer.journal.journal import Journal
 from iot.transfer.model import RemoteFile, RemotePath
 from iot.transfer.names import remote_path
+from iot.transfer.settings import lists_options
 from iot.transfer.terminal import quoted
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from iot.sftp.client.keywords import ClientKeywords
 
 __all__ = ["IoTSFTPClient"]
 
 
+@lists_options(ClientOptions)
 class IoTSFTPClient(Client):
     """A synchronous SFTP client for devices: resumable, journaled, pipelined.
 
-    Connects on first use and reconnects after a loss. Host keys are always checked. One operation runs at a time; calls
-    from other threads wait for each other, but none waits for an `upload_many` or `download_many`: until that is
-    exhausted or closed, other operations raise ConfigurationError. `cancel` may be called from any thread or signal
-    handler.
+        with IoTSFTPClient("sftp.example.com", sftp_user="device", key_file="/etc/device/id_ed25519") as client:
+            result = client.upload("today.csv", "/upload/today.csv")
 
-    The methods that return a bool return False on an error and keep it in `last_error`; their twins raise it:
-    upload_file/upload, download_file/download, move_file/move, delete_file/delete, make_dir/mkdir, delete_dir/rmdir,
-    list_files/list, list_dirs/list_directories.
+    Host keys are always checked, against `known_hosts` or `host_key`.
 
-    Args:
-        sftp_host: name or address. sftp_port: TCP port; without it 22. sftp_user: login name; without it the local
-            user's. With `ssh_config`, a host of the user's OpenSSH configuration, which gives what is not given here.
-        sftp_pass: password; without it give key_file or agent=True.
-        journal: share one with other users of the same state directory, as the spooler does.
-        options: see ClientOptions.
+    Arguments:
+        sftp_host
+            name or address; with `ssh_config`, a host of the OpenSSH configuration, which gives what is not given here
+        sftp_port
+            TCP port; default: 22
+        sftp_user
+            login name; default: the local user's
+        sftp_pass
+            password; without it give `key_file` or `agent=True`
+        journal
+            shared with other users of the same state directory; default: one of its own, in `state_dir`
 
-    Raises: ConfigurationError, which names every invalid option.
+    Raises: ConfigurationError, which names everything that is wrong with arguments and options.
     """
 
     def __init__(
@@ -48,9 +58,10 @@ class IoTSFTPClient(Client):
         sftp_pass: str | None = None,
         *,
         journal: Journal | None = None,
-        **options: Any,
+        **options: Unpack[ClientKeywords],
     ) -> None:
-        checked = options_from(options)
+        problems = _login_problems(sftp_host, sftp_port, sftp_user, sftp_pass)
+        checked = options_from(options, problems)
         self._account = Account(_way(sftp_host, sftp_port, sftp_user, checked), sftp_pass)
         self._runner = Runner(self._account, checked, journal)
         super().__init__(self._runner)
@@ -80,19 +91,18 @@ class IoTSFTPClient(Client):
         return self._runner.session().connection
 
 
+def _login_problems(host: object, port: object, user: object, password: object) -> Iterator[str]:
+    yield from host_problems("sftp_host", host)
+    yield from port_problems("sftp_port", port)
+    for key, text in (("sftp_user", user), ("sftp_pass", password)):
+        if text is not None:
+            yield from text_problems(key, text)
+
+
 def _way(host: str, port: int | None, user: str | None, options: ClientOptions) -> Way:
-    host, number = _checked_address(host, SSH_PORT if port is None else port)
     if options.ssh_config is not None:
         return way_to(host, port, user, options.ssh_config)
-    return Way(host, number, user or _local_user())
-
-
-def _checked_address(host: object, port: object) -> tuple[str, int]:
-    if not isinstance(host, str) or not host.strip():
-        raise ConfigurationError(f"sftp_host: must be a name or an address (got {host!r})")
-    if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= 65535:
-        raise ConfigurationError(f"sftp_port: must be a whole number from 1 to 65535 (got {port!r})")
-    return host, port
+    return Way(host, SSH_PORT if port is None else port, user or _local_user())
 
 
 def _local_user() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 
@@ -69,6 +69,6 @@ class ServerSettings(ConfiguredLogin, ClientOptions):
     def remote(self, journal: Journal, device_id: str) -> IoTSFTPClient:
         return self._client(self.options_here(device_id), journal)
 
-    def _client(self, options: Mapping[str, object], journal: Journal | None = None) -> IoTSFTPClient:
+    def _client(self, options: Mapping[str, Any], journal: Journal | None = None) -> IoTSFTPClient:
         port = self.port if "port" in self.model_fields_set else None  # else the OpenSSH configuration may say
         return IoTSFTPClient(self.host, port, self.user, self.login_password(), journal=journal, **options)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from iot.sftp.client.ssh.openssh_config import check as check_config
 from iot.sftp.client.ssh.proxy import proxy_from
 from iot.transfer.errors import ConfigurationError
 from iot.transfer.settings import Durability, TransferSettings, Verify, checked, describe_errors
+from iot.transfer.terminal import terminal_safe
 
 __all__ = ["ClientOptions", "Durability", "OptionFields", "Verify", "describe_errors", "options_from"]
 
@@ -98,7 +99,7 @@ class OptionFields(TransferSettings):
         try:
             check_config(value)
         except ConfigurationError as error:
-            raise ValueError(str(error).removeprefix("ssh_config: ")) from None
+            raise ValueError(terminal_safe(str(error).removeprefix("ssh_config: "))) from None
         return value
 
     @field_validator("proxy")
@@ -108,7 +109,7 @@ class OptionFields(TransferSettings):
             try:
                 proxy_from(value, None)
             except ConfigurationError as error:
-                raise ValueError(str(error).removeprefix("proxy: ")) from None
+                raise ValueError(terminal_safe(str(error).removeprefix("proxy: "))) from None
         return value
 
     @field_validator("ciphers")
@@ -150,6 +151,20 @@ class ClientOptions(OptionFields):
         return self
 
 
-def options_from(values: Mapping[str, Any]) -> ClientOptions:
-    """Check keyword options. Raises: ConfigurationError naming every wrong one."""
-    return checked(ClientOptions, values)
+ARGUMENTS = ("sftp_host", "sftp_port", "sftp_user", "sftp_pass", "journal")
+WORDS = {name: name for name in ARGUMENTS} | {
+    "host": "sftp_host",
+    "port": "sftp_port",
+    "user": "sftp_user",
+    "username": "sftp_user",
+    "password": "sftp_pass",
+    "key": "key_file",
+    "key_filename": "key_file",
+    "timeout": "connect_timeout_s",
+}
+"""What may be meant by an unknown option: the other arguments of IoTSFTPClient, and other tools' words for them."""
+
+
+def options_from(values: Mapping[str, Any], problems: Iterable[str] = ()) -> ClientOptions:
+    """Check keyword options. problems: what is wrong beside them. Raises: ConfigurationError naming all of it."""
+    return checked(ClientOptions, values, problems, WORDS)

@@ -9,6 +9,7 @@ from iot.transfer.errors import ConfigurationError, PermanentError
 from iot.transfer.model import Direction, LocalPath, ProgressCallback, RemoteEntry, RemoteFile, RemotePath
 from iot.transfer.names import path_text, remote_path
 from iot.transfer.remote import Remote
+from iot.transfer.stop import no_tick
 from iot.transfer.trees.carrying import Manner, carry_out
 from iot.transfer.trees.making import Syncing, check_folder, found_folder, plan_download, plan_sync, plan_upload
 from iot.transfer.trees.model import Step, StepResult, TreePlan, TreeResult
@@ -38,7 +39,7 @@ class TreeMethods:
         resume: bool = True,
         sha256: bool = False,
         progress: ProgressCallback | None = None,
-        tick: Callable[[], None] = lambda: None,
+        tick: Callable[[], None] | None = None,
     ) -> TreeResult:
         """Send all that is in a local folder to a remote folder, which is made if it is missing.
 
@@ -63,7 +64,7 @@ class TreeMethods:
         resume: bool = True,
         sha256: bool = False,
         progress: ProgressCallback | None = None,
-        tick: Callable[[], None] = lambda: None,
+        tick: Callable[[], None] | None = None,
     ) -> TreeResult:
         """Fetch all that is in a remote folder into a local folder, which is made if it is missing.
 
@@ -88,7 +89,7 @@ class TreeMethods:
         resume: bool = True,
         sha256: bool = False,
         progress: ProgressCallback | None = None,
-        tick: Callable[[], None] = lambda: None,
+        tick: Callable[[], None] | None = None,
     ) -> TreeResult:
         """Make one folder hold what the other holds; only what differs in size or time is transferred.
 
@@ -107,7 +108,7 @@ class TreeMethods:
         return self._result(plan, dry_run, resume, sha256, progress, tick)
 
     def walk(
-        self, path: RemotePath, *, wanted: Callable[[str], bool] = lambda _: True
+        self, path: RemotePath, *, wanted: Callable[[str], bool] | None = None
     ) -> Iterator[tuple[str, list[RemoteEntry] | PermanentError]]:
         """Each folder below a remote folder, by its path below it ("": the folder itself), with what is in it, sorted
         by name, or why it cannot be listed.
@@ -115,7 +116,7 @@ class TreeMethods:
         Level by level, the folders of a level at once. Links to folders are not followed. wanted: by name; what is not
         is left out, and not entered.
         """
-        return remote_walk(self._remote, path_text(remote_path(path)), wanted)
+        return remote_walk(self._remote, path_text(remote_path(path)), wanted or (lambda _: True))
 
     def plan_upload(
         self, pairs: Iterable[tuple[LocalPath, RemotePath]], *, update: bool = False, keep_times: bool = False
@@ -139,14 +140,14 @@ class TreeMethods:
         *,
         resume: bool = True,
         sha256: bool | str = False,
-        progress: Callable[[Step], ProgressCallback | None] = lambda _: None,
-        tick: Callable[[], None] = lambda: None,
+        progress: Callable[[Step], ProgressCallback | None] | None = None,
+        tick: Callable[[], None] | None = None,
     ) -> Iterator[StepResult]:
         """Do what a plan says; yield what became of each step that changes something or fails, as it happens.
 
         progress: gives the callback of a step. Raises: see `upload_dir`.
         """
-        return carry_out(self._remote, plan, Manner(resume, sha256, progress, tick))
+        return carry_out(self._remote, plan, Manner(resume, sha256, progress or (lambda _: None), tick or no_tick))
 
     def _result(
         self,
@@ -155,9 +156,9 @@ class TreeMethods:
         resume: bool,
         sha256: bool,
         progress: ProgressCallback | None,
-        tick: Callable[[], None],
+        tick: Callable[[], None] | None,
     ) -> TreeResult:
         if dry_run:
             return TreeResult(plan)
-        manner = Manner(resume, sha256, lambda _: progress, tick)
+        manner = Manner(resume, sha256, lambda _: progress, tick or no_tick)
         return TreeResult(plan, tuple(carry_out(self._remote, plan, manner)))
