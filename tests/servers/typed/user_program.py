@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from iot.folder import FolderClient
@@ -20,6 +20,7 @@ from iot.sftp.client import (
     RemoteEntry,
     TransferResult,
     TransientError,
+    TreeResult,
     UploadJob,
     Verify,
 )
@@ -67,6 +68,13 @@ def send_all(client: IoTSFTPClient, sources: list[Path]) -> tuple[int, list[str]
     return sent_bytes, failed
 
 
+def mirror(client: IoTSFTPClient, folder: Path) -> list[str]:
+    planned: TreeResult = client.sync(folder, "/mirror", prune=True, dry_run=True)
+    done = client.sync(folder, PurePosixPath("/mirror"), prune=True)
+    assert len(planned.plan.steps) == len(done.plan.steps)
+    return [f"{failed.step.dest}: {failed.error}" for failed in done.failed]
+
+
 def described(entry: RemoteEntry) -> str:
     return f"{entry.name} {entry.file.size or 0:d} {entry.is_folder}"
 
@@ -112,5 +120,6 @@ def main(folder: Path, state: Path) -> list[str]:
             assert sent_bytes >= 0
             assert not failed
             shown = look(client)
+            assert mirror(client, folder / "remote" / "upload") == []
     elsewhere(folder, state)
     return shown
