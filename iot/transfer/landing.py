@@ -108,9 +108,13 @@ def _expected_sha256(sha256: bool | str) -> str | None:
     return sha256.lower()
 
 
+def _takes_bytes(dest: object) -> bool:
+    return hasattr(dest, "write") and not isinstance(dest, io.TextIOBase)
+
+
 def _check_open_file(dest: BinaryIO, options: TransferSettings, *, keep_times: bool, readable: bool) -> None:
     """An open file has no times or mode of its own to set, and content that cannot be read cannot be verified."""
-    if not hasattr(dest, "write") or isinstance(dest, io.TextIOBase):
+    if not _takes_bytes(dest):
         raise ConfigurationError(f"dest: must be {LOCAL_KINDS} or an open binary file (got {type(dest).__name__})")
     if getattr(dest, "closed", False):
         raise ConfigurationError("dest: the open file is closed already")
