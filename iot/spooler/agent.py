@@ -125,6 +125,7 @@ class Agent:
         self._changed = True
         self._jobs_ended = False
         self._restarted = False
+        self._hindered_by = ""
 
     def run(self) -> End:
         """Run until stopped or, when draining, until nothing more can be done."""
@@ -234,16 +235,27 @@ class Agent:
         self._changed = True
 
     def _may_send(self) -> bool:
-        now = self._now()
-        if not self._restarted or now < max(self.server.ready_at, self._hold_until) or not self._first_look_done(now):
-            return False
-        if self._draining and self._draining.given_up():
+        hindrance = self._hindrance(self._now())
+        if hindrance != self._hindered_by and hindrance:
+            log.debug("nothing is sent reason=%s", shown(hindrance))
+        self._hindered_by = hindrance
+        if hindrance:
             return False
         try:
             return self._any_ready()
         except LocalStateError as error:
             self._held_here(error)
             return False
+
+    def _hindrance(self, now: float) -> str:
+        """Why nothing may be sent now, whatever is ready; "" if something may."""
+        if not self._restarted or now < self._hold_until:
+            return "the journal cannot be written"
+        if now < self.server.ready_at:
+            return "the server is held" if self.server.state is ServerState.HELD else "the link's next try is not due"
+        if not self._first_look_done(now):
+            return "the outboxes are looked at first, for the order"
+        return "attempts are used up" if self._draining and self._draining.given_up() else ""
 
     def _any_ready(self) -> bool:
         return self.queue.any_ready([intake.number for intake in self.intakes])

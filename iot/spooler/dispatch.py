@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from iot.spooler.config.settings import AfterUpload
 from iot.spooler.naming import UnsafeName, shown
 from iot.spooler.outbox.intake import Intake
-from iot.spooler.queue.policy import job_priority, prefers_large
+from iot.spooler.queue.policy import State, job_priority, prefers_large
 from iot.spooler.queue.queue import Entry, Queue
 from iot.transfer import Failure, Progress, TransferResult, UploadJob
 
@@ -107,7 +107,12 @@ class Dispatcher:
             claimed.extend(self._claim(large=large))
             if not claimed:
                 self._none_left[large] = self._queue.made_ready
-        return next((entry for entry in claimed if entry.destination not in self._destinations), None)
+        head = next((entry for entry in claimed if entry.destination not in self._destinations), None)
+        if head is None:
+            for entry in claimed:
+                decisions = self._intakes[entry.outbox].decisions
+                decisions.tell(entry.path, "waiting, another file is being sent to its destination")
+        return head
 
     def _claim(self, *, large: bool) -> list[Entry]:
         limit = 1 if large else CLAIM_FILES
@@ -150,6 +155,7 @@ class Dispatcher:
         self._destinations.add(entry.destination)
         self._large_in_flight += entry.large
         intake = self._intakes[entry.outbox]
+        intake.decisions.tell_state(entry.path, State.SENDING)
         return UploadJob(
             source=intake.source(entry),
             dest=entry.destination,

@@ -11,12 +11,13 @@ from collections.abc import Callable, Sequence
 
 from iot.spooler.availability import Remote, failure_kind
 from iot.spooler.config.settings import AfterUpload
+from iot.spooler.decisions import REASONS
 from iot.spooler.leaving.owed import Owed
 from iot.spooler.naming import shown
 from iot.spooler.outbox.intake import Clocks, Intake
 from iot.spooler.outbox.scan import SourceFailed
 from iot.spooler.queue.deliveries import Deliveries
-from iot.spooler.queue.policy import NEVER, Event, FailureKind, RetryRules, State, Tries, Verdict, judge
+from iot.spooler.queue.policy import NEVER, Event, FailureKind, RetryRules, State, Tries, Verdict, after, judge
 from iot.spooler.queue.queue import Entry, Queue, Success
 from iot.transfer import Failure, Journal, TransferResult
 
@@ -98,6 +99,7 @@ class OutcomeRecorder:
             log.info("%s path=%s", event.name.lower(), shown(entry.path))
             return
         verdict = self._verdict(FailureKind.TRANSIENT if kind is FailureKind.CHANGED else kind, entry, progressed)
+        self._tell_decision(entry, verdict)
         words = f"{type(failure.error).__name__}: {failure.error}"
         self._failures.append((entry, verdict, words))
         if verdict.event is not Event.FAILED and verdict.event is not Event.GIVEN_UP:
@@ -120,6 +122,14 @@ class OutcomeRecorder:
         self._failures.append((entry, verdict, reason))
         self.last_error = f"{shown(entry.path)}: {reason}"
         log.warning("no name path=%s reason=%s", shown(entry.path), shown(reason))
+
+    def _tell_decision(self, entry: Entry, verdict: Verdict) -> None:
+        decisions = self._intakes[entry.outbox].decisions
+        if verdict.delay_s:
+            left = verdict.delay_s >= NEVER
+            decisions.tell(entry.path, REASONS[State.WAITING], next_s="never" if left else f"{verdict.delay_s:.1f}")
+        else:
+            decisions.tell_state(entry.path, after(State.SENDING, verdict.event))
 
     def interrupted(self, entries: Sequence[Entry]) -> None:
         """Jobs that ended without an outcome."""

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from iot.spooler.config.settings import AfterUpload
+from iot.spooler.decisions import Decisions
 from iot.spooler.dispatch import CLAIM_BYTES, CLAIM_FILES, MAX_LARGE, Dispatcher
 from iot.spooler.naming import UnsafeName
 from iot.spooler.queue.policy import State
@@ -57,7 +58,11 @@ class Rig:
         settings = SimpleNamespace(after_upload=AfterUpload.DELETE)
         self.intakes = [
             SimpleNamespace(
-                number=number, source=lambda each: f"/box/{each.id}", may_be_touched=False, settings=settings
+                decisions=Decisions("box"),
+                number=number,
+                source=lambda each: f"/box/{each.id}",
+                may_be_touched=False,
+                settings=settings,
             )
             for number in outboxes or (1,)
         ]

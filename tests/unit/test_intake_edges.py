@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from iot.spooler.config.settings import OutboxSettings
+from iot.spooler.config.settings import Order, OutboxSettings
 from iot.spooler.outbox import intake as module
 from iot.spooler.outbox.intake import TIGHT_BATCH, URGENT, Clocks, Intake
 from iot.spooler.outbox.lease import Answer, Completeness, Writer
@@ -153,7 +153,8 @@ def test_the_order_of_an_outbox_is_the_rank_of_its_files(monkeypatch, order, ran
 
 
 def test_any_time_that_a_file_can_have_is_a_rank_of_64_bits_also_negated():
-    assert module._second(Fingerprint(1, -(2**63) * 10**9)) == 1 - 2**63
+    far = Fingerprint(1, -(2**63) * 10**9)
+    assert (Order.OLDEST.rank(b"f", far), Order.NEWEST.rank(b"f", far)) == (1 - 2**63, 2**63 - 1)
 
 
 @pytest.mark.parametrize("state", [State.READY, State.SENDING, State.WAITING, State.DELIVERED, State.KEPT])

@@ -10,6 +10,7 @@ import pytest
 from iot.spooler import outcomes as module
 from iot.spooler.availability import Availability, ServerState, failure_kind
 from iot.spooler.config.settings import AfterUpload
+from iot.spooler.decisions import Decisions
 from iot.spooler.outbox.scan import SourceFailed
 from iot.spooler.outcomes import OutcomeRecorder
 from iot.spooler.queue.policy import NEVER, Backoff, Event, FailureKind, RetryRules, State, Tries, Verdict, judge
@@ -58,6 +59,7 @@ class Rig:
         self.intake = SimpleNamespace(
             number=1, outbox=outbox, source=lambda each: f"/box/{each.path.decode()}", withdrawn=[],
             settings=SimpleNamespace(after_upload=after_upload),
+            decisions=Decisions("box"),
         )  # fmt: skip
         self.queue = SimpleNamespace(
             deliver=self._deliver, fail=self._fail, lose=self._noted("lose"), drop=self._noted("drop")

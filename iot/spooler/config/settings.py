@@ -25,7 +25,7 @@ from pydantic import (
 from iot.spooler.config.kinds import server_settings
 from iot.spooler.naming import Action, Naming, Rule, Template
 from iot.spooler.patterns import check_pattern
-from iot.transfer import ConfiguredRemote
+from iot.transfer import ConfiguredRemote, Fingerprint
 
 __all__ = ["AfterUpload", "NameRule", "Order", "OutboxSettings", "RetrySettings", "Settings"]
 
@@ -44,6 +44,12 @@ class Order(str, enum.Enum):
     NEWEST = "newest"
     NAME = "name"
     SIZE = "size"
+
+    def rank(self, path: bytes, version: Fingerprint) -> int | bytes:
+        """What files are sent in the order of. Within a second the order of the walk counts."""
+        second = max(version.mtime_ns // 10**9, 1 - 2**63)  # its negative must fit into 64 bits, too
+        ranks = {Order.OLDEST: second, Order.NEWEST: -second, Order.SIZE: version.size}
+        return ranks.get(self, path)
 
 
 class _Part(BaseModel):

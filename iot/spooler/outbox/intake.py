@@ -11,7 +11,8 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from iot.spooler.config.settings import AfterUpload, Order, OutboxSettings
+from iot.spooler.config.settings import AfterUpload, OutboxSettings
+from iot.spooler.decisions import Decisions
 from iot.spooler.naming import UnsafeName, check_path, shown
 from iot.spooler.outbox.content import Hashing, hashless
 from iot.spooler.outbox.departure import Departure
@@ -72,6 +73,7 @@ class Intake:
         self.passes = 0
         self.readiness = Readiness(settings.settle_s)
         self.withdrawn: list[Entry] = []
+        self.decisions = Decisions(settings.label)
         self._naming = settings.naming(device_id)
         self.number, fresh = queue.outbox(bytes(settings.path), self._naming.rule, decided=self._naming.decided)
         self.check_first = journal_lost or (fresh and settings.after_upload is AfterUpload.KEEP)
@@ -81,6 +83,7 @@ class Intake:
             clock=clocks.monotonic,
             recursive=settings.recursive,
             excluded=matcher(settings.exclude, ignore_case=settings.ignore_case),
+            unwanted=lambda path: self.decisions.tell(path, "not sent, by the patterns include and exclude"),
         )
         self._urgent = matcher(settings.urgent, ignore_case=settings.ignore_case)
         self._queue = queue
@@ -205,6 +208,7 @@ class Intake:
         if not self._whole:
             return
         self.passes += 1
+        self.decisions.walked()
         if not self._again:
             self._whole_at = now + min(max(self._scan_s, self._cost_s * WHOLE_SHARE), WHOLE_MAX_S)
         if not busy and self._queue.count(self.number) > self._seen_known:
@@ -233,6 +237,7 @@ class Intake:
         self._add(fresh)
         for entry in fresh:
             self.readiness.forget(entry.path)
+            self.decisions.tell(entry.path, "queued", priority=entry.priority, bytes=entry.fingerprint.size)
 
     def _hash(self, now: float, busy: bool) -> None:
         done, lost = self._hashing.step()
@@ -248,9 +253,13 @@ class Intake:
             return False
         if before is not None and (before.state is State.SENDING or self._same_version(before, found.fingerprint)):
             self.readiness.forget(found.path)
+            self.decisions.tell_state(found.path, before.state)
             return False
         hold_s = self.settings.hold_s if self._was_guessed_wrong(found, before) else 0.0
-        return self.readiness.quiet(found.path, found.fingerprint, now, wall, hold_s)
+        is_quiet = self.readiness.quiet(found.path, found.fingerprint, now, wall, hold_s)
+        if not is_quiet and not self.readiness.is_open(found.path):
+            self.decisions.tell(found.path, "settling", for_s=max(self.settings.settle_s, hold_s))
+        return is_quiet
 
     def _was_guessed_wrong(self, found: Found, before: Known | None) -> bool:
         """Whether its producer went on writing to a delivered file whose completeness was only a guess."""
@@ -275,6 +284,7 @@ class Intake:
                 self.readiness.forget(path)
             elif answer.writer is Writer.SOME:
                 self.readiness.opened(path, answer.fingerprint, now)
+                self.decisions.tell(path, "open for writing")
             elif answer.fingerprint == fingerprint or self.readiness.quiet(path, answer.fingerprint, now, wall):
                 yield Found(path, answer.fingerprint)
 
@@ -309,7 +319,7 @@ class Intake:
             fingerprint=version,
             large=version.size > self._small,
             priority=URGENT if self._urgent(path.decode("utf-8", "surrogateescape")) else settings.priority,
-            rank=_rank(settings.order, path, version),
+            rank=settings.order.rank(path, version),
             first_seen=wall,
             check_final=self._may_stand(before, version),
             sent_before=self._queue.sent_before(before) if before and self._only_touched(before, version) else None,
@@ -375,20 +385,3 @@ class Intake:
 def _was_tried(entry: Entry) -> bool:
     """Whether an incomplete upload of it may be on the server."""
     return entry.attempts > 0 and entry.state is not State.KEPT
-
-
-def _rank(order: Order, path: bytes, version: Fingerprint) -> int | bytes:
-    match order:
-        case Order.OLDEST:
-            return _second(version)
-        case Order.NEWEST:
-            return -_second(version)
-        case Order.SIZE:
-            return version.size
-        case _:
-            return path
-
-
-def _second(version: Fingerprint) -> int:
-    """Whole seconds; within a second the order of the walk counts. Its negative must fit into 64 bits, too."""
-    return max(version.mtime_ns // 10**9, 1 - 2**63)

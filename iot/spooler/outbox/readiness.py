@@ -79,6 +79,11 @@ class Readiness:
         """How many of the watched files are open for writing."""
         return sum(watched.open for watched in self._watched.values())
 
+    def is_open(self, path: bytes) -> bool:
+        """Whether it was open for writing when it was last looked at."""
+        watched = self._watched.get(path)
+        return watched is not None and watched.open
+
     def clocks(self, now: float, wall: float) -> None:
         """Pass both clocks, in seconds: after a jump of the wall clock file times are not trusted for a while."""
         offset = wall - now

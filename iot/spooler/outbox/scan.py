@@ -80,7 +80,8 @@ class Outbox:
     """One outbox folder.
 
     path: the folder. wanted: whether to send a path in it. recursive: descend into folders. clock: monotonic seconds.
-    excluded: whether a folder too deep to be searched is excluded anyway. refused: what lies there and is never sent.
+    excluded: whether a folder too deep to be searched is excluded anyway. unwanted: called with the path of
+    each file that is not sent. refused: what lies there and is never sent.
     leftovers: private names found by the last walk; the caller recovers them and clears the list.
     unread: folders that could not be read when last tried, with the reason.
     leases, system: leases and file system of the device that the outbox is on.
@@ -94,6 +95,7 @@ class Outbox:
         clock: Callable[[], float],
         recursive: bool = True,
         excluded: Callable[[str], bool] = lambda _: False,
+        unwanted: Callable[[bytes], None] = lambda _: None,
     ) -> None:
         self.path = path
         self.refused = Refused(path)
@@ -103,6 +105,7 @@ class Outbox:
         self.leases: Leases | None = None
         self._wanted = wanted
         self._excluded = excluded
+        self._unwanted = unwanted
         self._clock = clock
         self._recursive = recursive
         self._listed: dict[bytes, Listed] = {}
@@ -332,6 +335,7 @@ class Outbox:
                 deeper.append(path)
             return None
         if not self._wanted(os.fsdecode(path) if folder else entry.name):
+            self._unwanted(path)
             return None
         try:
             status = entry.stat(follow_symlinks=False)
