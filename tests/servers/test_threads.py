@@ -183,3 +183,17 @@ def test_closing_from_another_thread_waits_for_the_call_under_way(
     client.close()
     assert isinstance(upload.answer(), TransferResult)
     assert sshd.content("large") == large.read_bytes()
+
+
+def test_several_clients_with_one_state_directory_work_side_by_side(sshd: OpenSSH, tmp_path: Path) -> None:
+    def work(number: int) -> bytes:
+        source = make(tmp_path, f"source{number}", SMALL)
+        with IoTSFTPClient(**sshd.login(), state_dir=tmp_path / "shared") as own:
+            for turn in range(3):
+                own.upload(source, sshd.path(f"file{number}.{turn}"))
+        return source.read_bytes()
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        contents = list(threads.map(work, range(THREADS)))
+    sent = [sshd.content(f"file{number}.{turn}") for number in range(THREADS) for turn in range(3)]
+    assert sent == [content for content in contents for _ in range(3)]

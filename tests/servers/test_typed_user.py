@@ -16,6 +16,7 @@ import pytest
 HERE = Path(__file__).parent
 PROGRAM = HERE / "typed" / "user_program.py"
 EXAMPLES = HERE.parents[1] / "examples"
+HOWTO = (HERE.parents[1] / "deploy/HOWTO.md").read_text(encoding="utf-8")
 START = """\
 from iot.folder import FolderClient
 from iot.ftp import FTPClient
@@ -59,6 +60,8 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     shutil.copy(PROGRAM, folder)
     for example in EXAMPLES.glob("*.py"):
         shutil.copy(example, folder)
+    for number, block in enumerate(re.findall(r"^```python\n(.*?)^```", HOWTO, re.MULTILINE | re.DOTALL)):
+        (folder / f"howto{number}.py").write_text(block)
     for number, (statement, _) in enumerate(MISUSES.values()):
         (folder / f"misuse{number}.py").write_text(f"{START}{statement}\n")
     files = sorted(path.name for path in folder.glob("*.py"))
@@ -81,8 +84,10 @@ def test_a_users_program_passes(told: dict[str, list[str]]) -> None:
     assert set(told) >= {PROGRAM.name, *(example.name for example in EXAMPLES.glob("*.py"))}
 
 
-def test_the_examples_pass(told: dict[str, list[str]]) -> None:
-    assert {name: told[name] for name in (example.name for example in EXAMPLES.glob("*.py")) if told[name]} == {}
+def test_the_examples_and_the_how_tos_pass(told: dict[str, list[str]]) -> None:
+    shown = [name for name in told if not name.startswith("misuse")]
+    assert "howto0.py" in shown
+    assert {name: told[name] for name in shown if told[name]} == {}
 
 
 def test_no_misuse_passes_unnoticed(told: dict[str, list[str]]) -> None:
