@@ -13,7 +13,17 @@ import pytest
 from servers.base import HOST
 from servers.misbehaving import Misbehaving, Quirk
 
-from iot.sftp.client import Cancelled, Failure, IoTSFTPClient, LinkLost, NotFound, SFTPError, Timeout, UploadJob
+from iot.sftp.client import (
+    Cancelled,
+    DownloadJob,
+    Failure,
+    IoTSFTPClient,
+    LinkLost,
+    NotFound,
+    SFTPError,
+    Timeout,
+    UploadJob,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -123,6 +133,7 @@ OPERATIONS: dict[str, Callable[[IoTSFTPClient, Path], object]] = {
     "upload": lambda client, here: client.upload(here / "source", "up/file"),
     "download": lambda client, here: client.download("file", here / "dest"),
     "upload_many": lambda client, here: [*client.upload_many([UploadJob(here / "source", "up/file")])],
+    "download_many": lambda client, here: [*client.download_many([DownloadJob("file", here / "dest")])],
 }
 
 

@@ -41,6 +41,7 @@ from iot.transfer.options import TransferOptions
 __all__ = ["calls"]  # a fixture
 
 FAILURE = Status(Code.FAILURE, "Failure")
+MIB = 1024 * 1024
 
 
 @pytest.fixture
@@ -170,8 +171,9 @@ def looks(files: Files) -> list[str]:
 
 
 def test_a_large_file_waits_until_there_is_room_and_is_looked_at_again(lab: Lab) -> None:
+    lab.files.size = 2 * MIB
     context = Crowd(lab).context()
-    context.arriving = Leaving({0: TOGETHER_BYTES, 1: 1, 2: 1, 3: 1}, lab.files)
+    context.arriving = Leaving({0: 32 * MIB, 1: 20 * MIB, 2: 20 * MIB, 3: 2 * MIB}, lab.files)
     assert len(context.arriving) == FEW
     assert drive(Download(DownloadTask(SOURCE, str(lab.dest)), context).run(), lab.files).size == len(CONTENT)
     assert looks(lab.files) == ["STAT", "LINGER", "LINGER", "STAT", "OPEN", "STAT"]
@@ -191,8 +193,21 @@ class Leaving(dict[int, int]):
         return super().values()
 
 
-@pytest.mark.parametrize("arriving", [[TOGETHER_BYTES] * (FEW - 1), [1024] * 1000, []])
-def test_a_few_files_of_any_size_and_many_small_ones_arrive_at_once(lab: Lab, arriving: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("size", "arriving"),
+    [
+        (2 * MIB, []),
+        (2 * MIB, [32 * MIB] * (FEW - 1)),
+        (2 * MIB, [2 * MIB] * (TOGETHER_BYTES // (2 * MIB) - 1)),
+        (2 * MIB, [64 * MIB] * 100),
+        (64 * MIB, [2 * MIB] * 100),
+        (MIB, [8 * MIB] * 100),
+    ],
+)
+def test_a_few_of_any_size_arrive_at_once_and_none_waits_for_others_of_quite_another_size(
+    lab: Lab, size: int, arriving: list[int]
+) -> None:
+    lab.files.size = size
     crowd = Crowd(lab, arriving)
     crowd.run(crowd.context())
     assert not lab.files.did("LINGER")

@@ -30,8 +30,8 @@ class Context:
     """One connection's server, pace and ledger.
 
     folders: remote folders known to exist. handles: open parts, and files that are being read. large: large parts that
-    are being written or that wait for the free space of the server. arriving: the sizes of the files that are being
-    fetched.
+    are being written or that wait for the free space of the server. arriving: the sizes of the large files that
+    are being fetched.
     """
 
     server: Server

@@ -21,6 +21,8 @@ from iot.transfer.model import Evidence, Proof, RemoteFile, Span, TransferResult
 __all__ = ["Download"]
 
 LOOK_AGAIN_S = 0.25
+SMALL_BYTES = 1024 * 1024
+ALIKE = 16
 FEW = 4
 TOGETHER_BYTES = 64 * 1024 * 1024
 
@@ -76,10 +78,13 @@ class Download:
                 yield Linger(LOOK_AGAIN_S)
 
     def _has_room(self) -> bool:
-        """Small files arrive all at once, large ones a few at a time: as many again would only arrive later, be older
-        than what was looked at, and be left half done by a lost link."""
+        """Small files arrive all at once, large ones a few at a time: with more, all would arrive later, be older than
+        what was looked at, and be left half done by a lost link. None waits for files of quite another size."""
         arriving, size = self.context.arriving, self._landing.remote.size or 0
-        if id(self) not in arriving and len(arriving) >= FEW and sum(arriving.values()) + size > TOGETHER_BYTES:
+        if size <= SMALL_BYTES or id(self) in arriving:
+            return True
+        alike = [other for other in arriving.values() if other <= ALIKE * size and size <= ALIKE * other]
+        if len(alike) >= FEW and sum(alike) + size > TOGETHER_BYTES:
             return False
         arriving[id(self)] = size
         return True
