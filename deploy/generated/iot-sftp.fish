@@ -41,6 +41,8 @@ complete -c iot-sftp -l prompt-command -x -d 'command whose first line of output
 complete -c iot-sftp -l ssh-config -x -d 'OpenSSH configuration to follow: a file, default (the user\'s, the system\'s) or none [SFTP_SSH_CONFIG]'
 complete -c iot-sftp -l proxy -x -d 'socks5://[user@]host[:port] or http://..., which connects for us [SFTP_PROXY]'
 complete -c iot-sftp -l proxy-password-file -r -F -d 'file whose first line is the password of the proxy\'s user [SFTP_PROXY_PASSWORD_FILE, or SFTP_PROXY_PASSWORD itself]'
+complete -c iot-sftp -l bind-address -x -d 'address of this device to connect from [SFTP_BIND_ADDRESS]'
+complete -c iot-sftp -l bind-interface -x -d 'network interface of this device to connect through, e.g. wwan0 (Linux) [SFTP_BIND_INTERFACE]'
 complete -c iot-sftp -l known-hosts -r -F -d 'known_hosts file; default: ~/.ssh/known_hosts [SFTP_KNOWN_HOSTS]'
 complete -c iot-sftp -l host-key -x -d 'pinned fingerprint of the host key, "SHA256:..."; known_hosts is not read [SFTP_HOST_KEY]'
 complete -c iot-sftp -l connect-timeout-s -x -d 'seconds for TCP to connect, per address (default: 20.0) [SFTP_CONNECT_TIMEOUT_S]'

@@ -69,7 +69,7 @@ def target(**more: Any) -> Any:
     values = {
         "host": "h", "port": 22, "credentials": Credentials("me", "secret"), "compression": False, "redial_s": None,
         "connect_timeout_s": 30.0, "link_deadline_s": 20.0, "keepalive_s": 15.0, "congestion": None,
-        "bind_address": None, "proxy_command": None, "via": None, "proxy": None, **more,
+        "bind_address": None, "bind_interface": None, "proxy_command": None, "via": None, "proxy": None, **more,
     }  # fmt: skip
     return SimpleNamespace(**values)
 

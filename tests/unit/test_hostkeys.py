@@ -165,6 +165,20 @@ def test_an_unknown_host_fails_closed_and_says_how_to_add_it(tmp_path: Path, key
     assert f"ssh-keyscan -p 2222 gw.example.com >> {tmp_path / 'not there'}" in said
 
 
+def test_several_files_all_count_and_each_line_is_told_with_its_own(tmp_path: Path, key: Key, other: Key) -> None:
+    user, system = tmp_path / "user", tmp_path / "system"
+    system.write_text(f"gw.example.com {key.line}\n")
+    hosts = KnownHosts(user, tmp_path / "missing", system)
+    hosts.check("gw.example.com", 22, key.kind, key.blob)
+    with pytest.raises(HostKeyMismatch, match=f"not the key that {system} lists.* -f {system} -R"):
+        hosts.check("gw.example.com", 22, other.kind, other.blob)
+    with pytest.raises(HostKeyUnknown, match=f"is not in {user} or {system}; .* >> {user}$"):
+        hosts.check("box.example.com", 22, key.kind, key.blob)
+    user.write_text(f"@revoked * {key.line}\n")
+    with pytest.raises(HostKeyMismatch, match=f"@revoked in {user}"):
+        KnownHosts(user, system).check("gw.example.com", 22, key.kind, key.blob)
+
+
 @pytest.mark.parametrize(("port", "name"), [(22, "gw.example.com"), (2222, "[gw.example.com]:2222")])
 def test_a_changed_key_is_refused_and_says_how_to_replace_it(
     tmp_path: Path, key: Key, other: Key, port: int, name: str

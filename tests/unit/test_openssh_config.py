@@ -32,6 +32,7 @@ Host !nobody *
     SendEnv LANG
     HashKnownHosts yes
 """
+SYSTEM_KNOWN_HOSTS = (Path("/etc/ssh/ssh_known_hosts"), Path("/etc/ssh/ssh_known_hosts2"))
 
 
 @pytest.fixture
@@ -181,7 +182,7 @@ def test_comments_none_and_variables_mean_what_they_mean_for_ssh(
     config.write_text(COMPETING + "IdentityAgent none\nUserKnownHostsFile none\nIdentityFile ${KEYS}/a # mine\n")
     monkeypatch.setenv("KEYS", str(tmp_path))
     way = way_to("inner", None, None, str(config))
-    assert (way.user, way.uses_agent, way.known_hosts) == ("bob", False, Path("/dev/null"))
+    assert (way.user, way.uses_agent, way.known_hosts) == ("bob", False, (Path("/dev/null"), *SYSTEM_KNOWN_HOSTS))
     assert way.identities == (tmp_path / "a",)
     monkeypatch.delenv("KEYS")
     with pytest.raises(ConfigurationError, match="KEYS"):
@@ -221,3 +222,30 @@ def test_a_given_proxy_wins_over_a_proxy_command(config: Path, tmp_path: Path) -
         client.connect()
     client.close()
     assert not (tmp_path / "ran").exists()
+
+
+def test_all_known_hosts_files_are_read_in_their_order_quoted_or_not(config: Path) -> None:
+    config.write_text(
+        'Host *\n  UserKnownHostsFile ~/a "/my hosts/%h" /c # mine\n  GlobalKnownHostsFile="/only one"\n'
+        "  BindInterface wwan0\n"
+    )
+    way = way_to("box", None, "me", str(config))
+    assert way.known_hosts == (Path("~/a").expanduser(), Path("/my hosts/box"), Path("/c"), Path("/only one"))
+    assert way.bind_interface == "wwan0"
+
+
+def test_without_a_word_the_files_of_ssh_are_read(config: Path) -> None:
+    config.write_text("")
+    user = (Path("~/.ssh/known_hosts").expanduser(), Path("~/.ssh/known_hosts2").expanduser())
+    assert way_to("box", None, "me", str(config)).known_hosts == user + SYSTEM_KNOWN_HOSTS
+
+
+@pytest.mark.parametrize("value", ["/a /b", '"/a b"', '/a "/b c"', "none", '"/a b" "/c d"'])
+def test_known_hosts_are_those_that_ssh_reads(value: str, config: Path) -> None:
+    config.write_text(f"Host *\n  UserKnownHostsFile {value}\n  GlobalKnownHostsFile {value}\n")
+    words = ["ssh", "-G", "-F", str(config), "box"]
+    told = subprocess.run(words, capture_output=True, text=True, check=True, timeout=30).stdout
+    theirs = dict(line.split(" ", 1) for line in told.splitlines() if "knownhostsfile" in line)
+    ours = [str(path) for path in way_to("box", None, "me", str(config)).known_hosts]
+    named = [" ".join(ours[: len(ours) // 2]), " ".join(ours[len(ours) // 2 :])]
+    assert named == [theirs[key].replace("none", "/dev/null") for key in ("userknownhostsfile", "globalknownhostsfile")]

@@ -49,7 +49,7 @@ class ServerSettings(ConfiguredLogin, ClientOptions):
 
     def login_files(self) -> list[Path]:
         """A certificate lies beside its key."""
-        files = [*super().login_files(), self.prompt_file, known_hosts_of(self)]
+        files = [*super().login_files(), self.prompt_file, *known_hosts_of(self)]
         if self.key_file is not None:
             files.append(self.key_file.with_name(f"{self.key_file.name}-cert.pub"))
         return [file for file in files if file is not None]

@@ -40,6 +40,8 @@ TRUST = frozenset(
         "prompt_file",
         "prompt_command",
         "ssh_config",
+        "bind_address",
+        "bind_interface",
         "proxy",
         "proxy_password",
         "ciphers",

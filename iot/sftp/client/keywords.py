@@ -39,6 +39,12 @@ class ClientKeywords(TransferKeywords, total=False):
     proxy_password: str | SecretStr | None
     """password of the proxy's user"""
 
+    bind_address: str | None
+    """address of this device to connect from"""
+
+    bind_interface: str | None
+    """network interface of this device to connect through, e.g. wwan0 (Linux)"""
+
     known_hosts: str | os.PathLike[str] | None
     """known_hosts file; default: ~/.ssh/known_hosts"""
 

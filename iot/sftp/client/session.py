@@ -189,7 +189,8 @@ def target_from(way: Way, password: str | None, options: ClientOptions) -> Targe
         ciphers=options.ciphers,
         compression=options.compression,
         congestion=options.congestion,
-        bind_address=way.bind_address,
+        bind_address=options.bind_address or way.bind_address,
+        bind_interface=options.bind_interface or way.bind_interface,
         proxy_command=way.proxy_command if options.proxy is None else None,  # what is given wins
         proxy=_proxy(options),
         via=_target_of_hop(way.via, options) if way.via is not None else None,
@@ -258,9 +259,10 @@ def _answers(options: ClientOptions) -> Callable[[], Answerer] | None:
 def _host_keys(way: Way, options: ClientOptions) -> HostKeyPolicy:
     if options.host_key:
         return Pinned(options.host_key)
-    return KnownHosts(known_hosts_of(options, way.known_hosts))
+    return KnownHosts(*known_hosts_of(options, way.known_hosts))
 
 
-def known_hosts_of(options: ClientOptions, configured: Path | None = None) -> Path:
+def known_hosts_of(options: ClientOptions, configured: Sequence[Path] = ()) -> list[Path]:
     """configured: what an OpenSSH configuration says."""
-    return (options.known_hosts or configured or Path("~/.ssh/known_hosts")).expanduser()
+    files = [options.known_hosts] if options.known_hosts else configured or [Path("~/.ssh/known_hosts")]
+    return [file.expanduser() for file in files]

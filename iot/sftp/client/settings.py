@@ -6,6 +6,7 @@ host, port, user and password, from SFTP_<NAME> variables and a .env file.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping
@@ -15,6 +16,7 @@ from typing import Any
 from pydantic import ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from iot.sftp.client.ssh.capabilities import check_ciphers, check_congestion
+from iot.sftp.client.ssh.link import check_interface
 from iot.sftp.client.ssh.openssh_config import NONE
 from iot.sftp.client.ssh.openssh_config import check as check_config
 from iot.sftp.client.ssh.proxy import proxy_from
@@ -46,6 +48,10 @@ class OptionFields(TransferSettings):
     # -- the way there
     proxy: str | None = Field(None, description="socks5://[user@]host[:port] or http://..., which connects for us")
     proxy_password: SecretStr | None = Field(None, description="password of the proxy's user")
+    bind_address: str | None = Field(None, description="address of this device to connect from")
+    bind_interface: str | None = Field(
+        None, description="network interface of this device to connect through, e.g. wwan0 (Linux)"
+    )
     # -- who the server is
     known_hosts: Path | None = Field(None, description="known_hosts file; default: ~/.ssh/known_hosts")
     host_key: str | None = Field(
@@ -110,6 +116,20 @@ class OptionFields(TransferSettings):
                 proxy_from(value, None)
             except ConfigurationError as error:
                 raise ValueError(terminal_safe(str(error).removeprefix("proxy: "))) from None
+        return value
+
+    @field_validator("bind_address")
+    @classmethod
+    def _is_an_address(cls, value: str | None) -> str | None:
+        if value is not None:
+            ipaddress.ip_address(value)
+        return value
+
+    @field_validator("bind_interface")
+    @classmethod
+    def _usable_interface(cls, value: str | None) -> str | None:
+        if value is not None:
+            check_interface(value)
         return value
 
     @field_validator("ciphers")

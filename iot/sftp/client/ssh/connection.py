@@ -126,6 +126,7 @@ class Connection(pysftp.Connection):  # type: ignore[misc]
             cancelled=self._cancelled,
             redial_s=target.redial_s,
             bind_address=target.bind_address,
+            bind_interface=target.bind_interface,
         )
 
     def tcp_channel(self, host: str, port: int) -> paramiko.Channel:

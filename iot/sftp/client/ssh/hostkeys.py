@@ -65,8 +65,9 @@ class Pinned:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of known_hosts. marker is empty, "@revoked" or "@cert-authority"."""
+    """One line of known_hosts, and the file it is from. marker is empty, "@revoked" or "@cert-authority"."""
 
+    file: Path
     marker: str
     patterns: tuple[str, ...]
     key_type: str
@@ -83,18 +84,11 @@ class Line:
 
 
 class KnownHosts:
-    """The lines of a known_hosts file; a missing file counts as empty."""
+    """The lines of known_hosts files, all of which count; a missing one counts as empty. The first is the user's."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        try:
-            check_readable(path)
-            text = path.read_text(encoding="utf-8", errors="replace")
-        except FileNotFoundError:
-            text = ""
-        except OSError as error:
-            raise ConfigurationError(f"known_hosts: cannot read {path}: {error.strerror}") from error
-        self._lines = list(_parse(text))
+    def __init__(self, *files: Path) -> None:
+        self._files = files
+        self._lines = [line for file in files for line in _parse(file)]
 
     def key_types(self, host: str, port: int) -> list[str]:
         lines = [line for line in self._matching(host, port) if line.marker != "@revoked"]
@@ -105,32 +99,36 @@ class KnownHosts:
 
     def check(self, host: str, port: int, key_type: str, blob: bytes) -> None:
         lines = self._matching(host, port)
-        if any(line.marker == "@revoked" and line.blob in _keys_of(blob) for line in lines):
-            raise HostKeyMismatch(f"{host} port {port} presented a key marked @revoked in {self._path}: do not connect")
+        for line in lines:
+            if line.marker == "@revoked" and line.blob in _keys_of(blob):
+                raise HostKeyMismatch(
+                    f"{host} port {port} presented a key marked @revoked in {line.file}: do not connect"
+                )
         if any(not line.marker and hmac.compare_digest(line.blob, blob) for line in lines):
             return
         authorities = [line.blob for line in lines if line.marker == "@cert-authority"]
         if "-cert-" in key_type and authorities:
             _check_certificate(blob, authorities, host, port)
             return
-        self._refuse(host, port, key_type, blob, known=any(not line.marker for line in lines))
+        self._refuse(host, port, key_type, blob, next((line.file for line in lines if not line.marker), None))
 
     def _matching(self, host: str, port: int) -> list[Line]:
         name = host.lower() if port == 22 else f"[{host.lower()}]:{port}"
         return [line for line in self._lines if line.matches(name)]
 
-    def _refuse(self, host: str, port: int, key_type: str, blob: bytes, known: bool) -> None:
+    def _refuse(self, host: str, port: int, key_type: str, blob: bytes, known_in: Path | None) -> None:
         shown = f"{key_type} {fingerprint(blob)}"
-        if known:
+        if known_in is not None:
             raise HostKeyMismatch(
-                f"{host} port {port} presented {shown}, which is not the key that {self._path} lists. Somebody may be"
+                f"{host} port {port} presented {shown}, which is not the key that {known_in} lists. Somebody may be"
                 f" intercepting the connection; if the server's key really changed, remove the old one:"
-                f" ssh-keygen -f {self._path} -R '{host if port == 22 else f'[{host}]:{port}'}'"
+                f" ssh-keygen -f {known_in} -R '{host if port == 22 else f'[{host}]:{port}'}'"
             )
+        files = " or ".join(str(file) for file in self._files if file == self._files[0] or file.exists())
         raise HostKeyUnknown(
-            f"{host} port {port} is not in {self._path}; it presented {shown}. Compare that with what the server's"
+            f"{host} port {port} is not in {files}; it presented {shown}. Compare that with what the server's"
             f" operator tells you, then either pin it, host_key={fingerprint(blob)!r}, or add it:"
-            f" ssh-keyscan -p {port} {host} >> {self._path}"
+            f" ssh-keyscan -p {port} {host} >> {self._files[0]}"
         )
 
 
@@ -141,8 +139,9 @@ _CERTIFICATE_TYPES = (
 )
 
 
-def _parse(text: str) -> Iterator[Line]:
-    for raw in text.splitlines():
+def _parse(file: Path) -> Iterator[Line]:
+    """Raises: ConfigurationError for a file that cannot be read."""
+    for raw in _text(file).splitlines():
         fields = raw.split()
         if not fields or fields[0].startswith("#"):
             continue
@@ -154,7 +153,17 @@ def _parse(text: str) -> Iterator[Line]:
         except (binascii.Error, ValueError):
             continue  # like OpenSSH, skip unreadable lines
         patterns = tuple(part if part.startswith("|") else part.lower() for part in fields[0].split(","))
-        yield Line(marker, patterns, fields[1], blob)
+        yield Line(file, marker, patterns, fields[1], blob)
+
+
+def _text(file: Path) -> str:
+    try:
+        check_readable(file)
+        return file.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise ConfigurationError(f"known_hosts: cannot read {file}: {error.strerror}") from error
 
 
 def _pattern_matches(pattern: str, name: str) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import queue
 import selectors
@@ -34,6 +35,8 @@ RECEIVE_BYTES = 256 * 1024
 CALLS_MAX = 20
 REDIAL_GROWTH = 1.1
 TCPI_RTT = 68
+INTERFACE_BYTES = 16
+"""IFNAMSIZ, with the NUL at its end."""
 
 
 class Link:
@@ -165,17 +168,19 @@ def dial(
     cancelled: StopFlag,
     redial_s: float | None = None,
     bind_address: str | None = None,
+    bind_interface: str | None = None,
 ) -> Link:
     """Connect to the first address of `host` that answers. Raises: LinkLost, ConfigurationError, Cancelled.
 
     redial_s: after this many seconds without an answer dial again, in addition to the earlier calls: when the link
     recovers, a new call is answered at once, while TCP repeats a lost SYN only after 1, 3, 7 and more seconds.
-    bind_address: of this device, to connect from.
+    bind_address, bind_interface: of this device, to connect from and through.
     """
+    made = functools.partial(_socket, bind_address, bind_interface)
     failures = []
     for family, kind, protocol, _, address in _addresses(host, port, connect_timeout_s, cancelled):
         try:
-            with _Dialling(lambda: _socket(family, kind, protocol, bind_address), address, redial_s) as dialling:  # noqa: B023
+            with _Dialling(lambda: made(family, kind, protocol), address, redial_s) as dialling:  # noqa: B023
                 sock = dialling.wait(connect_timeout_s, cancelled)
         except OSError as error:
             failures.append(f"{address[0]}: {_reason(error, connect_timeout_s)}")
@@ -189,16 +194,44 @@ def dial(
     raise LinkLost(f"cannot connect to {host} port {port}: {'; '.join(failures)}")
 
 
-def _socket(family: int, kind: int, protocol: int, bind_address: str | None) -> socket.socket:
-    """Raises: OSError, also for an address of the other family."""
+def check_interface(name: str) -> None:
+    """Whether this system can bind to an interface of this name, be it there or not. Raises: ValueError."""
+    if not hasattr(socket, "SO_BINDTODEVICE"):
+        raise ValueError("cannot be used on this system: only Linux binds to an interface")
+    if not 0 < len(name.encode()) < INTERFACE_BYTES or any(char.isspace() or char in "/\0" for char in name):
+        raise ValueError("must be the name of a network interface, as `ip link` shows it")
+
+
+def _socket(
+    bind_address: str | None, bind_interface: str | None, family: int, kind: int, protocol: int
+) -> socket.socket:
+    """Raises: OSError, also for an address of the other family and for an interface that is not there (yet);
+    ConfigurationError."""
     sock = socket.socket(family, kind, protocol)
     try:
+        if bind_interface:
+            _bind_to_interface(sock, bind_interface)
         if bind_address:
             sock.bind((bind_address, 0))
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+def _bind_to_interface(sock: socket.socket, name: str) -> None:
+    try:
+        check_interface(name)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, name.encode() + b"\0")
+    except ValueError as error:
+        raise ConfigurationError(f"bind_interface: {name!r} {error}") from None
+    except PermissionError as error:
+        raise ConfigurationError(
+            f"bind_interface: {name!r}: before Linux 5.7 only root, or a process with CAP_NET_RAW, may bind to an"
+            " interface"
+        ) from error
+    except OSError as error:
+        raise OSError(error.errno, f"interface {name!r}: {error.strerror}") from error
 
 
 def _addresses(host: str, port: int, timeout_s: float, cancelled: StopFlag) -> Sequence[Any]:

@@ -14,7 +14,7 @@ import shlex
 import stat
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -33,17 +33,22 @@ DEPTH_MAX = 16
 REFUSED = frozenset(
     (
         *("hostkeyalias", "knownhostscommand", "revokedhostkeys", "requiredrsasize"),
-        *("identityagent", "pkcs11provider", "securitykeyprovider", "bindinterface", "proxyusefdpass"),
+        *("identityagent", "pkcs11provider", "securitykeyprovider", "proxyusefdpass"),
         *("ciphers", "macs", "kexalgorithms", "hostkeyalgorithms", "pubkeyacceptedalgorithms"),
     )
 )
 """Ignoring one of these would connect otherwise than the user has laid down."""
 CRITERIA = {"all": 0, "canonical": 0, "final": 0, "exec": 1, "host": 1, "originalhost": 1, "user": 1, "localuser": 1}
 """Of Match, and how many words follow; paramiko takes one that it does not know for met."""
+KNOWN_HOSTS = {
+    "userknownhostsfile": "~/.ssh/known_hosts ~/.ssh/known_hosts2",
+    "globalknownhostsfile": "/etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2",
+}
 HARMLESS = ("no", "none", "any", "default")
 BLOCK = re.compile(r"\s*(host|match)\b", re.IGNORECASE)
 INCLUDE = re.compile(r"\s*include(?:\s*=\s*|\s+)(.+)", re.IGNORECASE)
 NO_COMMAND = re.compile(r'\s*proxycommand(?:\s*=\s*|\s+)"?none"?\s*', re.IGNORECASE)
+SEVERAL = re.compile(r"(\s*(?:user|global)knownhostsfile)(?:\s*=\s*|\s+)(.+?)\s*", re.IGNORECASE)
 COMMENT = re.compile(r"\s+#[^\"]*")
 RAW = re.compile(r"\s*(?:match|\w+command)\b", re.IGNORECASE)
 """Lines whose rest is for a shell, which has comments of its own."""
@@ -57,7 +62,8 @@ class Way:
     """Where a host is, and how to get and log in there.
 
     identities: private keys that may be tried; one that is not there is passed over. uses_agent: as well as these.
-    certificate: of one of the identities. proxy_command: a shell's command whose input and output are the connection.
+    certificate: of one of the identities. known_hosts: all count; empty: the default.
+    proxy_command: a shell's command whose input and output are the connection.
     via: the host through which this one is reached.
     """
 
@@ -67,8 +73,9 @@ class Way:
     identities: tuple[Path, ...] = ()
     certificate: Path | None = None
     uses_agent: bool = False
-    known_hosts: Path | None = None
+    known_hosts: tuple[Path, ...] = ()
     bind_address: str | None = None
+    bind_interface: str | None = None
     proxy_command: str | None = None
     via: Way | None = None
 
@@ -131,8 +138,9 @@ def way_to(host: str, port: int | None, user: str | None, which: str, *, depth: 
         identities=_identities(found, tokens),
         certificate=_path(found.get("certificatefile"), tokens),
         uses_agent=_uses_agent(found),
-        known_hosts=_known_hosts(found, tokens, host),
+        known_hosts=tuple(_known_hosts(found, tokens)),
         bind_address=found.get("bindaddress"),
+        bind_interface=found.get("bindinterface"),
         proxy_command=_command(command, tokens) if command else None,
         via=_via(jumps, which, depth) if jumps else None,
     )
@@ -164,13 +172,18 @@ def _uses_agent(found: Mapping[str, Any]) -> bool:
     return only != "yes" and agent != NONE
 
 
-def _known_hosts(found: Mapping[str, Any], tokens: Mapping[str, str], host: str) -> Path | None:
-    value = found.get("userknownhostsfile")
-    if str(value).lower() == NONE and value is not None:
-        return Path(os.devnull)  # no host is known, not those of the default file
-    if value is not None and len(str(value).split()) > 1:
-        raise ConfigurationError(f"ssh_config: one UserKnownHostsFile can be followed, host {host!r} has {value!r}")
-    return _path(value, tokens)
+def _known_hosts(found: Mapping[str, Any], tokens: Mapping[str, str]) -> Iterator[Path]:
+    """The user's, then the system's. Of a keyword with `none`, no host is known: not those of the default files."""
+    for keyword, defaults in KNOWN_HOSTS.items():
+        for word in _words(str(found.get(keyword, defaults))):
+            yield _path(word, tokens) or Path(os.devnull)
+
+
+def _words(value: str) -> list[str]:
+    try:
+        return shlex.split(value)
+    except ValueError as error:
+        raise ConfigurationError(f"ssh_config: {value!r}: {error}") from None
 
 
 def _path(value: object, tokens: Mapping[str, str]) -> Path | None:
@@ -231,7 +244,7 @@ def _via(jumps: Sequence[str], which: str, depth: int) -> Way:
 
 
 def _through(way: Way, via: Way) -> Way:
-    return Way(way.host, way.port, way.user, way.identities, way.certificate, way.uses_agent, way.known_hosts, via=via)
+    return replace(way, bind_address=None, bind_interface=None, proxy_command=None, via=via)
 
 
 # -- reading
@@ -285,10 +298,13 @@ def _lines(path: Path, *, must_be: bool, depth: int = 0) -> Iterator[str]:
 
 
 def _plain(line: str) -> str:
-    """Without a comment behind it. What is quoted, paramiko keeps: an unquoted ProxyCommand none is as none at all."""
+    """Without a comment behind it. What is quoted, paramiko keeps: an unquoted ProxyCommand none is as none at all. It
+    takes off the outermost quotes: words that may be quoted each get a pair for it."""
     if NO_COMMAND.fullmatch(line):
         return 'ProxyCommand "none"'
-    return line if RAW.match(line) else COMMENT.sub("", line)
+    plain = line if RAW.match(line) else COMMENT.sub("", line)
+    several = SEVERAL.fullmatch(plain)
+    return plain if several is None else several.expand(r'\1 "\2"')
 
 
 def _check_match(line: str, path: Path) -> None:

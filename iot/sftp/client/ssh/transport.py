@@ -60,6 +60,7 @@ class Target:
     congestion: str | None
     redial_s: float | None = None
     bind_address: str | None = None
+    bind_interface: str | None = None
     proxy_command: str | None = None
     via: Target | None = None
     proxy: Proxy | None = None
