@@ -27,7 +27,7 @@ from iot.spooler.config.load import CREDENTIAL, PREFIX, TABLES
 from iot.spooler.config.settings import NameRule, OutboxSettings, RetrySettings, Settings
 from iot.transfer import ConfiguredRemote
 
-__all__ = ["DOCUMENT", "REGENERATE", "fields_of_all", "reference", "unit"]
+__all__ = ["DOCUMENT", "REGENERATE", "fields_of_all", "is_number", "reference", "unit"]
 
 DOCUMENT = Path(__file__).parents[1] / "deploy" / "SETTINGS.md"
 REGENERATE = "python tests/settings_reference.py"
@@ -117,6 +117,10 @@ def unit(name: str, field: FieldInfo) -> str:
     if name.endswith("_s"):
         return "seconds"
     return "bytes" if name.endswith(("_bytes", "_size")) or ByteSize in _kinds(field) else ""
+
+
+def is_number(field: FieldInfo) -> bool:
+    return bool({int, float, ByteSize} & set(_kinds(field)))
 
 
 def _sections() -> list[Section]:

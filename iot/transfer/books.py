@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
-from iot.transfer.errors import JournalUnavailable, LocalStateError
+from iot.transfer.errors import ConfigurationError, JournalUnavailable, LocalStateError
 from iot.transfer.journal.checkpoints import CHECKPOINTS, Checkpoints
 from iot.transfer.journal.journal import Journal, Schema, default_state_dir
 from iot.transfer.locks import TransferLocks
@@ -23,6 +23,10 @@ class Books:
     """
 
     def __init__(self, server: str, journal: Journal | None, settings: TransferSettings, *rooms: Schema) -> None:
+        if journal is not None and not isinstance(journal, Journal):
+            raise ConfigurationError(
+                f"journal: must be a Journal (got {type(journal).__name__}); its folder is the option state_dir"
+            )
         self._server = server
         self._rooms = (CHECKPOINTS, *rooms)
         self._journal = journal

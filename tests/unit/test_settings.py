@@ -188,6 +188,14 @@ def test_everything_wrong_is_told_at_once_and_no_secret_in_a_wrong_place_is_repe
     assert "Value error" not in str(told.value)
 
 
+@pytest.mark.parametrize(("client", "place"), [(IoTSFTPClient, "h"), (FTPClient, "h"), (FolderClient, "/tmp")])
+def test_a_folder_given_as_journal_is_an_error_that_says_where_it_belongs(client: Any, place: str) -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"^journal: must be a Journal \(got str\); its folder is .* state_dir$"
+    ):
+        client(place, journal="/var/lib/device")
+
+
 @pytest.mark.parametrize("name", [name for name in ClientOptions.model_fields if name != "prompts"])
 def test_bytes_that_are_no_text_are_an_invalid_value_or_a_valid_one(name: str) -> None:
     """As from the environment: what is not UTF-8 is a lone surrogate there."""

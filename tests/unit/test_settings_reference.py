@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from settings_reference import DOCUMENT, REGENERATE, fields_of_all, reference, unit
+from settings_reference import DOCUMENT, REGENERATE, fields_of_all, is_number, reference, unit
 
 from iot.sftp.client import ClientOptions
 from iot.spooler.config.settings import OutboxSettings
@@ -20,6 +20,27 @@ def test_every_setting_is_described_with_its_unit() -> None:
         if not field.description or unit(name, field).rstrip("s") not in field.description
     ]
     assert not lacking
+
+
+COUNTED = {
+    "attempts": "attempts",
+    "connections": "files",
+    "drain_attempts": "attempts",
+    "max_attempts": "errors",
+    "port": "port",
+    "priority": "rank",
+    "slots": "files",
+}
+"""What the numbers count that are neither seconds nor bytes."""
+
+
+def test_every_number_says_what_it_counts() -> None:
+    lacking = [
+        name
+        for name, field in fields_of_all()
+        if is_number(field) and (unit(name, field) or COUNTED.get(name, "its unit")) not in (field.description or "")
+    ]
+    assert not lacking, "the name ends in _s, _bytes or _size and the description says so, or COUNTED knows the word"
 
 
 def test_every_setting_is_in_the_reference() -> None:
