@@ -52,6 +52,9 @@ class Client(TreeMethods):
     ConfigurationError. `cancel` may be called from any thread and from a signal handler; `disconnect` and `close` from
     any thread. `last_error` is the client's, not the thread's: threads that share one use the twins.
 
+    RemotePath is str, bytes or a PurePosixPath; LocalPath is str, bytes or a path object; LocalSource is that, or an
+    open binary file.
+
     Every operation may raise TransientError, AuthenticationError, LocalStateError (the journal), ConfigurationError
     and Cancelled; every operation on a path also PermissionDenied, NameRefused and ServerRefused. `Raises:` lists
     what a method raises beyond these.
@@ -121,8 +124,8 @@ class Client(TreeMethods):
     ) -> TransferResult:
         """Send one file, resuming an earlier attempt, and publish it atomically.
 
-        source: a path, or an open seekable binary file. dest: remote path of the file. progress: called at most ten
-        times a second. resume: False starts over. sha256: include the digest in the result.
+        source: a path, or an open seekable binary file. dest: remote path of the file. progress: called with a
+        Progress at most ten times a second. resume: False starts over. sha256: include the digest in the result.
 
         Raises: TransientError (a retry resumes), PermanentError, AuthenticationError, LocalStateError,
             ConfigurationError, Cancelled.

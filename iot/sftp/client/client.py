@@ -33,7 +33,8 @@ class IoTSFTPClient(Client):
         with IoTSFTPClient("sftp.example.com", sftp_user="device", key_file="/etc/device/id_ed25519") as client:
             result = client.upload("today.csv", "/upload/today.csv")
 
-    Host keys are always checked, against `known_hosts` or `host_key`.
+    Host keys are always checked, against `known_hosts` or `host_key`. A relative remote path begins in the login's
+    folder.
 
     Arguments:
         sftp_host
