@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 PICTURE = Path(__file__).parent / "results" / "demo.svg"
-COLUMNS = 100
+COLUMNS = 80
 DEMO_LIMIT_S = 300
 
 

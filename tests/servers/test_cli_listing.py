@@ -71,6 +71,29 @@ def test_files_and_patterns_are_shown_as_they_were_asked_for(shell: Shell, sshd:
     assert lines(shell, sshd.path("up/*.nope"), code=1) == []
 
 
+LONG = """\
+-rw-r-----            8 2001-09-09T01:46:40Z a.csv
+-rw-r-----            8 2001-09-09T01:46:40Z b.csv
+-rw-r-----   1234567890 2001-09-09T01:46:40Z large.bin
+drwxr-x---            - 2001-09-09T01:46:40Z sub/
+-rw-r-----           12 2001-09-09T01:46:40Z sub/c.csv
+"""
+
+
+def test_the_long_screen_fits_80_columns(shell: Shell, sshd: OpenSSH) -> None:
+    (sshd.root / "up/link").unlink()
+    (sshd.root / "up/my.part").unlink()
+    (sshd.root / "up/large.bin").touch(mode=0o640)
+    os.truncate(sshd.root / "up/large.bin", 1_234_567_890)
+    (sshd.root / "up/sub").chmod(0o750)
+    for name in ("large.bin", "sub"):
+        os.utime(sshd.root / "up" / name, (WHEN, WHEN))
+    shown = "\n".join(lines(shell, "-lR", sshd.path("up"))) + "\n"
+    folder = (sshd.root / "up/sub").stat().st_size
+    assert shown == LONG.replace(f"{'-':>12} 2001", f"{folder:>12} 2001")
+    assert max(map(len, shown.splitlines())) <= 80
+
+
 def test_long_and_json_tell_size_time_and_mode(shell: Shell, sshd: OpenSSH) -> None:
     assert lines(shell, "-l", sshd.path("up"))[0] == "-rw-r-----            8 2001-09-09T01:46:40Z a.csv"
     rows = [json.loads(line) for line in lines(shell, "--json", sshd.path("up"))]

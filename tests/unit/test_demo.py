@@ -278,6 +278,49 @@ def test_the_table_tells_what_it_cost(stage):
     assert (rows["connections"], rows["seconds"]) == ("3", "1.2")
 
 
+SCREEN = """\
+[..............................]   0.0 of 64.2 MiB,   0 of 201 files,  0.0 s
+[#######.......................]  16.0 of 64.2 MiB,  11 of 201 files,  1.8 s
+  * the link is cut
+[##############................]  32.0 of 64.2 MiB,  17 of 201 files,  3.5 s
+  * the agent is killed (SIGKILL) and started again
+[######################........]  48.0 of 64.2 MiB,  28 of 201 files,  5.3 s
+  * the link is cut again
+[##############################]  64.2 of 64.2 MiB, 201 of 201 files,  7.6 s
+
+  files                 201
+  bytes                 67,318,579
+  interruptions         the link is cut; the agent is killed (SIGKILL) and
+                        started again; the link is cut again
+  connections           4
+  large.bin resumed at  16,684,854, 33,297,953, 49,841,459
+  bytes sent twice      0 (0.00 %), counted at the server
+  bytes at the socket   67,843,794 (0.78 % above: twice, headers, logins)
+  SHA-256               201 files compared, none wrong
+  seconds               7.9
+"""
+
+
+def test_the_whole_screen_fits_80_columns(stage, clock, capsys):
+    stage.expected = {str(number): "" for number in range(201)}
+    stage.payload_bytes, stage.relay.up_bytes, stage.relay.connections = 67_318_579, 67_843_794, 4
+    offsets = (0, 16_684_854, 33_297_953, 49_841_459)
+    stage.writes = Writes(payload_bytes=67_318_579, starts=[("upload/large.bin.x.part", at) for at in offsets])
+    line = screen.ProgressLine()
+    shown = [(0.0, 0, 0), (1.8, 11, 16 * MIB), (3.5, 17, 32 * MIB), (5.3, 28, 48 * MIB)]
+    for (seconds, files, count), mishap in zip(shown, [None, *demo._mishaps()], strict=True):
+        clock.now = 100.0 + seconds
+        line.show(files, 201, count, stage.payload_bytes)
+        if mishap is not None:
+            line.event(mishap.text)
+            stage.mishaps.append(mishap.text)
+    clock.now = 107.6
+    line.show(201, 201, stage.payload_bytes, stage.payload_bytes, last=True)
+    screen.print_table(demo.rows(stage, [], 7.9), [])
+    assert capsys.readouterr().out == SCREEN
+    assert max(map(len, SCREEN.splitlines())) <= 80
+
+
 def test_the_agents_settings_are_right_and_hold_no_password(stage):
     text = demo._configuration(stage)
     assert stage.server.password not in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 import time
 from collections.abc import Sequence
 
@@ -11,6 +12,7 @@ __all__ = ["ProgressLine", "percent", "print_table"]
 MIB = 1024 * 1024
 DRAW_EVERY_S = 0.2
 LINE_EVERY_S = 1.0
+WIDTH = 80
 BAR_WIDTH = 30
 WRONG_SHOWN = 20
 CLEAR_LINE = "\r\x1b[K"
@@ -46,11 +48,14 @@ class ProgressLine:
 
 
 def print_table(rows: Sequence[tuple[str, str]], wrong: Sequence[str]) -> None:
-    """Names and values in two columns, then the errors."""
-    width = max(len(name) for name, _ in rows)
+    """Names and values in two columns, within WIDTH, then the errors."""
+    indent = max(len(name) for name, _ in rows) + 4
     print()
     for name, value in rows:
-        print(f"  {name:<{width}}  {value}")
+        first, *more = textwrap.wrap(value, WIDTH - indent)
+        print(f"{f'  {name}':<{indent}}{first}")
+        for line in more:
+            print(f"{'':<{indent}}{line}")
     for line in wrong[:WRONG_SHOWN]:
         print(f"  WRONG {line}")
 
