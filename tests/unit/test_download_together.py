@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -10,12 +11,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from unit.scripted import Files, drive
+from unit.scripted import Event, Files, drive
 from unit.test_download import CONTENT, SOURCE, Lab, answering, calls, nth
 
 from iot.sftp.client.downloads import Downloads
 from iot.sftp.client.jobs.context import Context
 from iot.sftp.client.jobs.download import FEW, TOGETHER_BYTES, Download
+from iot.sftp.client.pipeline.job import Job
 from iot.sftp.client.pipeline.pace import Pace
 from iot.sftp.client.protocol.packets import Code, Status
 from iot.sftp.client.protocol.server import Server
@@ -228,6 +230,21 @@ def test_a_refusal_to_open_one_more_file_is_a_busy_server_while_others_are_open(
     assert os.listdir(lab.folder) == []
 
 
+def test_what_counts_is_what_was_open_when_the_request_was_sent(lab: Lab) -> None:
+    crowd = Crowd(lab, handles={b"another's"})
+    context = crowd.context()
+
+    def closed_meanwhile(event: Event) -> Status | None:
+        if event.what != "OPEN":
+            return None
+        context.handles.clear()
+        return FAILURE
+
+    lab.files.refuse = closed_meanwhile
+    with pytest.raises(ServerBusy):
+        crowd.run(context)
+
+
 @pytest.mark.parametrize("refused", [None, "READ", "CLOSE"])
 def test_a_file_that_is_no_longer_open_is_in_nobodys_way(lab: Lab, refused: str | None) -> None:
     if refused:
@@ -246,13 +263,14 @@ def test_a_file_that_is_no_longer_open_is_in_nobodys_way(lab: Lab, refused: str 
 
 @dataclass
 class Links:
-    """Connections; `ends` says how each job ends, in the order in which they are taken up."""
+    """Connections; `ends` says how each job ends, in the order in which they are taken up. together: in one flight."""
 
     folder: Path
     ends: list[SFTPError | None]
     asked: list[tuple[object, bool]] = field(default_factory=list)
     slots: list[int] = field(default_factory=list)
     connections: int = 1
+    together: int = 1
 
     def __post_init__(self) -> None:
         self.ledger = Checkpoints(Journal(None, CHECKPOINTS), "s", every_bytes=1, every_s=1, clock=lambda: 0.0)
@@ -278,20 +296,22 @@ class Links:
     def drop(self) -> None: ...
 
     def run(self, jobs: Iterator[Any], slots: Callable[[], int], tick: Callable[[], None]) -> Iterator[Finished]:
-        for job in jobs:
-            if job is None:
-                continue
-            self.slots.append(slots())
-            try:
-                next(job.work)
-                self.asked.append((job.tag.job.key, job.work.gi_frame.f_locals["context"].options.resume))
-                job.work.close()
-                error = self.ends.pop(0)
-            except SFTPError as own:
-                error = own
-            yield Finished(job.tag, None if error else self._result(job.tag.job), error)
-            if isinstance(error, LinkLost):
-                raise error
+        while flight := list(itertools.islice(filter(None, jobs), self.together)):
+            for job in flight:
+                self.slots.append(slots())
+                error = self._end_of(job)
+                yield Finished(job.tag, None if error else self._result(job.tag.job), error)
+                if isinstance(error, LinkLost):
+                    raise error
+
+    def _end_of(self, job: Job[Any]) -> SFTPError | None:
+        try:
+            next(job.work)
+        except SFTPError as own:
+            return own
+        self.asked.append((job.tag.job.key, job.work.gi_frame.f_locals["context"].options.resume))  # type: ignore[attr-defined]
+        job.work.close()
+        return self.ends.pop(0)
 
     def _result(self, job: DownloadJob) -> TransferResult:
         return TransferResult(str(job.source), str(job.dest), 1, 1, 0, 0.0, None)
@@ -329,6 +349,13 @@ def test_a_server_without_handles_gets_half_as_many_at_once_and_the_file_goes_ag
     links = Links(tmp_path, [ServerBusy("no handle"), None, None])
     assert kinds(links.fetch(2)) == [TransferResult] * 2
     assert links.slots == [16, 8, 8]
+
+
+def test_one_flight_of_refusals_takes_half_of_the_slots_once(tmp_path: Path) -> None:
+    busy = ServerBusy("no handle")
+    links = Links(tmp_path, [None, *[busy] * 4, None, None, None], together=4)
+    assert kinds(links.fetch(4)) == [TransferResult] * 4
+    assert links.slots == [16, 16, *[8] * 3, 4, 4, 4]
 
 
 def test_a_job_that_cannot_be_carried_out_fails_alone(tmp_path: Path) -> None:
