@@ -193,6 +193,23 @@ def test_many_files_come_at_once_and_a_missing_one_holds_up_nobody(any_remote, c
     assert sorted(path.name for path in back.iterdir()) == sorted(contents)
 
 
+def test_many_downloads_over_a_cut_link_arrive_whole(any_remote, client, place, tmp_path):
+    needs_a_link(any_remote)
+    sizes = {"large": LARGE_BYTES, **{f"small{number}": 1000 + number for number in range(8)}}
+    contents = {name: make(tmp_path / name, size) for name, size in sizes.items()}
+    for name in contents:
+        client.upload(tmp_path / name, any_remote.path(f"{place}/{name}"))
+    back = tmp_path / "back"
+    back.mkdir()
+    jobs = [DownloadJob(any_remote.path(f"{place}/{name}"), back / name, key=name) for name in contents]
+    link = any_remote.link(rate_bps=50e6, script=[Fault("cut", down_bytes=LARGE_BYTES // 2)])
+    with link, any_remote.connect(tmp_path / "other", link) as over_link:
+        outcomes = list(over_link.download_many(jobs))
+        assert link.connections > 1
+    assert [outcome for outcome in outcomes if isinstance(outcome, Failure)] == []
+    assert {path.name: path.read_bytes() for path in back.iterdir()} == contents
+
+
 def test_a_bad_file_does_not_hold_up_its_neighbours(any_remote, client, place, tmp_path):
     make(tmp_path / "good", 10)
     missing = UploadJob(tmp_path / "missing", any_remote.path(f"{place}/missing"), key="missing")
