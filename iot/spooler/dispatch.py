@@ -167,6 +167,8 @@ class Dispatcher:
             progress=self._follow(flight) if entry.large else None,
             digest=intake.may_be_touched,
             sent_before=entry.sent_before,
+            if_exists=intake.settings.collision.if_exists,
+            alternatives=intake.alternatives(entry),
         )
 
     def _follow(self, flight: InFlight) -> Callable[[Progress], None]:

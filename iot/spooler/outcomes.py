@@ -25,6 +25,8 @@ __all__ = ["OutcomeRecorder"]
 
 log = logging.getLogger(__name__)
 
+EXISTS = '"another file has this name"'
+
 
 class OutcomeRecorder:
     """Records the outcomes of the jobs of all outboxes.
@@ -70,13 +72,16 @@ class OutcomeRecorder:
         self._successes.append((entry, result))
         self._losses.pop(entry.id, None)
         self.destination_failed.pop(entry.outbox, None)
+        if result.skipped:
+            log.info("skipped path=%s dest=%s reason=%s", shown(entry.path), shown(entry.destination), EXISTS)
+            return
         if result.already_done and result.proof is None:
             log.info("touched, content as delivered before path=%s bytes=%d", shown(entry.path), result.size)
             return
         log.info(
             "delivered path=%s dest=%s bytes=%d sent=%d resumed_at=%d s=%.3f proof=%s durable=%s repeat=%s",
             shown(entry.path),
-            shown(entry.destination),
+            shown(result.published_as or entry.destination),
             result.size,
             result.sent_bytes,
             result.resumed_at,
@@ -213,7 +218,7 @@ class OutcomeRecorder:
             self._remote.give_up(left)
 
     def _delivery(self, entry: Entry, result: TransferResult, at: float) -> Success:
-        event = Event.SENT_TO_KEEP if self._keeps(entry) else Event.SENT
+        event = Event.SENT_TO_KEEP if self._keeps(entry) or result.skipped else Event.SENT
         words = result.proven + " durable" * result.durable + " repeat" * result.possible_repeat
         return Success(entry, event, words, at, result.sha256)
 

@@ -21,6 +21,7 @@ __all__ = [
     "Failure",
     "Fingerprint",
     "Finished",
+    "IfExists",
     "LocalPath",
     "LocalSource",
     "Phase",
@@ -209,6 +210,18 @@ PROGRESS_EVERY_S = 0.1
 """Minimum time in seconds between two calls of the callback."""
 
 
+class IfExists(str, enum.Enum):
+    """What an upload does where another file has its destination.
+
+    OVERWRITE: replace it. SKIP: leave it, and send nothing. FAIL: raise AlreadyExists. RENAME: take another name.
+    """
+
+    OVERWRITE = "overwrite"
+    SKIP = "skip"
+    FAIL = "fail"
+    RENAME = "rename"
+
+
 @dataclass(frozen=True, slots=True)
 class UploadJob:
     """One file to send.
@@ -223,6 +236,8 @@ class UploadJob:
     keep_times: give the file the time of its source, also if the setting `keep_times` is off.
     sent_before: the SHA-256, in hex, of what was delivered to `dest` before. If the source still has that content,
         nothing is sent, whatever the server holds now: the result is already_done and its proof None.
+    if_exists: what to do where another file has the destination. alternatives: the names that RENAME tries then, in
+        order; the same at each attempt.
     """
 
     source: LocalSource
@@ -236,6 +251,8 @@ class UploadJob:
     digest: bool = False
     keep_times: bool = False
     sent_before: str | None = None
+    if_exists: IfExists = IfExists.OVERWRITE
+    alternatives: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +286,8 @@ class TransferResult:
     proof: how far the content was verified. None, for a download: the server reports no usable size, and it is only
         known that READ reached the end of the file. None, for an upload: the content was delivered before.
     evidence: for a download, what the proof is based on.
+    published_as: the name that the file has got instead of `dest`, where another file has that; else empty.
+    skipped: another file has `dest`, so nothing was published.
     """
 
     source: str
@@ -286,6 +305,8 @@ class TransferResult:
     fingerprint: Fingerprint | None = None
     local_path: bytes = b""
     evidence: Evidence | None = None
+    published_as: str = ""
+    skipped: bool = False
 
     @property
     def proven(self) -> str:

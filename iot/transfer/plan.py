@@ -69,9 +69,9 @@ class ResumeAt:
 
 @dataclass(frozen=True, slots=True)
 class ProveFinal:
-    """The final may be this very version: verify its content; if it differs, start over as given."""
+    """The final may be this very version: verify its content; if it differs, go on as given."""
 
-    otherwise: Fresh
+    otherwise: Fresh | ResumeAt
 
 
 Step: TypeAlias = Fresh | ResumeAt | ProveFinal

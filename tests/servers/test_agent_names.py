@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import random
 import re
 import signal
 import sqlite3
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from quarantined import quarantined
@@ -181,3 +184,104 @@ def test_rules_that_may_give_two_files_one_name_are_warned_of(site: Site) -> Non
     assert "warning: outbox box: only-filename may give different files one name" in done.stderr
     rules(site, {"action": "only-filename"}, {"action": "prefix", "value": "{seq}-"})
     assert "may give" not in site.spooler("check").stderr
+
+
+# -- collisions
+
+
+def deliveries(site: Site) -> list[dict[str, Any]]:
+    return json.loads(site.spooler("deliveries", "--json").stdout)  # type: ignore[no-any-return]
+
+
+def occupied(site: Site, name: str, content: bytes) -> None:
+    path = site.server.root / "up" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def test_overwrite_is_the_default(site: Site) -> None:
+    occupied(site, "a.csv", b"theirs")
+    site.put("a.csv", b"mine")
+    assert site.drain().returncode == 0
+    assert site.content("a.csv") == b"mine"
+
+
+@pytest.mark.parametrize(
+    ("collision", "pattern", "always"),
+    [
+        ("timestamp", r"a-20231114T221320Z\.csv", False),
+        ("unique", r"a-[0-9a-f]{8}\.csv", False),
+        ("timestamp-always", r"a-20231114T221320Z\.csv", True),
+    ],
+)
+def test_a_taken_name_is_gone_round_and_the_delivery_record_says_which(
+    site: Site, collision: str, pattern: str, always: bool
+) -> None:
+    site.outbox["collision"] = collision
+    occupied(site, "a.csv", b"theirs")
+    for name in ("a.csv", "b.csv"):
+        os.utime(site.put(name, b"mine"), (1_700_000_000, 1_700_000_000))
+    done = site.drain()
+    assert done.returncode == 0, done.stderr
+    assert site.content("a.csv") == b"theirs"
+    (name,) = [name for name in site.arrived() if name.startswith("a-")]
+    assert re.fullmatch(pattern, name)
+    assert site.content(name) == b"mine"
+    assert ("b.csv" in site.arrived()) is not always
+    assert site.server.path(f"up/{name}") in [item["destination"] for item in deliveries(site)]
+    assert site.left() == []
+
+
+def test_what_is_skipped_stays_in_the_outbox_and_is_tried_again_when_it_changes(site: Site) -> None:
+    site.outbox["collision"] = "skip"
+    occupied(site, "a.csv", b"theirs")
+    site.put("a.csv", b"mine")
+    done = site.drain()
+    assert done.returncode == 0, done.stderr
+    assert "skipped path=a.csv" in done.stderr
+    assert (site.content("a.csv"), site.left()) == (b"theirs", ["a.csv"])
+    assert deliveries(site) == []
+    assert "skipped path" not in site.drain().stderr  # remembered
+    (site.server.root / "up/a.csv").unlink()
+    site.put("a.csv", b"mine, changed")
+    assert site.drain().returncode == 0
+    assert (site.content("a.csv"), site.left()) == (b"mine, changed", [])
+
+
+def test_what_fails_goes_to_quarantine_with_the_reason(site: Site) -> None:
+    site.outbox["collision"] = "fail"
+    site.retry["max_attempts"] = 1
+    occupied(site, "a.csv", b"theirs")
+    site.put("a.csv", b"mine")
+    assert site.drain().returncode == 75
+    assert site.content("a.csv") == b"theirs"
+    (file,) = quarantined(site.state / "quarantine")
+    assert "is not to be replaced" in file.record["reason"]
+
+
+def test_an_agent_that_is_killed_again_and_again_gives_no_file_two_names(site: Site) -> None:
+    site.outbox["collision"] = "unique"
+    contents = {f"f{number}": os.urandom(20_000) for number in range(200)}
+    for name, content in contents.items():
+        occupied(site, name, b"theirs")
+        site.put(name, content)
+    moments = random.Random(7)
+    for _ in range(6):
+        with site.running("run") as agent:
+            time.sleep(0.4 + moments.random() / 4)
+            agent.send_signal(signal.SIGKILL)
+            agent.wait()
+    assert site.drain().returncode == 0
+    arrived = [name for name in site.arrived() if ".part" not in name]
+    assert {name for name in arrived if "-" not in name} == set(contents)
+    mine = [name for name in arrived if "-" in name]
+    assert sorted(name.partition("-")[0] for name in mine) == sorted(contents)
+    assert all(site.content(name) == contents[name.partition("-")[0]] for name in mine)
+    assert site.left() == []
+
+
+def test_a_collision_that_direct_write_cannot_keep_is_refused_at_the_start(site: Site) -> None:
+    site.outbox["collision"] = "fail"
+    done = site.spooler("check", direct_write=True)
+    assert done.returncode == 78
+    assert "server.direct_write = True and outbox[0].collision = 'fail': a file that is written directly" in done.stderr

@@ -9,10 +9,10 @@ import pytest
 from iot.spooler.config.settings import AfterUpload
 from iot.spooler.decisions import Decisions
 from iot.spooler.dispatch import CLAIM_BYTES, CLAIM_FILES, MAX_LARGE, Dispatcher
-from iot.spooler.naming import UnsafeName
+from iot.spooler.naming import Collision, UnsafeName
 from iot.spooler.queue.policy import State
 from iot.spooler.queue.queue import Entry
-from iot.transfer import Failure, Fingerprint, LinkLost
+from iot.transfer import Failure, Fingerprint, IfExists, LinkLost
 from iot.transfer.model import Progress
 
 LARGE = 2**30
@@ -55,7 +55,7 @@ class Rig:
         self.queue = Queue()
         self.news: list[int] = []
         self.moved: list[Entry] = []
-        settings = SimpleNamespace(after_upload=AfterUpload.DELETE)
+        settings = SimpleNamespace(after_upload=AfterUpload.DELETE, collision=Collision.OVERWRITE)
         self.intakes = [
             SimpleNamespace(
                 decisions=Decisions("box"),
@@ -63,6 +63,7 @@ class Rig:
                 source=lambda each: f"/box/{each.id}",
                 may_be_touched=False,
                 settings=settings,
+                alternatives=lambda each: (f"/up/other{each.id}",),
             )
             for number in outboxes or (1,)
         ]
@@ -191,10 +192,11 @@ def test_a_job_says_all_that_the_client_must_know(rig):
 
 
 def test_a_kept_file_needs_no_grace_and_an_untouched_one_no_digest(rig):
-    rig.intakes[0].settings = SimpleNamespace(after_upload=AfterUpload.KEEP)
+    rig.intakes[0].settings = SimpleNamespace(after_upload=AfterUpload.KEEP, collision=Collision.SKIP)
     rig.queue.add(entry(1))
     job = rig.dispatcher.next_job()
     assert (job.grace, job.digest) == (False, False)
+    assert (job.if_exists, job.alternatives) == (IfExists.SKIP, ("/up/other1",))
 
 
 def test_only_bytes_that_are_new_count_as_progress(rig):

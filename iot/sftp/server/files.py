@@ -114,6 +114,7 @@ class SFTPSession(RequestHandler):
     extensions: Mapping[bytes, bytes] = {
         b"posix-rename@openssh.com": b"1",
         b"fsync@openssh.com": b"1",
+        b"hardlink@openssh.com": b"1",
         b"limits@openssh.com": b"1",
         b"statvfs@openssh.com": b"2",
         b"fstatvfs@openssh.com": b"2",
@@ -290,6 +291,11 @@ class SFTPSession(RequestHandler):
     def on_posix_rename(self, message: Message) -> Reply:
         source, target = self.entry(message.get_binary()), self.entry(message.get_binary())
         os.replace(source, target)
+        return status(OK)
+
+    def on_hardlink(self, message: Message) -> Reply:
+        source, target = self.entry(message.get_binary()), self.entry(message.get_binary())
+        os.link(source, target, follow_symlinks=False)
         return status(OK)
 
     def on_limits(self, message: Message) -> Reply:

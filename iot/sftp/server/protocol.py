@@ -47,6 +47,7 @@ REQUESTS = {
 EXTENDED = {
     b"posix-rename@openssh.com": "on_posix_rename",
     b"fsync@openssh.com": "on_fsync",
+    b"hardlink@openssh.com": "on_hardlink",
     b"limits@openssh.com": "on_limits",
     b"statvfs@openssh.com": "on_statvfs",
     b"fstatvfs@openssh.com": "on_fstatvfs",

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from iot.spooler.config.origins import Place
 from iot.spooler.config.settings import AfterUpload, OutboxSettings, Settings
 from iot.spooler.config.whereabouts import Mounts, Whereabouts, mounted_now, whereabouts
-from iot.spooler.naming import MERGING, VARYING, is_plain_name, shown, undoing
+from iot.spooler.naming import MERGING, VARYING, Collision, is_plain_name, shown, undoing
 
 __all__ = ["Contradiction", "Shared", "contradictions", "merging_rules", "shared_destinations"]
 
@@ -66,7 +66,19 @@ def contradictions(settings: Settings) -> list[Contradiction]:
             hidden = "" if _is_plain(one.path, other.path) else " (by a symlink or a mount)"
             keys = tuple((role.setting, f" = {str(role.path)!r}") for role in (one, other))
             found.append(Contradiction(keys, f"{reason}{hidden}"))
-    return found + _bad_names(settings) + _undone_rules(settings)
+    return found + _bad_names(settings) + _undone_rules(settings) + _written_directly(settings)
+
+
+def _written_directly(settings: Settings) -> list[Contradiction]:
+    if not getattr(settings.server, "direct_write", False):  # only SFTP has it
+        return []
+    direct: tuple[Place, str] = (("server", "direct_write"), " = True")
+    reason = "a file that is written directly to its name replaces what is there"
+    return [
+        Contradiction((direct, (("outbox", number, "collision"), f" = {outbox.collision.value!r}")), reason)
+        for number, outbox in enumerate(settings.outbox)
+        if outbox.collision is not Collision.OVERWRITE
+    ]
 
 
 def _undone_rules(settings: Settings) -> list[Contradiction]:
@@ -85,10 +97,12 @@ def merging_rules(settings: Settings) -> list[str]:
     found = []
     for outbox in settings.outbox:
         merging = [rule.action.value for rule in outbox.rules if rule.action in MERGING]
-        if merging and "seq" not in outbox.naming(settings.device_id).fields:
+        replaces = outbox.collision is Collision.OVERWRITE
+        if merging and replaces and "seq" not in outbox.naming(settings.device_id).fields:
             found.append(
                 f"outbox {shown(outbox.label)}: {', '.join(dict.fromkeys(merging))} may give different files one name,"
-                " and the later replaces the earlier; {seq} in the destination or in a prefix keeps them apart"
+                " and the later replaces the earlier; another collision, or {seq} in the destination or in a prefix,"
+                " keeps them apart"
             )
     return found
 
@@ -116,7 +130,8 @@ def shared_destinations(settings: Settings) -> list[Shared]:
     for (one, mine), (other, theirs) in itertools.combinations(zip(settings.outbox, bases, strict=True), 2):
         upper, lower = ((one, mine), (other, theirs)) if len(mine) <= len(theirs) else ((other, theirs), (one, mine))
         same, below = upper[1] == lower[1], lower[1][: len(upper[1])] == upper[1]
-        if same or (below and upper[0].recursive):
+        replaces = Collision.OVERWRITE in (one.collision, other.collision)
+        if replaces and (same or (below and upper[0].recursive)):
             found.append(Shared(one.label, other.label, lower[0].destination))
     return found
 

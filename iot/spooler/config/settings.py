@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from iot.spooler.config.kinds import server_settings
-from iot.spooler.naming import Action, Naming, Rule, Template
+from iot.spooler.naming import Action, Collision, Naming, Rule, Template
 from iot.spooler.patterns import check_pattern
 from iot.transfer import ConfiguredRemote, Fingerprint
 
@@ -100,6 +100,13 @@ class OutboxSettings(_Part):
         description="tables with match, action, value and regex: every rule whose pattern matches a path is applied, in"
         " order, to the result of the one before; a file that none matches goes to quarantine; by default no rules",
     )
+    collision: Collision = Field(
+        Collision.OVERWRITE,
+        description="where another file has a name on the server: overwrite it; skip (the file stays in the outbox, and"
+        " is not tried again until it changes); fail (after retry.max_attempts it goes to quarantine); timestamp (a"
+        " name with the file's time instead); timestamp-always (every name has the time); unique (a name with 8 hex"
+        " digits instead)",
+    )
     settle_s: float = Field(
         2.0,
         ge=0,
@@ -173,7 +180,14 @@ class OutboxSettings(_Part):
     def naming(self, device_id: str) -> Naming:
         """How its files are named on the server."""
         rules = [rule.plain for rule in self.rules]
-        return Naming(self.destination, rules, device_id=device_id, outbox=self.label, ignore_case=self.ignore_case)
+        return Naming(
+            self.destination,
+            rules,
+            self.collision,
+            device_id=device_id,
+            outbox=self.label,
+            ignore_case=self.ignore_case,
+        )
 
 
 class RetrySettings(_Part):

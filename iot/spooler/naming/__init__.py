@@ -1,5 +1,6 @@
 """Names: where a file of an outbox goes on the server, and how names are shown. Pure."""
 
+from iot.spooler.naming.collision import Collision
 from iot.spooler.naming.naming import Naming
 from iot.spooler.naming.paths import UnsafeName, check_path, is_plain_name, shown
 from iot.spooler.naming.rules import MERGING, Action, Rule, undoing
@@ -9,6 +10,7 @@ __all__ = [
     "MERGING",
     "VARYING",
     "Action",
+    "Collision",
     "Facts",
     "Naming",
     "Rule",

@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from iot.spooler.naming.collision import Collision, marked, other_names, stamp, unique_digits
 from iot.spooler.naming.paths import check_path
 from iot.spooler.naming.rules import Action, Rule, Rules
 from iot.spooler.naming.template import VARYING, Facts, Template
+from iot.transfer import Fingerprint
 
 __all__ = ["Naming", "destination_for"]
 
@@ -30,6 +32,7 @@ class Naming:
         self,
         destination: str,
         rules: Sequence[Rule] = (),
+        collision: Collision = Collision.OVERWRITE,
         *,
         device_id: str,
         outbox: str,
@@ -41,10 +44,13 @@ class Naming:
         prefixes = [Template(rule.value) for rule in rules if rule.action is Action.PREFIX]
         self.fields = self._template.fields.union(*(prefix.fields for prefix in prefixes))
         self.base = self._template.rule(**self._constants)
-        self.decided = bool(rules) or not self._template.is_simple
+        self._collision = collision
+        self._stamps_always = collision is Collision.TIMESTAMP_ALWAYS
+        self.decided = bool(rules) or not self._template.is_simple or self._stamps_always
         self.needs_hash = "hash8" in self.fields
         self.may_take_long = any(rule.action is Action.REPLACE for rule in rules)
         whole = {"destination": self.base, "rules": rules, "ignore_case": ignore_case, **self._constants}
+        whole |= {"timestamp": True} if self._stamps_always else {}
         self.rule = json.dumps(whole) if self.decided else self.base
 
     def destination(self, path: bytes, facts: Facts) -> str:
@@ -57,7 +63,16 @@ class Naming:
         name = path.decode("utf-8", "surrogateescape")
         if self._rules is not None:
             name = self._rules.name(name, facts)
+        if self._stamps_always:
+            name = marked(name, stamp(facts.mtime_ns))
         return self.place(name, facts)
+
+    def alternatives(self, path: bytes, destination: str, version: Fingerprint) -> tuple[str, ...]:
+        """Further names, in order, for when another file has its destination; the same for a version at any time."""
+        owner = (*self._constants.values(), path.decode("utf-8", "surrogateescape"))
+        return other_names(
+            destination, self._collision, version.mtime_ns, unique_digits(*owner, version.size, version.mtime_ns)
+        )
 
     def place(self, name: str, facts: Facts) -> str:
         """The path of this name in the folder that the template gives."""

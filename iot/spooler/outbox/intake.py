@@ -122,6 +122,10 @@ class Intake:
         """The name on the server of a file that has none yet. Raises: UnsafeName if it cannot have one."""
         return name_of(entry, self._naming)
 
+    def alternatives(self, entry: Entry) -> tuple[str, ...]:
+        """Where the file goes if another has its destination."""
+        return self._naming.alternatives(entry.path, entry.destination, entry.fingerprint)
+
     def departure(self, *, rested: bool) -> Departure:
         """The checks before a file leaves this outbox, which is open. rested: the file has been watched for hold_s."""
         assert self.outbox.leases is not None

@@ -126,7 +126,7 @@ def _proof(item: Delivered) -> str:
 
 def _row(number: int, at: int, entry: Entry, result: TransferResult) -> tuple[object, ...]:
     """The common end of destination and path is stored once."""
-    destination = os.fsencode(entry.destination)
+    destination = os.fsencode(result.published_as or entry.destination)
     below = destination.endswith(entry.path)
     base = destination[: len(destination) - len(entry.path)] if below else destination
     digest = bytes.fromhex(result.sha256) if result.sha256 else None

@@ -37,10 +37,11 @@ from iot.transfer.model import (
     TransferResult,
     UploadJob,
 )
-from iot.transfer.names import check_final_name, path_text, remote_path
+from iot.transfer.names import path_text, remote_path
 from iot.transfer.options import TransferOptions
-from iot.transfer.parallel.content import agreeing_bytes, hash_of, same_file
-from iot.transfer.parallel.publish import bytes_held, prove_part, publish_as, write_sidecar
+from iot.transfer.parallel.content import agreeing_bytes, hash_of
+from iot.transfer.parallel.finals import Finals, Taken
+from iot.transfer.parallel.publish import bytes_held, prove_part, write_sidecar
 from iot.transfer.parallel.work import Barrier, Desk, Linger, Work
 from iot.transfer.plan import Fresh, ProveFinal, ResumeAt, ResumeRules, Step, plan
 from iot.transfer.remote import Meta, Publish, Published, Resume, Store, Token
@@ -89,6 +90,8 @@ class Upload:
         self._token = known.token if known is not None else Token()
         self._state = PartState(source.fingerprint.size)
         self._seen: tuple[int, float] = (0, desk.clock())
+        self._finals = Finals(job, source)
+        self._final = self.dest
         self._phase = Phase.SENDING
         self._proof = options.proof
         self._digest: str | None = None
@@ -105,19 +108,25 @@ class Upload:
         """Raises: PermanentError, LocalStateError, TransientError, AuthenticationError, Cancelled."""
         if self.job.fingerprint not in (None, self.source.fingerprint):
             raise SourceChanged(f"{self.source.name} is no longer the version that was to be sent")
-        check_final_name(self.dest, self.source.path, sidecar=self._options.sidecar)
+        self._finals.check_names(sidecar=self._options.sidecar)
         if self.job.sent_before is not None:
             self._hash()
             self.source.check_unchanged()
             if self._digest == self.job.sent_before:
                 return delivered_before(self.job, self.source, self.job.sent_before)
-        step = self._survey()
-        if isinstance(step, ProveFinal):
-            if same_file(self._desk, self.store, self.dest, self.source, self.size):
-                return (yield from self._already_done())
-            step = step.otherwise
-        yield from self._send(step)
-        return (yield from self._publish())
+        try:
+            step = self._survey()
+            if isinstance(step, ProveFinal):
+                published = self._finals.ours(self._desk, self.store)
+                if published is not None:
+                    return (yield from self._already_done(published))
+                step = step.otherwise
+            self._finals.check_free(self.store)
+            yield from self._send(step)
+            return (yield from self._publish())
+        except Taken:
+            self._abandon()
+            return self._result(skipped=True)
 
     # -- survey
 
@@ -136,12 +145,16 @@ class Upload:
                 known = replace(known, acked_bytes=max(known.acked_bytes, part.size or 0))
             if self.store.capabilities.resume is Resume.NONE:
                 part = RemoteFile(0) if part is not None else None
-        final = self.store.stat(self.dest)
+        final = self._finals.of_this_size(self.store)
         readable = self.store.capabilities.reads_back
         rules = ResumeRules(
             options.verify, options.trust, options.tail_size, self.source.identified, self.size, readable
         )
-        return plan(self.source.fingerprint, known, part, final, rules)
+        step = plan(self.source.fingerprint, known, part, final, rules)
+        linked = known is not None and known.phase is Phase.PUBLISHING and not self._finals.overwrites
+        if final is not None and linked and not isinstance(step, ProveFinal):
+            return ProveFinal(step)  # part and final may be two names of one file
+        return step
 
     # -- send
 
@@ -284,7 +297,7 @@ class Upload:
         yield Barrier(self.checkpoint())
         if self._last_byte_publishes:
             self._write(Span(self.size - self._held_back, self.size))
-        durable = publish_as(self.store, self._token, self.dest, self.meta, self._options, self.source.path)
+        self._final, durable = self._finals.publish(self.store, self._token, self.meta, self._options)
         return (yield from self._settle(durable))
 
     def _prove(self) -> Proof:
@@ -292,10 +305,12 @@ class Upload:
         self._digest = digest or self._digest
         return proof
 
-    def _already_done(self) -> Work[TransferResult]:
-        self._proof = Proof.FULL
+    def _already_done(self, published: bytes) -> Work[TransferResult]:
+        self._final, self._proof = published, Proof.FULL
         self._hash_if_asked()
-        return (yield from self._settle(self.store.confirm(self.dest), already_done=True))
+        if not self._finals.overwrites:
+            self._abandon()
+        return (yield from self._settle(self.store.confirm(published), already_done=True))
 
     def _hash_if_asked(self) -> None:
         if self._options.sha256 or self._options.sidecar or self.job.digest:
@@ -308,13 +323,16 @@ class Upload:
     def _settle(self, durable: bool, already_done: bool = False) -> Work[TransferResult]:
         self.source.close()  # the wait below may be long, with many files in flight
         if self._options.sidecar and self._digest is not None:
-            write_sidecar(self.store, self.dest, self.meta, self._digest, self._options)
+            write_sidecar(self.store, self._final, self.meta, self._digest, self._options)
         durable = durable and not self._options.trust
         if self.job.grace and not durable and not self._options.trust and self._options.publish_grace_s:
             yield Linger(self._options.publish_grace_s)
             self._look_again()
         self._told_at = 0.0
         self._tell(self.size)
+        return self._result(durable=durable, already_done=already_done)
+
+    def _result(self, *, durable: bool = False, already_done: bool = False, skipped: bool = False) -> TransferResult:
         return TransferResult(
             source=self.source.name,
             dest=path_text(self.dest),
@@ -322,7 +340,7 @@ class Upload:
             sent_bytes=self.sent_bytes,
             resumed_at=self._resumed_at,
             seconds=self._desk.clock() - self._started_at,
-            proof=self._proof,
+            proof=None if skipped else self._proof,
             durable=durable,
             already_done=already_done,
             possible_repeat=self._possible_repeat,
@@ -330,10 +348,12 @@ class Upload:
             key=self.job.key,
             fingerprint=self.source.fingerprint,
             local_path=self.source.path,
+            published_as="" if self._final == self.dest else path_text(self._final),
+            skipped=skipped,
         )
 
     def _look_again(self) -> None:
-        found = self.store.stat(self.dest)
+        found = self.store.stat(self._final)
         if found is not None and found.size not in (None, self.size):
             raise ProofFailed(f"{quoted(self.dest)} had {self.size} bytes when published, but now has {found.size}")
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from iot.sftp.client.pipeline.job import Work, ask, ask_at_once, expect_attributes
 from iot.sftp.client.protocol import packets
-from iot.sftp.client.protocol.packets import Code, Reply, Status
+from iot.sftp.client.protocol.packets import Attributes, Code, Reply, Status
 from iot.transfer.model import RemoteFile
 from iot.transfer.terminal import quoted
 
-__all__ = ["close_and_look", "look", "look_at_link", "look_at_once"]
+__all__ = ["close_and_look", "look", "look_at_link", "look_at_once", "stands"]
 
 
 def look(path: bytes) -> Work[RemoteFile | None]:
@@ -19,6 +19,12 @@ def look(path: bytes) -> Work[RemoteFile | None]:
 def look_at_link(path: bytes) -> Work[RemoteFile | None]:
     """LSTAT: of a link itself."""
     return _found(path, (yield from ask(packets.lstat(path))))
+
+
+def stands(path: bytes) -> Work[bool]:
+    """Whether anything has this name, be it a link that leads nowhere: some servers do not know LSTAT."""
+    replies = yield from ask_at_once([packets.stat(path), packets.lstat(path)])
+    return any(isinstance(reply, Attributes) for reply in replies) or _found(path, replies[0]) is not None
 
 
 def look_at_once(paths: list[bytes]) -> Work[list[RemoteFile | None]]:

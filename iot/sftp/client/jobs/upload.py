@@ -9,21 +9,20 @@ verified, the source has been checked again, and the intent to rename is durable
 from __future__ import annotations
 
 from iot.sftp.client.jobs.context import Context
-from iot.sftp.client.jobs.folders import create_in_folder
-from iot.sftp.client.jobs.free_space import LARGE_BYTES, SpaceQuestion, full
+from iot.sftp.client.jobs.finals import Finals, Taken
+from iot.sftp.client.jobs.free_space import full
 from iot.sftp.client.jobs.look import look_at_once
-from iot.sftp.client.jobs.proof import final_stands, hash_of, same_content
-from iot.sftp.client.jobs.publish import Ending, confirm, publish, wants_confirmation, write_sidecar
+from iot.sftp.client.jobs.part_file import PartFile
+from iot.sftp.client.jobs.proof import hash_of, same_content
+from iot.sftp.client.jobs.publish import Ending, confirm, wants_confirmation, write_sidecar
 from iot.sftp.client.jobs.sending import NoReadBack, NoResume, Sending, note_refused_reading
-from iot.sftp.client.pipeline.job import Barrier, Work, ask, ask_all, expect_handle, expect_status, handle_or_refusal
-from iot.sftp.client.protocol import packets
-from iot.sftp.client.protocol.packets import Attributes, Code, Flag, Reply, Request, Status
+from iot.sftp.client.pipeline.job import Barrier, Work
+from iot.sftp.client.protocol.packets import Status
 from iot.sftp.client.protocol.server import Refusal
 from iot.transfer.errors import (
     NameRefused,
     NoSpaceOnServer,
     PermanentError,
-    ServerBusy,
     ServerRefused,
     SFTPError,
     SourceChanged,
@@ -32,6 +31,7 @@ from iot.transfer.model import (
     PROGRESS_EVERY_S,
     Checkpoint,
     Direction,
+    IfExists,
     Phase,
     Progress,
     Proof,
@@ -39,17 +39,11 @@ from iot.transfer.model import (
     TransferResult,
     UploadJob,
 )
-from iot.transfer.names import check_final_name, check_no_folder, part_name, path_text, remote_path
+from iot.transfer.names import part_name, path_text, remote_path
 from iot.transfer.plan import Fresh, ProveFinal, ResumeAt, ResumeRules, Step, plan
 from iot.transfer.source import Source
-from iot.transfer.terminal import quoted
 from iot.transfer.window import PartState
 
-CREATE = Flag.WRITE | Flag.CREATE | Flag.TRUNCATE | Flag.EXCLUSIVE
-CREATE_DIRECT = Flag.WRITE | Flag.CREATE | Flag.TRUNCATE
-REOPEN = Flag.WRITE | Flag.CREATE
-REOPEN_CLASSIC = Flag.READ | Flag.WRITE
-"""For servers that only know the modes of fopen; tried last, because others refuse it."""
 FIRST_GAIN_BYTES = 256 * 1024
 
 
@@ -68,15 +62,16 @@ class Upload:
         self.part = part_name(self.dest, source.path, options.owner, options.part_suffix)
         if options.direct_write:
             self.part = self.dest
+        self._finals = Finals(context, job, source)
+        self._final = self.dest
+        self._file = PartFile(context, self.part, self.dest, source)
         self._state = PartState(self.source.fingerprint.size)
-        self._handles: list[bytes] = []
         self._phase = Phase.SENDING
         self._resumed_at = 0
         self.sent_bytes = 0
         self._possible_repeat = False
         self._was_known = False
         self._resume_refused = False
-        self._space: SpaceQuestion | None = None
         self._proof = context.options.proof
         self._digest: str | None = None
         self._started_at = context.clock()
@@ -89,14 +84,19 @@ class Upload:
         try:
             if self.job.fingerprint not in (None, self.source.fingerprint):
                 raise SourceChanged(f"{self.source.name} is no longer the version that was to be sent")
-            check_final_name(self.dest, self.source.path, sidecar=self.context.options.sidecar)
+            self._finals.check_names()
             step = yield from self._survey()
             if isinstance(step, ProveFinal):
-                if (yield from final_stands(self.context, self.dest, self.source)):
-                    return (yield from self._already_done())
+                published = yield from self._finals.ours()
+                if published is not None:
+                    return (yield from self._already_done(published))
                 step = step.otherwise
+            yield from self._finals.check_free()
             yield from self._send(step)
             return (yield from self._publish())
+        except Taken:
+            yield from self._file.remove()
+            return self._result(skipped=True)
         finally:
             self.source.close()
 
@@ -111,7 +111,8 @@ class Upload:
             known = None
         if known is None and not self.job.check_final:
             return Fresh()
-        part, final = yield from look_at_once([self.part, self.dest])
+        part, *finals = yield from look_at_once([self.part, *self._finals.names])
+        final = self._finals.of_this_size(finals)
         readable = not self.context.server.refuses(Refusal.READ_BACK)
         beyond_bytes = self.context.pace.max_bytes
         rules = ResumeRules(
@@ -119,8 +120,15 @@ class Upload:
         )
         step = plan(self.source.fingerprint, known, part, final, rules)
         if isinstance(step, ResumeAt) and not (yield from self._can_resume(step)):
-            return Fresh()
+            step = Fresh()
+        linked = known is not None and known.phase is Phase.PUBLISHING and not self._overwrites
+        if final is not None and linked and not isinstance(step, ProveFinal):
+            return ProveFinal(step)  # part and final may be two names of one file
         return step
+
+    @property
+    def _overwrites(self) -> bool:
+        return self.job.if_exists is IfExists.OVERWRITE
 
     def _can_resume(self, step: ResumeAt) -> Work[bool]:
         if self.context.server.refuses(Refusal.RESUME):
@@ -157,11 +165,11 @@ class Upload:
         except (NoReadBack, NoResume, SFTPError) as failure:
             if not self._state.acked == self._resumed_at == 0:
                 self.note()
-            yield from self._close_all()
+            yield from self._file.close_all()
             if isinstance(failure, (NoResume, NoSpaceOnServer, ServerRefused)):
                 yield from self._leave_room(failure)
             if isinstance(failure, NameRefused):
-                yield from self._drop_part()
+                yield from self._file.remove()
             raise
 
     def _leave_room(self, failure: Exception) -> Work[None]:
@@ -171,12 +179,8 @@ class Upload:
         no_space = no_space or (yield from full(self.context, self.part, name, self._state))
         if no_space is None:
             return
-        yield from self._drop_part()
+        yield from self._file.remove()
         raise no_space from (None if no_space is failure else failure)
-
-    def _drop_part(self) -> Work[None]:
-        if self.part != self.dest:
-            yield from ask(packets.remove(self.part))
 
     def _start_over(self, step: Fresh) -> Work[None]:
         self._possible_repeat = step.possible_repeat
@@ -184,47 +188,10 @@ class Upload:
         self._resumed_at = self._noted_at = 0
         if self._was_known or self._is_large:  # an older one must not outlive the bytes it describes
             yield Barrier(self.checkpoint())
-        handle = yield from self._create()
+        handle = yield from self._file.create(self._state)
         if self._resume_refused:
             self.context.server.learn(Refusal.RESUME)
         yield from self._fill(handle, b"", resumed=False)
-
-    def _create(self) -> Work[bytes]:
-        """Always create a new part, never truncate an old one: data of a lost connection that is still in flight, or a
-        late open, then cannot reach it."""
-        mode = self.source.mode if self.context.options.keep_mode else None
-        direct = self.context.options.direct_write
-        flags = CREATE_DIRECT if direct else CREATE
-        requests = [packets.open_file(self.part, flags, Attributes(mode=mode)), *self._questions()]
-        doing = f"cannot create {quoted(self.part)}"
-        reply, *told = yield from create_in_folder(self.context, self.part, requests)
-        if not direct and isinstance(reply, Status) and reply.code not in (Code.NO_SUCH_FILE, Code.PERMISSION_DENIED):
-            # left by an earlier attempt: the name says that it is ours
-            expect_status((yield from ask(packets.remove(self.part))), f"cannot remove {quoted(self.part)}")
-            reply, *told = yield from ask_all(requests, self.context.server.in_order)
-        crowded = isinstance(reply, Status) and reply.code == Code.FAILURE and self.context.handles
-        if crowded and (yield from full(self.context, self.part, self.source.name, self._state)) is None:
-            raise ServerBusy(f"{doing} while others are open")
-        handle = self._opened(expect_handle(reply, doing))
-        self._check_answers(told)
-        return handle
-
-    def _questions(self) -> list[Request]:
-        """What to check before many bytes are sent, in the same flight as the open."""
-        if self._state.size <= LARGE_BYTES:
-            return []
-        self._space = SpaceQuestion.about(self.context, self.part, self._state)
-        return [packets.stat(self.dest), *self._space.requests]
-
-    def _check_answers(self, told: list[Reply]) -> None:
-        """Raises: NameRefused; NoSpaceOnServer."""
-        if not told:
-            return
-        final, *space = told
-        if isinstance(final, Attributes):
-            check_no_folder(final.mode, self.dest, self.source.path)
-        if space and self._space is not None:
-            self._space.check(self.context, self.source.name, self._state, space[0])
 
     def _resume(self, step: ResumeAt) -> Work[None]:
         self._state = PartState(self.source.fingerprint.size, step.offset, step.suspect, step.synced)
@@ -232,33 +199,13 @@ class Upload:
         self._certain_at, self._gain = self._state.certain, FIRST_GAIN_BYTES
         if self._is_large:
             yield Barrier(self.checkpoint())
-        doing = f"cannot reopen {quoted(self.part)}"
-        reading = [packets.open_file(self.part, Flag.READ)] if step.suspect else []
-        replies = yield from self._reopen([*reading, *self._questions()])
-        opened = [self._opened_or_refused(reply, doing) for reply in replies[: 1 + len(reading)]]
-        if isinstance(opened[0], Status):
+        writer, reader = yield from self._file.reopen(self._state, read=bool(step.suspect))
+        if isinstance(writer, Status):
             raise NoResume
-        reader = opened[1] if reading else b""
         if isinstance(reader, Status):
             note_refused_reading(self.context.server, reader.error("cannot read back"))
             raise NoReadBack
-        self._check_answers(replies[1 + len(reading) :])
-        yield from self._fill(opened[0], reader, resumed=True)
-
-    def _reopen(self, others: list[Request]) -> Work[list[Reply]]:
-        """Open the part for writing, in the mode that this server accepts -> its answer and those of the others."""
-        server = self.context.server
-        flags = REOPEN_CLASSIC if server.refuses(Refusal.WRITE_CREATE) else REOPEN
-        first, *rest = yield from ask_all([packets.open_file(self.part, flags), *others], server.in_order)
-        if flags == REOPEN and isinstance(first, Status):
-            first = yield from ask(packets.open_file(self.part, REOPEN_CLASSIC))
-            if not isinstance(first, Status):
-                server.learn(Refusal.WRITE_CREATE)
-        return [first, *rest]
-
-    def _opened_or_refused(self, reply: Reply, doing: str) -> bytes | Status:
-        opened = handle_or_refusal(reply, doing)
-        return opened if isinstance(opened, Status) else self._opened(opened)
+        yield from self._fill(writer, reader, resumed=True)
 
     def _fill(self, handle: bytes, reader: bytes, resumed: bool) -> Work[None]:
         ending = Ending(self.context, self.source, self.part, handle)
@@ -277,8 +224,7 @@ class Upload:
         finally:
             self.sent_bytes += sending.sent_bytes
             if sending.closing:
-                self._handles.remove(handle)
-                self.context.handles.discard(handle)
+                self._file.closed(handle)
         try:
             self._proof = yield from ending.check(replies)
         except PermanentError:
@@ -286,18 +232,7 @@ class Upload:
             raise
         if ending.synced:  # it came after every write
             self._state.sync_done(self._state.sync_mark())
-        yield from self._close_all()
-
-    def _opened(self, handle: bytes) -> bytes:
-        self._handles.append(handle)
-        self.context.handles.add(handle)
-        return handle
-
-    def _close_all(self) -> Work[None]:
-        while self._handles:
-            handle = self._handles.pop()
-            self.context.handles.discard(handle)
-            yield from ask(packets.close(handle))
+        yield from self._file.close_all()
 
     # -- publish
 
@@ -305,16 +240,18 @@ class Upload:
         yield from self._hash()
         self.source.check_unchanged()
         self._phase = Phase.PUBLISHING
-        final = b""
+        handle = b""
         if self.part != self.dest:
             yield Barrier(self.checkpoint())
             # with a sidecar to write first, the final would stay open while that may fail
             reopen = wants_confirmation(self.context) and not self.context.options.sidecar
-            final = yield from publish(self.context, self.part, self.dest, self.source.path, reopen)
-        return (yield from self._conclude(final))
+            self._final, handle = yield from self._finals.publish(self.part, reopen=reopen)
+        return (yield from self._conclude(handle))
 
-    def _already_done(self) -> Work[TransferResult]:
-        self._proof = Proof.FULL
+    def _already_done(self, published: bytes) -> Work[TransferResult]:
+        self._final, self._proof = published, Proof.FULL
+        if not self._overwrites:
+            yield from self._file.remove()
         yield from self._hash()
         return (yield from self._conclude(b"", already_done=True))
 
@@ -322,13 +259,16 @@ class Upload:
         if self.job.digest or self.context.options.sha256 or self.context.options.sidecar:
             self._digest = yield from hash_of(self.source)
 
-    def _conclude(self, final: bytes, already_done: bool = False) -> Work[TransferResult]:
+    def _conclude(self, handle: bytes, already_done: bool = False) -> Work[TransferResult]:
         self.source.close()  # the wait below may be long, with many files in flight
         options = self.context.options
         if options.sidecar and self._digest is not None:
-            yield from write_sidecar(self.context, self.dest, self.part, self._digest)
-        durable = yield from confirm(self.context, self.dest, self.source.fingerprint.size, final, self.job.grace)
+            yield from write_sidecar(self.context, self._final, self.part, self._digest)
+        durable = yield from confirm(self.context, self._final, self.source.fingerprint.size, handle, self.job.grace)
         self._tell(self.source.fingerprint.size)
+        return self._result(durable=durable, already_done=already_done)
+
+    def _result(self, *, durable: bool = False, already_done: bool = False, skipped: bool = False) -> TransferResult:
         return TransferResult(
             source=self.source.name,
             dest=path_text(self.dest),
@@ -336,7 +276,7 @@ class Upload:
             sent_bytes=self.sent_bytes,
             resumed_at=self._resumed_at,
             seconds=self.context.clock() - self._started_at,
-            proof=self._proof,
+            proof=None if skipped else self._proof,
             durable=durable,
             already_done=already_done,
             possible_repeat=self._possible_repeat,
@@ -344,6 +284,8 @@ class Upload:
             key=self.job.key,
             fingerprint=self.source.fingerprint,
             local_path=self.source.path,
+            published_as="" if self._final == self.dest else path_text(self._final),
+            skipped=skipped,
         )
 
     # -- how far

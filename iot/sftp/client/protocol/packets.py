@@ -223,6 +223,11 @@ def posix_rename(old: bytes, new: bytes) -> Request:
     return extended(b"posix-rename@openssh.com", string(old) + string(new))
 
 
+def hardlink(old: bytes, new: bytes) -> Request:
+    """Another name for a file, which nothing may have yet (OpenSSH PROTOCOL 4.5)."""
+    return extended(b"hardlink@openssh.com", string(old) + string(new))
+
+
 def fsync(handle: bytes) -> Request:
     """Sync a file to the server's disk (OpenSSH PROTOCOL 4.6)."""
     return extended(b"fsync@openssh.com", string(handle))

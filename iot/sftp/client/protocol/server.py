@@ -13,6 +13,7 @@ from iot.transfer.errors import ProtocolError
 T = TypeVar("T")
 SAFE_DATA_BYTES = 32 * 1024
 SAFE_SLOTS = 64
+HARDLINK = b"hardlink@openssh.com"
 
 
 class Refusal(str, Enum):
@@ -57,6 +58,11 @@ class Server:
     def can_replace(self) -> bool:
         """Whether it can atomically rename over an existing file."""
         return b"posix-rename@openssh.com" in self.extensions and Refusal.POSIX_RENAME not in self.refused
+
+    @property
+    def can_link(self) -> bool:
+        """Whether it makes hard links."""
+        return HARDLINK in self.extensions
 
     @property
     def tells_free_space(self) -> bool:
