@@ -11,6 +11,7 @@ import errno
 import os
 from collections.abc import Iterator
 
+from iot.folder.mounts import mount_number, mount_point
 from iot.transfer.beneath import DIRECTORY, make_below, open_below
 from iot.transfer.errors import (
     AlreadyExists,
@@ -62,6 +63,7 @@ class Place:
         self._marker = marker
         self._mounted = mounted
         self._mount: str | None = None
+        self._number: int | None = None
 
     def check(self) -> None:
         """Raises: LinkLost if it is missing or another disk: an unmounted disk is never taken for an empty folder."""
@@ -99,7 +101,7 @@ class Place:
                 raise PermissionDenied(f"{self.path}: {error.strerror}") from error
             raise LinkLost(f"{self.path} is not available: {error.strerror}") from error
         try:
-            self._check_mount()
+            self._check_mount(base)
             if self._marker:
                 self._check_marker(base)
         except BaseException:
@@ -107,14 +109,17 @@ class Place:
             raise
         return base
 
-    def _check_mount(self) -> None:
+    def _check_mount(self, base: int) -> None:
         """It must stay on the mount where it was first seen; with `mounted`, that must not be the root file system."""
-        mount = _mount_point(self.path)
+        number = mount_number(base)
+        if number is not None and number == self._number:
+            return  # as it was looked at before
+        mount = _mount_point(self.path, number)
         if self._mounted and mount == os.sep:
             raise LinkLost(f"{self.path} is not mounted")
         if self._mount is not None and mount != self._mount:
             raise LinkLost(f"{self._mount} is no longer mounted")
-        self._mount = mount
+        self._mount, self._number = mount, number
 
     def _check_marker(self, base: int) -> None:
         try:
@@ -132,19 +137,23 @@ def parts_of(path: bytes) -> tuple[bytes, bytes]:
 
 
 def is_mounted(path: str) -> bool:
-    """Whether it lies on another file system than the root folder. Raises: LinkLost."""
-    return _mount_point(path) != os.sep
-
-
-def _mount_point(path: str) -> str:
-    """The mount point of a folder. Raises: LinkLost."""
+    """Whether it lies on another mount than the root folder. Raises: LinkLost."""
     try:
-        here = os.path.realpath(path)
-        while not os.path.ismount(here):
-            here = os.path.dirname(here)
+        base = os.open(path, DIRECTORY)
     except OSError as error:
         raise LinkLost(f"{path}: {error.strerror}") from error
-    return here
+    try:
+        return _mount_point(path, mount_number(base)) != os.sep
+    finally:
+        os.close(base)
+
+
+def _mount_point(path: str, number: int | None) -> str:
+    """Raises: LinkLost."""
+    try:
+        return mount_point(path, number)
+    except OSError as error:
+        raise LinkLost(f"{path}: {error.strerror}") from error
 
 
 @contextlib.contextmanager

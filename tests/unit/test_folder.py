@@ -191,6 +191,58 @@ def test_a_disk_that_is_unmounted_is_a_lost_link_and_no_empty_folder(tmp_path, u
     assert done.returncode == 0, done.stderr
 
 
+BOUND = """
+import subprocess, sys
+from pathlib import Path
+from iot.folder.place import Place, is_mounted
+from iot.transfer.errors import LinkLost
+
+top = Path(sys.argv[1])
+disk, usb = top / "disk x", top / "usb"
+disk.mkdir()
+
+def run(*words):
+    subprocess.run([*map(str, words)], check=True)
+
+def is_there():
+    try:
+        Place(str(usb / "deep"), mounted=True).check()
+    except LinkLost as error:
+        assert "is not mounted" in str(error), error
+        return False
+    return True
+
+(disk / "deep").mkdir()
+(usb / "deep").mkdir()
+assert not is_there()
+run("mount", "--bind", disk, usb)  # of the same file system
+assert is_there() and is_mounted(str(usb))
+run("umount", usb)
+run("mount", "--bind", usb, usb)  # as for ReadWritePaths= of a unit: nothing is mounted there
+assert not is_there() and not is_mounted(str(usb))
+run("mount", "--bind", disk, usb)
+place = Place(str(usb / "deep"), mounted=True)
+place.check()
+run("umount", usb)
+try:
+    place.check()
+except LinkLost:
+    pass
+else:
+    raise AssertionError("unmounted")
+"""
+
+
+@pytest.mark.needs("mounts")
+def test_a_bind_mount_of_the_same_file_system_is_a_mount_and_a_folder_onto_itself_is_none(tmp_path, usb):
+    if _on_a_mount(usb):
+        pytest.skip("the temporary folder is on a mount of its own")
+    command = ["unshare", "--mount", "--propagation", "private", sys.executable, "-c", BOUND, str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 VFAT = """
 import os, subprocess, sys
 from pathlib import Path
