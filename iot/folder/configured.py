@@ -36,6 +36,10 @@ class ServerSettings(ConfiguredRemote, FolderOptions):
     def local_folder(self) -> Path | None:
         return self.path
 
+    def login_files(self) -> list[Path]:
+        """The folder itself: another disk, or rights to it, may end a refusal."""
+        return [self.path]
+
     def doubts(self) -> list[tuple[str, str]]:
         """A share or disk that is not there now; and one whose empty mount point would be taken for it."""
         try:

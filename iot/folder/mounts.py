@@ -26,7 +26,7 @@ class Mount(NamedTuple):
 def mount_number(descriptor: int) -> int | None:
     """The number of the mount through which this was opened; None where the system does not tell."""
     try:
-        with open(f"/proc/self/fdinfo/{descriptor}", encoding="ascii") as lines:
+        with open(f"/proc/self/fdinfo/{descriptor}", encoding="utf-8") as lines:
             found = next((line.split()[1] for line in lines if line.startswith("mnt_id:")), None)
     except OSError:
         return None

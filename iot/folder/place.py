@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from iot.folder.mounts import mount_number, mount_point
 from iot.transfer.beneath import DIRECTORY, make_below, open_below
 from iot.transfer.errors import (
+    AccessRefused,
     AlreadyExists,
     LinkLost,
     NameRefused,
@@ -23,6 +24,7 @@ from iot.transfer.errors import (
     ServerBusy,
     ServerRefused,
     TransferError,
+    is_gone,
 )
 from iot.transfer.terminal import quoted
 
@@ -30,7 +32,8 @@ __all__ = ["Place", "is_mounted", "translated"]
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 GONE = (errno.ENOENT, errno.ENOTDIR)
-REFUSED = (errno.EACCES, errno.EPERM, errno.ELOOP)
+NOT_OURS = (errno.EACCES, errno.EPERM)
+REFUSED = (*NOT_OURS, errno.ELOOP)
 BAD_NAME = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)
 BUSY = (errno.EBUSY, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ETXTBSY)
 LOST = (
@@ -50,7 +53,7 @@ LOST = (
     getattr(errno, "ENOMEDIUM", errno.EIO),
     getattr(errno, "EREMOTEIO", errno.EIO),
 )
-"""Errors of the disk or share, not of the file. EROFS too: Linux remounts a file system with errors read-only."""
+"""Errors of the disk or share, not of the file. EROFS too, of a disk that is mounted below the folder."""
 
 
 class Place:
@@ -75,12 +78,12 @@ class Place:
 
         make: make missing folders.
 
-        Raises: LinkLost, NotFound, PermissionDenied (a link on the way), NameRefused, AlreadyExists, NoSpaceOnServer,
-            ServerRefused.
+        Raises: LinkLost, AccessRefused, NotFound, PermissionDenied (a link on the way), NameRefused, AlreadyExists,
+            NoSpaceOnServer, ServerRefused.
         """
         base = self._open()
         try:
-            with translated(about or path):
+            with translated(about or path), self._judged(base, path):
                 here = make_below(base, path) if make else open_below(base, path)
                 try:
                     yield here
@@ -97,6 +100,8 @@ class Place:
         try:
             base = os.open(self.path, DIRECTORY)
         except OSError as error:
+            if error.errno in NOT_OURS:
+                raise AccessRefused(f"{self.path} {self._not_open(error)}") from error
             if error.errno in REFUSED:
                 raise PermissionDenied(f"{self.path}: {error.strerror}") from error
             raise LinkLost(f"{self.path} is not available: {error.strerror}") from error
@@ -108,6 +113,25 @@ class Place:
             os.close(base)
             raise
         return base
+
+    @contextlib.contextmanager
+    def _judged(self, base: int, path: bytes) -> Iterator[None]:
+        """Whether an error is that of the whole folder, which a human has to mend. Raises: AccessRefused, OSError."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno == errno.EROFS and _is_read_only(base):
+                raise AccessRefused(
+                    f"{self.path} is mounted read-only: mount it for writing; a kernel that met errors on the disk does"
+                    " that, too"
+                ) from error
+            if error.errno in NOT_OURS and not _may_write(base) and _is_made_in(base, path):
+                raise AccessRefused(f"{self.path} {self._not_open(error)}") from error
+            raise
+
+    def _not_open(self, error: OSError) -> str:
+        user = f" for user {os.geteuid()}" if hasattr(os, "geteuid") else ""
+        return f"cannot be used: {error.strerror}{user}; give this user the folder, or rights to it"
 
     def _check_mount(self, base: int) -> None:
         """It must stay on the mount where it was first seen; with `mounted`, that must not be the root file system."""
@@ -126,6 +150,26 @@ class Place:
             os.stat(self._marker, dir_fd=base, follow_symlinks=False)
         except OSError as error:
             raise LinkLost(f"{self.path} has no {self._marker}: this is not the expected disk") from error
+
+
+def _is_read_only(base: int) -> bool:
+    return bool(os.fstatvfs(base).f_flag & os.ST_RDONLY)
+
+
+def _may_write(base: int) -> bool:
+    return os.access(".", os.W_OK | os.X_OK, dir_fd=base, effective_ids=True)
+
+
+def _is_made_in(base: int, path: bytes) -> bool:
+    """Whether a file in this folder is made right in the base, or a missing folder on the way to it is."""
+    first = path.strip(b"/").split(b"/")[0]
+    try:
+        if first not in (b"", b"."):
+            os.stat(first, dir_fd=base, follow_symlinks=False)
+            return False
+    except OSError as error:
+        return is_gone(error)
+    return True
 
 
 def parts_of(path: bytes) -> tuple[bytes, bytes]:

@@ -30,6 +30,7 @@ from iot.spooler.outcomes import OutcomeRecorder
 from iot.spooler.queue.policy import Backoff, FailureKind, RetryRules, State
 from iot.spooler.queue.queue import Queue
 from iot.transfer import (
+    AuthenticationError,
     Cancelled,
     Failure,
     Journal,
@@ -123,7 +124,7 @@ class Agent:
         self._tick_at = self._record_at = self._hold_until = float("-inf")
         self._wait_over_at: float | None = None
         self._changed = True
-        self._jobs_ended = False
+        self._jobs_ended = self._refused = False
         self._restarted = False
         self._hindered_by = ""
 
@@ -284,7 +285,7 @@ class Agent:
     def _send(self) -> None:
         """One run of the client: ends when nothing is ready, the link is lost, or the loop is stopped."""
         lost: TransferError | None = None
-        self._jobs_ended = False
+        self._jobs_ended = self._refused = False
         if self._draining:
             self._draining.sent()
         try:
@@ -308,7 +309,7 @@ class Agent:
 
     def _jobs(self) -> Iterator[UploadJob | None]:
         """The jobs that the client pulls."""
-        while not self._loop.stopping():
+        while not self._loop.stopping() and not self._refused:
             job = self.dispatcher.next_job() if self._now() >= self._hold_until else None
             if job is None and not self.dispatcher.in_flight:
                 break
@@ -316,7 +317,7 @@ class Agent:
         self._jobs_ended = True
 
     def _book(self, outcome: TransferResult | Failure) -> TransferError | None:
-        """Book an outcome -> the error, if it was the link's."""
+        """Book an outcome -> the error, if it was the link's or the server's as a whole."""
         flight = self.dispatcher.finished(outcome)
         if not self.outcomes.unrecorded:
             self._record_at = self._now() + RECORD_S
@@ -327,6 +328,9 @@ class Agent:
             self._progressed(max(outcome.size - max(flight.done_bytes, outcome.resumed_at), 0))
             return None
         self.outcomes.failed(flight.entry, outcome, progressed=flight.progressed)
+        if isinstance(outcome.error, AuthenticationError):
+            self._refused = True  # it is that of every file: no more jobs
+            return outcome.error
         return outcome.error if failure_kind(outcome.error) is FailureKind.LINK else None
 
     def _lost(self, error: TransferError) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from iot.transfer._version import __version__
 from iot.transfer.errors import (
+    AccessRefused,
     AlreadyExists,
     AuthenticationError,
     Cancelled,
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # a library logs nothing unless asked to
 
 __all__ = [
+    "AccessRefused",
     "Act",
     "AlreadyExists",
     "AuthenticationError",

@@ -21,6 +21,7 @@ TransferError
     LoginRefused          wrong user, password or key
     CredentialsInvalid    a key file or passphrase is missing or unusable, or a prompt has no configured answer
     Incompatible          no common algorithm; the message lists what both sides offer
+    AccessRefused         a destination folder as a whole is read-only, or not open to this user
   LocalStateError         a problem on this device: tell the operator, keep the files
     JournalUnavailable    the journal cannot be opened, read or written
     DiskFull              no space left on a local disk
@@ -35,6 +36,7 @@ from __future__ import annotations
 import errno
 
 __all__ = [
+    "AccessRefused",
     "AlreadyExists",
     "AuthenticationError",
     "Cancelled",
@@ -158,6 +160,10 @@ class CredentialsInvalid(AuthenticationError):
 
 class Incompatible(AuthenticationError):
     """The server and this client have no algorithm in common; trying again will not help."""
+
+
+class AccessRefused(AuthenticationError):
+    """The destination folder as a whole is mounted read-only, or not open to this user; the message says which."""
 
 
 class LocalStateError(TransferError):

@@ -131,3 +131,26 @@ def test_retry_sends_no_older_version_over_what_was_delivered_since(tmp_path):
     assert ended()[0] == 75
     assert not target.exists()
     assert [path.read_text() for path in (tmp_path / "state/quarantine").glob("*/f")] == ["version 1"]
+
+
+@pytest.mark.needs("mounts")
+def test_a_disk_that_is_mounted_read_only_holds_all_and_is_written_to_when_that_is_mended(tmp_path):
+    """Each file would be tried again for ever, and the log would speak of a lost link."""
+    config = configured(tmp_path)
+    hashes = fill(tmp_path / "box", [(f"f{number}", 10) for number in range(20)])
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "none", str(tmp_path / "usb")], check=True)
+    try:
+        for _ in range(2):
+            held = start(config)
+            _, told = held.communicate(timeout=60)
+            assert held.returncode == 75
+            assert told.count("link held") == 1
+            assert "AccessRefused" in told
+            assert "usb is mounted read-only: mount it for writing" in told
+        subprocess.run(["mount", "-o", "remount,rw", str(tmp_path / "usb")], check=True)
+        drained = start(config)
+        _, told = drained.communicate(timeout=60)
+        assert drained.returncode == 0, told
+        assert arrived(tmp_path) == hashes
+    finally:
+        subprocess.run(["umount", str(tmp_path / "usb")], check=True)

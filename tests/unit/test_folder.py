@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -403,3 +404,50 @@ def test_a_wrong_option_is_refused_by_name(tmp_path, options):
     path = options.pop("path", tmp_path)
     with pytest.raises(ConfigurationError, match=next(iter(options), "path")):
         FolderClient(path, **options)
+
+
+NOT_OPEN = """
+import os, sys
+from pathlib import Path
+from iot.folder.place import Place
+from iot.transfer.errors import AccessRefused, PermissionDenied
+
+usb = Path(sys.argv[1])
+place = Place(str(usb))
+for folder in (usb, usb.parent):
+    folder.chmod(0o755)
+(usb / "open").mkdir(mode=0o777)
+(usb / "open").chmod(0o777)
+(usb / "open/closed").mkdir(mode=0o700)
+os.setegid(65534)
+os.seteuid(65534)
+
+def told(path, kind, name=b"f"):
+    try:
+        with place.folder(path, make=True) as folder:
+            os.close(os.open(name, os.O_WRONLY | os.O_CREAT, dir_fd=folder))
+    except kind as error:
+        assert type(error) is kind, error
+        return str(error)
+    raise AssertionError(path)
+
+assert f"{usb} cannot be used: Permission denied for user 65534; give this user" in told(b"", AccessRefused)
+told(b"new/below", AccessRefused)
+told(b"open/closed", PermissionDenied)  # of this folder alone: others may be open
+os.seteuid(0)
+usb.chmod(0o700)
+os.seteuid(65534)
+told(b"open", AccessRefused)
+"""
+
+
+@pytest.mark.needs("root")
+def test_a_folder_that_is_not_open_to_this_user_as_a_whole_is_told_from_one_path():
+    """The files in it are not to blame, and would go to the quarantine one by one."""
+    with tempfile.TemporaryDirectory(prefix="iot-sftp-not-open-") as folder:
+        usb = Path(folder, "usb")
+        usb.mkdir()
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        command = [sys.executable, "-c", NOT_OPEN, str(usb)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from iot.transfer._version import __version__
 from iot.transfer.errors import (
+    AccessRefused,
     AlreadyExists,
     AuthenticationError,
     Cancelled,
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
 logging.getLogger("iot.sftp").addHandler(logging.NullHandler())  # a library logs nothing unless asked to
 
 __all__ = [
+    "AccessRefused",
     "Act",
     "AlreadyExists",
     "AuthenticationError",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-__all__ = ["Changes"]
+__all__ = ["Changes", "look"]
 
 EVERY_S = 15.0
 
@@ -22,7 +23,7 @@ class Changes:
     every_s = EVERY_S
 
     def __init__(self, files: Iterable[Path], clock: Callable[[], float]) -> None:
-        self._seen = {file: _look(file) for file in files}
+        self._seen = {file: look(file) for file in files}
         self._now = clock
         self._next_at = float("-inf")
 
@@ -34,17 +35,23 @@ class Changes:
         self._next_at = now + EVERY_S
         changed = None
         for file, seen in self._seen.items():
-            found = _look(file)
+            found = look(file)
             if found != seen:
                 self._seen[file] = found
                 changed = file
         return changed
 
 
-def _look(file: Path) -> Look:
-    """What a change of content, of rights or of the file itself changes; None where it cannot be seen."""
+def look(file: Path) -> Look:
+    """What a change of content, of rights or of the file itself changes; None where it cannot be seen.
+
+    Of a folder, which may be a destination, what lies in it does not count, but whether it may be written to does.
+    """
     try:
         status = os.stat(file)
+        if stat.S_ISDIR(status.st_mode):
+            flags = os.statvfs(file).f_flag
+            return status.st_dev, status.st_ino, status.st_mode, status.st_uid, status.st_gid, flags
     except OSError:
         return None
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from iot.spooler.availability import Availability, ServerState
+from iot.spooler.config.changes import look
 from iot.spooler.config.settings import Settings
 from iot.spooler.state.elapsed import Moment, elapsed_s, observe
 
@@ -111,8 +112,11 @@ def _plain(value: Any) -> str:
 
 
 def _content(file: Path) -> bytes:
-    """Of a file that may have changed to whatever since it was checked; b"" where it cannot be read."""
+    """Of a file; of a folder, which may be a destination, what could have been the reason of a refusal."""
     with suppress(OSError):
-        if stat.S_ISREG(os.stat(file).st_mode):
+        mode = os.stat(file).st_mode
+        if stat.S_ISREG(mode):
             return file.read_bytes()
+        if stat.S_ISDIR(mode):
+            return repr(look(file)).encode()
     return b""
