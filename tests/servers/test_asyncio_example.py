@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import json
 import os
+import re
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Coroutine
 from pathlib import Path
@@ -103,6 +108,37 @@ def test_a_file_that_takes_too_long_is_left_and_the_next_one_is_sent(
     assert left == [source]
     assert sshd.content("second") == b"2"
     assert "too slow" in capsys.readouterr().out
+
+
+PROGRAM = """
+import asyncio, json, runpy, sys
+from pathlib import Path
+from iot.sftp.client import IoTSFTPClient
+example, login, source, folder = sys.argv[1:]
+upload_all = runpy.run_path(example)["upload_all"]
+with IoTSFTPClient(**json.loads(login)) as client:
+    asyncio.run(upload_all(client, [Path(source)], folder, limit_s=60))
+"""
+
+
+def test_ctrl_c_ends_the_program_at_once_and_the_next_run_resumes(sshd: OpenSSH, source: Path, tmp_path: Path) -> None:
+    with sshd.link(rate_bps=RATE_BPS) as link:
+        login = sshd.login() | {"sftp_port": link.port, "host_key": sshd.host_key, "state_dir": tmp_path / "state"}
+        given = json.dumps(login | {"known_hosts": None, "checkpoint_bytes": 64 * 1024}, default=str)
+        command = [sys.executable, "-c", PROGRAM, str(EXAMPLE), given, str(source), sshd.path()]
+        first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        while link.up_bytes < SIZE // 4:
+            assert first.poll() is None, first.communicate()
+            time.sleep(0.01)
+        began = time.monotonic()
+        first.send_signal(signal.SIGINT)
+        _, told = first.communicate(timeout=30)
+        assert time.monotonic() - began < 3
+        assert told.strip().endswith("KeyboardInterrupt")
+        assert "never retrieved" not in told
+        again = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert re.fullmatch(rf"{re.escape(str(source))}: {SIZE} bytes, resumed at [1-9]\d*\n", again.stdout)
+    assert sshd.content("source") == source.read_bytes()
 
 
 def test_an_error_of_the_call_is_that_of_the_task(example: Any, source: Path, tmp_path: Path) -> None:
