@@ -12,8 +12,9 @@ start and files stay where they are; it is tried again.
 
 from __future__ import annotations
 
+import enum
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,6 +23,7 @@ from iot.spooler.config.layout import merging_rules, shared_destinations
 from iot.spooler.config.settings import Settings
 from iot.spooler.dispatch import Dispatcher
 from iot.spooler.draining import Draining, End
+from iot.spooler.gates import Gates, WindowGate
 from iot.spooler.leaving.leaving import leaving
 from iot.spooler.leaving.owed import Owed
 from iot.spooler.naming import shown
@@ -41,7 +43,7 @@ from iot.transfer import (
     UploadJob,
 )
 
-__all__ = ["Agent", "Loop", "Totals"]
+__all__ = ["Agent", "Loop", "Totals", "Wake"]
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +55,13 @@ PATIENCE_S = 2.0
 DRAIN_CAP_S = 5.0
 
 
+class Wake(enum.Enum):
+    """TRY: scan and try the server at once. FLUSH: that, and send past the schedule."""
+
+    TRY = enum.auto()
+    FLUSH = enum.auto()
+
+
 class Loop(Protocol):
     """The process around the loop."""
 
@@ -61,8 +70,11 @@ class Loop(Protocol):
     def alive(self) -> None:
         """The loop has made progress: the watchdog may be fed."""
 
-    def pause(self, seconds: float) -> bool:
-        """Wait for at most so many seconds. True: somebody woke it, so scan and try the server at once."""
+    def pause(self, seconds: float) -> None:
+        """Wait for at most so many seconds, or until somebody wakes the loop."""
+
+    def woken(self) -> Wake | None:
+        """What somebody has asked for since the last call."""
 
     def report(self, agent: Agent, *, changed: bool, final: bool = False) -> None:
         """Publish the status if it is due. changed: something happened since the last call; final: publish now."""
@@ -102,6 +114,7 @@ class Agent:
         ways = leaving(settings, self.intakes, loop.alive)
         self.owed = Owed(journal, self.queue, self.intakes, ways, clocks)
         self.outcomes = OutcomeRecorder(journal, self.queue, remote, self.intakes, self.owed, rules, clocks, random)
+        self.gates = _gates(settings, self.intakes, self.queue, clocks)
         self.dispatcher = Dispatcher(
             self.queue,
             self.intakes,
@@ -109,6 +122,7 @@ class Agent:
             self.outcomes.moved,
             self.outcomes.refused,
             clocks.monotonic,
+            self.gates.admission,
         )
         self.totals = totals or Totals()
         self.local_error: str | None = None
@@ -164,8 +178,10 @@ class Agent:
                     total.earlier,
                 )
 
-    def wake(self) -> None:
+    def wake(self, why: Wake = Wake.TRY) -> None:
         """Scan now and try the server now (the network is up, or the operator asks)."""
+        if why is Wake.FLUSH:
+            self.gates.flush()
         if self.server.wake():
             log.info("hold released: one try now")
         self.owed.wake()
@@ -183,8 +199,7 @@ class Agent:
             end = self._draining.end(self.local_error, waits=self._waits()) if self._draining else None
             if end is not None:
                 return end
-            if self._loop.pause(self._pause_s()):
-                self.wake()
+            self._loop.pause(self._pause_s())
         return End.STOPPED
 
     def _tick(self, *, busy: bool) -> None:
@@ -193,6 +208,9 @@ class Agent:
         if busy and now < self._tick_at:
             return
         self._tick_at = now + TICK_S
+        why = self._loop.woken()
+        if why is not None:
+            self.wake(why)
         self._locally(lambda: self._tend(now, busy=busy))
         self._loop.report(self, changed=self._changed)
         self._changed = False
@@ -206,6 +224,8 @@ class Agent:
         full = self.outcomes.unrecorded >= RECORD_FILES
         if self.outcomes.unrecorded and (full or not busy or now >= self._record_at):
             self.outcomes.record()
+        if self.gates.look(self.dispatcher.is_busy):
+            self._gates_changed()
         for intake in self.intakes:
             passes = intake.passes
             intake.step(busy=busy)
@@ -215,6 +235,10 @@ class Agent:
         if not busy:
             self.owed.flush()
         self._wait_over_at = self.queue.wake(now)
+
+    def _gates_changed(self) -> None:
+        self.outcomes.released(self.dispatcher.withdraw())
+        self._changed = True
 
     def _locally(self, work: Callable[[], None]) -> None:
         """Do something that needs the journal; if that cannot be written, start no jobs for a while and log it."""
@@ -259,7 +283,7 @@ class Agent:
         return "attempts are used up" if self._draining and self._draining.given_up() else ""
 
     def _any_ready(self) -> bool:
-        return self.queue.any_ready([intake.number for intake in self.intakes])
+        return self.queue.any_ready(self.gates.admissions())
 
     def _waits(self) -> bool:
         reading = any(intake.walking for intake in self.intakes)
@@ -275,7 +299,7 @@ class Agent:
         now = self._now()
         times = [intake.next_step() for intake in self.intakes]
         times += [time for time in (self.server.ready_at, self._hold_until) if time > now]
-        times.append(self.owed.waiting.next_s)
+        times += [self.owed.waiting.next_s, self.gates.look_at]
         if self._wait_over_at is not None:
             times.append(self._wait_over_at)
         return max(min(times) - now, 0.0) if times else 1.0
@@ -327,6 +351,8 @@ class Agent:
             self.totals.files += outcome.proof is not None  # else it had been delivered before
             self._progressed(max(outcome.size - max(flight.done_bytes, outcome.resumed_at), 0))
             return None
+        if isinstance(outcome.error, Cancelled) and not self._loop.stopping():
+            log.info("suspended path=%s done=%d", shown(flight.entry.path), flight.done_bytes)
         self.outcomes.failed(flight.entry, outcome, progressed=flight.progressed)
         if isinstance(outcome.error, AuthenticationError):
             self._refused = True  # it is that of every file: no more jobs
@@ -368,6 +394,11 @@ def _rules(settings: Settings, *, drain: bool) -> RetryRules:
             Backoff(retry.base_s, min(retry.cap_s, DRAIN_CAP_S)), retry.max_attempts, retry.drain_attempts
         )
     return RetryRules(Backoff(retry.base_s, retry.cap_s), retry.max_attempts)
+
+
+def _gates(settings: Settings, intakes: Sequence[Intake], queue: Queue, clocks: Clocks) -> Gates:
+    schedules = {intake.number: intake.settings.schedule for intake in intakes}
+    return Gates([WindowGate(schedules, settings.zone)], intakes, queue, clocks)
 
 
 def _intakes(settings: Settings, queue: Queue, clocks: Clocks, *, journal_lost: bool) -> list[Intake]:

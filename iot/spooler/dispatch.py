@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from iot.spooler.config.settings import AfterUpload
 from iot.spooler.naming import UnsafeName, shown
 from iot.spooler.outbox.intake import Intake
-from iot.spooler.queue.policy import State, job_priority, prefers_large
+from iot.spooler.queue.policy import Admission, State, job_priority, prefers_large
 from iot.spooler.queue.queue import Entry, Queue
 from iot.transfer import Failure, Progress, TransferResult, UploadJob
 
@@ -42,8 +42,9 @@ class Dispatcher:
     """Hands out jobs and knows what is under way.
 
     clock: seconds, monotonic. on_progress: called with the bytes newly confirmed by the server. on_refused: called with
-    an entry that has been begun and cannot be named, and why. on_moved: called with
-    entries that go to another destination than their earlier attempts, before they do.
+    an entry that has been begun and cannot be named, and why. on_moved: called with entries that go to another
+    destination than their earlier attempts, before they do. admission: what of an outbox may be sent now; after it has
+    changed, `withdraw` is called.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Dispatcher:
         on_moved: Callable[[Sequence[Entry]], None],
         on_refused: Callable[[Entry, str], None],
         clock: Callable[[], float],
+        admission: Callable[[int], Admission] = lambda _: Admission.ALL,
     ) -> None:
         self.in_flight: dict[int, InFlight] = {}
         self._queue = queue
@@ -63,6 +65,7 @@ class Dispatcher:
         self._on_moved = on_moved
         self._on_refused = on_refused
         self._now = clock
+        self._admission = admission
         self._claimed: dict[bool, deque[Entry]] = {False: deque(), True: deque()}
         self._none_left: dict[bool, int] = {}
         self._destinations: set[str] = set()
@@ -87,6 +90,19 @@ class Dispatcher:
         """The job has ended: it is in flight no more."""
         assert isinstance(outcome.key, int)
         return self._land(outcome.key)
+
+    def is_busy(self, outbox: int) -> bool:
+        """Whether something of this outbox is claimed or in flight."""
+        entries = (*(flight.entry for flight in self.in_flight.values()), *self._claimed[False], *self._claimed[True])
+        return any(entry.outbox == outbox for entry in entries)
+
+    def withdraw(self) -> list[Entry]:
+        """Entries that were claimed and may not be sent any more. Those in flight find out by themselves."""
+        late = [entry for claimed in self._claimed.values() for entry in claimed if not self._may_go(entry)]
+        for entry in late:
+            self._claimed[entry.large].remove(entry)
+        self._none_left.clear()
+        return late
 
     def abandon(self) -> tuple[list[Entry], list[Entry]]:
         """After the client has ended: entries handed out that have no outcome, and those that were only claimed."""
@@ -116,7 +132,10 @@ class Dispatcher:
 
     def _claim(self, *, large: bool) -> list[Entry]:
         limit = 1 if large else CLAIM_FILES
-        heads = [self._queue.heads(number, large=large, limit=limit) for number in self._rotation]
+        heads = [
+            self._queue.heads(number, large=large, limit=limit, admission=self._admission(number))
+            for number in self._rotation
+        ]
         self._rotation = self._rotation[1:] + self._rotation[:1]
         chosen: list[Entry] = []
         total = 0
@@ -169,7 +188,11 @@ class Dispatcher:
             sent_before=entry.sent_before,
             if_exists=intake.settings.collision.if_exists,
             alternatives=intake.alternatives(entry),
+            suspended=lambda: not self._may_go(entry),
         )
+
+    def _may_go(self, entry: Entry) -> bool:
+        return entry.priority <= self._admission(entry.outbox)
 
     def _follow(self, flight: InFlight) -> Callable[[Progress], None]:
         """Tells the agent of every progress, and the log once a minute."""

@@ -91,6 +91,7 @@ def _outbox(outbox: Content) -> str:
         f" completeness {outbox['completeness']}"
         + (f", {outbox['earlier_destination']} to an earlier destination" if outbox["earlier_destination"] else "")
         + _never_sent_words(outbox["never_sent"])
+        + (f", {outbox['waits_because']}" if outbox.get("waits_because") else "")
         + _sharing_words(outbox["shares_destination_with"])
         + (f" ({outbox['error']})" if outbox["error"] else "")
     )

@@ -1,8 +1,8 @@
 """The process around the loop: lock, journal, signals, systemd.
 
 Signals: TERM and INT end it within seconds (parts and checkpoints stay for the resume), HUP reloads the configuration,
-USR1 means "scan and try now" (`flush`). It sends READY, STATUS, RELOADING and STOPPING to systemd, and feeds the
-watchdog only when the loop has made progress, never by a timer.
+USR1 means "scan and try now" (the network is up), USR2 also "send past the schedule" (`flush`). It sends READY, STATUS,
+RELOADING and STOPPING to systemd, and feeds the watchdog only when the loop has made progress, never by a timer.
 
 A configuration that is refused changes nothing: it is read while the agent goes on. While the server is held, a change
 of the configuration or of a file that the login depends on is taken for a HUP.
@@ -24,7 +24,7 @@ from types import FrameType
 
 from sdnotify import SystemdNotifier
 
-from iot.spooler.agent import Agent, Totals
+from iot.spooler.agent import Agent, Totals, Wake
 from iot.spooler.availability import TO_DO, Remote, ServerState
 from iot.spooler.config.changes import Changes
 from iot.spooler.config.exposure import exposed_secrets
@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 
 OPEN_FILES = 8192
 MENDED_MAX = 16
-EARLY = (signal.SIGHUP, signal.SIGUSR1)
+EARLY = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 """What may be sent to an agent that is not ready yet, since its lock names it before: kept until it is."""
 CLOCKS = Clocks(time.monotonic, time.time)
 MakeRemote = Callable[[Settings, Journal], Remote]
@@ -131,7 +131,8 @@ class Service:
         self._notifier = SystemdNotifier()
         self._watchdog_s = int(environment.get("WATCHDOG_USEC") or 0) / 2e6
         self._fed_at = float("-inf")
-        self._terminate = self._reload_asked = self._wake = self._ready = self._started = self._held = False
+        self._terminate = self._reload_asked = self._ready = self._started = self._held = False
+        self._wake: Wake | None = None
         self._mended, self._mended_again_at = 0, float("-inf")
         self._fresh: Settings | None = None
         self._changes = Changes((), CLOCKS.monotonic)
@@ -268,15 +269,17 @@ class Service:
             self._fed_at = now
             self._notify("WATCHDOG=1")
 
-    def pause(self, seconds: float) -> bool:
+    def pause(self, seconds: float) -> None:
         limit_s = min(seconds, self._watchdog_s / 2) if self._watchdog_s else seconds
         if self._held:
             limit_s = min(limit_s, Changes.every_s)
         if select.select([self._wake_in], [], [], min(limit_s, 3600.0))[0]:
             with contextlib.suppress(BlockingIOError):
                 os.read(self._wake_in, 4096)
-        woken, self._wake = self._wake, False
-        return woken
+
+    def woken(self) -> Wake | None:
+        why, self._wake = self._wake, None
+        return why
 
     def report(self, agent: Agent, *, changed: bool, final: bool = False) -> None:
         if not self._ready:
@@ -307,7 +310,7 @@ class Service:
             return "starting"
         backlog = content["backlog"]
         words = f"{content['connection']['state']}, {backlog['files']} files to send, {backlog['bytes']} bytes"
-        failed = [outbox["name"] for outbox in content["outboxes"] if outbox["state"] != "started"]
+        failed = [outbox["name"] for outbox in content["outboxes"] if "failed" in outbox["state"]]
         return words + (f", failed: {', '.join(map(shown, failed))}" if failed else "")
 
     # -- signals
@@ -320,6 +323,7 @@ class Service:
             signal.SIGINT: self._on_terminate,
             signal.SIGHUP: self._on_reload,
             signal.SIGUSR1: self._on_wake,
+            signal.SIGUSR2: self._on_flush,
         }
         before = {number: signal.signal(number, handlers[number]) for number in numbers}
         try:
@@ -337,7 +341,11 @@ class Service:
         self._poke()
 
     def _on_wake(self, _number: int, _frame: FrameType | None) -> None:
-        self._wake = True
+        self._wake = self._wake or Wake.TRY
+        self._poke()
+
+    def _on_flush(self, _number: int, _frame: FrameType | None) -> None:
+        self._wake = Wake.FLUSH
         self._poke()
 
     def _interrupt(self) -> None:

@@ -18,7 +18,7 @@ from iot.spooler.config.settings import OutboxSettings
 from iot.spooler.dispatch import InFlight
 from iot.spooler.naming import shown
 from iot.spooler.outbox.intake import Clocks, Intake
-from iot.spooler.queue.policy import State
+from iot.spooler.queue.policy import Admission, State
 from iot.spooler.queue.queue import Total
 
 __all__ = ["StatusFile", "snapshot"]
@@ -111,6 +111,7 @@ def _outbox(agent: Agent, intake: Intake, totals: list[Total]) -> dict[str, Any]
         "held": len(agent.owed.held[intake.number]),
         "never_sent": dict(intake.outbox.refused.reasons),
         "shares_destination_with": _sharing(agent, intake.settings.label),
+        "waits_because": agent.gates.reason(intake.number),
         "error": _outbox_error(agent, intake),
     }
 
@@ -126,6 +127,7 @@ def _disabled(outbox: OutboxSettings) -> dict[str, Any]:
         "held": 0,
         "never_sent": {},
         "shares_destination_with": [],
+        "waits_because": None,
         "error": None,
     }
 
@@ -154,7 +156,7 @@ def _state(agent: Agent, intake: Intake) -> str:
         return "failed"
     if agent.server.state is ServerState.HELD or intake.number in agent.outcomes.destination_failed:
         return "destination failed"
-    return "started"
+    return "suspended" if agent.gates.admission(intake.number) is Admission.NONE else "started"
 
 
 class StatusFile:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
-from iot.transfer.errors import TransferError
+from iot.transfer.errors import Cancelled, TransferError
 
 __all__ = [
     "PROGRESS_EVERY_S",
@@ -238,6 +238,8 @@ class UploadJob:
         nothing is sent, whatever the server holds now: the result is already_done and its proof None.
     if_exists: what to do where another file has the destination. alternatives: the names that RENAME tries then, in
         order; the same at each attempt.
+    suspended: asked again and again, in any thread, whether to stop sending. The job then fails with Cancelled, and its
+        part is kept for a resume. A file that was sent to its end is published.
     """
 
     source: LocalSource
@@ -253,6 +255,12 @@ class UploadJob:
     sent_before: str | None = None
     if_exists: IfExists = IfExists.OVERWRITE
     alternatives: tuple[str, ...] = ()
+    suspended: Callable[[], bool] = field(default=lambda: False, compare=False)
+
+    def check_suspended(self) -> None:
+        """Raises: Cancelled."""
+        if self.suspended():
+            raise Cancelled("suspended; what was sent is kept for a resume")
 
 
 @dataclass(frozen=True, slots=True)

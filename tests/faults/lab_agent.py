@@ -355,13 +355,15 @@ class Loop:
     def alive(self) -> None:
         pass
 
-    def pause(self, seconds: float) -> bool:
+    def pause(self, seconds: float) -> None:
         self._clock.passes(max(seconds, 0.001))
         self._left -= 1
         if self._left <= 0:
             self.line.send(("paused",))
             self.wait()
-        return False
+
+    def woken(self) -> None:
+        """Nobody wakes it."""
 
     def report(self, agent: Agent, *, changed: bool, final: bool = False) -> None:
         pass

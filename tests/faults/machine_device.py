@@ -70,10 +70,12 @@ class Life:
         for act in due:
             act()
 
-    def pause(self, seconds: float) -> bool:
+    def pause(self, seconds: float) -> None:
         self.pauses_left -= 1
         self.now += max(seconds, 0.001)
-        return False
+
+    def woken(self) -> None:
+        """Nobody wakes it."""
 
     def report(self, agent: Agent, *, changed: bool, final: bool = False) -> None:
         pass

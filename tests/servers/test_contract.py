@@ -7,6 +7,7 @@ FALLBACKS; any other is a failure, so that neither the client nor a server chang
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from servers.s3 import S3Gateway
 
 from iot.sftp.client import (
     AlreadyExists,
+    Cancelled,
     DownloadJob,
     Failure,
     IoTSFTPClient,
@@ -218,6 +220,24 @@ def test_a_bad_file_does_not_hold_up_its_neighbours(any_remote, client, place, t
     assert isinstance(outcomes["missing"], Failure)
     assert isinstance(outcomes["missing"].error, NotFound)
     assert isinstance(outcomes["good"], TransferResult)
+
+
+def test_a_suspended_upload_is_kept_and_goes_on_later_while_the_others_are_sent(
+    any_remote, client, expected, place, tmp_path
+):
+    content = make(tmp_path / "large", LARGE_BYTES)
+    make(tmp_path / "small", 10)
+    asked = itertools.count()
+    job = UploadJob(tmp_path / "large", any_remote.path(f"{place}/large"), suspended=lambda: next(asked) >= 4)
+    small = UploadJob(tmp_path / "small", any_remote.path(f"{place}/small"), key="small", priority=1)
+    outcomes = {outcome.key: outcome for outcome in client.upload_many([job, small])}
+    assert isinstance(outcomes["small"], TransferResult)
+    assert isinstance(outcomes[None].error, Cancelled)
+    assert f"{place}/large" not in any_remote.names()
+    later = client.upload(tmp_path / "large", any_remote.path(f"{place}/large"))
+    assert any_remote.content(f"{place}/large") == content
+    assert (later.resumed_at > 0) is expected.resumes
+    assert not parts(any_remote, place)
 
 
 def test_paths_are_told_moved_and_deleted(any_remote, client, expected, place, tmp_path):

@@ -60,7 +60,7 @@ class Watched(Service):
         self._names = iter(("first", "second"))
         self.delivered = 0
 
-    def pause(self, seconds: float) -> bool:
+    def pause(self, seconds: float) -> None:
         if not any(self._box.iterdir()):
             name = next(self._names, None)
             self._terminate = name is None
@@ -68,7 +68,7 @@ class Watched(Service):
                 (self._box / name).write_bytes(bytes(10_240))
             if name == "second":
                 sys.setprofile(self._way.watch)
-        return super().pause(min(seconds, 0.05))
+        super().pause(min(seconds, 0.05))
 
     def report(self, *_: object, **__: object) -> None:
         """The status is no part of the way."""

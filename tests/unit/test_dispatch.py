@@ -10,7 +10,7 @@ from iot.spooler.config.settings import AfterUpload
 from iot.spooler.decisions import Decisions
 from iot.spooler.dispatch import CLAIM_BYTES, CLAIM_FILES, MAX_LARGE, Dispatcher
 from iot.spooler.naming import Collision, UnsafeName
-from iot.spooler.queue.policy import State
+from iot.spooler.queue.policy import Admission, State
 from iot.spooler.queue.queue import Entry
 from iot.transfer import Failure, Fingerprint, IfExists, LinkLost
 from iot.transfer.model import Progress
@@ -38,9 +38,10 @@ class Queue:
         self.ready += entries
         self.made_ready += 1
 
-    def heads(self, outbox: int, *, large: bool, limit: int) -> list[Entry]:
+    def heads(self, outbox: int, *, large: bool, limit: int, admission: Admission) -> list[Entry]:
         self.asked += 1
-        found = [each for each in self.ready if each.outbox == outbox and each.large is large]
+        mine = [each for each in self.ready if each.outbox == outbox and each.large is large]
+        found = [each for each in mine if each.priority <= admission]
         return sorted(found, key=lambda each: each.priority)[:limit]
 
     def begin(self, entries: list[Entry]) -> list[Entry]:
@@ -68,6 +69,7 @@ class Rig:
             for number in outboxes or (1,)
         ]
         self.refused: list[tuple[Entry, str]] = []
+        self.admissions: dict[int, Admission] = {}
         self.dispatcher = Dispatcher(
             self.queue,
             self.intakes,
@@ -75,7 +77,11 @@ class Rig:
             self.moved.extend,
             lambda *refused: self.refused.append(refused),
             lambda: 0.0,
+            self.admission,
         )
+
+    def admission(self, outbox: int) -> Admission:
+        return self.admissions.get(outbox, Admission.ALL)
 
     def keys(self) -> list[object]:
         found = []
@@ -104,6 +110,24 @@ def test_the_next_claim_begins_with_another_outbox():
     assert rig.keys() == [1, 2]
     rig.queue.add(entry(3, 1), entry(4, 2))
     assert rig.keys() == [4, 3]
+
+
+def test_what_may_not_be_sent_now_is_neither_claimed_nor_handed_out_and_what_flies_is_asked_to_stop():
+    rig = Rig(1, 2)
+    rig.queue.add(entry(1, 1, 0), entry(2, 1), entry(3, 1), entry(4, 2))
+    job = rig.dispatcher.next_job()
+    assert job.key == 1
+    assert rig.dispatcher.next_job().key == 4
+    rig.admissions = {1: Admission.URGENT}
+    assert [each.id for each in rig.dispatcher.withdraw()] == [2, 3]
+    assert not job.suspended()
+    rig.queue.add(entry(3, 1), entry(5, 1, 0))
+    assert rig.keys() == [5]
+    rig.admissions = {1: Admission.NONE}
+    assert job.suspended()
+    rig.admissions = {}
+    rig.dispatcher.withdraw()
+    assert rig.keys() == [3]
 
 
 def test_two_files_never_go_to_one_destination_at_once(rig):

@@ -63,11 +63,10 @@ def test_a_held_file_that_leaves_when_the_agent_is_woken_leaves_once(tmp_path: P
     path = foreign(rig, "f")
     os.utime(path, (rig.loop.wall(),) * 2)
 
-    def pause(seconds: float) -> bool:
+    def pause(seconds: float) -> None:
         rig.loop.now += max(min(seconds, 0.5), 0.001)
         assert rig.agent is not None
         rig.agent.wake()  # SIGUSR1, again and again
-        return False
 
     def work() -> None:
         rig.loop.pause = pause  # type: ignore[method-assign]

@@ -139,9 +139,11 @@ class Loop:
     def alive(self) -> None:
         pass
 
-    def pause(self, seconds: float) -> bool:
+    def pause(self, seconds: float) -> None:
         time.sleep(min(max(seconds, 0.0), 0.02))
-        return False
+
+    def woken(self) -> None:
+        """Nobody wakes it."""
 
     def report(self, agent: Agent, *, changed: bool, final: bool = False) -> None:
         if final:

@@ -78,7 +78,7 @@ def test_flush_wakes_the_agent_or_says_that_there_is_none(config, signals, monke
     assert "no agent is running on this state directory" in capsys.readouterr().err
     monkeypatch.setattr(lock, "holder", lambda _: 4711)
     assert main(["flush", *config]) == 0
-    assert signals == [(4711, signal.SIGUSR1)]
+    assert signals == [(4711, signal.SIGUSR2)]
 
     def refused(*_: int) -> None:
         raise PermissionError(1, "Operation not permitted")

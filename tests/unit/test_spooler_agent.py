@@ -35,6 +35,7 @@ class Loop:
         self.now = 1000.0
         self.stop_at = 1e9
         self.stop = False
+        self.asked = None
 
     def clock(self):
         self.now += 1e-5
@@ -51,7 +52,10 @@ class Loop:
 
     def pause(self, seconds):
         self.now += max(seconds, 0.001)
-        return False
+
+    def woken(self):
+        why, self.asked = self.asked, None
+        return why
 
     def report(self, agent, *, changed, final=False):
         pass
@@ -70,15 +74,7 @@ class Rig:
         self.agent = None
 
     def run(self, *, drain=True):
-        settings = Settings.model_validate(
-            {
-                "state_dir": str(self.base / "state"),
-                "server": {"host": "h"},
-                "outbox": [self.outbox],
-                "retry": self.retry,
-                "small_file_bytes": 1000,
-            }
-        )
+        settings = Settings.model_validate(self.settings())
         journal = Journal(settings.state_dir, QUEUE_SCHEMA)
         try:
             clocks = Clocks(self.loop.clock, self.loop.wall)
@@ -88,6 +84,15 @@ class Rig:
             for intake in self.agent.intakes if self.agent else ():  # as the kernel does when a process has died
                 intake.outbox.release()
             journal.close()
+
+    def settings(self):
+        return {
+            "state_dir": str(self.base / "state"),
+            "server": {"host": "h"},
+            "outbox": [self.outbox],
+            "retry": self.retry,
+            "small_file_bytes": 1000,
+        }
 
     def put(self, name, content=b"x"):
         path = self.box / name

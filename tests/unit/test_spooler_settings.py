@@ -349,3 +349,30 @@ def test_a_new_kind_is_one_line_of_the_registry(config, tmp_path, monkeypatch):
     assert secrets_in(path) == ["server.ring"]
     (told,) = problems(path, {"IOT_SPOOLER_SERVER__STATE_DIR": "/x"})
     assert told.startswith("server.state_dir: no such setting")
+
+
+def test_a_schedule_and_its_time_zone_are_checked_and_named_with_their_line(config):
+    path = config(
+        GOOD.replace("[server]", 'time_zone = "Europe/Berlim"\n[server]')
+        + 'schedule = ["Mon-Fri 08:00-18:00", "08:00-08:00"]\n'
+    )
+    zone, window = problems(path)
+    assert zone.startswith("time_zone = 'Europe/Berlim': no such time zone; perhaps Europe/Berlin (from ")
+    assert zone.endswith("spooler.toml:4)")
+    assert window.startswith("outbox[0].schedule = (...): '08:00-08:00' never opens: it ends when it begins;")
+    settings = load(config(GOOD), {"IOT_SPOOLER_OUTBOX__0__SCHEDULE": '["Sat-Sun"]', "IOT_SPOOLER_TIME_ZONE": "UTC"})
+    assert settings.outbox[0].schedule == ("Sat-Sun",)
+    assert str(settings.zone) == "UTC"
+
+
+@pytest.mark.parametrize("name", ["Europe", "../etc/passwd", "", "nonsense", "/etc/localtime"])
+def test_what_is_no_time_zone_is_refused(config, name):
+    (told,) = problems(config(f'time_zone = "{name}"\n{GOOD}'))
+    assert told.startswith(f"time_zone = '{name}': no such time zone; ")
+
+
+def test_without_a_time_zone_that_of_the_device_counts(config, monkeypatch):
+    monkeypatch.setenv("TZ", "America/New_York")
+    assert str(load(config(GOOD), {}).zone) == "America/New_York"
+    monkeypatch.setenv("TZ", "no such zone")
+    assert str(load(config(GOOD), {}).zone) == "UTC"

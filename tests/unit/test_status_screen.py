@@ -36,6 +36,7 @@ OUTBOX: dict[str, Any] = {
     "held": 0,
     "never_sent": {"symlink": 3},
     "shares_destination_with": [],
+    "waits_because": None,
     "error": None,
 }
 CONTENT: dict[str, Any] = {

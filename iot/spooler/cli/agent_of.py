@@ -91,10 +91,10 @@ def act_as_owner(state_dir: Path) -> None:
     os.setresuid(owner.st_uid, owner.st_uid, owner.st_uid)
 
 
-def poke(settings: Settings, *, must: bool = False) -> bool:
+def poke(settings: Settings, *, flush: bool = False) -> bool:
     """Make the running agent look and try now; False where there is none, or it is another user's.
 
-    must: that there is none is said.
+    flush: past the schedule, too; that there is none is said.
     """
     import signal
 
@@ -102,11 +102,11 @@ def poke(settings: Settings, *, must: bool = False) -> bool:
 
     pid = holder(settings.state_dir)
     if pid is None:
-        if must:
+        if flush:
             say(f"no agent is running on this state directory: {settings.state_dir}")
         return False
     try:
-        os.kill(pid, signal.SIGUSR1)
+        os.kill(pid, signal.SIGUSR2 if flush else signal.SIGUSR1)
     except OSError as error:
         say(f"cannot signal the agent (process {pid}): {error.strerror}")
         return False

@@ -93,14 +93,14 @@ def flush(options: argparse.Namespace) -> int:
     if not is_running and _released(settings.state_dir):
         print("no agent is running; the hold of an earlier one is released: the next tries at once")
         return EX_OK
-    if not poke(settings, must=True):
+    if not poke(settings, flush=True):
         return EX_FAILED
     connection = content["connection"] if content else {}
     if connection.get("state") == "held":
         say(f"the server was held: {connection['error']}")
         print("the hold is released: one try now; iot-spooler status tells what came of it")
     else:
-        print("the agent looks and tries now")
+        print("the agent looks and sends now, whatever the schedule says")
     return EX_OK
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import re
+from datetime import tzinfo
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -23,8 +24,10 @@ from pydantic import (
 )
 
 from iot.spooler.config.kinds import server_settings
+from iot.spooler.config.zones import zone_named
 from iot.spooler.naming import Action, Collision, Naming, Rule, Template
 from iot.spooler.patterns import check_pattern
+from iot.spooler.schedule import window
 from iot.transfer import ConfiguredRemote, Fingerprint
 
 __all__ = ["AfterUpload", "NameRule", "Order", "OutboxSettings", "RetrySettings", "Settings"]
@@ -149,6 +152,12 @@ class OutboxSettings(_Part):
     )
     priority: int = Field(5, ge=1, le=9, description="rank among the outboxes: 1 is sent first, 9 last")
     order: Order = Field(Order.OLDEST, description="which file of this outbox is sent first")
+    schedule: tuple[str, ...] = Field(
+        (),
+        description='windows in which files are sent, such as "08:00-18:00", "Mon-Fri 23:00-01:00", "Sat-Sun" or'
+        ' "Mon 10:00 - Wed 18:00", in time_zone; outside them files wait, and one in flight is suspended; by default'
+        " always",
+    )
     enabled: bool = Field(True, description="false: ignore this outbox")
 
     @field_validator("path", "archive", "quarantine")
@@ -171,6 +180,13 @@ class OutboxSettings(_Part):
     def _patterns(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for pattern in value:
             check_pattern(pattern)
+        return value
+
+    @field_validator("schedule")
+    @classmethod
+    def _windows(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            window(text)
         return value
 
     @property
@@ -228,6 +244,9 @@ class Settings(_Part):
         description="name of this device, for {device_id} and for the names of parts: letters, digits, dots, dashes and"
         " underscores",
     )
+    time_zone: str | None = Field(
+        None, description='time zone of all schedules, such as "Europe/Berlin"; by default that of the device'
+    )
     scan_s: float = Field(2.0, gt=0, le=3600, description="seconds between two scans of the outboxes")
     small_file_bytes: Size = Field(
         ByteSize(MIB), description="files of up to so many bytes do not wait for a larger one that is being sent"
@@ -244,12 +263,23 @@ class Settings(_Part):
             raise ValueError("must be an absolute path")
         return value
 
+    @field_validator("time_zone")
+    @classmethod
+    def _known_zone(cls, value: str | None) -> str | None:
+        if value is not None:
+            zone_named(value)
+        return value
+
     @field_validator("device_id")
     @classmethod
     def _plain(cls, value: str) -> str:
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", value):
             raise ValueError("letters, digits, dot, dash and underscore only, no dot or dash in front")
         return value
+
+    @property
+    def zone(self) -> tzinfo:
+        return zone_named(self.time_zone)
 
     @property
     def default_archive(self) -> Path:

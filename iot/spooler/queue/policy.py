@@ -25,6 +25,7 @@ from typing import NamedTuple
 __all__ = [
     "NEVER",
     "TRANSITIONS",
+    "Admission",
     "Backoff",
     "Event",
     "FailureKind",
@@ -108,6 +109,17 @@ def after(state: State, event: Event) -> State:
         return TRANSITIONS[state, event]
     except KeyError:
         raise ValueError(f"{event.name} cannot happen to an entry that is {state.name}") from None
+
+
+class Admission(enum.IntEnum):
+    """What of an outbox may be sent now: the files of up to this priority.
+
+    It is no state of a file: a file that may not be sent stays READY, and is not chosen.
+    """
+
+    NONE = -1
+    URGENT = 0
+    ALL = 9
 
 
 class FailureKind(enum.Enum):

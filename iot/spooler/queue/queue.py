@@ -19,7 +19,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from iot.spooler.queue.policy import NEVER, TRANSITIONS, Event, State, Verdict, after
+from iot.spooler.queue.policy import NEVER, TRANSITIONS, Admission, Event, State, Verdict, after
 from iot.spooler.queue.rows import (
     COLUMNS,
     COLUMNS_OF_KNOWN,
@@ -161,21 +161,22 @@ class Queue:
 
     # -- what is next
 
-    def heads(self, outbox: int, *, large: bool, limit: int) -> list[Entry]:
-        """The first ready entries of one outbox, by priority, rank and number."""
+    def heads(self, outbox: int, *, large: bool, limit: int, admission: Admission = Admission.ALL) -> list[Entry]:
+        """The first ready entries of one outbox that may be sent, by priority, rank and number."""
+        may_go = "state = 0 AND entry.outbox = ? AND large = ? AND priority <= ?"
         return self._entries(
-            "WHERE state = 0 AND entry.outbox = ? AND large = ? ORDER BY priority, rank, entry.id LIMIT ?",
+            f"WHERE {may_go} ORDER BY priority, rank, entry.id LIMIT ?",
             outbox,
             int(large),
+            int(admission),
             limit,
         )
 
-    def any_ready(self, outboxes: Sequence[int]) -> bool:
-        """Whether one of these outboxes has something to send. Rows of outboxes no longer in use may be left."""
-        marks = ",".join("?" * len(outboxes))
-        rest = f"WHERE state = 0 AND entry.outbox IN ({marks}) AND large IN (0, 1) LIMIT 1"
-        sql = f"SELECT 1 FROM entry CROSS JOIN file USING (id) {rest}"  # noqa: S608  question marks
-        return bool(self._journal.read(sql, *outboxes))
+    def any_ready(self, outboxes: Mapping[int, Admission]) -> bool:
+        """Whether one of these outboxes has something that may be sent. Others may have left rows."""
+        rest = "WHERE state = 0 AND entry.outbox = ? AND large IN (0, 1) AND priority <= ? LIMIT 1"
+        sql = f"SELECT 1 FROM entry CROSS JOIN file USING (id) {rest}"  # noqa: S608  text of this file
+        return any(self._journal.read(sql, number, int(admission)) for number, admission in outboxes.items())
 
     def begin(self, entries: Sequence[Entry]) -> list[Entry]:
         """Record one more attempt of each, with its destination, before a byte is sent -> the updated entries."""

@@ -108,6 +108,7 @@ class Upload:
         """Raises: PermanentError, LocalStateError, TransientError, AuthenticationError, Cancelled."""
         if self.job.fingerprint not in (None, self.source.fingerprint):
             raise SourceChanged(f"{self.source.name} is no longer the version that was to be sent")
+        self.job.check_suspended()
         self._finals.check_names(sidecar=self._options.sidecar)
         if self.job.sent_before is not None:
             self._hash()
@@ -262,6 +263,7 @@ class Upload:
         step = self.store.capabilities.block_bytes
         for start in range(span.start, span.end, step):
             self._desk.check()
+            self.job.check_suspended()
             self._alive_at = self._desk.clock()
             if self._alive_at - self._noted_at >= self._options.checkpoint_s:
                 self.note()

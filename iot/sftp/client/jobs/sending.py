@@ -57,7 +57,8 @@ class Sending:
     handle: of the part, open for writing; `ending` closes it.
     reader: a second handle of it, open for reading; empty without suspect spans.
     resumed: the part was reopened, so a refusal of the first write means that the server cannot resume.
-    on_progress: called after each batch of answers.
+    on_progress: called after each batch of answers. may_go_on: called before each further byte is sent; raises
+        Cancelled to stop.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Sending:
         ending: dict[str, Request],
         resumed: bool,
         on_progress: Callable[[], None],
+        may_go_on: Callable[[], None],
     ) -> None:
         self._context = context
         self._source = source
@@ -81,6 +83,7 @@ class Sending:
         self._ended: dict[str, Reply] = {}
         self._resumed = resumed
         self._on_progress = on_progress
+        self._may_go_on = may_go_on
         self._outstanding = 0
         self._reading_bytes = 0
         self._to_mend: deque[Span] = deque()
@@ -103,7 +106,7 @@ class Sending:
         while self._failure is None and not (self._state.complete and len(self._ended) == self._endings):
             try:
                 command = self._next_read_back() or self._next_sync() or self._next_write() or self._next_ending()
-            except SFTPError as error:  # the source can no longer be read
+            except SFTPError as error:  # the source can no longer be read, or the job is suspended
                 self._failure = error
                 break
             if command is not None:
@@ -118,6 +121,8 @@ class Sending:
     # -- what to send next
 
     def _next_write(self) -> Send | None:
+        if self._to_mend or not self._state.all_sent:
+            self._may_go_on()
         if self._to_mend:
             return self._write(self._to_mend.popleft())
         span = self._state.next_block(self._context.write_block)

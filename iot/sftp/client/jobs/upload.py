@@ -84,6 +84,7 @@ class Upload:
         try:
             if self.job.fingerprint not in (None, self.source.fingerprint):
                 raise SourceChanged(f"{self.source.name} is no longer the version that was to be sent")
+            self.job.check_suspended()
             self._finals.check_names()
             step = yield from self._survey()
             if isinstance(step, ProveFinal):
@@ -164,7 +165,7 @@ class Upload:
             yield from work
         except (NoReadBack, NoResume, SFTPError) as failure:
             if not self._state.acked == self._resumed_at == 0:
-                self.note()
+                self.note(now=self.job.suspended())
             yield from self._file.close_all()
             if isinstance(failure, (NoResume, NoSpaceOnServer, ServerRefused)):
                 yield from self._leave_room(failure)
@@ -218,6 +219,7 @@ class Upload:
             ending.requests,
             resumed,
             self._progressed,
+            self.job.check_suspended,
         )
         try:
             replies = yield from sending.run()
@@ -309,9 +311,9 @@ class Upload:
             phase=self._phase,
         )
 
-    def note(self) -> None:
+    def note(self, *, now: bool = False) -> None:
         self._noted_at = self._state.acked
-        self.context.ledger.note(self.checkpoint())
+        self.context.ledger.note(self.checkpoint(), now=now)
 
     def _progressed(self) -> None:
         if self._state.acked != self._noted_at and self._is_large:

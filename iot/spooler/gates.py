@@ -1,0 +1,167 @@
+"""What of each outbox may be sent now, and why not more.
+
+Several gates may each hold an outbox back; the strictest counts. A file that is held back stays in the queue; one in
+flight is suspended and resumed when its outbox opens again. Each change is logged once.
+
+The wall clock decides, since windows are times of day; only the waiting in between is by the monotonic clock. While the
+wall clock is not where it was expected, it is simply looked at again, at the latest after LOOK_S. So a clock that jumps
+opens or closes a window for as long as it is wrong, and nothing that was decided then outlives its correction.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from datetime import tzinfo
+from typing import NamedTuple, Protocol
+
+from iot.spooler.naming import shown
+from iot.spooler.outbox.intake import Clocks, Intake
+from iot.spooler.queue.policy import Admission
+from iot.spooler.queue.queue import Queue
+from iot.spooler.schedule import Schedule, clock_words, window
+
+__all__ = ["Gate", "Gates", "Held", "WindowGate"]
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 30.0
+"""How late a jump of the wall clock is noticed while nothing else happens."""
+SETTLED_S = 1.0
+"""A flush goes on for settle_s and this, so that a file just written is still sent by it."""
+
+
+class Held(NamedTuple):
+    """admission: what may still be sent. reason: for people; "" where all may be."""
+
+    admission: Admission
+    reason: str
+
+
+FREE = Held(Admission.ALL, "")
+
+
+class Gate(Protocol):
+    """One reason to hold files back."""
+
+    def look(self, wall: float, now: float) -> float:
+        """Look how things stand -> seconds until that is due again. wall, now: both clocks."""
+
+    def of(self, outbox: int, *, flushed: bool) -> Held:
+        """What may be sent of an outbox, as of the last look. flushed: it is sent past its schedule."""
+
+
+class WindowGate:
+    """The schedule of each outbox, by number: its windows as text."""
+
+    def __init__(self, schedules: Mapping[int, Sequence[str]], zone: tzinfo) -> None:
+        self._hours = {
+            number: _Hours(Schedule(tuple(map(window, texts)), zone)) for number, texts in schedules.items() if texts
+        }
+
+    def look(self, wall: float, now: float) -> float:
+        return min((hours.look(wall) - wall for hours in self._hours.values()), default=float("inf"))
+
+    def of(self, outbox: int, *, flushed: bool) -> Held:
+        hours = self._hours.get(outbox)
+        return FREE if flushed or hours is None else hours.held
+
+
+class _Hours:
+    """A schedule, and how it stood between two moments of the wall clock."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self._schedule = schedule
+        self._since, self._until = float("inf"), float("-inf")
+        self.held = FREE
+
+    def look(self, wall: float) -> float:
+        """-> when it changes"""
+        if not self._since <= wall < self._until:
+            changes_at = self._schedule.changes_at(wall)
+            self._since, self._until = wall, float("inf") if changes_at is None else changes_at
+            self.held = FREE if self._schedule.is_open(wall) else Held(Admission.NONE, self._words(wall))
+        return self._until
+
+    def _words(self, wall: float) -> str:
+        return f"outside its window, opens {clock_words(self._until, self._schedule.zone, wall)}"
+
+
+class Gates:
+    """The gates of all outboxes together.
+
+    look_at: when to look again, in seconds of the monotonic clock.
+    """
+
+    def __init__(self, gates: Sequence[Gate], intakes: Sequence[Intake], queue: Queue, clocks: Clocks) -> None:
+        self._gates = gates
+        self._intakes = {intake.number: intake for intake in intakes}
+        self._queue = queue
+        self._clocks = clocks
+        self._held = dict.fromkeys(self._intakes, FREE)
+        self._flushed: dict[int, tuple[int, float]] = {}
+        self.look_at = float("-inf")
+
+    def admission(self, outbox: int) -> Admission:
+        return self._held[outbox].admission
+
+    def admissions(self) -> dict[int, Admission]:
+        """Of all outboxes, by number."""
+        return {number: held.admission for number, held in self._held.items()}
+
+    def reason(self, outbox: int) -> str | None:
+        """Why not all of it may be sent."""
+        return self._held[outbox].reason or None
+
+    def flush(self) -> None:
+        """What lies in the outboxes now is sent whatever their schedule says."""
+        now = self._clocks.monotonic()
+        for number, intake in self._intakes.items():
+            if not self._is_free(number):
+                self._flushed[number] = (intake.wake(), now + intake.settings.settle_s + SETTLED_S)
+                log.info("flushed past its schedule outbox=%s", shown(intake.settings.label))
+
+    def look(self, is_busy: Callable[[int], bool]) -> bool:
+        """Look how things stand -> whether that has changed. An outbox that opens is scanned at once.
+
+        is_busy: whether something of an outbox is being sent.
+        """
+        now, wall = self._clocks.monotonic(), self._clocks.wall()
+        self.look_at = now + min([LOOK_S, *(gate.look(wall, now) for gate in self._gates)])
+        for number, left in list(self._flushed.items()):
+            if not (is_busy(number) or self._goes_on(number, left, now)):
+                del self._flushed[number]
+        changed = [number for number in self._intakes if self._take(number)]
+        return bool(changed)
+
+    # -- inside
+
+    def _is_free(self, number: int) -> bool:
+        return self._held[number].admission is Admission.ALL
+
+    def _goes_on(self, number: int, left: tuple[int, float], now: float) -> bool:
+        """Whether a flush is not over: the outbox was not scanned yet, or something of it is still to be sent."""
+        passes, settled_at = left
+        if self._intakes[number].passes < passes or now < settled_at:
+            return True
+        return self._queue.any_ready({number: Admission.ALL})
+
+    def _take(self, number: int) -> bool:
+        """Adopt what the gates say of an outbox -> whether that differs from before."""
+        held = min((gate.of(number, flushed=number in self._flushed) for gate in self._gates), default=FREE)
+        before, self._held[number] = self._held[number], held
+        if held == before:
+            return False
+        intake = self._intakes[number]
+        _tell(intake.settings.label, held)
+        if held.admission > before.admission:
+            intake.wake()
+        return True
+
+
+def _tell(label: str, held: Held) -> None:
+    if held.admission is Admission.ALL:
+        log.info("outbox may send outbox=%s", shown(label))
+    else:
+        what = "suspended" if held.admission is Admission.NONE else "sends only what is urgent"
+        log.info("outbox %s outbox=%s reason=%s", what, shown(label), shown(held.reason))
