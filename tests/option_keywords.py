@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 from iot.folder import FolderOptions
 from iot.ftp import FTPOptions
 from iot.sftp.client import ClientOptions
+from iot.transfer.rate import Rate
 from iot.transfer.settings import TransferSettings
 
 __all__ = ["KEYWORDS", "Keywords", "module"]
@@ -33,6 +34,7 @@ WHERE = {
 """What has to be imported for a name."""
 SPELLINGS = {
     Path: "str | os.PathLike[str]",
+    Rate: "float | str",
     SecretStr: "str | SecretStr",
     tuple: "str | list[str] | tuple[str, ...]",
     types.NoneType: "None",

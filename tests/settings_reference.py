@@ -26,6 +26,7 @@ from iot.spooler.config.kinds import KINDS, server_model
 from iot.spooler.config.load import CREDENTIAL, PREFIX, TABLES
 from iot.spooler.config.settings import NameRule, OutboxSettings, RetrySettings, Settings
 from iot.transfer import ConfiguredRemote
+from iot.transfer.rate import Rate
 
 __all__ = ["DOCUMENT", "REGENERATE", "fields_of_all", "is_number", "reference", "unit"]
 
@@ -79,6 +80,7 @@ TYPES = {
     int: "integer",
     float: "number",
     Path: "path",
+    Rate: "rate",
     SecretStr: "secret",
     str: "text",
     tuple: "list of text",
@@ -116,6 +118,8 @@ def unit(name: str, field: FieldInfo) -> str:
     """What a number counts, which its name says."""
     if name.endswith("_s"):
         return "seconds"
+    if Rate in _kinds(field):
+        return "bytes/s"
     return "bytes" if name.endswith(("_bytes", "_size")) or ByteSize in _kinds(field) else ""
 
 

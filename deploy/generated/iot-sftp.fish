@@ -17,6 +17,7 @@ complete -c iot-sftp -l env-file -r -F -d 'settings file (without it: .env here,
 complete -c iot-sftp -l attempts -x -d 'attempts of one operation over lost links; progress resets the count (default: 3) [SFTP_ATTEMPTS]'
 complete -c iot-sftp -l backoff-s -x -d 'seconds of the first wait between attempts, doubled each time, with jitter (default: 1.0) [SFTP_BACKOFF_S]'
 complete -c iot-sftp -l backoff-cap-s -x -d 'seconds of the longest wait between attempts (default: 60.0) [SFTP_BACKOFF_CAP_S]'
+complete -c iot-sftp -l max-rate -x -d 'bytes/s that the wire carries at most (or "2 Mbit/s"), headers and retransmissions included [SFTP_MAX_RATE]'
 complete -c iot-sftp -l part-suffix -x -d 'ending of the name under which a file is sent until it is whole; 1 to 32 characters, no slash (default: .part) [SFTP_PART_SUFFIX]'
 complete -c iot-sftp -l make-dirs -l no-make-dirs -d 'make missing destination folders (default: True) [SFTP_MAKE_DIRS]'
 complete -c iot-sftp -l keep-times -l no-keep-times -d 'copy the source\'s modification time to the destination, best effort (default: False) [SFTP_KEEP_TIMES]'

@@ -14,22 +14,22 @@ from __future__ import annotations
 
 import enum
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from iot.spooler.availability import TO_DO, Availability, Remote, ServerState, failure_kind
+from iot.spooler import parts
+from iot.spooler.availability import TO_DO, Remote, ServerState, failure_kind
 from iot.spooler.config.layout import merging_rules, shared_destinations
 from iot.spooler.config.settings import Settings
 from iot.spooler.dispatch import Dispatcher
 from iot.spooler.draining import Draining, End
-from iot.spooler.gates import Gates, WindowGate
 from iot.spooler.leaving.leaving import leaving
 from iot.spooler.leaving.owed import Owed
 from iot.spooler.naming import shown
-from iot.spooler.outbox.intake import Clocks, Intake
+from iot.spooler.outbox.intake import Clocks
 from iot.spooler.outcomes import OutcomeRecorder
-from iot.spooler.queue.policy import Backoff, FailureKind, RetryRules, State
+from iot.spooler.queue.policy import FailureKind, State
 from iot.spooler.queue.queue import Queue
 from iot.transfer import (
     AuthenticationError,
@@ -52,7 +52,6 @@ RECORD_S = 1.0
 TICK_S = 0.02
 LOCAL_HOLD_S = 5.0
 PATIENCE_S = 2.0
-DRAIN_CAP_S = 5.0
 
 
 class Wake(enum.Enum):
@@ -108,13 +107,14 @@ class Agent:
     ) -> None:
         self.settings = settings
         self.queue = Queue(journal)
-        self.server = _server(settings, random, drain=drain)
-        self.intakes = _intakes(settings, self.queue, clocks, journal_lost=_was_lost(journal))
-        rules = _rules(settings, drain=drain)
+        self.server = parts.server(settings, random, drain=drain)
+        self.intakes = parts.intakes(settings, self.queue, clocks, journal_lost=parts.was_lost(journal))
+        rules = parts.rules(settings, drain=drain)
         ways = leaving(settings, self.intakes, loop.alive)
         self.owed = Owed(journal, self.queue, self.intakes, ways, clocks)
         self.outcomes = OutcomeRecorder(journal, self.queue, remote, self.intakes, self.owed, rules, clocks, random)
-        self.gates = _gates(settings, self.intakes, self.queue, clocks)
+        self.gates = parts.gates(settings, self.intakes, self.queue, clocks)
+        self.pacer = parts.pacer(settings, remote)
         self.dispatcher = Dispatcher(
             self.queue,
             self.intakes,
@@ -130,6 +130,7 @@ class Agent:
         self._remote = remote
         self._loop = loop
         self._now = clocks.monotonic
+        self._wall = clocks.wall
         drain_attempts = settings.retry.drain_attempts
         self._draining = (
             Draining(self.queue, self.intakes, self.owed, self.server, drain_attempts, self._now) if drain else None
@@ -226,6 +227,9 @@ class Agent:
             self.outcomes.record()
         if self.gates.look(self.dispatcher.is_busy):
             self._gates_changed()
+        if self.pacer.look(self._wall()):
+            log.info("rate limited bytes_per_s=%s", "none" if self.pacer.rate is None else f"{self.pacer.rate:.0f}")
+            self._changed = True
         for intake in self.intakes:
             passes = intake.passes
             intake.step(busy=busy)
@@ -374,44 +378,3 @@ class Agent:
         self.totals.bytes += news
         self._changed = True
         self._loop.alive()
-
-
-def _was_lost(journal: Journal) -> bool:
-    """Whether the journal is new because an earlier one was lost."""
-    return journal.moved_aside is not None or journal.state_dir is None
-
-
-def _server(settings: Settings, random: Callable[[], float], *, drain: bool) -> Availability:
-    retry = settings.retry
-    backoff = Backoff(retry.base_s, min(retry.cap_s, DRAIN_CAP_S) if drain else retry.cap_s)
-    return Availability(backoff, Backoff(retry.auth_hold_s, retry.auth_hold_max_s), random)
-
-
-def _rules(settings: Settings, *, drain: bool) -> RetryRules:
-    retry = settings.retry
-    if drain:
-        return RetryRules(
-            Backoff(retry.base_s, min(retry.cap_s, DRAIN_CAP_S)), retry.max_attempts, retry.drain_attempts
-        )
-    return RetryRules(Backoff(retry.base_s, retry.cap_s), retry.max_attempts)
-
-
-def _gates(settings: Settings, intakes: Sequence[Intake], queue: Queue, clocks: Clocks) -> Gates:
-    schedules = {intake.number: intake.settings.schedule for intake in intakes}
-    return Gates([WindowGate(schedules, settings.zone)], intakes, queue, clocks)
-
-
-def _intakes(settings: Settings, queue: Queue, clocks: Clocks, *, journal_lost: bool) -> list[Intake]:
-    return [
-        Intake(
-            outbox,
-            queue,
-            clocks,
-            device_id=settings.device_id,
-            scan_s=settings.scan_s,
-            small_file_bytes=settings.small_file_bytes,
-            journal_lost=journal_lost,
-        )
-        for outbox in settings.outbox
-        if outbox.enabled
-    ]

@@ -50,6 +50,9 @@ class Remote(Protocol):
         The request is durable when this returns. It is made before the queue forgets the upload, and may be repeated.
         """
 
+    def limit_rate(self, bytes_per_s: float | None) -> None:
+        """From now on the wire carries at most so much, whatever is under way; None: no limit."""
+
     def cancel(self) -> None: ...
 
     def close(self) -> None: ...

@@ -188,6 +188,7 @@ class Dispatcher:
             sent_before=entry.sent_before,
             if_exists=intake.settings.collision.if_exists,
             alternatives=intake.alternatives(entry),
+            share=entry.outbox,
             suspended=lambda: not self._may_go(entry),
         )
 

@@ -54,7 +54,9 @@ def _rows(content: Content, *, running: bool, wall: float) -> Iterator[tuple[str
     age = "" if backlog["oldest_at"] is None else f", oldest {_span(wall - backlog['oldest_at'])}"
     left = _left(backlog.get("left_s"))
     yield "backlog", f"{backlog['files']} files, {human_bytes(backlog['bytes'])}{age}{left}"
-    yield "rate", f"{human_bytes(content['rate_bytes_per_s'])}/s, {content['in_flight']} in flight"
+    limit = content.get("rate_limit_bytes_per_s")
+    most = "" if limit is None else f" of {human_bytes(int(limit))}/s at most"
+    yield "rate", f"{human_bytes(content['rate_bytes_per_s'])}/s{most}, {content['in_flight']} in flight"
     yield "delivered", f"{delivered['files']} files since start, {content['quarantined']} in quarantine"
     yield "last error", content["last_error"] or "none"
     for item in content["current"]:

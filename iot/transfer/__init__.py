@@ -54,6 +54,7 @@ from iot.transfer.model import (
     TransferResult,
     UploadJob,
 )
+from iot.transfer.rate import Wire, parse_rate
 from iot.transfer.terminal import (
     TerminalSafeFormatter,
     brief,
@@ -122,11 +123,13 @@ __all__ = [
     "TreeResult",
     "Unsupported",
     "UploadJob",
+    "Wire",
     "__version__",
     "brief",
     "default_state_dir",
     "human_bytes",
     "is_gone",
+    "parse_rate",
     "terminal_safe",
 ]
 

@@ -16,6 +16,7 @@ from iot.transfer.model import Direction, DownloadJob, Failure, TransferResult, 
 from iot.transfer.names import path_text, remote_path
 from iot.transfer.options import TransferOptions
 from iot.transfer.ownership import Outcomes, Ownership
+from iot.transfer.rate import Meter, RateLimit, Wire
 from iot.transfer.settings import TransferSettings
 from iot.transfer.source import Source
 from iot.transfer.stop import StopFlag
@@ -27,11 +28,14 @@ ENDING_POLL_S = 0.05
 
 
 class BaseRemote(ABC):
-    """books: this remote's part of the journal. See remote.Remote for the contract of the methods."""
+    """books: this remote's part of the journal. max_rate: bytes of the wire a second at most. See remote.Remote for the
+    contract of the methods."""
 
     def __init__(self, books: Books, settings: TransferSettings) -> None:
         self._books = books
         self._settings = settings
+        self.limit = RateLimit(settings.max_rate)
+        self.meter = Meter()
         self._stop = StopFlag()
         self._ownership = Ownership()
         self._outcomes: Callable[[], Outcomes[Outcome] | None] = lambda: None
@@ -64,6 +68,13 @@ class BaseRemote(ABC):
 
     def cancel(self) -> None:
         self._stop.set()
+
+    def limit_rate(self, bytes_per_s: float | None) -> None:
+        self.limit.change(bytes_per_s)
+
+    @property
+    def wire(self) -> Wire:
+        return self.meter.wire
 
     def upload(self, job: UploadJob, *, resume: bool = True, sha256: bool = False) -> Outcome | None:
         with self._exclusively():

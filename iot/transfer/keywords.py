@@ -23,6 +23,9 @@ class TransferKeywords(TypedDict, total=False):
     backoff_cap_s: float
     """seconds of the longest wait between attempts (default: 60.0)"""
 
+    max_rate: float | str | None
+    """bytes/s that the wire carries at most (or "2 Mbit/s"), headers and retransmissions included"""
+
     part_suffix: str
     """ending of the name under which a file is sent until it is whole; 1 to 32 characters, no slash (default:
     '.part')"""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO, NamedTuple, TypeAlias
@@ -238,6 +238,7 @@ class UploadJob:
         nothing is sent, whatever the server holds now: the result is already_done and its proof None.
     if_exists: what to do where another file has the destination. alternatives: the names that RENAME tries then, in
         order; the same at each attempt.
+    share: uploads of one share get as much of a busy link as those of any other share, by bytes.
     suspended: asked again and again, in any thread, whether to stop sending. The job then fails with Cancelled, and its
         part is kept for a resume. A file that was sent to its end is published.
     """
@@ -255,6 +256,7 @@ class UploadJob:
     sent_before: str | None = None
     if_exists: IfExists = IfExists.OVERWRITE
     alternatives: tuple[str, ...] = ()
+    share: Hashable = None
     suspended: Callable[[], bool] = field(default=lambda: False, compare=False)
 
     def check_suspended(self) -> None:

@@ -40,6 +40,7 @@ from iot.transfer.model import (
     UploadJob,
 )
 from iot.transfer.options import TransferOptions
+from iot.transfer.rate import Metered
 
 __all__ = [
     "Ack",
@@ -317,7 +318,7 @@ class Store(Protocol):
         """Delete an empty folder. Raises: NotFound; ServerRefused if it is not empty, or not a folder."""
 
 
-class Remote(Protocol):
+class Remote(Metered, Protocol):
     """A place with its connections, journal and retries: what a facade and the spooler work with.
 
     One operation runs at a time. `cancel` may be called from any thread or signal handler. After a lost link, new

@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from iot.transfer.errors import ConfigurationError
 from iot.transfer.model import Proof
 from iot.transfer.options import TransferOptions
+from iot.transfer.rate import Rate
 from iot.transfer.terminal import brief
 
 __all__ = ["Durability", "TransferSettings", "Verify", "checked", "describe_errors", "lists_options"]
@@ -50,6 +51,10 @@ class TransferSettings(BaseModel):
         1.0, ge=0, description="seconds of the first wait between attempts, doubled each time, with jitter"
     )
     backoff_cap_s: float = Field(60.0, ge=0, description="seconds of the longest wait between attempts")
+    max_rate: Rate | None = Field(
+        None,
+        description='bytes/s that the wire carries at most (or "2 Mbit/s"), headers and retransmissions included',
+    )
     part_suffix: str = Field(
         ".part",
         description="ending of the name under which a file is sent until it is whole; 1 to 32 characters, no slash",

@@ -23,6 +23,7 @@ from iot.sftp.client.settings import options_from
 from iot.sftp.client.ssh.connection import Connection
 from iot.sftp.client.ssh.hostkeys import fingerprint
 from iot.sftp.client.ssh.openssh_config import Way
+from iot.transfer.rate import Meter
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -149,4 +150,4 @@ def connected(port: int, cancelled: threading.Event | None = None, **options: An
     """A connection as the client makes it, logged in by PASSWORD; any host key will do unless one is pinned."""
     given = {"host_key": "SHA256:" + "A" * 43, "connect_timeout_s": 5, "link_deadline_s": 5, **options}
     target = target_from(Way(HOST, port, "user"), PASSWORD, options_from(given))
-    return Connection(target, cancelled or threading.Event())
+    return Connection(target, cancelled or threading.Event(), Meter())

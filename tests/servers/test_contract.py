@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -238,6 +239,22 @@ def test_a_suspended_upload_is_kept_and_goes_on_later_while_the_others_are_sent(
     assert any_remote.content(f"{place}/large") == content
     assert (later.resumed_at > 0) is expected.resumes
     assert not parts(any_remote, place)
+
+
+def test_an_upload_takes_as_long_as_the_limit_of_the_rate_says(any_remote, place, tmp_path):
+    content = make(tmp_path / "source", 300 * 1024)
+    with any_remote.connect(tmp_path, max_rate="1200 kbit/s") as client:
+        client.upload(tmp_path / "source", any_remote.path(f"{place}/f"))
+        began = time.monotonic()
+        client.upload(tmp_path / "source", any_remote.path(f"{place}/g"))
+        limited_s = time.monotonic() - began
+        client.limit_rate(None)
+        began = time.monotonic()
+        client.upload(tmp_path / "source", any_remote.path(f"{place}/h"))
+        free_s = time.monotonic() - began
+    assert {any_remote.content(f"{place}/{name}") for name in "fgh"} == {content}
+    assert 1.7 < limited_s < 4
+    assert free_s < limited_s / 2
 
 
 def test_paths_are_told_moved_and_deleted(any_remote, client, expected, place, tmp_path):

@@ -29,6 +29,7 @@ class FolderRemote:
         self.settled: list = []
         self.given_up: list = []
         self.cancelled = False
+        self.rates: list = []
 
     def upload_many(self, jobs, *, hold_checkpoints=False, tick=lambda: None):
         if self.cannot_connect:
@@ -103,6 +104,9 @@ class FolderRemote:
 
     def give_up(self, uploads):
         self.given_up += uploads
+
+    def limit_rate(self, bytes_per_s):
+        self.rates.append(bytes_per_s)
 
     def cancel(self):
         self.cancelled = True

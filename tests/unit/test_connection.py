@@ -14,6 +14,7 @@ from iot.sftp.client.ssh.boundary import translated
 from iot.sftp.client.ssh.connection import Connection
 from iot.sftp.client.ssh.login import Credentials
 from iot.transfer.errors import Cancelled, LinkLost
+from iot.transfer.rate import Meter
 from iot.transfer.stop import StopFlag
 
 
@@ -78,7 +79,7 @@ def target(**more: Any) -> Any:
 def test_a_connection_that_fails_closes_its_socket(dialled, monkeypatch, error):
     monkeypatch.setattr(Transport, "fails", error)
     with pytest.raises(type(error)):
-        Connection(target(), StopFlag())
+        Connection(target(), StopFlag(), Meter())
     assert dialled[0]["link"].closed == 1
 
 
@@ -87,7 +88,9 @@ def test_dialling_takes_no_longer_than_either_deadline_and_is_told_when_it_is_do
     dialled, connect_s, deadline_s, expected
 ):
     told, stop = [], StopFlag()
-    made = Connection(target(connect_timeout_s=connect_s, link_deadline_s=deadline_s), stop, lambda: told.append(1))
+    made = Connection(
+        target(connect_timeout_s=connect_s, link_deadline_s=deadline_s), stop, Meter(), lambda: told.append(1)
+    )
     (call,) = dialled
     assert (call["host"], call["port"], call["connect_timeout_s"], call["deadline_s"]) == (
         "h",
@@ -103,7 +106,7 @@ def test_dialling_takes_no_longer_than_either_deadline_and_is_told_when_it_is_do
 
 @pytest.mark.parametrize(("keepalive_s", "kept"), [(15.0, [15.0]), (0.0, [])])
 def test_after_the_login_the_connection_is_kept_alive_and_wakes_up_less_often(dialled, keepalive_s, kept):
-    made = Connection(target(keepalive_s=keepalive_s), StopFlag())
+    made = Connection(target(keepalive_s=keepalive_s), StopFlag(), Meter())
     made.login_over()
     assert made._transport.keepalives == kept
     assert dialled[0]["link"].wakeups == [module.IDLE_WAKEUP_S]

@@ -19,6 +19,7 @@ from settings_reference import REGENERATE
 from iot.folder import FolderClient, FolderKeywords, FolderOptions
 from iot.ftp import FTPClient, FTPKeywords, FTPOptions
 from iot.sftp.client import ClientKeywords, ClientOptions, IoTSFTPClient
+from iot.transfer.rate import Rate
 
 CLIENTS = [
     (IoTSFTPClient, ClientKeywords, ClientOptions),
@@ -40,7 +41,7 @@ SAMPLES: dict[Any, Any] = {
 """A value for each kind that a keyword may have."""
 OF_VALUE = ("value_error", "less_than_equal")
 """What may be wrong with a value although it is of the right type: a text that is no fingerprint."""
-STANDS_FOR = {Path: os.PathLike}
+STANDS_FOR = {Path: os.PathLike, Rate: float}
 
 
 @pytest.mark.parametrize("of", KEYWORDS, ids=lambda of: of.name)

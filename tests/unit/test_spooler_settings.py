@@ -376,3 +376,10 @@ def test_without_a_time_zone_that_of_the_device_counts(config, monkeypatch):
     assert str(load(config(GOOD), {}).zone) == "America/New_York"
     monkeypatch.setenv("TZ", "no such zone")
     assert str(load(config(GOOD), {}).zone) == "UTC"
+
+
+def test_a_timetable_of_the_rate_is_checked(config):
+    (told,) = problems(config('rates = ["08:00-18:00 1 Mbit/s", "08:00-18:00"]\n' + GOOD))
+    assert told.startswith("rates = (...): '08:00-18:00': must be a window and a rate")
+    (told,) = problems(config(GOOD.replace("tail_size = 4096", 'max_rate = "2 parsec/s"')))
+    assert told.startswith("server.max_rate = '2 parsec/s': must be bytes a second, or a text such as")

@@ -16,6 +16,7 @@ from iot.sftp.client.session import Making
 from iot.sftp.client.settings import ClientOptions
 from iot.sftp.client.standby import Connecting
 from iot.transfer.errors import Cancelled, LinkLost, LoginRefused
+from iot.transfer.rate import Meter, RateLimit
 from iot.transfer.stop import StopFlag
 
 ENOUGH_S = 10.0
@@ -66,7 +67,7 @@ def stop() -> StopFlag:
 
 @pytest.fixture
 def links(network: Network, stop: StopFlag) -> Iterator[Connector]:
-    links = Connector(network.make, ClientOptions(backoff_s=0), stop)
+    links = Connector(network.make, ClientOptions(backoff_s=0), stop, RateLimit(), Meter())
     yield links
     links.close()
     until(lambda: not threads())

@@ -67,6 +67,7 @@ class Box(Rig):
         self.outbox["schedule"] = schedule
         self.scan_s = 300.0
         self.more: list = []
+        self.rates: list[str] = []
         self.sent: list[tuple[str, str]] = []
         self.remote.before = lambda job: self.sent.append((os.path.basename(job.source), self.loop.shows()))
 
@@ -75,7 +76,7 @@ class Box(Rig):
         self.run(drain=False)
 
     def settings(self):
-        own = {"time_zone": "Europe/Berlin", "scan_s": self.scan_s}
+        own = {"time_zone": "Europe/Berlin", "scan_s": self.scan_s, "rates": self.rates}
         return {**super().settings(), **own, "outbox": [self.outbox, *self.more]}
 
 
@@ -204,6 +205,15 @@ def test_a_clock_that_is_set_while_nothing_happens_is_noticed_within_a_minute(tm
     box.run_for(5)
     assert [name for name, _ in box.sent] == ["f"]
     assert box.sent[0][1] < "Fri 21:01:00"
+
+
+def test_the_timetable_of_the_rate_reaches_the_remote_and_the_status(friday_noon):
+    friday_noon.rates = ["20:30-21:00 1 Mbit/s"]
+    friday_noon.run_for(8.75)
+    assert friday_noon.remote.rates == [125_000.0]
+    assert friday_noon.loop.last["rate_limit_bytes_per_s"] == 125_000.0
+    friday_noon.run_for(0.5)
+    assert friday_noon.remote.rates == [125_000.0, 125_000.0, None]  # the first of the next agent is the second
 
 
 def test_status_says_why_an_outbox_waits_and_until_when(friday_noon):

@@ -9,6 +9,7 @@ from iot.sftp.client.settings import ClientOptions
 from iot.sftp.client.standby import Connecting, Standby
 from iot.transfer.attempts import ANSWERS, Attempts, Patience
 from iot.transfer.errors import SFTPError
+from iot.transfer.rate import Meter, RateLimit
 from iot.transfer.stop import StopFlag
 
 SILENT_S = 1.0
@@ -16,10 +17,19 @@ SILENT_ROUNDS = 3
 
 
 class Connector:
-    """make: connects. stop: ends connecting and waiting."""
+    """make: connects. stop: ends connecting and waiting. limit, meter: of all connections together."""
 
-    def __init__(self, make: Callable[[Making], Session], options: ClientOptions, stop: StopFlag) -> None:
+    def __init__(
+        self,
+        make: Callable[[Making], Session],
+        options: ClientOptions,
+        stop: StopFlag,
+        limit: RateLimit,
+        meter: Meter,
+    ) -> None:
         self._make = make
+        self._limit = limit
+        self._meter = meter
         self._patience = Patience(options.attempts, options.backoff_s, options.backoff_cap_s)
         self._stop = stop
         self.current: Session | None = None
@@ -76,7 +86,7 @@ class Connector:
     # -- inside
 
     def _connect(self, tick: Callable[[], None]) -> None:
-        connecting = Connecting(lambda stop: self._make(Making(self._window, self.fell_silent, stop)), self._stop)
+        connecting = Connecting(lambda stop: self._make(self._making(stop)), self._stop)
         try:
             connecting.start()
             connecting.wait(tick)
@@ -100,4 +110,7 @@ class Connector:
             standby.abandon()
 
     def _make_beside(self, stop: StopFlag, redial_s: float, on_dialled: Callable[[], None]) -> Session:
-        return self._make(Making(self._window, self.fell_silent, stop, Beside(redial_s, on_dialled)))
+        return self._make(self._making(stop, Beside(redial_s, on_dialled)))
+
+    def _making(self, stop: StopFlag, beside: Beside | None = None) -> Making:
+        return Making(self._window, self.fell_silent, stop, self._limit, self._meter, beside)

@@ -56,7 +56,7 @@ class Runner(BaseRemote):
         super().__init__(Books(str(account), journal, options, REFUSALS), options)
         self._account = account
         self._options = options
-        self.links = Connector(self._connect_once, options, self._stop)
+        self.links = Connector(self._connect_once, options, self._stop, self.limit, self.meter)
 
     # -- the connection
 

@@ -30,6 +30,7 @@ from iot.transfer.errors import ConfigurationError, CredentialsInvalid
 from iot.transfer.journal.checkpoints import Checkpoints
 from iot.transfer.landing import Landing, publish_together
 from iot.transfer.model import Checkpoint
+from iot.transfer.rate import Meter, RateLimit
 from iot.transfer.stop import StopFlag
 
 if sys.platform != "win32":
@@ -55,12 +56,15 @@ class Making:
 
     start_bytes: initial limit of bytes in flight, as found by the last connection. on_silence: see
         connector.Connector.fell_silent.
+    limit, meter: of all connections together.
     stop: ends connecting, and later whatever runs. beside: set while another connection still exists.
     """
 
     start_bytes: int | None
     on_silence: Callable[[float], bool]
     stop: StopFlag
+    limit: RateLimit
+    meter: Meter
     beside: Beside | None = None
 
 
@@ -81,13 +85,15 @@ class Session:
         making: Making,
     ) -> None:
         self._options = options
-        self.connection = Connection(target, making.stop, making.beside.on_dialled if making.beside else None)
+        on_dialled = making.beside.on_dialled if making.beside else None
+        self.connection = Connection(target, making.stop, making.meter, on_dialled)
         try:
             banner, host_key = self.connection.banner, self.connection.host_key
             channel = self.connection.open_sftp_channel(handles_in_order(banner))
             self.server = Server(banner, host_key, channel.extensions, refused=refusals.load(host_key, banner))
             self.server.on_refusal = lambda what: refusals.learn(host_key, banner, what)
-            self.pace = Pace(options.max_in_flight_bytes, self.server.max_write, making.start_bytes or START_BYTES)
+            start_bytes = making.start_bytes or START_BYTES
+            self.pace = Pace(options.max_in_flight_bytes, self.server.max_write, start_bytes, making.limit)
             self.pipeline = Pipeline(
                 channel,
                 self.pace,
@@ -95,6 +101,7 @@ class Session:
                 commit=partial(commit, checkpoints),
                 reply_deadline_s=options.server_reply_s,
                 cancelled=making.stop,
+                wire_sent=lambda: self.connection.link.wire.sent if self.connection.link is not None else 0,
                 on_silence=making.on_silence,
             )
             self.connection.login_over()

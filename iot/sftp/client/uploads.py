@@ -64,7 +64,7 @@ class Uploads(SFTPBatch[UploadJob]):
         keep_times = context.options.keep_times or job.keep_times
         options = replace(context.options, resume=self._resumes(ticket), sha256=self._sha256, keep_times=keep_times)
         work = self._upload(ticket, replace(context, options=options))
-        return Job(work, (job.priority, int(size > SMALL_BYTES)), ticket, size)
+        return Job(work, (job.priority, int(size > SMALL_BYTES)), ticket, size, job.share)
 
     def _upload(self, ticket: Ticket[UploadJob], context: Context) -> Work[TransferResult]:
         job = ticket.job

@@ -26,6 +26,7 @@ from pydantic import (
 from iot.spooler.config.kinds import server_settings
 from iot.spooler.config.zones import zone_named
 from iot.spooler.naming import Action, Collision, Naming, Rule, Template
+from iot.spooler.pacing import timed_rate
 from iot.spooler.patterns import check_pattern
 from iot.spooler.schedule import window
 from iot.transfer import ConfiguredRemote, Fingerprint
@@ -247,6 +248,11 @@ class Settings(_Part):
     time_zone: str | None = Field(
         None, description='time zone of all schedules, such as "Europe/Berlin"; by default that of the device'
     )
+    rates: tuple[str, ...] = Field(
+        (),
+        description='timetable of the rate, such as "Mon-Fri 08:00-18:00 1 Mbit/s": the first entry counts whose window'
+        " is open, in time_zone; at other times server.max_rate",
+    )
     scan_s: float = Field(2.0, gt=0, le=3600, description="seconds between two scans of the outboxes")
     small_file_bytes: Size = Field(
         ByteSize(MIB), description="files of up to so many bytes do not wait for a larger one that is being sent"
@@ -261,6 +267,13 @@ class Settings(_Part):
     def _absolute(cls, value: Path) -> Path:
         if not value.is_absolute():
             raise ValueError("must be an absolute path")
+        return value
+
+    @field_validator("rates")
+    @classmethod
+    def _timed_rates(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            timed_rate(text)
         return value
 
     @field_validator("time_zone")

@@ -33,6 +33,7 @@ def agreeing_bytes(desk: Desk, theirs: Iterator[bytes], ours: Content, span: Spa
     try:
         for block in theirs:
             desk.check()
+            desk.pay(len(block))
             data = block[: span.end - at]
             if not data or data != ours.read(Span(at, at + len(data))):
                 break

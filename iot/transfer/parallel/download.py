@@ -117,6 +117,7 @@ class Download:
     def _blocks(self, start: int) -> Iterator[bytes]:
         for block in self.store.read(self._landing.task.source, start):
             self._desk.check()
+            self._desk.pay(len(block))
             if not block:
                 raise ServerRefused(f"cannot read {self._landing.name}: got neither data nor end of file")
             yield block

@@ -78,7 +78,13 @@ class ParallelRemote(BaseRemote):
         if self._workers is not None and not self._workers.usable:
             self._drop()
         if self._workers is None:
-            workers = Workers(self._make, commit=self._books.checkpoints.commit, stop=self._stop, clock=time.monotonic)
+            workers = Workers(
+                self._make,
+                commit=self._books.checkpoints.commit,
+                stop=self._stop,
+                clock=time.monotonic,
+                limit=self.limit,
+            )
             workers.connect(tick)
             self._workers = workers
         return self._workers

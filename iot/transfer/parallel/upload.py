@@ -260,10 +260,11 @@ class Upload:
         self.note()
 
     def _body(self, span: Span) -> Iterator[bytes]:
-        step = self.store.capabilities.block_bytes
+        step = self._desk.block(self.store.capabilities.block_bytes)
         for start in range(span.start, span.end, step):
             self._desk.check()
             self.job.check_suspended()
+            self._desk.pay(min(step, span.end - start))
             self._alive_at = self._desk.clock()
             if self._alive_at - self._noted_at >= self._options.checkpoint_s:
                 self.note()

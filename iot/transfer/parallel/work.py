@@ -14,8 +14,9 @@ from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
 from iot.transfer.errors import Cancelled
 from iot.transfer.model import Checkpoint
+from iot.transfer.rate import FULL_PACKETS, RateLimit
 from iot.transfer.remote import Store
-from iot.transfer.stop import StopFlag
+from iot.transfer.stop import WAKE_S, StopFlag
 
 __all__ = ["Barrier", "Command", "Desk", "Linger", "Transfer", "Work"]
 
@@ -50,6 +51,7 @@ class Desk:
 
     post: queues a call for the committing thread, which makes them soon and in order. delivered: counts bytes that the
     far side has confirmed (upload) or sent (download). clock: monotonic seconds. stop: set when the caller cancels.
+    limit: of the rate of all transfers together.
     """
 
     def __init__(
@@ -58,11 +60,24 @@ class Desk:
         delivered: Callable[[int], None],
         clock: Callable[[], float],
         stop: StopFlag,
+        limit: RateLimit | None = None,
     ) -> None:
         self.post = post
         self.delivered = delivered
         self.clock = clock
         self._stop = stop
+        self._limit = limit or RateLimit()
+
+    def block(self, most: int) -> int:
+        """The size of a block that suits the limit of the rate."""
+        return self._limit.block(most)
+
+    def pay(self, count: int) -> None:
+        """So many bytes of payload come or go: wait until the limit of the rate allows it. Raises: Cancelled."""
+        while (wait_s := self._limit.wait_s()) > 0:
+            self._stop.wait(min(wait_s, WAKE_S))
+            self.check()
+        self._limit.spend(count * FULL_PACKETS)
 
     def check(self) -> None:
         """To be called for every block. Raises: Cancelled."""

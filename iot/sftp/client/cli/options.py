@@ -21,6 +21,7 @@ from iot.sftp.client.environment import ClientSettings, env_file_here, named_env
 from iot.sftp.client.settings import describe_errors
 from iot.transfer.errors import ConfigurationError
 from iot.transfer.givenfile import exposure, read_text_once
+from iot.transfer.rate import Rate
 from iot.transfer.terminal import terminal_safe
 
 __all__ = ["add_settings", "may_ask", "settings_from", "wants_password", "with_password"]
@@ -97,7 +98,7 @@ def _add_plain(group: argparse._ArgumentGroup, name: str, field: FieldInfo) -> N
         choices = [member.value for member in kind]
         group.add_argument(*flags, dest=name, choices=choices, default=argparse.SUPPRESS, help=help_text)
     else:
-        metavar = {Path: "FILE", int: "N", float: "SECONDS"}.get(kind, "TEXT")
+        metavar = {Path: "FILE", int: "N", float: "SECONDS", Rate: "RATE"}.get(kind, "TEXT")
         group.add_argument(*flags, dest=name, metavar=metavar, default=argparse.SUPPRESS, help=help_text)
 
 

@@ -12,7 +12,7 @@ as (token, reply) pairs; it does no network I/O itself, so a test can feed it an
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Hashable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
@@ -58,13 +58,14 @@ class Job(Generic[R]):
     work: the generator, not yet started.
     urgency: jobs with a lower value are served first; (priority, size class) in practice.
     payload_bytes: how much it will transfer, as far as known.
-    tag: the owner's own handle.
+    tag: the owner's own handle. share: jobs of one share have the turns of one job.
     """
 
     work: Work[R]
     urgency: tuple[int, ...] = (0,)
     tag: Any = None
     payload_bytes: int = 0
+    share: Hashable = None
 
 
 def ask(request: Request) -> Work[Reply]:

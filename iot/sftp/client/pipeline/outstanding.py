@@ -64,7 +64,7 @@ class Outstanding:
     def ask(self, owner: Running, send: Send, now: float) -> tuple[bytes | memoryview, ...]:
         """-> the bytes of the request, which counts as outstanding from now on."""
         number = next(self._numbers) & 0xFFFFFFFF
-        mark = self._pace.sent(now, send.request.cost)
+        mark = self._pace.sent(now, send.request.cost, asks=not send.request.payload)
         self._asked[number] = Asked(owner, send.token, send.request.kind, send.request.cost, mark)
         return send.request.encode(number)
 

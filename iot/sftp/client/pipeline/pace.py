@@ -16,6 +16,8 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
+from iot.transfer.rate import FULL_PACKETS, RateLimit
+
 KIB = 1024
 FLOOR_BYTES = 64 * KIB
 START_BYTES = 512 * KIB
@@ -43,11 +45,16 @@ class Pace:
 
     max_bytes: upper limit of bytes in flight. max_block: largest payload per request that the server accepts.
     start_bytes: limit before anything was measured; what an earlier connection had found, if there was one.
+    limit: the rate that must not be exceeded, together with the remote's other connections.
     """
 
-    def __init__(self, max_bytes: int, max_block: int, start_bytes: int = START_BYTES) -> None:
+    def __init__(
+        self, max_bytes: int, max_block: int, start_bytes: int = START_BYTES, limit: RateLimit | None = None
+    ) -> None:
         self.max_bytes = max_bytes
         self._max_block = max_block
+        self.limit = limit or RateLimit()
+        self._charged = 0.0
         self.delivered = 0  # bytes answered so far
         self.in_flight = 0
         self.round_trip_s: float | None = None
@@ -59,7 +66,7 @@ class Pace:
         self._round_ends_at = 0.0
         self._grown_to = 0.0
         self._flat_rounds = 0
-        self.block = min(SMALL_BLOCK, max_block)
+        self.block = self.limit.block(min(SMALL_BLOCK, max_block))
 
     def allow_blocks(self, max_block: int) -> None:
         """The server accepts larger requests than assumed so far."""
@@ -72,14 +79,29 @@ class Pace:
 
     def has_room(self, cost: int) -> bool:
         """Whether a request with a payload of `cost` bytes may be sent now."""
-        return not self.in_flight or self.in_flight + cost <= self.window
+        return (not self.in_flight or self.in_flight + cost <= self.window) and not self.limit.wait_s()
 
-    def sent(self, now: float, cost: int) -> Mark:
-        """A request with a payload of `cost` bytes is in flight from now on."""
+    def limited_s(self, cost: int) -> float:
+        """Seconds until the limit allows it, if that is all it waits for; 0 otherwise."""
+        return self.limit.wait_s() if not self.in_flight or self.in_flight + cost <= self.window else 0.0
+
+    def sent(self, now: float, cost: int, *, asks: bool = False) -> Mark:
+        """A request with a payload of `cost` bytes is in flight from now on. asks: the other side sends the payload."""
         if cost and not self.in_flight:
             self._delivered_at = now
         self.in_flight += cost
+        if cost:
+            self.limit.spend(cost * FULL_PACKETS)
+            self._charged += 0.0 if asks else cost * FULL_PACKETS
         return Mark(now, self.delivered, self._delivered_at)
+
+    def carried(self, wire_bytes: int) -> None:
+        """So much has been sent over the wire so far: what was not foreseen (the protocol's own bytes, small requests,
+        retransmissions) is charged to the limit, too."""
+        unforeseen = wire_bytes - self._charged
+        if unforeseen > 0:
+            self.limit.spend(unforeseen)
+            self._charged += unforeseen
 
     def answered(self, mark: Mark, cost: int, now: float) -> None:
         """A request with a payload of `cost` bytes was answered."""
@@ -115,7 +137,7 @@ class Pace:
     def _resize(self) -> None:
         assert self.round_trip_s is not None
         self.block = int(min(max(self.rate * BLOCK_S, SMALL_BLOCK), self._max_block))
-        self.block = min(self.block, self._max_block)
+        self.block = self.limit.block(min(self.block, self._max_block))
         least = FLOOR_BYTES
         if self._grows:
             least = max(self._start_bytes, int(min(START_RATE * self.round_trip_s, START_MAX_BYTES)))

@@ -9,9 +9,10 @@ Theory of operation. One thread, one loop:
     flush      hand the coalesced bytes to the channel, as many as it accepts
     receive    wait for bytes, cut them into replies, pass each to the job that made the request
 
-A WRITE or READ waits for room in the window (Pace), which goes to the most urgent jobs first and then in turn. Requests
-without payload pass at once. A job's error ends that job. A lost link, a cancel or a failed commit is thrown into every
-job, so that each can note its progress, and ends the run.
+A WRITE or READ waits for room in the window (Pace) and for the limit of the rate. Both go to the most urgent jobs first
+and then in turn: by bytes among the shares (outboxes), in order within a share. Requests without payload pass at once.
+A job's error ends that job. A lost link, a cancel or a failed commit is thrown into every job, so that each can note
+its progress, and ends the run.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import Any, Protocol
 from iot.sftp.client.pipeline.job import TURN, WAIT, Barrier, Command, Job, Linger, Send
 from iot.sftp.client.pipeline.outstanding import Outstanding, Running
 from iot.sftp.client.pipeline.pace import Pace
+from iot.sftp.client.pipeline.turns import Turns
 from iot.sftp.client.protocol.outgoing import Outgoing
 from iot.sftp.client.protocol.parsing import Deframer, parse_reply
 from iot.transfer.errors import Cancelled, LinkLost, SFTPError, Timeout
@@ -56,6 +58,7 @@ class Pipeline:
 
     clock: monotonic seconds. commit: makes barrier records durable. reply_deadline_s: longest wait for one answer
     while the link is alive. cancelled: set by any thread to stop.
+    wire_sent: bytes that the wire has carried for this connection so far, for the limit of the rate.
     on_silence: called with the seconds for which nothing came although bytes are in flight; True ends the run as a
         lost link.
     """
@@ -69,6 +72,7 @@ class Pipeline:
         commit: Callable[[Sequence[Any]], None],
         reply_deadline_s: float,
         cancelled: StopFlag,
+        wire_sent: Callable[[], int] = lambda: 0,
         on_silence: Callable[[float], bool] = lambda _: False,
     ) -> None:
         self.pace = pace
@@ -76,6 +80,7 @@ class Pipeline:
         self._clock = clock
         self._reply_deadline_s = reply_deadline_s
         self._cancelled = cancelled
+        self._wire_sent = wire_sent
         self._on_silence = on_silence
         self._deframer = Deframer()
         self._turns = itertools.count()
@@ -87,7 +92,8 @@ class Pipeline:
         self._active: dict[int, Running] = {}
         self._active_bytes = 0
         self._ready: deque[Running] = deque()
-        self._parked: list[tuple[tuple[int, ...], int, Running, Send]] = []
+        self._parked: list[tuple[tuple[int, ...], float, int, Running, Send]] = []
+        self._turns_of_shares = Turns()
         self._lingering: list[tuple[float, int, Running]] = []
         self._group: GroupCommit[Running] = GroupCommit(commit)
         self._beside: list[Job[Any]] = []
@@ -173,7 +179,8 @@ class Pipeline:
         for _ in range(len(self._ready)):
             self._advance(self._ready.popleft())
         while self._can_unpark():
-            _, _, running, send = heapq.heappop(self._parked)
+            _, turn, _, running, send = heapq.heappop(self._parked)
+            self._turns_of_shares.begun(turn)
             if not running.ended:
                 self._put(running, send)
                 self._advance(running)
@@ -181,7 +188,7 @@ class Pipeline:
     def _can_unpark(self) -> bool:
         """Once enough bytes are coalesced, a flush comes before the next block."""
         return (
-            bool(self._parked) and len(self._out) < FLUSH_BYTES and self.pace.has_room(self._parked[0][3].request.cost)
+            bool(self._parked) and len(self._out) < FLUSH_BYTES and self.pace.has_room(self._parked[0][-1].request.cost)
         )
 
     def _advance(self, running: Running) -> None:
@@ -203,8 +210,8 @@ class Pipeline:
     def _obey(self, running: Running, command: Command) -> bool:
         """-> whether the job can continue at once"""
         if isinstance(command, Send):
-            if command.request.cost and not self.pace.has_room(command.request.cost):
-                heapq.heappush(self._parked, (running.job.urgency, next(self._turns), running, command))
+            if command.request.cost and (self._parked or not self.pace.has_room(command.request.cost)):
+                self._park(running, command)
                 return False
             self._put(running, command)
             return not command.request.cost or len(self._out) < FLUSH_BYTES or self._let_others(running)
@@ -219,6 +226,10 @@ class Pipeline:
         assert command is WAIT
         running.waits = not running.inbox
         return not running.waits
+
+    def _park(self, running: Running, send: Send) -> None:
+        turn = self._turns_of_shares.next(running.job.share, send.request.cost)
+        heapq.heappush(self._parked, (running.job.urgency, turn, next(self._turns), running, send))
 
     def _let_others(self, running: Running) -> bool:
         self._ready.append(running)
@@ -278,9 +289,11 @@ class Pipeline:
         if self._ready or self._out or self._can_unpark():
             return 0.0  # send() waits for the rest
         commit_s = self._commit_wait_s()
+        limited_s = self.pace.limited_s(self._parked[0][-1].request.cost) if self._parked else 0.0
+        poll_s = min(self._poll_s, limited_s or self._poll_s)
         if commit_s is not None:
-            return min(commit_s, self._poll_s)
-        return self._poll_s if self._active else max(0.0, self._ask_at - self._clock())
+            return min(commit_s, poll_s)
+        return poll_s if self._active else max(0.0, self._ask_at - self._clock())
 
     def _commit_wait_s(self) -> float | None:
         """Only jobs that have a request outstanding or are due to run can still reach a barrier."""
@@ -310,6 +323,8 @@ class Pipeline:
         quiet_s = self._channel.check_alive(oldest.mark.sent_at if oldest else None)
         self._poll_s = SILENT_POLL_S if self.pace.in_flight and quiet_s > 2 * POLL_S else POLL_S
         self._check_at = now + self._poll_s
+        if self.pace.limit.rate is not None:
+            self.pace.carried(self._wire_sent())
         if self._on_silence(quiet_s if self.pace.in_flight else 0.0):
             raise LinkLost("the link fell silent, and the standby connection is ready")
         if oldest is not None and now - oldest.mark.sent_at > self._reply_deadline_s:

@@ -24,6 +24,7 @@ from iot.sftp.client.ssh.login import Login
 from iot.sftp.client.ssh.proxy import connect_through
 from iot.sftp.client.ssh.transport import Target, Transport
 from iot.transfer.errors import LinkLost, TransientError
+from iot.transfer.rate import Meter
 from iot.transfer.stop import StopFlag
 
 if hasattr(paramiko, "DSSKey"):
@@ -62,8 +63,11 @@ class Connection(pysftp.Connection):  # type: ignore[misc]
     _hop: Connection | None = None
     _cnopts = _CnOpts(False)
 
-    def __init__(self, target: Target, cancelled: StopFlag, on_dialled: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, target: Target, cancelled: StopFlag, meter: Meter, on_dialled: Callable[[], None] | None = None
+    ) -> None:
         self.target = target
+        self._meter = meter
         self.link: Link | None = None
         self._cancelled = cancelled
         self._on_dialled = on_dialled
@@ -87,6 +91,8 @@ class Connection(pysftp.Connection):  # type: ignore[misc]
     def _start_transport(self, host: str, port: int) -> None:
         """pysftp's hook: ours dials with a deadline, every address of a name, and tunes the socket."""
         self.link = self._reach(host, port)
+        if self._hop is None:  # else it is the hop's connection that goes over the wire
+            self._meter.follow(self.link)
         if self._on_dialled is not None:
             self._on_dialled()
         with translated(host):
@@ -97,7 +103,7 @@ class Connection(pysftp.Connection):  # type: ignore[misc]
         if target.proxy_command is not None:
             return by_command(target.proxy_command, self._cancelled)
         if target.via is not None:
-            self._hop = Connection(target.via, self._cancelled)
+            self._hop = Connection(target.via, self._cancelled, self._meter)
             self._hop.login_over()
             return by_channel(self._hop.tcp_channel(host, port), self._cancelled, self._hop.close)
         if target.proxy is not None:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from iot.sftp.client.ssh.capabilities import set_congestion
 from iot.transfer.errors import Cancelled, ConfigurationError, LinkLost
+from iot.transfer.rate import FULL_PACKETS, Wire
 from iot.transfer.stop import StopFlag
 
 if TYPE_CHECKING:
@@ -37,6 +38,11 @@ REDIAL_GROWTH = 1.1
 TCPI_RTT = 68
 INTERFACE_BYTES = 16
 """IFNAMSIZ, with the NUL at its end."""
+TCPI_BYTES_RECEIVED = 128
+TCPI_SEGS_OUT = 136
+TCPI_BYTES_SENT = 200
+HEADERS = {socket.AF_INET: 52, socket.AF_INET6: 72}
+"""Of a packet: IP, TCP, and the time stamps that TCP adds by default."""
 
 
 class Link:
@@ -62,7 +68,8 @@ class Link:
         self._writable = _Waiter(sock, selectors.EVENT_WRITE)
         self.logs_in = True
         self._receive_wait_s = POLL_S
-        self.sent_bytes = 0
+        self.sent_bytes = self._received_bytes = 0
+        self._last_wire: Wire | None = None
         self.last_received = time.monotonic()
 
     @property
@@ -74,6 +81,29 @@ class Link:
             told = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCPI_RTT + 4)
             return float(struct.unpack_from("=I", told, TCPI_RTT)[0]) / 1e6
         return None
+
+    @property
+    def wire(self) -> Wire:
+        """What the wire has carried for it: as the system tells, with headers and retransmissions; else an estimate.
+
+        tcp(7), TCP_INFO: tcpi_bytes_received, tcpi_segs_out, tcpi_segs_in, tcpi_bytes_sent (Linux 4.19).
+        """
+        return self._last_wire or self._wire_now()
+
+    def _wire_now(self) -> Wire:
+        if self._is_tcp and hasattr(socket, "TCP_INFO"):
+            with contextlib.suppress(OSError, struct.error):
+                told = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCPI_BYTES_SENT + 8)
+                (received,) = struct.unpack_from("=Q", told, TCPI_BYTES_RECEIVED)
+                packets_out, packets_in = struct.unpack_from("=II", told, TCPI_SEGS_OUT)
+                (sent,) = struct.unpack_from("=Q", told, TCPI_BYTES_SENT)
+                header = HEADERS[self._sock.family]
+                return Wire(sent + packets_out * header, received + packets_in * header)
+        return Wire(int(self.sent_bytes * FULL_PACKETS), int(self._received_bytes * FULL_PACKETS))
+
+    @property
+    def over(self) -> bool:
+        return self._last_wire is not None
 
     def send(self, data: bytes) -> int:
         """Accept all of it. Raises: OSError if the link is dead, or too much is held."""
@@ -128,6 +158,7 @@ class Link:
             except BlockingIOError:
                 raise TimeoutError from None
         if data:
+            self._received_bytes += len(data)
             self.last_received = time.monotonic()
             if self.logs_in and self._is_tcp:
                 _acknowledge(self._sock)
@@ -144,6 +175,7 @@ class Link:
         return self._sock.fileno() < 0
 
     def close(self) -> None:
+        self._last_wire = self.wire
         with contextlib.suppress(OSError):  # no longer connected: nothing to shut down
             self._sock.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits in recv
         self._sock.close()

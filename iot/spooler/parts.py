@@ -1,0 +1,64 @@
+"""The parts of an agent, as its settings say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from iot.spooler.availability import Availability, Remote
+from iot.spooler.config.settings import Settings
+from iot.spooler.gates import Gates, WindowGate
+from iot.spooler.outbox.intake import Clocks, Intake
+from iot.spooler.pacing import Pacer
+from iot.spooler.queue.policy import Backoff, RetryRules
+from iot.spooler.queue.queue import Queue
+from iot.transfer import Journal
+
+__all__ = ["gates", "intakes", "pacer", "rules", "server", "was_lost"]
+
+DRAIN_CAP_S = 5.0
+
+
+def was_lost(journal: Journal) -> bool:
+    """Whether the journal is new because an earlier one was lost."""
+    return journal.moved_aside is not None or journal.state_dir is None
+
+
+def server(settings: Settings, random: Callable[[], float], *, drain: bool) -> Availability:
+    retry = settings.retry
+    backoff = Backoff(retry.base_s, min(retry.cap_s, DRAIN_CAP_S) if drain else retry.cap_s)
+    return Availability(backoff, Backoff(retry.auth_hold_s, retry.auth_hold_max_s), random)
+
+
+def rules(settings: Settings, *, drain: bool) -> RetryRules:
+    retry = settings.retry
+    if drain:
+        return RetryRules(
+            Backoff(retry.base_s, min(retry.cap_s, DRAIN_CAP_S)), retry.max_attempts, retry.drain_attempts
+        )
+    return RetryRules(Backoff(retry.base_s, retry.cap_s), retry.max_attempts)
+
+
+def gates(settings: Settings, intakes: Sequence[Intake], queue: Queue, clocks: Clocks) -> Gates:
+    schedules = {intake.number: intake.settings.schedule for intake in intakes}
+    return Gates([WindowGate(schedules, settings.zone)], intakes, queue, clocks)
+
+
+def pacer(settings: Settings, remote: Remote) -> Pacer:
+    otherwise = settings.server.client_options().get("max_rate")
+    return Pacer(settings.rates, settings.zone, otherwise, remote.limit_rate)
+
+
+def intakes(settings: Settings, queue: Queue, clocks: Clocks, *, journal_lost: bool) -> list[Intake]:
+    return [
+        Intake(
+            outbox,
+            queue,
+            clocks,
+            device_id=settings.device_id,
+            scan_s=settings.scan_s,
+            small_file_bytes=settings.small_file_bytes,
+            journal_lost=journal_lost,
+        )
+        for outbox in settings.outbox
+        if outbox.enabled
+    ]
