@@ -24,6 +24,7 @@ __all__ = [
     "join",
     "make_below",
     "open_below",
+    "opener",
     "rename_noreplace",
     "split",
     "sync",
@@ -39,6 +40,12 @@ NAME_MAX = 255
 NOT_OFFERED = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
 """The kernel or the file system does not support the call or its flag. A refusal (EPERM, EACCES) is not among these:
 the fallback would be refused as well, perhaps half-way."""
+
+
+def opener(folder: int, flags: int, mode: int = 0o600) -> Callable[[str | bytes, int], int]:
+    """For `open`, in an open folder. What is opened so belongs to `open` at once: it stays open under no error, as it
+    would if `open` were given a descriptor (a folder has the name, memory is short)."""
+    return lambda name, _: os.open(name, flags, mode, dir_fd=folder)
 
 
 def split(path: bytes) -> tuple[bytes, bytes]:

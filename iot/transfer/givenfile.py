@@ -21,7 +21,8 @@ def check_readable(path: Path) -> None:
 
 def read_text_once(path: Path) -> str:
     """The UTF-8 text of a file, or of a pipe passed by the shell. Raises: OSError, UnicodeDecodeError."""
-    with open(_open(path, pipe=str(path).startswith(HANDED_OVER)), encoding="utf-8") as file:
+    pipe = str(path).startswith(HANDED_OVER)
+    with open(path, encoding="utf-8", opener=lambda name, _: _open(Path(name), pipe=pipe)) as file:
         return file.read()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from iot.transfer import beneath
-from iot.transfer.beneath import free_name, join, make_below, open_below, rename_noreplace, split, sync
+from iot.transfer.beneath import free_name, join, make_below, open_below, opener, rename_noreplace, split, sync
 
 
 @pytest.fixture
@@ -180,6 +181,35 @@ def test_a_link_whose_original_cannot_be_taken_away_is_taken_back(root, tmp_path
     with pytest.raises(PermissionError):
         rename_noreplace(root, b"a", root, b"b")
     assert os.listdir(tmp_path) == ["a"]
+
+
+# -- files
+
+
+def test_an_error_after_a_file_was_opened_leaves_no_descriptor(root, tmp_path, monkeypatch):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    before = set(os.listdir("/proc/self/fd"))
+    with pytest.raises(IsADirectoryError), open(b"folder", "rb", opener=opener(root, os.O_RDONLY)):
+        pass  # it does not come to this
+    with pytest.raises(LookupError), open("file", encoding="no such codec", opener=opener(root, os.O_RDONLY)):
+        pass  # nor to this
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_file_is_made_in_the_folder_with_its_mode(root, tmp_path):
+    with open("made", "wb", opener=opener(root, os.O_WRONLY | os.O_CREAT | os.O_EXCL)) as file:
+        file.write(b"content")
+    assert (tmp_path / "made").read_bytes() == b"content"
+    assert (tmp_path / "made").stat().st_mode & 0o777 == 0o600
+
+
+def test_no_file_is_made_of_a_descriptor_that_nobody_owns_yet() -> None:
+    """`open(os.open(...))` leaves it open where `open` fails; `opener` does not."""
+    package = Path(beneath.__file__).parents[1]
+    made = re.compile(r"\b(?:open|fdopen|FileIO)\((?:os\.open|_open)\(")
+    found = [str(file) for file in package.rglob("*.py") if made.search(file.read_text())]
+    assert found == []
 
 
 # -- names

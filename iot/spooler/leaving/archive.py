@@ -26,7 +26,7 @@ from iot.spooler.leaving.trust import FOLDER_MODE, open_trusted
 from iot.spooler.naming import shown
 from iot.spooler.state.elapsed import Moment, Odometer, observe
 from iot.transfer import is_gone
-from iot.transfer.beneath import free_name, join, make_below, open_below, split
+from iot.transfer.beneath import free_name, join, make_below, open_below, opener, split
 
 __all__ = ["Archive"]
 
@@ -270,7 +270,7 @@ class Archive:
         """Set the archive's clock -> when the last file came into each bundle, as far as known, and which bundle has
         been open since when."""
         try:
-            with open(os.open(STATE, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=root), "rb") as file:
+            with open(STATE, "rb", opener=opener(root, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)) as file:
                 state = json.load(file)
             boot, since_boot_s, wall_s, synchronised = state["moment"]
             moment = Moment(str(boot), float(since_boot_s), float(wall_s), synchronised is True)
@@ -290,7 +290,7 @@ class Archive:
         self._kept = True
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-            with open(os.open(f"{STATE}.new", flags, 0o600, dir_fd=root), "w", encoding="utf-8") as file:
+            with open(f"{STATE}.new", "w", encoding="utf-8", opener=opener(root, flags)) as file:
                 json.dump(state, file)
             os.rename(f"{STATE}.new", STATE, src_dir_fd=root, dst_dir_fd=root)
         except OSError as error:

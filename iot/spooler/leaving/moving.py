@@ -15,7 +15,7 @@ from io import FileIO
 from typing import BinaryIO
 
 from iot.transfer import is_gone
-from iot.transfer.beneath import rename_noreplace
+from iot.transfer.beneath import opener, rename_noreplace
 
 __all__ = ["copy_whole", "put"]
 
@@ -76,7 +76,7 @@ def copy_whole(
         with contextlib.suppress(FileNotFoundError):
             os.unlink(target, dir_fd=target_dir)
         try:
-            with open(os.open(target, CREATE, 0o600, dir_fd=target_dir), "wb", buffering=0) as writer:
+            with open(target, "wb", buffering=0, opener=opener(target_dir, CREATE)) as writer:
                 while piece := reader.read(BUFFER_BYTES):
                     _write(writer, piece)
                     alive()
@@ -93,7 +93,7 @@ def copy_whole(
 
 def _reading(folder: int, name: bytes) -> BinaryIO:
     """A file in an open folder. Where a folder has the name, nothing stays open. Raises: OSError."""
-    return open(name, "rb", opener=lambda path, _: os.open(path, READ, dir_fd=folder))
+    return open(name, "rb", opener=opener(folder, READ))
 
 
 def _write(writer: FileIO, piece: bytes) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from iot.spooler.leaving.removal import private_names
-from iot.transfer.beneath import open_below, split
+from iot.transfer.beneath import open_below, opener, split
 
 __all__ = ["ID", "STAGED", "Record", "as_text", "drop_record", "ids_in", "is_there", "read_record", "write_record"]
 
@@ -62,7 +62,7 @@ def write_record(root: int, number: str, record: Mapping[str, Any]) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(fresh, dir_fd=root)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    with open(os.open(fresh, flags, 0o600, dir_fd=root), "w", encoding="ascii") as file:
+    with open(fresh, "w", encoding="ascii", opener=opener(root, flags)) as file:
         json.dump(record, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
@@ -72,7 +72,7 @@ def write_record(root: int, number: str, record: Mapping[str, Any]) -> None:
 def read_record(root: int, number: str) -> Record:
     """Raises: FileNotFoundError; OSError saying what is wrong with it."""
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
-    with open(os.open(number + RECORD, flags, dir_fd=root), "rb") as file:
+    with open(number + RECORD, "rb", opener=opener(root, flags)) as file:
         content = file.read(RECORD_MAX + 1)
     try:
         values = json.loads(content)

@@ -79,7 +79,7 @@ def _occupy_closed_streams() -> None:
     streams = (("stdin", os.O_WRONLY, "r"), ("stdout", os.O_RDONLY, "w"), ("stderr", os.O_RDWR, "w"))
     for name, flags, mode in streams:  # in this order: open() takes the lowest descriptor that is free
         if getattr(sys, name) is None:
-            file = io.FileIO(os.open(os.devnull, flags), mode)
+            file = io.FileIO(os.devnull, mode, opener=lambda name, _: os.open(name, flags))  # noqa: B023 - called now
             setattr(sys, name, io.TextIOWrapper(file, encoding="utf-8", write_through=True))
 
 
