@@ -24,6 +24,7 @@ from iot.transfer import (
     ConfigurationError,
     CredentialsInvalid,
     LoginRefused,
+    NotFound,
     PermanentError,
     SourceUnreadable,
     TransferError,
@@ -161,6 +162,7 @@ def _failure(name: str, error: TransferError, means: str) -> Step:
 def _try_at(remote: Remote, scratch: str) -> Iterator[Step]:
     made = _missing_folders(remote, scratch)
     stands = lost = False
+    deleted: Step | None = None
     try:
         for name, work in (("write", _write), ("resume", _resume), ("rename", _rename)):
             try:
@@ -172,11 +174,15 @@ def _try_at(remote: Remote, scratch: str) -> Iterator[Step]:
             stands = True
             yield from steps
         if stands and not lost:
-            stands = False
-            yield _delete(remote, scratch)
-    finally:
-        if not lost:
-            _clean(remote, scratch, made, stands=stands)
+            stands, deleted = False, _delete(remote, scratch)
+            yield deleted
+    except BaseException:  # whoever asked has stopped
+        _clean(remote, scratch, made, stands=stands)
+        raise
+    left = [scratch, *made] if lost else _clean(remote, scratch, made, stands=stands)
+    if left and (deleted is None or deleted.came is Came.GOOD):  # else that has said it
+        means = f"what this check made may still be there, also with an ending: {', '.join(map(shown, left))}"
+        yield Step("clean up", Came.LATER, f"{means}; remove it by hand")
 
 
 def _missing_folders(remote: Remote, scratch: str) -> list[str]:
@@ -224,17 +230,27 @@ def _delete(remote: Remote, scratch: str) -> Step:
     return Step("delete", Came.GOOD, "nothing of this check is left there")
 
 
-def _clean(remote: Remote, scratch: str, made: Sequence[str], *, stands: bool) -> None:
-    """What a step that failed has left, best effort: the link may be lost."""
+def _clean(remote: Remote, scratch: str, made: Sequence[str], *, stands: bool) -> list[str]:
+    """What a step that failed has left -> what could not be removed."""
+    left = []
 
-    def quietly(work: Callable[[str], object], path: str) -> None:
-        with contextlib.suppress(TransferError):
+    def removed(work: Callable[[str], object], path: str) -> None:
+        try:
             work(path)
+        except NotFound:
+            pass  # it was never made
+        except TransferError:
+            left.append(path)
 
     if stands:
-        quietly(remote.delete, scratch)
-    with contextlib.suppress(PermanentError, TransientError):
+        removed(remote.delete, scratch)
+    try:
         for part in remote.list(posixpath.dirname(scratch) or ".", posixpath.basename(scratch)):
-            quietly(remote.delete, part)
+            removed(remote.delete, part)
+    except PermanentError:
+        pass  # the folder may not be there, or not be listed
+    except TransferError:
+        left.append(scratch)
     for folder in made:
-        quietly(remote.rmdir, folder)
+        removed(remote.rmdir, folder)
+    return list(dict.fromkeys(left))
