@@ -37,7 +37,7 @@ from iot.transfer.errors import LinkLost
 from iot.transfer.journal.checkpoints import CHECKPOINTS, Checkpoints
 from iot.transfer.journal.journal import Journal
 from iot.transfer.landing import DownloadTask
-from iot.transfer.model import Proof, UploadJob
+from iot.transfer.model import Proof, RemoteEntry, UploadJob
 from iot.transfer.options import TransferOptions
 from iot.transfer.source import Source
 
@@ -376,8 +376,8 @@ def _folders(bench: Bench) -> None:
     (bench.root / "up/folder").mkdir()
 
 
-def _listed(bench: Bench, found: list[bytes]) -> bool:
-    return set(found) <= {b"/up/a", b"/up/b", b"/up/c"} | {b"/up/name", b"/up/" + NO_TEXT}
+def _listed(bench: Bench, found: list[RemoteEntry]) -> bool:
+    return {os.fsencode(entry.name) for entry in found} <= {b"a", b"b", b"c", b"folder", b"name", NO_TEXT}
 
 
 def _moved(bench: Bench, _: Any) -> bool:
@@ -418,7 +418,7 @@ def _others() -> Iterator[Exchange]:
     yield download("download proven by hash", options={"proof": Proof.FULL}, session=HashingSession)
     yield download("download with a sidecar", options={"sidecar": True}, prepare=_remote_beside_hash)
     yield Exchange("limits", lambda bench, context: ask_limits(context.server), lambda *_: True)
-    yield Exchange("list", lambda bench, context: paths.list_paths(b"/up", False), _listed, _folders)
+    yield Exchange("list", lambda *_: paths.scan(b"/up"), _listed, _folders)
     yield Exchange("stat", lambda *_: look(b"/up/remote"), lambda _, found: found is not None, _remote)
     yield Exchange("real path", lambda *_: paths.real_path(b"/up"), lambda _, found: bool(found))
     for session in (SFTPSession, PlainSession):
