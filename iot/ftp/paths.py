@@ -10,6 +10,7 @@ import posixpath
 import re
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 
 from iot.ftp.connection import Connection
 from iot.ftp.listing import Listing, parse_facts, parse_list, parse_mlsd, time_of
@@ -30,6 +31,7 @@ class Paths:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._home: bytes | None = None
+        self._facts_show_links = False
 
     @property
     def _has_facts(self) -> bool:
@@ -110,10 +112,23 @@ class Paths:
     def _list_here(self, path: bytes) -> Listing:
         if self._has_facts:
             try:
-                return parse_mlsd(self._lines("MLSD", path))
+                return self._with_links(parse_mlsd(self._lines("MLSD", path)), path)
             except Unsupported:
                 pass  # only MLST is offered
         return parse_list(self._lines("LIST -a", path))
+
+    def _with_links(self, listing: Listing, path: bytes) -> Listing:
+        """A server may report a link to a folder as a folder (pyftpdlib does); LIST still shows it. Who walks through
+        folders, or removes what is in them, has to know."""
+        self._facts_show_links |= any(entry.is_link for entry in listing.entries)
+        if self._facts_show_links or not any(stat.S_ISDIR(entry.file.mode or 0) for entry in listing.entries):
+            return listing
+        try:
+            links = {entry.name for entry in parse_list(self._lines("LIST -a", path)).entries if entry.is_link}
+        except ServerRefused:
+            return listing
+        entries = tuple(replace(entry, is_link=entry.name in links) for entry in listing.entries)
+        return replace(listing, entries=entries)
 
     def _lines(self, command: str, path: bytes) -> Iterator[bytes]:
         data, content = self._connection.transfer(command), bytearray()

@@ -87,3 +87,25 @@ def test_a_missing_source_on_the_server_removes_nothing_here(any_remote, client,
     with pytest.raises(NotFound):
         client.sync(copy, any_remote.path(f"{place}/none"), direction="download", prune=True)
     assert here(copy) == FILES
+
+
+def test_a_link_to_a_folder_there_is_never_followed(any_remote, client, place, tmp_path) -> None:
+    """Wherever the server shows that it is one, or not: what it leads to stays, when pruning and when fetching."""
+    if any_remote.name.startswith("s3"):
+        pytest.skip("an object store has no links")
+    treasure = made(any_remote.root / f"{place}-treasure", {"t": b"1", "deep/u": b"2"})
+    far = made(any_remote.root / place, {"a": b"1"})
+    (far / "way").symlink_to(treasure)
+    (far / "loop").symlink_to(far)
+    _owned_by_the_server(any_remote, place)
+    client.sync(made(tmp_path / "here", {"a": b"1"}), any_remote.path(place), prune=True)
+    assert here(treasure) == {"t": b"1", "deep/u": b"2"}
+    client.download_dir(any_remote.path(place), tmp_path / "back")
+    assert here(tmp_path / "back") == {"a": b"1"}
+
+
+def _owned_by_the_server(server: Server, place: str) -> None:
+    """Whoever serves it may change it: only then a link that is followed does harm."""
+    for folder, folders, files in os.walk(server.root):
+        for name in [*folders, *files]:
+            os.lchown(os.path.join(folder, name), server.root.stat().st_uid, server.root.stat().st_gid)

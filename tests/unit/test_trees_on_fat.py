@@ -19,9 +19,9 @@ def fat() -> Iterator[Path]:
     reason = cannot_mount("fat")
     if reason is not None:
         missing(reason)
-    with tempfile.TemporaryDirectory(prefix="iot-sftp-lab-", dir=in_memory()) as folder:
-        with LabDisk(Path(folder) / "lab", "fat") as disk:
-            yield disk.path
+    home = tempfile.TemporaryDirectory(prefix="iot-sftp-lab-", dir=in_memory())
+    with home as folder, LabDisk(Path(folder) / "lab", "fat") as disk:
+        yield disk.path
 
 
 @pytest.fixture
