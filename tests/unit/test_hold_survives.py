@@ -30,10 +30,16 @@ class Device:
         (folder / "known_hosts").write_text("")
         self.configure()
 
-    def configure(self, more: str = "") -> None:
+    def configure(self, more: str = "", known_hosts: str | None = None) -> None:
+        trusted = f'known_hosts = "{self.folder}/known_hosts"\n' if known_hosts is None else known_hosts
         (self.folder / "spooler.toml").write_text(
             f'state_dir = "{self.folder}/state"\n[server]\nhost = "h"\npassword_file = "{self.folder}/password"\n'
-            f'known_hosts = "{self.folder}/known_hosts"\n{more}[[outbox]]\npath = "/box"\ndestination = "up"\n'
+            f'{trusted}{more}[[outbox]]\npath = "/box"\ndestination = "up"\n'
+        )
+
+    def configure_ssh(self, identity: str) -> None:
+        (self.folder / "ssh").write_text(
+            f"Host *\n  IdentityFile {self.folder}/{identity}\n  UserKnownHostsFile {self.folder}/ssh_known_hosts\n"
         )
 
     def process(self) -> tuple[Held, Availability]:
@@ -101,6 +107,28 @@ def configuration(device: Device) -> None:
 
 def environment(device: Device) -> None:
     device.environment["IOT_SPOOLER_SERVER__USER"] = "other"
+
+
+def ssh_config(device: Device) -> None:
+    device.configure_ssh("id_other")
+
+
+def identity(device: Device) -> None:
+    (device.folder / "id").write_text("other")
+
+
+def ssh_known_hosts(device: Device) -> None:
+    (device.folder / "ssh_known_hosts").write_text("h ssh-ed25519 AAAA\n")
+
+
+@pytest.mark.parametrize("change", [ssh_config, identity, ssh_known_hosts])
+def test_what_an_openssh_configuration_names_ends_it_too(device: Device, change: Callable[[Device], None]) -> None:
+    device.configure_ssh("id")
+    device.configure(f'ssh_config = "{device.folder}/ssh"\n', known_hosts="")
+    device.refused()
+    assert device.next_hold_s() == 900.0
+    change(device)
+    assert device.next_hold_s() is None
 
 
 def flush(device: Device) -> None:

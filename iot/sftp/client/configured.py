@@ -11,6 +11,7 @@ from pydantic import Field, field_validator
 from iot.sftp.client.client import IoTSFTPClient
 from iot.sftp.client.session import known_hosts_of
 from iot.sftp.client.settings import ClientOptions
+from iot.sftp.client.ssh import openssh_config
 from iot.transfer.configured import ConfiguredLogin, checked_file
 from iot.transfer.errors import ConfigurationError
 from iot.transfer.journal.journal import Journal
@@ -48,10 +49,13 @@ class ServerSettings(ConfiguredLogin, ClientOptions):
         return "host key"
 
     def login_files(self) -> list[Path]:
-        """A certificate lies beside its key."""
-        files = [*super().login_files(), self.prompt_file, *known_hosts_of(self)]
+        """A certificate lies beside its key. Of an OpenSSH configuration, what it names for this host counts, too."""
+        way = self._way_of_ssh()
+        files = [*super().login_files(), self.prompt_file, *known_hosts_of(self, way.known_hosts if way else ())]
         if self.key_file is not None:
             files.append(self.key_file.with_name(f"{self.key_file.name}-cert.pub"))
+        if self.ssh_config is not None:
+            files += [*openssh_config.files(self.ssh_config), *(way.identities if way else ())]
         return [file for file in files if file is not None]
 
     def login_problems(self) -> list[tuple[str, str]]:
@@ -69,6 +73,17 @@ class ServerSettings(ConfiguredLogin, ClientOptions):
     def remote(self, journal: Journal, device_id: str) -> IoTSFTPClient:
         return self._client(self.options_here(device_id), journal)
 
+    def _way_of_ssh(self) -> openssh_config.Way | None:
+        """What the OpenSSH configuration says; None where there is none, or it is wrong by now."""
+        if self.ssh_config is None:
+            return None
+        try:
+            return openssh_config.way_to(self.host, self._port(), self.user, self.ssh_config)
+        except ConfigurationError:
+            return None  # the login says it
+
+    def _port(self) -> int | None:
+        return self.port if "port" in self.model_fields_set else None  # else the OpenSSH configuration may say
+
     def _client(self, options: Mapping[str, Any], journal: Journal | None = None) -> IoTSFTPClient:
-        port = self.port if "port" in self.model_fields_set else None  # else the OpenSSH configuration may say
-        return IoTSFTPClient(self.host, port, self.user, self.login_password(), journal=journal, **options)
+        return IoTSFTPClient(self.host, self._port(), self.user, self.login_password(), journal=journal, **options)

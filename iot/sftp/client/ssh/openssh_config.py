@@ -23,7 +23,7 @@ import paramiko
 from iot.sftp.client.ssh.children import environment
 from iot.transfer.errors import ConfigurationError
 
-__all__ = ["DEFAULT", "NONE", "SSH_PORT", "Way", "check", "way_to"]
+__all__ = ["DEFAULT", "NONE", "SSH_PORT", "Way", "check", "files", "way_to"]
 
 DEFAULT, NONE = "default", "none"
 USER_FILE, SYSTEM_FILE = "~/.ssh/config", "/etc/ssh/ssh_config"
@@ -151,6 +151,11 @@ def check(which: str) -> None:
     _read(which)
 
 
+def files(which: str) -> list[Path]:
+    """The files that are read, without those they include."""
+    return [_expanded(path) for path in ([USER_FILE, SYSTEM_FILE] if which == DEFAULT else [which])]
+
+
 # -- what the keywords say
 
 
@@ -253,8 +258,8 @@ def _through(way: Way, via: Way) -> Way:
 def _read(which: str) -> list[str]:
     """All lines that count."""
     lines: list[str] = []
-    for path in [USER_FILE, SYSTEM_FILE] if which == DEFAULT else [which]:
-        lines += [*_lines(_expanded(path), must_be=which != DEFAULT), "Host *"]
+    for path in files(which):
+        lines += [*_lines(path, must_be=which != DEFAULT), "Host *"]
     return lines
 
 
