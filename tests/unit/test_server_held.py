@@ -9,13 +9,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from quarantined import quarantined
+from unit.test_spooler_agent import Rig
 
 from iot.spooler import service
 from iot.spooler.availability import Availability, ServerState
 from iot.spooler.config.changes import Changes
 from iot.spooler.outbox.intake import Clocks
 from iot.spooler.queue.policy import Backoff
-from iot.transfer import LinkLost, LoginRefused
+from iot.transfer import AccessRefused, LinkLost, LoginRefused
 
 
 class Clock:
@@ -130,3 +132,26 @@ def test_a_file_that_is_rewritten_all_the_time_does_not_lead_to_a_login_each_tim
     agent.server.progressed()
     ours._watch_hold(agent)
     assert ours._mended == 0
+
+
+def test_a_refusal_of_the_destination_as_a_whole_holds_the_server_and_is_no_strike_of_a_file(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A folder that is mounted read-only says so at the first file: the others are not tried."""
+    caplog.set_level("DEBUG", "iot.spooler.agent")
+    rig: Any = Rig(tmp_path)
+    for number in range(50):
+        rig.put(f"f{number}")
+    rig.remote.slots = 1
+    tried: list[str] = []
+    rig.remote.before = lambda job: tried.append(job.dest)
+    rig.remote.refuse = {f"/up/f{number}": AccessRefused("mounted read-only") for number in range(50)}
+    rig.retry = {"max_attempts": 1}
+    rig.loop.stop_at = rig.loop.now + 900 + 60
+    rig.run(drain=False)
+    assert len(tried) == 2  # one now, and one after the hold
+    assert len(rig.left()) == 50
+    assert quarantined(rig.quarantine) == []
+    lines = [record.getMessage() for record in caplog.records]
+    assert sum(line.startswith("link held error=") for line in lines) == 2
+    assert lines.count('nothing is sent reason="the server is held"') == 2
