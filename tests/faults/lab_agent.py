@@ -35,6 +35,7 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 
 from unit.folder_remote import FolderRemote
+from unlinked_at_once import UnlinkedAtOnce
 
 import iot.sftp.client
 import iot.spooler
@@ -43,6 +44,7 @@ from iot.sftp.client import Failure, Journal, LinkLost, LocalStateError, Permiss
 from iot.spooler.agent import Agent
 from iot.spooler.cli import main as cli
 from iot.spooler.config.load import load
+from iot.spooler.leaving import owed
 from iot.spooler.outbox.intake import Clocks
 from iot.spooler.queue.queue import QUEUE_SCHEMA
 from iot.transfer.errors import SFTPError, SourceChanged
@@ -387,6 +389,7 @@ def _every_step_seen(step: Callable[[], None]) -> Iterator[None]:
     with contextlib.ExitStack() as patches:
         for target, name in targets + renaming:
             patches.enter_context(patch.object(target, name, seen(getattr(target, name))))
+        patches.enter_context(patch.object(owed, "Unlinker", UnlinkedAtOnce))  # steps come one after the other
         yield
 
 

@@ -18,11 +18,13 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
+from unlinked_at_once import UnlinkedAtOnce
+
 from iot.sftp.client import EmbeddedServer, Journal, LocalStateError
 from iot.spooler.agent import Agent
 from iot.spooler.availability import Remote
 from iot.spooler.config.settings import Settings
-from iot.spooler.leaving import removal
+from iot.spooler.leaving import owed, removal
 from iot.spooler.outbox.intake import Clocks
 from iot.spooler.queue.queue import QUEUE_SCHEMA
 from iot.transfer import beneath
@@ -211,6 +213,7 @@ class Device:
             (Journal, "_transact", on_this_disk),
             (Source, "read", and_meanwhile),
             (removal, "rename_noreplace", self._dying(beneath.rename_noreplace)),
+            (owed, "Unlinker", UnlinkedAtOnce),
             (os, "unlink", self._dying(os.unlink)),
             (os, "fsync", self._dying(os.fsync)),
             (checkpoints, "time", wall),

@@ -24,6 +24,7 @@ PIPELINE = "iot.sftp.client.pipeline.pipeline:Pipeline"
 REQUEST = "iot.sftp.client.protocol.packets:Request"
 QUEUE = "iot.spooler.queue.queue:Queue"
 REMOVAL = "iot.spooler.leaving.removal"
+UNLINKING = "iot.spooler.leaving.unlinking"
 CHECKPOINTS = "iot.transfer.journal.checkpoints:Checkpoints"
 COMMIT = "iot.transfer.journal.journal:Journal._transact"
 
@@ -113,8 +114,8 @@ STEPS: tuple[Step, ...] = (
     *_asked("fsync of the final", Packet(Kind.EXTENDED, Flag.READ, b"fsync@openssh.com")),
     *_committed("delivered", Call(f"{QUEUE}.deliver", third_is_not_empty)),
     *_around("source renamed to its private name", Call(f"{REMOVAL}:rename_noreplace")),
-    *_around("source unlinked", Call(f"{REMOVAL}:_unlink_all", second_is_not_empty)),
-    Step("outbox synced", Call(f"{REMOVAL}:_from_folder"), "after"),
+    *_around("source unlinked", Call(f"{UNLINKING}:_unlink_all", second_is_not_empty)),
+    Step("outbox synced", Call(f"{UNLINKING}:Unlinking.run"), "after"),
     *_committed("row forgotten", Call(f"{QUEUE}.forget", third_is_not_empty)),
 )
 BY_NAME = {step.name: step for step in STEPS}

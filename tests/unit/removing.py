@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from iot.spooler.leaving.removal import Item, Leaver, Outcome, take_away
+from iot.spooler.leaving.unlinking import Unlinking
 from iot.spooler.outbox.departure import Departure
 from iot.spooler.outbox.lease import Leases
 from iot.spooler.outbox.mounts import FileSystem
@@ -17,7 +18,18 @@ def outcome_of(
     outbox: int, items: Iterable[Item], leaver: Leaver, *, rested: bool = True, inodes: bool = True
 ) -> Outcome:
     """rested: a guess is good enough. inodes: they last on this file system."""
-    return take_away(outbox, items, leaver, Departure(Leases(outbox), lambda _: rested, FileSystem(inodes=inodes)))
+    departure = Departure(Leases(outbox), lambda _: rested, FileSystem(inodes=inodes))
+    works: list[Unlinking] = []
+
+    def at_once(work: Unlinking) -> None:
+        work.run()
+        works.append(work)
+
+    outcome = take_away(outbox, items, leaver, departure, at_once)
+    for work in works:
+        outcome.done.extend(work.done)
+        outcome.failed.extend(work.failed)
+    return outcome
 
 
 def taken(outbox: int, items: Iterable[Item], leaver: Leaver) -> tuple[list[int], list[tuple[int, OSError]]]:

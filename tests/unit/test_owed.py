@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +23,7 @@ from iot.spooler.leaving.owed import (
     Owed,
 )
 from iot.spooler.leaving.removal import Outcome
+from iot.spooler.leaving.unlinking import Unlinking
 from iot.spooler.outbox.departure import Why
 from iot.spooler.outbox.scan import SourceFailed
 from iot.spooler.queue.policy import State
@@ -98,7 +100,7 @@ class Rig:
             departure=lambda *, rested: rested,
         )
 
-    def _take_away(self, root: int, items: list[Any], leaver: str, rested: bool) -> Outcome:
+    def _take_away(self, root: int, items: list[Any], leaver: str, rested: bool, unlink: Any) -> Outcome:
         self.asked.append(([item.key for item in items], leaver, rested))
         self.items = items
         outcome = Outcome([], [], [])
@@ -106,6 +108,8 @@ class Rig:
             answer = self.answers.get(item.key, "done")
             if answer == "done":
                 outcome.done.append(item.key)
+            elif answer == "unlink":
+                unlink(Unlinking(os.open(self.folder, os.O_RDONLY), {item.key: b"private"}, []))
             elif isinstance(answer, Why):
                 outcome.stays.append((item.key, answer))
             else:
@@ -123,6 +127,37 @@ def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rig:
 
 
 # -- rows are forgotten after the files have gone
+
+
+def test_what_is_being_unlinked_has_not_left_and_is_not_taken_again(rig, monkeypatch):
+    may_go = threading.Event()
+    monkeypatch.setattr(os, "fsync", lambda _: may_go.wait(10))
+    rig.leave(1, answer="unlink")
+    rig.rows[State.DELIVERED] = [entry(1)]
+    rig.owed.wake()
+    rig.owed.tend()
+    rig.owed.tend()
+    assert ([keys for keys, _, _ in rig.asked], rig.owed.forget_many("db")) == ([[1]], [])
+    may_go.set()
+    rig.owed.flush()
+    assert rig.forgotten == [1]
+
+
+def test_what_could_not_be_unlinked_is_held_and_tried_again(rig, monkeypatch):
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "unlink", refused)
+    rig.leave(1, answer="unlink")
+    rig.owed.flush()
+    assert (rig.forgotten, rig.owed.held[1]) == ([], {1: os.strerror(errno.EPERM)})
+    monkeypatch.undo()
+    monkeypatch.setattr(module, "take_away", rig._take_away)
+    rig.rows[State.DELIVERED] = [entry(1)]
+    rig.now += OWED_RETRY_MAX_S
+    rig.owed.tend()
+    rig.owed.flush()
+    assert (rig.forgotten, rig.owed.held[1]) == ([1], {})
 
 
 def test_a_row_is_forgotten_only_after_its_file_has_gone(rig):

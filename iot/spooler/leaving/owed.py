@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 
 from iot.spooler.leaving.leaving import Leaving, unclaimed
 from iot.spooler.leaving.removal import Item, Leaver, Outcome, recover, take_away
+from iot.spooler.leaving.unlinking import Unlinker, Unlinking
 from iot.spooler.leaving.waiting import Late, Waiting
 from iot.spooler.naming import shown
 from iot.spooler.outbox.departure import Why
@@ -57,6 +58,8 @@ class Owed:
         self._leaving = leaving
         self._clocks = clocks
         self._gone: dict[int, Entry] = {}
+        self._unlinker = Unlinker()
+        self._unlinking: dict[int, tuple[Intake, Entry]] = {}
         self.stuck: dict[tuple[int, bytes], str] = {}
         self._paying: Iterator[None] | None = None
         self._retry_at = float("-inf")
@@ -93,6 +96,7 @@ class Owed:
 
         Pass the result to `forgotten` once the transaction is on the disk.
         """
+        self._collect()
         gone = list(self._gone.values()) if len(self._gone) >= FORGET_FILES else []
         self._queue.forget(db, gone)
         return gone
@@ -115,19 +119,21 @@ class Owed:
             after_id = 0
             while page := self._queue.owed(state, PAGE, after_id):
                 after_id = page[-1].id
-                mine = [entry for entry in page if entry.outbox in self._intakes and entry.id not in self._gone]
+                mine = [entry for entry in page if entry.outbox in self._intakes and not self._is_leaving(entry)]
                 self._let_go(mine, leavers, {entry.id: entry.error or "" for entry in mine})
                 seen.update(entry.id for entry in mine)
                 yield
         for some in self.held.values():
             for key in held.difference(seen):
                 some.pop(key, None)  # another version has come in its place
-        stuck = held and all(any(key in some for some in self.held.values()) for key in held)
+        still = {key for some in self.held.values() for key in some} - self._unlinking.keys()
+        stuck = held and held <= still
         self._retry_wait_s = min(self._retry_wait_s * 2, OWED_RETRY_MAX_S) if stuck else OWED_RETRY_S
 
     def tend(self) -> None:
         """From time to time, in small steps: retry what could not leave, put back what no row claims, tidy the
         archives, count the quarantine."""
+        self._collect()
         now = self._clocks.monotonic()
         if self._paying is None and now >= self._retry_at:
             self._paying = self._pay()
@@ -151,7 +157,11 @@ class Owed:
             self._recount_at = min(self._recount_at, now + RECOUNT_S)
 
     def flush(self) -> None:
-        """Forget the rows of files that have left. Raises: DiskFull, JournalUnavailable."""
+        """Wait for what is leaving, then forget the rows of files that have left.
+
+        Raises: DiskFull, JournalUnavailable.
+        """
+        self._collect(wait=True)
         if self._gone:
             gone = list(self._gone.values())
             self._journal.write(lambda db: self._queue.forget(db, gone))
@@ -223,6 +233,22 @@ class Owed:
         wait_s = {Why.RESTING: intake.settings.hold_s, Why.TOUCHED: TOUCHED_RETRY_S, Why.OPEN: OPEN_RETRY_S}[why]
         self.waiting.add(Late(self._clocks.monotonic() + wait_s, entry, leavers, note, why))
 
+    def _collect(self, *, wait: bool = False) -> None:
+        """See to what the unlinker is done with."""
+        for work in self._unlinker.finished(wait=wait):
+            for key in work.done:
+                self._has_left(*self._unlinking.pop(key))
+            for key, error in work.failed:
+                intake, entry = self._unlinking.pop(key)
+                self._hold(intake, {key: entry.path}, [(key, error)])
+
+    def _is_leaving(self, entry: Entry) -> bool:
+        return entry.id in self._gone or entry.id in self._unlinking
+
+    def _has_left(self, intake: Intake, entry: Entry) -> None:
+        self._left(entry)
+        self.held[intake.number].pop(entry.id, None)
+
     def _left(self, entry: Entry) -> None:
         """However it left: nothing may refer to it once its row is forgotten."""
         self._gone[entry.id] = entry
@@ -238,18 +264,23 @@ class Owed:
     ) -> Outcome | None:
         at = self._clocks.wall()
         items = [Item(key, entry.path, entry.fingerprint, _about(entry, notes, at)) for key, entry in entries.items()]
+
+        def unlink(work: Unlinking) -> None:
+            keys = (*work.done, *work.names, *(key for key, _ in work.failed))
+            self._unlinking.update((key, (intake, entries[key])) for key in keys)
+            self._unlinker.start(work)
+
         try:
             root = intake.outbox.open()
         except SourceFailed as error:
             self._owe(intake, error)
             return None
         try:
-            outcome = take_away(root, items, leaver, intake.departure(rested=rested))
+            outcome = take_away(root, items, leaver, intake.departure(rested=rested), unlink)
         finally:
             os.close(root)
         for key in outcome.done:
-            self._left(entries[key])
-            self.held[intake.number].pop(key, None)
+            self._has_left(intake, entries[key])
         if outcome.failed:
             self._hold(intake, {key: entry.path for key, entry in entries.items()}, outcome.failed)
         return outcome

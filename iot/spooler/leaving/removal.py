@@ -3,8 +3,8 @@
 A producer may rename a new version into place, or go on writing, at any moment. So a file that nobody writes to (see
 departure) is first renamed to a private name in its own folder and examined there again; another version, or one that
 was opened meanwhile, is put back without replacing anything. Then its leaver takes it, and the folders are synced once
-for each batch: the target before the source, so that after a power cut the file is in at least one of them. After that
-the caller forgets its rows.
+for each batch: the target before the source, so that after a power cut the file is in at least one of them. What is to
+be unlinked is handed over (see unlinking). After that the caller forgets its rows.
 
 Every step can run twice. After the private rename the file belongs to its row: it waits there if it cannot leave (say,
 because the archive is full), also after a crash. The scan puts back only what no row claims.
@@ -17,9 +17,10 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+from iot.spooler.leaving.unlinking import Unlinking
 from iot.spooler.naming import shown
 from iot.spooler.outbox.departure import Departure, Stays, Why
 from iot.spooler.outbox.lease import Writer
@@ -75,8 +76,14 @@ class Delete:
         pass  # it went nowhere
 
 
-def take_away(outbox: int, items: Iterable[Item], leaver: Leaver, departure: Departure) -> Outcome:
-    """Take these versions out of the open folder `outbox`, durably."""
+def take_away(
+    outbox: int, items: Iterable[Item], leaver: Leaver, departure: Departure, unlink: Callable[[Unlinking], None]
+) -> Outcome:
+    """Take these versions out of the open folder `outbox`, durably.
+
+    unlink: is handed the last step of each folder, and runs it now or later. It tells of its files, the Outcome of the
+    others.
+    """
     outcome = Outcome([], [], [])
     for below, group in _by_folder(items).items():
         try:
@@ -87,10 +94,7 @@ def take_away(outbox: int, items: Iterable[Item], leaver: Leaver, departure: Dep
                 continue
             outcome.failed.extend((item.key, error) for item in group)
             continue
-        try:
-            _from_folder(folder, group, leaver, departure, outcome)
-        finally:
-            os.close(folder)
+        unlink(_from_folder(folder, group, leaver, departure, outcome))
     return outcome
 
 
@@ -101,39 +105,38 @@ def _by_folder(items: Iterable[Item]) -> dict[bytes, list[Item]]:
     return groups
 
 
-def _from_folder(folder: int, items: Sequence[Item], leaver: Leaver, departure: Departure, outcome: Outcome) -> None:
-    done: list[int] = []
-    left: list[tuple[int, bytes]] = []
-    for item in items:
-        try:
-            private = _take(folder, item, departure)
-            if private is not None and leaver.leave(folder, private, item):
-                left.append((item.key, private))
-            else:
-                done.append(item.key)
-        except Stays as stays:
-            outcome.stays.append((item.key, stays.why))
-        except OSError as error:
-            outcome.failed.append((item.key, error))
+def _from_folder(
+    folder: int, items: Sequence[Item], leaver: Leaver, departure: Departure, outcome: Outcome
+) -> Unlinking:
+    """-> what is left to do there, which owns the descriptor"""
+    last = Unlinking(folder, {}, [])
+    try:
+        for item in items:
+            try:
+                private = _take(folder, item, departure)
+                if private is not None and leaver.leave(folder, private, item):
+                    last.names[item.key] = private
+                else:
+                    last.done.append(item.key)
+            except Stays as stays:
+                outcome.stays.append((item.key, stays.why))
+            except OSError as error:
+                outcome.failed.append((item.key, error))
+        _sync(leaver, last)
+    except BaseException:
+        os.close(folder)
+        raise
+    return last
+
+
+def _sync(leaver: Leaver, last: Unlinking) -> None:
+    """Where the files went; otherwise none of them leaves."""
     try:
         leaver.sync()
-        _unlink_all(folder, left, done, outcome)
-        os.fsync(folder)
-        outcome.done.extend(done)
-    except OSError as error:  # nothing is durable
-        outcome.failed.extend((key, error) for key in dict.fromkeys([*done, *(key for key, _ in left)]))
-
-
-def _unlink_all(folder: int, left: Sequence[tuple[int, bytes]], done: list[int], outcome: Outcome) -> None:
-    for key, private in left:
-        try:
-            os.unlink(private, dir_fd=folder)
-        except FileNotFoundError:
-            pass  # somebody was faster
-        except OSError as error:
-            outcome.failed.append((key, error))
-            continue
-        done.append(key)
+    except OSError as error:
+        last.failed += [(key, error) for key in (*last.done, *last.names)]
+        last.done.clear()
+        last.names.clear()
 
 
 def private_names(key: int, name: bytes) -> tuple[bytes, bytes]:
