@@ -31,7 +31,9 @@ from iot.transfer.errors import DiskFull, JournalUnavailable, LocalStateError
 from iot.transfer.journal.reserve import FULL_ERRNOS, Reserve, is_full
 from iot.transfer.journal.state_directory import (
     default_state_dir,
+    has_room_for_index,
     keep_private,
+    lay_out_index,
     lay_out_wal,
     move_aside,
     one_at_a_time,
@@ -226,10 +228,13 @@ class Journal:
 
     def _open(self, path: Path) -> sqlite3.Connection:
         keep_private(path)
+        if not has_room_for_index(path.parent):
+            raise sqlite3.OperationalError("database or disk is full")
         self._db = self._connect(str(path))
         try:
             if self._db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
                 raise Corrupt(f"{path} fails SQLite's integrity check")
+            lay_out_index(path)
             for statement in CAN_WRITE:  # detect a read-only file now, not at the first delivery
                 self._db.execute(statement)
             self._migrate(self._schemas)

@@ -5,19 +5,31 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from iot.transfer.journal.reserve import lay_out
 
-__all__ = ["default_state_dir", "keep_private", "lay_out_wal", "move_aside", "one_at_a_time", "owner_of"]
+__all__ = [
+    "default_state_dir",
+    "has_room_for_index",
+    "keep_private",
+    "lay_out_index",
+    "lay_out_wal",
+    "move_aside",
+    "one_at_a_time",
+    "owner_of",
+]
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+INDEX_BYTES = 64 * 1024
+"""Of the -shm, for twice the pages that the -wal keeps."""
 LAID_OUT_BYTES = 1024 * 1024
 PRIVATE = 0o600
 ZEROED_BYTES = 64 * 1024
@@ -91,6 +103,32 @@ def lay_out_wal(path: Path) -> None:
                 os.pwrite(file, bytes(max(ZEROED_BYTES - size, 0)), size)
         finally:
             os.close(file)
+
+
+def has_room_for_index(state_dir: Path) -> bool:
+    """Whether the disk can take the -shm, which SQLite maps, and a little more.
+
+    SQLite makes sure of one byte a page. On a disk with smaller blocks, or one that fills up meanwhile, the process
+    that touches the rest of a page is killed (SIGBUS). Space that is left to root alone counts for root.
+    """
+    if sys.platform != "linux":
+        return True
+    room = os.statvfs(state_dir)
+    blocks = room.f_bfree if os.geteuid() == 0 else room.f_bavail
+    return blocks * room.f_frsize >= 2 * INDEX_BYTES
+
+
+def lay_out_index(path: Path) -> None:
+    """Allocate all of the -shm, for when the disk is full later.
+
+    Through the descriptor that SQLite has: closing another one of the same file would drop SQLite's locks.
+    """
+    with contextlib.suppress(OSError):  # no /proc here
+        index = os.stat(f"{path}-shm")
+        for number in map(int, os.listdir("/proc/self/fd")):
+            with contextlib.suppress(OSError):  # the one that listed them
+                if os.path.samestat(os.fstat(number), index):
+                    lay_out(number, INDEX_BYTES)
 
 
 @contextlib.contextmanager
