@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 from ordinary_user import AGENT, open_folder
 from servers.bad_input import Done, Site, clean_environment
-from servers.base import client_key
+from servers.base import Server, client_key
 from servers.openssh import OpenSSH
 from servers.pyftpdlib_server import Pyftpdlib
+from servers.s3 import S3Gateway
 
 SCREEN = """\
 configuration good: 127.0.0.1:{port}, outboxes box
@@ -45,7 +46,7 @@ def lines(done: Done[str]) -> dict[str, str]:
     return {words[0]: re.sub(r"^key +", "", words[1]) for words in found}
 
 
-def site_at(server: OpenSSH, base: Path) -> Site:
+def site_at(server: Server, base: Path) -> Site:
     site = Site(server, base / "device")
     site.state.mkdir()
     return site
@@ -170,6 +171,24 @@ def test_the_same_for_an_ftp_server(tmp_path: Path, site: Site) -> None:
         assert told["fsync"].startswith("no: the server confirms no disk")
         assert told["resume"].startswith("ok: ")
         assert os.listdir(server.root) == []
+
+
+@pytest.mark.parametrize(
+    ("cache", "resume"), [("off", "no: an upload that is broken off starts over"), ("writes", "ok: ")]
+)
+def test_a_gateway_to_an_object_store_shows_what_it_lacks(tmp_path: Path, cache: str, resume: str) -> None:
+    """As deploy/HOWTO.md says of it, with and without its cache."""
+    with S3Gateway(tmp_path / "root", cache=cache) as server:
+        site = site_at(server, tmp_path)
+        command = site.spooler_command("check", "--connect")
+        (site.folder / "spooler.toml").chmod(0o600)
+        done = site.run(command)
+        assert done.returncode == 0, done.stdout + done.stderr
+        told = lines(done)
+        assert told["resume"].startswith(resume)
+        assert told["fsync"].startswith("no: the server confirms no disk")
+        assert told["rename"].startswith("ok: ")
+        assert server.names() == []
 
 
 def test_the_same_for_a_folder(tmp_path: Path, sshd: OpenSSH) -> None:
