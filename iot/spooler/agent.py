@@ -113,7 +113,8 @@ class Agent:
         ways = leaving(settings, self.intakes, loop.alive)
         self.owed = Owed(journal, self.queue, self.intakes, ways, clocks)
         self.outcomes = OutcomeRecorder(journal, self.queue, remote, self.intakes, self.owed, rules, clocks, random)
-        self.gates = parts.gates(settings, self.intakes, self.queue, clocks)
+        self.quota = parts.quota(settings, self.intakes, journal, remote)
+        self.gates = parts.gates(settings, self.intakes, self.queue, clocks, [self.quota])
         self.pacer = parts.pacer(settings, remote)
         self.dispatcher = Dispatcher(
             self.queue,
@@ -152,6 +153,7 @@ class Agent:
         end = self._work()
         self._locally(self.outcomes.record)
         self._locally(self.owed.flush)
+        self._locally(self.quota.save)
         for intake in self.intakes:
             intake.close()
             intake.outbox.release()

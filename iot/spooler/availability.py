@@ -21,6 +21,7 @@ from iot.transfer import (
     TransferError,
     TransferResult,
     UploadJob,
+    Wire,
 )
 
 __all__ = ["TO_DO", "Availability", "Remote", "ServerState", "failure_kind"]
@@ -52,6 +53,10 @@ class Remote(Protocol):
 
     def limit_rate(self, bytes_per_s: float | None) -> None:
         """From now on the wire carries at most so much, whatever is under way; None: no limit."""
+
+    @property
+    def wire(self) -> Wire:
+        """What the wire has carried so far."""
 
     def cancel(self) -> None: ...
 

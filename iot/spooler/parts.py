@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from iot.spooler.availability import Availability, Remote
-from iot.spooler.config.settings import Settings
-from iot.spooler.gates import Gates, WindowGate
+from iot.spooler.config.settings import Beyond, Settings
+from iot.spooler.gates import Gate, Gates, WindowGate
 from iot.spooler.outbox.intake import Clocks, Intake
 from iot.spooler.pacing import Pacer
-from iot.spooler.queue.policy import Backoff, RetryRules
+from iot.spooler.queue.policy import Admission, Backoff, RetryRules
 from iot.spooler.queue.queue import Queue
+from iot.spooler.quota import QuotaGate
 from iot.transfer import Journal
 
-__all__ = ["gates", "intakes", "pacer", "rules", "server", "was_lost"]
+__all__ = ["gates", "intakes", "pacer", "quota", "rules", "server", "was_lost"]
 
 DRAIN_CAP_S = 5.0
 
@@ -38,9 +39,21 @@ def rules(settings: Settings, *, drain: bool) -> RetryRules:
     return RetryRules(Backoff(retry.base_s, retry.cap_s), retry.max_attempts)
 
 
-def gates(settings: Settings, intakes: Sequence[Intake], queue: Queue, clocks: Clocks) -> Gates:
+BEYOND = {Beyond.STOP: Admission.NONE, Beyond.URGENT: Admission.URGENT, Beyond.SEND: Admission.ALL}
+
+
+def gates(
+    settings: Settings, intakes: Sequence[Intake], queue: Queue, clocks: Clocks, further: Sequence[Gate]
+) -> Gates:
     schedules = {intake.number: intake.settings.schedule for intake in intakes}
-    return Gates([WindowGate(schedules, settings.zone)], intakes, queue, clocks)
+    return Gates([WindowGate(schedules, settings.zone), *further], intakes, queue, clocks)
+
+
+def quota(settings: Settings, intakes: Sequence[Intake], journal: Journal, remote: Remote) -> QuotaGate:
+    given = {"day": settings.quota_day, "month": settings.quota_month}
+    limits = {per: int(limit) for per, limit in given.items() if limit is not None}
+    beyond = {intake.number: BEYOND[intake.settings.beyond_quota] for intake in intakes}
+    return QuotaGate(limits, beyond, settings.zone, journal, lambda: remote.wire)
 
 
 def pacer(settings: Settings, remote: Remote) -> Pacer:

@@ -57,6 +57,9 @@ def _rows(content: Content, *, running: bool, wall: float) -> Iterator[tuple[str
     limit = content.get("rate_limit_bytes_per_s")
     most = "" if limit is None else f" of {human_bytes(int(limit))}/s at most"
     yield "rate", f"{human_bytes(content['rate_bytes_per_s'])}/s{most}, {content['in_flight']} in flight"
+    for quota in content.get("quota", ()):
+        used, most = human_bytes(quota["used_bytes"]), human_bytes(quota["bytes"])
+        yield "quota", f"{used} of {most} this {quota['per']}, resets in {_span(quota['resets_at'] - wall)}"
     yield "delivered", f"{delivered['files']} files since start, {content['quarantined']} in quarantine"
     yield "last error", content["last_error"] or "none"
     for item in content["current"]:

@@ -51,6 +51,7 @@ def snapshot(agent: Agent, wall: float, now: float) -> dict[str, Any]:
         },
         "current": [_current(flight) for flight in _largest_first(agent)[:CURRENT_MAX]],
         "in_flight": len(agent.dispatcher.in_flight),
+        "quota": agent.quota.figures(wall),
         "rate_limit_bytes_per_s": agent.pacer.rate,
         "delivered": {"files": agent.totals.files, "bytes": agent.totals.bytes},
         "quarantined": agent.owed.quarantined,

@@ -150,6 +150,11 @@ class Meter:
         with self._turn:
             self._carriers.append(carrier)
 
+    def add(self, wire: Wire) -> None:
+        """What a connection that does not tell by itself has carried."""
+        with self._turn:
+            self._past = self._past.plus(wire)
+
     @property
     def wire(self) -> Wire:
         """Never decreases."""

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 from iot.sftp.client import Cancelled, Failure, Fingerprint, LinkLost, Proof, SourceChanged, TransferResult
+from iot.transfer import Wire
 
 
 class FolderRemote:
@@ -30,6 +31,7 @@ class FolderRemote:
         self.given_up: list = []
         self.cancelled = False
         self.rates: list = []
+        self.wire = Wire()
 
     def upload_many(self, jobs, *, hold_checkpoints=False, tick=lambda: None):
         if self.cannot_connect:
@@ -66,7 +68,7 @@ class FolderRemote:
 
     def _deliver(self, job):
         self.before(job)
-        error = self.refuse.get(job.dest)
+        error = self.refuse.get(job.dest) or (Cancelled("suspended") if job.suspended() else None)
         try:
             if error is None and Fingerprint.of(os.stat(job.source)) != job.fingerprint:
                 error = SourceChanged("another version")
@@ -85,6 +87,7 @@ class FolderRemote:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(job.source, target)
         self.deliveries.append(job.dest)
+        self.wire = self.wire.plus(Wire(job.fingerprint.size, 0))
         size = job.fingerprint.size
         return TransferResult(
             job.source,

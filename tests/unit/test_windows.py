@@ -68,6 +68,7 @@ class Box(Rig):
         self.scan_s = 300.0
         self.more: list = []
         self.rates: list[str] = []
+        self.top: dict = {}
         self.sent: list[tuple[str, str]] = []
         self.remote.before = lambda job: self.sent.append((os.path.basename(job.source), self.loop.shows()))
 
@@ -77,7 +78,7 @@ class Box(Rig):
 
     def settings(self):
         own = {"time_zone": "Europe/Berlin", "scan_s": self.scan_s, "rates": self.rates}
-        return {**super().settings(), **own, "outbox": [self.outbox, *self.more]}
+        return {**super().settings(), **own, **self.top, "outbox": [self.outbox, *self.more]}
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from iot.spooler.patterns import check_pattern
 from iot.spooler.schedule import window
 from iot.transfer import ConfiguredRemote, Fingerprint
 
-__all__ = ["AfterUpload", "NameRule", "Order", "OutboxSettings", "RetrySettings", "Settings"]
+__all__ = ["AfterUpload", "Beyond", "NameRule", "Order", "OutboxSettings", "RetrySettings", "Settings"]
 
 MIB = 1024 * 1024
 Size = Annotated[ByteSize, Field(ge=0)]
@@ -41,6 +41,14 @@ class AfterUpload(str, enum.Enum):
     DELETE = "delete"
     ARCHIVE = "archive"
     KEEP = "keep"
+
+
+class Beyond(str, enum.Enum):
+    """What of an outbox is still sent when a quota is used up."""
+
+    STOP = "stop"
+    URGENT = "urgent"
+    SEND = "send"
 
 
 class Order(str, enum.Enum):
@@ -159,6 +167,11 @@ class OutboxSettings(_Part):
         ' "Mon 10:00 - Wed 18:00", in time_zone; outside them files wait, and one in flight is suspended; by default'
         " always",
     )
+    beyond_quota: Beyond = Field(
+        Beyond.STOP,
+        description="what is sent when quota_day or quota_month is used up: stop (nothing), urgent (what matches an"
+        " urgent pattern), send (all)",
+    )
     enabled: bool = Field(True, description="false: ignore this outbox")
 
     @field_validator("path", "archive", "quarantine")
@@ -252,6 +265,15 @@ class Settings(_Part):
         (),
         description='timetable of the rate, such as "Mon-Fri 08:00-18:00 1 Mbit/s": the first entry counts whose window'
         " is open, in time_zone; at other times server.max_rate",
+    )
+    quota_day: Size | None = Field(
+        None,
+        gt=0,
+        description="bytes that the wire may carry between two midnights of time_zone, both directions, headers and"
+        " retransmissions included; by default unlimited",
+    )
+    quota_month: Size | None = Field(
+        None, gt=0, description="bytes of a calendar month, counted in the same way; by default unlimited"
     )
     scan_s: float = Field(2.0, gt=0, le=3600, description="seconds between two scans of the outboxes")
     small_file_bytes: Size = Field(

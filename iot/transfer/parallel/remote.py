@@ -84,6 +84,7 @@ class ParallelRemote(BaseRemote):
                 stop=self._stop,
                 clock=time.monotonic,
                 limit=self.limit,
+                meter=self.meter,
             )
             workers.connect(tick)
             self._workers = workers

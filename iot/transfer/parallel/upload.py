@@ -264,7 +264,7 @@ class Upload:
         for start in range(span.start, span.end, step):
             self._desk.check()
             self.job.check_suspended()
-            self._desk.pay(min(step, span.end - start))
+            self._desk.pay(min(step, span.end - start), sent=True)
             self._alive_at = self._desk.clock()
             if self._alive_at - self._noted_at >= self._options.checkpoint_s:
                 self.note()

@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
 from iot.transfer.errors import Cancelled
 from iot.transfer.model import Checkpoint
-from iot.transfer.rate import FULL_PACKETS, RateLimit
+from iot.transfer.rate import FULL_PACKETS, Meter, RateLimit, Wire
 from iot.transfer.remote import Store
 from iot.transfer.stop import WAKE_S, StopFlag
 
@@ -51,7 +51,7 @@ class Desk:
 
     post: queues a call for the committing thread, which makes them soon and in order. delivered: counts bytes that the
     far side has confirmed (upload) or sent (download). clock: monotonic seconds. stop: set when the caller cancels.
-    limit: of the rate of all transfers together.
+    limit, meter: of all transfers together. What the wire carries is estimated from the payload.
     """
 
     def __init__(
@@ -61,23 +61,27 @@ class Desk:
         clock: Callable[[], float],
         stop: StopFlag,
         limit: RateLimit | None = None,
+        meter: Meter | None = None,
     ) -> None:
         self.post = post
         self.delivered = delivered
         self.clock = clock
         self._stop = stop
         self._limit = limit or RateLimit()
+        self._meter = meter or Meter()
 
     def block(self, most: int) -> int:
         """The size of a block that suits the limit of the rate."""
         return self._limit.block(most)
 
-    def pay(self, count: int) -> None:
+    def pay(self, count: int, *, sent: bool = False) -> None:
         """So many bytes of payload come or go: wait until the limit of the rate allows it. Raises: Cancelled."""
         while (wait_s := self._limit.wait_s()) > 0:
             self._stop.wait(min(wait_s, WAKE_S))
             self.check()
         self._limit.spend(count * FULL_PACKETS)
+        weight = int(count * FULL_PACKETS)
+        self._meter.add(Wire(weight, 0) if sent else Wire(0, weight))
 
     def check(self) -> None:
         """To be called for every block. Raises: Cancelled."""

@@ -33,7 +33,7 @@ from iot.transfer.group_commit import GroupCommit
 from iot.transfer.model import Checkpoint, Finished
 from iot.transfer.parallel.ready import TOGETHER_BYTES, Ready, Running
 from iot.transfer.parallel.work import Barrier, Command, Desk, Linger, Transfer
-from iot.transfer.rate import RateLimit
+from iot.transfer.rate import Meter, RateLimit
 from iot.transfer.remote import Capabilities, Store
 from iot.transfer.stop import StopFlag
 
@@ -53,7 +53,7 @@ class Workers:
     """The connections to one far side, opened as needed; see the theory of operation above.
 
     make: creates an unconnected store. commit: makes checkpoints durable. stop: set when the caller wants to end.
-    clock: monotonic seconds. limit: of the rate of all of them together.
+    clock: monotonic seconds. limit, meter: of all of them together.
 
     delivered_bytes: what the far side has confirmed or sent so far. desk: to be passed to transfers.
     """
@@ -66,6 +66,7 @@ class Workers:
         stop: StopFlag,
         clock: Callable[[], float],
         limit: RateLimit | None = None,
+        meter: Meter | None = None,
     ) -> None:
         self._make = make
         self._clock = clock
@@ -89,7 +90,9 @@ class Workers:
         self._finished: deque[Finished] = deque()
         self._ask_at = clock()
         self.delivered_bytes = 0
-        self.desk = Desk(self._post, lambda count: self._post(partial(self._delivered, count)), clock, stop, limit)
+        self.desk = Desk(
+            self._post, lambda count: self._post(partial(self._delivered, count)), clock, stop, limit, meter
+        )
 
     # -- connections
 
