@@ -114,7 +114,8 @@ class Agent:
         self.owed = Owed(journal, self.queue, self.intakes, ways, clocks)
         self.outcomes = OutcomeRecorder(journal, self.queue, remote, self.intakes, self.owed, rules, clocks, random)
         self.quota = parts.quota(settings, self.intakes, journal, remote)
-        self.gates = parts.gates(settings, self.intakes, self.queue, clocks, [self.quota])
+        self._commands = parts.commands(settings, self.intakes)
+        self.gates = parts.gates(settings, self.intakes, self.queue, clocks, [self.quota, *self._commands])
         self.pacer = parts.pacer(settings, remote)
         self.dispatcher = Dispatcher(
             self.queue,
@@ -154,6 +155,8 @@ class Agent:
         self._locally(self.outcomes.record)
         self._locally(self.owed.flush)
         self._locally(self.quota.save)
+        for command in self._commands:
+            command.close()
         for intake in self.intakes:
             intake.close()
             intake.outbox.release()

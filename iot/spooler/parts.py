@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 
 from iot.spooler.availability import Availability, Remote
+from iot.spooler.condition import CommandGate, environment
 from iot.spooler.config.settings import Beyond, Settings
 from iot.spooler.gates import Gate, Gates, WindowGate
 from iot.spooler.outbox.intake import Clocks, Intake
@@ -14,7 +16,7 @@ from iot.spooler.queue.queue import Queue
 from iot.spooler.quota import QuotaGate
 from iot.transfer import Journal
 
-__all__ = ["gates", "intakes", "pacer", "quota", "rules", "server", "was_lost"]
+__all__ = ["commands", "gates", "intakes", "pacer", "quota", "rules", "server", "was_lost"]
 
 DRAIN_CAP_S = 5.0
 
@@ -47,6 +49,22 @@ def gates(
 ) -> Gates:
     schedules = {intake.number: intake.settings.schedule for intake in intakes}
     return Gates([WindowGate(schedules, settings.zone), *further], intakes, queue, clocks)
+
+
+def commands(settings: Settings, intakes: Sequence[Intake]) -> list[CommandGate]:
+    """The condition and the metered rule, as far as they are configured."""
+    timing = {"every_s": settings.command_every_s, "limit_s": settings.command_limit_s}
+    nothing = dict.fromkeys((intake.number for intake in intakes), Admission.NONE)
+    beyond = {intake.number: BEYOND[intake.settings.on_metered] for intake in intakes}
+    ours = environment(os.environ)
+    gates = []
+    if settings.condition:
+        reason = "the condition is not met"
+        gates.append(CommandGate(settings.condition, nothing, bool, reason, **timing, environment=ours))
+    if settings.metered_command and any(admission is not Admission.ALL for admission in beyond.values()):
+        reason, command = "the link is metered", settings.metered_command
+        gates.append(CommandGate(command, beyond, lambda code: code != 1, reason, **timing, environment=ours))
+    return gates
 
 
 def quota(settings: Settings, intakes: Sequence[Intake], journal: Journal, remote: Remote) -> QuotaGate:

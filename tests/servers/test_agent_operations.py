@@ -41,3 +41,14 @@ def test_an_outbox_that_is_not_enabled_is_left_alone_until_it_is(site: Site) -> 
     assert site.drain().returncode == 0
     assert site.arrived() == ["file"]
     assert site.left() == []
+
+
+def test_a_condition_that_is_not_met_holds_files_back_until_it_is(site: Site, tmp_path: Path) -> None:
+    flag = tmp_path / "charged"
+    site.top |= {"condition": ["test", "-e", str(flag)], "command_every_s": 1}
+    site.put("file")
+    with site.running():
+        time.sleep(2)
+        assert site.arrived() == []
+        flag.touch()
+        until(lambda: site.arrived() == ["file"], 60)

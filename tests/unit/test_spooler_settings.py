@@ -383,3 +383,11 @@ def test_a_timetable_of_the_rate_is_checked(config):
     assert told.startswith("rates = (...): '08:00-18:00': must be a window and a rate")
     (told,) = problems(config(GOOD.replace("tail_size = 4096", 'max_rate = "2 parsec/s"')))
     assert told.startswith("server.max_rate = '2 parsec/s': must be bytes a second, or a text such as")
+
+
+def test_a_command_that_is_no_program_and_a_quota_without_its_period_are_refused(config):
+    head = 'condition = ["no-such-program", "x"]\nquota = "50 MiB"\nquota_day = 0\n'
+    told = problems(config(head + GOOD))
+    assert any(line.startswith("condition = (...): 'no-such-program' is not an executable program") for line in told)
+    assert any(line.startswith("quota: no such setting; perhaps quota_day") for line in told)
+    assert any(line.startswith("quota_day = 0: ") for line in told)

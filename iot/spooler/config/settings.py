@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import re
+import shutil
 from datetime import tzinfo
 from pathlib import Path
 from typing import Annotated, Literal
@@ -44,7 +45,7 @@ class AfterUpload(str, enum.Enum):
 
 
 class Beyond(str, enum.Enum):
-    """What of an outbox is still sent when a quota is used up."""
+    """What of an outbox is still sent when a quota is used up, or on a metered link."""
 
     STOP = "stop"
     URGENT = "urgent"
@@ -172,6 +173,10 @@ class OutboxSettings(_Part):
         description="what is sent when quota_day or quota_month is used up: stop (nothing), urgent (what matches an"
         " urgent pattern), send (all)",
     )
+    on_metered: Beyond = Field(
+        Beyond.SEND,
+        description="what is sent while metered_command says that the link is metered: stop, urgent or send (all)",
+    )
     enabled: bool = Field(True, description="false: ignore this outbox")
 
     @field_validator("path", "archive", "quarantine")
@@ -275,6 +280,22 @@ class Settings(_Part):
     quota_month: Size | None = Field(
         None, gt=0, description="bytes of a calendar month, counted in the same way; by default unlimited"
     )
+    condition: tuple[str, ...] = Field(
+        (),
+        description="command (a list of words, no shell) whose exit code 0 allows sending; at any other, and while it"
+        " fails or takes too long, files wait",
+    )
+    metered_command: tuple[str, ...] = Field(
+        (),
+        description="command (a list of words, no shell) that exits with 0 on a metered link and with 1 on any other;"
+        " each outbox says with on_metered what it sends then",
+    )
+    command_every_s: float = Field(
+        60.0, ge=1, le=86400, description="seconds between two runs of condition and of metered_command"
+    )
+    command_limit_s: float = Field(
+        10.0, gt=0, le=3600, description="seconds until such a command is killed with its children"
+    )
     scan_s: float = Field(2.0, gt=0, le=3600, description="seconds between two scans of the outboxes")
     small_file_bytes: Size = Field(
         ByteSize(MIB), description="files of up to so many bytes do not wait for a larger one that is being sent"
@@ -289,6 +310,13 @@ class Settings(_Part):
     def _absolute(cls, value: Path) -> Path:
         if not value.is_absolute():
             raise ValueError("must be an absolute path")
+        return value
+
+    @field_validator("condition", "metered_command")
+    @classmethod
+    def _executable(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if value and shutil.which(value[0]) is None:
+            raise ValueError(f"{value[0]!r} is not an executable program")
         return value
 
     @field_validator("rates")
