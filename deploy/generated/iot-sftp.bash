@@ -7,6 +7,7 @@ _iot_sftp() {
     done
     COMPREPLY=()
     case $prev in
+        --part-name) words='owned exact' ;;
         --verify) words='size timestamp tail full' ;;
         --proof) words='size tail full' ;;
         --server-durability) words='fsync trust' ;;
@@ -34,7 +35,7 @@ _iot_sftp() {
     case $cur in
         -*)
             case $command in '') words='' ;; esac
-            mapfile -t COMPREPLY < <(compgen -W "$words -h --help -v --verbose -q --quiet --env-file --attempts --backoff-s --backoff-cap-s --max-rate --part-suffix --make-dirs --no-make-dirs --keep-times --no-keep-times --keep-mode --no-keep-mode --replace-by-remove --no-replace-by-remove --verify --proof --tail-size --server-durability --publish-grace-s --sidecar --no-sidecar --checkpoint-bytes --checkpoint-s --stale-part-s --state-dir --owner-tag --key-file --key --key-passphrase-file --agent --no-agent --prompt-file --prompt-command --ssh-config --proxy --proxy-password-file --bind-address --bind-interface --known-hosts --host-key --connect-timeout-s --link-deadline-s --server-reply-s --keepalive-s --chunk-size --slots --max-in-flight-bytes --direct-write --no-direct-write --ciphers --compression --no-compression --congestion --host -H --port -P --user -u --password-file" -- "$cur") ;;
+            mapfile -t COMPREPLY < <(compgen -W "$words -h --help -v --verbose -q --quiet --env-file --attempts --backoff-s --backoff-cap-s --max-rate --part-suffix --part-name --make-dirs --no-make-dirs --keep-times --no-keep-times --keep-mode --no-keep-mode --replace-by-remove --no-replace-by-remove --verify --proof --tail-size --server-durability --publish-grace-s --sidecar --no-sidecar --checkpoint-bytes --checkpoint-s --stale-part-s --state-dir --owner-tag --key-file --key --key-passphrase-file --agent --no-agent --prompt-file --prompt-command --ssh-config --proxy --proxy-password-file --bind-address --bind-interface --known-hosts --host-key --connect-timeout-s --link-deadline-s --server-reply-s --keepalive-s --chunk-size --slots --max-in-flight-bytes --direct-write --no-direct-write --ciphers --compression --no-compression --congestion --host -H --port -P --user -u --password-file" -- "$cur") ;;
         *)
             case $command in
                 '') mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur") ;;

@@ -19,6 +19,7 @@ complete -c iot-sftp -l backoff-s -x -d 'seconds of the first wait between attem
 complete -c iot-sftp -l backoff-cap-s -x -d 'seconds of the longest wait between attempts (default: 60.0) [SFTP_BACKOFF_CAP_S]'
 complete -c iot-sftp -l max-rate -x -d 'bytes/s that the wire carries at most (or "2 Mbit/s"), headers and retransmissions included [SFTP_MAX_RATE]'
 complete -c iot-sftp -l part-suffix -x -d 'ending of the name under which a file is sent until it is whole; 1 to 32 characters, no slash (default: .part) [SFTP_PART_SUFFIX]'
+complete -c iot-sftp -l part-name -x -a 'owned exact' -d 'owned: that name is <dest>.<8 hex digits><part_suffix>; exact: <dest><part_suffix>, if it is free (default: owned) [SFTP_PART_NAME]'
 complete -c iot-sftp -l make-dirs -l no-make-dirs -d 'make missing destination folders (default: True) [SFTP_MAKE_DIRS]'
 complete -c iot-sftp -l keep-times -l no-keep-times -d 'copy the source\'s modification time to the destination, best effort (default: False) [SFTP_KEEP_TIMES]'
 complete -c iot-sftp -l keep-mode -l no-keep-mode -d 'copy the source\'s permission bits to the destination, best effort (default: False) [SFTP_KEEP_MODE]'

@@ -186,6 +186,7 @@ class Dispatcher:
             progress=self._follow(flight) if entry.large else None,
             digest=intake.may_be_touched,
             sent_before=entry.sent_before,
+            part_suffix=intake.part_suffix(entry),
             if_exists=intake.settings.collision.if_exists,
             alternatives=intake.alternatives(entry),
             share=entry.outbox,

@@ -6,7 +6,7 @@ import os
 from typing import Literal, TypedDict
 
 from iot.transfer.model import Proof
-from iot.transfer.settings import Durability, Verify
+from iot.transfer.settings import Durability, PartName, Verify
 
 __all__ = ["TransferKeywords"]
 
@@ -29,6 +29,10 @@ class TransferKeywords(TypedDict, total=False):
     part_suffix: str
     """ending of the name under which a file is sent until it is whole; 1 to 32 characters, no slash (default:
     '.part')"""
+
+    part_name: PartName | Literal["owned", "exact"]
+    """owned: that name is <dest>.<8 hex digits><part_suffix>; exact: <dest><part_suffix>, if it is free (default:
+    'owned')"""
 
     make_dirs: bool
     """make missing destination folders (default: True)"""

@@ -236,6 +236,7 @@ class UploadJob:
     keep_times: give the file the time of its source, also if the setting `keep_times` is off.
     sent_before: the SHA-256, in hex, of what was delivered to `dest` before. If the source still has that content,
         nothing is sent, whatever the server holds now: the result is already_done and its proof None.
+    part_suffix: the file has the name `<dest><part_suffix>` until it is complete, as with part_name="exact".
     if_exists: what to do where another file has the destination. alternatives: the names that RENAME tries then, in
         order; the same at each attempt.
     share: uploads of one share get as much of a busy link as those of any other share, by bytes.
@@ -254,6 +255,7 @@ class UploadJob:
     digest: bool = False
     keep_times: bool = False
     sent_before: str | None = None
+    part_suffix: str | None = None
     if_exists: IfExists = IfExists.OVERWRITE
     alternatives: tuple[str, ...] = ()
     share: Hashable = None

@@ -28,6 +28,17 @@ def part_name(dest: bytes, source: bytes, owner: str, suffix: str) -> bytes:
     return posixpath.join(folder, _cut(name, NAME_MAX_BYTES - len(ending)) + ending)
 
 
+def part_names(
+    dest: bytes, source: bytes, owner: str, suffix: str, exact_suffix: str | None = None
+) -> tuple[bytes, ...]:
+    """The names of the part to try, in order. With `exact_suffix`, `<dest><exact_suffix>` comes first; that does not
+    identify its owner, so it is taken only where nothing has it, or where the journal knows it as ours."""
+    owned = part_name(dest, source, owner, suffix)
+    exact = dest + exact_suffix.encode("utf-8", "surrogateescape") if exact_suffix else b""
+    fits = 0 < len(posixpath.basename(exact)) <= NAME_MAX_BYTES
+    return (exact, owned) if fits else (owned,)
+
+
 def check_final_name(dest: bytes, source: bytes = b"", *, sidecar: bool = False) -> None:
     """Checked before a byte is sent: the part's name is truncated to fit, so the server would refuse only the rename.
 

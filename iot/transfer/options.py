@@ -19,6 +19,7 @@ class TransferOptions:
     trust: bool = False
     chunk_size: int | None = None
     part_suffix: str = ".part"
+    exact_part: bool = False
     owner: str = ""
     make_dirs: bool = True
     keep_times: bool = False

@@ -43,6 +43,13 @@ class Durability(str, Enum):
     TRUST = "trust"
 
 
+class PartName(str, Enum):
+    """OWNED: `<dest>.<8 hex digits><suffix>`. EXACT: `<dest><suffix>`."""
+
+    OWNED = "owned"
+    EXACT = "exact"
+
+
 class TransferSettings(BaseModel):
     model_config = ConfigDict(defer_build=True)  # only subclasses are instantiated
 
@@ -58,6 +65,10 @@ class TransferSettings(BaseModel):
     part_suffix: str = Field(
         ".part",
         description="ending of the name under which a file is sent until it is whole; 1 to 32 characters, no slash",
+    )
+    part_name: PartName = Field(
+        PartName.OWNED,
+        description="owned: that name is <dest>.<8 hex digits><part_suffix>; exact: <dest><part_suffix>, if it is free",
     )
     make_dirs: bool = Field(True, description="make missing destination folders")
     keep_times: bool = Field(False, description="copy the source's modification time to the destination, best effort")
@@ -102,6 +113,7 @@ class TransferSettings(BaseModel):
         names = {option.name for option in fields(TransferOptions)} & set(type(self).model_fields)
         values: dict[str, Any] = {name: getattr(self, name) for name in names}
         values.update(verify=self.verify.value, trust=self.server_durability is Durability.TRUST)
+        values.update(exact_part=self.part_name is PartName.EXACT)
         return TransferOptions(**values, owner=owner + self.owner_tag)
 
 

@@ -64,6 +64,7 @@ class Rig:
                 source=lambda each: f"/box/{each.id}",
                 may_be_touched=False,
                 settings=settings,
+                part_suffix=lambda each: None,
                 alternatives=lambda each: (f"/up/other{each.id}",),
             )
             for number in outboxes or (1,)

@@ -2,6 +2,7 @@
 
 import signal
 import time
+from urllib.parse import unquote_to_bytes
 
 import pytest
 from hypothesis import given, settings
@@ -122,6 +123,8 @@ def test_every_byte_of_a_name_survives_rules_that_do_not_change_it(name):
         (Rule("*", Action.REPLACE_SEPARATOR, "/"), "the one character"),
         (Rule("*", Action.REPLACE_SEPARATOR, ""), "the one character"),
         (Rule("*", Action.REPLACE_SEPARATOR, "ab"), "the one character"),
+        (Rule("*", Action.TEMPORARY_SUFFIX, ""), "1 to 32 characters without a slash"),
+        (Rule("*", Action.TEMPORARY_SUFFIX, "a/b"), "1 to 32 characters without a slash"),
         (Rule("*", Action.PREFIX, ""), "the text to put before"),
         (Rule("*", Action.PREFIX, "{date:%Q}"), "unknown %Q"),
         (Rule("*", Action.PREFIX, "a\0"), "NUL"),
@@ -149,11 +152,42 @@ def test_what_is_wrong_with_a_rule_is_named(rule, reason):
         ([Rule("*.a", Action.REPLACE, "-", "_"), Rule("*.b", Action.REPLACE, "_", "-")], []),  # of other files
         ([Rule("*", Action.REPLACE, "_", " "), Rule("*", Action.LOWERCASE)], []),
         ([Rule("*", Action.ONLY_FILENAME), Rule("*", Action.ONLY_FILENAME)], []),
+        ([Rule("*", Action.TEMPORARY_SUFFIX, ".a"), Rule("*", Action.TEMPORARY_SUFFIX, ".b")], [(0, 1)]),
         ([Rule("*", Action.REPLACE_SEPARATOR, "_"), Rule("*", Action.REPLACE, "-", "_")], []),
     ],
 )
 def test_rules_that_undo_each_other_are_found(rules, pairs):
     assert list(undoing(rules)) == pairs
+
+
+def test_a_temporary_suffix_changes_no_name_and_the_last_that_matches_counts():
+    rules = [
+        Rule("*", Action.TEMPORARY_SUFFIX, ".tmp"),
+        Rule("*.csv", Action.TEMPORARY_SUFFIX, ".filepart"),
+        Rule("*.txt", Action.LOWERCASE),
+    ]
+    naming = Naming("/up", rules, device_id="d", outbox="o")
+    assert [naming.temporary_suffix(path) for path in (b"a.csv", b"a.txt")] == [".filepart", ".tmp"]
+    assert named("a/b.csv", *rules) == "/up/a/b.csv"
+    assert Naming("/up", device_id="d", outbox="o").temporary_suffix(b"a") is None
+
+
+@given(PATH, st.lists(st.sampled_from('\\:*?"<>| _é'), min_size=1).map("".join))
+def test_percent_encoding_leaves_none_of_the_characters_and_can_be_read_back(path, characters):
+    naming = Naming("/up:*", device_id="d", outbox="o", percent_encode=characters)
+    raw = path.encode("utf-8", "surrogateescape")
+    found = naming.destination(raw, FACTS).removeprefix("/up:*/")  # the base is not changed
+    assert not set(found) & set(characters)
+    assert all(ord(each) >= 0x20 for each in found)
+    found.encode("utf-8")
+    assert unquote_to_bytes(found) == raw
+    assert found.count("/") == path.count("/")
+    assert naming.decided
+
+
+def test_what_percent_encoding_gives():
+    naming = Naming("/up", device_id="d", outbox="o", percent_encode=':*?"<>|\\')
+    assert naming.destination(b"a:b/50%/\xff\n\xc3\xa9.csv", FACTS) == "/up/a%3Ab/50%25/%FF%0Aé.csv"
 
 
 def test_a_regular_expression_that_would_take_for_ever_is_broken_off():

@@ -37,7 +37,7 @@ from iot.transfer.errors import LinkLost
 from iot.transfer.journal.checkpoints import CHECKPOINTS, Checkpoints
 from iot.transfer.journal.journal import Journal
 from iot.transfer.landing import DownloadTask
-from iot.transfer.model import Proof, RemoteEntry, UploadJob
+from iot.transfer.model import IfExists, Proof, RemoteEntry, UploadJob
 from iot.transfer.options import TransferOptions
 from iot.transfer.source import Source
 
@@ -396,6 +396,12 @@ def _uploads() -> Iterator[Exchange]:
     yield upload("upload proven by reading", options={"proof": Proof.FULL})
     yield upload("upload proven by hash", options={"proof": Proof.FULL}, session=HashingSession)
     yield upload("upload with a sidecar", options={"sidecar": True}, good=_stands_beside_hash)
+    yield upload("upload that replaces nothing", work=partial(_upload, if_exists=IfExists.FAIL))
+    yield upload(
+        "upload that replaces nothing, without extensions", session=PlainSession,
+        work=partial(_upload, if_exists=IfExists.FAIL),
+    )  # fmt: skip
+    yield upload("upload by an exact name", work=partial(_upload, part_suffix=".tmp"))
     yield upload("upload without extensions", session=PlainSession)
     yield upload(
         "upload without extensions over an old file", session=PlainSession, prepare=_old_final,

@@ -75,12 +75,13 @@ class NameRule(_Part):
     match: str = Field("*", description="pattern of the paths in the outbox that it applies to, as in include")
     action: Action = Field(
         description="no-action; only-filename (a/b.csv: b.csv); lowercase; replace-separator (a/b.csv, value _:"
-        " a_b.csv); prefix (a/b.csv, value x-: a/x-b.csv); replace (each match of regex becomes value)"
+        " a_b.csv); temporary-suffix (a/b.csv, value .tmp: a/b.csv.tmp until it is complete); prefix (a/b.csv, value"
+        " x-: a/x-b.csv); replace (each match of regex becomes value)"
     )
     value: str = Field(
         "",
-        description="what the action needs: one character for replace-separator; text for prefix, filled in like"
-        " destination; text for replace, with \\1 for a group",
+        description="what the action needs: one character for replace-separator; the suffix; text for prefix, filled in"
+        " like destination; text for replace, with \\1 for a group",
     )
     regex: str = Field("", description="regular expression of replace")
 
@@ -119,6 +120,12 @@ class OutboxSettings(_Part):
         " is not tried again until it changes); fail (after retry.max_attempts it goes to quarantine); timestamp (a"
         " name with the file's time instead); timestamp-always (every name has the time); unique (a name with 8 hex"
         " digits instead)",
+    )
+    percent_encode: str = Field(
+        "",
+        max_length=64,
+        description="characters that the server refuses in names: they become %XX, and with them %, control characters"
+        ' and what is not UTF-8; for Windows: \\:*?"<>|',
     )
     settle_s: float = Field(
         2.0,
@@ -194,6 +201,14 @@ class OutboxSettings(_Part):
         Template(value)
         return value
 
+    @field_validator("percent_encode")
+    @classmethod
+    def _encodable(cls, value: str) -> str:
+        wrong = next((each for each in value if each in "/.-" or each.isalnum()), None)
+        if wrong is not None:
+            raise ValueError(f"{wrong!r} cannot be among them: no slash, dot, dash, letter or digit")
+        return value
+
     @field_validator("include", "exclude", "urgent")
     @classmethod
     def _patterns(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -222,6 +237,7 @@ class OutboxSettings(_Part):
             device_id=device_id,
             outbox=self.label,
             ignore_case=self.ignore_case,
+            percent_encode=self.percent_encode,
         )
 
 

@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 
 from iot.spooler.naming.collision import Collision, marked, other_names, stamp, unique_digits
-from iot.spooler.naming.paths import check_path
+from iot.spooler.naming.paths import check_path, encoded
 from iot.spooler.naming.rules import Action, Rule, Rules
 from iot.spooler.naming.template import VARYING, Facts, Template
 from iot.transfer import Fingerprint
@@ -37,6 +37,7 @@ class Naming:
         device_id: str,
         outbox: str,
         ignore_case: bool = False,
+        percent_encode: str = "",
     ) -> None:
         self._template = Template(destination)
         self._constants = {"device_id": device_id, "outbox": outbox}
@@ -46,11 +47,12 @@ class Naming:
         self.base = self._template.rule(**self._constants)
         self._collision = collision
         self._stamps_always = collision is Collision.TIMESTAMP_ALWAYS
-        self.decided = bool(rules) or not self._template.is_simple or self._stamps_always
+        self._percent_encode = percent_encode
+        self.decided = bool(rules or percent_encode) or not self._template.is_simple or self._stamps_always
         self.needs_hash = "hash8" in self.fields
         self.may_take_long = any(rule.action is Action.REPLACE for rule in rules)
         whole = {"destination": self.base, "rules": rules, "ignore_case": ignore_case, **self._constants}
-        whole |= {"timestamp": True} if self._stamps_always else {}
+        whole |= {"timestamp": self._stamps_always, "percent_encode": percent_encode}
         self.rule = json.dumps(whole) if self.decided else self.base
 
     def destination(self, path: bytes, facts: Facts) -> str:
@@ -63,9 +65,16 @@ class Naming:
         name = path.decode("utf-8", "surrogateescape")
         if self._rules is not None:
             name = self._rules.name(name, facts)
+        if self._percent_encode:
+            name = encoded(name, self._percent_encode)
         if self._stamps_always:
             name = marked(name, stamp(facts.mtime_ns))
         return self.place(name, facts)
+
+    def temporary_suffix(self, path: bytes) -> str | None:
+        """What its name has in addition until it is complete, if a rule says so."""
+        text = path.decode("utf-8", "surrogateescape")
+        return self._rules.temporary_suffix(text) if self._rules is not None else None
 
     def alternatives(self, path: bytes, destination: str, version: Fingerprint) -> tuple[str, ...]:
         """Further names, in order, for when another file has its destination; the same for a version at any time."""

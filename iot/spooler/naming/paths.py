@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["UnsafeName", "check_path", "is_plain_name", "shown"]
+__all__ = ["UnsafeName", "check_path", "encoded", "is_plain_name", "shown"]
 
 
 class UnsafeName(ValueError):
@@ -14,6 +14,21 @@ def check_path(path: bytes) -> None:
     parts = path.split(b"/")
     if b"\0" in path or any(part in (b"", b".", b"..") for part in parts):
         raise UnsafeName(f"not a path below an outbox: {shown(path)}")
+
+
+def encoded(name: str, characters: str) -> str:
+    """A path with these characters, and with them "%", control characters and bytes that are not UTF-8, as %XX."""
+    refused = {"%", *characters}
+    return "".join(_percent(each) if each in refused or _is_odd(each) else each for each in name)
+
+
+def _is_odd(character: str) -> bool:
+    code = ord(character)
+    return code < 0x20 or 0x7F <= code < 0xA0 or 0xDC80 <= code <= 0xDCFF
+
+
+def _percent(character: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in character.encode("utf-8", "surrogateescape"))
 
 
 def is_plain_name(name: str) -> bool:

@@ -9,6 +9,7 @@ result of the one before:
     replace-separator CHAR         a/b/c.csv -> a_b_c.csv
     prefix TEXT                    a/c.csv -> a/TEXTc.csv; TEXT may have the fields of a template, and slashes
     replace REGEX by TEXT          every match; TEXT may refer to groups, \\1 or \\g<name>
+    temporary-suffix SUFFIX        the file has its name and SUFFIX until it is complete
 
 The folder that the files go to is never changed. A regular expression may be of any kind: the caller limits the time,
 since a match can take for ever on a name made for that.
@@ -28,6 +29,7 @@ from iot.spooler.patterns import check_pattern, matcher
 
 __all__ = ["Action", "Rule", "Rules", "undoing"]
 
+SUFFIX_MAX = 32
 SEPARATOR = "/"
 
 
@@ -36,6 +38,7 @@ class Action(str, Enum):
     ONLY_FILENAME = "only-filename"
     LOWERCASE = "lowercase"
     REPLACE_SEPARATOR = "replace-separator"
+    TEMPORARY_SUFFIX = "temporary-suffix"
     PREFIX = "prefix"
     REPLACE = "replace"
 
@@ -49,7 +52,7 @@ MERGING = (Action.ONLY_FILENAME, Action.LOWERCASE, Action.REPLACE_SEPARATOR, Act
 
 
 class Rule(NamedTuple):
-    """match: a pattern, see patterns. value: CHAR or TEXT. regex: of `replace` only."""
+    """match: a pattern, see patterns. value: CHAR, TEXT or SUFFIX. regex: of `replace` only."""
 
     match: str
     action: Action
@@ -70,6 +73,10 @@ class Rule(NamedTuple):
     def _check_value(self) -> None:
         if self.action is Action.REPLACE_SEPARATOR and (len(self.value) != 1 or self.value == SEPARATOR):
             raise ValueError("value: must be the one character that takes the place of a slash")
+        if self.action is Action.TEMPORARY_SUFFIX and (
+            not 1 <= len(self.value) <= SUFFIX_MAX or SEPARATOR in self.value
+        ):
+            raise ValueError(f"value: must be 1 to {SUFFIX_MAX} characters without a slash")
         if self.action is Action.PREFIX:
             if not self.value:
                 raise ValueError("value: must be the text to put before the name")
@@ -85,9 +92,10 @@ class Rules:
     """The rules of one outbox. constants: device_id and outbox of a template."""
 
     def __init__(self, rules: Sequence[Rule], *, ignore_case: bool, device_id: str, outbox: str) -> None:
-        self._steps = [
-            (matcher([rule.match], ignore_case=ignore_case), _step(rule, device_id, outbox)) for rule in rules
-        ]
+        matchers = [matcher([rule.match], ignore_case=ignore_case) for rule in rules]
+        self._steps = [(matchers[each], _step(rule, device_id, outbox)) for each, rule in enumerate(rules)]
+        is_suffix = [rule.action is Action.TEMPORARY_SUFFIX for rule in rules]
+        self._suffixes = [(matchers[each], rule.value) for each, rule in enumerate(rules) if is_suffix[each]]
 
     def name(self, path: str, facts: Facts) -> str:
         """Raises: UnsafeName if no rule matches, or if they make a path of it that no file can have."""
@@ -102,6 +110,10 @@ class Rules:
         except UnsafeName as error:
             raise UnsafeName(f"the rules give it a name that cannot be: {error}") from None
         return name
+
+    def temporary_suffix(self, path: str) -> str | None:
+        """Of the last rule that matches and has one."""
+        return next((suffix for matches, suffix in reversed(self._suffixes) if matches(path)), None)
 
 
 Step = Callable[[str, Facts], str]
@@ -129,13 +141,14 @@ def _step(rule: Rule, device_id: str, outbox: str) -> Step:
 
 
 def undoing(rules: Sequence[Rule]) -> Iterator[tuple[int, int]]:
-    """The pairs of rules, by number, of which the later one undoes the earlier one.
+    """The pairs of rules, by number, of which the later one undoes the earlier one; a file has one temporary suffix.
 
     Rules with other patterns concern other files. What two rules do is tried out on names made of the characters that
     they mention.
     """
     for (one, first), (other, second) in itertools.combinations(enumerate(rules), 2):
-        if first.match == second.match and _undoes(first, second):
+        both_suffixes = first.action is second.action is Action.TEMPORARY_SUFFIX
+        if first.match == second.match and (both_suffixes or _undoes(first, second)):
             yield one, other
 
 

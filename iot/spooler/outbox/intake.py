@@ -126,6 +126,9 @@ class Intake:
         """Where the file goes if another has its destination."""
         return self._naming.alternatives(entry.path, entry.destination, entry.fingerprint)
 
+    def part_suffix(self, entry: Entry) -> str | None:
+        return self._naming.temporary_suffix(entry.path)
+
     def departure(self, *, rested: bool) -> Departure:
         """The checks before a file leaves this outbox, which is open. rested: the file has been watched for hold_s."""
         assert self.outbox.leases is not None

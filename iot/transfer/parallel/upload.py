@@ -61,7 +61,8 @@ look if, this long afterwards, the same connection still accepts data: a power c
 class Upload:
     """The state of one upload; `run` is the story.
 
-    meta: part name, which is locked, and attributes. known: its checkpoint. note: keeps a checkpoint until the next
+    meta: part name, and attributes. owned_part: the part name that says whose it is, which is locked; by default that
+    of meta. known: its checkpoint. note: keeps a checkpoint until the next
     batch is written, in the committing thread. release: called when this upload ends.
     """
 
@@ -77,11 +78,13 @@ class Upload:
         desk: Desk,
         note: Callable[[Checkpoint], None],
         release: Callable[[], None],
+        owned_part: bytes | None = None,
     ) -> None:
         self.job = job
         self.source = source
         self.dest = remote_path(job.dest, "dest")
         self.meta = meta
+        self._owned_part = owned_part or meta.part
         self.release = release
         self._known = known
         self._options = options
@@ -148,9 +151,8 @@ class Upload:
                 part = RemoteFile(0) if part is not None else None
         final = self._finals.of_this_size(self.store)
         readable = self.store.capabilities.reads_back
-        rules = ResumeRules(
-            options.verify, options.trust, options.tail_size, self.source.identified, self.size, readable
-        )
+        verify = options.verify if self.meta.part == self._owned_part else "full"
+        rules = ResumeRules(verify, options.trust, options.tail_size, self.source.identified, self.size, readable)
         step = plan(self.source.fingerprint, known, part, final, rules)
         linked = known is not None and known.phase is Phase.PUBLISHING and not self._finals.overwrites
         if final is not None and linked and not isinstance(step, ProveFinal):
@@ -211,8 +213,11 @@ class Upload:
         named = self.store.capabilities.named_tokens
         if not named:
             self._abandon()
+        unsure = self.meta.part not in (self._owned_part, self._token)
+        if unsure and self.store.stat(self.meta.part) is not None:  # not ours
+            self.meta = replace(self.meta, part=self._owned_part)
         self._token = self.store.begin(self.dest, self.size, self.meta)
-        if self._known is not None or not named or self.size > self.store.capabilities.block_bytes:
+        if self._known is not None or unsure or not named or self.size > self.store.capabilities.block_bytes:
             yield Barrier(self.checkpoint())  # an older one must not outlive the bytes it describes
         self._fill()
 
@@ -326,7 +331,8 @@ class Upload:
     def _settle(self, durable: bool, already_done: bool = False) -> Work[TransferResult]:
         self.source.close()  # the wait below may be long, with many files in flight
         if self._options.sidecar and self._digest is not None:
-            write_sidecar(self.store, self._final, self.meta, self._digest, self._options)
+            beside = replace(self.meta, part=self._owned_part)
+            write_sidecar(self.store, self._final, beside, self._digest, self._options)
         durable = durable and not self._options.trust
         if self.job.grace and not durable and not self._options.trust and self._options.publish_grace_s:
             yield Linger(self._options.publish_grace_s)

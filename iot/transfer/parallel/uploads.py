@@ -14,7 +14,7 @@ from iot.transfer.errors import TransferError
 from iot.transfer.journal.checkpoints import Key
 from iot.transfer.locks import Busy
 from iot.transfer.model import Checkpoint, Direction, TransferResult, UploadJob
-from iot.transfer.names import part_name, remote_path
+from iot.transfer.names import part_name, part_names, remote_path
 from iot.transfer.options import TransferOptions
 from iot.transfer.parallel.batch import ParallelBatch, Refused
 from iot.transfer.parallel.ready import TOGETHER_BYTES, Running
@@ -65,26 +65,28 @@ class Uploads(ParallelBatch[UploadJob]):
         dest, keep_times = remote_path(job.dest, "dest"), self._options.keep_times or job.keep_times
         options = replace(self._options, resume=self._resumes(ticket), keep_times=keep_times)
         source = Source(job.source)
-        part = part_name(dest, source.path, options.owner, options.part_suffix)
+        suffix = job.part_suffix or (options.part_suffix if options.exact_part else None)
+        names = part_names(dest, source.path, options.owner, options.part_suffix, suffix)
+        owned = names[-1]
         try:
-            self._locks.take(part)
+            self._locks.take(owned)
         except BaseException:
             source.close()
             raise
 
         def release() -> None:
             source.close()
-            self._locks.release(part)
+            self._locks.release(owned)
             ticket.moved_bytes += upload.sent_bytes
 
         known = self._checkpoints.load(Direction.UPLOAD, dest, source.path)
         meta = Meta(
-            part,
+            known.token if known is not None and known.token in names else names[0],
             source.fingerprint.mtime_ns // 10**9 if options.keep_times and source.fingerprint.mtime_ns else None,
             source.mode if options.keep_mode else None,
             options.make_dirs,
         )
-        upload = Upload(job, source, meta, known, options, connection.desk, self._checkpoints.note, release)
+        upload = Upload(job, source, meta, known, options, connection.desk, self._checkpoints.note, release, owned)
         return upload
 
     def _lock_name(self, checkpoint: Checkpoint) -> bytes:

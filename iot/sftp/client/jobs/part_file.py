@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from iot.sftp.client.jobs.context import Context
 from iot.sftp.client.jobs.folders import create_in_folder
 from iot.sftp.client.jobs.free_space import LARGE_BYTES, SpaceQuestion, full
+from iot.sftp.client.jobs.look import stands
 from iot.sftp.client.pipeline.job import Work, ask, ask_all, expect_handle, expect_status, handle_or_refusal
 from iot.sftp.client.protocol import packets
 from iot.sftp.client.protocol.packets import Attributes, Code, Flag, Reply, Request, Status
@@ -23,25 +26,45 @@ REOPEN_CLASSIC = Flag.READ | Flag.WRITE
 
 
 class PartFile:
-    """path: its name on the server; dest: the name that it gets."""
+    """names: from names.part_names. path: the one that it has. owned: the one that says whose it is. dest: the name
+    that it gets. is_ours: whatever is there under its name may be replaced."""
 
-    def __init__(self, context: Context, path: bytes, dest: bytes, source: Source) -> None:
-        self.path = path
+    def __init__(self, context: Context, names: Sequence[bytes], dest: bytes, source: Source) -> None:
+        self.path = names[0]
+        self.owned = names[-1]
+        self.is_ours = len(names) == 1
+        self._names = names
         self._context = context
         self._dest = dest
         self._source = source
         self._handles: list[bytes] = []
         self._space: SpaceQuestion | None = None
 
+    @property
+    def may_be_shared(self) -> bool:
+        """Whether another device could have a part of this name, too."""
+        return self.path != self.owned
+
+    def take(self, token: bytes) -> bool:
+        """The journal says that an earlier attempt has created it under this name -> whether that is one of ours."""
+        if token not in self._names:
+            return False
+        self.path, self.is_ours = token, True
+        return True
+
     def create(self, state: PartState) -> Work[bytes]:
         """Always create a new part, never truncate an old one: data of a lost connection that is still in flight, or a
-        late open, then cannot reach it."""
+        late open, then cannot reach it. Where a file that is not ours has the name, take the other one."""
         mode = self._source.mode if self._context.options.keep_mode else None
         direct = self._context.options.direct_write
         flags = CREATE_DIRECT if direct else CREATE
         requests = [packets.open_file(self.path, flags, Attributes(mode=mode)), *self._questions(state)]
         doing = f"cannot create {quoted(self.path)}"
         reply, *told = yield from create_in_folder(self._context, self.path, requests)
+        if isinstance(reply, Status) and not self.is_ours and (yield from stands(self.path)):
+            self.take(self.owned)
+            return (yield from self.create(state))
+        self.is_ours = True
         if not direct and isinstance(reply, Status) and reply.code not in (Code.NO_SUCH_FILE, Code.PERMISSION_DENIED):
             # left by an earlier attempt: the name says that it is ours
             expect_status((yield from ask(packets.remove(self.path))), f"cannot remove {quoted(self.path)}")

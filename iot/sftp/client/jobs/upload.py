@@ -39,7 +39,7 @@ from iot.transfer.model import (
     TransferResult,
     UploadJob,
 )
-from iot.transfer.names import part_name, path_text, remote_path
+from iot.transfer.names import part_names, path_text, remote_path
 from iot.transfer.plan import Fresh, ProveFinal, ResumeAt, ResumeRules, Step, plan
 from iot.transfer.source import Source
 from iot.transfer.window import PartState
@@ -48,7 +48,8 @@ FIRST_GAIN_BYTES = 256 * 1024
 
 
 class Upload:
-    """The state of one upload; `run` is the story. source: that of the job, opened; closed at the end.
+    """The state of one upload; `run` is the story. source: that of the job, opened; closed at the end. part: the name
+    under which it is locked.
 
     Raises: NameRefused if the job's destination is not a valid path.
     """
@@ -59,12 +60,12 @@ class Upload:
         self.source = source
         self.dest = remote_path(job.dest, "dest")
         options = context.options
-        self.part = part_name(self.dest, source.path, options.owner, options.part_suffix)
-        if options.direct_write:
-            self.part = self.dest
+        suffix = job.part_suffix or (options.part_suffix if options.exact_part else None)
+        names = part_names(self.dest, source.path, options.owner, options.part_suffix, suffix)
         self._finals = Finals(context, job, source)
         self._final = self.dest
-        self._file = PartFile(context, self.part, self.dest, source)
+        self._file = PartFile(context, (self.dest,) if options.direct_write else names, self.dest, source)
+        self.part = self._file.path
         self._state = PartState(self.source.fingerprint.size)
         self._phase = Phase.SENDING
         self._resumed_at = 0
@@ -108,16 +109,23 @@ class Upload:
         options = self.context.options
         known = self.context.ledger.load(Direction.UPLOAD, self.dest, self.source.path)
         self._was_known = known is not None
-        if known is not None and (not options.resume or options.direct_write or known.token != self.part):
+        if known is not None and not self._file.take(known.token):
+            known = None
+        if not options.resume or options.direct_write:
             known = None
         if known is None and not self.job.check_final:
             return Fresh()
-        part, *finals = yield from look_at_once([self.part, *self._finals.names])
+        part, *finals = yield from look_at_once([self._file.path, *self._finals.names])
         final = self._finals.of_this_size(finals)
         readable = not self.context.server.refuses(Refusal.READ_BACK)
         beyond_bytes = self.context.pace.max_bytes
         rules = ResumeRules(
-            options.verify, options.trust, options.tail_size, self.source.identified, beyond_bytes, readable
+            "full" if self._file.may_be_shared else options.verify,
+            options.trust,
+            options.tail_size,
+            self.source.identified,
+            beyond_bytes,
+            readable,
         )
         step = plan(self.source.fingerprint, known, part, final, rules)
         if isinstance(step, ResumeAt) and not (yield from self._can_resume(step)):
@@ -137,7 +145,7 @@ class Upload:
         if step.tail is None:
             return True
         try:
-            return (yield from same_content(self.context, self.part, self.source, step.tail))
+            return (yield from same_content(self.context, self._file.path, self.source, step.tail))
         except PermanentError as refusal:
             note_refused_reading(self.context.server, refusal)
             return False
@@ -157,7 +165,7 @@ class Upload:
             assert isinstance(step, Fresh)
             yield from self._guarded(self._start_over(step))
         finally:
-            self.context.large.pop(self.part, None)
+            self.context.large.pop(self._file.path, None)
 
     def _guarded(self, work: Work[None]) -> Work[None]:
         """However the work ends, note the progress; after a refusal, also close what is open."""
@@ -177,7 +185,7 @@ class Upload:
         """Remove the part from a full server: smaller files may still fit. Raises: NoSpaceOnServer if it is full."""
         name = self.source.name
         no_space = failure if isinstance(failure, NoSpaceOnServer) else None
-        no_space = no_space or (yield from full(self.context, self.part, name, self._state))
+        no_space = no_space or (yield from full(self.context, self._file.path, name, self._state))
         if no_space is None:
             return
         yield from self._file.remove()
@@ -187,9 +195,12 @@ class Upload:
         self._possible_repeat = step.possible_repeat
         self._state = PartState(self.source.fingerprint.size)
         self._resumed_at = self._noted_at = 0
-        if self._was_known or self._is_large:  # an older one must not outlive the bytes it describes
-            yield Barrier(self.checkpoint())
+        if self._file.is_ours and (self._was_known or self._is_large):
+            yield Barrier(self.checkpoint())  # an older one must not outlive the bytes it describes
+        was_ours = self._file.is_ours
         handle = yield from self._file.create(self._state)
+        if not was_ours:
+            yield Barrier(self.checkpoint())
         if self._resume_refused:
             self.context.server.learn(Refusal.RESUME)
         yield from self._fill(handle, b"", resumed=False)
@@ -209,7 +220,7 @@ class Upload:
         yield from self._fill(writer, reader, resumed=True)
 
     def _fill(self, handle: bytes, reader: bytes, resumed: bool) -> Work[None]:
-        ending = Ending(self.context, self.source, self.part, handle)
+        ending = Ending(self.context, self.source, self._file.path, handle)
         sending = Sending(
             self.context,
             self.source,
@@ -243,11 +254,11 @@ class Upload:
         self.source.check_unchanged()
         self._phase = Phase.PUBLISHING
         handle = b""
-        if self.part != self.dest:
+        if self._file.path != self.dest:
             yield Barrier(self.checkpoint())
             # with a sidecar to write first, the final would stay open while that may fail
             reopen = wants_confirmation(self.context) and not self.context.options.sidecar
-            self._final, handle = yield from self._finals.publish(self.part, reopen=reopen)
+            self._final, handle = yield from self._finals.publish(self._file.path, reopen=reopen)
         return (yield from self._conclude(handle))
 
     def _already_done(self, published: bytes) -> Work[TransferResult]:
@@ -265,7 +276,7 @@ class Upload:
         self.source.close()  # the wait below may be long, with many files in flight
         options = self.context.options
         if options.sidecar and self._digest is not None:
-            yield from write_sidecar(self.context, self._final, self.part, self._digest)
+            yield from write_sidecar(self.context, self._final, self._file.owned, self._digest)
         durable = yield from confirm(self.context, self._final, self.source.fingerprint.size, handle, self.job.grace)
         self._tell(self.source.fingerprint.size)
         return self._result(durable=durable, already_done=already_done)
@@ -303,7 +314,7 @@ class Upload:
             direction=Direction.UPLOAD,
             remote_path=self.dest,
             local_path=self.source.path,
-            token=Token(self.part),
+            token=Token(self._file.path),
             fingerprint=self.source.fingerprint,
             acked_bytes=self._state.acked,
             synced_bytes=self._state.synced,
