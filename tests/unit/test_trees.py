@@ -130,7 +130,7 @@ def test_a_missing_source_is_an_error_and_an_empty_one_removes_nothing_unless_as
     here, far = tmp_path / "here", there / "far"
     source, dest = (here, far) if direction == "upload" else (far, here)
     made(dest, {"a": b"1"})
-    with pytest.raises(NotFound, match="it is the source"):
+    with pytest.raises(NotFound):
         client.sync(here, "/far", direction=direction, prune=True)
     source.mkdir()
     refused = client.sync(here, "/far", direction=direction, prune=True)
@@ -223,6 +223,10 @@ def test_what_is_no_folder_is_an_error(client: Client, there: Path, tmp_path: Pa
         client.upload_dir(tmp_path / "none", "/x")
     with pytest.raises(NotFound):
         client.download_dir("/none", tmp_path / "x")
+    made(tmp_path / "d", {"x": b"1"})
+    for near, far, direction in (("there/f", "/x", "upload"), ("d", "/f", "download"), ("there/f", "/", "download")):
+        with pytest.raises(NameRefused, match="f is not a folder"):
+            client.sync(tmp_path / near, far, direction=direction, prune=True)
     with pytest.raises(ConfigurationError, match="direction: must be 'upload' or 'download' \\(got 'both'\\)"):
         client.sync(tmp_path, "/x", direction="both")
     with pytest.raises(ConfigurationError, match="remote: must be str, bytes or PurePosixPath"):

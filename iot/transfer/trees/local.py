@@ -26,15 +26,19 @@ def local_tree(root: str) -> Tree:
             with os.scandir(local_join(root, folder)) as entries:
                 found = sorted(entries, key=lambda entry: entry.name)
         except OSError as error:
-            if not folder and is_gone(error) and not os.path.lexists(root):
-                return Tree(exists=False)
+            if not folder and is_gone(error):
+                return _not_a_folder(root)
             unknown[folder] = local_error(error, local_join(root, folder))
             continue
         below = _take(found, f"{folder}/" if folder else "", nodes, unknown)
         todo += reversed(below)
-    if isinstance(unknown.get(""), NameRefused):
-        raise unknown[""]
     return Tree(nodes, unknown)
+
+
+def _not_a_folder(root: str) -> Tree:
+    if os.path.lexists(root):
+        raise NameRefused(f"{root} is not a folder")
+    return Tree(exists=False)
 
 
 def _take(

@@ -86,6 +86,10 @@ def plan_sync(remote: Remote, local: LocalPath, far: RemotePath, direction: Dire
     """For one folder on each side. Raises: NotFound, NameRefused or its error if the source is not a folder that can be
     listed."""
     here, there = os.fsdecode(local), path_text(remote_path(far, "remote"))
+    if direction is Direction.UPLOAD:
+        check_folder(here)
+    else:
+        found_folder(remote, there)
     local_side = local_tree(here)
     remote_side = _compared(remote, there, local_side)
     if direction is Direction.UPLOAD:
@@ -93,8 +97,8 @@ def plan_sync(remote: Remote, local: LocalPath, far: RemotePath, direction: Dire
     else:
         source, dest, ends = remote_side, local_side, _downloads(there, here)
         rules = Rules(update=True, refused=name_refused, part_suffix=remote.options.part_suffix)
-    if not source.exists:
-        raise NotFound(f"{ends.source('')} does not exist: it is the source")
+    if not source.exists:  # it went meanwhile
+        raise NotFound(f"{ends.source('')} does not exist")
     if "" in source.unknown:
         raise source.unknown[""]
     rules = replace(rules, prune=wish.prune, time_tolerance_s=wish.time_tolerance_s)
