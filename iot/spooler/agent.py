@@ -24,6 +24,7 @@ from iot.spooler.config.layout import merging_rules, shared_destinations
 from iot.spooler.config.settings import Settings
 from iot.spooler.dispatch import Dispatcher
 from iot.spooler.draining import Draining, End
+from iot.spooler.gates import Gate
 from iot.spooler.leaving.leaving import leaving
 from iot.spooler.leaving.owed import Owed
 from iot.spooler.naming import shown
@@ -115,7 +116,9 @@ class Agent:
         self.outcomes = OutcomeRecorder(journal, self.queue, remote, self.intakes, self.owed, rules, clocks, random)
         self.quota = parts.quota(settings, self.intakes, journal, remote)
         self._commands = parts.commands(settings, self.intakes)
-        self.gates = parts.gates(settings, self.intakes, self.queue, clocks, [self.quota, *self._commands])
+        self.batches = parts.batches(self.intakes, self.queue, journal, drain=drain)
+        further: list[Gate] = [self.quota, *self._commands]
+        self.gates = parts.gates(settings, self.intakes, self.queue, self.batches, clocks, further)
         self.pacer = parts.pacer(settings, remote)
         self.dispatcher = Dispatcher(
             self.queue,
@@ -124,7 +127,7 @@ class Agent:
             self.outcomes.moved,
             self.outcomes.refused,
             clocks.monotonic,
-            self.gates.admission,
+            self.gates.allowed,
         )
         self.totals = totals or Totals()
         self.local_error: str | None = None
@@ -155,6 +158,7 @@ class Agent:
         self._locally(self.outcomes.record)
         self._locally(self.owed.flush)
         self._locally(self.quota.save)
+        self._locally(self.batches.tell_kept)
         for command in self._commands:
             command.close()
         for intake in self.intakes:
@@ -292,7 +296,7 @@ class Agent:
         return "attempts are used up" if self._draining and self._draining.given_up() else ""
 
     def _any_ready(self) -> bool:
-        return self.queue.any_ready(self.gates.admissions())
+        return self.queue.any_ready(self.gates.allowed_by_number())
 
     def _waits(self) -> bool:
         reading = any(intake.walking for intake in self.intakes)

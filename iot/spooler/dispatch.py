@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from iot.spooler.config.settings import AfterUpload
 from iot.spooler.naming import UnsafeName, shown
 from iot.spooler.outbox.intake import Intake
-from iot.spooler.queue.policy import Admission, State, job_priority, prefers_large
+from iot.spooler.queue.policy import Allowed, State, job_priority, prefers_large
 from iot.spooler.queue.queue import Entry, Queue
 from iot.transfer import Failure, Progress, TransferResult, UploadJob
 
@@ -43,7 +43,7 @@ class Dispatcher:
 
     clock: seconds, monotonic. on_progress: called with the bytes newly confirmed by the server. on_refused: called with
     an entry that has been begun and cannot be named, and why. on_moved: called with entries that go to another
-    destination than their earlier attempts, before they do. admission: what of an outbox may be sent now; after it has
+    destination than their earlier attempts, before they do. allowed: what of an outbox may be sent now; after it has
     changed, `withdraw` is called.
     """
 
@@ -55,7 +55,7 @@ class Dispatcher:
         on_moved: Callable[[Sequence[Entry]], None],
         on_refused: Callable[[Entry, str], None],
         clock: Callable[[], float],
-        admission: Callable[[int], Admission] = lambda _: Admission.ALL,
+        allowed: Callable[[int], Allowed] = lambda _: Allowed(),
     ) -> None:
         self.in_flight: dict[int, InFlight] = {}
         self._queue = queue
@@ -65,7 +65,7 @@ class Dispatcher:
         self._on_moved = on_moved
         self._on_refused = on_refused
         self._now = clock
-        self._admission = admission
+        self._allowed = allowed
         self._claimed: dict[bool, deque[Entry]] = {False: deque(), True: deque()}
         self._none_left: dict[bool, int] = {}
         self._destinations: set[str] = set()
@@ -133,7 +133,7 @@ class Dispatcher:
     def _claim(self, *, large: bool) -> list[Entry]:
         limit = 1 if large else CLAIM_FILES
         heads = [
-            self._queue.heads(number, large=large, limit=limit, admission=self._admission(number))
+            self._queue.heads(number, large=large, limit=limit, allowed=self._allowed(number))
             for number in self._rotation
         ]
         self._rotation = self._rotation[1:] + self._rotation[:1]
@@ -194,7 +194,8 @@ class Dispatcher:
         )
 
     def _may_go(self, entry: Entry) -> bool:
-        return entry.priority <= self._admission(entry.outbox)
+        allowed = self._allowed(entry.outbox)
+        return entry.priority <= allowed.admission and entry.id <= allowed.up_to
 
     def _follow(self, flight: InFlight) -> Callable[[Progress], None]:
         """Tells the agent of every progress, and the log once a minute."""

@@ -15,9 +15,10 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import tzinfo
 from typing import NamedTuple, Protocol
 
+from iot.spooler.batches import Batches
 from iot.spooler.naming import shown
 from iot.spooler.outbox.intake import Clocks, Intake
-from iot.spooler.queue.policy import Admission
+from iot.spooler.queue.policy import Admission, Allowed
 from iot.spooler.queue.queue import Queue
 from iot.spooler.schedule import Schedule, clock_words, window
 
@@ -93,8 +94,11 @@ class Gates:
     look_at: when to look again, in seconds of the monotonic clock.
     """
 
-    def __init__(self, gates: Sequence[Gate], intakes: Sequence[Intake], queue: Queue, clocks: Clocks) -> None:
+    def __init__(
+        self, gates: Sequence[Gate], batches: Batches, intakes: Sequence[Intake], queue: Queue, clocks: Clocks
+    ) -> None:
         self._gates = gates
+        self._batches = batches
         self._intakes = {intake.number: intake for intake in intakes}
         self._queue = queue
         self._clocks = clocks
@@ -105,19 +109,21 @@ class Gates:
     def admission(self, outbox: int) -> Admission:
         return self._held[outbox].admission
 
-    def admissions(self) -> dict[int, Admission]:
-        """Of all outboxes, by number."""
-        return {number: held.admission for number, held in self._held.items()}
+    def allowed(self, outbox: int) -> Allowed:
+        return Allowed(self._held[outbox].admission, self._batches.up_to(outbox))
+
+    def allowed_by_number(self) -> dict[int, Allowed]:
+        return {number: self.allowed(number) for number in self._held}
 
     def reason(self, outbox: int) -> str | None:
         """Why not all of it may be sent."""
-        return self._held[outbox].reason or None
+        return self._held[outbox].reason or self._batches.reason(outbox)
 
     def flush(self) -> None:
         """What lies in the outboxes now is sent whatever their schedule says."""
         now = self._clocks.monotonic()
         for number, intake in self._intakes.items():
-            if not self._is_free(number):
+            if not self._is_free(number) or self._batches.reason(number):
                 self._flushed[number] = (intake.wake(), now + intake.settings.settle_s + SETTLED_S)
                 log.info("flushed past its schedule outbox=%s", shown(intake.settings.label))
 
@@ -131,8 +137,10 @@ class Gates:
         for number, left in list(self._flushed.items()):
             if not (is_busy(number) or self._goes_on(number, left, now)):
                 del self._flushed[number]
+        released = self._batches.look(now, self._flushed)
+        self.look_at = min(self.look_at, now + self._batches.next_s(now))
         changed = [number for number in self._intakes if self._take(number)]
-        return bool(changed)
+        return released or bool(changed)
 
     # -- inside
 
@@ -144,7 +152,7 @@ class Gates:
         passes, settled_at = left
         if self._intakes[number].passes < passes or now < settled_at:
             return True
-        return self._queue.any_ready({number: Admission.ALL})
+        return self._queue.any_ready({number: Allowed()})
 
     def _take(self, number: int) -> bool:
         """Adopt what the gates say of an outbox -> whether that differs from before."""

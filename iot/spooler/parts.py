@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 
 from iot.spooler.availability import Availability, Remote
+from iot.spooler.batches import Batches
 from iot.spooler.condition import CommandGate, environment
 from iot.spooler.config.settings import Beyond, Settings
 from iot.spooler.gates import Gate, Gates, WindowGate
@@ -16,7 +17,7 @@ from iot.spooler.queue.queue import Queue
 from iot.spooler.quota import QuotaGate
 from iot.transfer import Journal
 
-__all__ = ["commands", "gates", "intakes", "pacer", "quota", "rules", "server", "was_lost"]
+__all__ = ["batches", "commands", "gates", "intakes", "pacer", "quota", "rules", "server", "was_lost"]
 
 DRAIN_CAP_S = 5.0
 
@@ -45,10 +46,22 @@ BEYOND = {Beyond.STOP: Admission.NONE, Beyond.URGENT: Admission.URGENT, Beyond.S
 
 
 def gates(
-    settings: Settings, intakes: Sequence[Intake], queue: Queue, clocks: Clocks, further: Sequence[Gate]
+    settings: Settings,
+    intakes: Sequence[Intake],
+    queue: Queue,
+    batches: Batches,
+    clocks: Clocks,
+    further: Sequence[Gate],
 ) -> Gates:
     schedules = {intake.number: intake.settings.schedule for intake in intakes}
-    return Gates([WindowGate(schedules, settings.zone), *further], intakes, queue, clocks)
+    return Gates([WindowGate(schedules, settings.zone), *further], batches, intakes, queue, clocks)
+
+
+def batches(intakes: Sequence[Intake], queue: Queue, journal: Journal, *, drain: bool) -> Batches:
+    """A drain sends all there is, and collects nothing."""
+    given = {intake.number: intake.settings.batch_interval_s for intake in intakes if not drain}
+    intervals = {number: interval_s for number, interval_s in given.items() if interval_s is not None}
+    return Batches(intervals, {intake.number: intake.settings.label for intake in intakes}, queue, journal)
 
 
 def commands(settings: Settings, intakes: Sequence[Intake]) -> list[CommandGate]:

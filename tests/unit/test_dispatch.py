@@ -10,7 +10,7 @@ from iot.spooler.config.settings import AfterUpload
 from iot.spooler.decisions import Decisions
 from iot.spooler.dispatch import CLAIM_BYTES, CLAIM_FILES, MAX_LARGE, Dispatcher
 from iot.spooler.naming import Collision, UnsafeName
-from iot.spooler.queue.policy import Admission, State
+from iot.spooler.queue.policy import Admission, Allowed, State
 from iot.spooler.queue.queue import Entry
 from iot.transfer import Failure, Fingerprint, IfExists, LinkLost
 from iot.transfer.model import Progress
@@ -38,10 +38,10 @@ class Queue:
         self.ready += entries
         self.made_ready += 1
 
-    def heads(self, outbox: int, *, large: bool, limit: int, admission: Admission) -> list[Entry]:
+    def heads(self, outbox: int, *, large: bool, limit: int, allowed: Allowed) -> list[Entry]:
         self.asked += 1
         mine = [each for each in self.ready if each.outbox == outbox and each.large is large]
-        found = [each for each in mine if each.priority <= admission]
+        found = [each for each in mine if each.priority <= allowed.admission and each.id <= allowed.up_to]
         return sorted(found, key=lambda each: each.priority)[:limit]
 
     def begin(self, entries: list[Entry]) -> list[Entry]:
@@ -78,11 +78,11 @@ class Rig:
             self.moved.extend,
             lambda *refused: self.refused.append(refused),
             lambda: 0.0,
-            self.admission,
+            self.allowed,
         )
 
-    def admission(self, outbox: int) -> Admission:
-        return self.admissions.get(outbox, Admission.ALL)
+    def allowed(self, outbox: int) -> Allowed:
+        return Allowed(self.admissions.get(outbox, Admission.ALL))
 
     def keys(self) -> list[object]:
         found = []

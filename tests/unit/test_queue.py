@@ -7,7 +7,7 @@ import sqlite3
 import pytest
 
 from iot.sftp.client import DiskFull, Fingerprint, Journal
-from iot.spooler.queue.policy import NEVER, TRANSITIONS, Admission, Event, State, Verdict
+from iot.spooler.queue.policy import NEVER, TRANSITIONS, Allowed, Event, State, Verdict
 from iot.spooler.queue.queue import QUEUE_SCHEMA, NewEntry, Queue, Success
 
 
@@ -334,7 +334,7 @@ def test_left_for_the_next_run_and_ready_in_it(journal):
     (row,) = begun(queue, entry())
     journal.write(lambda db: queue.fail(db, [(row, Verdict(Event.FAILED, 3, 3, NEVER), "Boom")], now=0.0))
     assert queue.wake(1e9) is None
-    assert not queue.any_ready({1: Admission.ALL})
+    assert not queue.any_ready({1: Allowed()})
     queue.restart()
     assert [(item.failures, item.strikes) for item in queue.heads(1, large=False, limit=1)] == [(0, 3)]
 

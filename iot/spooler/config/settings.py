@@ -175,6 +175,13 @@ class OutboxSettings(_Part):
         ' "Mon 10:00 - Wed 18:00", in time_zone; outside them files wait, and one in flight is suspended; by default'
         " always",
     )
+    batch_interval_s: float | None = Field(
+        None,
+        gt=0,
+        le=7 * 86400,
+        description="seconds without a new file after which all that have come are sent, as a batch; by default each is"
+        " sent as it comes",
+    )
     beyond_quota: Beyond = Field(
         Beyond.STOP,
         description="what is sent when quota_day or quota_month is used up: stop (nothing), urgent (what matches an"

@@ -23,9 +23,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 __all__ = [
+    "LATEST",
     "NEVER",
     "TRANSITIONS",
     "Admission",
+    "Allowed",
     "Backoff",
     "Event",
     "FailureKind",
@@ -120,6 +122,17 @@ class Admission(enum.IntEnum):
     NONE = -1
     URGENT = 0
     ALL = 9
+
+
+LATEST = 2**63 - 1
+"""Above the number of any row."""
+
+
+class Allowed(NamedTuple):
+    """What of an outbox may be sent now: files of up to this priority, whose row is of up to this number."""
+
+    admission: Admission = Admission.ALL
+    up_to: int = LATEST
 
 
 class FailureKind(enum.Enum):

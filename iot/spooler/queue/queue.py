@@ -19,7 +19,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from iot.spooler.queue.policy import NEVER, TRANSITIONS, Admission, Event, State, Verdict, after
+from iot.spooler.queue.policy import NEVER, TRANSITIONS, Allowed, Event, State, Verdict, after
 from iot.spooler.queue.rows import (
     COLUMNS,
     COLUMNS_OF_KNOWN,
@@ -161,22 +161,32 @@ class Queue:
 
     # -- what is next
 
-    def heads(self, outbox: int, *, large: bool, limit: int, admission: Admission = Admission.ALL) -> list[Entry]:
+    def heads(self, outbox: int, *, large: bool, limit: int, allowed: Allowed = Allowed()) -> list[Entry]:  # noqa: B008
         """The first ready entries of one outbox that may be sent, by priority, rank and number."""
-        may_go = "state = 0 AND entry.outbox = ? AND large = ? AND priority <= ?"
+        may_go = "state = 0 AND entry.outbox = ? AND large = ? AND priority <= ? AND entry.id <= ?"
         return self._entries(
             f"WHERE {may_go} ORDER BY priority, rank, entry.id LIMIT ?",
             outbox,
             int(large),
-            int(admission),
+            *map(int, allowed),
             limit,
         )
 
-    def any_ready(self, outboxes: Mapping[int, Admission]) -> bool:
+    def any_ready(self, outboxes: Mapping[int, Allowed]) -> bool:
         """Whether one of these outboxes has something that may be sent. Others may have left rows."""
-        rest = "WHERE state = 0 AND entry.outbox = ? AND large IN (0, 1) AND priority <= ? LIMIT 1"
+        rest = "WHERE state = 0 AND entry.outbox = ? AND large IN (0, 1) AND priority <= ? AND entry.id <= ? LIMIT 1"
         sql = f"SELECT 1 FROM entry CROSS JOIN file USING (id) {rest}"  # noqa: S608  text of this file
-        return any(self._journal.read(sql, number, int(admission)) for number, admission in outboxes.items())
+        return any(self._journal.read(sql, number, *map(int, allowed)) for number, allowed in outboxes.items())
+
+    def newest(self, outbox: int) -> int:
+        """The highest number of a row of this outbox; 0 if there is none."""
+        rows = self._journal.read("SELECT max(id) AS newest FROM entry WHERE outbox = ?", outbox)
+        return int(rows[0]["newest"] or 0)
+
+    def count_above(self, outbox: int, number: int) -> int:
+        """How many files of this outbox wait to be sent whose row is above this number."""
+        sql = "SELECT count(*) AS files FROM entry WHERE outbox = ? AND id > ? AND state IN (0, 2)"
+        return int(self._journal.read(sql, outbox, number)[0]["files"])
 
     def begin(self, entries: Sequence[Entry]) -> list[Entry]:
         """Record one more attempt of each, with its destination, before a byte is sent -> the updated entries."""
