@@ -74,7 +74,7 @@ class Batch(ABC, Generic[C, J, W]):
         self._tick = tick
         self._again: deque[Ticket[J]] = deque()
         self._exhausted = False
-        self._begun = self._fewer_since = 0
+        self._begun = 0
 
     def run(self, jobs: Iterable[J | None]) -> Iterator[Outcome]:
         """Yield an outcome for every job. Raises: AuthenticationError, TransientError, LocalStateError."""
@@ -104,8 +104,8 @@ class Batch(ABC, Generic[C, J, W]):
         """Run all work on a connection."""
 
     @abstractmethod
-    def _fewer(self, connection: C) -> bool:
-        """The far side is busy: do less at once -> whether it is worth another try."""
+    def _fewer(self, ticket: Ticket[J], connection: C) -> bool:
+        """The far side is too busy for this job: do less at once -> whether it is worth another try."""
 
     @abstractmethod
     def _leave(self, connection: C) -> None:
@@ -195,15 +195,7 @@ class Batch(ABC, Generic[C, J, W]):
             log.warning("fetching once more from the start error=%s", error)
             ticket.fetched_twice = True
             return True
-        return isinstance(error, ServerBusy) and self._makes_fewer(ticket, connection)
-
-    def _makes_fewer(self, ticket: Ticket[J], connection: C) -> bool:
-        """One flight of refusals counts as one: those that began before there were fewer say nothing new."""
-        if ticket.turn > self._fewer_since:
-            if not self._fewer(connection):
-                return False
-            self._fewer_since = self._begun
-        return True
+        return isinstance(error, ServerBusy) and self._fewer(ticket, connection)
 
     def _resumes(self, ticket: Ticket[J]) -> bool:
         return self._resume or ticket.interrupted

@@ -9,7 +9,7 @@ from typing import Any
 from iot.sftp.client.connector import Connector
 from iot.sftp.client.pipeline.job import Job
 from iot.sftp.client.session import Session
-from iot.transfer.batch import Batch, J
+from iot.transfer.batch import Batch, J, Ticket
 from iot.transfer.journal.checkpoints import Checkpoints
 from iot.transfer.locks import TransferLocks
 from iot.transfer.model import Finished
@@ -40,7 +40,7 @@ class SFTPBatch(Batch[Session, J, Job[Any]]):
     def _results(self, connection: Session, work: Iterator[Job[Any] | None]) -> Iterator[Finished]:
         return connection.pipeline.run(work, lambda: connection.slots, self._tick)
 
-    def _fewer(self, connection: Session) -> bool:
+    def _fewer(self, ticket: Ticket[J], connection: Session) -> bool:
         """ServerBusy is raised only while other files are open, so that one at a time is always tried."""
         connection.slots = max(1, connection.slots // 2)
         log.info("server has no more handles slots=%d", connection.slots)

@@ -38,6 +38,7 @@ class Downloads(SFTPBatch[DownloadJob]):
     ) -> None:
         super().__init__(links, checkpoints, locks, resume=resume, tick=tick)
         self._settings = settings
+        self._fewer_since = 0
 
     def _work(self, ticket: Ticket[DownloadJob], connection: Session) -> Job[TransferResult]:
         context = connection.context
@@ -52,6 +53,13 @@ class Downloads(SFTPBatch[DownloadJob]):
         finally:
             self._locks.release(download.lock_name)
             ticket.moved_bytes += download.received_bytes
+
+    def _fewer(self, ticket: Ticket[DownloadJob], connection: Session) -> bool:
+        """One flight of refusals counts as one: those that began before there were fewer say nothing new."""
+        if ticket.turn > self._fewer_since:
+            self._fewer_since = self._begun
+            return super()._fewer(ticket, connection)
+        return True
 
     def _checkpoint_key(self, result: TransferResult) -> Key:
         return download_key(result)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from iot.transfer.attempts import Attempts
-from iot.transfer.batch import Batch, J
+from iot.transfer.batch import Batch, J, Ticket
 from iot.transfer.books import Books
 from iot.transfer.errors import TransferError
 from iot.transfer.model import Finished
@@ -37,7 +37,7 @@ class ParallelBatch(Batch[Workers, J, Running]):
     def _results(self, connection: Workers, work: Iterator[Running | None]) -> Iterator[Finished]:
         return connection.run(work, self._tick)
 
-    def _fewer(self, connection: Workers) -> bool:
+    def _fewer(self, ticket: Ticket[J], connection: Workers) -> bool:
         return connection.fewer()
 
     def _leave(self, connection: Workers) -> None:
