@@ -206,7 +206,7 @@ class Agent:
             if self._may_send():
                 self._send()
                 continue
-            end = self._draining.end(self.local_error, waits=self._waits()) if self._draining else None
+            end = self._end_of_drain(self._draining) if self._draining else None
             if end is not None:
                 return end
             self._loop.pause(self._pause_s())
@@ -294,6 +294,13 @@ class Agent:
         if not self._first_look_done(now):
             return "the outboxes are looked at first, for the order"
         return "attempts are used up" if self._draining and self._draining.given_up() else ""
+
+    def _end_of_drain(self, draining: Draining) -> End | None:
+        try:
+            return draining.end(self.local_error, waits=self._waits)
+        except LocalStateError as error:
+            self._held_here(error)
+            return None
 
     def _any_ready(self) -> bool:
         return self.queue.any_ready(self.gates.allowed_by_number())

@@ -59,16 +59,18 @@ class Draining:
     def given_up(self) -> bool:
         return self._server.state is ServerState.HELD or self._server.failures >= self._attempts
 
-    def end(self, local_error: str | None, *, waits: bool) -> End | None:
+    def end(self, local_error: str | None, *, waits: Callable[[], bool]) -> End | None:
         """How it ended, or None while something may still be done.
 
-        local_error: what hinders on this device. waits: something is ready, or will be within this run.
+        local_error: what hinders on this device. waits: whether something is ready, or will be within this run.
+
+        Raises: JournalUnavailable, DiskFull.
         """
         if self.given_up() or (local_error and self._now() - self._started_at > LOCAL_PATIENCE_S):
             return End.REMAINS
         if local_error or self._server.ready_at > self._now():
             return None
-        if waits or not self._looked_again():
+        if waits() or not self._looked_again():
             return None
         if self._owed.waiting.count(Why.RESTING):
             return None  # at most hold_s: what is guessed to be complete may be written to again
