@@ -47,7 +47,6 @@ class FolderStore:
             block_bytes=BLOCK_BYTES,
             connections=connections,
             keeps_times=True,
-            keeps_mode=True,
         )
 
     # -- the connection

@@ -61,7 +61,6 @@ class FTPStore:
             publish=Publish.RENAME,
             block_bytes=BLOCK_BYTES,
             connections=connections,
-            keeps_mode=True,
         )
 
     # -- the connection

@@ -39,6 +39,7 @@ class Connected(Protocol):
 
 
 C = TypeVar("C", bound=Connected)
+T = TypeVar("T")
 C_co = TypeVar("C_co", bound=Connected, covariant=True)
 
 
@@ -101,6 +102,13 @@ class Attempts(Generic[C]):
                     raise
             else:
                 yield Attempt(self, session)
+
+    def run(self, work: Callable[[C], T]) -> T:
+        """-> what `work` returns on the first connection on which it ends."""
+        attempts = iter(self)
+        while True:
+            with next(attempts) as connection:
+                return work(connection)
 
     def progressed(self) -> None:
         """The server has confirmed something: earlier failures no longer count."""

@@ -33,12 +33,12 @@ class ResumeRules:
     readable: the server allows suspect bytes to be read back; otherwise they are sent again.
     """
 
-    verify: str = "timestamp"
-    trust: bool = False
-    tail_size: int = 1024 * 1024
-    identified: bool = True
-    beyond_bytes: int = 0
-    readable: bool = True
+    verify: str
+    trust: bool
+    tail_size: int
+    identified: bool
+    beyond_bytes: int
+    readable: bool
 
 
 @dataclass(frozen=True, slots=True)

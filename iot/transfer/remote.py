@@ -98,7 +98,7 @@ class Capabilities:
     block_bytes: maximum size of a block in the body of a write.
     connections: maximum number of stores in use at the same time.
     token_life_s: how long an unused token stays valid; None: for ever.
-    keeps_times, keeps_mode: `publish` can copy the source's modification time, or permission bits.
+    keeps_times: `publish` can copy the source's modification time.
     """
 
     resume: Resume
@@ -115,7 +115,6 @@ class Capabilities:
     connections: int = 4
     token_life_s: float | None = None
     keeps_times: bool = False
-    keeps_mode: bool = False
 
 
 @dataclass(frozen=True, slots=True)

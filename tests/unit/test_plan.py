@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
@@ -38,6 +39,7 @@ FINALS = {
 }
 CHECKPOINTS = {"nothing": None, "sending": Phase.SENDING, "publishing": Phase.PUBLISHING}
 VERIFY = ("size", "timestamp", "tail", "full")
+RULES = ResumeRules("timestamp", trust=False, tail_size=TAIL, identified=True, beyond_bytes=0, readable=True)
 
 CASES = list(itertools.product(CHECKPOINTS, SOURCES, PARTS, FINALS, VERIFY, (False, True), (True, False)))
 
@@ -79,7 +81,7 @@ def test_the_table_of_all_cases() -> None:
         there = PARTS[part]
         there_final = RemoteFile(now.size) if FINALS[final] == "same" else FINALS[final]
         assert not isinstance(there_final, str)
-        step = plan(now, known or None, there, there_final, ResumeRules(verify, trust, TAIL, identified))
+        step = plan(now, known or None, there, there_final, ResumeRules(verify, trust, TAIL, identified, 0, True))
         case = (journal, source, part, final, verify, trust, identified)
         try:
             if journal == "nothing":
@@ -102,10 +104,10 @@ def test_the_table_of_all_cases() -> None:
 @pytest.mark.parametrize(
     ("rules", "step"),
     [
-        (ResumeRules(readable=False), ResumeAt(OLD_SUSPECT.start, (), OLD_SUSPECT.start)),
-        (ResumeRules(trust=True, readable=False), ResumeAt(OLD_SUSPECT.start, (), OLD_SUSPECT.start)),
-        (ResumeRules(verify="full", readable=False), Fresh()),
-        (ResumeRules(verify="tail", readable=False), Fresh()),
+        (replace(RULES, readable=False), ResumeAt(OLD_SUSPECT.start, (), OLD_SUSPECT.start)),
+        (replace(RULES, trust=True, readable=False), ResumeAt(OLD_SUSPECT.start, (), OLD_SUSPECT.start)),
+        (replace(RULES, verify="full", readable=False), Fresh()),
+        (replace(RULES, verify="tail", readable=False), Fresh()),
     ],
 )
 def test_what_cannot_be_read_back_is_sent_again(rules: ResumeRules, step: Step) -> None:
@@ -115,7 +117,7 @@ def test_what_cannot_be_read_back_is_sent_again(rules: ResumeRules, step: Step) 
 
 def test_nothing_suspect_needs_no_reading() -> None:
     known = Checkpoint(Direction.UPLOAD, b"/d", b"/s", b"/p", KNOWN, ACKED, ACKED)
-    assert plan(KNOWN, known, RemoteFile(ACKED), None, ResumeRules(readable=False)) == ResumeAt(ACKED, (), ACKED)
+    assert plan(KNOWN, known, RemoteFile(ACKED), None, replace(RULES, readable=False)) == ResumeAt(ACKED, (), ACKED)
 
 
 @pytest.mark.parametrize("phase", Phase)
@@ -125,32 +127,32 @@ def test_nothing_suspect_needs_no_reading() -> None:
 def test_an_empty_file_whose_part_is_there_goes_on_to_be_published(phase: Phase, verify: str, readable: bool) -> None:
     empty = Fingerprint(0, 1, 2, 3)
     known = Checkpoint(Direction.UPLOAD, b"/d", b"/s", b"/p", empty, phase=phase)
-    step = plan(empty, known, RemoteFile(0), None, ResumeRules(verify, readable=readable))
+    step = plan(empty, known, RemoteFile(0), None, replace(RULES, verify=verify, readable=readable))
     assert isinstance(step, ResumeAt)
     assert (step.offset, step.suspect) == (0, ())
 
 
 def test_what_was_in_flight_at_the_loss_is_read_back_instead_of_sent_again() -> None:
     known = Checkpoint(Direction.UPLOAD, b"/d", b"/s", b"/p", KNOWN, ACKED, ACKED)
-    step = plan(KNOWN, known, RemoteFile(ACKED + 80), None, ResumeRules(trust=True, beyond_bytes=200))
+    step = plan(KNOWN, known, RemoteFile(ACKED + 80), None, replace(RULES, trust=True, beyond_bytes=200))
     assert step == ResumeAt(ACKED + 80, (Span(ACKED, ACKED + 80),), ACKED)
 
 
 def test_no_more_than_can_have_been_in_flight_is_taken_up() -> None:
     known = Checkpoint(Direction.UPLOAD, b"/d", b"/s", b"/p", KNOWN, ACKED, ACKED)
-    step = plan(KNOWN, known, RemoteFile(SIZE), None, ResumeRules(beyond_bytes=50))
+    step = plan(KNOWN, known, RemoteFile(SIZE), None, replace(RULES, beyond_bytes=50))
     assert step == ResumeAt(ACKED + 50, (Span(ACKED, ACKED + 50),), ACKED)
 
 
 def test_a_part_that_holds_more_than_was_acked_is_never_believed_beyond_acked() -> None:
     known = Checkpoint(Direction.UPLOAD, b"/d", b"/s", b"/p", KNOWN, 10, 10)
-    step = plan(KNOWN, known, RemoteFile(SIZE), None, ResumeRules())
+    step = plan(KNOWN, known, RemoteFile(SIZE), None, RULES)
     assert isinstance(step, ResumeAt)
     assert step.offset == 10
 
 
 def test_a_checkpoint_beyond_the_source_does_not_resume_behind_its_end() -> None:
     known = Checkpoint(Direction.UPLOAD, b"/d", b"/s", b"/p", KNOWN, SIZE * 9, SIZE * 9)
-    step = plan(KNOWN, known, RemoteFile(SIZE), None, ResumeRules())
+    step = plan(KNOWN, known, RemoteFile(SIZE), None, RULES)
     assert isinstance(step, ResumeAt)
     assert (step.offset, step.synced) == (SIZE, SIZE)

@@ -29,7 +29,7 @@ from iot.transfer.remote import Capabilities, Publish, Resume
 T = TypeVar("T")
 Problems: TypeAlias = "list[tuple[str, str]]"
 CAPABILITIES = Capabilities(
-    Resume.OFFSET, Publish.RENAME, durable=True, hashes=("sha256",), connections=1, keeps_times=True, keeps_mode=True
+    Resume.OFFSET, Publish.RENAME, durable=True, hashes=("sha256",), connections=1, keeps_times=True
 )
 """For a server with OpenSSH's extensions; if a server refuses one, that is learned and the client does without."""
 
@@ -66,10 +66,7 @@ class Runner(BaseRemote):
     def session(self) -> Session:
         """The live connection, made if there is none."""
         with self._exclusively():
-            for attempt in self.links.attempts():
-                with attempt as session:
-                    return session
-        raise AssertionError("attempts end with a connection or an error")
+            return self.links.attempts().run(lambda session: session)
 
     def is_connected(self) -> bool:
         if self.links.current is None or self._ownership.batch_runs:
@@ -155,17 +152,18 @@ class Runner(BaseRemote):
     def _run(self, work: Callable[[Session, Earlier], Work[T]]) -> T:
         """Run a small job, again on a new connection if the link is lost."""
         earlier = Earlier()
+
+        def run_on(session: Session) -> T:
+            sent_bytes = session.sent_bytes
+            try:
+                result: T = session.pipeline.run_one(Job(work(session, earlier)))
+            except (LinkLost, Timeout):
+                earlier.lost(something_sent=session.sent_bytes > sent_bytes)
+                raise
+            return result
+
         with self._exclusively():
-            for attempt in self.links.attempts():
-                with attempt as session:
-                    sent_bytes = session.sent_bytes
-                    try:
-                        result: T = session.pipeline.run_one(Job(work(session, earlier)))
-                    except (LinkLost, Timeout):
-                        earlier.lost(something_sent=session.sent_bytes > sent_bytes)
-                        raise
-                    return result
-        raise AssertionError("attempts end with a result or an error")
+            return self.links.attempts().run(run_on)
 
     # -- inside
 

@@ -189,16 +189,18 @@ class ParallelRemote(BaseRemote):
         """A small operation on one store, repeated on a new connection if the link is lost. The second argument of
         `work` says that an earlier attempt may have succeeded with its answer lost."""
         again = False
+
+        def run_on(workers: Workers) -> T:
+            nonlocal again
+            try:
+                result: T = workers.run_one(_Call(lambda store: work(store, again)))
+            except (LinkLost, Timeout):
+                again = True
+                raise
+            return result
+
         with self._exclusively():
-            for attempt in self._attempts():
-                with attempt as workers:
-                    try:
-                        result: T = workers.run_one(_Call(lambda store: work(store, again)))  # noqa: B023 - run here
-                    except (LinkLost, Timeout):
-                        again = True
-                        raise
-                    return result
-        raise AssertionError("attempts end with a result or an error")
+            return self._attempts().run(run_on)
 
     # -- inside
 

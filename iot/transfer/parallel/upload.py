@@ -193,8 +193,8 @@ class Upload:
         self._state = PartState(self.size, offset, (), min([step.synced, offset, *unsure]))
         self._seen = (offset, self._desk.clock())
         self._resumed_at = offset
-        known = self._known.acked_bytes if self._known is not None else 0
-        self._desk.delivered(max(0, offset - known))  # it had arrived, and only the answer was lost
+        assert self._known is not None
+        self._desk.delivered(max(0, offset - self._known.acked_bytes))  # it had arrived, and only the answer was lost
         self._fill()
 
     def _agreed(self, step: ResumeAt) -> int:
