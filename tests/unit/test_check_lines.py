@@ -9,11 +9,13 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from iot.spooler.cli import check
 from iot.spooler.cli.main import main
 from iot.spooler.config.origins import Origins
 
@@ -272,4 +274,16 @@ def test_no_signal_leaves_a_copy_of_the_units_credentials(tmp_path: Path, number
         assert (copies / "sftp_password").read_text() == "secret"
         process.send_signal(number)
         assert process.wait(30) != 0
+    assert not copies.exists()
+
+
+def test_what_logs_in_for_a_check_is_a_copy_of_the_units_credentials_that_only_its_owner_can_read(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "password").write_text("secret")
+    with check._credentials(tmp_path, SimpleNamespace(state_dir=tmp_path)) as given:  # type: ignore[arg-type]
+        copies = Path(given["CREDENTIALS_DIRECTORY"])
+        assert [path.name for path in copies.iterdir()] == ["sftp_password"]
+        assert (copies / "sftp_password").read_text() == "secret"
+        assert (copies / "sftp_password").stat().st_mode & 0o777 == 0o600
     assert not copies.exists()

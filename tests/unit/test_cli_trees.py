@@ -1,7 +1,8 @@
-"""What cannot be listed does not hold up the others; rm -r deletes nothing then."""
+"""Folders: what cannot be listed does not hold up the others, but rm -r deletes nothing then; else it deletes all."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,3 +66,21 @@ def test_sync_prunes_nothing_where_it_could_not_look(there: Path, tmp_path: Path
         (tmp_path / "d" / name).write_text("here")
     assert main(["sync", "--prune", ":/d", str(tmp_path / "d")]) == 77
     assert sorted(path.name for path in (tmp_path / "d").rglob("*")) == ["a", "kept", "old", "secret", "z"]
+
+
+def test_rm_r_removes_every_file_and_folder_below(there: Path) -> None:
+    for name in ("e/a", "e/s/b", "e/s/t/c", "other"):
+        (there / name).parent.mkdir(parents=True, exist_ok=True)
+        (there / name).write_text(name)
+    (there / "e/link").symlink_to("../other")
+    assert main(["rm", "-r", "--yes", "/e"]) == 0
+    assert not (there / "e").exists()
+    assert (there / "other").read_text() == "other"
+
+
+def test_ls_l_shows_mode_size_and_time_in_utc(there: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = there / "d/a"
+    file.chmod(0o640)
+    os.utime(file, (1_000_000_000, 1_000_000_000))
+    assert main(["ls", "-l", "/d/a"]) == 0
+    assert capsys.readouterr().out.split() == ["-rw-r-----", "1", "2001-09-09T01:46:40Z", "/d/a"]

@@ -45,6 +45,14 @@ def test_help_is_twenty_lines_of_eighty_columns_with_an_example(
     assert "--help-all" in text
 
 
+def test_the_help_names_a_value_behind_options_that_take_one_and_behind_no_other(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = said(capsys, "get", "--help")[1]
+    assert re.search(r"^  -r, --recursive  ", text, re.MULTILINE)
+    assert re.search(r"^  --sha256 HEX  ", text, re.MULTILINE)
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_all_help_shows_every_setting_with_its_variable_and_the_exit_codes(
     command: str, capsys: pytest.CaptureFixture[str]

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from iot.spooler.state import elapsed
+from iot.spooler.state.elapsed import Moment
 
 
 @pytest.mark.parametrize(("state", "told"), [(0, True), (2, True), (5, False)])
@@ -29,3 +30,11 @@ def test_the_boot_id_is_eight_hex_digits_also_where_there_is_none(monkeypatch):
     assert re.fullmatch("[0-9a-f]{8}", elapsed.boot_id())
     monkeypatch.setattr(elapsed, "_boot", lambda: "")
     assert elapsed.boot_id() == "00000000"
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "passed_s"), [(True, True, 1000.0), (True, False, 5.0), (False, True, 5.0), (False, False, 5.0)]
+)
+def test_across_a_reboot_the_wall_clock_counts_only_if_it_was_synchronised_before_and_after(before, now, passed_s):
+    earlier, later = Moment("a", 77.0, 1e9, before), Moment("b", 5.0, 1e9 + 1000.0, now)
+    assert elapsed.elapsed_s(earlier, later) == passed_s

@@ -266,6 +266,22 @@ def test_an_over_long_packet_ends_the_session(tmp_path: Path) -> None:
         session.receive(struct.pack(">I", 0x7FFFFFFF))
 
 
+def test_what_a_client_sends_against_the_protocol_ends_its_session_with_a_line_in_the_log_and_no_other(
+    server: EmbeddedServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    with connected(server) as sftp:
+        channel = sftp.get_channel()
+        assert channel is not None
+        channel.sendall(struct.pack(">I", 0x7FFFFFFF))
+        with pytest.raises(LOST):
+            sftp.listdir("/")
+        with connected(server) as other:
+            assert other.listdir("/") == []
+    assert [line for line in caplog.messages if "session ended reason=" in line]
+    assert not [record for record in caplog.records if record.exc_info or "Traceback" in record.getMessage()]
+
+
 def test_a_link_is_told_as_it_is_and_not_followed(server: EmbeddedServer, tmp_path: Path) -> None:
     (tmp_path / "root" / "f").write_text("x")
     (tmp_path / "root" / "link").symlink_to("f")

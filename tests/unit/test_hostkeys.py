@@ -155,6 +155,12 @@ def test_lines_that_cannot_be_read_are_passed_over(tmp_path: Path, key: Key) -> 
     assert passes(known(tmp_path, *junk, f"gw.example.com {key.line}"), key)
 
 
+@pytest.mark.parametrize("letter", ["!", "\N{SNOWMAN}", "="])
+def test_a_key_with_a_letter_that_belongs_to_none_is_unreadable(tmp_path: Path, key: Key, letter: str) -> None:
+    """A lenient decoder leaves such letters out, and would find the key."""
+    assert not passes(known(tmp_path, f"gw.example.com {key.kind} {key.text[:20]}{letter}{key.text[20:]}"), key)
+
+
 def test_an_unknown_host_fails_closed_and_says_how_to_add_it(tmp_path: Path, key: Key) -> None:
     hosts = KnownHosts(tmp_path / "not there")
     assert hosts.key_types("gw.example.com", 2222) == []

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from iot.sftp.client.ssh.link import CALLS_MAX, _Dialling
+from iot.sftp.client.ssh.link import CALLS_MAX, _Dialling, dial
 from iot.transfer.stop import StopFlag
 
 
@@ -72,3 +72,15 @@ def test_the_pauses_between_calls_grow_and_their_number_has_an_end() -> None:
     assert all(later > earlier for earlier, later in itertools.pairwise(pauses_s))
     assert pauses_s[-2] < 10
     assert pauses_s[-1] == float("inf")
+
+
+def test_a_connection_comes_from_the_address_that_is_asked_for() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        options: dict[str, Any] = {"connect_timeout_s": 10.0, "deadline_s": 10.0, "congestion": None}
+        link = dial("127.0.0.1", listener.getsockname()[1], cancelled=StopFlag(), bind_address="127.0.0.2", **options)
+        try:
+            caller, address = listener.accept()
+            caller.close()
+        finally:
+            link.close()
+    assert address[0] == "127.0.0.2"

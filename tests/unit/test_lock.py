@@ -373,3 +373,9 @@ def test_everybody_may_read_who_holds_a_state_directory_and_nobody_else_may_writ
             assert file.stat().st_mode & 0o7777 == 0o644
     finally:
         os.umask(umask)
+
+
+def test_a_state_directory_is_made_with_the_folders_above_it(tmp_path: Path) -> None:
+    folder = tmp_path / "not" / "there"
+    with lock.locked(folder):
+        assert folder.stat().st_mode & 0o777 == 0o700

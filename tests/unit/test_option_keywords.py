@@ -129,3 +129,10 @@ def members_of(field: Any) -> list[Any]:
 
 def words_of(hint: Any) -> list[str]:
     return [word for kind in parts_of(hint) if get_origin(kind) is Literal for word in get_args(kind)]
+
+
+@pytest.mark.parametrize("model", [given[2] for given in CLIENTS])
+def test_options_cannot_be_changed_once_they_are_checked(model: Any) -> None:
+    options = model()
+    with pytest.raises(ValidationError, match="frozen"):
+        options.attempts = -1

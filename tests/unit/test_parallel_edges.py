@@ -150,6 +150,18 @@ def test_a_part_that_reads_differently_is_never_published_and_sent_anew(far, sou
     assert (far / "file").read_bytes() == CONTENT
 
 
+def test_a_part_that_failed_its_proof_is_read_back_also_when_the_next_run_asks_for_less(far, source):
+    def damaged(blocks):
+        return iter([b"x" + b"".join(blocks)[1:]])
+
+    with pytest.raises(ProofFailed):
+        upload(far, source, Faults(answer={"read_part": damaged}), proof="full")
+    [part] = far.iterdir()
+    part.write_bytes(b"x" + CONTENT[1:])
+    upload(far, source, proof="size")
+    assert (far / "file").read_bytes() == CONTENT
+
+
 @pytest.mark.parametrize(("digest", "done"), [(hashlib.sha256(BIG).hexdigest(), True), ("0" * 64, False), (None, True)])
 def test_a_large_final_is_the_same_by_its_hash_or_else_by_its_bytes(far, source, digest, done):
     source.write_bytes(BIG)

@@ -16,6 +16,7 @@ from iot.transfer.errors import (
     Cancelled,
     LinkLost,
     NoSpaceOnServer,
+    NotFound,
     PermissionDenied,
     ProofFailed,
     ServerBusy,
@@ -268,6 +269,12 @@ def test_a_token_that_vanishes_in_the_middle_is_a_fresh_start(tmp_path, source):
     result = again(tmp_path, source, faults)
     assert result.resumed_at == 0
     assert content(tmp_path) == source.read_bytes()
+
+
+def test_a_part_that_something_removes_before_it_has_its_name_is_an_error_that_says_so(tmp_path, source):
+    with pytest.raises(NotFound, match=r"the part of .*source is gone: does something there remove files by name"):
+        again(tmp_path, source, Faults(answer={"where": lambda _: Gone()}))
+    assert content(tmp_path) is None
 
 
 def test_a_wrong_size_at_the_end_is_never_published(tmp_path, source):

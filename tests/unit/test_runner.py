@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,3 +46,20 @@ def test_a_refusal_is_an_answer_of_a_server_that_is_there_and_silence_is_none(
         server.stop()
         assert not client.is_connected()
         assert client.last_error is not None
+
+
+def test_a_connection_is_logged_with_who_answered_and_how_it_is_encrypted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "iot")
+    (tmp_path / "root").mkdir()
+    with EmbeddedServer(tmp_path / "root") as server:
+        options = {"host_key": server.host_key, "state_dir": tmp_path / "state"}
+        with IoTSFTPClient(server.host, server.port, server.user, server.password, **options) as client:
+            client.connect()
+    [told] = [line for line in caplog.messages if line.startswith("connected ")]
+    words = dict(re.findall(r'(\w+)=(".*?"|\S+)', told))
+    assert (words["host"], words["port"]) == (server.host, str(server.port))
+    assert (words["host_key"], words["fingerprint"]) == ("ssh-ed25519", server.host_key)
+    assert words["cipher"]
+    assert words["key_exchange"]

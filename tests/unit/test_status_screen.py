@@ -299,3 +299,17 @@ def test_a_link_in_place_of_the_new_status_is_not_followed(tmp_path: Path) -> No
     assert _replaced(tmp_path / "status.json", {"pid": 1})
     assert (tmp_path / "precious").read_text() == "content"
     assert not (tmp_path / "status.json").is_symlink()
+
+
+def test_of_the_files_in_flight_the_largest_are_listed_first(tmp_path: Path) -> None:
+    rig, seen = Rig(tmp_path), []
+    for number, size in enumerate([5, 2000, 0, 900, 30, 1200]):
+        rig.put(f"f{number}", bytes(size))
+
+    def look(_: object) -> None:
+        assert rig.agent is not None
+        seen.append([row["bytes"] for row in status_module.snapshot(rig.agent, 1e9, 1e3)["current"]])
+
+    rig.remote.before = look
+    rig.run()
+    assert seen[0] == [2000, 1200, 900, 30, 5, 0]

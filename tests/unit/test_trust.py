@@ -269,6 +269,13 @@ def test_a_folder_as_destination_lies_apart_from_what_is_delivered(folder, desti
     load(path, {})
 
 
+def test_two_outboxes_may_deliver_into_one_folder(tmp_path):
+    path = tmp_path / "c.toml"
+    boxes = "".join(f'[[outbox]]\npath = "{tmp_path}/{name}"\ndestination = "in"\n' for name in ("a", "b"))
+    path.write_text(f'state_dir = "{tmp_path}/state"\n[server]\nkind = "folder"\npath = "{tmp_path}/far"\n{boxes}')
+    assert len(load(path, {}).outbox) == 2
+
+
 def test_every_contradiction_is_told_at_once(tmp_path):
     outboxes = [{"path": "a", "archive": "x", "quarantine": "x"}, {"path": "a/b"}, {"path": "state"}]
     assert len(problems(tmp_path, config(tmp_path, "state", *outboxes))) >= 4

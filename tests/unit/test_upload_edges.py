@@ -150,6 +150,13 @@ def test_an_answer_of_no_sense_to_a_read_proves_nothing(lab: Lab, answer: bytes)
     assert not lab.run().already_done
 
 
+def test_a_part_that_ends_early_when_it_is_read_back_has_failed_its_proof(lab: Lab) -> None:
+    lab.options = {"proof": "full"}
+    lab.files.refuse = refusing(nth("READ", 3), Status(Code.EOF, ""))
+    assert "differ" in str(lab.fails(ProofFailed))
+    lab.expect_unpublished()
+
+
 def test_what_a_short_answer_left_out_is_still_suspect() -> None:
     state = PartState(1000, 1000, suspect=PartState(0).suspect)
     state.distrust()
