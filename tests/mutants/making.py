@@ -78,14 +78,17 @@ def _operators() -> list[tuple[str, Operator]]:
 OPERATORS = _operators()
 
 
+FOR_TYPES_ONLY = "if TYPE_CHECKING:"
+
+
 def _places(source: str) -> list[list[_Choice]]:
     """What can be changed where; all operators' ways for one stretch of text are one place."""
-    nodes = list(ast_nodes(get_ast(source)))
+    nodes, lines = list(ast_nodes(get_ast(source))), source.split("\n")
     places: dict[tuple[tuple[int, int], tuple[int, int]], list[_Choice]] = {}
     for name, operator in OPERATORS:
         found = ((node, place) for node in nodes for place in operator.mutation_positions(node))
         for occurrence, (node, place) in enumerate(found):
-            if not _is_amount(name, node):
+            if not _is_amount(name, node) and lines[place[0][0] - 1] != FOR_TYPES_ONLY:
                 line = _first_line_of_body(node) or place[0][0]
                 places.setdefault(place, []).append(_Choice(name, operator, occurrence, line, _in_function(node)))
     return list(places.values())
