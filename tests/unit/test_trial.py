@@ -85,3 +85,19 @@ def test_where_all_was_removed_nothing_more_is_told() -> None:
     for remote in (Remote(99, LinkLost("never")), Remote(2, ServerRefused("no"))):
         assert "clean up" not in [step.name for step in steps(remote)]
         assert remote.names == set()
+
+
+@pytest.mark.parametrize(
+    ("fails_at", "error", "names"),
+    [
+        (1, ServerRefused("no"), ["write"]),
+        (1, LinkLost("gone"), ["write", "clean up"]),
+        (2, ServerRefused("no"), ["write", "fsync", "resume", "delete"]),
+        (2, LinkLost("gone"), ["write", "fsync", "resume", "clean up"]),
+    ],
+)
+def test_deleting_is_tried_only_where_something_is_there_and_the_link_stands(
+    fails_at: int, error: TransferError, names: list[str]
+) -> None:
+    tried_at_destination = [step.name for step in steps(Remote(fails_at, error)) if step.came is not None][3:]
+    assert tried_at_destination == names
