@@ -189,6 +189,7 @@ class Dispatcher:
             part_suffix=intake.part_suffix(entry),
             if_exists=intake.settings.collision.if_exists,
             alternatives=intake.alternatives(entry),
+            ignores_case=intake.settings.server_ignores_case,
             share=entry.outbox,
             suspended=lambda: not self._may_go(entry),
         )

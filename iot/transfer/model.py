@@ -239,6 +239,7 @@ class UploadJob:
     part_suffix: the file has the name `<dest><part_suffix>` until it is complete, as with part_name="exact".
     if_exists: what to do where another file has the destination. alternatives: the names that RENAME tries then, in
         order; the same at each attempt.
+    ignores_case: the server does; the name of a file that is replaced keeps its spelling.
     share: uploads of one share get as much of a busy link as those of any other share, by bytes.
     suspended: asked again and again, in any thread, whether to stop sending. The job then fails with Cancelled, and its
         part is kept for a resume. A file that was sent to its end is published.
@@ -258,6 +259,7 @@ class UploadJob:
     part_suffix: str | None = None
     if_exists: IfExists = IfExists.OVERWRITE
     alternatives: tuple[str, ...] = ()
+    ignores_case: bool = False
     share: Hashable = None
     suspended: Callable[[], bool] = field(default=lambda: False, compare=False)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import posixpath
 import stat
+from collections.abc import Iterable
 from pathlib import PurePosixPath, PureWindowsPath
 
 from iot.transfer.errors import ConfigurationError, NameRefused
@@ -37,6 +38,18 @@ def part_names(
     exact = dest + exact_suffix.encode("utf-8", "surrogateescape") if exact_suffix else b""
     fits = 0 < len(posixpath.basename(exact)) <= NAME_MAX_BYTES
     return (exact, owned) if fits else (owned,)
+
+
+def as_spelled(path: bytes, names: Iterable[str]) -> bytes:
+    """The path in the spelling of the file that a server which ignores case has in its place.
+
+    names: of the files in its folder.
+    """
+    folder, name = posixpath.split(path)
+    wanted = path_text(name)
+    alike = [each for each in names if each.casefold() == wanted.casefold()]
+    spelt = wanted if wanted in alike or not alike else min(alike)
+    return posixpath.join(folder, spelt.encode("utf-8", "surrogateescape"))
 
 
 def check_final_name(dest: bytes, source: bytes = b"", *, sidecar: bool = False) -> None:

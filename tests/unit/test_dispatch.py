@@ -56,7 +56,9 @@ class Rig:
         self.queue = Queue()
         self.news: list[int] = []
         self.moved: list[Entry] = []
-        settings = SimpleNamespace(after_upload=AfterUpload.DELETE, collision=Collision.OVERWRITE)
+        settings = SimpleNamespace(
+            after_upload=AfterUpload.DELETE, collision=Collision.OVERWRITE, server_ignores_case=False
+        )
         self.intakes = [
             SimpleNamespace(
                 decisions=Decisions("box"),
@@ -217,11 +219,13 @@ def test_a_job_says_all_that_the_client_must_know(rig):
 
 
 def test_a_kept_file_needs_no_grace_and_an_untouched_one_no_digest(rig):
-    rig.intakes[0].settings = SimpleNamespace(after_upload=AfterUpload.KEEP, collision=Collision.SKIP)
+    rig.intakes[0].settings = SimpleNamespace(
+        after_upload=AfterUpload.KEEP, collision=Collision.SKIP, server_ignores_case=True
+    )
     rig.queue.add(entry(1))
     job = rig.dispatcher.next_job()
     assert (job.grace, job.digest) == (False, False)
-    assert (job.if_exists, job.alternatives) == (IfExists.SKIP, ("/up/other1",))
+    assert (job.if_exists, job.alternatives, job.ignores_case) == (IfExists.SKIP, ("/up/other1",), True)
 
 
 def test_only_bytes_that_are_new_count_as_progress(rig):

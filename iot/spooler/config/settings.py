@@ -127,6 +127,11 @@ class OutboxSettings(_Part):
         description="characters that the server refuses in names: they become %XX, and with them %, control characters"
         ' and what is not UTF-8; for Windows: \\:*?"<>|',
     )
+    server_ignores_case: bool = Field(
+        False,
+        description="the server ignores case in names: a file that is replaced keeps the spelling of its name there;"
+        " its folder is listed for that",
+    )
     settle_s: float = Field(
         2.0,
         ge=0,

@@ -6,9 +6,11 @@ the answer to a publish was lost, our own file stands there: the intent is in th
 
 from __future__ import annotations
 
+import posixpath
+
 from iot.transfer.errors import AlreadyExists
 from iot.transfer.model import IfExists, RemoteFile, UploadJob
-from iot.transfer.names import check_final_name, remote_path
+from iot.transfer.names import as_spelled, check_final_name, remote_path
 from iot.transfer.options import TransferOptions
 from iot.transfer.parallel.content import same_file
 from iot.transfer.parallel.publish import publish_as
@@ -34,6 +36,7 @@ class Finals:
         self.names = [remote_path(name, "dest") for name in (job.dest, *job.alternatives)]
         self.overwrites = job.if_exists is IfExists.OVERWRITE
         self._policy = job.if_exists
+        self._ignores_case = job.ignores_case
         self._source = source
         self._alike: list[bytes] = []
 
@@ -65,13 +68,20 @@ class Finals:
         Raises: Taken, AlreadyExists; see publish_as.
         """
         if self.overwrites:
-            return self.names[0], publish_as(store, token, self.names[0], meta, options, self._source.path)
+            final = self._as_spelled(store, self.names[0])
+            return final, publish_as(store, token, final, meta, options, self._source.path)
         for name in self.names:
             try:
                 return name, store.publish(token, name, meta, replace=False)
             except AlreadyExists:
                 continue
         raise self._taken()
+
+    def _as_spelled(self, store: Store, name: bytes) -> bytes:
+        """The folder is listed only if a file is there that the new one replaces."""
+        if not self._ignores_case or store.stat(name) is None:
+            return name
+        return as_spelled(name, [entry.name for entry in store.list(posixpath.dirname(name) or b".")])
 
     def _taken(self) -> Exception:
         if self._policy is IfExists.SKIP:

@@ -9,8 +9,11 @@ Where the answer to that was lost, our own file stands there: the intent is in t
 
 from __future__ import annotations
 
+import posixpath
+
 from iot.sftp.client.jobs.context import Context
 from iot.sftp.client.jobs.look import stands
+from iot.sftp.client.jobs.paths import scan
 from iot.sftp.client.jobs.proof import final_stands
 from iot.sftp.client.jobs.publish import publish
 from iot.sftp.client.pipeline.job import Work, ask, ask_all, expect_status
@@ -19,7 +22,7 @@ from iot.sftp.client.protocol.packets import Attributes
 from iot.sftp.client.protocol.server import HARDLINK
 from iot.transfer.errors import AlreadyExists, Unsupported
 from iot.transfer.model import IfExists, RemoteFile, UploadJob
-from iot.transfer.names import check_final_name, remote_path
+from iot.transfer.names import as_spelled, check_final_name, remote_path
 from iot.transfer.source import Source
 from iot.transfer.terminal import quoted
 
@@ -39,6 +42,7 @@ class Finals:
     def __init__(self, context: Context, job: UploadJob, source: Source) -> None:
         self.names = [remote_path(name, "dest") for name in (job.dest, *job.alternatives)]
         self._policy = job.if_exists
+        self._ignores_case = job.ignores_case
         self._context = context
         self._source = source
         self._alike: list[bytes] = []
@@ -74,11 +78,19 @@ class Finals:
         Raises: Taken, AlreadyExists; see publish.publish.
         """
         if self._policy is IfExists.OVERWRITE:
-            return self.names[0], (yield from publish(self._context, part, self.names[0], self._source.path, reopen))
+            final = yield from self._as_spelled(self.names[0])
+            return final, (yield from publish(self._context, part, final, self._source.path, reopen))
         for name in self.names:
             if (yield from _claim(self._context, part, name)):
                 return name, b""
         raise self._taken()
+
+    def _as_spelled(self, name: bytes) -> Work[bytes]:
+        """The folder is listed only if a file is there that the new one replaces."""
+        if not self._ignores_case or not (yield from stands(name)):
+            return name
+        entries = yield from scan(posixpath.dirname(name) or b".")
+        return as_spelled(name, [entry.name for entry in entries])
 
     def _taken(self) -> Exception:
         if self._policy is IfExists.SKIP:
