@@ -17,7 +17,7 @@ def host_problems(key: str, host: object) -> Iterator[str]:
     if not isinstance(host, str) or not host.strip():
         yield f"{key}: must be a name or an address (got {_shown(host)})"
     elif any(char in "/@" or char.isspace() or char in ENDS_A_LINE for char in host) or host.count(":") == 1:
-        yield f"{key}: must be a name or an address alone, without user, port, path or space (value not shown)"
+        yield f"{key}: must be a name or an address alone, without user, port, path or space"
 
 
 def port_problems(key: str, port: object) -> Iterator[str]:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, get_args, get_origin
 
 from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
 
+from iot.transfer.address import host_problems
 from iot.transfer.errors import ConfigurationError
 from iot.transfer.givenfile import check_readable, read_text_once
 from iot.transfer.journal.journal import Journal
@@ -95,6 +96,13 @@ class ConfiguredLogin(ConfiguredRemote):
     host: str = Field(min_length=1, pattern=r"^[^\s\x00]+$", description="server name or address")
     password: SecretStr | None = Field(None, description="login password; better in password_file")
     password_file: Path | None = Field(None, description="file that holds the login password")
+
+    @field_validator("host")
+    @classmethod
+    def _host_alone(cls, value: str) -> str:
+        for problem in host_problems("host", value):
+            raise ValueError(problem.removeprefix("host: "))
+        return value
 
     @model_validator(mode="after")
     def _one_password(self) -> ConfiguredLogin:

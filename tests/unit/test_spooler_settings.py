@@ -227,6 +227,15 @@ def test_a_mistyped_variable_never_shows_its_value(config, name):
     assert name.split("__")[-1 if "PASWORD" in name else 0].lower() in "\n".join(told).lower()
 
 
+@pytest.mark.parametrize("kind", ["sftp", "ftp"])
+@pytest.mark.parametrize("host", ["me:hunter2@h", "me@h", "h:22", "h/upload"])
+def test_a_host_that_is_not_only_a_host_is_refused_without_its_password(config, kind, host):
+    told = problems(config(GOOD), {"IOT_SPOOLER_SERVER__HOST": host, "IOT_SPOOLER_SERVER__KIND": kind})
+    [line] = [each for each in told if each.startswith("server.host = ")]
+    assert "must be a name or an address alone" in line
+    assert "hunter2" not in line
+
+
 def test_nothing_from_the_configuration_acts_on_the_terminal(config, capsys):
     assert main(["check", "--config", str(config(GOOD.replace("{device_id}", "{\\u001b[2J}")))]) == 78
     told = capsys.readouterr().err

@@ -298,6 +298,7 @@ def _kind_wanted(key: str, error: str) -> str:
     return f"must be a table, begun with [{key}]" if error == "model_type" else ""
 
 
+MAY_HOLD_A_PASSWORD = re.compile(r"://|:.*@", re.DOTALL)
 TABLES = ("server", "retry", "outbox")
 
 
@@ -331,6 +332,6 @@ def _value(place: Place, value: Any) -> str:
         return "(hidden)"
     if isinstance(value, (dict, list, tuple, Settings)) or hasattr(value, "model_fields"):
         return "(...)"
-    if str(place[-1]) in TABLES or "://" in str(value):  # a text instead of a table, or a URL, may hold a password
+    if str(place[-1]) in TABLES or MAY_HOLD_A_PASSWORD.search(str(value)):  # so may a text instead of a table
         return "(hidden)"
     return brief(repr(value))

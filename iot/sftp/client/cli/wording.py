@@ -11,7 +11,8 @@ __all__ = ["flag_of", "in_words"]
 SHORT = {"key_file": "--key"}
 PYTHON_ONLY = ((r", (\w+) or prompts\b", r" or \1"), (r" or prompts\b", ""), (r"\bprompts, (\w+) and ", r"\1 and "))
 """The callback `prompts` cannot be given here."""
-FROM_FILE = ("key_passphrase", "proxy_password")
+FROM_FILE = ("key_passphrase", "password", "proxy_password")
+LOGIN = {"sftp_host": "host", "sftp_port": "port", "sftp_user": "user", "sftp_pass": "password"}
 ALWAYS = tuple(name for name in ClientSettings.model_fields if "_" in name and name != "known_hosts")
 """Names that are no ordinary words and no usual file names."""
 MENTION = r"(?<![\w/.\-])({names})(?![\w/.\-])"
@@ -28,6 +29,7 @@ def in_words(text: str) -> str:
     """A message, with each option as it is written on the command line."""
     for pattern, ours in PYTHON_ONLY:
         text = re.sub(pattern, ours, text)
+    text = re.sub(rf"(?:^|(?<=; ))({'|'.join(LOGIN)})(?=: )", lambda found: LOGIN[found[1]], text)
     every = "|".join(ClientSettings.model_fields)
     text = re.sub(rf"(?<![\w/.\-])({every})=(?:True\b|'([^']*)'|\"([^\"]*)\")", _with_value, text)
     text = re.sub(rf"^({every}): ", lambda found: f"{flag_of(found[1])}: ", text, flags=re.MULTILINE)
