@@ -429,7 +429,8 @@ if {disk!r} == "tmpfs":
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1200k", "tmpfs", str(state)], check=True)
 else:  # smaller blocks than a page, as on every small ext4
     image = str(state.with_name("image"))
-    subprocess.run(["mkfs.ext4", "-q", "-b", "1024", "-O", "^has_journal", "-m", "0", image, "3m"], capture_output=True, check=True)
+    make = ["mkfs.ext4", "-q", "-b", "1024", "-O", "^has_journal", "-m", "0", image, "3m"]
+    subprocess.run(make, capture_output=True, check=True)
     subprocess.run(["mount", "-o", "loop", image, str(state)], check=True)
 schema = Schema("notes", ("CREATE TABLE note (id INTEGER PRIMARY KEY, text BLOB)",))
 put = lambda journal: journal.write(lambda db: db.execute("INSERT INTO note (text) VALUES (?)", (bytes(3000),)))

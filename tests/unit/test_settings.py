@@ -344,5 +344,5 @@ def test_every_option_of_a_transfer_is_the_setting_of_its_name() -> None:
     assert {name: getattr(plain, name) for name in given} == given
     assert (plain.verify, plain.trust, plain.owner) == ("full", True, "owner-tag")
     of_a_call = {"resume", "sha256"}
-    computed = {"trust", "owner"}
+    computed = {"trust", "owner", "exact_part"}
     assert {item.name for item in fields(TransferOptions)} - of_a_call - computed <= set(ClientOptions.model_fields)
