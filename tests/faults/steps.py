@@ -32,7 +32,7 @@ Reached = Callable[[], None]
 Undo = Callable[[], object]
 
 
-def always(*_: object) -> bool:
+def always(*_: object, **__: object) -> bool:
     return True
 
 
