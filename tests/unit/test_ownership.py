@@ -173,9 +173,9 @@ def test_an_interrupt_at_any_moment_leaves_the_client_free() -> None:
     before = signal.signal(signal.SIGALRM, on_alarm)
     try:
         for number in range(400):
-            over_at = time.monotonic() + 1  # Python itself drops one that comes in a finalizer
             try:
                 signal.setitimer(signal.ITIMER_REAL, 0.0002 + number % 40 * 0.00001)
+                over_at = time.monotonic() + 1  # Python itself drops one that comes in a finalizer
                 while time.monotonic() < over_at:
                     with ownership.held():
                         pass

@@ -113,6 +113,10 @@ def after(state: State, event: Event) -> State:
         raise ValueError(f"{event.name} cannot happen to an entry that is {state.name}") from None
 
 
+LATEST = 2**63 - 1
+"""Above the number of any row, and above any number that a row holds."""
+
+
 class Admission(enum.IntEnum):
     """What of an outbox may be sent now: the files of up to this priority.
 
@@ -121,11 +125,8 @@ class Admission(enum.IntEnum):
 
     NONE = -1
     URGENT = 0
-    ALL = 9
-
-
-LATEST = 2**63 - 1
-"""Above the number of any row."""
+    ALL = LATEST
+    """also a row that a bad disk has given a priority that no outbox has"""
 
 
 class Allowed(NamedTuple):
