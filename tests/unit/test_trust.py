@@ -324,6 +324,19 @@ def destinations(tmp_path, *pairs):
 
 
 @pytest.mark.parametrize(
+    ("one", "other", "told"), [("unique", "fail", False), ("unique", "overwrite", True), ("overwrite", "skip", True)]
+)
+def test_outboxes_that_replace_no_file_may_share_a_destination(one, other, told, tmp_path):
+    found = destinations(tmp_path, ("/up", f'collision = "{one}"'), ("/up", f'collision = "{other}"'))
+    assert found == ([("o0", "o1")] if told else [])
+
+
+def test_outboxes_whose_names_differ_by_time_formats_share_nothing(tmp_path):
+    assert destinations(tmp_path, ("/up/{date:%Y}", ""), ("/up/{date:%m}", "")) == []
+    assert destinations(tmp_path, ("/up/{date:%Y}", ""), ("/up/{date:%Y}", "")) == [("o0", "o1")]
+
+
+@pytest.mark.parametrize(
     ("one", "other", "shared"),
     [
         ("/up", "/up", True),
