@@ -225,8 +225,6 @@ class FTPStore:
                 return
         try:
             data = self._connection.transfer("RETR", sent(path), start=offset)
-        except (LinkLost, Timeout):
-            raise
         except ServerRefused as error:
             raise self._paths.refusal(path, str(error.__cause__), f"RETR {quoted(path)}") from error
         try:

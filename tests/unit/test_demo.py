@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import socket
 import sys
 from pathlib import Path
@@ -355,3 +356,13 @@ def test_ctrl_c_is_an_end_of_its_own(monkeypatch, capsys):
     monkeypatch.setattr(demo, "run_demo", interrupted)
     assert demo.main() == 130
     assert "nothing is left behind" in capsys.readouterr().err
+
+
+def test_every_file_that_is_missing_left_over_or_differs_is_named(stage):
+    stage.remote.mkdir(parents=True, exist_ok=True)
+    for name, content in {"same": b"a", "differs": b"b", "extra": b"c"}.items():
+        (stage.remote / name).write_bytes(content)
+    sha256 = hashlib.sha256(b"a").hexdigest()
+    stage.expected.clear()
+    stage.expected.update({"same": sha256, "differs": sha256, "gone": sha256})
+    assert demo.differences(stage) == ["differs: differs", "extra: left over", "gone: missing"]
