@@ -44,7 +44,7 @@ from iot.sftp.client import Failure, Journal, LinkLost, LocalStateError, Permiss
 from iot.spooler.agent import Agent
 from iot.spooler.cli import main as cli
 from iot.spooler.config.load import load
-from iot.spooler.leaving import owed
+from iot.spooler.leaving import owed, release
 from iot.spooler.outbox.intake import Clocks
 from iot.spooler.queue.queue import QUEUE_SCHEMA
 from iot.transfer.errors import SFTPError, SourceChanged
@@ -206,6 +206,7 @@ class LabAgent:
             code = 99
             try:
                 _quiet(self._log)
+                release.LOCK_WAIT_S = 0.0  # the agent may stand still in the middle of a move until we are done
                 code = cli.main([*command, "--config", str(self._config)])
             except BaseException:  # noqa: BLE001  a process ends here
                 traceback.print_exc()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
@@ -15,6 +16,7 @@ from quarantined import quarantined
 from unit.removing import taken
 
 from iot.spooler.cli.main import main
+from iot.spooler.leaving import release
 from iot.spooler.leaving.quarantine import Quarantine
 from iot.spooler.leaving.release import listed
 from iot.spooler.leaving.removal import Item
@@ -146,6 +148,23 @@ def test_drop_asks_on_a_terminal(device: Device, answer: bytes, left: list[str])
     assert b"for ever? They were never delivered. [y/N]" in told
     assert (process.returncode == 0) is (not left)
     assert device.paths() == left
+
+
+@pytest.mark.parametrize("words", [("retry",), ("drop", "--yes")])
+def test_an_agent_that_hangs_in_the_middle_of_a_move_is_not_waited_for_without_end(
+    device: Device, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(release, "LOCK_WAIT_S", 0.1)
+    device.give_up_two()
+    agent = os.open(device.state / "quarantine", os.O_RDONLY)
+    fcntl.flock(agent, fcntl.LOCK_SH)
+    try:
+        assert device.run(*words) == 75
+    finally:
+        os.close(agent)
+    assert "try again later" in capfd.readouterr().err
+    assert len(device.paths()) == 2
+    assert device.run(*words) == 0
 
 
 def test_a_file_on_its_way_back_is_not_dropped(device: Device, capfd: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from iot.spooler.cli.agent_of import act_as_owner, poke, settings_in_use
-from iot.spooler.cli.output import EX_FAILED, EX_OK, EX_USAGE, WIDTH, log_to_stderr, say
+from iot.spooler.cli.output import EX_FAILED, EX_OK, EX_TEMPFAIL, EX_USAGE, WIDTH, failed, log_to_stderr, say
 
 if TYPE_CHECKING:
     from iot.spooler.config.settings import Settings
@@ -22,7 +22,7 @@ def list_files(options: argparse.Namespace) -> int:
     from iot.spooler.leaving.release import listed
 
     settings = _settings(options)
-    found, failed = listed(map(settings.quarantine_of, settings.outbox), _wanted(options))
+    found, unread = listed(map(settings.quarantine_of, settings.outbox), _wanted(options))
     if options.json:
         import json
 
@@ -30,20 +30,23 @@ def list_files(options: argparse.Namespace) -> int:
     else:
         for file in found:
             print(_described(file))
-        if not found and not failed:
+        if not found and not unread:
             print(_nothing(options))
-    return EX_FAILED if failed else EX_OK
+    return EX_FAILED if unread else EX_OK
 
 
 def retry(options: argparse.Namespace) -> int:
-    from iot.spooler.leaving.release import release
+    from iot.spooler.leaving.release import QuarantineBusy, release
     from iot.spooler.queue.deliveries import last_delivered
     from iot.spooler.state import lock  # noqa: F401  while the installation can be read for certain
 
     settings = _settings(options)
     quarantines = sorted(set(map(settings.quarantine_of, settings.outbox)))
     outboxes = [outbox.path for outbox in settings.outbox]
-    released, stuck = release(quarantines, outboxes, last_delivered(settings.state_dir), _wanted(options))
+    try:
+        released, stuck = release(quarantines, outboxes, last_delivered(settings.state_dir), _wanted(options))
+    except QuarantineBusy as error:
+        return failed(options, str(error), EX_TEMPFAIL)
     left = f", {stuck} could not be moved (see above)" if stuck else ""
     _print(f"released {released} files from {', '.join(map(str, quarantines))}{left}")
     poke(settings)
@@ -52,22 +55,25 @@ def retry(options: argparse.Namespace) -> int:
 
 def drop(options: argparse.Namespace) -> int:
     """What is asked about is what goes: a file that comes meanwhile stays."""
-    from iot.spooler.leaving.release import drop, listed
+    from iot.spooler.leaving.release import QuarantineBusy, drop, listed
     from iot.spooler.state import lock  # noqa: F401  as above
 
     settings = _settings(options)
     quarantines = sorted(set(map(settings.quarantine_of, settings.outbox)))
-    found, failed = listed(quarantines, _wanted(options))
+    found, unread = listed(quarantines, _wanted(options))
     if not found:
         _print(_nothing(options))
-        return EX_FAILED if failed else EX_OK
+        return EX_FAILED if unread else EX_OK
     if not options.yes and not _agreed(found):
         return EX_USAGE if not sys.stdin.isatty() else EX_FAILED
     meant = {file.id for file in found}
-    dropped, stuck = drop(quarantines, lambda file: file.id in meant)
+    try:
+        dropped, stuck = drop(quarantines, lambda file: file.id in meant)
+    except QuarantineBusy as error:
+        return failed(options, str(error), EX_TEMPFAIL)
     _print(f"dropped {dropped} files" + (f", {stuck} could not be (see above)" if stuck else ""))
     poke(settings)
-    return EX_FAILED if stuck or failed else EX_OK
+    return EX_FAILED if stuck or unread else EX_OK
 
 
 def _settings(options: argparse.Namespace) -> Settings:

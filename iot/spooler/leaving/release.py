@@ -17,6 +17,7 @@ import errno
 import fcntl
 import logging
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -29,9 +30,16 @@ from iot.spooler.naming import shown
 from iot.spooler.patterns import matcher
 from iot.transfer.beneath import DIRECTORY, PASSING_PREFIX, make_below, open_below, rename_noreplace, split
 
-__all__ = ["Quarantined", "drop", "everything", "listed", "matching", "release"]
+__all__ = ["QuarantineBusy", "Quarantined", "drop", "everything", "listed", "matching", "release"]
 
 log = logging.getLogger(__name__)
+
+LOCK_WAIT_S = 5.0
+LOCK_PAUSE_S = 0.05
+
+
+class QuarantineBusy(Exception):
+    """An agent does not let go of the quarantine."""
 
 
 class Quarantined(NamedTuple):
@@ -287,9 +295,22 @@ def _stays(path: str, reason: str) -> bool:
 
 @contextlib.contextmanager
 def _locked(root: int) -> Iterator[None]:
-    """An agent waits meanwhile: what it brings in between could be taken for an interrupted move."""
-    with contextlib.suppress(OSError):  # a file system without locks: as safe as an operator who waits
-        fcntl.flock(root, fcntl.LOCK_EX)
+    """An agent waits meanwhile: what it brings in between could be taken for an interrupted move.
+
+    Raises: QuarantineBusy if an agent keeps it for long: its disk may hang.
+    """
+    end_s = time.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            fcntl.flock(root, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end_s:
+                raise QuarantineBusy("an agent is moving files into the quarantine; try again later") from None
+            time.sleep(LOCK_PAUSE_S)
+            continue
+        except OSError:
+            pass  # a file system without locks: as safe as an operator who waits
+        break
     try:
         yield
     finally:
