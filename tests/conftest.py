@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,8 +29,11 @@ if os.environ.get("IOT_SFTP_TESTS") == "short":
 def pytest_configure(config: pytest.Config) -> None:
     """A temporary folder of this run alone: a server's other user may be let in without pytest shutting it again.
 
-    And mounts of this run alone, before there is any thread or server: they go with it, whatever ends it.
+    And mounts of this run alone, before there is any thread or server: they go with it, whatever ends it. A job in the
+    background begins with some signals ignored, and so would what it starts.
     """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     if why_not("mounts") is None:
         enter_private_namespace()
     if not config.option.basetemp:

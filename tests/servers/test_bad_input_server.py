@@ -65,7 +65,7 @@ def test_missing_folders_are_not_made_where_that_is_not_wanted(site: Site) -> No
     with site.client(make_dirs=False) as client, pytest.raises(NotFound, match=r"a/b"):
         client.upload(source, site.server.path("a/b"))
     assert site.iot_sftp("put", str(source), site.server.path("a/b"), make_dirs=False).returncode == 1
-    drained = site.drain(make_dirs="false")
+    drained = site.drain(make_dirs=False)
     assert drained.returncode == 75
     assert "NotFound" in drained.stderr
     assert site.server.names() == []

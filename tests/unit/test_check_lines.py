@@ -258,9 +258,7 @@ def test_folders_in_each_others_way_are_told_with_both_lines(
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_no_signal_leaves_a_copy_of_the_units_credentials(tmp_path: Path, number: int) -> None:
     (tmp_path / "password").write_text("secret")
-    program = (  # a job in the background, or under nohup, starts with ignored signals
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
+    program = (
         "import sys, time; from pathlib import Path; from types import SimpleNamespace\n"
         "from iot.spooler.cli import check\n"
         "here = Path(sys.argv[1])\n"
