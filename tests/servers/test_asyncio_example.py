@@ -20,7 +20,7 @@ from servers.openssh import OpenSSH
 
 from iot.sftp.client import IoTSFTPClient, LinkLost, TransferResult
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "upload_asyncio.py"
+EXAMPLE = Path(__file__).parents[2] / "deploy/examples/upload_asyncio.py"
 RATE_BPS = 8e6
 SIZE = 2 * 1024 * 1024
 T = TypeVar("T")

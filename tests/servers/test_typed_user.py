@@ -15,7 +15,7 @@ import pytest
 
 HERE = Path(__file__).parent
 PROGRAM = HERE / "typed" / "user_program.py"
-EXAMPLES = HERE.parents[1] / "examples"
+EXAMPLES = HERE.parents[1] / "deploy/examples"
 HOWTO = (HERE.parents[1] / "deploy/HOWTO.md").read_text(encoding="utf-8")
 START = """\
 from iot.folder import FolderClient
