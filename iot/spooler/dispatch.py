@@ -15,7 +15,7 @@ from iot.spooler.naming import UnsafeName, shown
 from iot.spooler.outbox.intake import Intake
 from iot.spooler.queue.policy import Allowed, State, job_priority, prefers_large
 from iot.spooler.queue.queue import Entry, Queue
-from iot.transfer import Failure, Progress, TransferResult, UploadJob
+from iot.transfer import Failure, Progress, TransferResult, UploadJob, may_be_part
 
 __all__ = ["Dispatcher", "InFlight"]
 
@@ -60,6 +60,7 @@ class Dispatcher:
         self.in_flight: dict[int, InFlight] = {}
         self._queue = queue
         self._intakes = {intake.number: intake for intake in intakes}
+        self._part_suffixes = frozenset[str]().union(*(intake.part_suffixes for intake in intakes))
         self._rotation = [intake.number for intake in intakes]
         self._on_progress = on_progress
         self._on_moved = on_moved
@@ -161,11 +162,18 @@ class Dispatcher:
         """With its destination, which is recorded when it is begun and then stays. reasons: of those that have none."""
         try:
             destination = entry.destination or self._intakes[entry.outbox].destination(entry)
+            self._check(destination)
         except UnsafeName as error:
             reasons[entry.id] = str(error)
             return entry._replace(rule=None)
         left_at = entry.left_at if entry.left_at != destination else None
         return entry._replace(destination=destination, left_at=left_at)
+
+    def _check(self, destination: str) -> None:
+        """Raises: UnsafeName for a name that the part of another file, of any outbox, may have."""
+        for suffix in self._part_suffixes:
+            if may_be_part(destination, suffix):
+                raise UnsafeName(f"{shown(destination)} ends in {suffix!r}, as parts do by temporary-suffix")
 
     def _job(self, entry: Entry) -> UploadJob:
         flight = self.in_flight[entry.id] = InFlight(entry)

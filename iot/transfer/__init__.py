@@ -54,6 +54,7 @@ from iot.transfer.model import (
     TransferResult,
     UploadJob,
 )
+from iot.transfer.names import may_be_part
 from iot.transfer.rate import Wire, parse_rate
 from iot.transfer.terminal import (
     TerminalSafeFormatter,
@@ -129,6 +130,7 @@ __all__ = [
     "default_state_dir",
     "human_bytes",
     "is_gone",
+    "may_be_part",
     "parse_rate",
     "terminal_safe",
 ]

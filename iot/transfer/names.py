@@ -52,13 +52,22 @@ def as_spelled(path: bytes, names: Iterable[str]) -> bytes:
     return posixpath.join(folder, spelt.encode("utf-8", "surrogateescape"))
 
 
-def check_final_name(dest: bytes, source: bytes = b"", *, sidecar: bool = False) -> None:
+def check_final_name(
+    dest: bytes, source: bytes = b"", *, sidecar: bool = False, part_suffix: str | None = None
+) -> None:
     """Checked before a byte is sent: the part's name is truncated to fit, so the server would refuse only the rename.
 
-    Raises: NameRefused if `dest` can only be a folder, or if a name in it, or that of its sidecar, is too long.
+    part_suffix: of exact part names.
+
+    Raises: NameRefused if `dest` can only be a folder or could be the part of another file, or if a name in it, or that
+        of its sidecar, is too long.
     """
     if posixpath.basename(dest) in (b"", b".", b".."):
         raise _folder_meant(dest, source)
+    if part_suffix and may_be_part(path_text(dest), part_suffix):
+        raise NameRefused(
+            f"{quoted(dest)} ends in {part_suffix!r}, as the part of another file does: give parts another ending"
+        )
     longest = max(dest.split(b"/"), key=len)
     if len(longest) > NAME_MAX_BYTES:
         raise NameRefused(f"{quoted(longest)} has {len(longest)} bytes; the limit for a name is {NAME_MAX_BYTES}")
@@ -67,6 +76,12 @@ def check_final_name(dest: bytes, source: bytes = b"", *, sidecar: bool = False)
         raise NameRefused(
             f"{quoted(name)} has {len(name)} bytes; the limit for a name is {NAME_MAX_BYTES}: send without sidecar"
         )
+
+
+def may_be_part(dest: str, part_suffix: str) -> bool:
+    """Whether it could be the exact part name of another file, also on a server that ignores case. If it were sent, the
+    two would be mixed up."""
+    return dest.casefold().endswith(part_suffix.casefold())
 
 
 def check_no_folder(mode: int | None, dest: bytes, source: bytes) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from iot.transfer.model import Proof
+from iot.transfer.model import Proof, UploadJob
 
 __all__ = ["TransferOptions"]
 
@@ -32,3 +32,7 @@ class TransferOptions:
     checkpoint_bytes: int = 4 * 1024 * 1024
     checkpoint_s: float = 10.0
     publish_grace_s: float = 30.0
+
+    def exact_suffix(self, job: UploadJob) -> str | None:
+        """What the part has behind the destination's name; None if its name says whose it is, as usual."""
+        return job.part_suffix or (self.part_suffix if self.exact_part else None)

@@ -14,7 +14,7 @@ from servers.misbehaving import Misbehaving, Quirk
 from servers.openssh import OpenSSH
 from servers.zoo import start
 
-from iot.sftp.client import Failure, IoTSFTPClient, TransferResult, UploadJob
+from iot.sftp.client import Failure, IoTSFTPClient, NameRefused, TransferResult, UploadJob
 from iot.transfer.client import Client
 
 KINDS = ["openssh", "proftpd", "ssh2", "folder", "vsftpd", "pure-ftpd"]
@@ -55,6 +55,21 @@ def test_a_part_that_is_not_ours_is_left_alone_and_the_file_arrives(server: Serv
         "file": content,
         "free": content,
     }
+
+
+@pytest.mark.parametrize("name", ["a.csv.part", "b.PART"])
+def test_a_name_that_parts_have_is_refused_and_no_file_is_mixed_up(server: Server, tmp_path: Path, name: str) -> None:
+    large = os.urandom(8 * MIB)
+    (tmp_path / "large").write_bytes(large)
+    (tmp_path / "small").write_bytes(b"another")
+    jobs = [UploadJob(tmp_path / "large", server.path("a.csv")), UploadJob(tmp_path / "small", server.path(name))]
+    with server.connect(tmp_path, part_name="exact") as client:
+        sent, refused = sorted(client.upload_many(jobs), key=lambda outcome: isinstance(outcome, Failure))
+    assert isinstance(sent, TransferResult)
+    assert isinstance(refused, Failure)
+    assert isinstance(refused.error, NameRefused)
+    assert "another ending" in str(refused.error)
+    assert {each: server.content(each) for each in server.names()} == {"a.csv": large}
 
 
 def test_the_part_has_exactly_that_name(tmp_path: Path) -> None:

@@ -67,6 +67,7 @@ class Rig:
                 may_be_touched=False,
                 settings=settings,
                 part_suffix=lambda each: None,
+                part_suffixes=frozenset({".tmp"}) if number == 2 else frozenset(),
                 alternatives=lambda each: (f"/up/other{each.id}",),
             )
             for number in outboxes or (1,)
@@ -157,6 +158,14 @@ def test_a_file_is_named_before_it_is_begun_and_one_that_cannot_be_is_refused_an
         (3, "/up/decided", None),
     ]
     assert [(each.id, reason) for each, reason in rig.refused] == [(2, "no rule matches this file")]
+
+
+def test_a_name_that_the_part_of_another_outbox_may_have_is_refused():
+    rig = Rig(1, 2)
+    rig.queue.add(entry(1, dest="/up/a.csv"), entry(2, dest="/up/a.csv.TMP"))
+    assert rig.keys() == [1]
+    ((refused, reason),) = rig.refused
+    assert (refused.id, reason) == (2, "/up/a.csv.TMP ends in '.tmp', as parts do by temporary-suffix")
 
 
 def test_what_goes_where_it_was_begun_has_left_nothing_elsewhere(rig):

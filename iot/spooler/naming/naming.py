@@ -23,7 +23,8 @@ class Naming:
 
     rule: identifies this naming; attempts are recorded with it. decided: a name cannot be found again from the rule,
     the path and the file's time alone, so it is recorded before the first attempt. needs_hash: names depend on the
-    content. may_take_long: names are matched with a regular expression.
+    content. part_suffixes: what rules put behind names until a file is complete. may_take_long: names are matched with
+    a regular expression.
 
     Raises: ValueError saying what is wrong with a template.
     """
@@ -40,6 +41,7 @@ class Naming:
         percent_encode: str = "",
     ) -> None:
         self._template = Template(destination)
+        self.part_suffixes = frozenset(rule.value for rule in rules if rule.action is Action.TEMPORARY_SUFFIX)
         self._constants = {"device_id": device_id, "outbox": outbox}
         self._rules = Rules(rules, ignore_case=ignore_case, **self._constants) if rules else None
         prefixes = [Template(rule.value) for rule in rules if rule.action is Action.PREFIX]

@@ -126,6 +126,10 @@ class Intake:
         """Where the file goes if another has its destination."""
         return self._naming.alternatives(entry.path, entry.destination, entry.fingerprint)
 
+    @property
+    def part_suffixes(self) -> frozenset[str]:
+        return self._naming.part_suffixes
+
     def part_suffix(self, entry: Entry) -> str | None:
         return self._naming.temporary_suffix(entry.path)
 

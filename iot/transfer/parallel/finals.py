@@ -40,10 +40,10 @@ class Finals:
         self._source = source
         self._alike: list[bytes] = []
 
-    def check_names(self, *, sidecar: bool) -> None:
+    def check_names(self, *, sidecar: bool, part_suffix: str | None) -> None:
         """Raises: NameRefused."""
         for name in self.names:
-            check_final_name(name, self._source.path, sidecar=sidecar)
+            check_final_name(name, self._source.path, sidecar=sidecar, part_suffix=part_suffix)
 
     def check_free(self, store: Store) -> None:
         """Raises: Taken, AlreadyExists, where nothing would come of sending it."""

@@ -112,7 +112,7 @@ class Upload:
         if self.job.fingerprint not in (None, self.source.fingerprint):
             raise SourceChanged(f"{self.source.name} is no longer the version that was to be sent")
         self.job.check_suspended()
-        self._finals.check_names(sidecar=self._options.sidecar)
+        self._finals.check_names(sidecar=self._options.sidecar, part_suffix=self._options.exact_suffix(self.job))
         if self.job.sent_before is not None:
             self._hash()
             self.source.check_unchanged()

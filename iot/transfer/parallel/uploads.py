@@ -65,8 +65,7 @@ class Uploads(ParallelBatch[UploadJob]):
         dest, keep_times = remote_path(job.dest, "dest"), self._options.keep_times or job.keep_times
         options = replace(self._options, resume=self._resumes(ticket), keep_times=keep_times)
         source = Source(job.source)
-        suffix = job.part_suffix or (options.part_suffix if options.exact_part else None)
-        names = part_names(dest, source.path, options.owner, options.part_suffix, suffix)
+        names = part_names(dest, source.path, options.owner, options.part_suffix, options.exact_suffix(job))
         owned = names[-1]
         try:
             self._locks.take(owned)

@@ -45,14 +45,16 @@ class Finals:
         self._ignores_case = job.ignores_case
         self._context = context
         self._source = source
+        self._part_suffix = context.options.exact_suffix(job)
         self._alike: list[bytes] = []
 
     def check_names(self) -> None:
         """Raises: NameRefused; Unsupported for a policy that needs a part."""
         if self._context.options.direct_write and self._policy is not IfExists.OVERWRITE:
             raise Unsupported(f"direct_write replaces what is there: if_exists={self._policy.value} cannot be kept")
+        options = self._context.options
         for name in self.names:
-            check_final_name(name, self._source.path, sidecar=self._context.options.sidecar)
+            check_final_name(name, self._source.path, sidecar=options.sidecar, part_suffix=self._part_suffix)
 
     def check_free(self) -> Work[None]:
         """Raises: Taken, AlreadyExists, where nothing would come of sending it."""

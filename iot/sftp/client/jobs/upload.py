@@ -60,8 +60,7 @@ class Upload:
         self.source = source
         self.dest = remote_path(job.dest, "dest")
         options = context.options
-        suffix = job.part_suffix or (options.part_suffix if options.exact_part else None)
-        names = part_names(self.dest, source.path, options.owner, options.part_suffix, suffix)
+        names = part_names(self.dest, source.path, options.owner, options.part_suffix, options.exact_suffix(job))
         self._finals = Finals(context, job, source)
         self._final = self.dest
         self._file = PartFile(context, (self.dest,) if options.direct_write else names, self.dest, source)
