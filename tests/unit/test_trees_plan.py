@@ -195,6 +195,25 @@ def test_a_name_that_would_leave_the_folder_is_refused_and_so_is_all_below_it() 
     assert isinstance(steps[".."].error, NameRefused)
 
 
+@pytest.mark.parametrize("kind", [Kind.DEAD_LINK, Kind.FOLDER_LINK, Kind.SPECIAL])
+def test_what_stands_behind_a_link_that_leads_nowhere_today_is_not_removed(kind: Kind) -> None:
+    source = tree(b=file(), data=Node(kind, is_link=kind is not Kind.SPECIAL))
+    dest = tree(b=file(), data=Node(FOLDER), data__a=file(), other=file())
+    steps = plan(source, dest, prune=True)
+    assert acts(steps)["data/a"] is Act.LEAVE
+    assert acts(steps)["other"] is Act.REMOVE
+
+
+def test_every_part_of_ours_stays() -> None:
+    parts = ["x.csv.0123abcd.part", "x.csv.0123abcd.part.sha256"]
+    dest = Tree({name: file() for name in [*parts, "y.part", "y.part.sha256", "z"]})
+    assert [path for path, act in acts(plan(tree(b=file()), dest, prune=True)).items() if act is Act.LEAVE] == parts[
+        ::-1
+    ]
+    exact = acts(plan(tree(b=file()), dest, prune=True, exact_parts=True))
+    assert {path for path, act in exact.items() if act is Act.REMOVE} == {"z"}
+
+
 def test_removals_name_the_reason_of_what_stays() -> None:
     source = tree(kept=file(), link=Node(Kind.FOLDER_LINK, is_link=True))
     dest = Tree(

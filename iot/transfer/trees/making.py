@@ -65,7 +65,7 @@ def plan_download(
     """For remote files and folders, each with its local path, and what `stat` says about it, if that is known."""
     steps: list[Step] = []
     files: dict[str, tuple[str, str, Node]] = {}
-    rules = Rules(update=update, refused=name_refused, part_suffix=remote.options.part_suffix)
+    rules = _with_parts(remote, Rules(update=update, refused=name_refused))
     for far, given, known in wanted:
         source, local = path_text(remote_path(far, "remote")), os.fsdecode(given)
         try:
@@ -96,7 +96,7 @@ def plan_sync(remote: Remote, local: LocalPath, far: RemotePath, direction: Dire
         source, dest, ends, rules = local_side, remote_side, _uploads(here, there), _upload_rules(remote, update=True)
     else:
         source, dest, ends = remote_side, local_side, _downloads(there, here)
-        rules = Rules(update=True, refused=name_refused, part_suffix=remote.options.part_suffix)
+        rules = _with_parts(remote, Rules(update=True, refused=name_refused))
     if not source.exists:  # it went meanwhile
         raise NotFound(f"{ends.source('')} does not exist")
     if "" in source.unknown:
@@ -143,9 +143,12 @@ def _downloads(far: str, local: str) -> Ends:
 
 
 def _upload_rules(remote: Remote, *, update: bool) -> Rules:
-    options = remote.options
     keeps_times = remote.capabilities.keeps_times
-    return Rules(update=update, keeps_times=keeps_times, part_suffix=options.part_suffix, sidecar=options.sidecar)
+    return _with_parts(remote, Rules(update=update, keeps_times=keeps_times, sidecar=remote.options.sidecar))
+
+
+def _with_parts(remote: Remote, rules: Rules) -> Rules:
+    return replace(rules, part_suffix=remote.options.part_suffix, exact_parts=remote.options.exact_part)
 
 
 # -- what is there

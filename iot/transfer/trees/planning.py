@@ -26,7 +26,8 @@ class Rules:
     keeps_times: the destination can be given the time of the source; otherwise a file that is not older than its
         source counts as the same. time_tolerance_s: difference up to which times are the same (FAT: 1).
     refused: says why a name cannot be used at the destination; None if it can.
-    part_suffix: of unfinished parts, which are nobody's files. sidecar: `<name>.sha256` belongs to `<name>`.
+    part_suffix: of unfinished parts, which are nobody's files. exact_parts: that alone makes a part. sidecar:
+        `<name>.sha256` belongs to `<name>`.
     named: the files were named one by one, so nothing is left out silently.
     """
 
@@ -36,6 +37,7 @@ class Rules:
     time_tolerance_s: int = 0
     refused: Callable[[str], str | None] = lambda _: None
     part_suffix: str = ".part"
+    exact_parts: bool = False
     sidecar: bool = False
     named: bool = False
 
@@ -69,7 +71,8 @@ def why_not_prune(source: Tree, removals: int, *, allow_empty: bool, max_remove:
 class _Planner:
     def __init__(self, source: Tree, dest: Tree, ends: Ends, rules: Rules) -> None:
         self._source, self._dest, self._ends, self._rules = source, dest, ends, rules
-        self._part = re.compile(rf".*\.[0-9a-f]{{8}}{re.escape(rules.part_suffix)}", re.DOTALL)
+        owner = r"(\.[0-9a-f]{8})?" if rules.exact_parts else r"\.[0-9a-f]{8}"
+        self._part = re.compile(f".*{owner}{re.escape(rules.part_suffix)}({re.escape(SIDECAR.decode())})?", re.DOTALL)
         self._failed: dict[str, TransferError] = {}
         self._clashes: dict[str, str] = {}
         self._source_by_key: dict[str, str] = {}
@@ -148,8 +151,8 @@ class _Planner:
     # -- removals
 
     def removals(self) -> Iterator[Step]:
-        links = {path for path, node in self._source.nodes.items() if node.kind is Kind.FOLDER_LINK}
-        uncertain = {*self._source.unknown, *links, *self._failed}
+        odd = {path for path, node in self._source.nodes.items() if node.kind not in (Kind.FILE, Kind.FOLDER)}
+        uncertain = {*self._source.unknown, *odd, *self._failed}  # a dead link may lead to a disk that is not mounted
         holding: set[str] = set()
         for path, node in reversed(list(self._dest.nodes.items())):
             if path in self._source.nodes:
