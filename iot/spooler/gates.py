@@ -21,6 +21,7 @@ from iot.spooler.outbox.intake import Clocks, Intake
 from iot.spooler.queue.policy import Admission, Allowed
 from iot.spooler.queue.queue import Queue
 from iot.spooler.schedule import Schedule, clock_words, window
+from iot.transfer import LocalStateError
 
 __all__ = ["Gate", "Gates", "Held", "WindowGate"]
 
@@ -130,19 +131,35 @@ class Gates:
     def look(self, is_busy: Callable[[int], bool]) -> bool:
         """Look how things stand -> whether that has changed. An outbox that opens is scanned at once.
 
-        is_busy: whether something of an outbox is being sent.
+        is_busy: whether something of an outbox is being sent. Raises: LocalStateError, when all is looked at.
         """
         now, wall = self._clocks.monotonic(), self._clocks.wall()
-        self.look_at = now + min([LOOK_S, *(gate.look(wall, now) for gate in self._gates)])
-        for number, left in list(self._flushed.items()):
-            if not (is_busy(number) or self._goes_on(number, left, now)):
-                del self._flushed[number]
-        released = self._batches.look(now, self._flushed)
-        self.look_at = min(self.look_at, now + self._batches.next_s(now))
-        changed = [number for number in self._intakes if self._take(number)]
+        failure = self._look_at_gates(now, wall)
+        try:
+            for number, left in list(self._flushed.items()):
+                if not (is_busy(number) or self._goes_on(number, left, now)):
+                    del self._flushed[number]
+            released = self._batches.look(now, self._flushed)
+            self.look_at = min(self.look_at, now + self._batches.next_s(now))
+        finally:  # also where the journal cannot be written: what a gate holds is held
+            changed = [number for number in self._intakes if self._take(number)]
+        if failure is not None:
+            raise failure
         return released or bool(changed)
 
     # -- inside
+
+    def _look_at_gates(self, now: float, wall: float) -> LocalStateError | None:
+        """-> what one of them could not write; the others are looked at all the same"""
+        failure: LocalStateError | None = None
+        due_s = [LOOK_S]
+        for gate in self._gates:
+            try:
+                due_s.append(gate.look(wall, now))
+            except LocalStateError as error:
+                failure = error
+        self.look_at = now + min(due_s)
+        return failure
 
     def _is_free(self, number: int) -> bool:
         return self._held[number].admission is Admission.ALL

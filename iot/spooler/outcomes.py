@@ -220,7 +220,8 @@ class OutcomeRecorder:
     def _delivery(self, entry: Entry, result: TransferResult, at: float) -> Success:
         event = Event.SENT_TO_KEEP if self._keeps(entry) or result.skipped else Event.SENT
         words = result.proven + " durable" * result.durable + " repeat" * result.possible_repeat
-        return Success(entry, event, words, at, result.sha256)
+        delivered = None if result.skipped else result.sha256  # the same content later is not a delivered one
+        return Success(entry, event, words, at, delivered)
 
     def _keeps(self, entry: Entry) -> bool:
         return self._intakes[entry.outbox].settings.after_upload is AfterUpload.KEEP

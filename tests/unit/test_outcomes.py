@@ -165,6 +165,13 @@ def test_a_delivery_says_what_was_proven_when_and_with_which_hash(rig, more, wor
     assert (success.event, success.proof, success.at, success.sha256) == (Event.SENT, words, 2e9, "ab")
 
 
+def test_a_file_that_was_skipped_is_kept_and_its_content_does_not_count_as_delivered(rig):
+    rig.recorder.succeeded(entry(), result(sha256="ab", proof=None, skipped=True))
+    rig.recorder.record()
+    ((success,),) = rig.step("deliver")
+    assert (success.event, success.sha256) == (Event.SENT_TO_KEEP, None)
+
+
 def test_a_file_that_is_kept_stays_and_one_that_was_only_touched_is_no_delivery(monkeypatch):
     rig = Rig(monkeypatch, AfterUpload.KEEP)
     rig.state = State.KEPT
