@@ -62,7 +62,7 @@ def test_a_hold_is_told_with_what_to_do_and_flush_releases_it(site: Site) -> Non
         mended(site)
         asked(site, "flush")
         until(lambda: site.left() == [])
-        until(lambda: asked(site, "flush").stdout == "the agent looks and tries now\n")
+        until(lambda: asked(site, "flush").stdout == "the agent looks and sends now, whatever the schedule says\n")
     assert site.arrived() == ["f"]
 
 
