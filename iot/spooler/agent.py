@@ -18,13 +18,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from iot.spooler import parts
+from iot.spooler import assembly
 from iot.spooler.availability import TO_DO, Remote, ServerState, failure_kind
 from iot.spooler.config.layout import merging_rules, shared_destinations
 from iot.spooler.config.settings import Settings
 from iot.spooler.dispatch import Dispatcher
 from iot.spooler.draining import Draining, End
-from iot.spooler.gates import Gate
 from iot.spooler.leaving.leaving import leaving
 from iot.spooler.leaving.owed import Owed
 from iot.spooler.naming import shown
@@ -108,18 +107,15 @@ class Agent:
     ) -> None:
         self.settings = settings
         self.queue = Queue(journal)
-        self.server = parts.server(settings, random, drain=drain)
-        self.intakes = parts.intakes(settings, self.queue, clocks, journal_lost=parts.was_lost(journal))
-        rules = parts.rules(settings, drain=drain)
+        self.server = assembly.server(settings, random, drain=drain)
+        self.intakes = assembly.intakes(settings, self.queue, clocks, journal_lost=assembly.was_lost(journal))
+        rules = assembly.rules(settings, drain=drain)
         ways = leaving(settings, self.intakes, loop.alive)
         self.owed = Owed(journal, self.queue, self.intakes, ways, clocks)
         self.outcomes = OutcomeRecorder(journal, self.queue, remote, self.intakes, self.owed, rules, clocks, random)
-        self.quota = parts.quota(settings, self.intakes, journal, remote)
-        self._commands = parts.commands(settings, self.intakes)
-        self.batches = parts.batches(self.intakes, self.queue, journal, drain=drain)
-        further: list[Gate] = [self.quota, *self._commands]
-        self.gates = parts.gates(settings, self.intakes, self.queue, self.batches, clocks, further)
-        self.pacer = parts.pacer(settings, remote)
+        self.quota = assembly.quota(settings, self.intakes, journal, remote)
+        self.gates = assembly.gates(settings, self.intakes, self.queue, journal, clocks, self.quota, drain=drain)
+        self.pacer = assembly.pacer(settings, remote)
         self.dispatcher = Dispatcher(
             self.queue,
             self.intakes,
@@ -157,10 +153,7 @@ class Agent:
         end = self._work()
         self._locally(self.outcomes.record)
         self._locally(self.owed.flush)
-        self._locally(self.quota.save)
-        self._locally(self.batches.tell_kept)
-        for command in self._commands:
-            command.close()
+        self._locally(self.gates.close)
         for intake in self.intakes:
             intake.close()
             intake.outbox.release()

@@ -13,7 +13,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 
-from iot.spooler.gates import FREE, Held
+from iot.spooler.gates import Held, held
 from iot.spooler.queue.policy import Admission
 
 __all__ = ["CommandGate", "environment"]
@@ -66,7 +66,7 @@ class CommandGate:
 
     def of(self, outbox: int, *, flushed: bool) -> Held:
         """A flush does not overrule it."""
-        return Held(self._beyond[outbox], self._reason) if self._reason and self._beyond[outbox] < FREE[0] else FREE
+        return held(self._beyond[outbox], self._reason)
 
     def close(self) -> None:
         """End what still runs."""

@@ -23,7 +23,7 @@ from iot.spooler.queue.queue import Queue
 from iot.spooler.schedule import Schedule, clock_words, window
 from iot.transfer import LocalStateError
 
-__all__ = ["Gate", "Gates", "Held", "WindowGate"]
+__all__ = ["FREE", "Gate", "Gates", "Held", "WindowGate", "held"]
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +43,11 @@ class Held(NamedTuple):
 FREE = Held(Admission.ALL, "")
 
 
+def held(admission: Admission, reason: str) -> Held:
+    """Held for this reason; not at all without one, or if everything may be sent all the same."""
+    return Held(admission, reason) if reason and admission is not Admission.ALL else FREE
+
+
 class Gate(Protocol):
     """One reason to hold files back."""
 
@@ -51,6 +56,9 @@ class Gate(Protocol):
 
     def of(self, outbox: int, *, flushed: bool) -> Held:
         """What may be sent of an outbox, as of the last look. flushed: it is sent past its schedule."""
+
+    def close(self) -> None:
+        """At the end. Raises: LocalStateError."""
 
 
 class WindowGate:
@@ -67,6 +75,9 @@ class WindowGate:
     def of(self, outbox: int, *, flushed: bool) -> Held:
         hours = self._hours.get(outbox)
         return FREE if flushed or hours is None else hours.held
+
+    def close(self) -> None:
+        pass  # it has nothing
 
 
 class _Hours:
@@ -147,18 +158,29 @@ class Gates:
             raise failure
         return released or bool(changed)
 
+    def close(self) -> None:
+        """At the end: what a gate has counted is written, what it runs is ended. Raises: LocalStateError."""
+        failure = self._each(lambda gate: gate.close())
+        self._batches.tell_kept()
+        if failure is not None:
+            raise failure
+
     # -- inside
 
     def _look_at_gates(self, now: float, wall: float) -> LocalStateError | None:
-        """-> what one of them could not write; the others are looked at all the same"""
-        failure: LocalStateError | None = None
         due_s = [LOOK_S]
+        failure = self._each(lambda gate: due_s.append(gate.look(wall, now)))
+        self.look_at = now + min(due_s)
+        return failure
+
+    def _each(self, act: Callable[[Gate], None]) -> LocalStateError | None:
+        """-> what one of them could not write; it is done to the others all the same"""
+        failure: LocalStateError | None = None
         for gate in self._gates:
             try:
-                due_s.append(gate.look(wall, now))
+                act(gate)
             except LocalStateError as error:
                 failure = error
-        self.look_at = now + min(due_s)
         return failure
 
     def _is_free(self, number: int) -> bool:
@@ -173,13 +195,13 @@ class Gates:
 
     def _take(self, number: int) -> bool:
         """Adopt what the gates say of an outbox -> whether that differs from before."""
-        held = min((gate.of(number, flushed=number in self._flushed) for gate in self._gates), default=FREE)
-        before, self._held[number] = self._held[number], held
-        if held == before:
+        strictest = min((gate.of(number, flushed=number in self._flushed) for gate in self._gates), default=FREE)
+        before, self._held[number] = self._held[number], strictest
+        if strictest == before:
             return False
         intake = self._intakes[number]
-        _tell(intake.settings.label, held)
-        if held.admission > before.admission:
+        _tell(intake.settings.label, strictest)
+        if strictest.admission > before.admission:
             intake.wake()
         return True
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, tzinfo
 from typing import Any
 
-from iot.spooler.gates import FREE, Held
+from iot.spooler.gates import Held, held
 from iot.spooler.queue.policy import Admission
 from iot.spooler.schedule import clock_words, local_time
 from iot.transfer import Journal, Schema, Wire, human_bytes
@@ -79,7 +79,10 @@ class QuotaGate:
 
     def of(self, outbox: int, *, flushed: bool) -> Held:
         """A flush does not go beyond a quota."""
-        return Held(self._beyond[outbox], self._reason) if self._reason and self._beyond[outbox] < FREE[0] else FREE
+        return held(self._beyond[outbox], self._reason)
+
+    def close(self) -> None:
+        self.save()
 
     def save(self) -> None:
         """Raises: DiskFull, JournalUnavailable."""

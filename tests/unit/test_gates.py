@@ -13,12 +13,17 @@ from iot.transfer.errors import DiskFull
 
 class Gate:
     def __init__(self, held: Held = FREE, failure: Exception | None = None) -> None:
-        self.held, self.failure = held, failure
+        self.held, self.failure, self.closed = held, failure, False
 
     def look(self, wall: float, now: float) -> float:
         if self.failure is not None:
             raise self.failure
         return 5.0
+
+    def close(self) -> None:
+        self.closed = True
+        if self.failure is not None:
+            raise self.failure
 
     def of(self, outbox: int, *, flushed: bool) -> Held:
         return self.held
@@ -31,7 +36,9 @@ def gates_of(*gates: Gate, batches: Exception | None = None) -> Gates:
         return False
 
     intake = SimpleNamespace(number=1, settings=SimpleNamespace(label="box"), wake=lambda: 1)
-    calm = SimpleNamespace(look=look, next_s=lambda now: 100.0, waits=lambda number: None, of=lambda number: None)
+    calm = SimpleNamespace(
+        tell_kept=lambda: None, look=look, next_s=lambda now: 100.0, waits=lambda number: None, of=lambda number: None
+    )
     clocks = SimpleNamespace(monotonic=lambda: 50.0, wall=lambda: 1.7e9)
     return Gates(gates, calm, [intake], SimpleNamespace(), clocks)
 
@@ -45,3 +52,10 @@ def test_a_disk_that_is_full_opens_no_window_and_makes_nobody_spin(where: str) -
         gates.look(lambda number: False)
     assert gates._held[1].admission is Admission.NONE
     assert 50.0 < gates.look_at <= 50.0 + LOOK_S
+
+
+def test_at_the_end_all_are_closed_whatever_cannot_be_written() -> None:
+    full, other = Gate(failure=DiskFull("full")), Gate()
+    with pytest.raises(DiskFull):
+        gates_of(full, other).close()
+    assert (full.closed, other.closed) == (True, True)

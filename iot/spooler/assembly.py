@@ -1,4 +1,4 @@
-"""The parts of an agent, as its settings say."""
+"""What an agent is made of, as its settings say."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from iot.spooler.queue.queue import Queue
 from iot.spooler.quota import QuotaGate
 from iot.transfer import Journal
 
-__all__ = ["batches", "commands", "gates", "intakes", "pacer", "quota", "rules", "server", "was_lost"]
+__all__ = ["gates", "intakes", "pacer", "quota", "rules", "server", "was_lost"]
 
 DRAIN_CAP_S = 5.0
 
@@ -49,22 +49,25 @@ def gates(
     settings: Settings,
     intakes: Sequence[Intake],
     queue: Queue,
-    batches: Batches,
+    journal: Journal,
     clocks: Clocks,
-    further: Sequence[Gate],
+    quota: QuotaGate,
+    *,
+    drain: bool,
 ) -> Gates:
     schedules = {intake.number: intake.settings.schedule for intake in intakes}
-    return Gates([WindowGate(schedules, settings.zone), *further], batches, intakes, queue, clocks)
+    each: list[Gate] = [WindowGate(schedules, settings.zone), quota, *_commands(settings, intakes)]
+    return Gates(each, _batches(intakes, queue, journal, drain=drain), intakes, queue, clocks)
 
 
-def batches(intakes: Sequence[Intake], queue: Queue, journal: Journal, *, drain: bool) -> Batches:
+def _batches(intakes: Sequence[Intake], queue: Queue, journal: Journal, *, drain: bool) -> Batches:
     """A drain sends all there is, and collects nothing."""
     given = {intake.number: intake.settings.batch_interval_s for intake in intakes if not drain}
     intervals = {number: interval_s for number, interval_s in given.items() if interval_s is not None}
     return Batches(intervals, {intake.number: intake.settings.label for intake in intakes}, queue, journal)
 
 
-def commands(settings: Settings, intakes: Sequence[Intake]) -> list[CommandGate]:
+def _commands(settings: Settings, intakes: Sequence[Intake]) -> list[CommandGate]:
     """The condition and the metered rule, as far as they are configured."""
     timing = {"every_s": settings.command_every_s, "limit_s": settings.command_limit_s}
     nothing = dict.fromkeys((intake.number for intake in intakes), Admission.NONE)
