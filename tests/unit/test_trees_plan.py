@@ -257,6 +257,14 @@ def test_names_that_differ_only_in_case_are_marked_with_all_below_them() -> None
     assert clashes == {"A": "a", "D": "d", "D/y": "d", "readme": "README", "README": "readme"}
 
 
+def test_dots_and_blanks_at_the_end_of_a_name_may_not_count() -> None:
+    source = Tree({"a.": file(), "b": file(), "b ": file(), "d.": Node(FOLDER), "d./x": file(), ".c": file()})
+    there = Tree({"a": file(), "d": Node(FOLDER), "d/x": file(), "c": file()})
+    steps = {step.path: step for step in plan_tree(source, there, ENDS, Rules(prune=True))}
+    assert {path: steps[path].clash for path in ("a", "b ", "c")} == {"a": "a.", "b ": "b", "c": ""}
+    assert [steps[path].act for path in ("a", "c", "d/x", "d")] == [Act.REMOVE, Act.REMOVE, Act.LEAVE, Act.LEAVE]
+
+
 @pytest.mark.parametrize(
     ("source", "removals", "given", "expected"),
     [

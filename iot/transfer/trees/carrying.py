@@ -138,7 +138,7 @@ def _clashing(remote: Remote, step: Step, plan: TreePlan, manner: Manner) -> Ite
         yield StepResult(step, error=local_error(error, step.dest))
         return
     if is_hidden:
-        text = f"{step.dest} differs from {step.clash} only in case, and this file system takes both for one"
+        text = f"{step.dest} differs from {step.clash} only in case or dots at the end, and here both are one name"
         yield StepResult(step, error=NameRefused(text))
     elif step.act is Act.MAKE_FOLDER:
         yield _tried(step, lambda step: _make_local(step.dest))

@@ -67,7 +67,8 @@ class Step:
     """What happens to one name.
 
     path: below the folder. source: empty for a removal. reason: in a few words. size: in bytes, of the source.
-    clash: another path that differs only in case, so that both may be one file at the destination.
+    clash: another path that differs only in case, or in dots and blanks at the end of a name, so that both may be one
+        file at the destination.
     """
 
     act: Act

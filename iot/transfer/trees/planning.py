@@ -18,6 +18,9 @@ from iot.transfer.trees.model import Act, Kind, Node, Step, Tree
 
 __all__ = ["Ends", "Rules", "plan_tree", "why_not_prune"]
 
+ENDINGS = re.compile(r"[. ]+(?=/|\Z)")
+"""Of names: Windows and FAT drop them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rules:
@@ -175,8 +178,8 @@ class _Planner:
             (self._is_sidecar(path), "the checksum of a file"),
             (path in self._dest.unknown, "cannot be listed"),
             (path in holding, "not everything in it is removed"),
-            (bool(clash) and not name_only, f"differs from {clash} only in case"),
-            (bool(clash) and node.kind is Kind.FOLDER, f"differs from {clash} only in case"),
+            (bool(clash) and not name_only, f"differs from {clash} only in case or dots at the end"),
+            (bool(clash) and node.kind is Kind.FOLDER, f"differs from {clash} only in case or dots at the end"),
         )
         return next((reason for holds, reason in reasons if holds), "")
 
@@ -190,7 +193,7 @@ class _Planner:
     # -- both
 
     def _note_clash(self, path: str) -> None:
-        """Another name that differs only in case: in the source, or at the destination and not in the source."""
+        """Another name that may be this one: in the source, or at the destination and not in the source."""
         key, folder = _key(path), posixpath.dirname(path)
         there = self._dest_by_key.get(key, path)
         clash = self._source_by_key.setdefault(key, path)
@@ -214,7 +217,7 @@ class _Planner:
 
 def _key(path: str) -> str:
     """The same for names that a file system may take for one."""
-    return unicodedata.normalize("NFC", path).casefold()
+    return ENDINGS.sub("", unicodedata.normalize("NFC", path).casefold())
 
 
 def _above(path: str) -> Iterator[str]:

@@ -31,7 +31,7 @@ def remove_remote(remote: Remote, step: Step) -> None:
 
 
 def _both_listed(remote: Remote, step: Step) -> bool:
-    """Whether the server has two names that differ only in case. If not, this one may be the file that just arrived."""
+    """Whether the server really has both names. If not, this one may be the file that just arrived."""
     [found] = remote.scan([posixpath.dirname(remote_path(step.dest)) or b"."])
     if isinstance(found, PermanentError):
         raise found
