@@ -163,6 +163,32 @@ def test_links_are_removed_and_never_followed(client: Client, there: Path, tmp_p
     assert content(treasure) == {"t": b"1"}
 
 
+@pytest.mark.parametrize("was_link", [False, True])
+def test_a_local_folder_that_became_another_since_the_plan_loses_nothing(
+    client: Client, there: Path, tmp_path: Path, was_link: bool
+) -> None:
+    made(there / "far", {"a": b"a"})
+    here, other, first = tmp_path / "here", made(tmp_path / "other", {"old": b"2"}), tmp_path / "first"
+    made(first if was_link else here, {"a": b"a", "old": b"1"})
+    if was_link:
+        here.symlink_to(first)
+    plan = client.sync(here, "far", direction="download", prune=True, dry_run=True).plan
+    assert [step.path for step in plan.removals] == ["old"]
+    if was_link:
+        here.unlink()
+    else:
+        here.rename(first)
+    here.symlink_to(other)
+    failed = [done for done in client.carry_out(plan) if done.error is not None]
+    assert "leads elsewhere now" in str(failed[0].error)
+    assert content(other)["old"] == b"2"
+    assert content(first)["old"] == b"1"
+    here.unlink()
+    here.symlink_to(first)
+    client.sync(here, "far", direction="download", prune=True).raise_first()
+    assert "old" not in content(first)
+
+
 def test_a_link_to_a_folder_in_the_source_is_left_out_and_its_place_there_is_kept(
     client: Client, there: Path, tmp_path: Path
 ) -> None:

@@ -192,7 +192,7 @@ def _pruned(remote: Remote, plan: TreePlan, failures: int) -> Iterator[StepResul
     removals = plan.removals
     if not removals:
         return
-    why_not = plan.prune_refused or (f"{failures} names were not transferred" if failures else "")
+    why_not = plan.prune_refused or (f"{failures} names were not transferred" if failures else _led_astray(plan))
     if why_not:
         step = Step(Act.FAIL, "", "", plan.dest, why_not)
         yield StepResult(step, error=PermanentError(f"nothing was removed in {plan.dest}: {why_not}"))
@@ -201,7 +201,14 @@ def _pruned(remote: Remote, plan: TreePlan, failures: int) -> Iterator[StepResul
         if plan.direction is Direction.UPLOAD:
             yield _tried(step, partial(remove_remote, remote))
         else:
-            yield _tried(step, partial(remove_local, plan.dest))
+            yield _tried(step, partial(remove_local, plan.leads_to))
+
+
+def _led_astray(plan: TreePlan) -> str:
+    """Why the local folder is not the one that was looked at; empty if it is, or is a remote one."""
+    if plan.direction is Direction.UPLOAD or os.path.realpath(plan.dest) == plan.leads_to:
+        return ""
+    return f"it led to {plan.leads_to} before, and leads elsewhere now"
 
 
 def _tried(step: Step, act: Callable[[Step], None]) -> StepResult:

@@ -90,6 +90,7 @@ def plan_sync(remote: Remote, local: LocalPath, far: RemotePath, direction: Dire
         check_folder(here)
     else:
         found_folder(remote, there)
+    leads_to = "" if direction is Direction.UPLOAD else os.path.realpath(here)
     local_side = local_tree(here)
     remote_side = _compared(remote, there, local_side)
     if direction is Direction.UPLOAD:
@@ -103,9 +104,10 @@ def plan_sync(remote: Remote, local: LocalPath, far: RemotePath, direction: Dire
         raise source.unknown[""]
     rules = replace(rules, prune=wish.prune, time_tolerance_s=wish.time_tolerance_s)
     plan = _plan(direction, _folder(source, dest, ends, rules), keep_times=True)
-    count = len(plan.removals)
-    why_not = why_not_prune(source, count, allow_empty=wish.allow_empty, max_remove=wish.max_remove)
-    return replace(plan, dest=ends.dest("") if wish.prune else "", prune_refused=why_not)
+    if not wish.prune:
+        return plan
+    why_not = why_not_prune(source, len(plan.removals), allow_empty=wish.allow_empty, max_remove=wish.max_remove)
+    return replace(plan, dest=ends.dest(""), leads_to=leads_to, prune_refused=why_not)
 
 
 # -- the pieces of a plan

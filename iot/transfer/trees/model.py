@@ -85,13 +85,15 @@ class Step:
 class TreePlan:
     """What will be done, in this order, and why. Nothing was changed by making it.
 
-    dest: the folder that is pruned; empty without `prune`. keep_times: give each file the time of its source.
+    dest: the folder that is pruned; empty without `prune`. leads_to: where it is, without links, if it is a local one;
+    removed is only what is there. keep_times: give each file the time of its source.
     prune_refused: why nothing will be removed, although `prune` asks for it; empty if nothing speaks against it.
     """
 
     direction: Direction
     steps: tuple[Step, ...] = ()
     dest: str = ""
+    leads_to: str = ""
     keep_times: bool = False
     prune_refused: str = ""
 

@@ -40,7 +40,7 @@ def _both_listed(remote: Remote, step: Step) -> bool:
 
 
 def remove_local(root: str, step: Step) -> None:
-    """Raises: PermanentError, LocalStateError; a name that is gone already is fine."""
+    """root: without a link in it. Raises: PermanentError, LocalStateError; a name that is gone already is fine."""
     try:
         if step.clash and not _both_here(root, step):
             raise PermanentError(f"{step.dest} and {step.clash} are one name on this file system")
@@ -65,7 +65,7 @@ def _remove_beneath(root: str, step: Step) -> None:
     from iot.transfer.beneath import DIRECTORY, open_below  # there is no such thing on Windows
 
     folder, _, name = os.fsencode(step.path).rpartition(b"/")
-    base = os.open(root, DIRECTORY)
+    base = os.open(root, DIRECTORY | os.O_NOFOLLOW)
     try:
         here = open_below(base, folder)
         try:
