@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
-from iot.transfer.errors import Cancelled, TransferError
+from iot.transfer.errors import Cancelled, ConfigurationError, TransferError
 
 __all__ = [
     "PROGRESS_EVERY_S",
@@ -262,6 +262,14 @@ class UploadJob:
     ignores_case: bool = False
     share: Hashable = None
     suspended: Callable[[], bool] = field(default=lambda: False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Its value in words will do for `if_exists`. Raises: ConfigurationError."""
+        try:
+            object.__setattr__(self, "if_exists", IfExists(self.if_exists))
+        except ValueError:
+            known = ", ".join(each.value for each in IfExists)
+            raise ConfigurationError(f"if_exists: must be one of {known} (got {self.if_exists!r})") from None
 
     def check_suspended(self) -> None:
         """Raises: Cancelled."""
