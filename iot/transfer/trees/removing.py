@@ -17,7 +17,11 @@ __all__ = ["remove_local", "remove_remote"]
 
 
 def remove_remote(remote: Remote, step: Step) -> None:
-    """Raises: PermanentError; a name that is gone already is fine."""
+    """By its path, as there is no other way: through a folder that somebody on the server has replaced by a link since
+    the plan was made, it leads to where that link does.
+
+    Raises: PermanentError; a name that is gone already is fine.
+    """
     path = remote_path(step.dest)
     try:
         if step.clash and not _both_listed(remote, step):
