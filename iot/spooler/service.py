@@ -246,11 +246,14 @@ class Service:
         now = CLOCKS.monotonic()
         changed = self._changes.next() if self._held and now >= self._mended_again_at else None
         if changed is not None:
-            log.info("changed while the server is held path=%s", shown(str(changed)))
+            self._tell_change(changed)
             self._reload_asked = True
             wait_s = min(Changes.every_s * 2**self._mended, agent.settings.retry.auth_hold_s)
             self._mended_again_at = now + max(wait_s, Changes.every_s)
             self._mended = min(self._mended + 1, MENDED_MAX)
+
+    def _tell_change(self, changed: Path) -> None:
+        log.info("changed while the server is held path=%s", shown(str(changed)))
 
     # -- what the loop asks (agent.Loop)
 
@@ -278,6 +281,15 @@ class Service:
                 os.read(self._wake_in, 4096)
 
     def woken(self) -> Wake | None:
+        """Who asks for a try at a held server has mended the login: that is read first, and the next agent tries."""
+        if self._wake is not None and self._held and self._fresh is None:
+            changed = self._changes.look_now()
+            if changed is not None:
+                self._tell_change(changed)
+                self._take_reload()
+                self._poke()  # the next agent does not wait for the pause of this one
+        if self._fresh is not None:
+            return None
         why, self._wake = self._wake, None
         return why
 

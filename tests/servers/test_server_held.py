@@ -66,6 +66,24 @@ def test_a_hold_is_told_with_what_to_do_and_flush_releases_it(site: Site) -> Non
     assert site.arrived() == ["f"]
 
 
+def test_a_flush_tries_with_what_the_password_file_holds_now(site: Site, tmp_path: Path) -> None:
+    """Not once more with what it held before: that is one more bad login, and a longer hold."""
+    password = site.folder / "password"
+    password.touch(mode=0o600)
+    password.write_text("wrong")
+    with OpenSSH(tmp_path / "server", password=True) as server:
+        assert server.password is not None
+        site.login = {"host": server.host, "port": server.port, "user": server.user, "password_file": str(password)}
+        site.login["known_hosts"] = str(server.known_hosts)
+        site.put("f")
+        with site.running():
+            until(lambda: "connection  held" in asked(site, "status").stdout)  # the agent has looked at its files
+            password.write_text(server.password)
+            asked(site, "flush")
+            until(lambda: "INFO connected" in site.log)
+            assert site.log.count("link held") == 1
+
+
 def edited(site: Site) -> None:
     """The configuration names another key."""
     site.login["key_file"] = str(client_key())

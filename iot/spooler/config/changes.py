@@ -29,10 +29,11 @@ class Changes:
 
     def next(self) -> Path | None:
         """A file that has changed, has come or has gone; None when none has, and when it is not yet time to look."""
-        now = self._now()
-        if now < self._next_at:
-            return None
-        self._next_at = now + EVERY_S
+        return None if self._now() < self._next_at else self.look_now()
+
+    def look_now(self) -> Path | None:
+        """As next, but at once: somebody asks."""
+        self._next_at = self._now() + EVERY_S
         changed = None
         for file, seen in self._seen.items():
             found = look(file)
