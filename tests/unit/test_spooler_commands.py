@@ -39,10 +39,12 @@ def test_the_version_is_said_and_costs_no_settings_no_database_and_no_ssh() -> N
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        ([], "COMMAND"),
-        (["deliver"], "'deliver'"),
+        (["deliver"], "no such command: deliver; did you mean deliveries?"),
         (["status", "--jsn"], "no such option: --jsn"),
         (["run", "--conf", "x"], "no such option: --conf"),
+        ([], "missing: COMMAND"),
+        (["stat"], "no such command: stat; did you mean status?"),
+        (["quarantine", "lst"], "no such command: lst; did you mean list?"),
         (["run", "now"], "too many words: 1"),
         (["deliveries", "--last", "many"], "invalid number value: 'many'"),
         (["run", "--config"], "--config"),
@@ -64,6 +66,7 @@ def test_without_config_the_file_of_the_service_is_read(command: str, monkeypatc
     monkeypatch.delenv("IOT_SPOOLER_CONFIG", raising=False)
     assert parser().parse_args([command]).config == Path("/etc/iot-spooler/iot-spooler.toml")
     assert parser().parse_args([command, "--config", "a.toml"]).config == Path("a.toml")
+    assert parser().parse_args(["--config", "a.toml", command]).config == Path("a.toml")
     monkeypatch.setenv("IOT_SPOOLER_CONFIG", "/b.toml")
     assert parser().parse_args([command]).config == Path("/b.toml")
 

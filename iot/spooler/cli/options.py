@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,6 +38,11 @@ class Parser(argparse.ArgumentParser):
         return known
 
     def error(self, message: str) -> NoReturn:
+        message = re.sub(r"^the following arguments are required: ", "missing: ", message)
+        wrong = re.match(r"argument [A-Z|a-z]+: invalid choice: '?([^']*)'? \(choose from (.*)\)$", message)
+        if wrong:
+            near = difflib.get_close_matches(wrong[1], re.findall(r"\w+", wrong[2]), 1)
+            message = f"no such command: {wrong[1]}{f'; did you mean {near[0]}?' if near else ''}"
         say(f"{self.prog}: {message}\ntry: {self.prog} --help")
         sys.exit(EX_USAGE)
 
@@ -51,13 +58,14 @@ class _Version(argparse.Action):
 def parser() -> Parser:
     top = Parser("iot-spooler", description="Deliver what appears in outboxes, whole, at least once.")
     top.add_argument("--version", action=_Version, nargs=0, help="print the version and end")
+    top.add_argument("--config", type=Path, default=_default_config(os.environ), help=argparse.SUPPRESS)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     common = Parser("", add_help=False)
     common.add_argument(
         "--config",
         type=Path,
         metavar="FILE",
-        default=_default_config(os.environ),
+        default=argparse.SUPPRESS,  # else it would hide the one in front of the command
         help=f"TOML file ({CONFIG}); also IOT_SPOOLER_CONFIG",
     )
     for_programs = Parser("", add_help=False)
