@@ -12,7 +12,7 @@ _iot_sftp() {
         --proof) words='size tail full' ;;
         --server-durability) words='fsync trust' ;;
         --host|-H) mapfile -t COMPREPLY < <(compgen -A hostname -- "$cur"); return ;;
-        --env-file|--state-dir|--key-file|--key|--key-passphrase-file|--prompt-file|--proxy-password-file|--known-hosts|--password-file) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+        --env-file|--state-dir|--key-file|--key|-i|--key-passphrase-file|--prompt-file|--proxy-password-file|--known-hosts|--password-file) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
         --attempts|--backoff-s|--backoff-cap-s|--max-rate|--part-suffix|--tail-size|--publish-grace-s|--checkpoint-bytes|--checkpoint-s|--stale-part-s|--owner-tag|--prompt-command|--ssh-config|--proxy|--bind-address|--bind-interface|--host-key|--connect-timeout-s|--link-deadline-s|--server-reply-s|--keepalive-s|--chunk-size|--slots|--max-in-flight-bytes|--ciphers|--congestion|--port|-P|--user|-u|--sha256|--max-remove) return ;;
     esac
     if [ -n "$words" ]; then
@@ -35,7 +35,7 @@ _iot_sftp() {
     case $cur in
         -*)
             case $command in '') words='' ;; esac
-            mapfile -t COMPREPLY < <(compgen -W "$words -h --help -v --verbose -q --quiet --env-file --attempts --backoff-s --backoff-cap-s --max-rate --part-suffix --part-name --make-dirs --no-make-dirs --keep-times --no-keep-times --keep-mode --no-keep-mode --replace-by-remove --no-replace-by-remove --verify --proof --tail-size --server-durability --publish-grace-s --sidecar --no-sidecar --checkpoint-bytes --checkpoint-s --stale-part-s --state-dir --owner-tag --key-file --key --key-passphrase-file --agent --no-agent --prompt-file --prompt-command --ssh-config --proxy --proxy-password-file --bind-address --bind-interface --known-hosts --host-key --connect-timeout-s --link-deadline-s --server-reply-s --keepalive-s --chunk-size --slots --max-in-flight-bytes --direct-write --no-direct-write --ciphers --compression --no-compression --congestion --host -H --port -P --user -u --password-file" -- "$cur") ;;
+            mapfile -t COMPREPLY < <(compgen -W "$words -h --help -v --verbose -q --quiet --env-file --attempts --backoff-s --backoff-cap-s --max-rate --part-suffix --part-name --make-dirs --no-make-dirs --keep-times --no-keep-times --keep-mode --no-keep-mode --replace-by-remove --no-replace-by-remove --verify --proof --tail-size --server-durability --publish-grace-s --sidecar --no-sidecar --checkpoint-bytes --checkpoint-s --stale-part-s --state-dir --owner-tag --key-file --key -i --key-passphrase-file --agent --no-agent --prompt-file --prompt-command --ssh-config --proxy --proxy-password-file --bind-address --bind-interface --known-hosts --host-key --connect-timeout-s --link-deadline-s --server-reply-s --keepalive-s --chunk-size --slots --max-in-flight-bytes --direct-write --no-direct-write --ciphers --compression --no-compression --congestion --host -H --port -P --user -u --password-file" -- "$cur") ;;
         *)
             case $command in
                 '') mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur") ;;

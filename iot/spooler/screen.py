@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from iot.transfer import human_bytes, terminal_safe
+from iot.transfer import counted_files, human_bytes, terminal_safe
 
 __all__ = ["read", "table"]
 
@@ -53,14 +53,14 @@ def _rows(content: Content, *, running: bool, wall: float) -> Iterator[tuple[str
         yield "to do", connection["to_do"]
     age = "" if backlog["oldest_at"] is None else f", oldest {_span(wall - backlog['oldest_at'])}"
     left = _left(backlog.get("left_s"))
-    yield "backlog", f"{backlog['files']} files, {human_bytes(backlog['bytes'])}{age}{left}"
+    yield "backlog", f"{counted_files(backlog['files'])}, {human_bytes(backlog['bytes'])}{age}{left}"
     limit = content.get("rate_limit_bytes_per_s")
     most = "" if limit is None else f" of {human_bytes(int(limit))}/s at most"
     yield "rate", f"{human_bytes(content['rate_bytes_per_s'])}/s{most}, {content['in_flight']} in flight"
     for quota in content.get("quota", ()):
         used, most = human_bytes(quota["used_bytes"]), human_bytes(quota["bytes"])
         yield "quota", f"{used} of {most} this {quota['per']}, resets in {_span(quota['resets_at'] - wall)}"
-    yield "delivered", f"{delivered['files']} files since start, {content['quarantined']} in quarantine"
+    yield "delivered", f"{counted_files(delivered['files'])} since start, {content['quarantined']} in quarantine"
     yield "last error", content["last_error"] or "none"
     for item in content["current"]:
         yield "sending", _sending(item)
@@ -90,7 +90,7 @@ def _outbox(outbox: Content) -> str:
     if outbox["state"] == "disabled":
         return f"{outbox['name']}: disabled"
     return (
-        f"{outbox['name']}: {outbox['state']}, {outbox['files']} files, {human_bytes(outbox['bytes'])},"
+        f"{outbox['name']}: {outbox['state']}, {counted_files(outbox['files'])}, {human_bytes(outbox['bytes'])},"
         f" {outbox['watched']} not ready ({outbox['open_for_writing']} open for writing),"
         f" {outbox['waiting']} waiting, {outbox['kept']} kept, {outbox['held']} held,"
         f" completeness {outbox['completeness']}"

@@ -59,7 +59,9 @@ from iot.transfer.rate import Wire, parse_rate
 from iot.transfer.terminal import (
     TerminalSafeFormatter,
     brief,
+    counted_files,
     human_bytes,
+    in_our_words,
     terminal_safe,
 )
 
@@ -127,8 +129,10 @@ __all__ = [
     "Wire",
     "__version__",
     "brief",
+    "counted_files",
     "default_state_dir",
     "human_bytes",
+    "in_our_words",
     "is_gone",
     "may_be_part",
     "parse_rate",

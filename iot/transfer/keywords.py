@@ -35,7 +35,7 @@ class TransferKeywords(TypedDict, total=False):
     'owned')"""
 
     make_dirs: bool
-    """make missing destination folders (default: True)"""
+    """upload: make missing destination folders (default: True)"""
 
     keep_times: bool
     """copy the source's modification time to the destination, best effort (default: False)"""

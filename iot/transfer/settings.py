@@ -15,7 +15,7 @@ from iot.transfer.errors import ConfigurationError
 from iot.transfer.model import Proof
 from iot.transfer.options import TransferOptions
 from iot.transfer.rate import Rate
-from iot.transfer.terminal import brief
+from iot.transfer.terminal import brief, in_our_words
 
 __all__ = ["Durability", "TransferSettings", "Verify", "checked", "describe_errors", "lists_options"]
 
@@ -70,7 +70,7 @@ class TransferSettings(BaseModel):
         PartName.OWNED,
         description="owned: that name is <dest>.<8 hex digits><part_suffix>; exact: <dest><part_suffix>, if it is free",
     )
-    make_dirs: bool = Field(True, description="make missing destination folders")
+    make_dirs: bool = Field(True, description="upload: make missing destination folders")
     keep_times: bool = Field(False, description="copy the source's modification time to the destination, best effort")
     keep_mode: bool = Field(False, description="copy the source's permission bits to the destination, best effort")
     replace_by_remove: bool = Field(
@@ -176,7 +176,7 @@ def _describe(detail: dict[str, Any], known: Mapping[str, str]) -> str:
     key = brief(".".join([str(setting), *(str(part) for part in inside if isinstance(part, int))]))
     if detail["type"] == "extra_forbidden":
         return f"unknown option {key!r}{_meant(key, known)}"
-    message = brief(detail["msg"].removeprefix("Value error, "), MESSAGE)
+    message = brief(in_our_words(detail["msg"]), MESSAGE)
     if not key:
         return message
     shown = f" (got {brief(repr(detail['input']))})" if _may_be_shown(key, detail) else ""

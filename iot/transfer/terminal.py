@@ -4,11 +4,25 @@ from __future__ import annotations
 
 import copy
 import logging
+import re
 
-__all__ = ["TerminalSafeFormatter", "brief", "human_bytes", "quoted", "terminal_safe"]
+__all__ = ["TerminalSafeFormatter", "brief", "counted_files", "human_bytes", "in_our_words", "quoted", "terminal_safe"]
 
 BRIEF = 200
 """Default length limit of `brief`, in characters."""
+
+WORDS = (
+    (r"^Input should be a valid integer.*", "must be a whole number"),
+    (r"^Input should be a valid number.*", "must be a number"),
+    (r"^Input should be a valid boolean.*", "must be true or false"),
+    (r"^Input should be a valid string.*", "must be text"),
+    (r"^Input should be a valid tuple", "must be a list"),
+    (r"^Input should be greater than or equal to", "must be at least"),
+    (r"^Input should be less than or equal to", "must be at most"),
+    (r"^Input is not a valid path.*", "must be a path"),
+    (r"^(Input|String) should\b", "must"),
+)
+"""What pydantic says, and how it is said here."""
 
 
 def terminal_safe(text: str) -> str:
@@ -36,6 +50,18 @@ def brief(text: str, most: int = BRIEF) -> str:
 def quoted(name: bytes) -> str:
     """A name or path for a message: in quotes, with invalid UTF-8 escaped."""
     return repr(name.decode("utf-8", "backslashreplace"))
+
+
+def in_our_words(message: str) -> str:
+    """What pydantic says about a value, as this program says it."""
+    message = message.removeprefix("Value error, ")
+    for theirs, ours in WORDS:
+        message = re.sub(theirs, ours, message)
+    return message
+
+
+def counted_files(count: int) -> str:
+    return "1 file" if count == 1 else f"{count} files"
 
 
 def human_bytes(count: float) -> str:

@@ -312,7 +312,7 @@ def deliver(hour: Hour, unit: Unit, server: OpenSSH) -> None:
     hour(f"echo {PASSWORD} | sudo install -m 600 /dev/stdin {CREDENTIALS}/password")
     hour("sudo iot-spooler check --connect")
     hour("sudo systemctl restart iot-spooler", instead=unit.restart)
-    until(lambda: "delivered   1 files" in hour.asked("iot-spooler status"))
+    until(lambda: "delivered   1 file " in hour.asked("iot-spooler status"))
     hour("ls -A /var/spool/iot/outbox")
     hour("sudo iot-spooler deliveries --last 1")
     (arrived,) = server.root.glob("upload/gw-*/2026-11-28.csv")

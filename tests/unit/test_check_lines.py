@@ -205,7 +205,7 @@ def test_everything_at_once_each_with_its_line_and_nothing_twice(
         f'after_upload = "archive"\narchive = "{device.config}"\n'
     )
     assert wrong(device, capsys) == [
-        "server.port = 99999: Input should be less than or equal to 65535 (from BASE/c.toml:4)",
+        "server.port = 99999: must be at most 65535 (from BASE/c.toml:4)",
         "server.pasword: no such setting; perhaps server.password (from BASE/c.toml:6)",
         "retry.cap_s = 1: is less than base_s = 9.0, with which the waits begin (from BASE/c.toml:9)",
         "outbox[0].path = 'relative': must be an absolute path without \"..\" (from BASE/c.toml:11)",
@@ -213,7 +213,7 @@ def test_everything_at_once_each_with_its_line_and_nothing_twice(
             "outbox[1].destination = '': must name a folder; \".\" is the one that the login begins in"
             " (from BASE/c.toml:15)"
         ),
-        "outbox[1].settle_s = -1: Input should be greater than or equal to 0 (from BASE/c.toml:16)",
+        "outbox[1].settle_s = -1: must be at least 0 (from BASE/c.toml:16)",
         "outbox[1].path = BASE/none: is not there; the agent would wait for it (from BASE/c.toml:14)",
         "outbox[2].archive = BASE/c.toml: Not a directory (from BASE/c.toml:21)",
     ]

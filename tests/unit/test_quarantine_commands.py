@@ -97,7 +97,7 @@ def test_a_pattern_chooses_by_path_below_the_outbox_by_whole_path_or_by_id(
     device.give_up("sub/other.txt", b"2")
     (number,) = [file.id for file in listed([device.state / "quarantine"])[0] if file.path == "a.csv"]
     assert device.run("retry", pattern.format(box=device.box, id=number)) == 0
-    assert capfd.readouterr().out.startswith("released 1 files")
+    assert capfd.readouterr().out.startswith("released 1 file")
     assert (device.box / "a.csv").read_bytes() == b"1"
     assert device.paths() == ["sub/other.txt"]
 
@@ -119,7 +119,7 @@ def test_what_matches_nothing_is_said_and_what_cannot_match_is_wrong_usage(
 def test_drop_removes_what_matches_and_nothing_else(device: Device, capfd: pytest.CaptureFixture[str]) -> None:
     device.give_up_two()
     assert device.run("drop", "sub/*", "--yes") == 0
-    assert capfd.readouterr().out == "dropped 1 files\n"
+    assert capfd.readouterr().out == "dropped 1 file\n"
     assert device.paths() == ["a.csv"]
     assert device.run("drop", "--yes") == 0
     assert list((device.state / "quarantine").iterdir()) == []

@@ -55,7 +55,7 @@ def given_up(tmp_path: Path, number: str, name: str = "f", **record: str) -> Non
 def test_retry_says_how_many_went_back_and_wakes_the_agent(tmp_path, config, signals, monkeypatch, capsys):
     given_up(tmp_path, NUMBER)
     assert main(["retry", *config]) == 0
-    assert capsys.readouterr().out == f"released 1 files from {tmp_path}/quarantine\n"
+    assert capsys.readouterr().out == f"released 1 file from {tmp_path}/quarantine\n"
     assert (tmp_path / "box" / "f").read_text() == "content"
     assert signals == []
     monkeypatch.setattr(lock, "holder", lambda _: 4711)
@@ -69,7 +69,7 @@ def test_what_cannot_go_back_is_told_and_the_command_fails(tmp_path, config, cap
     given_up(tmp_path, NUMBER[::-1], "g", outbox="/elsewhere")
     assert main(["retry", *config]) == 1
     told = capsys.readouterr().out
-    assert told == f"released 1 files from {tmp_path}/quarantine, 1 could not be moved (see above)\n"
+    assert told == f"released 1 file from {tmp_path}/quarantine, 1 could not be moved (see above)\n"
     assert "its outbox /elsewhere is not in this configuration" in caplog.text
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -346,3 +347,13 @@ def test_every_option_of_a_transfer_is_the_setting_of_its_name() -> None:
     of_a_call = {"resume", "sha256"}
     computed = {"trust", "owner", "exact_part"}
     assert {item.name for item in fields(TransferOptions)} - of_a_call - computed <= set(ClientOptions.model_fields)
+
+
+@pytest.mark.parametrize("value", ["?", -5, 1e12, 1.5, [], b"\xff", float("nan")])
+def test_no_message_is_in_the_words_of_pydantic(value: object) -> None:
+    for name in ClientOptions.model_fields:
+        try:
+            ClientOptions(**{name: value})
+        except ValidationError as error:
+            (told, *_) = describe_errors(error)
+            assert not re.search(r"Input|String|Unable|\bpars|tuple|boolean|integer|class", told), told

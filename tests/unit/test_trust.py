@@ -84,7 +84,7 @@ def test_a_planted_link_leads_root_nowhere_when_files_are_released(site):
     done = retry(site)
     assert (done.returncode, done.stdout) == (
         1,
-        f"released 1 files from {site}/state/quarantine, 1 could not be moved (see above)\n",
+        f"released 1 file from {site}/state/quarantine, 1 could not be moved (see above)\n",
     )
     assert "sub/f" in done.stderr
     assert untouched(site)

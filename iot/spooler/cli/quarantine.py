@@ -39,6 +39,7 @@ def retry(options: argparse.Namespace) -> int:
     from iot.spooler.leaving.release import QuarantineBusy, release
     from iot.spooler.queue.deliveries import last_delivered
     from iot.spooler.state import lock  # noqa: F401  while the installation can be read for certain
+    from iot.transfer import counted_files
 
     settings = _settings(options)
     quarantines = sorted(set(map(settings.quarantine_of, settings.outbox)))
@@ -48,7 +49,7 @@ def retry(options: argparse.Namespace) -> int:
     except QuarantineBusy as error:
         return failed(options, str(error), EX_TEMPFAIL)
     left = f", {stuck} could not be moved (see above)" if stuck else ""
-    _print(f"released {released} files from {', '.join(map(str, quarantines))}{left}")
+    _print(f"released {counted_files(released)} from {', '.join(map(str, quarantines))}{left}")
     poke(settings)
     return EX_FAILED if stuck else EX_OK
 
@@ -57,6 +58,7 @@ def drop(options: argparse.Namespace) -> int:
     """What is asked about is what goes: a file that comes meanwhile stays."""
     from iot.spooler.leaving.release import QuarantineBusy, drop, listed
     from iot.spooler.state import lock  # noqa: F401  as above
+    from iot.transfer import counted_files
 
     settings = _settings(options)
     quarantines = sorted(set(map(settings.quarantine_of, settings.outbox)))
@@ -71,7 +73,7 @@ def drop(options: argparse.Namespace) -> int:
         dropped, stuck = drop(quarantines, lambda file: file.id in meant)
     except QuarantineBusy as error:
         return failed(options, str(error), EX_TEMPFAIL)
-    _print(f"dropped {dropped} files" + (f", {stuck} could not be (see above)" if stuck else ""))
+    _print(f"dropped {counted_files(dropped)}" + (f", {stuck} could not be (see above)" if stuck else ""))
     poke(settings)
     return EX_FAILED if stuck or unread else EX_OK
 

@@ -23,7 +23,7 @@ from iot.spooler.config.literals import WrongLiteral, wrong_literals
 from iot.spooler.config.origins import Origins, Place
 from iot.spooler.config.settings import OutboxSettings, RetrySettings, Settings
 from iot.spooler.naming import shown
-from iot.transfer import ConfigurationError, ConfiguredRemote, brief
+from iot.transfer import ConfigurationError, ConfiguredRemote, brief, in_our_words
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -282,7 +282,7 @@ def _describe(detail: dict[str, Any], origins: Origins) -> str:
     key = origins.key(place)
     key = brief(key) if key.isprintable() and key else brief(repr(key))
     origin = origins.of(place)
-    message = str(detail["msg"]).removeprefix("Value error, ")
+    message = in_our_words(str(detail["msg"]))
     if detail["type"] == "missing":
         return f"{key}: missing; it must be given (in {origin})"
     if detail["type"] == "extra_forbidden":

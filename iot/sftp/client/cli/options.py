@@ -26,7 +26,7 @@ from iot.transfer.terminal import terminal_safe
 
 __all__ = ["add_settings", "may_ask", "settings_from", "wants_password", "with_password"]
 
-ALIASES = {"key_file": ("--key",), "host": ("-H",), "port": ("-P",), "user": ("-u",)}
+ALIASES = {"key_file": ("--key", "-i"), "host": ("-H",), "port": ("-P",), "user": ("-u",)}
 MISSING = ("host: Field required", "SFTP_HOST: Field required")
 NO_HOST = "host: none is given, as in user@host:path"
 ENVIRONMENT = {"key_file": "SFTP_KEY"}

@@ -33,6 +33,7 @@ MESSAGES = (
     (r"argument (\S+): expected one argument", r"\1 needs a value"),
     (r"argument (\S+): invalid choice: '?([^']*?)'? \(choose from (.*)\)", r"\1 \2: must be one of \3"),
     (r"argument (\S+): not allowed with argument (\S+)", r"\1 and \2 exclude each other"),
+    (r"argument (-\w/\S+): ignored explicit argument '([A-Za-z])'", r"\1 takes no value, and there is no option -\2"),
     (r"argument (\S+): ignored explicit argument .*", r"\1 takes no value"),
     (r"the following arguments are required: (.*)", r"missing: \1"),
 )
@@ -107,6 +108,8 @@ class Parser(argparse.ArgumentParser):
         if not options:
             return f"{'one word' if count == 1 else f'{count} words'} more than it takes"
         name = options[0].partition("=")[0]
+        if re.fullmatch(r"-\w\w+", name):  # several in one word
+            name = next((f"-{letter}" for letter in name[1:] if f"-{letter}" not in self._option_string_actions), name)
         near = difflib.get_close_matches(name, self._option_string_actions, 1)
         return f"no such option: {name}{f'; did you mean {near[0]}?' if near else ''}"
 
