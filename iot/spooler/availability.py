@@ -129,6 +129,13 @@ class Availability:
         self.failures += 0 if first else 1
         self.ready_at = now if first else now + self._backoff.delay_s(self.failures, self._random())
 
+    def take_over(self, earlier: Availability) -> None:
+        """Wait as an earlier agent of this process would have, for a server that nobody has mended meanwhile."""
+        if earlier.state is ServerState.CONNECTED:
+            return
+        self.state, self.ready_at, self.last_error = earlier.state, earlier.ready_at, earlier.last_error
+        self.failures, self.holds = earlier.failures, earlier.holds
+
     def wake(self) -> bool:
         """Somebody asks for a try at once: the backoff is over, and so is a hold -> whether there was one.
 

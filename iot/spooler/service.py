@@ -25,7 +25,7 @@ from types import FrameType
 from sdnotify import SystemdNotifier
 
 from iot.spooler.agent import Agent, Totals, Wake
-from iot.spooler.availability import TO_DO, Remote, ServerState
+from iot.spooler.availability import TO_DO, Availability, Remote, ServerState
 from iot.spooler.config.changes import Changes
 from iot.spooler.config.exposure import exposed_secrets
 from iot.spooler.config.load import BadConfiguration, load
@@ -142,6 +142,7 @@ class Service:
         self._location: JournalLocation | None = None
         self._hold: Held | None = None
         self._remote: Remote | None = None
+        self._server: Availability | None = None
         self._status: StatusFile | None = None
         self._wake_in, self._wake_out = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
@@ -158,7 +159,8 @@ class Service:
                     if self._status is not None:
                         self._status.keep(settings.state_dir / STATUS)
                     return end
-                settings, self._fresh = self._fresh or settings, None
+                if self._fresh is not None:
+                    settings, self._fresh, self._server = self._fresh, None, None
 
     def _one_agent(self, settings: Settings, journal: Journal) -> End:
         path, in_memory = status_path(self._config, settings.state_dir, self._environment)
@@ -168,6 +170,9 @@ class Service:
         self._changes = Changes(files + settings.server.login_files(), CLOCKS.monotonic)
         remote = self._remote = self._make_remote(settings, journal)
         agent = Agent(settings, journal, remote, self, CLOCKS, random.random, drain=self._drain, totals=self._totals)
+        if self._server is not None:
+            agent.server.take_over(self._server)
+        self._server = agent.server
         self._hold = Held(settings, self._config)
         if not self._started:
             _refuse_taken_outboxes(agent)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from unit.folder_remote import FolderRemote
 
-from iot.sftp.client import DiskFull
+from iot.sftp.client import DiskFull, LoginRefused
 from iot.spooler.config.settings import Settings
 from iot.spooler.draining import End
 from iot.spooler.service import Service
@@ -67,6 +67,30 @@ def test_deliveries_go_on_without_a_journal_and_it_moves_in_when_there_is_room(t
     again.move()
     assert again.journal.state_dir == tmp_path / "state"
     again.close()
+
+
+def test_a_refused_login_is_not_tried_anew_because_the_journal_moves(tmp_path, monkeypatch):
+    given = settings(tmp_path)
+    (tmp_path / "box" / "f").write_bytes(b"content")
+    remote, now, pauses = FolderRemote(tmp_path / "remote"), 0.0, 0
+    remote.cannot_connect = [LoginRefused("no")] * 9
+    service = Service(None, {}, make_remote=lambda *_: remote)
+
+    def pause(_: float) -> None:
+        nonlocal now, pauses
+        pauses += 1
+        if len(remote.cannot_connect) < 9:  # refused once
+            now += LOOK_EVERY_S
+        service._terminate = pauses > 60
+
+    monkeypatch.setattr(service, "pause", pause)
+    with tiny_files():
+        location = JournalLocation(given, lambda: now)
+    assert location.journal.state_dir is None
+    service.run(given, location)
+    assert location.journal.state_dir == tmp_path / "state"
+    assert len(remote.cannot_connect) == 9 - 1
+    location.close()
 
 
 @pytest.mark.parametrize("after_upload", ["keep", "archive"])

@@ -54,6 +54,21 @@ def test_a_backoff_is_over_too_and_is_no_hold() -> None:
     assert server.ready_at < 0.0
 
 
+def test_an_agent_that_follows_another_waits_as_that_one_would_have() -> None:
+    first, second = held(), Availability(Backoff(1.0, 60.0), Backoff(900.0, 3600.0), lambda: 0.0)
+    second.take_over(first)
+    assert (second.state, second.ready_at, second.last_error) == (ServerState.HELD, 900.0, "LoginRefused: no")
+    second.lost(LoginRefused("no"), 900.0)
+    assert second.ready_at == 900.0 + 1800.0
+
+
+def test_an_agent_that_follows_one_that_was_connected_has_still_to_connect() -> None:
+    first, second = (Availability(Backoff(1.0, 60.0), Backoff(900.0, 3600.0), lambda: 0.0) for _ in range(2))
+    first.progressed()
+    second.take_over(first)
+    assert second.state is ServerState.DISCONNECTED
+
+
 def touched(file: Path) -> None:
     os.utime(file, ns=(1, 1))
 
