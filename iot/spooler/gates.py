@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import tzinfo
 from typing import NamedTuple, Protocol
 
 from iot.spooler.batches import Batches
 from iot.spooler.naming import shown
 from iot.spooler.outbox.intake import Clocks, Intake
-from iot.spooler.queue.policy import Admission, Allowed
+from iot.spooler.queue.policy import LATEST, Admission, Allowed
 from iot.spooler.queue.queue import Queue
 from iot.spooler.schedule import Schedule, clock_words, window
 from iot.transfer import LocalStateError
@@ -100,6 +101,18 @@ class _Hours:
         return f"outside its window, opens {clock_words(self._until, self._schedule.zone, wall)}"
 
 
+@dataclass(slots=True)
+class _Flush:
+    """What lies in an outbox when somebody asks: found by the scan `passes`, and settled at `settled_at`.
+
+    up_to: its last row, once all are known; what comes later waits, or the flush would last as long as its producer.
+    """
+
+    passes: int
+    settled_at: float
+    up_to: int = LATEST
+
+
 class Gates:
     """The gates of all outboxes together.
 
@@ -115,14 +128,16 @@ class Gates:
         self._queue = queue
         self._clocks = clocks
         self._held = dict.fromkeys(self._intakes, FREE)
-        self._flushed: dict[int, tuple[int, float]] = {}
+        self._flushed: dict[int, _Flush] = {}
         self.look_at = float("-inf")
 
     def admission(self, outbox: int) -> Admission:
         return self._held[outbox].admission
 
     def allowed(self, outbox: int) -> Allowed:
-        return Allowed(self._held[outbox].admission, self._batches.up_to(outbox))
+        flush = self._flushed.get(outbox)
+        up_to = LATEST if flush is None else flush.up_to
+        return Allowed(self._held[outbox].admission, min(self._batches.up_to(outbox), up_to))
 
     def allowed_by_number(self) -> dict[int, Allowed]:
         return {number: self.allowed(number) for number in self._held}
@@ -135,8 +150,8 @@ class Gates:
         """What lies in the outboxes now is sent whatever their schedule says."""
         now = self._clocks.monotonic()
         for number, intake in self._intakes.items():
-            if not self._is_free(number) or self._batches.reason(number):
-                self._flushed[number] = (intake.wake(), now + intake.settings.settle_s + SETTLED_S)
+            if number in self._flushed or not self._is_free(number) or self._batches.reason(number):
+                self._flushed[number] = _Flush(intake.wake(), now + intake.settings.settle_s + SETTLED_S)
                 log.info("flushed past its schedule outbox=%s", shown(intake.settings.label))
 
     def look(self, is_busy: Callable[[int], bool]) -> bool:
@@ -147,16 +162,18 @@ class Gates:
         now, wall = self._clocks.monotonic(), self._clocks.wall()
         failure = self._look_at_gates(now, wall)
         try:
-            for number, left in list(self._flushed.items()):
-                if not (is_busy(number) or self._goes_on(number, left, now)):
-                    del self._flushed[number]
-            released = self._batches.look(now, self._flushed)
+            released = self._batches.look(
+                now, {n: flush for n, flush in self._flushed.items() if flush.up_to == LATEST}
+            )
+            over = [number for number in self._flushed if not self._goes_on(number, is_busy, now)]
+            for number in over:
+                del self._flushed[number]
             self.look_at = min(self.look_at, now + self._batches.next_s(now))
         finally:  # also where the journal cannot be written: what a gate holds is held
             changed = [number for number in self._intakes if self._take(number)]
         if failure is not None:
             raise failure
-        return released or bool(changed)
+        return released or bool(over or changed)
 
     def close(self) -> None:
         """At the end: what a gate has counted is written, what it runs is ended. Raises: LocalStateError."""
@@ -186,16 +203,23 @@ class Gates:
     def _is_free(self, number: int) -> bool:
         return self._held[number].admission is Admission.ALL
 
-    def _goes_on(self, number: int, left: tuple[int, float], now: float) -> bool:
+    def _goes_on(self, number: int, is_busy: Callable[[int], bool], now: float) -> bool:
         """Whether a flush is not over: the outbox was not scanned yet, or something of it is still to be sent."""
-        passes, settled_at = left
-        if self._intakes[number].passes < passes or now < settled_at:
+        flush = self._flushed[number]
+        if self._intakes[number].passes < flush.passes or now < flush.settled_at:
             return True
-        return self._queue.any_ready({number: Allowed()})
+        if flush.up_to == LATEST:
+            flush.up_to = self._queue.newest(number)
+        if self._of(number, flushed=False).admission is Admission.ALL:
+            return False
+        return is_busy(number) or self._queue.any_ready({number: Allowed(up_to=flush.up_to)})
+
+    def _of(self, number: int, *, flushed: bool) -> Held:
+        return min((gate.of(number, flushed=flushed) for gate in self._gates), default=FREE)
 
     def _take(self, number: int) -> bool:
         """Adopt what the gates say of an outbox -> whether that differs from before."""
-        strictest = min((gate.of(number, flushed=number in self._flushed) for gate in self._gates), default=FREE)
+        strictest = self._of(number, flushed=number in self._flushed)
         before, self._held[number] = self._held[number], strictest
         if strictest == before:
             return False

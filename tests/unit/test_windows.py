@@ -166,6 +166,82 @@ def test_a_flush_sends_what_is_there_past_the_schedule_and_nothing_else(friday_n
     assert friday_noon.sent == [("now", "Fri 13:00:00"), ("not yet", "Fri 20:00:00")]
 
 
+class Producer:
+    """Adds two files for each that is sent."""
+
+    def __init__(self, box: Box, files: int) -> None:
+        self.box = box
+        self.made = 0
+        self.first = [f"first{number}" for number in range(files)]
+        for name in self.first:
+            box.put(name)
+        box.remote.slots = 2
+        box.remote.before = self.before
+
+    def before(self, job) -> None:
+        self.box.sent.append((os.path.basename(job.source), self.box.loop.shows()))
+        self.box.loop.now += 0.5
+        for _ in range(2 if self.made < 600 else 0):
+            self.made += 1
+            self.box.put(f"more{self.made}")
+        self.box.agent.intakes[0].wake()
+        self.box.agent._tick_while_busy()
+
+    def flush(self) -> None:
+        self.box.loop.asked = Wake.FLUSH
+
+    def names(self) -> set[str]:
+        return {name for name, _ in self.box.sent}
+
+
+def test_a_flush_ends_however_fast_files_keep_coming(friday_noon):
+    producer = Producer(friday_noon, 50)
+    friday_noon.loop.later(HOUR_S, producer.flush)
+    friday_noon.run_for(1.5)
+    assert producer.names() >= set(producer.first)
+    assert len(friday_noon.sent) < 75  # those that came until it was scanned and settled, too
+
+
+def test_the_next_flush_sends_what_has_come_since(friday_noon):
+    producer = Producer(friday_noon, 50)
+    friday_noon.loop.later(HOUR_S, producer.flush)
+    friday_noon.run_for(1.5)
+    there = set(friday_noon.left())
+    friday_noon.loop.later(HOUR_S, producer.flush)
+    friday_noon.run_for(1.5)
+    assert there
+    assert producer.names() >= there
+
+
+def test_a_flush_asked_for_while_one_goes_on_counts_from_now(friday_noon):
+    producer = Producer(friday_noon, 50)
+    friday_noon.loop.later(HOUR_S, producer.flush)
+    before, count = producer.before, 0
+    there: set[str] = set()
+
+    def again(job) -> None:
+        nonlocal count
+        count += 1
+        before(job)
+        if count == 40:
+            there.update(friday_noon.left())
+            producer.flush()
+
+    friday_noon.remote.before = again
+    friday_noon.run_for(1.5)
+    assert len(there) > 50
+    assert producer.names() >= there
+
+
+def test_a_window_that_opens_during_a_flush_lets_go_what_came_after_it(tmp_path):
+    box = Box(tmp_path, "2026-11-27 19:59:50", "Mon-Fri 20:00-22:00")
+    producer = Producer(box, 50)
+    box.loop.asked = Wake.FLUSH
+    box.run_for(1.5)
+    assert len(producer.names()) == 50 + 600
+    assert box.left() == []
+
+
 def test_a_wake_up_by_the_network_does_not_send_past_the_schedule(friday_noon):
     friday_noon.put("f")
 
