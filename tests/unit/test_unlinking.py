@@ -116,6 +116,22 @@ def test_no_more_folders_are_open_than_agreed(tmp_path, monkeypatch):
     assert len(unlinker.finished(wait=True)) == FOLDERS_MAX + 1
 
 
+def test_where_no_thread_can_be_started_the_files_are_unlinked_at_once(tmp_path, monkeypatch):
+    """At a limit of processes or memory: whoever waited for a thread that never came would wait for ever."""
+
+    def refused(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    unlinker = Unlinker()
+    unlinker.start(work := work_in(tmp_path, 1))
+    assert list(unlinker.finished()) == [work]
+    assert (work.done, list(tmp_path.iterdir()), closed(work.folder)) == ([1], [], True)
+    monkeypatch.undo()
+    unlinker.start(later := work_in(tmp_path, 2))
+    assert list(unlinker.finished(wait=True)) == [later]
+
+
 def test_what_is_no_error_of_a_file_ends_who_collects(tmp_path, monkeypatch):
     def broken(*_: object) -> None:
         raise MemoryError

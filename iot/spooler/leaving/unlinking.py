@@ -75,7 +75,10 @@ class Unlinker:
             self._unfinished += 1
             self._todo.append(work)
             if self._unfinished == 1:
-                threading.Thread(target=self._run, name="unlinker", daemon=True).start()
+                try:
+                    threading.Thread(target=self._run, name="unlinker", daemon=True).start()
+                except RuntimeError:  # the system has none left
+                    self._run()
 
     def finished(self, *, wait: bool = False) -> Sequence[Unlinking]:
         """Those that were run since the last call. wait: until all are.
