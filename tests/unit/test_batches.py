@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from unit.test_windows import HOUR_S, Box
 
 from iot.spooler.agent import Wake
+from iot.spooler.batches import Batches
 from iot.spooler.draining import End
+from iot.transfer import DiskFull, Journal
 
 
 @pytest.fixture
@@ -95,3 +98,22 @@ def test_a_batch_waits_for_the_next_window_when_its_own_closes(box):
     come(box, 0, 30)
     box.run_for(1.5)
     assert [at for _, at in box.sent] == ["Fri 13:00:00"] * 2
+
+
+def test_a_batch_that_cannot_be_recorded_is_not_released(tmp_path, monkeypatch):
+    journal = Journal(None)
+    queue = SimpleNamespace(made_ready=1, newest=lambda number: 5, count_above=lambda number, row: 5)
+    batches = Batches({1: 60.0}, {1: "box"}, queue, journal)
+    batches.look(0.0, {})
+
+    def full(_: object) -> None:
+        raise DiskFull("full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(journal, "write", full)
+        with pytest.raises(DiskFull):
+            batches.look(60.0, {})
+    assert batches.up_to(1) == 0
+    assert batches.look(61.0, {})
+    assert batches.up_to(1) == 5
+    journal.close()

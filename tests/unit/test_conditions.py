@@ -140,3 +140,7 @@ def test_example_of_networkmanager(tmp_path, told, code):
     busctl.write_text("#!/bin/sh\n" + ("exit 1\n" if told is None else f"echo {told}\n"))
     busctl.chmod(0o755)
     assert example("metered", PATH=f"{tmp_path}:{os.environ['PATH']}") == code
+
+
+def test_a_command_that_a_signal_ends_has_not_allowed_anything():
+    assert run(gate("sh", "-c", "kill -9 $$", holds=lambda code: code == 0)) == "no (signal 9)"

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from iot.spooler.gates import FREE, LOOK_S, Gates, Held
-from iot.spooler.queue.policy import Admission
+from iot.spooler.queue.policy import LATEST, Admission, Allowed
 from iot.transfer.errors import DiskFull
 
 
@@ -59,3 +59,50 @@ def test_at_the_end_all_are_closed_whatever_cannot_be_written() -> None:
     with pytest.raises(DiskFull):
         gates_of(full, other).close()
     assert (full.closed, other.closed) == (True, True)
+
+
+def flushed_gates(now: list[float], ready: list[bool], newest: int = 7) -> tuple[Gates, SimpleNamespace]:
+    """An outbox outside its window, just flushed: its scan is the second, and it settles after 3 s."""
+
+    class Window(Gate):
+        def of(self, outbox: int, *, flushed: bool) -> Held:
+            return FREE if flushed else Held(Admission.NONE, "outside its window")
+
+    settings = SimpleNamespace(label="box", settle_s=3.0)
+    intake = SimpleNamespace(number=1, settings=settings, wake=lambda: 2, passes=1)
+    calm = SimpleNamespace(
+        look=lambda *_: False, next_s=lambda now: 100.0, reason=lambda number: None, up_to=lambda number: LATEST
+    )
+    queue = SimpleNamespace(newest=lambda number: newest, any_ready=lambda allowed: ready[0])
+    gates = Gates([Window()], calm, [intake], queue, SimpleNamespace(monotonic=lambda: now[0], wall=lambda: 1.7e9))
+    gates.look(lambda number: False)
+    gates.flush()
+    gates.look(lambda number: False)
+    return gates, intake
+
+
+def test_a_flush_waits_for_the_scan_and_for_what_settles_and_for_what_is_under_way() -> None:
+    now, ready = [0.0], [False]
+    gates, intake = flushed_gates(now, ready)
+    now[0] = 100.0
+    gates.look(lambda number: False)
+    assert gates.allowed(1) == Allowed()  # not scanned yet
+    intake.passes, now[0] = 2, 3.5
+    gates.look(lambda number: False)
+    assert gates.allowed(1) == Allowed()  # not settled yet
+    now[0] = 4.5
+    gates.look(lambda number: True)
+    assert gates.allowed(1) == Allowed(Admission.ALL, 7)  # under way
+    ready[0] = True
+    gates.look(lambda number: False)
+    assert gates.allowed(1) == Allowed(Admission.ALL, 7)  # still to be sent
+    ready[0] = False
+    assert gates.look(lambda number: False)
+    assert gates.admission(1) is Admission.NONE
+
+
+def test_a_batch_that_is_due_is_looked_at_in_time() -> None:
+    gates = gates_of(Gate())
+    gates._batches.next_s = lambda now: 2.0  # type: ignore[method-assign]
+    gates.look(lambda number: False)
+    assert gates.look_at == 52.0

@@ -183,3 +183,13 @@ def test_a_broken_record_holds_nothing(device: Device, content: str) -> None:
     assert device.next_hold_s() is None
     device.refused()
     assert json.loads(record.read_text())["holds"] == 1
+
+
+def test_a_connected_server_is_asked_once_whether_there_is_a_record(device: Device, monkeypatch) -> None:
+    held, server = device.process()
+    server.progressed()
+    looks: list[Path] = []
+    monkeypatch.setattr(Path, "unlink", lambda path, **_: looks.append(path))
+    for _ in range(3):
+        held.follow(server, 0.0)
+    assert len(looks) == 1

@@ -9,7 +9,7 @@ from iot.spooler.naming.collision import marked
 from iot.transfer import Fingerprint, IfExists
 
 VERSION = Fingerprint(10, 1_700_000_000 * 10**9, 5, 7)
-NAME = st.text(st.characters(exclude_characters="/\0"), min_size=1, max_size=300)
+NAME = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=300)
 
 
 def others(collision, path=b"a/b.csv", version=VERSION, device="gw", outbox="box"):
@@ -85,3 +85,9 @@ def test_what_each_policy_asks_of_a_transfer():
         "timestamp-always": IfExists.RENAME,
         "unique": IfExists.RENAME,
     }
+
+
+def test_a_name_is_cut_by_no_more_than_it_must_and_to_255_bytes():
+    for length in range(240, 256):
+        name = marked("é" * (length // 2) + "x" * (length % 2), "M")
+        assert 254 <= len(name.encode()) <= 255 or length + 2 < 254

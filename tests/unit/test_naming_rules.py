@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from iot.spooler.cpu_limit import TookTooLong, within
 from iot.spooler.naming import Action, Facts, Naming, Rule, UnsafeName, undoing
+from iot.spooler.naming.paths import encoded
 
 FACTS = Facts(1_700_000_000 * 10**9, 42, "0badcafe", "deadbeef")
 TEXT = st.characters(exclude_characters="/\0", exclude_categories=["Cs"])
@@ -200,3 +201,7 @@ def test_a_regular_expression_that_would_take_for_ever_is_broken_off():
     assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0.0, 0.0)
     assert signal.getsignal(signal.SIGVTALRM) is signal.SIG_DFL
     assert within(0.05, lambda: naming.destination(b"aab", FACTS)) == "/up/x"
+
+
+def test_control_characters_of_both_ranges_are_encoded():
+    assert encoded("\x1f\x7f\x85\x9f\xa0", ":") == "%1F%7F%C2%85%C2%9F\xa0"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iot.spooler.naming import Facts, Naming, Template
+from iot.spooler.naming import Action, Facts, Naming, Rule, Template
 
 FACTS = Facts(1_700_000_000 * 10**9 + 5, 42, "0badcafe", "deadbeef")
 TEMPLATES = (
@@ -89,3 +89,8 @@ def test_only_names_that_time_and_path_do_not_give_are_recorded():
     decided = ["{date:%Y}", "{mtime}", "{boot_id}", "{seq}", "{hash8}"]
     assert [Naming(each, device_id="d", outbox="o").decided for each in kept + decided] == [False] * 3 + [True] * 5
     assert [Naming(each, device_id="d", outbox="o").needs_hash for each in decided] == [False] * 4 + [True]
+
+
+def test_a_prefix_with_the_hash_of_the_content_needs_it():
+    rules = [Rule("*", Action.PREFIX, "{hash8}-")]
+    assert Naming("up", rules, device_id="d", outbox="o").needs_hash

@@ -155,3 +155,13 @@ def tick(box: Box) -> None:
     """A file takes a while."""
     box.loop.now += 0.1
     box.agent._tick_while_busy()
+
+
+def test_what_is_not_recorded_yet_belongs_to_the_day_that_ends(tmp_path):
+    meter = Meter(tmp_path, day=10_000 * KIB)
+    meter.carry(0)
+    meter.carry(10 * KIB)  # too little to be recorded at once
+    meter.carry(0, NOON + 24 * 3600)
+    assert meter.used(NOON + 24 * 3600) == [0]
+    meter.carry(0, NOON)  # the clock is corrected
+    assert meter.used() == [10 * KIB]

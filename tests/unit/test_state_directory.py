@@ -6,6 +6,7 @@ import os
 import re
 import stat
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -95,3 +96,13 @@ def test_one_process_at_a_time_where_there_is_a_folder(tmp_path: Path, monkeypat
         assert done == [(tmp_path.stat().st_ino, state_directory.fcntl.LOCK_EX)]
     with one_at_a_time(None):
         assert len(done) == 1
+
+
+@pytest.mark.parametrize(("user", "free_bytes", "room"), [(0, 131072, True), (0, 131071, False), (1, 131072, False)])
+def test_an_index_needs_twice_its_size_and_what_root_alone_may_use_is_roots(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user: int, free_bytes: int, room: bool
+) -> None:
+    disk = SimpleNamespace(f_bfree=free_bytes, f_bavail=free_bytes - 1, f_frsize=1)
+    monkeypatch.setattr(os, "statvfs", lambda _: disk)
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    assert state_directory.has_room_for_index(tmp_path) is room

@@ -279,3 +279,15 @@ def test_dots_and_blanks_at_the_end_of_a_name_may_not_count() -> None:
 def test_a_prune_of_too_much_is_refused(source, removals, given, expected) -> None:
     wish = {"allow_empty": False, "max_remove": None, **given}
     assert why_not_prune(source, removals, **wish) == expected
+
+
+def test_what_was_named_is_never_left_out_silently() -> None:
+    source = tree(pipe=Node(Kind.SPECIAL), link=Node(Kind.DEAD_LINK, is_link=True)).nodes | {"x.0123abcd.part": file()}
+    steps = plan(Tree(source), Tree({}), named=True)
+    assert acts(steps) == {"pipe": Act.FAIL, "link": Act.FAIL, "x.0123abcd.part": Act.TRANSFER}
+
+
+def test_a_checksum_belongs_to_a_file_of_the_source_or_is_removed() -> None:
+    dest = Tree({name: file() for name in ("a", "a.sha256", "gone.sha256")})
+    steps = plan(tree(a=file()), dest, prune=True, sidecar=True)
+    assert acts(steps) == {"a": Act.LEAVE, "a.sha256": Act.LEAVE, "gone.sha256": Act.REMOVE}
