@@ -345,6 +345,23 @@ def test_what_a_lost_link_interrupts_goes_on_even_if_everything_was_to_start_ove
     assert links.asked == [(0, False), (0, True), (1, False)]
 
 
+def test_what_all_attempts_have_moved_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Download, "received_bytes", 7)
+    [told] = Links(tmp_path, [LinkLost("cut"), None], connections=2).fetch()
+    assert told.sent_bytes == 14
+
+
+def test_checkpoints_are_on_the_disk_before_the_next_connection_is_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be long in coming."""
+    links, told = Links(tmp_path, [LinkLost("cut"), None], connections=2), []
+    monkeypatch.setattr(links.ledger, "flush", lambda: told.append("flush"))
+    monkeypatch.setattr(Downloads, "_connected", lambda *_: told.append("connected"))
+    links.fetch()
+    assert told[:3] == ["connected", "flush", "connected"]
+
+
 def test_a_server_without_handles_gets_half_as_many_at_once_and_the_file_goes_again(tmp_path: Path) -> None:
     links = Links(tmp_path, [ServerBusy("no handle"), None, None])
     assert kinds(links.fetch(2)) == [TransferResult] * 2

@@ -161,29 +161,3 @@ def test_a_share_that_had_nothing_to_send_saves_nothing_up():
     first = turns.next("b", 10)
     assert first >= 990
     assert turns.next("a", 10) < turns.next("b", 10) + 10
-
-
-class Ending(Carrier):
-    """It carries a last byte after somebody has looked at what it has carried, and ends then."""
-
-    def __init__(self) -> None:
-        self.ended = False
-        self.sent = 10
-
-    @property
-    def wire(self) -> Wire:  # type: ignore[override]
-        told = Wire(self.sent, 0)
-        if not self.ended:
-            self.ended, self.sent = True, 11
-        return told
-
-    @property
-    def over(self) -> bool:  # type: ignore[override]
-        return self.ended
-
-
-def test_what_a_connection_carries_last_is_counted_once_and_never_less():
-    meter = Meter()
-    meter.follow(Ending())
-    assert [meter.wire.sent for _ in range(3)] == [10, 11, 11]
-    assert meter._carriers == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -13,16 +14,19 @@ from typing import Any
 import pytest
 
 from iot.sftp.client.jobs.context import Context
+from iot.sftp.client.jobs.finals import Finals
 from iot.sftp.client.pipeline.pace import Pace
 from iot.sftp.client.pipeline.pipeline import Finished
 from iot.sftp.client.protocol.server import Server
-from iot.sftp.client.uploads import Uploads
-from iot.transfer.errors import NotFound, ServerBusy, SFTPError
+from iot.sftp.client.uploads import SMALL_BYTES, Uploads
+from iot.transfer.batch import Ticket
+from iot.transfer.errors import NameRefused, NotFound, ServerBusy, SFTPError
 from iot.transfer.journal.checkpoints import CHECKPOINTS, Checkpoints
 from iot.transfer.journal.journal import Journal
 from iot.transfer.locks import Busy, TransferLocks
-from iot.transfer.model import Failure, Proof, TransferResult, UploadJob
+from iot.transfer.model import Failure, IfExists, Proof, TransferResult, UploadJob
 from iot.transfer.options import TransferOptions
+from iot.transfer.source import Source
 
 
 @dataclass
@@ -125,3 +129,32 @@ def test_the_source_of_a_transfer_that_is_under_way_elsewhere_is_not_left_open(t
     assert isinstance(told, Failure)
     assert isinstance(told.error, Busy), "its traceback keeps all that was not closed"
     assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+def test_small_files_go_before_large_ones_of_the_same_priority_and_priority_counts_first(tmp_path: Path) -> None:
+    urgencies = []
+    for name, size, priority in [
+        ("small", SMALL_BYTES, 5),
+        ("large", SMALL_BYTES + 1, 5),
+        ("urgent", 9 * SMALL_BYTES, 1),
+    ]:
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(size)
+        links = Links([None])
+        made = Uploads(links, links.engine.context.ledger, TransferLocks(None), stale_part_s=0)  # type: ignore[arg-type]
+        job = UploadJob(str(tmp_path / name), f"/up/{name}", priority=priority)
+        work = made._work(Ticket(job), links.engine)
+        urgencies.append(work.urgency)
+        work.work.close()
+    small, large, urgent = urgencies
+    assert urgent < small < large
+
+
+def test_each_name_that_a_file_may_get_is_checked(tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("x")
+    context = Links([]).engine.context
+    job = UploadJob(str(tmp_path / "f"), "/up/f", if_exists=IfExists.RENAME, alternatives=("/up/g", "/up/" + "h" * 256))
+    with contextlib.closing(Source(job.source)) as source:
+        finals = Finals(context, job, source)
+        with pytest.raises(NameRefused):
+            finals.check_names()
