@@ -101,9 +101,9 @@ def test_a_file_waits_for_the_window_and_goes_as_it_opens(friday_noon, caplog):
 
 def test_a_window_begins_with_a_look_into_the_outbox(friday_noon):
     """The polls align to its start: what came after the last one is not late."""
-    friday_noon.scan_s = 1.1 * HOUR_S  # none of which ends at 20:00
-    friday_noon.loop.later(7.9 * HOUR_S, lambda: friday_noon.put("late"))
-    friday_noon.run_for(9)
+    friday_noon.scan_s = 47.0  # polls at 19:59:24 and 20:00:11
+    friday_noon.loop.later(8 * HOUR_S - 30, lambda: friday_noon.put("late"))
+    friday_noon.run_for(8.1)
     assert friday_noon.sent == [("late", "Fri 20:00:00")]
 
 
