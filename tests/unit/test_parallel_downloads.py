@@ -129,6 +129,14 @@ def test_a_file_that_was_just_written_occupies_no_worker_while_its_second_passes
 def test_a_busy_far_side_gets_fewer_connections_and_all_files_come(tmp_path: Path, here: Path) -> None:
     contents = make(tmp_path, {str(number): 100 for number in range(40)})
     faults = Faults(before={("read", number): ServerBusy("too many") for number in (5, 6)})
+
+    def once_there_are_three(blocks: Iterator[bytes]) -> Iterator[bytes]:
+        end = time.monotonic() + 10
+        while len(faults.stores) < 3 and time.monotonic() < end:
+            time.sleep(0.001)
+        yield from blocks
+
+    faults.answer["read"] = once_there_are_three
     with client_of(tmp_path, faults) as client:
         told = by_key(client.download_many(jobs(contents, here)))
     errors = [outcome.error for outcome in told.values() if isinstance(outcome, Failure)]
