@@ -24,7 +24,8 @@ from iot.sftp.client.cli.options import add_settings
 from iot.sftp.client.environment import TRUST, ClientSettings
 from iot.spooler.config.kinds import KINDS, server_model
 from iot.spooler.config.load import CREDENTIAL, PREFIX, TABLES
-from iot.spooler.config.settings import NameRule, OutboxSettings, RetrySettings, Settings
+from iot.spooler.config.outboxes import NameRule, OutboxSettings
+from iot.spooler.config.settings import RetrySettings, Settings
 from iot.transfer import ConfiguredRemote
 from iot.transfer.rate import Rate
 

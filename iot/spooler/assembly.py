@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from iot.spooler.availability import Availability, Remote
 from iot.spooler.batches import Batches
 from iot.spooler.condition import CommandGate, environment
-from iot.spooler.config.settings import Beyond, Settings
+from iot.spooler.config.outboxes import Beyond
+from iot.spooler.config.settings import Settings
 from iot.spooler.gates import Gate, Gates, WindowGate
 from iot.spooler.outbox.intake import Clocks, Intake
 from iot.spooler.pacing import Pacer

@@ -10,7 +10,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from iot.spooler.config.settings import AfterUpload
+from iot.spooler.config.outboxes import AfterUpload
 from iot.spooler.naming import UnsafeName, shown
 from iot.spooler.outbox.intake import Intake
 from iot.spooler.queue.policy import Allowed, State, job_priority, prefers_large

@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 
 from iot.spooler.availability import Remote, failure_kind
-from iot.spooler.config.settings import AfterUpload
+from iot.spooler.config.outboxes import AfterUpload
 from iot.spooler.decisions import REASONS
 from iot.spooler.leaving.owed import Owed
 from iot.spooler.naming import shown

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from iot.spooler.config.origins import Origins, Place
-from iot.spooler.config.settings import AfterUpload, OutboxSettings, Settings
+from iot.spooler.config.outboxes import AfterUpload, OutboxSettings
+from iot.spooler.config.settings import Settings
 from iot.spooler.leaving.trust import open_trusted
 from iot.spooler.naming import shown
 

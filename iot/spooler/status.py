@@ -14,7 +14,7 @@ from typing import Any
 
 from iot.spooler.agent import Agent
 from iot.spooler.availability import TO_DO, ServerState
-from iot.spooler.config.settings import OutboxSettings
+from iot.spooler.config.outboxes import OutboxSettings
 from iot.spooler.dispatch import InFlight
 from iot.spooler.naming import shown
 from iot.spooler.outbox.intake import Clocks, Intake

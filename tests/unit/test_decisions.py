@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from iot.sftp.client import Journal
-from iot.spooler.config.settings import OutboxSettings
+from iot.spooler.config.outboxes import OutboxSettings
 from iot.spooler.decisions import MOST, Decisions
 from iot.spooler.outbox.intake import Clocks, Intake
 from iot.spooler.queue.policy import Event, State

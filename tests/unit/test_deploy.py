@@ -15,7 +15,8 @@ from unit.other_user import in_child
 
 from iot.sftp.client.configured import ServerSettings
 from iot.spooler.config.load import BadConfiguration, load
-from iot.spooler.config.settings import OutboxSettings, RetrySettings, Settings
+from iot.spooler.config.outboxes import OutboxSettings
+from iot.spooler.config.settings import RetrySettings, Settings
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 EXAMPLE = DEPLOY / "iot-spooler.toml"

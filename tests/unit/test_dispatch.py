@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from iot.spooler.config.settings import AfterUpload
+from iot.spooler.config.outboxes import AfterUpload
 from iot.spooler.decisions import Decisions
 from iot.spooler.dispatch import CLAIM_BYTES, CLAIM_FILES, MAX_LARGE, Dispatcher
 from iot.spooler.naming import Collision, UnsafeName

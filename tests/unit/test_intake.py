@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from iot.sftp.client import Journal
-from iot.spooler.config.settings import OutboxSettings
+from iot.spooler.config.outboxes import OutboxSettings
 from iot.spooler.outbox.intake import Clocks, Intake
 from iot.spooler.outbox.mounts import FAT
 from iot.spooler.queue.policy import Event

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from iot.spooler.config.settings import Order, OutboxSettings
+from iot.spooler.config.outboxes import Order, OutboxSettings
 from iot.spooler.outbox import intake as module
 from iot.spooler.outbox.intake import TIGHT_BATCH, URGENT, Clocks, Intake
 from iot.spooler.outbox.lease import Answer, Completeness, Writer

@@ -9,7 +9,7 @@ import pytest
 
 from iot.spooler import outcomes as module
 from iot.spooler.availability import Availability, ServerState, failure_kind
-from iot.spooler.config.settings import AfterUpload
+from iot.spooler.config.outboxes import AfterUpload
 from iot.spooler.decisions import Decisions
 from iot.spooler.outbox.scan import SourceFailed
 from iot.spooler.outcomes import OutcomeRecorder

@@ -5,7 +5,7 @@ from __future__ import annotations
 from settings_reference import DOCUMENT, REGENERATE, fields_of_all, is_number, reference, unit
 
 from iot.sftp.client import ClientOptions
-from iot.spooler.config.settings import OutboxSettings
+from iot.spooler.config.outboxes import OutboxSettings
 
 
 def test_the_reference_says_what_the_models_say() -> None:

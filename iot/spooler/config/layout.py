@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from iot.spooler.config.origins import Place
-from iot.spooler.config.settings import AfterUpload, OutboxSettings, Settings
+from iot.spooler.config.outboxes import AfterUpload, OutboxSettings
+from iot.spooler.config.settings import Settings
 from iot.spooler.config.whereabouts import Mounts, Whereabouts, mounted_now, whereabouts
 from iot.spooler.naming import MERGING, VARYING, Collision, is_plain_name, shown, undoing
 

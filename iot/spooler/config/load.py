@@ -21,7 +21,8 @@ from iot.spooler.config.kinds import KIND, UNKNOWN, model_of, server_keys
 from iot.spooler.config.layout import Contradiction, contradictions
 from iot.spooler.config.literals import WrongLiteral, wrong_literals
 from iot.spooler.config.origins import Origins, Place
-from iot.spooler.config.settings import OutboxSettings, RetrySettings, Settings
+from iot.spooler.config.outboxes import OutboxSettings
+from iot.spooler.config.settings import RetrySettings, Settings
 from iot.spooler.naming import shown
 from iot.transfer import ConfigurationError, ConfiguredRemote, brief, in_our_words
 

@@ -6,254 +6,25 @@ what is allowed, and the source.
 
 from __future__ import annotations
 
-import enum
 import re
 import shutil
 from datetime import tzinfo
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import (
-    BaseModel,
-    ByteSize,
-    ConfigDict,
-    Field,
-    PlainValidator,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import ByteSize, Field, PlainValidator, ValidationInfo, field_validator
 
 from iot.spooler.config.kinds import server_settings
+from iot.spooler.config.outboxes import OutboxSettings
+from iot.spooler.config.table import MIB, Size, Table
 from iot.spooler.config.zones import zone_named
-from iot.spooler.naming import Action, Collision, Naming, Rule, Template
 from iot.spooler.pacing import timed_rate
-from iot.spooler.patterns import check_pattern
-from iot.spooler.schedule import window
-from iot.transfer import ConfiguredRemote, Fingerprint
+from iot.transfer import ConfiguredRemote
 
-__all__ = ["AfterUpload", "Beyond", "NameRule", "Order", "OutboxSettings", "RetrySettings", "Settings"]
-
-MIB = 1024 * 1024
-Size = Annotated[ByteSize, Field(ge=0)]
+__all__ = ["RetrySettings", "Settings"]
 
 
-class AfterUpload(str, enum.Enum):
-    DELETE = "delete"
-    ARCHIVE = "archive"
-    KEEP = "keep"
-
-
-class Beyond(str, enum.Enum):
-    """What of an outbox is still sent when a quota is used up, or on a metered link."""
-
-    STOP = "stop"
-    URGENT = "urgent"
-    SEND = "send"
-
-
-class Order(str, enum.Enum):
-    OLDEST = "oldest"
-    NEWEST = "newest"
-    NAME = "name"
-    SIZE = "size"
-
-    def rank(self, path: bytes, version: Fingerprint) -> int | bytes:
-        """What files are sent in the order of. Within a second the order of the walk counts."""
-        second = max(version.mtime_ns // 10**9, 1 - 2**63)  # its negative must fit into 64 bits, too
-        ranks = {Order.OLDEST: second, Order.NEWEST: -second, Order.SIZE: version.size}
-        return ranks.get(self, path)
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)  # most are used only within others
-
-
-class NameRule(_Part):
-    """One rule for the names of files on the server."""
-
-    match: str = Field("*", description="pattern of the paths in the outbox that it applies to, as in include")
-    action: Action = Field(
-        description="no-action; only-filename (a/b.csv: b.csv); lowercase; replace-separator (a/b.csv, value _:"
-        " a_b.csv); temporary-suffix (a/b.csv, value .tmp: a/b.csv.tmp until it is complete); prefix (a/b.csv, value"
-        " x-: a/x-b.csv); replace (each match of regex becomes value)"
-    )
-    value: str = Field(
-        "",
-        description="what the action needs: one character for replace-separator; the suffix; text for prefix, filled in"
-        " like destination; text for replace, with \\1 for a group",
-    )
-    regex: str = Field("", description="regular expression of replace")
-
-    @model_validator(mode="after")
-    def _makes_sense(self) -> NameRule:
-        self.plain.check()
-        return self
-
-    @property
-    def plain(self) -> Rule:
-        return Rule(self.match, self.action, self.value, self.regex)
-
-
-class OutboxSettings(_Part):
-    """One outbox. Times are in seconds, sizes in bytes (or text such as "10 MiB")."""
-
-    path: Path = Field(description="the folder, an absolute path; no outbox may lie within another")
-    name: str = Field(
-        "",
-        max_length=80,
-        description="name in status and logs, unique; by default the last part of path",
-    )
-    destination: str = Field(
-        description="remote folder; each file goes there under its path relative to the outbox. {device_id}, {outbox},"
-        " {date} and {mtime} (UTC time of the file's last modification; {date:%Y/%m/%d}, {mtime:%H%M%S}), {boot_id},"
-        " {seq} (number in the journal; {seq:4}) and {hash8} (of the content) are filled in"
-    )
-    rules: tuple[NameRule, ...] = Field(
-        (),
-        description="tables with match, action, value and regex: every rule whose pattern matches a path is applied, in"
-        " order, to the result of the one before; a file that none matches goes to quarantine; by default no rules",
-    )
-    collision: Collision = Field(
-        Collision.OVERWRITE,
-        description="where another file has a name on the server: overwrite it; skip (the file stays in the outbox, and"
-        " is not tried again until it changes); fail (after retry.max_attempts it goes to quarantine); timestamp (a"
-        " name with the file's time instead); timestamp-always (every name has the time); unique (a name with 8 hex"
-        " digits instead)",
-    )
-    percent_encode: str = Field(
-        "",
-        max_length=64,
-        description="characters that the server refuses in names: they become %XX, and with them %, control characters"
-        ' and what is not UTF-8; for Windows: \\:*?"<>|',
-    )
-    server_ignores_case: bool = Field(
-        False,
-        description="the server ignores case in names: a file that is replaced keeps the spelling of its name there;"
-        " its folder is listed for that",
-    )
-    settle_s: float = Field(
-        2.0,
-        ge=0,
-        le=86400,
-        description="seconds without a change of size and times until a file is ready; 0: at once",
-    )
-    hold_s: float = Field(
-        60.0,
-        ge=0,
-        le=86400,
-        description="seconds without a change until a delivered file leaves the outbox, where the system cannot tell"
-        " whether it is open for writing",
-    )
-    recursive: bool = Field(True, description="include subfolders")
-    include: tuple[str, ...] = Field(
-        (),
-        description='patterns of paths to send; by default all. * also matches "/"; with "re:" in front a pattern is a'
-        " regular expression",
-    )
-    exclude: tuple[str, ...] = Field((), description="patterns of paths that are not sent, even if included")
-    urgent: tuple[str, ...] = Field((), description="patterns of paths that are sent before all others")
-    ignore_case: bool = Field(False, description="patterns ignore case")
-    after_upload: AfterUpload = Field(
-        AfterUpload.DELETE,
-        description="what happens to a delivered file; keep: it stays, and is sent again only if it changes",
-    )
-    archive: Path | None = Field(
-        None, description="folder of delivered files, an absolute path; by default <state_dir>/archive/<name>"
-    )
-    archive_max_age_s: float | None = Field(
-        None, gt=0, description="seconds until an archived file is removed; by default never"
-    )
-    archive_max_bytes: Size | None = Field(
-        None, description="bytes of the archive at most, the oldest files are removed first; by default unlimited"
-    )
-    quarantine: Path | None = Field(
-        None,
-        description="folder of files that failed retry.max_attempts times, an absolute path; by default"
-        " <state_dir>/quarantine",
-    )
-    priority: int = Field(5, ge=1, le=9, description="rank among the outboxes: 1 is sent first, 9 last")
-    order: Order = Field(Order.OLDEST, description="which file of this outbox is sent first")
-    schedule: tuple[str, ...] = Field(
-        (),
-        description='windows in which files are sent, such as "08:00-18:00", "Mon-Fri 23:00-01:00", "Sat-Sun" or'
-        ' "Mon 10:00 - Wed 18:00", in time_zone; outside them files wait, and one in flight is suspended; by default'
-        " always",
-    )
-    batch_interval_s: float | None = Field(
-        None,
-        gt=0,
-        le=7 * 86400,
-        description="seconds without a new file after which all that have come are sent, as a batch; by default each is"
-        " sent as it comes",
-    )
-    beyond_quota: Beyond = Field(
-        Beyond.STOP,
-        description="what is sent when quota_day or quota_month is used up: stop (nothing), urgent (what matches an"
-        " urgent pattern), send (all)",
-    )
-    on_metered: Beyond = Field(
-        Beyond.SEND,
-        description="what is sent while metered_command says that the link is metered: stop, urgent or send (all)",
-    )
-    enabled: bool = Field(True, description="false: ignore this outbox")
-
-    @field_validator("path", "archive", "quarantine")
-    @classmethod
-    def _absolute(cls, value: Path | None) -> Path | None:
-        if value is not None and (not value.is_absolute() or ".." in value.parts or "\0" in str(value)):
-            raise ValueError('must be an absolute path without ".."')
-        return value
-
-    @field_validator("destination")
-    @classmethod
-    def _known_template(cls, value: str) -> str:
-        if not value.strip():
-            raise ValueError('must name a folder; "." is the one that the login begins in')
-        Template(value)
-        return value
-
-    @field_validator("percent_encode")
-    @classmethod
-    def _encodable(cls, value: str) -> str:
-        wrong = next((each for each in value if each in "/.-" or each.isalnum()), None)
-        if wrong is not None:
-            raise ValueError(f"{wrong!r} cannot be among them: no slash, dot, dash, letter or digit")
-        return value
-
-    @field_validator("include", "exclude", "urgent")
-    @classmethod
-    def _patterns(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for pattern in value:
-            check_pattern(pattern)
-        return value
-
-    @field_validator("schedule")
-    @classmethod
-    def _windows(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for text in value:
-            window(text)
-        return value
-
-    @property
-    def label(self) -> str:
-        return self.name or self.path.name or "outbox"
-
-    def naming(self, device_id: str) -> Naming:
-        """How its files are named on the server."""
-        rules = [rule.plain for rule in self.rules]
-        return Naming(
-            self.destination,
-            rules,
-            self.collision,
-            device_id=device_id,
-            outbox=self.label,
-            ignore_case=self.ignore_case,
-            percent_encode=self.percent_encode,
-        )
-
-
-class RetrySettings(_Part):
+class RetrySettings(Table):
     """When to try again, and when to give a file up."""
 
     base_s: float = Field(
@@ -279,7 +50,7 @@ class RetrySettings(_Part):
         return value
 
 
-class Settings(_Part):
+class Settings(Table):
     """The whole configuration."""
 
     state_dir: Path = Field(

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from iot.spooler.config.settings import AfterUpload, Settings
+from iot.spooler.config.outboxes import AfterUpload
+from iot.spooler.config.settings import Settings
 from iot.spooler.leaving.archive import Archive
 from iot.spooler.leaving.census import Census
 from iot.spooler.leaving.quarantine import Quarantine

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from iot.spooler.config.settings import AfterUpload, OutboxSettings
+from iot.spooler.config.outboxes import AfterUpload, OutboxSettings
 from iot.spooler.decisions import Decisions
 from iot.spooler.naming import UnsafeName, check_path, shown
 from iot.spooler.outbox.content import Hashing, hashless

@@ -11,7 +11,8 @@ import logging
 import os
 from collections.abc import Callable
 
-from iot.spooler.config.settings import AfterUpload, Settings
+from iot.spooler.config.outboxes import AfterUpload
+from iot.spooler.config.settings import Settings
 from iot.spooler.naming import shown
 from iot.spooler.queue.deliveries import DELIVERIES
 from iot.spooler.queue.queue import QUEUE_SCHEMA
