@@ -14,43 +14,31 @@ from __future__ import annotations
 
 import enum
 import logging
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Protocol
 
 from iot.spooler import assembly
-from iot.spooler.availability import TO_DO, Remote, ServerState, failure_kind
+from iot.spooler.availability import Remote, ServerState
 from iot.spooler.config.layout import merging_rules, shared_destinations
 from iot.spooler.config.settings import Settings
 from iot.spooler.dispatch import Dispatcher
 from iot.spooler.draining import Draining, End
 from iot.spooler.leaving.leaving import leaving
 from iot.spooler.leaving.owed import Owed
+from iot.spooler.local_hold import LocalHold
 from iot.spooler.naming import shown
 from iot.spooler.outbox.intake import Clocks
 from iot.spooler.outcomes import OutcomeRecorder
-from iot.spooler.queue.policy import FailureKind, State
+from iot.spooler.queue.policy import State
 from iot.spooler.queue.queue import Queue
-from iot.transfer import (
-    AuthenticationError,
-    Cancelled,
-    Failure,
-    Journal,
-    LinkLost,
-    LocalStateError,
-    TransferError,
-    TransferResult,
-    UploadJob,
-)
+from iot.spooler.sender import Sender, Totals
+from iot.transfer import Journal, LocalStateError
 
-__all__ = ["Agent", "Loop", "Totals", "Wake"]
+__all__ = ["Agent", "Loop", "Wake"]
 
 log = logging.getLogger(__name__)
 
-RECORD_FILES = 256
-RECORD_S = 1.0
 TICK_S = 0.02
-LOCAL_HOLD_S = 5.0
 PATIENCE_S = 2.0
 
 
@@ -79,14 +67,6 @@ class Loop(Protocol):
         """Publish the status if it is due. changed: something happened since the last call; final: publish now."""
 
 
-@dataclass
-class Totals:
-    """Since the start of the process: files delivered, and bytes that the server has confirmed."""
-
-    files: int = 0
-    bytes: int = 0
-
-
 class Agent:
     """One server, its outboxes, one queue.
 
@@ -106,6 +86,8 @@ class Agent:
         totals: Totals | None = None,
     ) -> None:
         self.settings = settings
+        self.totals = totals or Totals()
+        self.local = LocalHold(clocks.monotonic, self._on_change)
         self.queue = Queue(journal)
         self.server = assembly.server(settings, random, drain=drain)
         self.intakes = assembly.intakes(settings, self.queue, clocks, journal_lost=assembly.was_lost(journal))
@@ -125,10 +107,7 @@ class Agent:
             clocks.monotonic,
             self.gates.allowed,
         )
-        self.totals = totals or Totals()
-        self.local_error: str | None = None
         self.shared_destinations = shared_destinations(settings)
-        self._remote = remote
         self._loop = loop
         self._now = clocks.monotonic
         self._wall = clocks.wall
@@ -136,24 +115,35 @@ class Agent:
         self._draining = (
             Draining(self.queue, self.intakes, self.owed, self.server, drain_attempts, self._now) if drain else None
         )
+        self._sender = Sender(
+            remote,
+            self.dispatcher,
+            self.outcomes,
+            self.server,
+            self.local,
+            self.totals,
+            stopping=loop.stopping,
+            clock=clocks.monotonic,
+            on_change=self._on_change,
+            on_progress=self._progressed,
+        )
         self._started_at = self._now()
-        self._tick_at = self._record_at = self._hold_until = float("-inf")
+        self._tick_at = float("-inf")
         self._wait_over_at: float | None = None
         self._changed = True
-        self._jobs_ended = self._refused = False
         self._restarted = False
         self._hindered_by = ""
 
     def run(self) -> End:
         """Run until stopped or, when draining, until nothing more can be done."""
         self._restarted = False
-        self._locally(self._restart)
-        self._locally(self._tell_earlier)
-        self._locally(self.owed.resume)
+        self.local.guard(self._restart)
+        self.local.guard(self._tell_earlier)
+        self.local.guard(self.owed.resume)
         end = self._work()
-        self._locally(self.outcomes.record)
-        self._locally(self.owed.flush)
-        self._locally(self.gates.close)
+        self.local.guard(self.outcomes.record)
+        self.local.guard(self.owed.flush)
+        self.local.guard(self.gates.close)
         for intake in self.intakes:
             intake.close()
             intake.outbox.release()
@@ -214,7 +204,7 @@ class Agent:
         why = self._loop.woken()
         if why is not None:
             self.wake(why)
-        self._locally(lambda: self._tend(now, busy=busy))
+        self.local.guard(lambda: self._tend(now, busy=busy))
         self._loop.report(self, changed=self._changed)
         self._changed = False
 
@@ -224,8 +214,7 @@ class Agent:
     def _tend(self, now: float, *, busy: bool) -> None:
         if not self._restarted:
             self._restart()
-        full = self.outcomes.unrecorded >= RECORD_FILES
-        if self.outcomes.unrecorded and (full or not busy or now >= self._record_at):
+        if self.outcomes.unrecorded and (not busy or self.outcomes.record_is_due(now)):
             self.outcomes.record()
         if self.gates.look(self.dispatcher.is_busy):
             self._gates_changed()
@@ -246,25 +235,6 @@ class Agent:
         self.outcomes.released(self.dispatcher.withdraw())
         self._changed = True
 
-    def _locally(self, work: Callable[[], None]) -> None:
-        """Do something that needs the journal; if that cannot be written, start no jobs for a while and log it."""
-        try:
-            work()
-        except LocalStateError as error:
-            self._held_here(error)
-            return
-        if self.local_error is not None and self._now() >= self._hold_until:
-            log.info("journal writable again")
-            self.local_error = None
-
-    def _held_here(self, error: LocalStateError) -> None:
-        words = f"{type(error).__name__}: {error}"
-        if self.local_error != words:
-            log.error("held by this device error=%s", shown(words))
-        self.local_error = words
-        self._hold_until = self._now() + LOCAL_HOLD_S
-        self._changed = True
-
     def _may_send(self) -> bool:
         hindrance = self._hindrance(self._now())
         if hindrance != self._hindered_by and hindrance:
@@ -275,12 +245,12 @@ class Agent:
         try:
             return self._any_ready()
         except LocalStateError as error:
-            self._held_here(error)
+            self.local.begin(error)
             return False
 
     def _hindrance(self, now: float) -> str:
         """Why nothing may be sent now, whatever is ready; "" if something may."""
-        if not self._restarted or now < self._hold_until:
+        if not self._restarted or self.local.is_on:
             return "the journal cannot be written"
         if now < self.server.ready_at:
             return "the server is held" if self.server.state is ServerState.HELD else "the link's next try is not due"
@@ -290,9 +260,9 @@ class Agent:
 
     def _end_of_drain(self, draining: Draining) -> End | None:
         try:
-            return draining.end(self.local_error, waits=self._waits)
+            return draining.end(self.local.error, waits=self._waits)
         except LocalStateError as error:
-            self._held_here(error)
+            self.local.begin(error)
             return None
 
     def _any_ready(self) -> bool:
@@ -311,7 +281,7 @@ class Agent:
     def _pause_s(self) -> float:
         now = self._now()
         times = [intake.next_step() for intake in self.intakes]
-        times += [time for time in (self.server.ready_at, self._hold_until) if time > now]
+        times += [time for time in (self.server.ready_at, self.local.until) if time > now]
         times += [self.owed.waiting.next_s, self.gates.look_at]
         if self._wait_over_at is not None:
             times.append(self._wait_over_at)
@@ -320,66 +290,11 @@ class Agent:
     # -- sending
 
     def _send(self) -> None:
-        """One run of the client: ends when nothing is ready, the link is lost, or the loop is stopped."""
-        lost: TransferError | None = None
-        self._jobs_ended = self._refused = False
         if self._draining:
             self._draining.sent()
-        try:
-            for outcome in self._remote.upload_many(self._jobs(), hold_checkpoints=True, tick=self._tick_while_busy):
-                lost = self._book(outcome) or lost
-        except LocalStateError as error:
-            self._held_here(error)
-        except Cancelled:
-            pass  # the loop is being stopped; transfers in flight are abandoned below
-        except TransferError as error:
-            lost = error
-        else:
-            if lost is None and not self._jobs_ended and not self._loop.stopping():
-                lost = LinkLost("the connection could not be made")
-        flying, claimed = self.dispatcher.abandon()
-        self.outcomes.interrupted(flying)
-        self.outcomes.released(claimed)
-        if lost is not None:
-            self._lost(lost)
-        self._locally(self.outcomes.record)
+        self._sender.run(self._tick_while_busy)
 
-    def _jobs(self) -> Iterator[UploadJob | None]:
-        """The jobs that the client pulls."""
-        while not self._loop.stopping() and not self._refused:
-            job = self.dispatcher.next_job() if self._now() >= self._hold_until else None
-            if job is None and not self.dispatcher.in_flight:
-                break
-            yield job
-        self._jobs_ended = True
-
-    def _book(self, outcome: TransferResult | Failure) -> TransferError | None:
-        """Book an outcome -> the error, if it was the link's or the server's as a whole."""
-        flight = self.dispatcher.finished(outcome)
-        if not self.outcomes.unrecorded:
-            self._record_at = self._now() + RECORD_S
-        self._changed = True
-        if isinstance(outcome, TransferResult):
-            self.outcomes.succeeded(flight.entry, outcome)
-            self.totals.files += outcome.proof is not None  # else it had been delivered before
-            self._progressed(max(outcome.size - max(flight.done_bytes, outcome.resumed_at), 0))
-            return None
-        if isinstance(outcome.error, Cancelled) and not self._loop.stopping():
-            log.info("suspended path=%s done=%d", shown(flight.entry.path), flight.done_bytes)
-        self.outcomes.failed(flight.entry, outcome, progressed=flight.progressed)
-        if isinstance(outcome.error, AuthenticationError):
-            self._refused = True  # it is that of every file: no more jobs
-            return outcome.error
-        return outcome.error if failure_kind(outcome.error) is FailureKind.LINK else None
-
-    def _lost(self, error: TransferError) -> None:
-        self.server.lost(error, self._now())
-        wait_s = max(self.server.ready_at - self._now(), 0.0)
-        words = shown(self.server.last_error or "")
-        if self.server.state is ServerState.HELD:
-            log.error("link held error=%s next_s=%.0f to_do=%s", words, wait_s, shown(TO_DO))
-        else:
-            log.warning("link %s error=%s next_s=%.1f", self.server.state.value, words, wait_s)
+    def _on_change(self) -> None:
         self._changed = True
 
     def _progressed(self, news: int) -> None:

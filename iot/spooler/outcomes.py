@@ -25,6 +25,8 @@ __all__ = ["OutcomeRecorder"]
 
 log = logging.getLogger(__name__)
 
+RECORD_FILES = 256
+RECORD_S = 1.0
 EXISTS = '"another file has this name"'
 
 
@@ -60,15 +62,21 @@ class OutcomeRecorder:
         self._failures: list[tuple[Entry, Verdict, str | None]] = []
         self._lost: dict[Event, list[Entry]] = {Event.CHANGED: [], Event.VANISHED: []}
         self._losses: dict[int, int] = {}
+        self._record_at = float("-inf")
 
     @property
     def unrecorded(self) -> int:
         """Number of outcomes not recorded yet."""
         return len(self._successes) + len(self._failures) + sum(map(len, self._lost.values()))
 
+    def record_is_due(self, now: float) -> bool:
+        """Whether they are many, or the first has waited for RECORD_S. now: seconds, monotonic."""
+        return self.unrecorded >= RECORD_FILES or now >= self._record_at
+
     # -- outcomes
 
     def succeeded(self, entry: Entry, result: TransferResult) -> None:
+        self._collect()
         self._successes.append((entry, result))
         self._losses.pop(entry.id, None)
         self.destination_failed.pop(entry.outbox, None)
@@ -93,6 +101,7 @@ class OutcomeRecorder:
 
     def failed(self, entry: Entry, failure: Failure, *, progressed: bool) -> None:
         """A job has failed; a file that vanished or changed meanwhile is told apart from one that is refused."""
+        self._collect()
         kind = failure_kind(failure.error)
         try:
             event = self._gone_or_changed(entry) if kind in (FailureKind.PERMANENT, FailureKind.CHANGED) else None
@@ -127,6 +136,10 @@ class OutcomeRecorder:
         self._failures.append((entry, verdict, reason))
         self.last_error = f"{shown(entry.path)}: {reason}"
         log.warning("no name path=%s reason=%s", shown(entry.path), shown(reason))
+
+    def _collect(self) -> None:
+        if not self.unrecorded:
+            self._record_at = self._clocks.monotonic() + RECORD_S
 
     def _tell_decision(self, entry: Entry, verdict: Verdict) -> None:
         decisions = self._intakes[entry.outbox].decisions

@@ -24,7 +24,7 @@ from types import FrameType
 
 from sdnotify import SystemdNotifier
 
-from iot.spooler.agent import Agent, Totals, Wake
+from iot.spooler.agent import Agent, Wake
 from iot.spooler.availability import TO_DO, Availability, Remote, ServerState
 from iot.spooler.config.changes import Changes
 from iot.spooler.config.exposure import exposed_secrets
@@ -34,6 +34,7 @@ from iot.spooler.draining import End
 from iot.spooler.naming import shown
 from iot.spooler.outbox.intake import Clocks
 from iot.spooler.outbox.scan import OutboxTaken, SourceFailed
+from iot.spooler.sender import Totals
 from iot.spooler.state.held import Held
 from iot.spooler.state.journal_location import JournalLocation
 from iot.spooler.state.lock import AlreadyRunning, locked

@@ -91,7 +91,7 @@ def _connection(agent: Agent, wall: float, now: float) -> dict[str, Any]:
 
 
 def _last_error(agent: Agent) -> str | None:
-    error = agent.local_error or agent.server.last_error or agent.owed.last_error or agent.outcomes.last_error
+    error = agent.local.error or agent.server.last_error or agent.owed.last_error or agent.outcomes.last_error
     return shown(error) if error else None
 
 
@@ -154,7 +154,7 @@ def _outbox_error(agent: Agent, intake: Intake) -> str | None:
 def _state(agent: Agent, intake: Intake) -> str:
     if intake.failed:
         return "source failed"
-    if agent.local_error:
+    if agent.local.error:
         return "failed"
     if agent.server.state is ServerState.HELD or intake.number in agent.outcomes.destination_failed:
         return "destination failed"

@@ -54,7 +54,7 @@ def test_while_the_journal_cannot_be_written_no_further_file_is_begun(
         return real_write(self, work)
 
     def next_job(self: Dispatcher):
-        while_held.append(rig.agent.local_error is not None and rig.loop.now < rig.agent._hold_until)
+        while_held.append(rig.agent.local.error is not None and rig.agent.local.is_on)
         return real_next(self)
 
     def take_time(_job) -> None:
