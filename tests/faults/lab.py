@@ -38,6 +38,14 @@ __all__ = ["Laboratory", "laboratory", "lives"]
 ROOT, PRODUCER, STRANGER, THIRD = User(0, 0), User(FAT_OWNER, FAT_OWNER), User(4002, 4002), User(4003, 4003)
 HOLD_S = 60.0
 SETTLED_ROUNDS = 12
+POLICIES: dict[str, dict[str, str]] = {
+    "none": {},
+    "windows": {"schedule": '["06:00-12:00", "18:00-24:00"]'},
+    "batches": {"batch_interval_s": "20"},
+    "batches in windows": {"schedule": '["06:00-12:00", "18:00-24:00"]', "batch_interval_s": "20"},
+}
+WINDOW_H, GRACE_S = 6, 30.0
+"""Windows open and close every so many hours; a jump of the clock is noticed within so many seconds."""
 PRIVATE = b"/.iot-sent."
 
 files = st.builds(File, st.integers(0, 1), st.sampled_from(NAMES))
@@ -79,8 +87,11 @@ class Laboratory(RuleBasedStateMachine):
         settle_s=st.sampled_from([0, 2]),
         same_disk=st.booleans(),
         folders=st.sampled_from(["default", "default", "shared", "other disk"]),
+        policy=st.sampled_from(list(POLICIES)),
     )
-    def begin(self, who: str, after_upload: str, settle_s: float, same_disk: bool, folders: str) -> None:
+    def begin(
+        self, who: str, after_upload: str, settle_s: float, same_disk: bool, folders: str, policy: str = "none"
+    ) -> None:
         assert not self.failure, "failed already"
         self.life = Path(tempfile.mkdtemp(prefix="life-", dir=self.disk.folder))
         self.life.chmod(0o755)
@@ -93,7 +104,8 @@ class Laboratory(RuleBasedStateMachine):
         self.boxes = [self.here / "box0", self.here / "box1"]
         self.may_rename = who != "sticky folder" or not self.disk.has_owners
         self._make_folders(who, folders)
-        self.settings = {"settle_s": settle_s, "after_upload": f'"{after_upload}"', **self._places}
+        self.settings = {"settle_s": settle_s, "after_upload": f'"{after_upload}"', **POLICIES[policy], **self._places}
+        self.policy = policy
         self.include = [False, False]
         self.destinations = [0, 0]
         self.server = Server(self._made(self.life / "server", self.user))
@@ -109,7 +121,7 @@ class Laboratory(RuleBasedStateMachine):
         self.seen = 0
         self.sent: Counter[tuple[File, bytes]] = Counter()
         self.begun_before: set[str] = set()
-        self.agent.tell(f"begin {who}, {folders}, same_disk={same_disk}, {self.settings}")
+        self.agent.tell(f"begin {who}, {folders}, {policy}, same_disk={same_disk}, {self.settings}")
         self.before = self._outside()
 
     @contextlib.contextmanager
@@ -230,6 +242,11 @@ class Laboratory(RuleBasedStateMachine):
         self.agent.stop()
         self.disk.remount()
 
+    @step(hours=st.sampled_from([1, 3, 7]))
+    def hours_pass(self, hours: int) -> None:
+        """Windows open and close, whatever the agent is doing."""
+        self.clock.passes(hours * 3600)
+
     # -- agent, server and operators
 
     @step(pauses=st.integers(1, 40))
@@ -325,7 +342,8 @@ class Laboratory(RuleBasedStateMachine):
         assert self._outside() == self.before, "somebody else's files were touched"
 
     def look_at_the_server(self) -> None:
-        for dest, content in self.server.published[self.seen :]:
+        for dest, content, wall in self.server.published[self.seen :]:
+            assert self._in_window(wall), f"{dest} was sent outside its window"
             file = self._whose(dest)
             good = self.producers.wrote(file, content)
             if not good and not self.known:
@@ -342,7 +360,12 @@ class Laboratory(RuleBasedStateMachine):
 
     @property
     def delivered(self) -> set[bytes]:
-        return {content for _, content in self.server.published}
+        return {content for _, content, _ in self.server.published}
+
+    def _in_window(self, wall: float) -> bool:
+        if "schedule" not in self.settings:
+            return True
+        return any(moment // 3600 // WINDOW_H % 2 == 1 for moment in (wall, wall - GRACE_S))
 
     def _excused(self, content: bytes) -> int:
         """How often an answer may have been lost since it was written."""
@@ -391,6 +414,7 @@ class Laboratory(RuleBasedStateMachine):
         for _ in range(SETTLED_ROUNDS):
             self.agent.run(60)
             self._look()
+            self.clock.passes(WINDOW_H / 2 * 3600)
             if not self._left():
                 break
         assert not self._left(), f"stayed behind: {self._left()}"
@@ -469,6 +493,7 @@ class Laboratory(RuleBasedStateMachine):
     def _configure(self) -> None:
         lines = [
             f'state_dir = "{self.state}"',
+            'time_zone = "UTC"',
             "small_file_bytes = 1000",
             '[server]\nhost = "server"',
             "[retry]\nbase_s = 1\ncap_s = 5\nmax_attempts = 2",

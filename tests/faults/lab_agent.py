@@ -129,8 +129,11 @@ class Clock:
 
 
 class Published(NamedTuple):
+    """wall: when, on the laboratory's wall clock."""
+
     dest: str
     content: bytes
+    wall: float
 
 
 @dataclass
@@ -227,7 +230,7 @@ class LabAgent:
             if word == "begun":
                 self._server.begun.append(*rest)
             elif word == "published":
-                self._server.published.append(Published(*rest))
+                self._server.published.append(Published(*rest, self._clock.wall))
             elif word == "cut":
                 self._server.cut_after = 0
             elif word == "step":

@@ -48,14 +48,14 @@ def test_delivered_files_on_fat_are_not_sent_again_however_often_the_medium_is_p
         for file in (File(0, b"a"), File(1, b"x.json")):
             life.producers.rename_in(file, 20)
         life.agent.run(8)
-        assert [dest for dest, _ in life.server.published] == ["/up0-0/a", "/up1-0/x.json"]
+        assert [dest for dest, *_ in life.server.published] == ["/up0-0/a", "/up1-0/x.json"]
         for number in range(3):
             life.medium_is_put_in_again()
             life.producers.write(File(1, b"a.%d" % number), 8)  # which makes the agent pause before it sends
             life.agent.run(pauses)
         life.agent.run(8)
         life.teardown()
-        assert sorted(dest for dest, _ in life.server.published) == sorted(
+        assert sorted(dest for dest, *_ in life.server.published) == sorted(
             ["/up0-0/a", "/up1-0/x.json", *(f"/up1-0/a.{number}" for number in range(3))]
         )
 
@@ -76,7 +76,7 @@ def test_delivered_files_on_fat_with_a_time_that_it_cannot_hold_are_not_sent_aga
             life.agent.run(4)
             life.medium_is_put_in_again()
         life.teardown()
-        assert sorted(dest for dest, _ in life.server.published) == ["/up0-0/a", "/up1-0/a"]
+        assert sorted(dest for dest, *_ in life.server.published) == ["/up0-0/a", "/up1-0/a"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
