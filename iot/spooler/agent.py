@@ -60,6 +60,9 @@ class Loop(Protocol):
     def pause(self, seconds: float) -> None:
         """Wait for at most so many seconds, or until somebody wakes the loop."""
 
+    def watch(self, descriptor: int, act: Callable[[], None]) -> Callable[[], None]:
+        """Call `act`, in the loop's thread, when the descriptor has something to read -> what ends that."""
+
     def woken(self) -> Wake | None:
         """What somebody has asked for since the last call."""
 

@@ -15,7 +15,6 @@ import logging
 import os
 import random
 import resource
-import select
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -40,6 +39,7 @@ from iot.spooler.state.journal_location import JournalLocation
 from iot.spooler.state.lock import AlreadyRunning, locked
 from iot.spooler.state.running import STATUS, announced, status_path
 from iot.spooler.status import StatusFile
+from iot.spooler.wakeups import Wakeups
 from iot.transfer import Journal, TransferError, __version__
 
 __all__ = ["Service", "run"]
@@ -145,7 +145,7 @@ class Service:
         self._remote: Remote | None = None
         self._server: Availability | None = None
         self._status: StatusFile | None = None
-        self._wake_in, self._wake_out = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._wakeups = Wakeups()
 
     def run(self, settings: Settings, location: JournalLocation) -> End:
         """One agent after another, until stopped or drained."""
@@ -282,18 +282,20 @@ class Service:
         limit_s = min(seconds, self._watchdog_s / 2) if self._watchdog_s else seconds
         if self._held:
             limit_s = min(limit_s, Changes.every_s)
-        if select.select([self._wake_in], [], [], min(limit_s, 3600.0))[0]:
-            with contextlib.suppress(BlockingIOError):
-                os.read(self._wake_in, 4096)
+        self._wakeups.wait(min(limit_s, 3600.0))
+
+    def watch(self, descriptor: int, act: Callable[[], None]) -> Callable[[], None]:
+        return self._wakeups.watch(descriptor, act)
 
     def woken(self) -> Wake | None:
         """Who asks for a try at a held server has mended the login: that is read first, and the next agent tries."""
+        self._wakeups.look()
         if self._wake is not None and self._held and self._fresh is None:
             changed = self._changes.look_now()
             if changed is not None:
                 self._tell_change(changed)
                 self._take_reload()
-                self._poke()  # the next agent does not wait for the pause of this one
+                self._wakeups.poke()  # the next agent does not wait for the pause of this one
         if self._fresh is not None:
             return None
         why, self._wake = self._wake, None
@@ -356,24 +358,20 @@ class Service:
 
     def _on_reload(self, _number: int, _frame: FrameType | None) -> None:
         self._reload_asked = True
-        self._poke()
+        self._wakeups.poke()
 
     def _on_wake(self, _number: int, _frame: FrameType | None) -> None:
         self._wake = self._wake or Wake.TRY
-        self._poke()
+        self._wakeups.poke()
 
     def _on_flush(self, _number: int, _frame: FrameType | None) -> None:
         self._wake = Wake.FLUSH
-        self._poke()
+        self._wakeups.poke()
 
     def _interrupt(self) -> None:
         if self._remote is not None:
             self._remote.cancel()
-        self._poke()
-
-    def _poke(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # the pipe is full of wake-ups already
-            os.write(self._wake_out, b"!")
+        self._wakeups.poke()
 
     def _notify(self, state: str) -> None:
         self._notifier.notify(state)

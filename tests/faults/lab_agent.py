@@ -368,6 +368,9 @@ class Loop:
             self.line.send(("paused",))
             self.wait()
 
+    def watch(self, descriptor: int, act: Callable[[], None]) -> Callable[[], None]:
+        return lambda: None
+
     def woken(self) -> None:
         """Nobody wakes it."""
 

@@ -76,6 +76,9 @@ class Life:
         self.pauses_left -= 1
         self.now += max(seconds, 0.001)
 
+    def watch(self, descriptor: int, act: Callable[[], None]) -> Callable[[], None]:
+        return lambda: None
+
     def woken(self) -> None:
         """Nobody wakes it."""
 

@@ -47,6 +47,9 @@ class Life:
     def pause(self, seconds: float) -> None:
         time.sleep(min(max(seconds, 0.0), 0.02))
 
+    def watch(self, descriptor: int, act: Callable[[], None]) -> Callable[[], None]:
+        return lambda: None
+
     def woken(self) -> None: ...
 
     def report(self, agent: Agent, *, changed: bool, final: bool = False) -> None:

@@ -142,6 +142,9 @@ class Loop:
     def pause(self, seconds: float) -> None:
         time.sleep(min(max(seconds, 0.0), 0.02))
 
+    def watch(self, descriptor: int, act: Callable[[], None]) -> Callable[[], None]:
+        return lambda: None
+
     def woken(self) -> None:
         """Nobody wakes it."""
 

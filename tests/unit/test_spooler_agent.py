@@ -53,6 +53,9 @@ class Loop:
     def pause(self, seconds):
         self.now += max(seconds, 0.001)
 
+    def watch(self, descriptor, act):
+        return lambda: None
+
     def woken(self):
         why, self.asked = self.asked, None
         return why
