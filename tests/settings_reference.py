@@ -25,7 +25,9 @@ from iot.sftp.client.environment import TRUST, ClientSettings
 from iot.spooler.config.kinds import KINDS, server_model
 from iot.spooler.config.load import CREDENTIAL, PREFIX, TABLES
 from iot.spooler.config.outboxes import NameRule, OutboxSettings
-from iot.spooler.config.settings import RetrySettings, Settings
+from iot.spooler.config.retry import RetrySettings
+from iot.spooler.config.settings import Settings
+from iot.spooler.config.table import tables_within
 from iot.transfer import ConfiguredRemote
 from iot.transfer.rate import Rate
 
@@ -146,7 +148,10 @@ def _spooler() -> Iterator[Section]:
         text = f'### [server], kind = "{kind}"\n\n' + _credentials(models[kind].CREDENTIALS)
         yield section(text, _without(fields, shared), "SERVER__")
     yield section("### [retry]\n\n", RetrySettings.model_fields, "RETRY__")
-    yield section("### [[outbox]]\n\n", OutboxSettings.model_fields, "OUTBOX__0__")
+    inner = tables_within(OutboxSettings)
+    yield section("### [[outbox]]\n\n", _without(OutboxSettings.model_fields, inner), "OUTBOX__0__")
+    for name, model in inner.items():
+        yield section(f"### [outbox.{name}]\n\n", model.model_fields, f"OUTBOX__0__{name.upper()}__")
     yield section("### [[outbox.rules]]\n\n", NameRule.model_fields, "OUTBOX__0__RULES__0__")
 
 

@@ -94,7 +94,7 @@ class Agent:
         self.queue = Queue(journal)
         self.server = assembly.server(settings, random, drain=drain)
         self.intakes = assembly.intakes(settings, self.queue, clocks, journal_lost=assembly.was_lost(journal))
-        rules = assembly.rules(settings, drain=drain)
+        rules = assembly.rules(settings, self.intakes, drain=drain)
         ways = leaving(settings, self.intakes, loop.alive)
         self.owed = Owed(journal, self.queue, self.intakes, ways, clocks)
         self.outcomes = OutcomeRecorder(journal, self.queue, remote, self.intakes, self.owed, rules, clocks, random)

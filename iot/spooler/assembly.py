@@ -9,6 +9,7 @@ from iot.spooler.availability import Availability, Remote
 from iot.spooler.batches import Batches
 from iot.spooler.condition import CommandGate, environment
 from iot.spooler.config.outboxes import Beyond
+from iot.spooler.config.retry import RetrySettings
 from iot.spooler.config.settings import Settings
 from iot.spooler.gates import Gate, Gates, WindowGate
 from iot.spooler.outbox.intake import Clocks, Intake
@@ -34,12 +35,15 @@ def server(settings: Settings, random: Callable[[], float], *, drain: bool) -> A
     return Availability(backoff, Backoff(retry.auth_hold_s, retry.auth_hold_max_s), random)
 
 
-def rules(settings: Settings, *, drain: bool) -> RetryRules:
-    retry = settings.retry
+def rules(settings: Settings, intakes: Sequence[Intake], *, drain: bool) -> dict[int, RetryRules]:
+    """By the number of the outbox."""
+    return {intake.number: _rules(settings.retry_of(intake.settings), drain=drain) for intake in intakes}
+
+
+def _rules(retry: RetrySettings, *, drain: bool) -> RetryRules:
     if drain:
-        return RetryRules(
-            Backoff(retry.base_s, min(retry.cap_s, DRAIN_CAP_S)), retry.max_attempts, retry.drain_attempts
-        )
+        backoff = Backoff(min(retry.base_s, DRAIN_CAP_S), min(retry.cap_s, DRAIN_CAP_S))
+        return RetryRules(backoff, retry.max_attempts, retry.drain_attempts)
     return RetryRules(Backoff(retry.base_s, retry.cap_s), retry.max_attempts)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from iot.spooler.availability import Remote, failure_kind
 from iot.spooler.config.outboxes import AfterUpload
@@ -33,7 +33,7 @@ EXISTS = '"another file has this name"'
 class OutcomeRecorder:
     """Records the outcomes of the jobs of all outboxes.
 
-    last_error: the last error of a file.
+    last_error: the last error of a file. rules: by the number of the outbox.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class OutcomeRecorder:
         remote: Remote,
         intakes: Sequence[Intake],
         owed: Owed,
-        rules: RetryRules,
+        rules: Mapping[int, RetryRules],
         clocks: Clocks,
         random: Callable[[], float],
     ) -> None:
@@ -166,7 +166,7 @@ class OutcomeRecorder:
 
     def _verdict(self, kind: FailureKind, entry: Entry, progressed: bool) -> Verdict:
         tries = Tries(entry.failures, entry.strikes, self._losses.pop(entry.id, 0))
-        verdict = judge(kind, tries, self._rules, progressed=progressed, random=self._random())
+        verdict = judge(kind, tries, self._rules[entry.outbox], progressed=progressed, random=self._random())
         if verdict.losses:
             self._losses[entry.id] = verdict.losses
         return verdict

@@ -16,17 +16,21 @@ from unit.other_user import in_child
 from iot.sftp.client.configured import ServerSettings
 from iot.spooler.config.load import BadConfiguration, load
 from iot.spooler.config.outboxes import OutboxSettings
-from iot.spooler.config.settings import RetrySettings, Settings
+from iot.spooler.config.retry import RetrySettings
+from iot.spooler.config.settings import Settings
+from iot.spooler.config.table import tables_within
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 EXAMPLE = DEPLOY / "iot-spooler.toml"
 SET_OR_SHOWN = re.compile(r"(?:# )?([a-z][a-z0-9_]*) = (.+)")
 UNITS = ("iot-spooler.service", "iot-spooler@.service")
+INNER = tables_within(OutboxSettings)
 MODELS: dict[str, type[BaseModel]] = {
     "": Settings,
     "retry": RetrySettings,
     "server": ServerSettings,
     "outbox": OutboxSettings,
+    **{f"outbox.{name}": model for name, model in INNER.items()},
 }
 ALTERNATIVES = {"password", "prompt_file"}
 """Keys that exclude another one, which is set in their place: password_file, prompt_command."""
@@ -58,7 +62,8 @@ def expected() -> dict[str, set[str]]:
         "": set(Settings.model_fields) - {"server", "retry", "outbox"},
         "server": server,
         "retry": set(RetrySettings.model_fields),
-        "outbox": set(OutboxSettings.model_fields),
+        "outbox": set(OutboxSettings.model_fields) - set(INNER),
+        **{f"outbox.{name}": set(model.model_fields) for name, model in INNER.items()},
     }
 
 
@@ -92,7 +97,9 @@ def test_example_loads_with_every_key_set(tmp_path: Path) -> None:
     complete.write_text("\n".join(uncommented(line, tmp_path) for line in EXAMPLE.read_text().splitlines()))
     settings = load(complete, {})
     assert settings.server.model_fields_set == expected()["server"] - ALTERNATIVES
-    assert settings.outbox[0].model_fields_set == expected()["outbox"]
+    assert settings.outbox[0].model_fields_set == expected()["outbox"] | set(INNER)
+    for name in INNER:
+        assert getattr(settings.outbox[0], name).model_fields_set == expected()[f"outbox.{name}"]
     assert settings.retry == RetrySettings()
 
 

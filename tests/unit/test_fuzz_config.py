@@ -19,7 +19,8 @@ from iot.sftp.client.cli.options import settings_from
 from iot.sftp.client.configured import ServerSettings
 from iot.spooler.config.load import BadConfiguration, load
 from iot.spooler.config.outboxes import OutboxSettings
-from iot.spooler.config.settings import RetrySettings, Settings
+from iot.spooler.config.retry import RetrySettings
+from iot.spooler.config.settings import Settings
 
 EXAMPLES = int(os.environ.get("IOT_SFTP_FUZZ_EXAMPLES", "150"))
 FUZZ = settings(

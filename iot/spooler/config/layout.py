@@ -67,7 +67,23 @@ def contradictions(settings: Settings) -> list[Contradiction]:
             hidden = "" if _is_plain(one.path, other.path) else " (by a symlink or a mount)"
             keys = tuple((role.setting, f" = {str(role.path)!r}") for role in (one, other))
             found.append(Contradiction(keys, f"{reason}{hidden}"))
-    return found + _bad_names(settings) + _undone_rules(settings) + _written_directly(settings)
+    others = (_bad_names, _undone_rules, _written_directly, _shrinking_waits)
+    return found + [each for look in others for each in look(settings)]
+
+
+def _shrinking_waits(settings: Settings) -> list[Contradiction]:
+    """Of outboxes that set one end of their waits, while the other is that of [retry]."""
+    found = []
+    for number, outbox in enumerate(settings.outbox):
+        waits = settings.retry_of(outbox)
+        if waits.cap_s < waits.base_s:
+            place: Place = ("outbox", number, "retry")
+            keys = [
+                ((*place, key) if key in outbox.retry.model_fields_set else ("retry", key), f" = {value}")
+                for key, value in (("base_s", waits.base_s), ("cap_s", waits.cap_s))
+            ]
+            found.append(Contradiction(tuple(keys), "the waits begin with base_s and may not be longer than cap_s"))
+    return found
 
 
 def _written_directly(settings: Settings) -> list[Contradiction]:

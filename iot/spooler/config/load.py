@@ -22,7 +22,9 @@ from iot.spooler.config.layout import Contradiction, contradictions
 from iot.spooler.config.literals import WrongLiteral, wrong_literals
 from iot.spooler.config.origins import Origins, Place
 from iot.spooler.config.outboxes import OutboxSettings
-from iot.spooler.config.settings import RetrySettings, Settings
+from iot.spooler.config.retry import RetrySettings
+from iot.spooler.config.settings import Settings
+from iot.spooler.config.table import tables_within
 from iot.spooler.naming import shown
 from iot.transfer import ConfigurationError, ConfiguredRemote, brief, in_our_words
 
@@ -111,6 +113,12 @@ def _wrong_literals(values: Mapping[str, Any]) -> Iterator[WrongLiteral]:
     for place, model, table in tables:
         if model is not None and isinstance(table, dict):
             yield from wrong_literals(table, model, place)
+        if model is OutboxSettings and isinstance(table, dict):
+            for key, inner in tables_within(model).items():
+                values_within = table.get(key)
+                yield from wrong_literals(
+                    values_within if isinstance(values_within, dict) else {}, inner, (*place, key)
+                )
 
 
 def _misfit(literal: WrongLiteral, origins: Origins) -> str:
@@ -296,7 +304,8 @@ def _kind_wanted(key: str, error: str) -> str:
     """What a key of the wrong kind must be, in TOML's words; "" if that is not what is wrong."""
     if error == "tuple_type":
         return "must be tables, each begun with [[outbox]]" if key == "outbox" else 'must be a list: ["...", "..."]'
-    return f"must be a table, begun with [{key}]" if error == "model_type" else ""
+    table = re.sub(r"\[[0-9]+\]", "", key)
+    return f"must be a table, begun with [{table}]" if error == "model_type" else ""
 
 
 MAY_HOLD_A_PASSWORD = re.compile(r"://|:.*@", re.DOTALL)
@@ -308,6 +317,7 @@ def _settings_of(table: str) -> list[str]:
     if table == "server":
         return sorted(server_keys())
     models: dict[str, type[BaseModel]] = {"": Settings, "retry": RetrySettings, "outbox": OutboxSettings}
+    models |= {f"outbox.{key}": inner for key, inner in tables_within(OutboxSettings).items()}
     return list(models[table].model_fields)
 
 
@@ -317,6 +327,8 @@ def _neighbour(place: Place) -> str:
 
     words = [str(part) for part in place if isinstance(part, str)]
     table = words[0] if words[0] in TABLES and len(words) > 1 else ""
+    if table == "outbox" and len(words) > 2 and words[1] in tables_within(OutboxSettings):
+        table = f"outbox.{words[1]}"
     known = {name: name for name in _settings_of(table)}
     if not table:
         known |= {f"{each}_{name}": f"{each}.{name}" for each in TABLES[:2] for name in _settings_of(each)}

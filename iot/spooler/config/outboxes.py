@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import Field, field_validator, model_validator
 
+from iot.spooler.config.retry import OutboxRetry
 from iot.spooler.config.table import Size, Table
 from iot.spooler.naming import Action, Collision, Naming, Rule, Template
 from iot.spooler.patterns import check_pattern
@@ -171,6 +172,7 @@ class OutboxSettings(Table):
         description="what is sent while metered_command says that the link is metered: stop, urgent or send (all)",
     )
     enabled: bool = Field(True, description="false: ignore this outbox")
+    retry: OutboxRetry = OutboxRetry.model_construct()  # as in Settings
 
     @field_validator("path", "archive", "quarantine")
     @classmethod

@@ -12,42 +12,17 @@ from datetime import tzinfo
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import ByteSize, Field, PlainValidator, ValidationInfo, field_validator
+from pydantic import ByteSize, Field, PlainValidator, field_validator
 
 from iot.spooler.config.kinds import server_settings
 from iot.spooler.config.outboxes import OutboxSettings
+from iot.spooler.config.retry import RetrySettings
 from iot.spooler.config.table import MIB, Size, Table
 from iot.spooler.config.zones import zone_named
 from iot.spooler.pacing import timed_rate
 from iot.transfer import ConfiguredRemote
 
-__all__ = ["RetrySettings", "Settings"]
-
-
-class RetrySettings(Table):
-    """When to try again, and when to give a file up."""
-
-    base_s: float = Field(
-        1.0,
-        gt=0,
-        description="seconds to wait after the first lost link or failure of a file; doubled each time, plus jitter",
-    )
-    cap_s: float = Field(300.0, gt=0, validate_default=True, description="seconds to wait at most")
-    max_attempts: int = Field(
-        8, ge=1, description="permanent errors of a file until it is quarantined; lost links do not count"
-    )
-    drain_attempts: int = Field(3, ge=1, description="attempts of `run --drain`")
-    auth_hold_s: float = Field(
-        900.0, ge=1, description="seconds that a refused login or host key holds the server at first; doubled each time"
-    )
-    auth_hold_max_s: float = Field(3600.0, ge=1, description="seconds of a hold at most")
-
-    @field_validator("cap_s")
-    @classmethod
-    def _not_below_the_first(cls, value: float, info: ValidationInfo) -> float:
-        if value < info.data.get("base_s", 0):
-            raise ValueError(f"is less than base_s = {info.data['base_s']}, with which the waits begin")
-        return value
+__all__ = ["Settings"]
 
 
 class Settings(Table):
@@ -154,6 +129,10 @@ class Settings(Table):
 
     def archive_of(self, outbox: OutboxSettings) -> Path:
         return outbox.archive or self.default_archive / _folder_name(outbox.label)
+
+    def retry_of(self, outbox: OutboxSettings) -> RetrySettings:
+        """When files of this outbox are tried again and given up."""
+        return self.retry.changed_by(outbox.retry)
 
     def quarantine_of(self, outbox: OutboxSettings) -> Path:
         return outbox.quarantine or self.default_quarantine
