@@ -98,6 +98,9 @@ class Agent:
         ways = leaving(settings, self.intakes, loop.alive)
         self.owed = Owed(journal, self.queue, self.intakes, ways, clocks)
         self.outcomes = OutcomeRecorder(journal, self.queue, remote, self.intakes, self.owed, rules, clocks, random)
+        self.budget = assembly.budget(
+            settings, self.intakes, self.queue, self.owed, journal, clocks, self.outcomes.withdraw, drain=drain
+        )
         self.quota = assembly.quota(settings, self.intakes, journal, remote)
         self.gates = assembly.gates(settings, self.intakes, self.queue, journal, clocks, self.quota, drain=drain)
         self.pacer = assembly.pacer(settings, remote)
@@ -146,6 +149,7 @@ class Agent:
         end = self._work()
         self.local.guard(self.outcomes.record)
         self.local.guard(self.owed.flush)
+        self.local.guard(self.budget.close)
         self.local.guard(self.gates.close)
         for intake in self.intakes:
             intake.close()
@@ -232,6 +236,7 @@ class Agent:
         self.owed.tend()
         if not busy:
             self.owed.flush()
+        self._changed = self.budget.look() or self._changed
         self._wait_over_at = self.queue.wake(now)
 
     def _gates_changed(self) -> None:
@@ -273,7 +278,8 @@ class Agent:
 
     def _waits(self) -> bool:
         reading = any(intake.walking for intake in self.intakes)
-        return reading or self._wait_over_at is not None or self._any_ready()
+        waits = self._wait_over_at is not None or self._any_ready()
+        return reading or waits or self.budget.is_to_be_listed()
 
     def _first_look_done(self, now: float) -> bool:
         """The order of sending is right only after a full walk, but a huge outbox does not delay the start."""
@@ -285,7 +291,7 @@ class Agent:
         now = self._now()
         times = [intake.next_step() for intake in self.intakes]
         times += [time for time in (self.server.ready_at, self.local.until) if time > now]
-        times += [self.owed.waiting.next_s, self.gates.look_at]
+        times += [self.owed.waiting.next_s, self.gates.look_at, self.budget.look_at()]
         if self._wait_over_at is not None:
             times.append(self._wait_over_at)
         return max(min(times) - now, 0.0) if times else 1.0

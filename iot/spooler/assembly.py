@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from iot.spooler.availability import Availability, Remote
 from iot.spooler.batches import Batches
+from iot.spooler.budget.ages import Ages
+from iot.spooler.budget.budget import Budget
+from iot.spooler.budget.shelf import Shelf
+from iot.spooler.budget.tombstones import TombstoneLists, Tombstones
 from iot.spooler.condition import CommandGate, environment
-from iot.spooler.config.outboxes import Beyond
+from iot.spooler.config.outboxes import Beyond, OutboxSettings
 from iot.spooler.config.retry import RetrySettings
 from iot.spooler.config.settings import Settings
 from iot.spooler.gates import Gate, Gates, WindowGate
+from iot.spooler.leaving.owed import Owed
+from iot.spooler.leaving.trust import open_trusted
+from iot.spooler.naming import is_plain_name
 from iot.spooler.outbox.intake import Clocks, Intake
 from iot.spooler.pacing import Pacer
 from iot.spooler.queue.policy import Admission, Backoff, RetryRules
-from iot.spooler.queue.queue import Queue
+from iot.spooler.queue.queue import Entry, Queue
 from iot.spooler.quota import QuotaGate
+from iot.spooler.state.elapsed import observe
 from iot.transfer import Journal
 
-__all__ = ["gates", "intakes", "pacer", "quota", "rules", "server", "was_lost"]
+__all__ = ["budget", "gates", "intakes", "lists_outbox", "pacer", "quota", "rules", "server", "was_lost"]
 
 DRAIN_CAP_S = 5.0
 
@@ -101,6 +110,9 @@ def pacer(settings: Settings, remote: Remote) -> Pacer:
 
 
 def intakes(settings: Settings, queue: Queue, clocks: Clocks, *, journal_lost: bool) -> list[Intake]:
+    """Of all outboxes, then of the lists of what they drop."""
+    outboxes = [outbox for outbox in settings.outbox if outbox.enabled]
+    lists = [lists_outbox(settings, outbox) for outbox in outboxes if outbox.budget.may_drop]
     return [
         Intake(
             outbox,
@@ -111,6 +123,52 @@ def intakes(settings: Settings, queue: Queue, clocks: Clocks, *, journal_lost: b
             small_file_bytes=settings.small_file_bytes,
             journal_lost=journal_lost,
         )
-        for outbox in settings.outbox
-        if outbox.enabled
+        for outbox in (*outboxes, *lists)
     ]
+
+
+def lists_outbox(settings: Settings, outbox: OutboxSettings) -> OutboxSettings:
+    """The outbox, in the state directory, that the lists of dropped files are sent from: as those of this one are."""
+    folder = settings.lists_of(outbox)
+    with suppress(OSError):  # the scan will say that it cannot be read
+        os.close(open_trusted(folder, make=True))
+    destination = outbox.budget.log_destination or outbox.destination
+    if is_plain_name(outbox.label):
+        destination = destination.replace("{outbox}", outbox.label)
+    same = ("retry", "percent_encode", "server_ignores_case", "priority", "schedule", "beyond_quota", "on_metered")
+    return OutboxSettings(
+        path=folder,
+        name=f"{outbox.label[:72]}-dropped",
+        destination=destination,
+        settle_s=0,
+        recursive=False,
+        include=("*.jsonl",),
+        quarantine=outbox.quarantine,
+        **{key: getattr(outbox, key) for key in same},
+    )
+
+
+def budget(
+    settings: Settings,
+    intakes: Sequence[Intake],
+    queue: Queue,
+    owed: Owed,
+    journal: Journal,
+    clocks: Clocks,
+    withdraw: Callable[[Sequence[Entry]], None],
+    *,
+    drain: bool,
+) -> Budget:
+    """withdraw: as Budget has it."""
+    by_folder = {intake.settings.path: intake for intake in intakes}
+    limited = [intake for intake in intakes if intake.settings.budget.is_limited or intake.settings.budget.ttl_s]
+    tombstones = Tombstones(journal) if any(each.settings.budget.may_drop for each in limited) else None
+    shelves = []
+    for intake in limited:
+        folder, lists = settings.lists_of(intake.settings), None
+        if tombstones is not None and intake.settings.budget.may_drop:
+            lists = TombstoneLists(folder, folder.name, intake.number, tombstones)
+        shelves.append(Shelf(intake, lists, by_folder.get(folder), queue))
+    given = {intake.number: intake.settings.budget.ttl_s for intake in limited}
+    ages = Ages({number: ttl_s for number, ttl_s in given.items() if ttl_s is not None}, queue, journal, observe)
+    return Budget(shelves, ages, tombstones, queue, owed, journal, clocks, withdraw, drain=drain)

@@ -20,6 +20,7 @@ REASONS = {
     State.DELIVERED: "not sent again, this version is delivered and has not left the outbox yet",
     State.KEPT: "not sent again, the delivered version is the same",
     State.QUARANTINED: "on its way to the quarantine",
+    State.DROPPED: "dropped, it has not left the outbox yet",
 }
 
 

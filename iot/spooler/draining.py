@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 SETTLE_S = 10.0
 LOCAL_PATIENCE_S = 20.0
-OPEN_STATES = (State.READY, State.SENDING, State.WAITING, State.DELIVERED, State.QUARANTINED)
+OPEN_STATES = (State.READY, State.SENDING, State.WAITING, State.DELIVERED, State.QUARANTINED, State.DROPPED)
 
 
 class End(enum.Enum):

@@ -198,7 +198,7 @@ class OutcomeRecorder:
         """
         if not self.unrecorded:
             return
-        self._withdraw(self._lost[Event.VANISHED])
+        self.withdraw(self._lost[Event.VANISHED])
         delivered, failed, gone = self._journal.write(self._write)
         results = [result for _, result in self._successes]
         notes = {entry.id: words or "" for entry, _, words in self._failures}
@@ -223,8 +223,8 @@ class OutcomeRecorder:
             self._queue.lose(db, entries, event)
         return delivered, failed, self._owed.forget_many(db)
 
-    def _withdraw(self, entries: Sequence[Entry]) -> None:
-        """Their producer has removed these files; an attempt may have left something on the server."""
+    def withdraw(self, entries: Sequence[Entry]) -> None:
+        """These files are not sent any more; an attempt may have left something on the server, which may go."""
         begun = [(self._source(entry), entry.left_at or entry.destination) for entry in entries]
         left = [(source, dest) for source, dest in begun if dest]
         if left:
@@ -243,5 +243,5 @@ class OutcomeRecorder:
         """If the journal cannot be written, the next full walk finds them again."""
         for intake in self._intakes.values():
             withdrawn, intake.withdrawn = intake.withdrawn, []
-            self._withdraw(withdrawn)
+            self.withdraw(withdrawn)
             self._queue.drop(withdrawn, Event.VANISHED)

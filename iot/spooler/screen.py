@@ -96,6 +96,7 @@ def _outbox(outbox: Content) -> str:
         f" completeness {outbox['completeness']}"
         + (f", {outbox['earlier_destination']} to an earlier destination" if outbox["earlier_destination"] else "")
         + _never_sent_words(outbox["never_sent"])
+        + _budget_words(outbox)
         + (f", {outbox['waits_because']}" if outbox.get("waits_because") else "")
         + _sharing_words(outbox["shares_destination_with"])
         + (f" ({outbox['error']})" if outbox["error"] else "")
@@ -114,6 +115,12 @@ def _left(seconds: int | None) -> str:
 def _never_sent_words(reasons: Mapping[str, int]) -> str:
     words = ", ".join(f"{reason}: {number}" for reason, number in reasons.items())
     return f", {sum(reasons.values())} never sent ({words})" if reasons else ""
+
+
+def _budget_words(outbox: Content) -> str:
+    dropped, over = outbox.get("dropped"), outbox.get("over_budget")
+    words = f", {dropped} dropped ({human_bytes(outbox['dropped_bytes'])})" if dropped else ""
+    return words + (f", over budget and nothing more may be dropped: {over}" if over else "")
 
 
 def _sharing_words(names: Sequence[str]) -> str:

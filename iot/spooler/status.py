@@ -114,6 +114,7 @@ def _outbox(agent: Agent, intake: Intake, totals: list[Total]) -> dict[str, Any]
         "never_sent": dict(intake.outbox.refused.reasons),
         "shares_destination_with": _sharing(agent, intake.settings.label),
         "waits_because": agent.gates.reason(intake.number),
+        **agent.budget.figures(intake.number),
         "error": _outbox_error(agent, intake),
     }
 
@@ -128,6 +129,9 @@ def _disabled(outbox: OutboxSettings) -> dict[str, Any]:
         "completeness": "not known yet",
         "held": 0,
         "never_sent": {},
+        "dropped": 0,
+        "dropped_bytes": 0,
+        "over_budget": None,
         "shares_destination_with": [],
         "waits_because": None,
         "error": None,

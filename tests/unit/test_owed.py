@@ -74,9 +74,11 @@ class Rig:
         self.budgets: list[float] = []
         self.archive = SimpleNamespace(tidy=self.budgets.append)
         self.delivered, self.given_up = {1: "delivered", 2: "delivered"}, {1: "given up", 2: "given up"}
+        self.dropped = {1: "dropped", 2: "dropped"}
         leaving = SimpleNamespace(
-            delivered=self.delivered, given_up=self.given_up, archives=(self.archive,), census=self.census
-        )
+            delivered=self.delivered, given_up=self.given_up, dropped=self.dropped, archives=(self.archive,),
+            census=self.census,
+        )  # fmt: skip
         queue = SimpleNamespace(
             forget=lambda db, entries: self.forgotten.extend(each.id for each in entries),
             owed=lambda state, limit, after: [each for each in self.rows.get(state, []) if each.id > after][:limit],
@@ -316,15 +318,17 @@ def test_what_an_interrupted_run_owes_is_paid_page_by_page_and_nothing_twice(rig
     rig.rows = {
         State.DELIVERED: [entry(number) for number in range(1, 6)] + [entry(6, outbox=9)],
         State.QUARANTINED: [entry(7, error="why")],
+        State.DROPPED: [entry(8)],
     }
     rig.leave(2)  # by this run already
     rig.asked.clear()
     rig.owed.resume()
     assert [each[:2] for each in rig.asked if each[0]] == [
         ([1], "delivered"), ([3, 4], "delivered"), ([5], "delivered"), ([7], "given up"),
+        ([8], "dropped"),
     ]  # fmt: skip
     assert rig.items[0].about["reason"] == "why"
-    assert sorted(rig.forgotten) == [1, 2, 3, 4, 5, 7]
+    assert sorted(rig.forgotten) == [1, 2, 3, 4, 5, 7, 8]
 
 
 def test_a_held_entry_whose_row_has_gone_is_held_no_more(rig):

@@ -67,7 +67,7 @@ def contradictions(settings: Settings) -> list[Contradiction]:
             hidden = "" if _is_plain(one.path, other.path) else " (by a symlink or a mount)"
             keys = tuple((role.setting, f" = {str(role.path)!r}") for role in (one, other))
             found.append(Contradiction(keys, f"{reason}{hidden}"))
-    others = (_bad_names, _undone_rules, _written_directly, _shrinking_waits)
+    others = (_bad_names, _undone_rules, _written_directly, _shrinking_waits, _dead_before_sent)
     return found + [each for look in others for each in look(settings)]
 
 
@@ -83,6 +83,18 @@ def _shrinking_waits(settings: Settings) -> list[Contradiction]:
                 for key, value in (("base_s", waits.base_s), ("cap_s", waits.cap_s))
             ]
             found.append(Contradiction(tuple(keys), "the waits begin with base_s and may not be longer than cap_s"))
+    return found
+
+
+def _dead_before_sent(settings: Settings) -> list[Contradiction]:
+    found = []
+    for number, outbox in enumerate(settings.outbox):
+        ttl_s, batch_s = outbox.budget.ttl_s, outbox.batch_interval_s
+        if ttl_s is not None and batch_s is not None and ttl_s <= batch_s:
+            batch: tuple[Place, str] = ("outbox", number, "batch_interval_s"), f" = {batch_s}"
+            ttl: tuple[Place, str] = ("outbox", number, "budget", "ttl_s"), f" = {ttl_s}"
+            reason = "a file would have to leave before its batch may be sent"
+            found.append(Contradiction((batch, ttl), reason))
     return found
 
 

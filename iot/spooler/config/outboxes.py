@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import Field, field_validator, model_validator
 
+from iot.spooler.config.budget import BudgetSettings
 from iot.spooler.config.retry import OutboxRetry
 from iot.spooler.config.table import Size, Table
 from iot.spooler.naming import Action, Collision, Naming, Rule, Template
@@ -173,6 +174,7 @@ class OutboxSettings(Table):
     )
     enabled: bool = Field(True, description="false: ignore this outbox")
     retry: OutboxRetry = OutboxRetry.model_construct()  # as in Settings
+    budget: BudgetSettings = BudgetSettings.model_construct()
 
     @field_validator("path", "archive", "quarantine")
     @classmethod

@@ -137,6 +137,10 @@ class Settings(Table):
     def quarantine_of(self, outbox: OutboxSettings) -> Path:
         return outbox.quarantine or self.default_quarantine
 
+    def lists_of(self, outbox: OutboxSettings) -> Path:
+        """Where the lists of what this outbox has dropped wait to be sent."""
+        return self.state_dir / "dropped" / _folder_name(outbox.label)
+
 
 def _folder_name(label: str) -> str:
     """A label turned into the name of a folder: without a slash, not hidden, never "." or ".."."""

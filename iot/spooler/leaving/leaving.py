@@ -19,15 +19,16 @@ from iot.transfer.beneath import join, split
 
 __all__ = ["Leaving", "leaving", "unclaimed"]
 
-OWED = (State.DELIVERED, State.QUARANTINED)
+OWED = (State.DELIVERED, State.QUARANTINED, State.DROPPED)
 PAGE = 256
 
 
 class Leaving(NamedTuple):
-    """delivered, given_up: by number of the outbox. archives: each once. census: of the quarantines."""
+    """delivered, given_up, dropped: by number of the outbox. archives: each once. census: of the quarantines."""
 
     delivered: Mapping[int, Leaver]
     given_up: Mapping[int, Leaver]
+    dropped: Mapping[int, Leaver]
     archives: tuple[Archive, ...]
     census: Census
 
@@ -50,7 +51,8 @@ def leaving(settings: Settings, intakes: Iterable[Intake], alive: Callable[[], N
             )
         delivered[intake.number] = archives[folder]
     census = Census(map(settings.quarantine_of, settings.outbox))
-    return Leaving(delivered, given_up, tuple(archives.values()), census)
+    dropped = dict.fromkeys(given_up, Delete())
+    return Leaving(delivered, given_up, dropped, tuple(archives.values()), census)
 
 
 def unclaimed(queue: Queue, outbox: int, leftovers: Sequence[bytes]) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""Files that are delivered or given up and still have to leave their outbox, those of an interrupted run included.
+"""Files that are delivered, given up or dropped and have to leave their outbox, those of an interrupted run included.
 
 Their rows are forgotten after the folder that they left has been synced.
 """
@@ -56,6 +56,11 @@ class Owed:
         self._queue = queue
         self._intakes = {intake.number: intake for intake in intakes}
         self._leaving = leaving
+        self._ways = {
+            State.DELIVERED: leaving.delivered,
+            State.QUARANTINED: leaving.given_up,
+            State.DROPPED: leaving.dropped,
+        }
         self._clocks = clocks
         self._gone: dict[int, Entry] = {}
         self._unlinker = Unlinker()
@@ -91,6 +96,10 @@ class Owed:
         for entry in given_up:
             log.error("quarantined path=%s attempts=%d", shown(entry.path), entry.attempts)
 
+    def drop(self, entries: Sequence[Entry]) -> None:
+        """Remove these from their outbox undelivered, as far as they may leave."""
+        self._let_go(entries, self._leaving.dropped, {})
+
     def forget_many(self, db: sqlite3.Connection) -> list[Entry]:
         """Within a transaction that is made anyway: drop the rows of files that have left, if there are many.
 
@@ -115,7 +124,7 @@ class Owed:
         self._retry_at = float("inf")
         held = {key for some in self.held.values() for key in some}
         seen: set[int] = set()
-        for state, leavers in ((State.DELIVERED, self._leaving.delivered), (State.QUARANTINED, self._leaving.given_up)):
+        for state, leavers in self._ways.items():
             after_id = 0
             while page := self._queue.owed(state, PAGE, after_id):
                 after_id = page[-1].id
@@ -213,7 +222,7 @@ class Owed:
     def _let_go_late(self, now: float) -> None:
         """Try those again that could not leave when they were delivered."""
         ripe = self.waiting.ripe(now, PAGE)
-        for leavers in (self._leaving.delivered, self._leaving.given_up):
+        for leavers in self._ways.values():
             for rested in (True, False):
                 chosen = [late for late in ripe if late.leavers is leavers and (late.why is Why.RESTING) is rested]
                 notes = {late.entry.id: late.note for late in chosen if late.note}
@@ -222,7 +231,7 @@ class Owed:
     def _stay(self, intake: Intake, entry: Entry, leavers: Mapping[int, Leaver], note: str, why: Why) -> None:
         held = self.held[intake.number]
         if why is Why.OPEN and held.get(entry.id) != why.value:
-            log.info("delivered and open for writing path=%s", shown(entry.path))
+            log.info("%s and open for writing path=%s", entry.state.name.lower(), shown(entry.path))
             held[entry.id] = why.value
         if why is Why.TOUCHED:
             held.pop(entry.id, None)

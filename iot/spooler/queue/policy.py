@@ -11,6 +11,9 @@ An entry's life, one arrow a row of TRANSITIONS:
                   `-----|------------------'
                         `-----GIVEN_UP--> QUARANTINED --LEFT--> GONE
 
+    READY, WAITING --EVICTED--> DROPPED --LEFT--> GONE               (beyond the outbox's budget, or too old)
+    READY, WAITING --EXPIRED--> QUARANTINED                          (too old, where the outbox says so)
+
 RESTARTED: a new run; nothing is in flight or waiting. RENEWED: the file has a new version, which has its own entry; the
 old entry is dropped, unless its file still has to leave. CHANGED, VANISHED: the entry is dropped, because the folder
 decides what there is to send.
@@ -58,6 +61,7 @@ class State(enum.IntEnum):
     DELIVERED = 3
     KEPT = 4
     QUARANTINED = 5
+    DROPPED = 6
     GONE = -1
 
 
@@ -75,6 +79,8 @@ class Event(enum.Enum):
     CHANGED = enum.auto()
     VANISHED = enum.auto()
     RENEWED = enum.auto()
+    EVICTED = enum.auto()
+    EXPIRED = enum.auto()
     DUE = enum.auto()
     LEFT = enum.auto()
     RESTARTED = enum.auto()
@@ -84,6 +90,8 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.READY, Event.BEGUN): State.SENDING,
     (State.READY, Event.RENEWED): State.GONE,
     (State.READY, Event.VANISHED): State.GONE,
+    (State.READY, Event.EVICTED): State.DROPPED,
+    (State.READY, Event.EXPIRED): State.QUARANTINED,
     (State.SENDING, Event.SENT): State.DELIVERED,
     (State.SENDING, Event.SENT_TO_KEEP): State.KEPT,
     (State.SENDING, Event.INTERRUPTED): State.READY,
@@ -97,11 +105,14 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.WAITING, Event.DUE): State.READY,
     (State.WAITING, Event.RENEWED): State.GONE,
     (State.WAITING, Event.VANISHED): State.GONE,
+    (State.WAITING, Event.EVICTED): State.DROPPED,
+    (State.WAITING, Event.EXPIRED): State.QUARANTINED,
     (State.WAITING, Event.RESTARTED): State.READY,
     (State.DELIVERED, Event.LEFT): State.GONE,
     (State.KEPT, Event.RENEWED): State.GONE,
     (State.KEPT, Event.VANISHED): State.GONE,
     (State.QUARANTINED, Event.LEFT): State.GONE,
+    (State.DROPPED, Event.LEFT): State.GONE,
 }
 
 

@@ -159,6 +159,24 @@ class Queue:
         if entries:
             self._journal.write(lambda db: self.lose(db, entries, event))
 
+    # -- what may be dropped
+
+    def backlog(self, outbox: int) -> tuple[int, int]:
+        """Files that wait to be sent or are being sent, and their bytes."""
+        sql = "SELECT count(*) AS files, sum(size) AS bytes FROM entry WHERE outbox = ? AND state IN (0, 1, 2)"
+        [row] = self._journal.read(sql, outbox)
+        return int(row["files"]), int(row["bytes"] or 0)
+
+    def idle(self, outbox: int, above: int, below: int, limit: int, *, newest_first: bool) -> list[Entry]:
+        """Entries that wait and that nobody sends, with a number between these two, in the order of the numbers."""
+        order = "DESC" if newest_first else "ASC"
+        which = "WHERE entry.outbox = ? AND state IN (0, 2) AND entry.id > ? AND entry.id < ?"
+        return self._entries(f"{which} ORDER BY entry.id {order} LIMIT ?", outbox, above, below, limit)
+
+    def evict(self, db: sqlite3.Connection, entries: Sequence[Entry], event: Event, why: str) -> list[Entry]:
+        """EVICTED or EXPIRED, within a Journal.write: their files have to leave -> the updated entries."""
+        return self._move(db, event, entries, ", next_attempt = NULL, error = ?", lambda _: (why,))
+
     # -- what is next
 
     def heads(self, outbox: int, *, large: bool, limit: int, allowed: Allowed = Allowed()) -> list[Entry]:  # noqa: B008

@@ -88,6 +88,10 @@ QUEUE_SCHEMA = Schema(
         ALTER TABLE file ADD COLUMN hash8 TEXT;
         ALTER TABLE entry ADD COLUMN destination BLOB
         """,
+        """
+        DROP INDEX entry_owed;
+        CREATE INDEX entry_owed ON entry (state) WHERE state IN (3, 5, 6)
+        """,
     ),
     compatible_from=2,
 )
@@ -117,7 +121,7 @@ NO_TIME = "typeof({0}) <> 'integer' AND (typeof({0}) <> 'blob' OR length({0}) <>
 DAMAGES = (
     "file.id IS NULL",
     "file.outbox IS NOT entry.outbox",
-    f"typeof(state) <> 'integer' OR state NOT BETWEEN {int(State.READY)} AND {int(State.QUARANTINED)}",
+    f"typeof(state) <> 'integer' OR state NOT BETWEEN {int(State.READY)} AND {int(State.DROPPED)}",
     *(f"typeof({column}) <> 'integer'" for column in WHOLE_NUMBERS),
     "large NOT IN (0, 1) OR size < 0",
     *(NO_TIME.format(column) for column in ("mtime_ns", "ctime_ns")),
