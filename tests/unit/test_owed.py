@@ -318,7 +318,7 @@ def test_what_an_interrupted_run_owes_is_paid_page_by_page_and_nothing_twice(rig
     rig.rows = {
         State.DELIVERED: [entry(number) for number in range(1, 6)] + [entry(6, outbox=9)],
         State.QUARANTINED: [entry(7, error="why")],
-        State.DROPPED: [entry(8)],
+        State.DROPPED: [entry(8, error="why")],
     }
     rig.leave(2)  # by this run already
     rig.asked.clear()
