@@ -14,8 +14,10 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import functools
+import json
 import os
 import shutil
+import sqlite3
 import stat
 import tempfile
 from collections import Counter
@@ -42,11 +44,14 @@ POLICIES: dict[str, dict[str, str]] = {
     "none": {},
     "windows": {"schedule": '["06:00-12:00", "18:00-24:00"]'},
     "batches": {"batch_interval_s": "20"},
+    "budget": {"budget": '{max_files = 2, max_bytes = 6000, evict_urgent = "oldest", preserve = ["*x*"]}'},
     "batches in windows": {"schedule": '["06:00-12:00", "18:00-24:00"]', "batch_interval_s": "20"},
 }
 WINDOW_H, GRACE_S = 6, 30.0
 """Windows open and close every so many hours; a jump of the clock is noticed within so many seconds."""
 PRIVATE = b"/.iot-sent."
+LIST = "-dropped-"
+"""In the names of the lists of what was dropped, and in no other."""
 
 files = st.builds(File, st.integers(0, 1), st.sampled_from(NAMES))
 names = st.sampled_from(NAMES)
@@ -120,6 +125,7 @@ class Laboratory(RuleBasedStateMachine):
         self.chowned = self.is_read_only = False
         self.seen = 0
         self.sent: Counter[tuple[File, bytes]] = Counter()
+        self.dropped: set[tuple[File, int]] = set()
         self.begun_before: set[str] = set()
         self.agent.tell(f"begin {who}, {folders}, {policy}, same_disk={same_disk}, {self.settings}")
         self.before = self._outside()
@@ -262,6 +268,7 @@ class Laboratory(RuleBasedStateMachine):
     @step(rubbish=st.booleans())
     def journal_is_lost(self, rubbish: bool) -> None:
         self.agent.stop()
+        self._look_at_the_dropped()
         self.producers.incidents += 1
         for path in self.state.glob("journal.db*"):
             size = path.stat().st_size
@@ -278,6 +285,10 @@ class Laboratory(RuleBasedStateMachine):
     @step(after=st.integers(1, 3))
     def link_is_cut(self, after: int) -> None:
         self.server.cut_after = after
+
+    @step()
+    def server_goes_away_or_comes_back(self) -> None:
+        self.server.away = not self.server.away
 
     @step(at=moments)
     def operator_retries(self, at: int) -> None:
@@ -333,9 +344,10 @@ class Laboratory(RuleBasedStateMachine):
 
     def _look(self) -> None:
         self.look_at_the_server()
+        self._look_at_the_dropped()
         copies = self._copies()
         for content, file in self.producers.wanted.items():
-            assert content in copies or content in self.delivered, f"{file} is lost"
+            assert content in copies or content in self.delivered or self._was_dropped(content), f"{file} is lost"
         for content, count in copies.items():
             most = 1 + self.producers.linked[content] + self._excused(content)
             assert count <= most or not content, f"there are {count} copies of one file"
@@ -343,6 +355,8 @@ class Laboratory(RuleBasedStateMachine):
 
     def look_at_the_server(self) -> None:
         for dest, content, wall in self.server.published[self.seen :]:
+            if LIST in dest:
+                continue  # _look_at_the_dropped reads it
             assert self._in_window(wall), f"{dest} was sent outside its window"
             file = self._whose(dest)
             good = self.producers.wrote(file, content)
@@ -361,6 +375,36 @@ class Laboratory(RuleBasedStateMachine):
     @property
     def delivered(self) -> set[bytes]:
         return {content for _, content, _ in self.server.published}
+
+    def _look_at_the_dropped(self) -> None:
+        """What the journal and the lists, sent or not, say was dropped: only what may be."""
+        for box, line in {*self._listed(), *self._tombstones()}:
+            told = json.loads(line)
+            file = File(box, os.fsencode(told["path"]))
+            assert b"x" not in file.path, f"{file} was dropped, and was to be preserved"
+            self.dropped.add((file, int(told["bytes"])))
+
+    def _listed(self) -> Iterator[tuple[int, bytes]]:
+        """The lines of all lists of dropped files, each with the outbox that it is about."""
+        lists = [(Path(dest).name, content) for dest, content, _ in self.server.published if LIST in dest]
+        lists += [(path.name, path.read_bytes()) for path in (self.state / "dropped").glob(f"*/*{LIST}*")]
+        for name, content in lists:
+            box = next(number for number, path in enumerate(self.boxes) if name.startswith(path.name))
+            yield from ((box, line) for line in content.splitlines())
+
+    def _tombstones(self) -> Iterator[tuple[int, bytes]]:
+        """Of the journal: a copy, since a database that is looked at may be changed by that."""
+        if "budget" not in self.settings or not (self.state / "journal.db").exists():
+            return
+        with tempfile.TemporaryDirectory() as folder, contextlib.suppress(sqlite3.DatabaseError):
+            for path in self.state.glob("journal.db*"):
+                shutil.copy(path, folder)
+            with contextlib.closing(sqlite3.connect(Path(folder) / "journal.db")) as db:
+                rows = db.execute("SELECT path, line FROM tombstone JOIN outbox ON outbox.id = tombstone.outbox")
+                yield from [(self.boxes.index(Path(os.fsdecode(path))), bytes(line)) for path, line in rows]
+
+    def _was_dropped(self, content: bytes) -> bool:
+        return any(size == len(content) and self.producers.wrote(file, content) for file, size in self.dropped)
 
     def _in_window(self, wall: float) -> bool:
         if "schedule" not in self.settings:
@@ -433,6 +477,7 @@ class Laboratory(RuleBasedStateMachine):
         self.disk.make_room()
         self.server.refused.clear()
         self.server.cut_after = 0
+        self.server.away = False
         self.include = [False, False]
         self._configure()
         for box in self.boxes:

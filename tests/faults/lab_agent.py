@@ -141,11 +141,13 @@ class Server:
     """A server that is a folder. published: everything that ever got a final name. begun: destinations of jobs.
 
     refused: parts of names that it refuses for good. cut_after: the link is lost after so many deliveries, once.
+    away: it cannot be reached.
     """
 
     root: Path
     refused: set[str] = field(default_factory=set)
     cut_after: int = 0
+    away: bool = False
     published: list[Published] = field(default_factory=list)
     begun: list[str] = field(default_factory=list)
 
@@ -157,6 +159,7 @@ class Order(NamedTuple):
     at_step: int
     refused: frozenset[str]
     cut_after: int
+    away: bool
     stop: bool
 
 
@@ -179,12 +182,14 @@ class LabAgent:
 
     def run(self, pauses: int, *, at_step: int = 0, act: Callable[[], None] | None = None) -> bool:
         """Let it work until it has paused so often -> whether step `at_step` came (and was acted at, or its last)."""
-        return self._go(Order(pauses, at_step, frozenset(self._server.refused), self._server.cut_after, False), act)
+        server = self._server
+        order = Order(pauses, at_step, frozenset(server.refused), server.cut_after, server.away, stop=False)
+        return self._go(order, act)
 
     def stop(self) -> None:
         """Ask it to end, as SIGTERM and SIGHUP do."""
         if self.running:
-            self._go(Order(0, 0, frozenset(), 0, True), None)
+            self._go(Order(0, 0, frozenset(), 0, away=False, stop=True), None)
         assert not self.running, "it does not stop"
 
     def kill(self) -> None:
@@ -337,7 +342,7 @@ class Loop:
 
     def __init__(self, line: Connection, clock: Clock) -> None:
         self.line = line
-        self.order = Order(0, 0, frozenset(), 0, False)
+        self.order = Order(0, 0, frozenset(), 0, away=False, stop=False)
         self._clock = clock
         self._steps = 0
         self._left = 0
@@ -410,6 +415,8 @@ class LabRemote(FolderRemote):
     def upload_many(self, jobs: Any, **keywords: Any) -> Iterator[Any]:
         order = self._loop.order
         self.lose_after = [order.cut_after] if order.cut_after else []
+        if order.away:
+            raise LinkLost("no route to the server")
         for outcome in super().upload_many(jobs, **keywords):
             if isinstance(outcome, Failure) and isinstance(outcome.error, LinkLost):
                 self._loop.line.send(("cut",))
