@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
-import queue
 import select
 import socket
 import sys
-import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from iot.transfer.dialling import Race, resolved
 from iot.transfer.errors import LinkLost, Timeout
 
 if TYPE_CHECKING:
@@ -24,28 +22,23 @@ __all__ = ["Replies", "accept", "dial", "wait_until_sent"]
 SLICE_S = 0.2
 POLL_S = 0.01
 QUEUED_BYTES = 128 * 1024
-UNDER_WAY = (errno.EINPROGRESS, errno.EWOULDBLOCK, getattr(errno, "WSAEWOULDBLOCK", errno.EWOULDBLOCK))
 KEEPALIVE_S = 30
 """Keepalive: routers forget a silent connection, and during a transfer the control connection is silent."""
 
 
 def dial(host: str, port: int, timeout_s: float, check: Callable[[], None]) -> socket.socket:
-    """check: called every SLICE_S; its exception ends the attempt. Raises: LinkLost, Timeout."""
-    over_at = time.monotonic() + timeout_s
-    error: Exception = OSError("the name has no address")
-    for family, kind, protocol, _, address in _addresses(host, port, over_at, check):
-        sock = socket.socket(family, kind, protocol)
-        try:
-            _connect(sock, address, over_at, check)
-            _keep_alive(sock)
-            return sock
-        except OSError as failed:
-            sock.close()
-            error = failed
-        except BaseException:
-            sock.close()
-            raise
-    raise LinkLost(f"cannot connect to {host} port {port}: {error}") from error
+    """Connect to the first address of `host` that answers. timeout_s: of the resolver, then of each address.
+
+    check: called every SLICE_S; its exception ends the attempt. Raises: LinkLost.
+    """
+    addresses = resolved(host, port, timeout_s, check)
+    with Race(addresses, socket.socket, timeout_s=timeout_s) as race:
+        sock = race.winner(check)
+    if sock is None:
+        raise LinkLost(f"cannot connect to {host} port {port}: {'; '.join(race.failures)}")
+    sock.setblocking(True)
+    _keep_alive(sock)
+    return sock
 
 
 def accept(listener: socket.socket, timeout_s: float, check: Callable[[], None]) -> tuple[socket.socket, Any]:
@@ -58,42 +51,6 @@ def accept(listener: socket.socket, timeout_s: float, check: Callable[[], None])
     sock, address = listener.accept()
     _keep_alive(sock)
     return sock, address
-
-
-def _addresses(host: str, port: int, over_at: float, check: Callable[[], None]) -> list[Any]:
-    """A lookup cannot be cancelled, so it is left to a thread of its own. Raises: LinkLost, Timeout."""
-    found: queue.SimpleQueue[list[Any] | OSError] = queue.SimpleQueue()
-
-    def look_up() -> None:
-        try:
-            found.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-        except (OSError, UnicodeError) as error:
-            found.put(error if isinstance(error, OSError) else OSError(str(error)))
-
-    threading.Thread(target=look_up, name="iot-ftp look-up", daemon=True).start()
-    while time.monotonic() < over_at:
-        check()
-        with contextlib.suppress(queue.Empty):
-            addresses = found.get(timeout=SLICE_S)
-            if isinstance(addresses, OSError):
-                raise LinkLost(f"cannot find {host}: {addresses}") from addresses
-            return addresses
-    raise Timeout(f"cannot find {host}: no answer")
-
-
-def _connect(sock: socket.socket, address: Any, over_at: float, check: Callable[[], None]) -> None:
-    sock.setblocking(False)
-    code = sock.connect_ex(address)
-    if code not in (0, *UNDER_WAY):
-        raise OSError(code, errno.errorcode.get(code, "refused"))
-    while not select.select([], [sock], [], SLICE_S)[1]:
-        check()
-        if time.monotonic() >= over_at:
-            raise Timeout(f"no answer from {address[0]} port {address[1]}")
-    code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    if code:
-        raise OSError(code, errno.errorcode.get(code, "refused"))
-    sock.setblocking(True)
 
 
 def wait_until_sent(sock: socket.socket, timeout_s: float | None, check: Callable[[], None]) -> None:

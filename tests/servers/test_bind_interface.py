@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from iot.sftp.client import ConfigurationError, IoTSFTPClient, LinkLost
-from iot.sftp.client.ssh import link
+from iot.sftp.client.ssh import dial
 
 SERVER = "10.231.9.9"
 PROGRAM = f"""
@@ -115,12 +115,12 @@ def test_what_is_no_address_is_a_wrong_setting() -> None:
 
 
 def test_a_kernel_that_leaves_it_to_root_is_told_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    class Forbidding(link.socket.socket):
+    class Forbidding(dial.socket.socket):
         def setsockopt(self, *arguments: object) -> None:
-            if arguments[1] == link.socket.SO_BINDTODEVICE:
+            if arguments[1] == dial.socket.SO_BINDTODEVICE:
                 raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(link.socket, "socket", Forbidding)
+    monkeypatch.setattr(dial.socket, "socket", Forbidding)
     options = {"attempts": 1, "host_key": "SHA256:" + "A" * 43, "state_dir": tmp_path}
     client = IoTSFTPClient("127.0.0.1", 1, "me", "x", bind_interface="lo", **options)
     with client, pytest.raises(ConfigurationError, match=r"before Linux 5\.7 only root"):

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from iot.sftp.client.ssh.capabilities import check_ciphers, check_congestion
-from iot.sftp.client.ssh.link import check_interface
+from iot.sftp.client.ssh.dial import check_interface
 from iot.sftp.client.ssh.openssh_config import NONE
 from iot.sftp.client.ssh.openssh_config import check as check_config
 from iot.sftp.client.ssh.proxy import proxy_from

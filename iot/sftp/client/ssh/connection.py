@@ -18,8 +18,9 @@ import paramiko
 from iot.sftp.client.ssh.boundary import translated
 from iot.sftp.client.ssh.channel import SFTPChannel
 from iot.sftp.client.ssh.detour import CommandLink, by_channel, by_command
+from iot.sftp.client.ssh.dial import dial
 from iot.sftp.client.ssh.hostkeys import fingerprint
-from iot.sftp.client.ssh.link import Link, dial
+from iot.sftp.client.ssh.link import Link
 from iot.sftp.client.ssh.login import Login
 from iot.sftp.client.ssh.proxy import connect_through
 from iot.sftp.client.ssh.transport import Target, Transport
