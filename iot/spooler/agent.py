@@ -43,7 +43,8 @@ PATIENCE_S = 2.0
 
 
 class Wake(enum.Enum):
-    """TRY: scan and try the server at once. FLUSH: that, and send past the schedule."""
+    """TRY: the network may be there again: scan, and try the server at once or, after a long outage, when it is this
+    device's turn. FLUSH: somebody asks: scan, try the server at once, and send past the schedule."""
 
     TRY = enum.auto()
     FLUSH = enum.auto()
@@ -182,11 +183,21 @@ class Agent:
         """Scan now and try the server now (the network is up, or the operator asks)."""
         if why is Wake.FLUSH:
             self.gates.flush()
-        if self.server.wake():
+        if self.server.wake() if why is Wake.FLUSH else self._network_up():
             log.info("hold released: one try now")
         self.owed.wake()
         for intake in self.intakes:
             intake.wake()
+
+    def _network_up(self) -> bool:
+        """-> whether that ends a hold"""
+        now = self._now()
+        is_held = self.server.network_up(now)
+        if self.server.ready_at > now:
+            log.info(
+                "the first try after a long outage waits for this device's turn next_s=%.0f", self.server.ready_at - now
+            )
+        return is_held
 
     # -- the loop
 

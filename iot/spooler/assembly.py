@@ -39,9 +39,11 @@ def was_lost(journal: Journal) -> bool:
 
 
 def server(settings: Settings, random: Callable[[], float], *, drain: bool) -> Availability:
+    """A drain ends soon, so it has no time to wait for its turn."""
     retry = settings.retry
     backoff = Backoff(retry.base_s, min(retry.cap_s, DRAIN_CAP_S) if drain else retry.cap_s)
-    return Availability(backoff, Backoff(retry.auth_hold_s, retry.auth_hold_max_s), random)
+    hold = Backoff(retry.auth_hold_s, retry.auth_hold_max_s)
+    return Availability(backoff, hold, random, herd_window_s=0.0 if drain else retry.herd_window_s)
 
 
 def rules(settings: Settings, intakes: Sequence[Intake], *, drain: bool) -> dict[int, RetryRules]:

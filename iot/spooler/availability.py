@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
+from iot.spooler.herd import HerdWindow
 from iot.spooler.queue.policy import Backoff, FailureKind
 from iot.transfer import (
     AuthenticationError,
@@ -15,6 +17,7 @@ from iot.transfer import (
     LocalStateError,
     NoSpaceOnServer,
     PermanentError,
+    ServerBusy,
     SourceChanged,
     SourceUnreadable,
     Timeout,
@@ -96,11 +99,14 @@ class ServerState(str, enum.Enum):
 class Availability:
     """When the server may be tried again. Times are seconds of the monotonic clock.
 
-    After progress the first loss is retried at once, later ones after `backoff`. A refused login or host key holds
-    the whole server for `hold`: another attempt could put this address on the server's penalty list.
+    After progress the first loss is retried at once, later ones after `backoff`. A server that answers that it is busy
+    is there: the waits for it begin anew. A refused login or host key holds the whole server for `hold`: another
+    attempt could put this address on the server's penalty list. `herd_window_s`: see herd.py; 0 for none.
     """
 
-    def __init__(self, backoff: Backoff, hold: Backoff, random: Callable[[], float]) -> None:
+    def __init__(
+        self, backoff: Backoff, hold: Backoff, random: Callable[[], float], *, herd_window_s: float = 0.0
+    ) -> None:
         self.state = ServerState.DISCONNECTED
         self.failures = 0
         self.holds = 0
@@ -109,12 +115,16 @@ class Availability:
         self._backoff = backoff
         self._hold = hold
         self._random = random
+        self._herd = HerdWindow(herd_window_s, random)
+        self._is_busy = False
 
     def progressed(self) -> None:
         """The server has confirmed something."""
         self.state = ServerState.CONNECTED
         self.failures = self.holds = 0
         self.last_error = None
+        self._is_busy = False
+        self._herd.answered()
 
     def lost(self, error: TransferError, now: float) -> None:
         """The connection broke, could not be made, or was refused."""
@@ -122,12 +132,26 @@ class Availability:
         if isinstance(error, AuthenticationError):
             self.state = ServerState.HELD
             self.holds += 1
+            self._herd.answered()
             self.ready_at = now + self._hold.delay_s(self.holds, self._random())
             return
         first = self.state is ServerState.CONNECTED and self.failures == 0
         self.state = ServerState.DISCONNECTED
-        self.failures += 0 if first else 1
-        self.ready_at = now if first else now + self._backoff.delay_s(self.failures, self._random())
+        self.ready_at = now + (self._busy_s() if isinstance(error, ServerBusy) else self._away_s(now, first=first))
+
+    def _busy_s(self) -> float:
+        self._herd.answered()
+        self.failures = self.failures + 1 if self._is_busy else 1
+        self._is_busy = True
+        return self._backoff.delay_s(self.failures, self._random())
+
+    def _away_s(self, now: float, *, first: bool) -> float:
+        self._is_busy = False
+        scattered_s = self._herd.failed(now)
+        if first:
+            return 0.0
+        self.failures += 1
+        return self._backoff.delay_s(self.failures, self._random()) if scattered_s is None else scattered_s
 
     def take_over(self, earlier: Availability) -> None:
         """Wait as an earlier agent of this process would have, for a server that nobody has mended meanwhile."""
@@ -135,6 +159,8 @@ class Availability:
             return
         self.state, self.ready_at, self.last_error = earlier.state, earlier.ready_at, earlier.last_error
         self.failures, self.holds = earlier.failures, earlier.holds
+        self._is_busy = earlier._is_busy
+        self._herd.take_over(earlier._herd)
 
     def wake(self) -> bool:
         """Somebody asks for a try at once: the backoff is over, and so is a hold -> whether there was one.
@@ -146,3 +172,21 @@ class Availability:
             self.state = ServerState.DISCONNECTED
         self.ready_at = float("-inf")
         return was_held
+
+    def network_up(self, now: float) -> bool:
+        """The network is there again: as `wake`, but after a long outage not for all devices at once."""
+        if not self._herd.is_long(now):
+            return self.wake()
+        self._not_before(now, self._herd.network_up())
+        return False
+
+    def power_up(self, now: float, away_s: float | None) -> bool:
+        """The device starts after a power cut of `away_s`, None: of unknown length -> whether the first try waits."""
+        delay_s = None if self.state is ServerState.HELD else self._herd.power_up(away_s)
+        self._not_before(now, delay_s)
+        return delay_s is not None
+
+    def _not_before(self, now: float, delay_s: float | None) -> None:
+        """A try that is due earlier anyway stays where it is."""
+        if delay_s is not None:
+            self.ready_at = min(now + delay_s, self.ready_at if self.ready_at > now else math.inf)

@@ -30,10 +30,12 @@ from iot.spooler.config.exposure import exposed_secrets
 from iot.spooler.config.load import BadConfiguration, load
 from iot.spooler.config.settings import Settings
 from iot.spooler.draining import End
+from iot.spooler.herd import Phased
 from iot.spooler.naming import shown
 from iot.spooler.outbox.intake import Clocks
 from iot.spooler.outbox.scan import OutboxTaken, SourceFailed
 from iot.spooler.sender import Totals
+from iot.spooler.state.contact import LastContact
 from iot.spooler.state.held import Held
 from iot.spooler.state.journal_location import JournalLocation
 from iot.spooler.state.lock import AlreadyRunning, locked
@@ -142,6 +144,7 @@ class Service:
         self._settings: Settings | None = None
         self._location: JournalLocation | None = None
         self._hold: Held | None = None
+        self._contact: LastContact | None = None
         self._remote: Remote | None = None
         self._server: Availability | None = None
         self._status: StatusFile | None = None
@@ -157,6 +160,8 @@ class Service:
                 if end is not End.STOPPED or self._terminate:
                     self._notify("STOPPING=1")
                     self._tell_stop(end)
+                    if self._contact is not None:
+                        self._contact.end()
                     if self._status is not None:
                         self._status.keep(settings.state_dir / STATUS)
                     return end
@@ -170,7 +175,8 @@ class Service:
         files = [self._config] if self._config is not None else []
         self._changes = Changes(files + settings.server.login_files(), CLOCKS.monotonic)
         remote = self._remote = self._make_remote(settings, journal)
-        agent = Agent(settings, journal, remote, self, CLOCKS, random.random, drain=self._drain, totals=self._totals)
+        chance = Phased(settings.device_id, random.random)
+        agent = Agent(settings, journal, remote, self, CLOCKS, chance, drain=self._drain, totals=self._totals)
         if self._server is not None:
             agent.server.take_over(self._server)
         self._server = agent.server
@@ -178,6 +184,9 @@ class Service:
         if not self._started:
             _refuse_taken_outboxes(agent)
             self._take_over_hold(self._hold, agent)
+            self._contact = None if self._drain else LastContact(settings.state_dir)
+            if self._contact is not None:
+                self._contact.take_turn(agent.server, CLOCKS.monotonic())
         self._started = True
         self._ready = self._ready and self._say_ready(agent)
         try:
@@ -305,6 +314,8 @@ class Service:
         if not self._ready:
             self._ready = self._say_ready(agent)
         self._watch_hold(agent)
+        if self._contact is not None:
+            self._contact.follow(agent.server.state, self._totals.files + self._totals.bytes, CLOCKS.monotonic())
         try:
             news = self._status is not None and self._status.report(agent, changed=changed, final=final)
         except TransferError as error:

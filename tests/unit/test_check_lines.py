@@ -137,10 +137,15 @@ def test_a_first_wait_above_the_longest(device: Device, capsys: pytest.CaptureFi
     assert wrong(device, capsys) == [
         "retry.cap_s = 2: is less than base_s = 5.0, with which the waits begin (from BASE/c.toml:9)"
     ]
-    device.retry = "base_s = 500\n"
+    device.retry = "base_s = 1000\nherd_window_s = 999\n"
     assert wrong(device, capsys) == [
-        "retry.cap_s = 300.0: is less than base_s = 500.0, with which the waits begin (from BASE/c.toml:7)"
+        "retry.cap_s = 900.0: is less than base_s = 1000.0, with which the waits begin (from BASE/c.toml:7)",
+        "retry.herd_window_s = 999: is less than base_s = 1000.0, with which the waits begin (from BASE/c.toml:9)",
     ]
+    device.retry = "herd_window_s = 86401\n"
+    assert wrong(device, capsys) == ["retry.herd_window_s = 86401: must be at most 86400 (from BASE/c.toml:8)"]
+    device.retry = "herd_window_s = 0\n"
+    assert device.check() == 0
 
 
 def test_an_empty_destination(device: Device, capsys: pytest.CaptureFixture[str]) -> None:

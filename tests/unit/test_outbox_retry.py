@@ -47,6 +47,7 @@ class TwoOutboxes(Rig):
 
 def test_each_outbox_gives_up_and_waits_as_it_says(tmp_path):
     rig = TwoOutboxes(tmp_path)
+    rig.retry = {"cap_s": 300.0}
     rig.put("patient")
     (rig.other / "hasty").write_bytes(b"x")
     tried: dict[str, list[float]] = {}

@@ -24,7 +24,17 @@ class RetrySettings(Table):
         gt=0,
         description="seconds to wait after the first lost link or failure of a file; doubled each time, plus jitter",
     )
-    cap_s: float = Field(300.0, gt=0, validate_default=True, description="seconds to wait at most")
+    cap_s: float = Field(
+        900.0, gt=0, validate_default=True, description="seconds to wait at most; up to 30 % are added at random"
+    )
+    herd_window_s: float = Field(
+        1200.0,
+        ge=0,
+        le=86400,
+        validate_default=True,
+        description="seconds over which the devices of a fleet spread their first try after an outage of more than an"
+        " hour; 0: none",
+    )
     max_attempts: int = Field(
         8, ge=1, description="permanent errors of a file until it is quarantined; lost links do not count"
     )
@@ -35,6 +45,12 @@ class RetrySettings(Table):
     auth_hold_max_s: float = Field(3600.0, ge=1, description="seconds of a hold at most")
 
     _check = field_validator("cap_s")(_not_below_the_first)
+
+    @field_validator("herd_window_s")
+    @classmethod
+    def _none_or_not_below_the_first(cls, value: float, info: ValidationInfo) -> float:
+        _not_below_the_first(value or None, info)
+        return value
 
     def changed_by(self, outbox: OutboxRetry) -> RetrySettings:
         """What counts for the files of an outbox."""
