@@ -469,7 +469,10 @@ class Laboratory(RuleBasedStateMachine):
         waiting = {path for box in self.boxes for path, _ in tree(box) if self.may_rename or PRIVATE not in path}
         hidden = tuple(os.fsencode(box / name) for box in self.boxes for name in (".quarantine", ".archive"))
         contents = {_content(path, os.lstat(path)) for path in waiting if not path.startswith(hidden)}
-        return [file for content, file in self.producers.wanted.items() if content in contents - self.delivered]
+        left = contents - self.delivered
+        if not self.may_rename:  # nor can it take out what was dropped
+            left = {content for content in left if not self._was_dropped(content)}
+        return [file for content, file in self.producers.wanted.items() if content in left]
 
     def _heal(self) -> None:
         assert self.writable(), "the file system stays read-only"
