@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iot.sftp.client.pipeline.pace import FLOOR_BYTES, SMALL_BLOCK, START_BYTES, Mark, Pace
+from iot.sftp.client.pipeline.pace import FIRST_BYTES, FLOOR_BYTES, SMALL_BLOCK, Mark, Pace
 
 MIB = 1024 * 1024
 BLOCK = 255 * 1024
@@ -100,7 +100,7 @@ def test_blocks_grow_with_the_rate_up_to_what_the_server_takes() -> None:
 def test_before_any_answer_it_is_careful() -> None:
     pace = Pace(16 * MIB, BLOCK)
     assert pace.block == SMALL_BLOCK
-    assert pace.window == START_BYTES
+    assert pace.window == FIRST_BYTES
     assert pace.rate == 0.0
     assert pace.round_trip_s is None
 

@@ -492,6 +492,38 @@ def test_an_urgent_jobs_blocks_go_before_a_large_ones() -> None:
     assert urgent[-1] - large_asked_when_urgent_came <= window + 8
 
 
+def bulk_while_a_small_one_is_under_way(urgency: int) -> tuple[int, int]:
+    """Blocks of a large job that were sent while a small job was under way, in 200 rounds of a slow link, and after."""
+    script = Script(round_trip_s=0.1)
+    ends = False
+
+    def small() -> Work[str]:
+        while not ends:
+            yield from ask(packets.stat(b"small"))
+        return "small"
+
+    def one_block_a_round() -> bytes | None:
+        nonlocal ends
+        ends = ends or script.now > 20.0
+        others = [item for item in script.open if not item.data]
+        blocks = [item for item in script.open if item.data][:1]
+        return script.give(others + blocks)
+
+    script.answer = one_block_a_round
+    pipeline = script.pipeline()
+    jobs = [Job(writes(b"large", 1000, 32 * KIB), (10, 1), "large"), Job(small(), (urgency, 0), "small", KIB)]
+    first = next(pipeline.run(iter(jobs), slots=lambda: 4))
+    assert first.tag == "small"
+    return sum(item.handle == b"large" for item in script.asked), script.in_flight_at_most
+
+
+def test_what_is_less_urgent_stands_back_for_a_small_urgent_file_but_is_not_starved() -> None:
+    undisturbed, _ = bulk_while_a_small_one_is_under_way(urgency=9)  # small before large is the same class
+    courteous, _ = bulk_while_a_small_one_is_under_way(urgency=0)
+    assert undisturbed > 190
+    assert 0.5 * undisturbed < courteous < 0.9 * undisturbed
+
+
 def test_of_three_priorities_the_most_urgent_is_done_first() -> None:
     script = Script()
     script.answer = lambda: script.give(script.open[:1])

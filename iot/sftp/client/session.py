@@ -14,7 +14,7 @@ from pathlib import Path
 from iot.sftp.client.jobs.context import Context
 from iot.sftp.client.learned import LearnedRefusals
 from iot.sftp.client.pipeline.job import Job, Work, ask
-from iot.sftp.client.pipeline.pace import START_BYTES, Pace
+from iot.sftp.client.pipeline.pace import Pace
 from iot.sftp.client.pipeline.pipeline import Pipeline
 from iot.sftp.client.protocol import packets, parsing
 from iot.sftp.client.protocol.server import SAFE_SLOTS, Server, handles_in_order, understood
@@ -92,8 +92,7 @@ class Session:
             channel = self.connection.open_sftp_channel(handles_in_order(banner))
             self.server = Server(banner, host_key, channel.extensions, refused=refusals.load(host_key, banner))
             self.server.on_refusal = lambda what: refusals.learn(host_key, banner, what)
-            start_bytes = making.start_bytes or START_BYTES
-            self.pace = Pace(options.max_in_flight_bytes, self.server.max_write, start_bytes, making.limit)
+            self.pace = Pace(options.max_in_flight_bytes, self.server.max_write, making.start_bytes, making.limit)
             self.pipeline = Pipeline(
                 channel,
                 self.pace,

@@ -16,7 +16,7 @@ from iot.transfer.errors import ProtocolError
 class Running:
     """A running job. inbox: answers that it has not seen yet. waits: it continues with the next answer.
 
-    silent: its end is not reported.
+    silent: its end is not reported. small: it has others stand back.
     """
 
     job: Job[Any]
@@ -26,6 +26,7 @@ class Running:
     waits: bool = False
     silent: bool = False
     ended: bool = False
+    small: bool = False
 
     def resume(self) -> Command:
         if not self.started:

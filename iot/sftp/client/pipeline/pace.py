@@ -7,8 +7,11 @@ Otherwise, answers that were held up and then arrive at once would look like a f
 seconds counts; the round trip is the minimum of this connection.
 
 At the start TCP itself is still probing, and the rate says little about the link. Until the rate stops growing (three
-round trips with less than a quarter more, as in BBR's start-up), half a MiB may be in flight or, if the round trip is
-long, enough for a link of 40 Mbit/s, up to one MiB: more would only fill the queues of most links and be dropped there.
+round trips with less than a quarter more, as in BBR's start-up), four times what was measured may be in flight, because
+TCP doubles its own window each round trip; at least FIRST_BYTES, and up to half a MiB or, if the round trip is long,
+enough for a link of 40 Mbit/s, up to one MiB: more would only fill the queues of most links and be dropped there.
+
+While an urgent file is under way, less urgent ones are courteous (see courtesy): they keep the link full, no more.
 """
 
 from __future__ import annotations
@@ -20,7 +23,9 @@ from iot.transfer.rate import FULL_PACKETS, RateLimit
 
 KIB = 1024
 FLOOR_BYTES = 64 * KIB
+FIRST_BYTES = 128 * KIB
 START_BYTES = 512 * KIB
+START_GAIN = 4.0
 START_MAX_BYTES = 1024 * KIB
 START_RATE = 5e6
 SMALL_BLOCK = 32 * KIB - 128  # so that a request fits exactly into one SSH packet
@@ -44,12 +49,12 @@ class Pace:
     """Measures one connection.
 
     max_bytes: upper limit of bytes in flight. max_block: largest payload per request that the server accepts.
-    start_bytes: limit before anything was measured; what an earlier connection had found, if there was one.
+    start_bytes: limit before anything was measured: what an earlier connection had found, if there was one.
     limit: the rate that must not be exceeded, together with the remote's other connections.
     """
 
     def __init__(
-        self, max_bytes: int, max_block: int, start_bytes: int = START_BYTES, limit: RateLimit | None = None
+        self, max_bytes: int, max_block: int, start_bytes: int | None = None, limit: RateLimit | None = None
     ) -> None:
         self.max_bytes = max_bytes
         self._max_block = max_block
@@ -58,8 +63,8 @@ class Pace:
         self.delivered = 0  # bytes answered so far
         self.in_flight = 0
         self.round_trip_s: float | None = None
-        self.window = min(start_bytes, max_bytes)
-        self._start_bytes = start_bytes
+        self.window = min(start_bytes or FIRST_BYTES, max_bytes)
+        self._start_bytes = start_bytes or START_BYTES
         self._grows = True
         self._delivered_at = 0.0
         self._rates: deque[tuple[float, float]] = deque()
@@ -77,8 +82,10 @@ class Pace:
         """Bytes per second, the maximum of the last few seconds; 0 before the first measurement."""
         return self._rates[0][1] if self._rates else 0.0
 
-    def has_room(self, cost: int) -> bool:
-        """Whether a request with a payload of `cost` bytes may be sent now."""
+    def has_room(self, cost: int, *, courteous: bool = False) -> bool:
+        """Whether a request with a payload of `cost` bytes may be sent now. courteous: only if no queue builds up."""
+        if courteous and self.in_flight + cost > self.rate * (self.round_trip_s or 0.0):
+            return False
         return (not self.in_flight or self.in_flight + cost <= self.window) and not self.limit.wait_s()
 
     def limited_s(self, cost: int) -> float:
@@ -140,6 +147,7 @@ class Pace:
         self.block = self.limit.block(min(self.block, self._max_block))
         least = FLOOR_BYTES
         if self._grows:
-            least = max(self._start_bytes, int(min(START_RATE * self.round_trip_s, START_MAX_BYTES)))
+            most = max(self._start_bytes, int(min(START_RATE * self.round_trip_s, START_MAX_BYTES)))
+            least = min(most, max(FIRST_BYTES, int(START_GAIN * self.rate * self.round_trip_s)))
         wanted = GAIN * self.rate * self.round_trip_s + SPARE_BLOCKS * self.block
         self.window = int(min(max(wanted, least), self.max_bytes))

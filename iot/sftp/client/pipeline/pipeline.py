@@ -11,6 +11,7 @@ Theory of operation. One thread, one loop:
 
 A WRITE or READ waits for room in the window (Pace) and for the limit of the rate. Both go to the most urgent jobs first
 and then in turn: by bytes among the shares (outboxes), in order within a share. Requests without payload pass at once.
+While a small file of a more urgent class is under way, others only keep the link full (Courtesy).
 A job's error ends that job. A lost link, a cancel or a failed commit is thrown into every job, so that each can note
 its progress, and ends the run.
 """
@@ -19,10 +20,11 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
+from iot.sftp.client.pipeline.courtesy import Courtesy
 from iot.sftp.client.pipeline.job import TURN, WAIT, Barrier, Command, Job, Linger, Send
 from iot.sftp.client.pipeline.outstanding import Outstanding, Running
 from iot.sftp.client.pipeline.pace import Pace
@@ -40,6 +42,10 @@ SILENT_POLL_S = 0.03  # a standby connection is being made; notice at once when 
 FLUSH_BYTES = 256 * 1024
 RECEIVE_BYTES = 4 * 1024 * 1024
 TOGETHER_BYTES = 1024 * 1024
+URGENT_BYTES = 64 * 1024
+"""A file of up to this size that is more urgent than others has them stand back; a larger one only goes first."""
+CLASSES_APART = 2
+"""By so much its urgency differs: the large and the small files of one outbox are one class apart."""
 LINGERING_JOBS = 1024  # beyond this they occupy slots again: each needs a little memory
 
 
@@ -94,6 +100,8 @@ class Pipeline:
         self._ready: deque[Running] = deque()
         self._parked: list[tuple[tuple[int, ...], float, int, Running, Send]] = []
         self._turns_of_shares = Turns()
+        self._courtesy = Courtesy()
+        self._small: Counter[int] = Counter()
         self._lingering: list[tuple[float, int, Running]] = []
         self._group: GroupCommit[Running] = GroupCommit(commit)
         self._beside: list[Job[Any]] = []
@@ -167,6 +175,8 @@ class Pipeline:
 
     def _start(self, running: Running) -> None:
         self._active[id(running)] = running
+        running.small = 0 < running.job.payload_bytes <= URGENT_BYTES and not running.silent
+        self._small.update([running.job.urgency[0]] if running.small else [])
         self._active_bytes += running.job.payload_bytes
         self._ready.append(running)
 
@@ -187,9 +197,25 @@ class Pipeline:
 
     def _can_unpark(self) -> bool:
         """Once enough bytes are coalesced, a flush comes before the next block."""
-        return (
-            bool(self._parked) and len(self._out) < FLUSH_BYTES and self.pace.has_room(self._parked[0][-1].request.cost)
-        )
+        if not self._parked or len(self._out) >= FLUSH_BYTES:
+            return False
+        *_, running, send = self._parked[0]
+        return self._has_room(running, send)
+
+    def _has_room(self, running: Running, send: Send) -> bool:
+        is_behind = any(urgency <= running.job.urgency[0] - CLASSES_APART for urgency in self._small)
+        return self.pace.has_room(send.request.cost, courteous=is_behind and self._courtesy.is_due(self._clock()))
+
+    def _no_longer_small(self, running: Running) -> None:
+        """A small file has ended, or only waits for time to pass."""
+        if not running.small:
+            return
+        running.small = False
+        urgency = running.job.urgency[0]
+        self._small[urgency] -= 1
+        if not self._small[urgency]:
+            del self._small[urgency]
+            self._courtesy.over(self._clock())
 
     def _advance(self, running: Running) -> None:
         """Run a job until it waits, is parked, reaches a barrier, gives up its turn, or ends."""
@@ -210,7 +236,7 @@ class Pipeline:
     def _obey(self, running: Running, command: Command) -> bool:
         """-> whether the job can continue at once"""
         if isinstance(command, Send):
-            if command.request.cost and (self._parked or not self.pace.has_room(command.request.cost)):
+            if command.request.cost and (self._parked or not self._has_room(running, command)):
                 self._park(running, command)
                 return False
             self._put(running, command)
@@ -219,6 +245,7 @@ class Pipeline:
             self._group.add(running, command.record, started_at=running.started_at, now=self._clock())
             return False
         if isinstance(command, Linger):
+            self._no_longer_small(running)
             heapq.heappush(self._lingering, (self._clock() + command.seconds, next(self._turns), running))
             return False
         if command is TURN:
@@ -243,6 +270,7 @@ class Pipeline:
         running.job.work.close()
         if self._active.pop(id(running), None) is None:
             return
+        self._no_longer_small(running)
         self._active_bytes -= running.job.payload_bytes
         if not running.silent:
             self._finished.append(finished)
