@@ -23,9 +23,8 @@ from iot.sftp.client import ClientOptions
 from iot.sftp.client.cli.options import add_settings
 from iot.sftp.client.environment import TRUST, ClientSettings
 from iot.spooler.config.kinds import KINDS, server_model
-from iot.spooler.config.load import CREDENTIAL, PREFIX, TABLES
+from iot.spooler.config.load import CREDENTIAL, PLAIN, PREFIX, TABLES
 from iot.spooler.config.outboxes import NameRule, OutboxSettings
-from iot.spooler.config.retry import RetrySettings
 from iot.spooler.config.settings import Settings
 from iot.spooler.config.table import tables_within
 from iot.transfer import ConfiguredRemote
@@ -147,7 +146,8 @@ def _spooler() -> Iterator[Section]:
     for kind, fields in kinds.items():
         text = f'### [server], kind = "{kind}"\n\n' + _credentials(models[kind].CREDENTIALS)
         yield section(text, _without(fields, shared), "SERVER__")
-    yield section("### [retry]\n\n", RetrySettings.model_fields, "RETRY__")
+    for name, model in PLAIN.items():
+        yield section(f"### [{name}]\n\n", model.model_fields, f"{name.upper()}__")
     inner = tables_within(OutboxSettings)
     yield section("### [[outbox]]\n\n", _without(OutboxSettings.model_fields, inner), "OUTBOX__0__")
     for name, model in inner.items():

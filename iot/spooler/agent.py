@@ -44,8 +44,10 @@ PATIENCE_S = 2.0
 
 class Wake(enum.Enum):
     """TRY: the network may be there again: scan, and try the server at once or, after a long outage, when it is this
-    device's turn. FLUSH: somebody asks: scan, try the server at once, and send past the schedule."""
+    device's turn. NUDGE: that, but a hold goes on, since nobody has looked at why it is. FLUSH: somebody asks: scan, try
+    the server at once, and send past the schedule."""
 
+    NUDGE = enum.auto()
     TRY = enum.auto()
     FLUSH = enum.auto()
 
@@ -183,11 +185,19 @@ class Agent:
         """Scan now and try the server now (the network is up, or the operator asks)."""
         if why is Wake.FLUSH:
             self.gates.flush()
-        if self.server.wake() if why is Wake.FLUSH else self._network_up():
+        if self._try_server(why):
             log.info("hold released: one try now")
         self.owed.wake()
         for intake in self.intakes:
             intake.wake()
+
+    def _try_server(self, why: Wake) -> bool:
+        """-> whether that ends a hold"""
+        if why is Wake.FLUSH:
+            return self.server.wake()
+        if why is Wake.NUDGE and self.server.state is ServerState.HELD:
+            return False
+        return self._network_up()
 
     def _network_up(self) -> bool:
         """-> whether that ends a hold"""

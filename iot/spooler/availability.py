@@ -190,3 +190,7 @@ class Availability:
         """A try that is due earlier anyway stays where it is."""
         if delay_s is not None:
             self.ready_at = min(now + delay_s, self.ready_at if self.ready_at > now else math.inf)
+
+    def waits(self, now: float) -> bool:
+        """Whether only a backoff keeps the server from being tried."""
+        return self.state is ServerState.DISCONNECTED and now < self.ready_at

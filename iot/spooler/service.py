@@ -32,6 +32,7 @@ from iot.spooler.config.settings import Settings
 from iot.spooler.draining import End
 from iot.spooler.herd import Phased
 from iot.spooler.naming import shown
+from iot.spooler.nudges import Nudges, nudges_of
 from iot.spooler.outbox.intake import Clocks
 from iot.spooler.outbox.scan import OutboxTaken, SourceFailed
 from iot.spooler.sender import Totals
@@ -149,6 +150,7 @@ class Service:
         self._server: Availability | None = None
         self._status: StatusFile | None = None
         self._wakeups = Wakeups()
+        self._nudges: Nudges | None = None
 
     def run(self, settings: Settings, location: JournalLocation) -> End:
         """One agent after another, until stopped or drained."""
@@ -189,9 +191,11 @@ class Service:
                 self._contact.take_turn(agent.server, CLOCKS.monotonic())
         self._started = True
         self._ready = self._ready and self._say_ready(agent)
+        self._nudges = nudges_of(settings, self._environment, self._wakeups.watch, agent.server, CLOCKS.monotonic)
         try:
             return agent.run()
         finally:
+            self._nudges.close()
             self._remote = None
             remote.close()
 
@@ -291,6 +295,8 @@ class Service:
         limit_s = min(seconds, self._watchdog_s / 2) if self._watchdog_s else seconds
         if self._held:
             limit_s = min(limit_s, Changes.every_s)
+        if self._nudges is not None:
+            limit_s = min(limit_s, self._nudges.next_s())
         self._wakeups.wait(min(limit_s, 3600.0))
 
     def watch(self, descriptor: int, act: Callable[[], None]) -> Callable[[], None]:
@@ -308,7 +314,7 @@ class Service:
         if self._fresh is not None:
             return None
         why, self._wake = self._wake, None
-        return why
+        return why or (Wake.NUDGE if self._nudges is not None and self._nudges.due() else None)
 
     def report(self, agent: Agent, *, changed: bool, final: bool = False) -> None:
         if not self._ready:

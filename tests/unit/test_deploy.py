@@ -14,7 +14,7 @@ from pydantic import BaseModel, ByteSize
 from unit.other_user import in_child
 
 from iot.sftp.client.configured import ServerSettings
-from iot.spooler.config.load import BadConfiguration, load
+from iot.spooler.config.load import PLAIN, BadConfiguration, load
 from iot.spooler.config.outboxes import OutboxSettings
 from iot.spooler.config.retry import RetrySettings
 from iot.spooler.config.settings import Settings
@@ -27,7 +27,7 @@ UNITS = ("iot-spooler.service", "iot-spooler@.service")
 INNER = tables_within(OutboxSettings)
 MODELS: dict[str, type[BaseModel]] = {
     "": Settings,
-    "retry": RetrySettings,
+    **PLAIN,
     "server": ServerSettings,
     "outbox": OutboxSettings,
     **{f"outbox.{name}": model for name, model in INNER.items()},
@@ -59,9 +59,9 @@ def uncommented(line: str, secrets: Path) -> str:
 def expected() -> dict[str, set[str]]:
     server = set(ServerSettings.model_fields) - set(ServerSettings.NOT_FROM_FILE)
     return {
-        "": set(Settings.model_fields) - {"server", "retry", "outbox"},
+        "": set(Settings.model_fields) - {"server", "outbox", *PLAIN},
         "server": server,
-        "retry": set(RetrySettings.model_fields),
+        **{name: set(model.model_fields) for name, model in PLAIN.items()},
         "outbox": set(OutboxSettings.model_fields) - set(INNER),
         **{f"outbox.{name}": set(model.model_fields) for name, model in INNER.items()},
     }

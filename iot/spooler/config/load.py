@@ -22,7 +22,6 @@ from iot.spooler.config.layout import Contradiction, contradictions
 from iot.spooler.config.literals import WrongLiteral, wrong_literals
 from iot.spooler.config.origins import Origins, Place
 from iot.spooler.config.outboxes import OutboxSettings
-from iot.spooler.config.retry import RetrySettings
 from iot.spooler.config.settings import Settings
 from iot.spooler.config.table import tables_within
 from iot.spooler.naming import shown
@@ -33,9 +32,11 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["BadConfiguration", "Loaded", "load", "look", "secrets_in"]
+__all__ = ["PLAIN", "BadConfiguration", "Loaded", "load", "look", "secrets_in"]
 
 PREFIX = "IOT_SPOOLER_"
+PLAIN = {name: model for name, model in tables_within(Settings).items() if name != "server"}
+"""The tables beside [server], whose model its kind decides, and [[outbox]]."""
 KIND_VARIABLE = f"{PREFIX}SERVER__{KIND.upper()}"
 """Read before all others: the kind of server decides which of its keys are lists."""
 MESSAGE = 1000
@@ -107,8 +108,8 @@ def _wrong_literals(values: Mapping[str, Any]) -> Iterator[WrongLiteral]:
     tables: list[tuple[Place, type[BaseModel] | None, Any]] = [
         ((), Settings, values),
         (("server",), model_of(values.get("server")), values.get("server")),
-        (("retry",), RetrySettings, values.get("retry")),
     ]
+    tables += [((name,), model, values.get(name)) for name, model in PLAIN.items()]
     tables += [(("outbox", number), OutboxSettings, table) for number, table in enumerate(listed)]
     for place, model, table in tables:
         if model is not None and isinstance(table, dict):
@@ -156,8 +157,8 @@ def _good_part(values: Mapping[str, Any], wrong: Sequence[Place]) -> tuple[Setti
                 tables[number].setdefault("destination", ".")
             case ("outbox", *_):
                 return None, []
-            case ("retry", str(key), *_):
-                good["retry"].pop(key, None)
+            case (str(table), str(key), *_) if table in PLAIN:
+                good[table].pop(key, None)
             case (str(key), *_):
                 good.pop(key, None)
     kept = [number for number in range(len(tables)) if number not in dropped]
@@ -309,14 +310,14 @@ def _kind_wanted(key: str, error: str) -> str:
 
 
 MAY_HOLD_A_PASSWORD = re.compile(r"://|:.*@", re.DOTALL)
-TABLES = ("server", "retry", "outbox")
+TABLES = ("server", *PLAIN, "outbox")
 
 
 def _settings_of(table: str) -> list[str]:
     """The settings of a table; "" is the top level."""
     if table == "server":
         return sorted(server_keys())
-    models: dict[str, type[BaseModel]] = {"": Settings, "retry": RetrySettings, "outbox": OutboxSettings}
+    models: dict[str, type[BaseModel]] = {"": Settings, "outbox": OutboxSettings, **PLAIN}
     models |= {f"outbox.{key}": inner for key, inner in tables_within(OutboxSettings).items()}
     return list(models[table].model_fields)
 
@@ -331,7 +332,7 @@ def _neighbour(place: Place) -> str:
         table = f"outbox.{words[1]}"
     known = {name: name for name in _settings_of(table)}
     if not table:
-        known |= {f"{each}_{name}": f"{each}.{name}" for each in TABLES[:2] for name in _settings_of(each)}
+        known |= {f"{each}_{name}": f"{each}.{name}" for each in TABLES[:-1] for name in _settings_of(each)}
     if table and words[-1] in known:
         return " with this kind of server"
     close = difflib.get_close_matches(words[-1], known, 1)

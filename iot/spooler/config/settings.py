@@ -18,6 +18,7 @@ from iot.spooler.config.kinds import server_settings
 from iot.spooler.config.outboxes import OutboxSettings
 from iot.spooler.config.retry import RetrySettings
 from iot.spooler.config.table import MIB, Size, Table
+from iot.spooler.config.wake import WakeSettings
 from iot.spooler.config.zones import zone_named
 from iot.spooler.pacing import timed_rate
 from iot.transfer import ConfiguredRemote
@@ -77,6 +78,7 @@ class Settings(Table):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level that is logged")
     server: Annotated[ConfiguredRemote, PlainValidator(server_settings)]
     retry: RetrySettings = RetrySettings.model_construct()  # its validator is built as part of that of Settings
+    wake: WakeSettings = WakeSettings.model_construct()  # as above
     outbox: tuple[OutboxSettings, ...] = Field(min_length=1)
 
     @field_validator("state_dir")

@@ -21,13 +21,14 @@ from typing import NamedTuple
 
 from iot.spooler.naming import shown
 
-__all__ = ["STATUS", "Running", "announced", "find", "status_path"]
+__all__ = ["STATUS", "WAKE", "Running", "announced", "find", "status_path", "wake_path"]
 
 log = logging.getLogger(__name__)
 
 RUN = Path("/run")
 NAME = "iot-spooler"
 STATUS = "status.json"
+WAKE = "wake"
 NOT_OURS = '"this user cannot make it, or it belongs to another"'
 NOTE_MAX = 64 * 1024
 FLAGS = os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -48,6 +49,12 @@ def status_path(config: Path | None, state_dir: Path, environment: Mapping[str, 
     if folder is None or not _is_ours(folder):
         return state_dir / STATUS, False
     return folder / (STATUS if _is_private(environment) else f"status-{_mark(config, state_dir)}.json"), True
+
+
+def wake_path(environment: Mapping[str, str]) -> Path | None:
+    """The file that is touched to have the server tried; None without a runtime directory."""
+    folder = _own_folder(environment)
+    return folder / WAKE if folder is not None and _is_ours(folder) else None
 
 
 @contextlib.contextmanager

@@ -1,0 +1,200 @@
+"""What ends a wait for the server early: an address, a carrier, a touched file; never a hold, and not too often."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from iot.spooler.agent import Wake
+from iot.spooler.availability import Availability, ServerState
+from iot.spooler.network import _attributes, _messages
+from iot.spooler.nudges import Nudges
+from iot.spooler.queue.policy import Backoff
+from iot.transfer import LinkLost, LoginRefused
+
+NETWORK = Path(__file__).parents[2] / "deploy" / "network"
+PROGRAM = """
+import subprocess, sys
+from iot.spooler.network import AddressWatch
+
+def ip(line):
+    subprocess.run(["ip", *line.split()], check=True)
+
+watch = AddressWatch()
+for line in sys.stdin.read().splitlines():
+    ip(line)
+    print(int(watch.news()))
+"""
+
+
+class Waiting:
+    """A server that was lost, and what may nudge the agent."""
+
+    def __init__(self, file: Path, **limits: float) -> None:
+        self.now = 1000.0
+        self.file = file
+        self.server = Availability(Backoff(300.0, 300.0), Backoff(900.0, 3600.0), lambda: 0.5)
+        self.server.lost(LinkLost("gone"), self.now)
+        self.nudges = Nudges(file, None, self.server, **{"min_s": 5.0, "max_s": 60.0, **limits}, clock=lambda: self.now)
+
+    def touch(self) -> None:
+        fresh = self.file.with_name("fresh")
+        fresh.write_text("")
+        fresh.replace(self.file)
+
+    def tried_at(self, seconds: float, each: Callable[[], None] = lambda: None) -> list[float]:
+        """When the server is tried, at which nobody answers, in so many seconds."""
+        began, found = self.now, []
+        while self.now < began + seconds:
+            each()
+            if self.nudges.due():
+                found.append(self.now - began)
+                self.server.lost(LinkLost("gone"), self.now)
+            self.now += 1.0
+        return found
+
+
+@pytest.fixture
+def waiting(tmp_path: Path) -> Waiting:
+    return Waiting(tmp_path / "wake")
+
+
+def test_a_touched_file_has_the_server_tried_at_once(waiting: Waiting) -> None:
+    assert waiting.tried_at(10) == []
+    waiting.touch()
+    assert waiting.tried_at(10) == [0.0]
+    assert waiting.tried_at(60) == [], "a touch is one try"
+
+
+def test_a_file_that_is_removed_is_no_touch(waiting: Waiting) -> None:
+    waiting.touch()
+    waiting.tried_at(10)
+    waiting.file.unlink()
+    assert waiting.tried_at(20) == []
+
+
+def test_what_flaps_is_tried_less_and_less_often(waiting: Waiting) -> None:
+    assert waiting.tried_at(400, waiting.touch) == [0, 5, 15, 35, 75, 135, 195, 255, 315, 375]
+
+
+def test_a_server_that_has_answered_is_tried_as_soon_as_at_first(waiting: Waiting) -> None:
+    waiting.tried_at(200, waiting.touch)
+    waiting.server.progressed()
+    waiting.nudges.due()
+    waiting.server.lost(LinkLost("gone"), waiting.now)
+    waiting.server.lost(LinkLost("gone"), waiting.now)
+    tries = waiting.tried_at(100, waiting.touch)
+    assert [later - earlier for earlier, later in itertools.pairwise(tries)][:2] == [5, 10]
+
+
+def test_a_touch_while_the_server_answers_is_not_kept_for_later_as_a_second_try(waiting: Waiting) -> None:
+    waiting.server.progressed()
+    waiting.touch()
+    assert not waiting.nudges.due()
+    assert waiting.nudges.next_s() == float("inf"), "the file is not even looked at"
+
+
+def test_a_hold_is_not_ended_by_a_network_that_comes_back(waiting: Waiting) -> None:
+    waiting.server.lost(LoginRefused("no"), waiting.now)
+    held_until = waiting.server.ready_at
+    assert waiting.tried_at(100, waiting.touch) == []
+    assert (waiting.server.state, waiting.server.ready_at) == (ServerState.HELD, held_until)
+
+
+def test_a_pause_ends_when_the_next_look_or_try_is_due(waiting: Waiting) -> None:
+    assert waiting.nudges.next_s() == 1.0
+    waiting.touch()
+    waiting.tried_at(1)
+    waiting.touch()
+    assert not waiting.nudges.due()
+    assert waiting.nudges.next_s() == pytest.approx(4.0)
+
+
+def test_a_nudge_has_the_agent_try_though_its_wait_is_not_over(tmp_path: Path) -> None:
+    from unit.test_spooler_agent import Rig
+
+    rig = Rig(tmp_path)
+    rig.put("file")
+    rig.loop.stop = True
+    rig.run(drain=False)
+    assert rig.agent is not None
+    rig.agent.server.lost(LinkLost("gone"), rig.loop.now)
+    rig.agent.wake(Wake.NUDGE)
+    assert not rig.agent.server.waits(rig.loop.now)
+    rig.agent.server.lost(LoginRefused("no"), rig.loop.now)
+    rig.agent.wake(Wake.NUDGE)
+    assert rig.agent.server.state is ServerState.HELD
+
+
+def test_what_is_cut_short_or_says_it_has_no_length_ends_the_reading() -> None:
+    for number in range(32):
+        list(_messages(b"\0" * number))
+        list(_attributes(b"\1\0" * number))
+    assert list(_messages(b"\x10\0\0\0" + bytes(12) + b"\xff" * 7)) == [(0, b"")]
+
+
+@pytest.mark.needs("root")
+def test_the_kernel_s_words_are_understood() -> None:
+    """Of an address, once; of a carrier that comes back; of nothing that leads to no server."""
+    steps = {
+        "link set lo up": 0,  # 127.0.0.1 is this host
+        "link add name near type veth peer name far": 0,
+        "link set near up": 0,
+        "addr add 10.9.9.1/24 dev near": 1,
+        "addr change 10.9.9.1/24 dev near valid_lft 600 preferred_lft 600": 0,  # a lease is renewed
+        "addr del 10.9.9.1/24 dev near": 0,
+        "addr add 10.9.9.1/24 dev near ": 1,
+        "link set far up": 1,  # now the cable is plugged in
+        "link set far down": 0,
+        "link set far up ": 1,
+        "-6 addr add fd00::9/64 dev near nodad": 1,
+    }
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    words = ["unshare", "--net", sys.executable, "-c", PROGRAM]
+    done = subprocess.run(
+        words, input="\n".join(steps), env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    if "unshare failed" in done.stderr:
+        from conditions import missing
+
+        missing(f"no network namespace can be made here: {done.stderr}")
+    assert done.returncode == 0, done.stderr
+    assert dict(zip(steps, map(int, done.stdout.split()), strict=True)) == steps
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "wakes"),
+    [
+        ("90-iot-spooler", ["eth0", "up"], True),
+        ("90-iot-spooler", ["eth0", "dhcp4-change"], True),
+        ("90-iot-spooler", ["", "connectivity-change"], True),
+        ("90-iot-spooler", ["eth0", "down"], False),
+        ("90-iot-spooler", [], False),
+        ("50-iot-spooler", [], True),
+    ],
+)
+def test_the_examples_for_network_managers_touch_the_file_of_each_agent(
+    name: str, words: list[str], *, wakes: bool, tmp_path: Path
+) -> None:
+    folders = [tmp_path / "iot-spooler", tmp_path / "iot-spooler-north"]
+    other = tmp_path / "precious"
+    other.write_text("content")
+    os.utime(other, (1, 1))
+    for folder in folders:
+        folder.mkdir()
+    (folders[0] / "wake").symlink_to(other)
+    environment = {"PATH": os.environ["PATH"], "RUN": str(tmp_path)}
+    done = subprocess.run(
+        ["sh", str(NETWORK / name), *words], env=environment, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    touched = [(folder / "wake").is_file() and not (folder / "wake").is_symlink() for folder in folders]
+    assert touched == [wakes, wakes]
+    assert (other.read_text(), other.stat().st_mtime) == ("content", 1)
+    assert [path.name for folder in folders for path in folder.iterdir() if path.name != "wake"] == []
