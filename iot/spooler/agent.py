@@ -44,8 +44,8 @@ PATIENCE_S = 2.0
 
 class Wake(enum.Enum):
     """TRY: the network may be there again: scan, and try the server at once or, after a long outage, when it is this
-    device's turn. NUDGE: that, but a hold goes on, since nobody has looked at why it is. FLUSH: somebody asks: scan, try
-    the server at once, and send past the schedule."""
+    device's turn. NUDGE: that, but a hold goes on, since nobody has looked at why it is. FLUSH: somebody asks: scan,
+    try the server at once, and send past the schedule."""
 
     NUDGE = enum.auto()
     TRY = enum.auto()
