@@ -99,8 +99,12 @@ class Agent:
         self.intakes = assembly.intakes(settings, self.queue, clocks, journal_lost=assembly.was_lost(journal))
         rules = assembly.rules(settings, self.intakes, drain=drain)
         ways = leaving(settings, self.intakes, loop.alive)
-        self.owed = Owed(journal, self.queue, self.intakes, ways, clocks)
-        self.outcomes = OutcomeRecorder(journal, self.queue, remote, self.intakes, self.owed, rules, clocks, random)
+        self.hooks = assembly.hooks(self.intakes, journal, clocks)
+        after = self.hooks.after
+        self.owed = Owed(journal, self.queue, self.intakes, ways, clocks, after.waited_for)
+        self.outcomes = OutcomeRecorder(
+            journal, self.queue, remote, self.intakes, self.owed, after, rules, clocks, random
+        )
         self.budget = assembly.budget(
             settings, self.intakes, self.queue, self.owed, journal, clocks, self.outcomes.withdraw, drain=drain
         )
@@ -113,6 +117,9 @@ class Agent:
             self._progressed,
             self.outcomes.moved,
             self.outcomes.refused,
+            self.outcomes.hindered,
+            self.hooks.before,
+            after.wants_digest,
             clocks.monotonic,
             self.gates.allowed,
         )
@@ -151,6 +158,7 @@ class Agent:
         self.local.guard(self.owed.resume)
         end = self._work()
         self.local.guard(self.outcomes.record)
+        self.local.guard(self._close_hooks)
         self.local.guard(self.owed.flush)
         self.local.guard(self.budget.close)
         self.local.guard(self.gates.close)
@@ -165,6 +173,13 @@ class Agent:
         self.outcomes.record()
         self.queue.restart()
         self._restarted = True
+
+    def _close_hooks(self) -> None:
+        def pause(seconds: float) -> None:
+            self._loop.alive()
+            self._loop.pause(seconds)
+
+        self.owed.released(self.hooks.close(pause))
 
     def _tell_earlier(self) -> None:
         for pair in self.shared_destinations:
@@ -254,6 +269,8 @@ class Agent:
             intake.step(busy=busy)
             self._changed = self._changed or intake.walking or passes != intake.passes == 1
         self.outcomes.drop_withdrawn()
+        self.hooks.before.look()
+        self.owed.released(self.hooks.after.look())
         self.owed.tend()
         if not busy:
             self.owed.flush()
@@ -299,8 +316,8 @@ class Agent:
 
     def _waits(self) -> bool:
         reading = any(intake.walking for intake in self.intakes)
-        waits = self._wait_over_at is not None or self._any_ready()
-        return reading or waits or self.budget.is_to_be_listed()
+        awaited = reading or self._wait_over_at is not None or not self.hooks.after.is_idle()
+        return awaited or self._any_ready() or self.budget.is_to_be_listed()
 
     def _first_look_done(self, now: float) -> bool:
         """The order of sending is right only after a full walk, but a huge outbox does not delay the start."""
@@ -312,7 +329,7 @@ class Agent:
         now = self._now()
         times = [intake.next_step() for intake in self.intakes]
         times += [time for time in (self.server.ready_at, self.local.until) if time > now]
-        times += [self.owed.waiting.next_s, self.gates.look_at, self.budget.look_at()]
+        times += [self.owed.waiting.next_s, self.gates.look_at, self.budget.look_at(), self.hooks.look_at()]
         if self._wait_over_at is not None:
             times.append(self._wait_over_at)
         return max(min(times) - now, 0.0) if times else 1.0

@@ -12,11 +12,13 @@ from iot.spooler.budget.ages import Ages
 from iot.spooler.budget.budget import Budget
 from iot.spooler.budget.shelf import Shelf
 from iot.spooler.budget.tombstones import TombstoneLists, Tombstones
-from iot.spooler.condition import CommandGate, environment
+from iot.spooler.commands import environment, plain_environment
+from iot.spooler.condition import CommandGate
 from iot.spooler.config.outboxes import Beyond, OutboxSettings
 from iot.spooler.config.retry import RetrySettings
 from iot.spooler.config.settings import Settings
 from iot.spooler.gates import Gate, Gates, WindowGate
+from iot.spooler.hooks.hooks import Hooks
 from iot.spooler.leaving.owed import Owed
 from iot.spooler.leaving.trust import open_trusted
 from iot.spooler.naming import is_plain_name
@@ -28,7 +30,7 @@ from iot.spooler.quota import QuotaGate
 from iot.spooler.state.elapsed import observe
 from iot.transfer import Journal
 
-__all__ = ["budget", "gates", "intakes", "lists_outbox", "pacer", "quota", "rules", "server", "was_lost"]
+__all__ = ["budget", "gates", "hooks", "intakes", "lists_outbox", "pacer", "quota", "rules", "server", "was_lost"]
 
 DRAIN_CAP_S = 5.0
 
@@ -97,6 +99,17 @@ def _commands(settings: Settings, intakes: Sequence[Intake]) -> list[CommandGate
         reason, command = "the link is metered", settings.metered_command
         gates.append(CommandGate(command, beyond, lambda code: code != 1, reason, **timing, environment=ours))
     return gates
+
+
+def hooks(intakes: Sequence[Intake], journal: Journal, clocks: Clocks) -> Hooks:
+    each = {intake.number: intake for intake in intakes}
+
+    def source(entry: Entry) -> str:
+        return each[entry.outbox].source(entry)
+
+    settings = {number: intake.settings.hooks for number, intake in each.items()}
+    folders = {number: bytes(intake.settings.path) for number, intake in each.items()}
+    return Hooks(settings, folders, source, plain_environment(os.environ), journal, clocks.monotonic)
 
 
 def quota(settings: Settings, intakes: Sequence[Intake], journal: Journal, remote: Remote) -> QuotaGate:

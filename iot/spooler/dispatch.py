@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from iot.spooler.config.outboxes import AfterUpload
+from iot.spooler.hooks.before import Before, Refusal
 from iot.spooler.naming import UnsafeName, shown
 from iot.spooler.outbox.intake import Intake
 from iot.spooler.queue.policy import Allowed, State, job_priority, prefers_large
@@ -43,8 +44,9 @@ class Dispatcher:
 
     clock: seconds, monotonic. on_progress: called with the bytes newly confirmed by the server. on_refused: called with
     an entry that has been begun and cannot be named, and why. on_moved: called with entries that go to another
-    destination than their earlier attempts, before they do. allowed: what of an outbox may be sent now; after it has
-    changed, `withdraw` is called.
+    destination than their earlier attempts, before they do. on_hindered: called with an entry whose hook `before` has
+    refused it. before: runs these hooks. wants_digest: whether the digest of what is sent from an outbox is wanted.
+    allowed: what of an outbox may be sent now; after it has changed, `withdraw` is called.
     """
 
     def __init__(
@@ -54,6 +56,9 @@ class Dispatcher:
         on_progress: Callable[[int], None],
         on_moved: Callable[[Sequence[Entry]], None],
         on_refused: Callable[[Entry, str], None],
+        on_hindered: Callable[[Entry, Refusal], None],
+        before: Before,
+        wants_digest: Callable[[int], bool],
         clock: Callable[[], float],
         allowed: Callable[[int], Allowed] = lambda _: Allowed(),
     ) -> None:
@@ -65,15 +70,25 @@ class Dispatcher:
         self._on_progress = on_progress
         self._on_moved = on_moved
         self._on_refused = on_refused
+        self._on_hindered = on_hindered
+        self._before = before
+        self._wants_digest = wants_digest
         self._now = clock
         self._allowed = allowed
         self._claimed: dict[bool, deque[Entry]] = {False: deque(), True: deque()}
+        self._preparing: dict[int, Entry] = {}
         self._none_left: dict[bool, int] = {}
         self._destinations: set[str] = set()
         self._large_in_flight = 0
 
+    @property
+    def is_preparing(self) -> bool:
+        """Whether the hook `before` of a claimed entry has not ended."""
+        return bool(self._preparing)
+
     def next_job(self) -> UploadJob | None:
         """The most urgent job; None if there is none, or none that may start yet."""
+        self._take_prepared()
         small, large = self._head(large=False), self._head(large=True)
         first_large = prefers_large(
             small.priority if small else None,
@@ -90,11 +105,14 @@ class Dispatcher:
     def finished(self, outcome: TransferResult | Failure) -> InFlight:
         """The job has ended: it is in flight no more."""
         assert isinstance(outcome.key, int)
+        if isinstance(outcome, TransferResult):
+            self._before.delivered(outcome.key)
         return self._land(outcome.key)
 
     def is_busy(self, outbox: int) -> bool:
         """Whether something of this outbox is claimed or in flight."""
-        entries = (*(flight.entry for flight in self.in_flight.values()), *self._claimed[False], *self._claimed[True])
+        flying = (flight.entry for flight in self.in_flight.values())
+        entries = (*flying, *self._preparing.values(), *self._claimed[False], *self._claimed[True])
         return any(entry.outbox == outbox for entry in entries)
 
     def withdraw(self) -> list[Entry]:
@@ -102,15 +120,19 @@ class Dispatcher:
         late = [entry for claimed in self._claimed.values() for entry in claimed if not self._may_go(entry)]
         for entry in late:
             self._claimed[entry.large].remove(entry)
+        early = [entry for entry in self._preparing.values() if not self._may_go(entry)]
+        for entry in early:
+            del self._preparing[entry.id]
         self._none_left.clear()
-        return late
+        return late + early
 
     def abandon(self) -> tuple[list[Entry], list[Entry]]:
         """After the client has ended: entries handed out that have no outcome, and those that were only claimed."""
         flying = [self._land(number).entry for number in list(self.in_flight)]
-        waiting = [entry for claimed in self._claimed.values() for entry in claimed]
+        waiting = [entry for claimed in self._claimed.values() for entry in claimed] + list(self._preparing.values())
         for claimed in self._claimed.values():
             claimed.clear()
+        self._preparing.clear()
         return flying, waiting
 
     # -- inside
@@ -120,9 +142,8 @@ class Dispatcher:
         if large and self._large_in_flight >= MAX_LARGE:
             return None
         claimed = self._claimed[large]
-        if not claimed and self._none_left.get(large) != self._queue.made_ready:
-            claimed.extend(self._claim(large=large))
-            if not claimed:
+        while not claimed and self._none_left.get(large) != self._queue.made_ready:
+            if not self._claim(large=large):
                 self._none_left[large] = self._queue.made_ready
         head = next((entry for entry in claimed if entry.destination not in self._destinations), None)
         if head is None:
@@ -131,12 +152,42 @@ class Dispatcher:
                 decisions.tell(entry.path, "waiting, another file is being sent to its destination")
         return head
 
-    def _claim(self, *, large: bool) -> list[Entry]:
+    def _take_prepared(self) -> None:
+        """Those whose hook has succeeded are claimed like others, in their place; the others are not sent."""
+        answers = self._before.answers()
+        for number, refusal in answers:
+            entry = self._preparing.pop(number, None)
+            if entry is None:
+                continue  # it was let go meanwhile
+            if refusal is not None:
+                self._on_hindered(entry, refusal)
+                continue
+            later = [each for each in self._claimed[entry.large] if each.priority > entry.priority]
+            self._claimed[entry.large].insert(len(self._claimed[entry.large]) - len(later), entry)
+        if answers:
+            self._none_left.clear()  # there is room for more
+
+    def _prepare(self, begun: Sequence[Entry]) -> list[Entry]:
+        """Have their hooks run -> those that have none"""
+        ready = []
+        for entry in begun:
+            if self._before.room(entry.outbox) is None:
+                ready.append(entry)
+            else:
+                self._preparing[entry.id] = entry
+                self._before.ask(entry)
+        return ready
+
+    def _heads(self, outbox: int, *, large: bool, limit: int) -> list[Entry]:
+        """The next entries of an outbox, no more than there is room for with its hook."""
+        room = self._before.room(outbox)
+        limit = limit if room is None else min(limit, room)
+        return self._queue.heads(outbox, large=large, limit=limit, allowed=self._allowed(outbox)) if limit else []
+
+    def _claim(self, *, large: bool) -> bool:
+        """-> whether there was anything to claim; it may have to wait for its hook, or may have no name"""
         limit = 1 if large else CLAIM_FILES
-        heads = [
-            self._queue.heads(number, large=large, limit=limit, allowed=self._allowed(number))
-            for number in self._rotation
-        ]
+        heads = [self._heads(number, large=large, limit=limit) for number in self._rotation]
         self._rotation = self._rotation[1:] + self._rotation[:1]
         chosen: list[Entry] = []
         total = 0
@@ -146,7 +197,7 @@ class Dispatcher:
             chosen.append(entry)
             total += entry.fingerprint.size
         if not chosen:
-            return []
+            return False
         reasons: dict[int, str] = {}
         named = [self._named(entry, reasons) for entry in chosen]
         moved = [entry for entry in named if entry.left_at is not None]
@@ -156,7 +207,8 @@ class Dispatcher:
         for entry in begun:
             if entry.id in reasons:
                 self._on_refused(entry, reasons[entry.id])
-        return [entry for entry in begun if entry.id not in reasons]
+        self._claimed[large].extend(self._prepare([entry for entry in begun if entry.id not in reasons]))
+        return True
 
     def _named(self, entry: Entry, reasons: dict[int, str]) -> Entry:
         """With its destination, which is recorded when it is begun and then stays. reasons: of those that have none."""
@@ -192,7 +244,7 @@ class Dispatcher:
             check_final=entry.check_final,
             grace=intake.settings.after_upload is not AfterUpload.KEEP,
             progress=self._follow(flight) if entry.large else None,
-            digest=intake.may_be_touched,
+            digest=intake.may_be_touched or self._wants_digest(entry.outbox),
             sent_before=entry.sent_before,
             part_suffix=intake.part_suffix(entry),
             if_exists=intake.settings.collision.if_exists,

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from iot.spooler.availability import Remote, failure_kind
 from iot.spooler.config.outboxes import AfterUpload
 from iot.spooler.decisions import REASONS
+from iot.spooler.hooks.after import After
+from iot.spooler.hooks.before import Refusal
 from iot.spooler.leaving.owed import Owed
 from iot.spooler.naming import shown
 from iot.spooler.outbox.intake import Clocks, Intake
@@ -43,6 +45,7 @@ class OutcomeRecorder:
         remote: Remote,
         intakes: Sequence[Intake],
         owed: Owed,
+        after: After,
         rules: Mapping[int, RetryRules],
         clocks: Clocks,
         random: Callable[[], float],
@@ -57,6 +60,7 @@ class OutcomeRecorder:
         self._clocks = clocks
         self._random = random
         self._owed = owed
+        self._after = after
         self._deliveries = Deliveries(journal)
         self._successes: list[tuple[Entry, TransferResult]] = []
         self._failures: list[tuple[Entry, Verdict, str | None]] = []
@@ -121,14 +125,7 @@ class OutcomeRecorder:
         self.last_error = f"{shown(entry.path)}: {words}"
         if kind is FailureKind.PERMANENT:
             self.destination_failed[entry.outbox] = self.last_error
-        log.warning(
-            "failed path=%s error=%s attempt=%d strikes=%d next_s=%s",
-            shown(entry.path),
-            shown(words),
-            entry.attempts,
-            verdict.strikes,
-            f"{verdict.delay_s:.1f}" if verdict.delay_s < NEVER else "never",
-        )
+        self._tell_failure(entry, verdict, words)
 
     def refused(self, entry: Entry, reason: str) -> None:
         """An entry that cannot be named: no attempt would come to another end."""
@@ -136,6 +133,18 @@ class OutcomeRecorder:
         self._failures.append((entry, verdict, reason))
         self.last_error = f"{shown(entry.path)}: {reason}"
         log.warning("no name path=%s reason=%s", shown(entry.path), shown(reason))
+
+    def hindered(self, entry: Entry, refusal: Refusal) -> None:
+        """An entry that its hook `before` has refused: it was not handed out, and is tried again like a failed one."""
+        self._collect()
+        kind = FailureKind.PERMANENT if refusal.for_good else FailureKind.TRANSIENT
+        verdict = self._verdict(kind, entry, progressed=False)
+        if verdict.event is Event.FAILED:
+            verdict = verdict._replace(event=Event.SKIPPED)
+        self._tell_decision(entry, verdict)
+        self._failures.append((entry, verdict, refusal.reason))
+        self.last_error = f"{shown(entry.path)}: {refusal.reason}"
+        self._tell_failure(entry, verdict, refusal.reason)
 
     def _collect(self) -> None:
         if not self.unrecorded:
@@ -148,6 +157,16 @@ class OutcomeRecorder:
             decisions.tell(entry.path, REASONS[State.WAITING], next_s="never" if left else f"{verdict.delay_s:.1f}")
         else:
             decisions.tell_state(entry.path, after(State.SENDING, verdict.event))
+
+    def _tell_failure(self, entry: Entry, verdict: Verdict, words: str) -> None:
+        log.warning(
+            "failed path=%s error=%s attempt=%d strikes=%d next_s=%s",
+            shown(entry.path),
+            shown(words),
+            entry.attempts,
+            verdict.strikes,
+            f"{verdict.delay_s:.1f}" if verdict.delay_s < NEVER else "never",
+        )
 
     def interrupted(self, entries: Sequence[Entry]) -> None:
         """Jobs that ended without an outcome."""
@@ -218,7 +237,9 @@ class OutcomeRecorder:
         results = {entry.id: result for entry, result in self._successes}
         sent = [entry for entry in delivered if results[entry.id].proof is not None]  # others were recorded before
         self._deliveries.add(db, at, self._clocks.synchronised(), [(entry, results[entry.id]) for entry in sent])
+        self._after.delivered(db, [(entry, results[entry.id]) for entry in sent if not results[entry.id].skipped])
         failed = self._queue.fail(db, self._failures, self._clocks.monotonic())
+        self._after.failed(db, [(entry, verdict.event, words) for entry, verdict, words in self._failures])
         for event, entries in self._lost.items():
             self._queue.lose(db, entries, event)
         return delivered, failed, self._owed.forget_many(db)

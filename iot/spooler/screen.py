@@ -94,6 +94,7 @@ def _outbox(outbox: Content) -> str:
         f" {outbox['watched']} not ready ({outbox['open_for_writing']} open for writing),"
         f" {outbox['waiting']} waiting, {outbox['kept']} kept, {outbox['held']} held,"
         f" completeness {outbox['completeness']}"
+        + (f", {outbox['hooks']} hooks to end" if outbox.get("hooks") else "")
         + (f", {outbox['earlier_destination']} to an earlier destination" if outbox["earlier_destination"] else "")
         + _never_sent_words(outbox["never_sent"])
         + _budget_words(outbox)

@@ -104,7 +104,7 @@ class Sender:
         """The jobs that the client pulls."""
         while not self._stopping() and not self._refused:
             job = None if self._hold.is_on else self._dispatcher.next_job()
-            if job is None and not self._dispatcher.in_flight:
+            if job is None and not self._dispatcher.in_flight and not self._dispatcher.is_preparing:
                 break
             yield job
         self._jobs_ended = True

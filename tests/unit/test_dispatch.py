@@ -9,6 +9,7 @@ import pytest
 from iot.spooler.config.outboxes import AfterUpload
 from iot.spooler.decisions import Decisions
 from iot.spooler.dispatch import CLAIM_BYTES, CLAIM_FILES, MAX_LARGE, Dispatcher
+from iot.spooler.hooks.before import Refusal
 from iot.spooler.naming import Collision, UnsafeName
 from iot.spooler.queue.policy import Admission, Allowed, State
 from iot.spooler.queue.queue import Entry
@@ -51,6 +52,29 @@ class Queue:
         return list(entries)
 
 
+class NoHooks:
+    """The hooks `before` of outboxes that have none, until a test gives it some."""
+
+    def __init__(self) -> None:
+        self.rooms: dict[int, int] = {}
+        self.asked: list[int] = []
+        self.over: list[tuple[int, Refusal | None]] = []
+
+    def room(self, outbox: int) -> int | None:
+        return self.rooms.get(outbox)
+
+    def ask(self, entry: Entry) -> None:
+        self.asked.append(entry.id)
+        self.rooms[entry.outbox] -= 1
+
+    def answers(self) -> list[tuple[int, Refusal | None]]:
+        over, self.over = self.over, []
+        return over
+
+    def delivered(self, number: int) -> None:
+        pass
+
+
 class Rig:
     def __init__(self, *outboxes: int) -> None:
         self.queue = Queue()
@@ -73,6 +97,8 @@ class Rig:
             for number in outboxes or (1,)
         ]
         self.refused: list[tuple[Entry, str]] = []
+        self.hindered: list[tuple[Entry, Refusal]] = []
+        self.before = NoHooks()
         self.admissions: dict[int, Admission] = {}
         self.dispatcher = Dispatcher(
             self.queue,
@@ -80,6 +106,9 @@ class Rig:
             self.news.append,
             self.moved.extend,
             lambda *refused: self.refused.append(refused),
+            lambda *hindered: self.hindered.append(hindered),
+            self.before,
+            lambda _: False,
             lambda: 0.0,
             self.allowed,
         )
@@ -269,3 +298,59 @@ def test_when_the_client_has_ended_all_comes_back_what_flew_apart_from_what_wait
     assert rig.dispatcher.abandon() == ([], [])
     rig.queue.add(*flying, *waiting)
     assert sorted(rig.keys()) == [1, 2, 3]
+
+
+def test_what_has_a_hook_is_handed_out_once_that_has_succeeded_and_keeps_its_place():
+    rig = Rig(1, 2)
+    rig.before.rooms = {1: 9}
+    rig.queue.add(entry(1, 1, 5), entry(2, 1, 0), entry(3, 2, 6), entry(4, 2, 6))
+    job = rig.dispatcher.next_job()
+    assert (job.key, rig.before.asked) == (3, [2, 1])
+    rig.before.over = [(1, None), (2, None)]
+    assert rig.keys() == [2, 1, 4]
+
+
+def test_what_its_hook_refuses_is_not_handed_out_and_reported_once():
+    rig = Rig()
+    rig.before.rooms = {1: 9}
+    rig.queue.add(entry(1))
+    assert rig.keys() == []
+    assert rig.dispatcher.is_preparing
+    assert rig.dispatcher.is_busy(1)
+    rig.before.over = [(1, Refusal("no", True))]
+    assert rig.keys() == []
+    assert [(each.id, refusal.reason) for each, refusal in rig.hindered] == [(1, "no")]
+    assert not rig.dispatcher.is_preparing
+
+
+def test_no_more_is_claimed_than_its_hooks_have_room_for_and_other_outboxes_are_not_kept_waiting():
+    rig = Rig(1, 2)
+    rig.before.rooms = {1: 2}
+    rig.queue.add(*(entry(number, 1, 0) for number in (1, 2, 3)), entry(4, 2, 6))
+    assert rig.keys() == [4]
+    assert rig.before.asked == [1, 2]
+    rig.before.rooms = {1: 1}
+    rig.before.over = [(1, None)]
+    assert rig.keys() == [1]
+    assert rig.before.asked == [1, 2, 3]
+
+
+def test_what_waits_for_its_hook_is_let_go_like_what_was_claimed():
+    rig = Rig()
+    rig.before.rooms = {1: 9}
+    rig.queue.add(entry(1), entry(2))
+    assert rig.keys() == []
+    rig.admissions[1] = Admission.NONE
+    assert [each.id for each in rig.dispatcher.withdraw()] == [1, 2]
+    assert not rig.dispatcher.is_preparing
+    rig.before.over = [(1, None)]
+    assert rig.keys() == []
+
+
+def test_at_the_end_what_waits_for_its_hook_was_never_handed_out():
+    rig = Rig()
+    rig.before.rooms = {1: 9}
+    rig.queue.add(entry(1))
+    assert rig.keys() == []
+    flying, waiting = rig.dispatcher.abandon()
+    assert (flying, [each.id for each in waiting]) == ([], [1])

@@ -16,7 +16,7 @@ from iot.spooler.queue.policy import TRANSITIONS, Event, State, Verdict, after
 from iot.spooler.queue.queue import QUEUE_SCHEMA, NewEntry, Queue, Success
 
 PATHS = st.sampled_from([b"a", b"b", b"c"])
-ENDINGS = [Event.INTERRUPTED, Event.RELEASED, Event.POSTPONED, Event.FAILED, Event.GIVEN_UP]
+ENDINGS = [Event.INTERRUPTED, Event.RELEASED, Event.SKIPPED, Event.POSTPONED, Event.FAILED, Event.GIVEN_UP]
 SPOOLER = next(folder for folder in Path(inspect.getfile(Queue)).parents if folder.name == "spooler")
 
 

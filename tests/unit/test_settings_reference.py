@@ -24,6 +24,7 @@ def test_every_setting_is_described_with_its_unit() -> None:
 
 
 COUNTED = {
+    "at_once": "commands",
     "attempts": "attempts",
     "connections": "files",
     "drain_attempts": "attempts",

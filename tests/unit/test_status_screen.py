@@ -37,6 +37,7 @@ OUTBOX: dict[str, Any] = {
     "dropped": 0,
     "dropped_bytes": 0,
     "over_budget": None,
+    "hooks": 0,
     "never_sent": {"symlink": 3},
     "shares_destination_with": [],
     "waits_because": None,

@@ -41,7 +41,10 @@ KIND_VARIABLE = f"{PREFIX}SERVER__{KIND.upper()}"
 """Read before all others: the kind of server decides which of its keys are lists."""
 MESSAGE = 1000
 """Characters of a validation message, which may repeat the value."""
-LISTS = ("include", "exclude", "urgent", "rules", "schedule", "rates", "condition", "metered_command", "preserve")
+LISTS = (
+    *("include", "exclude", "urgent", "rules", "schedule", "rates", "condition", "metered_command", "preserve"),
+    *("before", "after_success", "after_failure"),
+)
 """Keys of lists outside [server]."""
 CREDENTIAL = "sftp_{}"
 """Name of a credential in the systemd unit, for every kind of server."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import Field, field_validator, model_validator
 
 from iot.spooler.config.budget import BudgetSettings
+from iot.spooler.config.hooks import HookSettings
 from iot.spooler.config.retry import OutboxRetry
 from iot.spooler.config.table import Size, Table
 from iot.spooler.naming import Action, Collision, Naming, Rule, Template
@@ -173,6 +174,7 @@ class OutboxSettings(Table):
         description="what is sent while metered_command says that the link is metered: stop, urgent or send (all)",
     )
     enabled: bool = Field(True, description="false: ignore this outbox")
+    hooks: HookSettings = HookSettings.model_construct()
     retry: OutboxRetry = OutboxRetry.model_construct()  # as in Settings
     budget: BudgetSettings = BudgetSettings.model_construct()
 

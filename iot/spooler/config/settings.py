@@ -7,13 +7,13 @@ what is allowed, and the source.
 from __future__ import annotations
 
 import re
-import shutil
 from datetime import tzinfo
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import ByteSize, Field, PlainValidator, field_validator
 
+from iot.spooler.commands import problem_of
 from iot.spooler.config.kinds import server_settings
 from iot.spooler.config.outboxes import OutboxSettings
 from iot.spooler.config.retry import RetrySettings
@@ -91,8 +91,9 @@ class Settings(Table):
     @field_validator("condition", "metered_command")
     @classmethod
     def _executable(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if value and shutil.which(value[0]) is None:
-            raise ValueError(f"{value[0]!r} is not an executable program")
+        problem = problem_of(value)
+        if problem is not None:
+            raise ValueError(problem)
         return value
 
     @field_validator("rates")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 
 from iot.spooler.leaving.leaving import Leaving, unclaimed
@@ -44,10 +44,17 @@ class Owed:
 
     last_error: the last error. held: for each outbox, the entries that cannot leave it, with the reason. waiting:
     delivered files that may not leave yet. stuck: for each outbox, leftovers that cannot be put back, with the reason.
+    waited_for: the numbers of those entries whose hook has not ended: they stay until `released`.
     """
 
     def __init__(
-        self, journal: Journal, queue: Queue, intakes: Sequence[Intake], leaving: Leaving, clocks: Clocks
+        self,
+        journal: Journal,
+        queue: Queue,
+        intakes: Sequence[Intake],
+        leaving: Leaving,
+        clocks: Clocks,
+        waited_for: Callable[[Sequence[Entry]], set[int]] = lambda _: set(),
     ) -> None:
         self.held: dict[int, dict[int, str]] = {intake.number: {} for intake in intakes}
         self.last_error: str | None = None
@@ -62,6 +69,7 @@ class Owed:
             State.DROPPED: leaving.dropped,
         }
         self._clocks = clocks
+        self._waited_for = waited_for
         self._gone: dict[int, Entry] = {}
         self._unlinker = Unlinker()
         self._unlinking: dict[int, tuple[Intake, Entry]] = {}
@@ -88,6 +96,9 @@ class Owed:
 
     def leave(self, delivered: Sequence[Entry], given_up: Sequence[Entry], notes: Mapping[int, str]) -> None:
         """Take these out of their outbox as far as they may leave. notes: why they were given up, by number."""
+        waited_for = self._waited_for([*delivered, *given_up])
+        delivered = [entry for entry in delivered if entry.id not in waited_for]
+        given_up = [entry for entry in given_up if entry.id not in waited_for]
         self._let_go(delivered, self._leaving.delivered, {})
         self._let_go(given_up, self._leaving.given_up, notes)
         self._leaving.census.files += len(given_up)
@@ -99,6 +110,15 @@ class Owed:
     def drop(self, entries: Sequence[Entry]) -> None:
         """Remove these from their outbox undelivered, as far as they may leave."""
         self._let_go(entries, self._leaving.dropped, {})
+
+    def released(self, numbers: Sequence[int]) -> None:
+        """A hook of these entries has ended: take out those that were to leave."""
+        for start in range(0, len(numbers), PAGE):
+            entries = self._queue.entries(numbers[start : start + PAGE])
+            mine = [entry for entry in entries if entry.outbox in self._intakes and not self._is_leaving(entry)]
+            given_up = [entry for entry in mine if entry.state is State.QUARANTINED]
+            notes = {entry.id: entry.error or "" for entry in given_up}
+            self.leave([entry for entry in mine if entry.state is State.DELIVERED], given_up, notes)
 
     def forget_many(self, db: sqlite3.Connection) -> list[Entry]:
         """Within a transaction that is made anyway: drop the rows of files that have left, if there are many.
@@ -129,6 +149,8 @@ class Owed:
             while page := self._queue.owed(state, PAGE, after_id):
                 after_id = page[-1].id
                 mine = [entry for entry in page if entry.outbox in self._intakes and not self._is_leaving(entry)]
+                waited_for = self._waited_for(mine)
+                mine = [entry for entry in mine if entry.id not in waited_for]
                 self._let_go(mine, leavers, {entry.id: entry.error or "" for entry in mine})
                 seen.update(entry.id for entry in mine)
                 yield

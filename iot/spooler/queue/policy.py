@@ -7,6 +7,7 @@ An entry's life, one arrow a row of TRANSITIONS:
       |                 |-----INTERRUPTED--> READY                     (link lost, stopped: go on where it was)
       |                 |-----RELEASED--> READY                        (never handed out)
       `---DUE-- WAITING <-----FAILED         (this file's own error)
+                  ^     |-----SKIPPED -----. (its hook has refused it: it was never handed out)
                   ^     |-----POSTPONED ---. (the link was lost repeatedly: others go first)
                   `-----|------------------'
                         `-----GIVEN_UP--> QUARANTINED --LEFT--> GONE
@@ -73,6 +74,7 @@ class Event(enum.Enum):
     SENT_TO_KEEP = enum.auto()
     INTERRUPTED = enum.auto()
     RELEASED = enum.auto()
+    SKIPPED = enum.auto()
     POSTPONED = enum.auto()
     FAILED = enum.auto()
     GIVEN_UP = enum.auto()
@@ -96,6 +98,7 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.SENDING, Event.SENT_TO_KEEP): State.KEPT,
     (State.SENDING, Event.INTERRUPTED): State.READY,
     (State.SENDING, Event.RELEASED): State.READY,
+    (State.SENDING, Event.SKIPPED): State.WAITING,
     (State.SENDING, Event.POSTPONED): State.WAITING,
     (State.SENDING, Event.FAILED): State.WAITING,
     (State.SENDING, Event.GIVEN_UP): State.QUARANTINED,

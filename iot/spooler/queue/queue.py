@@ -359,9 +359,12 @@ class Queue:
 
 
 def _attempts(entry: Entry, event: Event) -> tuple[int, int]:
-    """-> attempts, unanswered: an error of the file itself is an answer; an entry never handed out had no attempt"""
+    """-> attempts, unanswered: an error of the file itself is an answer; an entry never handed out had no attempt;
+    what a hook has refused had one, but not at the server"""
     if event is Event.RELEASED:
         return entry.attempts - 1, entry.unanswered - 1
+    if event is Event.SKIPPED:
+        return entry.attempts, entry.unanswered - 1
     return entry.attempts, 0 if event in (Event.FAILED, Event.GIVEN_UP) else entry.unanswered
 
 
