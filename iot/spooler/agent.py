@@ -15,6 +15,7 @@ from __future__ import annotations
 import enum
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from iot.spooler import assembly
@@ -61,7 +62,7 @@ class Loop(Protocol):
         """The loop has made progress: the watchdog may be fed."""
 
     def pause(self, seconds: float) -> None:
-        """Wait for at most so many seconds, or until somebody wakes the loop."""
+        """Wait for at most so many seconds, or until somebody wakes the loop or the kernel tells of an outbox."""
 
     def watch(self, descriptor: int, act: Callable[[], None]) -> Callable[[], None]:
         """Call `act`, in the loop's thread, when the descriptor has something to read -> what ends that."""
@@ -124,6 +125,8 @@ class Agent:
             self.gates.allowed,
         )
         self.shared_destinations = shared_destinations(settings)
+        for intake in self.intakes:
+            intake.outbox.watches.subscribe = partial(loop.watch, act=intake.listen)
         self._loop = loop
         self._now = clocks.monotonic
         self._wall = clocks.wall
@@ -266,8 +269,8 @@ class Agent:
             self._changed = True
         for intake in self.intakes:
             passes = intake.passes
-            intake.step(busy=busy)
-            self._changed = self._changed or intake.walking or passes != intake.passes == 1
+            looked = intake.step(busy=busy)
+            self._changed = self._changed or looked or intake.walking or passes != intake.passes == 1
         self.outcomes.drop_withdrawn()
         self.hooks.before.look()
         self.owed.released(self.hooks.after.look())

@@ -134,7 +134,7 @@ def intakes(settings: Settings, queue: Queue, clocks: Clocks, *, journal_lost: b
             queue,
             clocks,
             device_id=settings.device_id,
-            scan_s=settings.scan_s,
+            scan_s=settings.scan_s if outbox.scan_s is None else outbox.scan_s,
             small_file_bytes=settings.small_file_bytes,
             journal_lost=journal_lost,
         )

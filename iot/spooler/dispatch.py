@@ -212,8 +212,13 @@ class Dispatcher:
 
     def _named(self, entry: Entry, reasons: dict[int, str]) -> Entry:
         """With its destination, which is recorded when it is begun and then stays. reasons: of those that have none."""
+        intake = self._intakes[entry.outbox]
+        suspicion = intake.suspicion(entry)
+        if suspicion:
+            reasons[entry.id] = suspicion
+            return entry._replace(rule=None)
         try:
-            destination = entry.destination or self._intakes[entry.outbox].destination(entry)
+            destination = entry.destination or intake.destination(entry)
             self._check(destination)
         except UnsafeName as error:
             reasons[entry.id] = str(error)

@@ -17,7 +17,7 @@ from iot.spooler.hooks.before import Refusal
 from iot.spooler.leaving.owed import Owed
 from iot.spooler.naming import shown
 from iot.spooler.outbox.intake import Clocks, Intake
-from iot.spooler.outbox.scan import SourceFailed
+from iot.spooler.outbox.place import SourceFailed
 from iot.spooler.queue.deliveries import Deliveries
 from iot.spooler.queue.policy import NEVER, Event, FailureKind, RetryRules, State, Tries, Verdict, after, judge
 from iot.spooler.queue.queue import Entry, Queue, Success
@@ -128,11 +128,11 @@ class OutcomeRecorder:
         self._tell_failure(entry, verdict, words)
 
     def refused(self, entry: Entry, reason: str) -> None:
-        """An entry that cannot be named: no attempt would come to another end."""
+        """An entry that cannot be named, or must not be sent: no attempt would come to another end."""
         verdict = Verdict(Event.GIVEN_UP, entry.failures + 1, entry.strikes + 1)
         self._failures.append((entry, verdict, reason))
         self.last_error = f"{shown(entry.path)}: {reason}"
-        log.warning("no name path=%s reason=%s", shown(entry.path), shown(reason))
+        log.warning("not sent path=%s reason=%s", shown(entry.path), shown(reason))
 
     def hindered(self, entry: Entry, refusal: Refusal) -> None:
         """An entry that its hook `before` has refused: it was not handed out, and is tried again like a failed one."""
@@ -263,6 +263,6 @@ class OutcomeRecorder:
     def drop_withdrawn(self) -> None:
         """If the journal cannot be written, the next full walk finds them again."""
         for intake in self._intakes.values():
-            withdrawn, intake.withdrawn = intake.withdrawn, []
+            withdrawn = intake.take_withdrawn()
             self.withdraw(withdrawn)
             self._queue.drop(withdrawn, Event.VANISHED)

@@ -95,6 +95,8 @@ def _outbox(outbox: Content) -> str:
         f" {outbox['waiting']} waiting, {outbox['kept']} kept, {outbox['held']} held,"
         f" completeness {outbox['completeness']}"
         + (f", {outbox['hooks']} hooks to end" if outbox.get("hooks") else "")
+        + (f", scanned often ({outbox['scanned_often_because']})" if outbox.get("scanned_often_because") else "")
+        + (f", {outbox['events_lost']} times events lost" if outbox.get("events_lost") else "")
         + (f", {outbox['earlier_destination']} to an earlier destination" if outbox["earlier_destination"] else "")
         + _never_sent_words(outbox["never_sent"])
         + _budget_words(outbox)

@@ -34,12 +34,13 @@ from iot.spooler.herd import Phased
 from iot.spooler.naming import shown
 from iot.spooler.nudges import Nudges, nudges_of
 from iot.spooler.outbox.intake import Clocks
-from iot.spooler.outbox.scan import OutboxTaken, SourceFailed
+from iot.spooler.outbox.place import OutboxTaken, SourceFailed
 from iot.spooler.sender import Totals
 from iot.spooler.state.contact import LastContact
 from iot.spooler.state.held import Held
 from iot.spooler.state.journal_location import JournalLocation
 from iot.spooler.state.lock import AlreadyRunning, locked
+from iot.spooler.state.power_cut import PowerCut, running
 from iot.spooler.state.running import STATUS, announced, status_path
 from iot.spooler.status import StatusFile
 from iot.spooler.wakeups import Wakeups
@@ -70,8 +71,9 @@ def run(config: Path | None, environment: Mapping[str, str], *, drain: bool) -> 
         for line in exposed_secrets(settings, config, environment):
             log.warning("secret exposed reason=%s", shown(line))
         _tell_start(settings)
-        status, _ = status_path(config, settings.state_dir, environment)
-        with locked(settings.state_dir), announced(config, settings.state_dir, status, environment):
+        state = settings.state_dir
+        status, _ = status_path(config, state, environment)
+        with locked(state), running(state) as service.power_cut, announced(config, state, status, environment):
             location = JournalLocation(settings, time.monotonic)
             try:
                 return service.run(settings, location)
@@ -151,6 +153,7 @@ class Service:
         self._status: StatusFile | None = None
         self._wakeups = Wakeups()
         self._nudges: Nudges | None = None
+        self.power_cut: PowerCut | None = None
 
     def run(self, settings: Settings, location: JournalLocation) -> End:
         """One agent after another, until stopped or drained."""
@@ -182,6 +185,8 @@ class Service:
         if self._server is not None:
             agent.server.take_over(self._server)
         self._server = agent.server
+        for intake in agent.intakes:
+            intake.cut = self.power_cut
         self._hold = Held(settings, self._config)
         if not self._started:
             _refuse_taken_outboxes(agent)

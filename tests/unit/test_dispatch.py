@@ -87,6 +87,7 @@ class Rig:
             SimpleNamespace(
                 decisions=Decisions("box"),
                 number=number,
+                suspicion=lambda _: "",
                 source=lambda each: f"/box/{each.id}",
                 may_be_touched=False,
                 settings=settings,

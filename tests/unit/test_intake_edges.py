@@ -10,10 +10,14 @@ import pytest
 
 from iot.spooler.config.outboxes import Order, OutboxSettings
 from iot.spooler.outbox import intake as module
-from iot.spooler.outbox.intake import TIGHT_BATCH, URGENT, Clocks, Intake
+from iot.spooler.outbox.cadence import BUSY_SHARE
+from iot.spooler.outbox.intake import Clocks, Intake
 from iot.spooler.outbox.lease import Answer, Completeness, Writer
 from iot.spooler.outbox.mounts import FAT, FileSystem
-from iot.spooler.outbox.scan import Found, SourceFailed
+from iot.spooler.outbox.place import Found, SourceFailed
+from iot.spooler.outbox.taking import TIGHT_BATCH
+from iot.spooler.outbox.versions import URGENT
+from iot.spooler.outbox.watches import Watches
 from iot.spooler.queue.policy import Event, State
 from iot.spooler.queue.queue import Known, NewEntry
 from iot.transfer import DiskFull, Fingerprint
@@ -33,6 +37,9 @@ class Outbox:
         self.completeness: Completeness | None = Completeness(known=True, reason="")
         self.system = FileSystem()
         self.leases = object()
+        self.again: dict[bytes, bool] = {}
+        self.doubted = False
+        self.watches = Watches("box")
         self.walks: list[bool] = []
         self.closed = 0
 
@@ -59,8 +66,17 @@ class Outbox:
             raise found
         return found
 
-    def forget(self, path: bytes) -> None:
+    def is_home(self) -> bool:
+        return True
+
+    def forget(self, path: bytes, *, closed: bool = False) -> None:
         self.forgotten.append(path)
+
+    def doubt(self, folder: bytes) -> None:
+        self.doubted = True
+
+    def removed(self, path: bytes) -> bool:
+        return self.looks.get(path, OLD) is None
 
 
 class Queue:
@@ -288,7 +304,7 @@ def test_watched_files_are_looked_at_by_themselves(monkeypatch):
     rig.box.batches = []
     rig.box.looks = {b"stays": young, b"gone": None, b"unknown": SourceFailed("no")}
     rig.now += 5.0
-    rig.intake._quick_at = rig.intake._whole_at = float("inf")
+    rig.intake.cadence._quick_at = rig.intake.cadence._whole_at = float("inf")
     rig.intake.step(busy=False)
     assert [entry.path for entry in rig.queue.added] == [b"stays"]
     assert len(rig.intake.readiness) == 1  # that which is not known
@@ -301,7 +317,7 @@ def test_a_disk_that_is_full_takes_a_few_and_the_rest_is_found_again(rig, caplog
     rig.queue.room = TIGHT_BATCH
     names = [b"%03d" % number for number in range(TIGHT_BATCH + 5)]
     assert rig.walk(*names) == names[:TIGHT_BATCH]
-    assert rig.box.forgotten == names[TIGHT_BATCH:]
+    assert rig.intake.next_step() == rig.now + 2.0  # the rest is found by the next walk
     assert "disk full: queueing a few files at a time" in caplog.text
     rig.queue.room = 0
     with pytest.raises(DiskFull):
@@ -313,7 +329,7 @@ def test_what_is_too_much_to_watch_is_found_by_the_next_walk(monkeypatch):
     monkeypatch.setattr("iot.spooler.outbox.readiness.WATCHED_MAX", 1)
     young = OLD._replace(mtime_ns=int((2e9 + 1000.0) * 1e9))
     rig.walk(b"a", b"b", version=young)
-    assert rig.box.forgotten == [b"a", b"b"]
+    assert rig.intake.next_step() == rig.now + 2.0
     assert not rig.intake.readiness.overflowed
 
 
@@ -332,7 +348,7 @@ def test_rows_whose_files_went_are_dropped_and_those_that_were_tried_are_withdra
     rig.box.looks = {b"%d" % number: None for number in range(1, 6)} | {b"7": SourceFailed("not known")}
     rig.queue.total = 7
     rig.walk(b"f")
-    assert [each.id for each in rig.intake.withdrawn] == [2]
+    assert [each.id for each in rig.intake.take_withdrawn()] == [2]
     assert rig.queue.dropped == [([1, 3], Event.VANISHED)]
 
 
@@ -362,7 +378,7 @@ def test_a_source_that_fails_is_told_once_and_walked_as_a_whole_when_it_is_back(
     assert caplog.text.count("source failed") == 1
     rig.box.batches = [[]]
     rig.now += 2.0
-    rig.intake._whole_at = float("inf")  # a quick walk would be due
+    rig.intake.cadence._whole_at = float("inf")  # a quick walk would be due
     rig.intake.step(busy=False)
     assert rig.box.walks[-1] is True
     rig.intake.step(busy=False)
@@ -395,8 +411,8 @@ def test_a_walk_takes_its_time_and_more_of_it_while_transfers_are_under_way(rig,
     clock = iter([1000.0, 1000.5, 1000.5, 1000.5, 1000.5])
     rig.intake._clocks = Clocks(lambda: next(clock), lambda: 2e9)
     rig.intake.step(busy=True)
-    assert rig.intake.next_step() == 1000.0 + 0.5 * module.BUSY_SHARE
-    assert module.BUSY_SHARE > 1.0
+    assert rig.intake.next_step() == 1000.0 + 0.5 * BUSY_SHARE
+    assert BUSY_SHARE > 1.0
 
 
 def test_where_a_file_of_an_entry_lies_is_bytes_as_they_are(rig):

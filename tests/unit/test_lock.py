@@ -17,7 +17,8 @@ import pytest
 from ordinary_user import AGENT, PRODUCER, as_user, open_folder
 
 from iot.sftp.client import JournalUnavailable
-from iot.spooler.outbox.scan import Outbox, OutboxTaken
+from iot.spooler.outbox.place import OutboxTaken
+from iot.spooler.outbox.scan import Outbox
 from iot.spooler.state import lock
 from iot.spooler.state.lock import AlreadyRunning, OutboxClaim, holder
 

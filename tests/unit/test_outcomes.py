@@ -57,7 +57,7 @@ class Rig:
         monkeypatch.setattr(module, "Deliveries", lambda _: SimpleNamespace(add=self._noted("on record")))
         outbox = SimpleNamespace(look=self._look, forget=self._noted("forget"))
         self.intake = SimpleNamespace(
-            number=1, outbox=outbox, source=lambda each: f"/box/{each.path.decode()}", withdrawn=[],
+            number=1, outbox=outbox, source=lambda each: f"/box/{each.path.decode()}", take_withdrawn=list,
             settings=SimpleNamespace(after_upload=after_upload),
             decisions=Decisions("box"),
         )  # fmt: skip
@@ -293,7 +293,8 @@ def test_what_was_left_elsewhere_may_go_and_only_that(rig):
 
 
 def test_what_a_producer_takes_away_is_given_up_and_dropped_once(rig):
-    rig.intake.withdrawn = [entry()]
+    withdrawn = [[entry()], []]
+    rig.intake.take_withdrawn = lambda: withdrawn.pop(0)
     rig.recorder.drop_withdrawn()
     assert rig.done == [("give up", [("/box/f1", "/up/f1")]), ("drop", [entry()], Event.VANISHED)]
     rig.done.clear()

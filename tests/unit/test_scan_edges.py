@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from iot.spooler.outbox import scan
+from iot.spooler.outbox import place, scan
 from iot.spooler.outbox.lease import Answer, Writer
+from iot.spooler.outbox.place import completeness_of
 from iot.spooler.outbox.refused import Refused, kind_of_file
-from iot.spooler.outbox.scan import GRANULARITY_S, Outbox, SourceFailed, completeness_of
+from iot.spooler.outbox.scan import GRANULARITY_S, Outbox, SourceFailed
 
 
 class Clock:
@@ -215,7 +216,7 @@ def test_an_outbox_whose_mount_has_gone_is_a_failed_source_and_gives_up_its_clai
     walked(outbox)
     box.rename(tmp_path / "unmounted")
     box.mkdir()
-    monkeypatch.setattr(scan, "_mount_point", lambda _: Path("/elsewhere"))
+    monkeypatch.setattr(place, "_mount_point", lambda _: Path("/elsewhere"))
     with pytest.raises(SourceFailed, match="is no longer mounted"):
         walked(outbox)
     assert outbox._claimed is None
@@ -238,7 +239,7 @@ def test_a_folder_that_cannot_be_locked_is_told(outbox, monkeypatch, caplog):
 
         def release(self) -> None: ...
 
-    monkeypatch.setattr(scan, "OutboxClaim", Claim)
+    monkeypatch.setattr(place, "OutboxClaim", Claim)
     walked(outbox)
     assert "folder cannot be locked" in caplog.text
 

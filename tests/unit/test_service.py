@@ -119,7 +119,7 @@ def test_signs_of_life_and_sigterm_while_every_slot_waits_for_one_long_answer(se
         with setup.running(WATCHDOG_USEC="1000000") as process:
             wait_for(lambda: server.hits)
             while_stalled = time.monotonic()
-            for _ in range(4):
+            for _ in range(6):
                 setup.hear("WATCHDOG=1", seconds=1.0)
             (setup.box / "later").write_bytes(b"x")
             setup.hear("5 files to send", seconds=10.0)

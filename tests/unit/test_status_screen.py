@@ -30,6 +30,8 @@ OUTBOX: dict[str, Any] = {
     "watched": 1,
     "open_for_writing": 1,
     "completeness": "known",
+    "scanned_often_because": None,
+    "events_lost": 0,
     "waiting": 0,
     "kept": 0,
     "earlier_destination": 0,

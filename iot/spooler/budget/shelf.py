@@ -11,8 +11,9 @@ from iot.spooler.budget.excess import Space
 from iot.spooler.budget.tombstones import TombstoneLists
 from iot.spooler.config.budget import BudgetSettings, Evict
 from iot.spooler.naming import shown
-from iot.spooler.outbox.intake import URGENT, Intake
-from iot.spooler.outbox.scan import SourceFailed
+from iot.spooler.outbox.intake import Intake
+from iot.spooler.outbox.place import SourceFailed
+from iot.spooler.outbox.versions import URGENT
 from iot.spooler.patterns import matcher
 from iot.spooler.queue.policy import LATEST
 from iot.spooler.queue.queue import Entry, Queue

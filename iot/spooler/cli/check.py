@@ -28,7 +28,8 @@ def check(options: argparse.Namespace) -> int:
     from iot.spooler.config.exposure import exposed_secrets
     from iot.spooler.config.layout import merging_rules, shared_destinations
     from iot.spooler.config.load import look
-    from iot.spooler.outbox.scan import completeness_of
+    from iot.spooler.outbox.place import completeness_of
+    from iot.spooler.outbox.watches import why_unwatched
     from iot.spooler.preflight import credentials_of_unit, doubts, obstacles
 
     if options.connect:
@@ -50,15 +51,19 @@ def check(options: argparse.Namespace) -> int:
             return EX_CONFIG
         for doubt in (*shared_destinations(settings), *merging_rules(settings)):
             say(f"warning: {doubt}")
-        _tell_good(settings, completeness_of)
+        _tell_good(settings, completeness_of, why_unwatched)
         return _connect(settings) if options.connect else EX_OK
 
 
-def _tell_good(settings: Settings, completeness_of: Callable[[Path], object]) -> None:
+def _tell_good(
+    settings: Settings, completeness_of: Callable[[Path], object], why_unwatched: Callable[[Path], str]
+) -> None:
     names = ", ".join(outbox.label for outbox in settings.outbox)
     say(f"configuration good: {settings.server.address}, outboxes {names}", sys.stdout)
     for outbox in settings.outbox:
         say(f"outbox {outbox.label}: completeness {completeness_of(outbox.path)}", sys.stdout)
+        if reason := why_unwatched(outbox.path):
+            say(f"outbox {outbox.label}: scanned often ({reason})", sys.stdout)
 
 
 def _connect(settings: Settings) -> int:

@@ -12,11 +12,11 @@ from iot.spooler.config.hooks import HookSettings
 from iot.spooler.config.retry import OutboxRetry
 from iot.spooler.config.table import Size, Table
 from iot.spooler.naming import Action, Collision, Naming, Rule, Template
-from iot.spooler.patterns import check_pattern
+from iot.spooler.patterns import MarkerName, check_pattern
 from iot.spooler.schedule import window
 from iot.transfer import Fingerprint
 
-__all__ = ["AfterUpload", "Beyond", "NameRule", "Order", "OutboxSettings"]
+__all__ = ["AfterUpload", "Beyond", "NameRule", "Order", "OutboxSettings", "Ready", "Zeros"]
 
 
 class AfterUpload(str, enum.Enum):
@@ -30,6 +30,22 @@ class Beyond(str, enum.Enum):
 
     STOP = "stop"
     URGENT = "urgent"
+    SEND = "send"
+
+
+class Ready(str, enum.Enum):
+    """What makes a file complete."""
+
+    CLOSED = "closed"
+    SETTLED = "settled"
+    RENAMED = "renamed"
+    MARKER = "marker"
+
+
+class Zeros(str, enum.Enum):
+    """What becomes of a file that a power cut may have damaged."""
+
+    QUARANTINE = "quarantine"
     SEND = "send"
 
 
@@ -109,6 +125,20 @@ class OutboxSettings(Table):
         description="the server ignores case in names: a file that is replaced keeps the spelling of its name there;"
         " its folder is listed for that",
     )
+    ready: Ready | None = Field(
+        None,
+        description="when a file is ready: closed (as soon as its writer has closed it, where the kernel tells so and"
+        " that nobody else writes to it; elsewhere as settled), settled (unchanged for settle_s), renamed (at once, but"
+        " *.tmp, *.part and names that begin with a dot are not sent), marker (when its ready_marker is there); with"
+        " these two also unchanged for settle_s, where that is set; by default settled where settle_s is set, else"
+        " closed",
+    )
+    ready_marker: str = Field(
+        "",
+        description="with ready = marker: name of the file, in the same folder, that says that another is complete:"
+        ' "{name}.done" (a.csv.done for a.csv), "{stem}.done" (a.done for it) or "READY" (for all in its folder). It'
+        " must not be older than the file. Markers are not sent; that of a file is removed after it",
+    )
     settle_s: float = Field(
         2.0,
         ge=0,
@@ -122,7 +152,15 @@ class OutboxSettings(Table):
         description="seconds without a change until a delivered file leaves the outbox, where the system cannot tell"
         " whether it is open for writing",
     )
+    scan_s: float | None = Field(
+        None, gt=0, le=7 * 86400, description="seconds between two scans of this outbox; by default as scan_s above"
+    )
     recursive: bool = Field(True, description="include subfolders")
+    zeros_after_power_cut: Zeros = Field(
+        Zeros.QUARANTINE,
+        description="what becomes of files that were written shortly before the device went down without a stop and end"
+        " in zeros, as a power cut leaves them: quarantine or send",
+    )
     include: tuple[str, ...] = Field(
         (),
         description='patterns of paths to send; by default all. * also matches "/"; with "re:" in front a pattern is a'
@@ -201,6 +239,19 @@ class OutboxSettings(Table):
             raise ValueError(f"{wrong!r} cannot be among them: no slash, dot, dash, letter or digit")
         return value
 
+    @field_validator("ready_marker")
+    @classmethod
+    def _marker_name(cls, value: str) -> str:
+        if value:
+            MarkerName(value)
+        return value
+
+    @model_validator(mode="after")
+    def _ready_as_said(self) -> OutboxSettings:
+        if (self.ready is Ready.MARKER) is not bool(self.ready_marker):
+            raise ValueError('ready = "marker" and ready_marker, such as "{name}.done", belong together')
+        return self
+
     @field_validator("include", "exclude", "urgent")
     @classmethod
     def _patterns(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -218,6 +269,17 @@ class OutboxSettings(Table):
     @property
     def label(self) -> str:
         return self.name or self.path.name or "outbox"
+
+    @property
+    def readiness(self) -> Ready:
+        """What was chosen: whoever sets a quiet time asks for it."""
+        return self.ready or (Ready.SETTLED if "settle_s" in self.model_fields_set else Ready.CLOSED)
+
+    @property
+    def quiet_s(self) -> float:
+        """Seconds for which a file must not have changed."""
+        names_tell = self.ready in (Ready.RENAMED, Ready.MARKER)
+        return self.settle_s if "settle_s" in self.model_fields_set or not names_tell else 0.0
 
     def naming(self, device_id: str) -> Naming:
         """How its files are named on the server."""

@@ -71,7 +71,13 @@ class Settings(Table):
     command_limit_s: float = Field(
         10.0, gt=0, le=3600, description="seconds until such a command is killed with its children"
     )
-    scan_s: float = Field(2.0, gt=0, le=3600, description="seconds between two scans of the outboxes")
+    scan_s: float | None = Field(
+        None,
+        gt=0,
+        le=7 * 86400,
+        description="seconds between two scans of the outboxes, unless an outbox has its own; by default 900 where the"
+        " kernel tells of every change, else 10",
+    )
     small_file_bytes: Size = Field(
         ByteSize(MIB), description="files of up to so many bytes do not wait for a larger one that is being sent"
     )

@@ -18,7 +18,7 @@ from iot.spooler.leaving.waiting import Late, Waiting
 from iot.spooler.naming import shown
 from iot.spooler.outbox.departure import Why
 from iot.spooler.outbox.intake import Clocks, Intake
-from iot.spooler.outbox.scan import SourceFailed
+from iot.spooler.outbox.place import SourceFailed
 from iot.spooler.queue.policy import State
 from iot.spooler.queue.queue import Entry, Queue
 from iot.transfer import Journal
@@ -278,6 +278,7 @@ class Owed:
 
     def _has_left(self, intake: Intake, entry: Entry) -> None:
         self._left(entry)
+        intake.left(entry)
         self.held[intake.number].pop(entry.id, None)
 
     def _left(self, entry: Entry) -> None:

@@ -6,10 +6,10 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 
+from iot.spooler.outbox.place import open_file
 from iot.spooler.queue.policy import State
 from iot.spooler.queue.queue import Entry, NewEntry, Queue
 from iot.transfer import Fingerprint
-from iot.transfer.beneath import open_below, split
 
 __all__ = ["Hashing", "hashless"]
 
@@ -19,7 +19,6 @@ FILE_BYTES = 64 * 1024
 """What opening a file counts as."""
 HEX_DIGITS = 8
 PAGE = 256
-READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def hashless(queue: Queue, outbox: int) -> list[Entry]:
@@ -96,14 +95,9 @@ class Hashing:
         return read_bytes, None
 
     def _opened(self, path: bytes) -> int:
-        folder, name = split(path)
         root = self._root()
         try:
-            here = open_below(root, folder)
-            try:
-                return os.open(name, READ, dir_fd=here)
-            finally:
-                os.close(here)
+            return open_file(root, path)
         finally:
             os.close(root)
 

@@ -23,13 +23,15 @@ STATFS_BYTES = 256
 class FileSystem(NamedTuple):
     """shared: other machines may write there, unseen by this kernel. inodes: inode numbers survive a remount. times:
     change times are distinct from modification times and survive a remount. silly: names under which a removed or
-    replaced file is kept while it is open ("silly rename")."""
+    replaced file is kept while it is open ("silly rename"). stacked: it shows the files of another file system, which
+    may be changed there."""
 
     name: str = ""
     shared: bool = False
     inodes: bool = True
     times: bool = True
     silly: re.Pattern[bytes] | None = None
+    stacked: bool = False
 
     def may_be_same(self, found: Fingerprint, known: Fingerprint) -> bool:
         """Whether these may have the same content although they differ: then it has to be compared."""
@@ -69,6 +71,8 @@ KNOWN = {
     0x7461636F: FileSystem("ocfs2", shared=True),
     0x01161970: FileSystem("gfs2", shared=True),
     0x786F4256: FileSystem("vboxsf", shared=True),
+    0x794C7630: FileSystem("overlay", stacked=True),
+    0x0000F15F: FileSystem("ecryptfs", stacked=True),
 }
 """Magic numbers from linux/magic.h and from the file systems' own sources."""
 ORDINARY = FileSystem()

@@ -38,6 +38,7 @@ WATCHED_MAX = 20_000
 ASK_AGAIN_SHARE = 0.1
 ASK_AGAIN_MIN_S = 1.0
 ASK_AGAIN_MAX_S = 30.0
+CLOSING_S = 0.01
 MANY = 1000
 PAUSE_S = 0.25
 """Between two looks through many watched files."""
@@ -46,13 +47,14 @@ PAUSE_S = 0.25
 @dataclass(slots=True)
 class Watched:
     """first_s: when the file was first seen; since_s: when this version was; look_s: when to look again; open: it is
-    open for writing. Times in seconds of the monotonic clock."""
+    open for writing; closed: a writer has closed it since. Times in seconds of the monotonic clock."""
 
     fingerprint: Fingerprint
     first_s: float
     since_s: float
     look_s: float
     open: bool = False
+    closed: bool = False
 
 
 class Readiness:
@@ -83,6 +85,11 @@ class Readiness:
         """Whether it was open for writing when it was last looked at."""
         watched = self._watched.get(path)
         return watched is not None and watched.open
+
+    def was_closed(self, path: bytes) -> bool:
+        """Whether a writer has closed it since it was first found open."""
+        watched = self._watched.get(path)
+        return watched is not None and watched.closed
 
     def clocks(self, now: float, wall: float) -> None:
         """Pass both clocks, in seconds: after a jump of the wall clock file times are not trusted for a while."""
@@ -120,14 +127,17 @@ class Readiness:
         touched_ns = max(fingerprint.mtime_ns, fingerprint.ctime_ns)
         return steady_s >= seconds and wall - touched_ns / 1e9 >= seconds
 
-    def opened(self, path: bytes, fingerprint: Fingerprint, now: float) -> None:
-        """It is open for writing: check again later, at growing intervals."""
+    def opened(self, path: bytes, fingerprint: Fingerprint, now: float, *, soon: bool = False) -> None:
+        """It is open for writing: check again later, at growing intervals. soon: the kernel is about to have closed it,
+        since it tells of a close a moment before the lease is free."""
         watched = self._watched.get(path)
         if watched is None or not fingerprint.looks_like(watched.fingerprint):
             watched = Watched(fingerprint, now, now, now)
         open_s = now - watched.since_s
         watched.open = True
-        watched.look_s = now + min(max(open_s * ASK_AGAIN_SHARE, ASK_AGAIN_MIN_S), ASK_AGAIN_MAX_S)
+        is_first, watched.closed = soon and not watched.closed, soon or watched.closed
+        wait_s = min(max(open_s * ASK_AGAIN_SHARE, ASK_AGAIN_MIN_S), ASK_AGAIN_MAX_S)
+        watched.look_s = now + (CLOSING_S if is_first else wait_s)
         self._watch(path, watched)
 
     def due(self, now: float, limit: int) -> list[bytes]:

@@ -40,6 +40,10 @@ class Refused:
             total.update(counter)
         return dict(total.most_common())
 
+    def __contains__(self, folder: bytes) -> bool:
+        """Whether something in this folder is refused."""
+        return folder in self._folders
+
     def listed_anew(self, folder: bytes) -> None:
         """The folder is about to be listed again, or is gone: forget what was refused in it."""
         self._folders.pop(folder, None)
