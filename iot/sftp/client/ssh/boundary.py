@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 
 import paramiko
@@ -14,6 +15,8 @@ __all__ = ["printable", "translated"]
 
 SHOWN = 600
 """Maximum length of server text in an error; enough for the algorithm lists of both sides."""
+TOO_MANY = re.compile(r"it begins with ['\"]Exceeded MaxStartups")
+"""What sshd says in place of its version while too many others are logging in."""
 
 
 def printable(text: str, most: int = SHOWN) -> str:
@@ -39,6 +42,8 @@ def translated(host: str) -> Iterator[None]:
     except TimeoutError as error:
         raise Timeout(f"{host} did not answer in time") from error
     except (paramiko.SSHException, EOFError, OSError) as error:
+        if TOO_MANY.search(str(error)):
+            raise ServerBusy(f"{host}: too many others are logging in (Exceeded MaxStartups)") from error
         raise LinkLost(f"{host}: {_reason(error)}") from error
     except Exception as error:
         raise ProtocolError(f"{host} violated the SSH protocol: {_reason(error)}") from error
