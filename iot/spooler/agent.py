@@ -174,7 +174,7 @@ class Agent:
     def _restart(self) -> None:
         """Nothing is sent before this is written, or what an earlier process had in flight would never be sent."""
         self.outcomes.record()
-        self.queue.restart()
+        self.queue.restart(self._now())
         self._restarted = True
 
     def _close_hooks(self) -> None:

@@ -15,9 +15,9 @@ An entry's life, one arrow a row of TRANSITIONS:
     READY, WAITING --EVICTED--> DROPPED --LEFT--> GONE               (beyond the outbox's budget, or too old)
     READY, WAITING --EXPIRED--> QUARANTINED                          (too old, where the outbox says so)
 
-RESTARTED: a new run; nothing is in flight or waiting. RENEWED: the file has a new version, which has its own entry; the
-old entry is dropped, unless its file still has to leave. CHANGED, VANISHED: the entry is dropped, because the folder
-decides what there is to send.
+RESTARTED: a new run; nothing is in flight or waiting (see suspects for who is POSTPONED then). RENEWED: the file has a
+new version, which has its own entry; the old entry is dropped, unless its file still has to leave. CHANGED, VANISHED:
+the entry is dropped, because the folder decides what there is to send.
 """
 
 from __future__ import annotations

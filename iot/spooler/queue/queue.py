@@ -42,6 +42,7 @@ from iot.spooler.queue.rows import (
     known_from,
     transition,
 )
+from iot.spooler.queue.suspects import spread
 from iot.transfer import Journal, terminal_safe
 
 __all__ = ["QUEUE_SCHEMA", "Entry", "Known", "NewEntry", "Queue", "Success", "Total"]
@@ -72,16 +73,14 @@ class Queue:
 
     # -- start
 
-    def restart(self) -> None:
-        """At a start nothing is in flight or waiting: what an earlier process left in these states becomes ready."""
+    def restart(self, now: float = 0.0) -> None:
+        """At a start nothing is in flight or waiting: what an earlier process left in these states becomes ready,
+        except suspects of having ended it. now: monotonic clock, seconds."""
         self._drop_damaged()
         self.made_ready += 1
-        states = (State.SENDING, State.WAITING)
+        states = (State.WAITING, State.SENDING)
         if self._journal.read("SELECT 1 FROM entry WHERE state IN (?, ?) LIMIT 1", *states):
-            again = ", failures = 0, next_attempt = NULL"
-            self._journal.write(
-                lambda db: [db.execute(transition(state, Event.RESTARTED, again, "TRUE")) for state in states]
-            )
+            self._journal.write(lambda db: _restart(db, now))
 
     def outbox(self, path: bytes, rule: str, *, decided: bool = False) -> tuple[int, bool]:
         """The number of the outbox with this path, and whether it is new to this journal.
@@ -366,6 +365,13 @@ def _attempts(entry: Entry, event: Event) -> tuple[int, int]:
     if event is Event.SKIPPED:
         return entry.attempts, entry.unanswered - 1
     return entry.attempts, 0 if event in (Event.FAILED, Event.GIVEN_UP) else entry.unanswered
+
+
+def _restart(db: sqlite3.Connection, now: float) -> None:
+    again = ", failures = 0, next_attempt = NULL"
+    db.execute(transition(State.WAITING, Event.RESTARTED, again, "TRUE"))
+    spread(db, now)
+    db.execute(transition(State.SENDING, Event.RESTARTED, again, "TRUE"))
 
 
 def _register(db: sqlite3.Connection, path: bytes, base: bytes | str) -> None:
