@@ -51,6 +51,7 @@ class Draining:
         self._now = clock
         self._started_at = clock()
         self._passes: list[int] | None = None
+        self._forwarded = 0
 
     def sent(self) -> None:
         """Jobs were tried: the outboxes have to be looked at once more."""
@@ -82,8 +83,10 @@ class Draining:
         return self._balance(watched)
 
     def _looked_again(self) -> bool:
-        """A whole walk of every outbox, begun after the last job, has found nothing new."""
-        if self._passes is None:
+        """A whole walk of every outbox, begun after the last job and the last move into one of them, has found nothing
+        new."""
+        if self._passes is None or self._owed.forwarded != self._forwarded:
+            self._forwarded = self._owed.forwarded
             self._passes = [intake.wake() for intake in self._intakes]
         needed = zip(self._intakes, self._passes, strict=True)
         return all(intake.failed or intake.passes >= passes for intake, passes in needed)

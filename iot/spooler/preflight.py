@@ -74,6 +74,9 @@ def _all(settings: Settings, *, by_unit: bool) -> Iterator[tuple[Place, str, str
 def _of_outbox(settings: Settings, outbox: OutboxSettings, place: Place) -> Iterator[tuple[Place, str, str]]:
     removes = outbox.after_upload is not AfterUpload.KEEP
     yield from _shown((*place, "path"), outbox.path, _outbox(outbox.path, removes=removes))
+    target = settings.next_of(outbox)
+    if target is not None:
+        yield from _shown((*place, "forward_to"), target, _next_outbox(target))
     archives = outbox.after_upload is AfterUpload.ARCHIVE
     for key, folder in (
         ("archive", settings.archive_of(outbox) if archives else None),
@@ -99,6 +102,16 @@ def _outbox(path: Path, *, removes: bool) -> str | None:
     if removes and not _may(path, os.W_OK):
         return f"user {os.geteuid()} may not take files out of it, or its file system is read-only"
     return None
+
+
+def _next_outbox(path: Path) -> str | None:
+    """Why files cannot be forwarded to this folder; None when they can."""
+    if not path.exists():
+        return "is not there; delivered files would wait for it"
+    if not path.is_dir():
+        return "is not a folder"
+    may = _may(path, os.W_OK | os.X_OK)
+    return None if may else f"user {os.geteuid()} may not put files into it, or its file system is read-only"
 
 
 def _own_folder(path: Path) -> str | None:

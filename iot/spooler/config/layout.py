@@ -13,13 +13,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from iot.spooler.config.origins import Place
+from iot.spooler.config.chains import broken_chains
+from iot.spooler.config.origins import Contradiction, Place
 from iot.spooler.config.outboxes import AfterUpload, OutboxSettings
 from iot.spooler.config.settings import Settings
 from iot.spooler.config.whereabouts import Mounts, Whereabouts, mounted_now, whereabouts
 from iot.spooler.naming import MERGING, VARYING, Collision, is_plain_name, shown, undoing
 
-__all__ = ["Contradiction", "Shared", "contradictions", "merging_rules", "shared_destinations"]
+__all__ = ["Shared", "contradictions", "merging_rules", "shared_destinations"]
 
 
 class Role(NamedTuple):
@@ -30,13 +31,6 @@ class Role(NamedTuple):
     path: Path
     place: Whereabouts
     outbox: OutboxSettings | None = None
-
-
-class Contradiction(NamedTuple):
-    """settings: the keys that do not go together, each with its value as it may be shown."""
-
-    settings: tuple[tuple[Place, str], ...]
-    reason: str
 
 
 class Shared(NamedTuple):
@@ -67,6 +61,7 @@ def contradictions(settings: Settings) -> list[Contradiction]:
             hidden = "" if _is_plain(one.path, other.path) else " (by a symlink or a mount)"
             keys = tuple((role.setting, f" = {str(role.path)!r}") for role in (one, other))
             found.append(Contradiction(keys, f"{reason}{hidden}"))
+    found += broken_chains(settings, mounts)
     others = (_bad_names, _undone_rules, _written_directly, _shrinking_waits, _dead_before_sent)
     return found + [each for look in others for each in look(settings)]
 
@@ -183,6 +178,9 @@ def _roles(settings: Settings, mounts: Mounts) -> list[Role]:
         if outbox.after_upload is AfterUpload.ARCHIVE or outbox.archive is not None:
             roles.append(role("archive", (*table, "archive"), settings.archive_of(outbox), outbox))
         roles.append(role("quarantine", (*table, "quarantine"), settings.quarantine_of(outbox), outbox))
+        forwards_to = settings.next_of(outbox)
+        if forwards_to is not None and outbox.forward_to == str(forwards_to):
+            roles.append(role("next outbox", (*table, "forward_to"), forwards_to, outbox))
         delivers_to = _delivers_to(settings, outbox)
         if delivers_to is not None:
             roles.append(role("destination", (*table, "destination"), delivers_to, outbox))
@@ -206,8 +204,8 @@ def _reason(allowed: Mapping[str, Whereabouts], one: Role, other: Role) -> str |
     kinds = {one.kind, other.kind}
     if not one.place.overlaps(other.place):
         return None
-    if "destination" in kinds:
-        return None if len(kinds) == 1 else "one lies within the other: what is delivered must lie apart"
+    if kinds & {"destination", "next outbox"}:
+        return _reason_of_target(kinds, one, other)
     if kinds == {"outbox"}:
         return "one lies within the other: every file would be sent twice"
     if "outbox" in kinds:
@@ -218,6 +216,18 @@ def _reason(allowed: Mapping[str, Whereabouts], one: Role, other: Role) -> str |
     if kinds == {"archive", "quarantine"}:
         return "one lies within the other: what was never delivered would be deleted by age"
     return _shared(one, other) if one.place.is_same(other.place) else "one lies within the other"
+
+
+def _reason_of_target(kinds: set[str], one: Role, other: Role) -> str | None:
+    """Why files cannot be delivered or forwarded to a folder; a next outbox may be one of this configuration."""
+    if kinds == {"destination"}:
+        return None
+    if "destination" in kinds:
+        return "one lies within the other: what is delivered must lie apart"
+    if kinds <= {"outbox", "next outbox"}:
+        reason = "one lies within the other: files are forwarded to an outbox itself"
+        return None if one.place.is_same(other.place) else reason
+    return "one lies within the other: what is forwarded must come into an outbox"
 
 
 def _shared(one: Role, other: Role) -> str | None:

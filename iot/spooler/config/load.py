@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ValidationError
 
 from iot.spooler.config.kinds import KIND, UNKNOWN, model_of, server_keys
-from iot.spooler.config.layout import Contradiction, contradictions
+from iot.spooler.config.layout import contradictions
 from iot.spooler.config.literals import WrongLiteral, wrong_literals
-from iot.spooler.config.origins import Origins, Place
+from iot.spooler.config.origins import Contradiction, Origins, Place
 from iot.spooler.config.outboxes import OutboxSettings
 from iot.spooler.config.settings import Settings
 from iot.spooler.config.table import tables_within

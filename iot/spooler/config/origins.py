@@ -10,7 +10,7 @@ import bisect
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from iot.spooler.naming import shown
 
@@ -19,9 +19,18 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["Origins", "Place"]
+__all__ = ["Contradiction", "Origins", "Place", "Setting"]
 
 Place = tuple[str | int, ...]
+Setting = tuple[Place, str]
+"""A key and its value, as it may be shown."""
+
+
+class Contradiction(NamedTuple):
+    """settings: the keys that do not go together."""
+
+    settings: tuple[Setting, ...]
+    reason: str
 
 
 class Origins:

@@ -23,6 +23,7 @@ class AfterUpload(str, enum.Enum):
     DELETE = "delete"
     ARCHIVE = "archive"
     KEEP = "keep"
+    FORWARD = "forward"
 
 
 class Beyond(str, enum.Enum):
@@ -171,7 +172,13 @@ class OutboxSettings(Table):
     ignore_case: bool = Field(False, description="patterns ignore case")
     after_upload: AfterUpload = Field(
         AfterUpload.DELETE,
-        description="what happens to a delivered file; keep: it stays, and is sent again only if it changes",
+        description="what happens to a delivered file; keep: it stays, and is sent again only if it changes; forward:"
+        " it is moved into the outbox forward_to, under the same path",
+    )
+    forward_to: str | None = Field(
+        None,
+        description="next outbox of a chain: the name of another outbox of this configuration, or an absolute path,"
+        " such as an outbox of another agent; needed with after_upload = forward",
     )
     archive: Path | None = Field(
         None, description="folder of delivered files, an absolute path; by default <state_dir>/archive/<name>"
@@ -221,6 +228,13 @@ class OutboxSettings(Table):
     def _absolute(cls, value: Path | None) -> Path | None:
         if value is not None and (not value.is_absolute() or ".." in value.parts or "\0" in str(value)):
             raise ValueError('must be an absolute path without ".."')
+        return value
+
+    @field_validator("forward_to")
+    @classmethod
+    def _name_or_path(cls, value: str | None) -> str | None:
+        if value is not None and (not value or ".." in value.split("/") or "\0" in value):
+            raise ValueError('must be the name of an outbox, or an absolute path without ".."')
         return value
 
     @field_validator("destination")

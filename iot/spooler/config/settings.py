@@ -15,7 +15,7 @@ from pydantic import ByteSize, Field, PlainValidator, field_validator
 
 from iot.spooler.commands import problem_of
 from iot.spooler.config.kinds import server_settings
-from iot.spooler.config.outboxes import OutboxSettings
+from iot.spooler.config.outboxes import AfterUpload, OutboxSettings
 from iot.spooler.config.retry import RetrySettings
 from iot.spooler.config.table import MIB, Size, Table
 from iot.spooler.config.wake import WakeSettings
@@ -149,6 +149,13 @@ class Settings(Table):
     def lists_of(self, outbox: OutboxSettings) -> Path:
         """Where the lists of what this outbox has dropped wait to be sent."""
         return self.state_dir / "dropped" / _folder_name(outbox.label)
+
+    def next_of(self, outbox: OutboxSettings) -> Path | None:
+        """The outbox that its delivered files go on to; None where they do not, or no outbox has the name."""
+        if outbox.after_upload is not AfterUpload.FORWARD or outbox.forward_to is None:
+            return None
+        named = (each.path for each in self.outbox if each.label == outbox.forward_to)
+        return next(named, Path(outbox.forward_to) if outbox.forward_to.startswith("/") else None)
 
 
 def _folder_name(label: str) -> str:

@@ -20,13 +20,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from iot.spooler.leaving.moving import put
+from iot.spooler.leaving.moving import Arrivals
 from iot.spooler.leaving.removal import Item
 from iot.spooler.leaving.trust import FOLDER_MODE, open_trusted
 from iot.spooler.naming import shown
 from iot.spooler.state.elapsed import Moment, Odometer, observe
 from iot.transfer import is_gone
-from iot.transfer.beneath import free_name, join, make_below, open_below, opener, split
+from iot.transfer.beneath import free_name, join, open_below, opener, split
 
 __all__ = ["Archive"]
 
@@ -72,12 +72,12 @@ class Archive:
         self._folder = folder
         self._max_age_s = max_age_s
         self._max_bytes = max_bytes
-        self._alive = alive
         self._odometer = Odometer(look)
-        self._root: int | None = None
+        self._arrivals = Arrivals(
+            lambda: open_trusted(folder, make=True), mode=FOLDER_MODE, other_name=free_name, alive=alive
+        )
         self._bundles: deque[Bundle] | None = None
         self._open: Bundle | None = None
-        self._touched: set[bytes] = set()
         self._total = 0
         self._kept = False
         self._work: Iterator[None] | None = None
@@ -86,17 +86,9 @@ class Archive:
     # -- files come
 
     def leave(self, folder: int, private: bytes, item: Item) -> bool:
-        if self._root is None:
-            self._root = open_trusted(self._folder, make=True)
-        bundle = self._bundle(self._root)
-        below, name = split(item.path)
-        path = join(os.fsencode(bundle.name), below) if below else os.fsencode(bundle.name)
-        there = make_below(self._root, path, FOLDER_MODE)
-        try:
-            remains = self._put(folder, private, there, name)
-        finally:
-            os.close(there)
-        self._touched.add(path)
+        bundle = self._bundle(self._arrivals.root())
+        path = join(os.fsencode(bundle.name), item.path)
+        _, remains = self._arrivals.put(folder, private, path, staged=STAGED + private[:200])
         bundle.files += 1
         bundle.bytes += item.fingerprint.size
         bundle.last_s = self._odometer.now_s()
@@ -104,28 +96,7 @@ class Archive:
         return remains
 
     def sync(self) -> None:
-        if self._root is None:
-            return
-        touched, self._touched = self._touched, set()
-        root, self._root = self._root, None
-        try:
-            for path in touched:
-                there = open_below(root, path)
-                try:
-                    os.fsync(there)
-                finally:
-                    os.close(there)
-        finally:
-            os.close(root)
-
-    def _put(self, folder: int, private: bytes, there: int, name: bytes) -> bool:
-        for number in range(100_000):
-            target = free_name(name, number)
-            try:
-                return put(folder, private, there, target, staged=STAGED + private[:200], alive=self._alive)
-            except FileExistsError:
-                continue
-        raise FileExistsError(f"{self._folder}: no free name for {os.fsdecode(name)}")
+        self._arrivals.sync()
 
     def _bundle(self, root: int) -> Bundle:
         bundles = self._known(root)

@@ -10,6 +10,7 @@ from iot.spooler.config.outboxes import AfterUpload
 from iot.spooler.config.settings import Settings
 from iot.spooler.leaving.archive import Archive
 from iot.spooler.leaving.census import Census
+from iot.spooler.leaving.forward import Forward
 from iot.spooler.leaving.quarantine import Quarantine
 from iot.spooler.leaving.removal import Delete, Leaver, key_of, private_names
 from iot.spooler.outbox.intake import Intake
@@ -24,23 +25,31 @@ PAGE = 256
 
 
 class Leaving(NamedTuple):
-    """delivered, given_up, dropped: by number of the outbox. archives: each once. census: of the quarantines."""
+    """delivered, given_up, dropped: by number of the outbox. archives: each once. census: of the quarantines. forwards:
+    those of `delivered` that are links of a chain."""
 
     delivered: Mapping[int, Leaver]
     given_up: Mapping[int, Leaver]
     dropped: Mapping[int, Leaver]
     archives: tuple[Archive, ...]
     census: Census
+    forwards: tuple[Forward, ...] = ()
 
 
 def leaving(settings: Settings, intakes: Iterable[Intake], alive: Callable[[], None]) -> Leaving:
     """alive: called while a large file is copied to another file system."""
     archives: dict[Path, Archive] = {}
+    forwards: dict[int, Forward] = {}
     delivered: dict[int, Leaver] = {}
     given_up: dict[int, Leaver] = {}
     for intake in intakes:
         outbox = intake.settings
         given_up[intake.number] = Quarantine(settings.quarantine_of(outbox), outbox.path, alive=alive)
+        if outbox.after_upload is AfterUpload.FORWARD:
+            target = settings.next_of(outbox)
+            assert target is not None, "an outbox without its next one is no valid configuration"
+            delivered[intake.number] = forwards[intake.number] = Forward(target, outbox.path, alive=alive)
+            continue
         if outbox.after_upload is not AfterUpload.ARCHIVE:
             delivered[intake.number] = Delete()
             continue
@@ -52,7 +61,7 @@ def leaving(settings: Settings, intakes: Iterable[Intake], alive: Callable[[], N
         delivered[intake.number] = archives[folder]
     census = Census(map(settings.quarantine_of, settings.outbox))
     dropped = dict.fromkeys(given_up, Delete())
-    return Leaving(delivered, given_up, dropped, tuple(archives.values()), census)
+    return Leaving(delivered, given_up, dropped, tuple(archives.values()), census, tuple(forwards.values()))
 
 
 def unclaimed(queue: Queue, outbox: int, leftovers: Sequence[bytes]) -> list[bytes]:

@@ -1,7 +1,7 @@
 """Moves a file to another folder, also on another file system, so that a power cut at any step loses nothing.
 
 The promise of `put`: after it and a sync of the target folder, the complete file is there under the requested name;
-only then may the original be unlinked, if it still exists.
+only then may the original be unlinked, if it still exists. Arrivals does both for many files below one folder.
 """
 
 from __future__ import annotations
@@ -15,15 +15,84 @@ from io import FileIO
 from typing import BinaryIO
 
 from iot.transfer import is_gone
-from iot.transfer.beneath import opener, rename_noreplace
+from iot.transfer.beneath import make_below, open_below, opener, rename_noreplace, split, sync
 
-__all__ = ["copy_whole", "put"]
+__all__ = ["Arrivals", "copy_whole", "put"]
 
 BUFFER_BYTES = 1024 * 1024
 GRANULARITY_NS = 2 * 10**9
 """Resolution of times on FAT."""
+NAMES_MAX = 100_000
 READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Arrivals:
+    """Files that are moved below one folder, where no other file is ever replaced.
+
+    opened: opens the folder, which then stays open until `sync`. mode: of folders that are made in it. other_name: the
+    name that a file gets where others have its own, for the numbers 1, 2 and so on. alive: see `put`.
+    """
+
+    def __init__(
+        self,
+        opened: Callable[[], int],
+        *,
+        mode: int,
+        other_name: Callable[[bytes, int], bytes],
+        alive: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._opened = opened
+        self._mode = mode
+        self._other_name = other_name
+        self._alive = alive
+        self._root: int | None = None
+        self._touched: set[bytes] = set()
+
+    def root(self) -> int:
+        """The folder, open; it is not for the caller to close. Raises: OSError."""
+        if self._root is None:
+            self._root = self._opened()
+        return self._root
+
+    def put(self, folder: int, private: bytes, path: bytes, *, staged: bytes) -> tuple[bytes, bool]:
+        """Move a file to `path` below the folder -> the name that it has got there, and as the function `put`.
+
+        Raises: OSError; then the file is where it was.
+        """
+        below, name = split(path)
+        there = make_below(self.root(), below, self._mode)
+        try:
+            placed = self._placed(folder, private, there, name, staged)
+        finally:
+            os.close(there)
+        self._touched.add(below)
+        return placed
+
+    def sync(self) -> None:
+        """Make all that has come durable, and close the folder. Raises: OSError."""
+        if self._root is None:
+            return
+        touched, self._touched = self._touched, set()
+        root, self._root = self._root, None
+        try:
+            for path in touched:
+                there = open_below(root, path)
+                try:
+                    sync(there)
+                finally:
+                    os.close(there)
+        finally:
+            os.close(root)
+
+    def _placed(self, folder: int, private: bytes, there: int, name: bytes, staged: bytes) -> tuple[bytes, bool]:
+        for number in range(NAMES_MAX):
+            target = self._other_name(name, number) if number else name
+            try:
+                return target, put(folder, private, there, target, staged=staged, alive=self._alive)
+            except FileExistsError:
+                continue
+        raise FileExistsError(errno.EEXIST, "no free name beside it", os.fsdecode(name))
 
 
 def put(

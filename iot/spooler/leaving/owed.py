@@ -84,6 +84,11 @@ class Owed:
         """Number of files in quarantine, those of earlier runs included."""
         return self._leaving.census.files
 
+    @property
+    def forwarded(self) -> int:
+        """Number of files that this run has moved into another outbox."""
+        return sum(forward.moved for forward in self._leaving.forwards)
+
     def is_quarantine_empty(self) -> bool:
         """Count them now, at once."""
         self._leaving.census.begin()

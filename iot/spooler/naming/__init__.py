@@ -1,6 +1,6 @@
 """Names: where a file of an outbox goes on the server, and how names are shown. Pure."""
 
-from iot.spooler.naming.collision import Collision
+from iot.spooler.naming.collision import Collision, marked
 from iot.spooler.naming.naming import Naming
 from iot.spooler.naming.paths import UnsafeName, check_path, is_plain_name, shown
 from iot.spooler.naming.rules import MERGING, Action, Rule, undoing
@@ -18,6 +18,7 @@ __all__ = [
     "UnsafeName",
     "check_path",
     "is_plain_name",
+    "marked",
     "shown",
     "undoing",
 ]

@@ -21,7 +21,7 @@ from iot.spooler.state.lock import AlreadyRunning, OutboxClaim
 from iot.transfer import Fingerprint, is_gone
 from iot.transfer.beneath import DIRECTORY, open_below, split
 
-__all__ = ["Found", "OutboxTaken", "Place", "SourceFailed", "completeness_of", "open_file"]
+__all__ = ["Found", "OutboxTaken", "Place", "SourceFailed", "completeness_of", "mount_point", "open_file"]
 
 log = logging.getLogger(__name__)
 
@@ -164,9 +164,9 @@ class Place:
         identity = status.st_dev, status.st_ino
         if self._home is not None and identity == self._home[0]:
             return
-        mount_point = _mount_point(self.path)
+        point = mount_point(self.path)
         if self._home is not None:
-            if mount_point != self._home[1]:
+            if point != self._home[1]:
                 self.release()  # so that the old file system can be unmounted
                 raise SourceFailed(f"outbox {shown(str(self.path))}: {self._home[1]} is no longer mounted")
             log.warning("outbox is now another folder path=%s device=%d inode=%d", shown(str(self.path)), *identity)
@@ -174,7 +174,7 @@ class Place:
         self._claim(root)
         self.system = file_system(root)
         self.leases = Leases(root)
-        self._home = identity, mount_point
+        self._home = identity, point
 
     def _claim(self, root: int) -> None:
         self.release()
@@ -216,7 +216,7 @@ def completeness_of(path: Path) -> str:
     return str(leases.completeness)
 
 
-def _mount_point(path: Path) -> Path:
+def mount_point(path: Path) -> Path:
     """The topmost folder above `path` that is on the same device."""
     here = path.resolve()
     device = here.stat().st_dev
