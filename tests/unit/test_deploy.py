@@ -94,7 +94,8 @@ def test_example_loads_with_every_key_set(tmp_path: Path) -> None:
         (tmp_path / name).write_text("content\n")
     (tmp_path / "ssh_config").write_text("User device\n")
     complete = tmp_path / "complete.toml"
-    complete.write_text("\n".join(uncommented(line, tmp_path) for line in EXAMPLE.read_text().splitlines()))
+    text = EXAMPLE.read_text().replace('after_upload = "delete"', 'after_upload = "forward"')  # it needs forward_to
+    complete.write_text("\n".join(uncommented(line, tmp_path) for line in text.splitlines()))
     settings = load(complete, {})
     assert settings.server.model_fields_set == expected()["server"] - ALTERNATIVES
     assert settings.outbox[0].model_fields_set == expected()["outbox"] | set(INNER)
