@@ -71,7 +71,7 @@ def test_every_wrong_key_is_told_at_once_with_value_and_file(config):
     ):
         assert any(line.startswith(key) for line in told), (key, told)
     assert all(str(path) in line for line in told)
-    assert any("'delete', 'archive' or 'keep'" in line for line in told)
+    assert any("'delete', 'archive', 'keep' or 'forward'" in line for line in told)
 
 
 @pytest.mark.parametrize(
