@@ -73,7 +73,8 @@ def test_forward_without_a_next_outbox_is_told(site: Site) -> None:
 
 @pytest.mark.parametrize("value", ["delete", "archive", "keep"])
 def test_a_next_outbox_that_nothing_goes_on_to_is_told(site: Site, value: str) -> None:
-    assert 'only with after_upload = "forward"' in site.problems(one={"forward_to": "two", "after_upload": value}, two={})
+    told = site.problems(one={"forward_to": "two", "after_upload": value}, two={})
+    assert 'only with after_upload = "forward"' in told
 
 
 @pytest.mark.parametrize("value", ["", "/x/../y", "../two"])
