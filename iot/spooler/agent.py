@@ -28,11 +28,12 @@ from iot.spooler.leaving.leaving import leaving
 from iot.spooler.leaving.owed import Owed
 from iot.spooler.local_hold import LocalHold
 from iot.spooler.naming import shown
-from iot.spooler.outbox.intake import Clocks
+from iot.spooler.outbox.intake import Clocks, Intake
 from iot.spooler.outcomes import OutcomeRecorder
 from iot.spooler.queue.policy import State
 from iot.spooler.queue.queue import Queue
 from iot.spooler.sender import Sender, Totals
+from iot.spooler.states import Causes, OutboxStates
 from iot.transfer import Journal, LocalStateError
 
 __all__ = ["Agent", "Loop", "Wake"]
@@ -124,6 +125,7 @@ class Agent:
             clocks.monotonic,
             self.gates.allowed,
         )
+        self.states = OutboxStates()
         self.shared_destinations = shared_destinations(settings)
         for intake in self.intakes:
             intake.outbox.watches.subscribe = partial(loop.watch, act=intake.listen)
@@ -251,6 +253,7 @@ class Agent:
         if why is not None:
             self.wake(why)
         self.local.guard(lambda: self._tend(now, busy=busy))
+        self._look_at_states()
         self._loop.report(self, changed=self._changed)
         self._changed = False
 
@@ -268,9 +271,11 @@ class Agent:
             log.info("rate limited bytes_per_s=%s", "none" if self.pacer.rate is None else f"{self.pacer.rate:.0f}")
             self._changed = True
         for intake in self.intakes:
-            passes = intake.passes
+            passes, failures = intake.passes, intake.failures
             looked = intake.step(busy=busy)
             self._changed = self._changed or looked or intake.walking or passes != intake.passes == 1
+            if failures != intake.failures and intake.failures & (intake.failures - 1) == 0:
+                self._changed = True  # it may fail for years: not a write of the status each time
         self.outcomes.drop_withdrawn()
         self.hooks.before.look()
         self.owed.released(self.hooks.after.look())
@@ -279,6 +284,21 @@ class Agent:
             self.owed.flush()
         self._changed = self.budget.look() or self._changed
         self._wait_over_at = self.queue.wake(now)
+
+    def _look_at_states(self) -> None:
+        for intake in self.intakes:
+            if self.states.look(intake.settings.label, self._causes(intake), self._wall()):
+                self._changed = True
+
+    def _causes(self, intake: Intake) -> Causes:
+        held = "the server is held" if self.server.state is ServerState.HELD else ""
+        number = intake.number
+        return Causes(
+            source_failed=intake.failed or "",
+            failed=self.local.error or "",
+            destination_failed=held or self.outcomes.destination_failed.get(number, ""),
+            suspended=self.gates.suspended(number),
+        )
 
     def _gates_changed(self) -> None:
         self.outcomes.released(self.dispatcher.withdraw())

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import enum
+import logging
 import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from iot.spooler.herd import HerdWindow
 from iot.spooler.queue.policy import Backoff, FailureKind
+from iot.spooler.states import ConnectionEvent, ServerState, connection_after
 from iot.transfer import (
     AuthenticationError,
     Cancelled,
@@ -28,6 +29,8 @@ from iot.transfer import (
 )
 
 __all__ = ["TO_DO", "Availability", "Remote", "ServerState", "failure_kind"]
+
+log = logging.getLogger(__name__)
 
 
 class Remote(Protocol):
@@ -88,14 +91,6 @@ TO_DO = (
 """What the operator can do about a hold."""
 
 
-class ServerState(str, enum.Enum):
-    """State of the connection. HELD: login or host key refused; the server is left alone for a long time, see TO_DO."""
-
-    DISCONNECTED = "disconnected"
-    CONNECTED = "connected"
-    HELD = "held"
-
-
 class Availability:
     """When the server may be tried again. Times are seconds of the monotonic clock.
 
@@ -117,10 +112,24 @@ class Availability:
         self._random = random
         self._herd = HerdWindow(herd_window_s, random)
         self._is_busy = False
+        self._has_progressed = False
+
+    def tried(self) -> None:
+        """The server is about to be asked for something."""
+        self._take(ConnectionEvent.TRIED)
+
+    def answered(self) -> None:
+        """It has answered, if only that it refuses a file."""
+        self._take(ConnectionEvent.ANSWERED)
+
+    def ended(self) -> None:
+        """Nothing is asked of it any more."""
+        self._take(ConnectionEvent.ENDED)
 
     def progressed(self) -> None:
         """The server has confirmed something."""
-        self.state = ServerState.CONNECTED
+        self._take(ConnectionEvent.ANSWERED)
+        self._has_progressed = True
         self.failures = self.holds = 0
         self.last_error = None
         self._is_busy = False
@@ -129,14 +138,15 @@ class Availability:
     def lost(self, error: TransferError, now: float) -> None:
         """The connection broke, could not be made, or was refused."""
         self.last_error = f"{type(error).__name__}: {error}"
+        first = self._has_progressed and self.failures == 0
+        self._has_progressed = False
         if isinstance(error, AuthenticationError):
-            self.state = ServerState.HELD
+            self._take(ConnectionEvent.REFUSED)
             self.holds += 1
             self._herd.answered()
             self.ready_at = now + self._hold.delay_s(self.holds, self._random())
             return
-        first = self.state is ServerState.CONNECTED and self.failures == 0
-        self.state = ServerState.DISCONNECTED
+        self._take(ConnectionEvent.LOST)
         self.ready_at = now + (self._busy_s() if isinstance(error, ServerBusy) else self._away_s(now, first=first))
 
     def _busy_s(self) -> float:
@@ -155,7 +165,7 @@ class Availability:
 
     def take_over(self, earlier: Availability) -> None:
         """Wait as an earlier agent of this process would have, for a server that nobody has mended meanwhile."""
-        if earlier.state is ServerState.CONNECTED:
+        if earlier.state in (ServerState.CONNECTED, ServerState.CONNECTING):
             return
         self.state, self.ready_at, self.last_error = earlier.state, earlier.ready_at, earlier.last_error
         self.failures, self.holds = earlier.failures, earlier.holds
@@ -169,7 +179,7 @@ class Availability:
         """
         was_held = self.state is ServerState.HELD
         if was_held:
-            self.state = ServerState.DISCONNECTED
+            self._take(ConnectionEvent.RELEASED)
         self.ready_at = float("-inf")
         return was_held
 
@@ -194,3 +204,15 @@ class Availability:
     def waits(self, now: float) -> bool:
         """Whether only a backoff keeps the server from being tried."""
         return self.state is ServerState.DISCONNECTED and now < self.ready_at
+
+    def remembered(self, error: str, holds: int, ready_at: float) -> None:
+        """An earlier process was held, until then."""
+        self._take(ConnectionEvent.REMEMBERED)
+        self.last_error, self.holds, self.ready_at = error, holds, ready_at
+
+    def _take(self, event: ConnectionEvent) -> None:
+        before, self.state = self.state, connection_after(self.state, event)
+        if self.state is ServerState.CONNECTED and before is not ServerState.CONNECTED:
+            log.info("link connected")
+        elif self.state is ServerState.CONNECTING:
+            log.debug("link connecting")

@@ -134,6 +134,11 @@ class Gates:
     def admission(self, outbox: int) -> Admission:
         return self._held[outbox].admission
 
+    def suspended(self, outbox: int) -> str:
+        """Why nothing of it may be sent; "" where something may."""
+        held = self._held[outbox]
+        return held.reason if held.admission is Admission.NONE else ""
+
     def allowed(self, outbox: int) -> Allowed:
         flush = self._flushed.get(outbox)
         up_to = LATEST if flush is None else flush.up_to
@@ -224,15 +229,15 @@ class Gates:
         if strictest == before:
             return False
         intake = self._intakes[number]
-        _tell(intake.settings.label, strictest)
+        _tell(intake.settings.label, before, strictest)
         if strictest.admission > before.admission:
             intake.wake()
         return True
 
 
-def _tell(label: str, held: Held) -> None:
-    if held.admission is Admission.ALL:
+def _tell(label: str, before: Held, held: Held) -> None:
+    """An outbox of which nothing may be sent is suspended: its state, which is logged as such."""
+    if held.admission is Admission.URGENT:
+        log.info("outbox sends only what is urgent outbox=%s reason=%s", shown(label), shown(held.reason))
+    elif held.admission is Admission.ALL and before.admission is Admission.URGENT:
         log.info("outbox may send outbox=%s", shown(label))
-    else:
-        what = "suspended" if held.admission is Admission.NONE else "sends only what is urgent"
-        log.info("outbox %s outbox=%s reason=%s", what, shown(label), shown(held.reason))

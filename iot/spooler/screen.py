@@ -65,7 +65,7 @@ def _rows(content: Content, *, running: bool, wall: float) -> Iterator[tuple[str
     for item in content["current"]:
         yield "sending", _sending(item)
     for outbox in content["outboxes"]:
-        yield "outbox", _outbox(outbox)
+        yield "outbox", _outbox(outbox, wall)
 
 
 def _agent(content: Content, *, running: bool, wall: float) -> str:
@@ -86,11 +86,11 @@ def _sending(item: Content) -> str:
     return words + (f", {human_bytes(rate)}/s{_left(item.get('left_s'))}" if rate else "")
 
 
-def _outbox(outbox: Content) -> str:
+def _outbox(outbox: Content, wall: float) -> str:
     if outbox["state"] == "disabled":
         return f"{outbox['name']}: disabled"
     return (
-        f"{outbox['name']}: {outbox['state']}, {counted_files(outbox['files'])}, {human_bytes(outbox['bytes'])},"
+        f"{outbox['name']}: {_state(outbox, wall)}, {counted_files(outbox['files'])}, {human_bytes(outbox['bytes'])},"
         f" {outbox['watched']} not ready ({outbox['open_for_writing']} open for writing),"
         f" {outbox['waiting']} waiting, {outbox['kept']} kept, {outbox['held']} held,"
         f" completeness {outbox['completeness']}"
@@ -102,8 +102,22 @@ def _outbox(outbox: Content) -> str:
         + _budget_words(outbox)
         + (f", {outbox['waits_because']}" if outbox.get("waits_because") else "")
         + _sharing_words(outbox["shares_destination_with"])
-        + (f" ({outbox['error']})" if outbox["error"] else "")
+        + _reason_words(outbox)
     )
+
+
+def _state(outbox: Content, wall: float) -> str:
+    words, since, tries = str(outbox["state"]), outbox.get("state_since"), outbox.get("source_failures")
+    if words == "started" or since is None:
+        return words
+    return f"{words} for {_span(wall - since)}" + (f", tried {tries} times" if tries else "")
+
+
+def _reason_words(outbox: Content) -> str:
+    """What is wrong, and why it is in its state unless that has been said."""
+    reason = outbox.get("state_reason")
+    said = {outbox.get("waits_because"), outbox["error"]}
+    return "".join(f" ({words})" for words in (outbox["error"], None if reason in said else reason) if words)
 
 
 def _next(connection: Content, wall: float) -> str:

@@ -75,12 +75,15 @@ class Sender:
         tick: called at least every second, also while nothing moves.
         """
         self._jobs_ended = self._refused = False
+        self._server.tried()
         lost = self._run(tick)
         flying, claimed = self._dispatcher.abandon()
         self._outcomes.interrupted(flying)
         self._outcomes.released(claimed)
         if lost is not None:
             self._lost(lost)
+        else:
+            self._server.ended()
         self._hold.guard(self._outcomes.record)
 
     def _run(self, tick: Callable[[], None]) -> TransferError | None:
@@ -124,7 +127,10 @@ class Sender:
         if isinstance(outcome.error, AuthenticationError):
             self._refused = True  # it is that of every file: no more jobs
             return outcome.error
-        return outcome.error if failure_kind(outcome.error) is FailureKind.LINK else None
+        kind = failure_kind(outcome.error)
+        if kind is FailureKind.PERMANENT:
+            self._server.answered()
+        return outcome.error if kind is FailureKind.LINK else None
 
     def _lost(self, error: TransferError) -> None:
         self._server.lost(error, self._now())

@@ -18,8 +18,9 @@ from iot.spooler.config.outboxes import OutboxSettings
 from iot.spooler.dispatch import InFlight
 from iot.spooler.naming import shown
 from iot.spooler.outbox.intake import Clocks, Intake
-from iot.spooler.queue.policy import Admission, State
+from iot.spooler.queue.policy import State
 from iot.spooler.queue.queue import Total
+from iot.spooler.states import Standing
 
 __all__ = ["StatusFile", "snapshot"]
 
@@ -101,7 +102,8 @@ def _outbox(agent: Agent, intake: Intake, totals: list[Total]) -> dict[str, Any]
     return {
         "name": intake.settings.label,
         "path": shown(str(intake.settings.path)),
-        "state": _state(agent, intake),
+        **_standing(agent.states.of(intake.settings.label)),
+        "source_failures": intake.failures,
         "files": sum(total.files for total in backlog),
         "bytes": sum(total.bytes for total in backlog),
         "watched": len(intake.readiness),
@@ -122,12 +124,23 @@ def _outbox(agent: Agent, intake: Intake, totals: list[Total]) -> dict[str, Any]
     }
 
 
+def _standing(standing: Standing) -> dict[str, Any]:
+    return {
+        "state": standing.state.value,
+        "state_reason": shown(standing.reason) if standing.reason else None,
+        "state_since": round(standing.since),
+    }
+
+
 def _disabled(outbox: OutboxSettings) -> dict[str, Any]:
     """With the keys of the others."""
     return {
         "name": outbox.label,
         "path": shown(str(outbox.path)),
         "state": "disabled",
+        "state_reason": None,
+        "state_since": None,
+        "source_failures": 0,
         **dict.fromkeys(("files", "bytes", "watched", "open_for_writing", "waiting", "kept", "earlier_destination"), 0),
         "completeness": "not known yet",
         "scanned_often_because": None,
@@ -159,16 +172,6 @@ def _outbox_error(agent: Agent, intake: Intake) -> str | None:
         return shown(intake.failed)
     reasons = set(agent.owed.held[intake.number].values())
     return "cannot take files out: " + "; ".join(sorted(map(shown, reasons))) if reasons else None
-
-
-def _state(agent: Agent, intake: Intake) -> str:
-    if intake.failed:
-        return "source failed"
-    if agent.local.error:
-        return "failed"
-    if agent.server.state is ServerState.HELD or intake.number in agent.outcomes.destination_failed:
-        return "destination failed"
-    return "suspended" if agent.gates.admission(intake.number) is Admission.NONE else "started"
 
 
 class StatusFile:

@@ -367,15 +367,18 @@ def test_rows_are_gone_through_only_where_more_are_known_than_were_seen(rig):
 # -- a source that fails
 
 
-def test_a_source_that_fails_is_told_once_and_walked_as_a_whole_when_it_is_back(rig, caplog):
-    for _ in range(2):
+def test_a_source_that_fails_is_counted_and_walked_as_a_whole_when_it_is_back(rig, caplog):
+    caplog.set_level("DEBUG")
+    for times in (1, 2):
         rig.box.batches = [SourceFailed("outbox /box: no")]
         rig.intake.wake()
         rig.intake.step(busy=False)
         assert rig.intake.failed == "outbox /box: no"
         assert not rig.intake.walking
         assert rig.intake.next_step() == rig.now + 2.0
-    assert caplog.text.count("source failed") == 1
+        assert rig.intake.failures == times
+        assert f'source cannot be read outbox=box reason="outbox /box: no" times={times}' in caplog.text
+    assert {record.levelname for record in caplog.records} == {"DEBUG"}
     rig.box.batches = [[]]
     rig.now += 2.0
     rig.intake.cadence._whole_at = float("inf")  # a quick walk would be due
@@ -383,6 +386,7 @@ def test_a_source_that_fails_is_told_once_and_walked_as_a_whole_when_it_is_back(
     assert rig.box.walks[-1] is True
     rig.intake.step(busy=False)
     assert rig.intake.failed is None
+    assert rig.intake.failures == 0
     assert rig.intake.passes == 1
 
 

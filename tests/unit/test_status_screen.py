@@ -25,6 +25,9 @@ OUTBOX: dict[str, Any] = {
     "name": "measurements",
     "path": "/var/spool/iot/outbox",
     "state": "started",
+    "state_reason": None,
+    "state_since": None,
+    "source_failures": 0,
     "files": 12,
     "bytes": 9 << 20,
     "watched": 1,
@@ -179,6 +182,14 @@ def test_while_something_moves_it_is_written_every_second_at_most(
     assert max(gaps) <= 1.0 + 1e-6
     assert min(gaps) >= MEMORY_EVERY_S - 1e-6
     assert json.loads(watched.path.read_text())["rate_bytes_per_s"] == pytest.approx(10_000, rel=0.15)
+
+
+def test_a_source_that_fails_shows_for_how_long_and_how_often_it_was_tried() -> None:
+    failed = {"state": "source failed", "state_since": 1000.0, "source_failures": 64, "error": "no such folder"}
+    content = {**CONTENT, "outboxes": [{**OUTBOX, **failed, "state_reason": "no such folder"}]}
+    shown = " ".join(table(content, running=True, wall=1120.0).split())
+    assert "measurements: source failed for 2 min 0 s, tried 64 times, 12 files" in shown
+    assert shown.count("no such folder") == 1
 
 
 def test_a_disabled_outbox_is_listed_as_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,7 +94,7 @@ def test_a_file_waits_for_the_window_and_goes_as_it_opens(friday_noon, caplog):
     told = [line.message for line in caplog.records if line.message.startswith("outbox ")]
     assert told == [
         'outbox suspended outbox=box reason="outside its window, opens 20:00"',
-        "outbox may send outbox=box",
+        "outbox started outbox=box was=suspended",
         'outbox suspended outbox=box reason="outside its window, opens Mon 20:00"',
     ]
 

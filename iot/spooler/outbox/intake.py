@@ -54,8 +54,8 @@ class Intake:
     """Brings the files of one outbox into the queue.
 
     cut: the last power cut, if one is known. failed: why the outbox, or a folder in it, cannot be read; None when all
-    can. passes: finished walks. check_first: for all files of the first walk, check whether an earlier delivery is
-    there already.
+    can. failures: how often that was so, in a row. passes: finished walks. check_first: for all files of the first
+    walk, check whether an earlier delivery is there already.
     """
 
     def __init__(
@@ -72,6 +72,7 @@ class Intake:
         self.settings = settings
         self.failed: str | None = None
         self.cut: PowerCut | None = None
+        self.failures = 0
         self.passes = 0
         self.readiness = Readiness(settings.quiet_s)
         self.decisions = Decisions(settings.label)
@@ -237,7 +238,7 @@ class Intake:
                 self._advance(now, busy)
         except SourceFailed as error:
             self._source_failed(str(error), now)
-            return True
+            return False
         except LocalStateError:
             self.cadence.whole_soon(now)  # what could not be queued is found again
             raise
@@ -363,10 +364,15 @@ class Intake:
         self.cadence.failed(now)
 
     def _say_failed(self, reason: str | None) -> None:
-        if reason == self.failed:
-            return
+        """The change is that of the outbox's state, which is logged as such."""
         if reason is not None:
-            log.error("source failed outbox=%s reason=%s", shown(self.settings.label), shown(reason))
+            self.failures += 1
+            log.debug(
+                "source cannot be read outbox=%s reason=%s times=%d",
+                shown(self.settings.label),
+                shown(reason),
+                self.failures,
+            )
         else:
-            log.info("source readable again outbox=%s", shown(self.settings.label))
+            self.failures = 0
         self.failed = reason

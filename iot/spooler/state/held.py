@@ -51,14 +51,17 @@ class Held:
             return None  # there is none; a broken one is written anew at the next refusal
         if not is_same:
             return None
-        server.holds, server.last_error = holds, error
         if left_s <= 0:
+            server.holds, server.last_error = holds, error
             return None  # over, but not forgotten: the next one is longer
-        server.state, server.ready_at, self._recorded = ServerState.HELD, now + left_s, holds
+        server.remembered(error, holds, now + left_s)
+        self._recorded = holds
         return left_s
 
     def follow(self, server: Availability, now: float) -> None:
         """Record a hold that is new, and forget one that is over. Raises: OSError."""
+        if server.state is ServerState.CONNECTING:
+            return  # what comes of this try is not known yet
         if server.state is not ServerState.HELD:
             if self._may_be_there and (self._recorded is not None or server.state is ServerState.CONNECTED):
                 self._forget()
