@@ -104,14 +104,17 @@ class Agent:
         self.hooks = assembly.hooks(self.intakes, journal, clocks)
         after = self.hooks.after
         self.owed = Owed(journal, self.queue, self.intakes, ways, clocks, after.waited_for)
+        self.markers = assembly.markers(self.intakes, self.queue, journal, drain=drain)
         self.outcomes = OutcomeRecorder(
-            journal, self.queue, remote, self.intakes, self.owed, after, rules, clocks, random
+            journal, self.queue, remote, self.intakes, self.owed, after, self.markers, rules, clocks, random
         )
         self.budget = assembly.budget(
             settings, self.intakes, self.queue, self.owed, journal, clocks, self.outcomes.withdraw, drain=drain
         )
         self.quota = assembly.quota(settings, self.intakes, journal, remote)
-        self.gates = assembly.gates(settings, self.intakes, self.queue, journal, clocks, self.quota, drain=drain)
+        self.gates = assembly.gates(
+            settings, self.intakes, self.queue, journal, clocks, self.quota, self.markers, drain=drain
+        )
         self.pacer = assembly.pacer(settings, remote)
         self.dispatcher = Dispatcher(
             self.queue,
@@ -339,8 +342,9 @@ class Agent:
 
     def _waits(self) -> bool:
         reading = any(intake.walking for intake in self.intakes)
+        collecting = self.markers.is_going_on() or self.budget.is_to_be_listed()
         awaited = reading or self._wait_over_at is not None or not self.hooks.after.is_idle()
-        return awaited or self._any_ready() or self.budget.is_to_be_listed()
+        return awaited or collecting or self._any_ready()
 
     def _first_look_done(self, now: float) -> bool:
         """The order of sending is right only after a full walk, but a huge outbox does not delay the start."""

@@ -21,16 +21,30 @@ from iot.spooler.gates import Gate, Gates, WindowGate
 from iot.spooler.hooks.hooks import Hooks
 from iot.spooler.leaving.owed import Owed
 from iot.spooler.leaving.trust import open_trusted
+from iot.spooler.markers import MarkedOutbox, Markers
 from iot.spooler.naming import is_plain_name
 from iot.spooler.outbox.intake import Clocks, Intake
 from iot.spooler.pacing import Pacer
+from iot.spooler.patterns import matcher
 from iot.spooler.queue.policy import Admission, Backoff, RetryRules
 from iot.spooler.queue.queue import Entry, Queue
 from iot.spooler.quota import QuotaGate
 from iot.spooler.state.elapsed import observe
 from iot.transfer import Journal
 
-__all__ = ["budget", "gates", "hooks", "intakes", "lists_outbox", "pacer", "quota", "rules", "server", "was_lost"]
+__all__ = [
+    "budget",
+    "gates",
+    "hooks",
+    "intakes",
+    "lists_outbox",
+    "markers",
+    "pacer",
+    "quota",
+    "rules",
+    "server",
+    "was_lost",
+]
 
 DRAIN_CAP_S = 5.0
 
@@ -63,6 +77,21 @@ def _rules(retry: RetrySettings, *, drain: bool) -> RetryRules:
 BEYOND = {Beyond.STOP: Admission.NONE, Beyond.URGENT: Admission.URGENT, Beyond.SEND: Admission.ALL}
 
 
+def markers(intakes: Sequence[Intake], queue: Queue, journal: Journal, *, drain: bool) -> Markers:
+    """A drain sends all there is, and of each batch that has come its marker last."""
+    each = {
+        intake.number: MarkedOutbox(intake, _is_marker(intake.settings), intake.settings.batch_grace_s)
+        for intake in intakes
+        if intake.settings.batch_marker is not None
+    }
+    return Markers(each, queue, journal, everything=drain)
+
+
+def _is_marker(settings: OutboxSettings) -> Callable[[bytes], bool]:
+    match = matcher([settings.batch_marker or ""], ignore_case=settings.ignore_case)
+    return lambda path: match(path.decode("utf-8", "surrogateescape"))
+
+
 def gates(
     settings: Settings,
     intakes: Sequence[Intake],
@@ -70,12 +99,13 @@ def gates(
     journal: Journal,
     clocks: Clocks,
     quota: QuotaGate,
+    markers: Markers,
     *,
     drain: bool,
 ) -> Gates:
     schedules = {intake.number: intake.settings.schedule for intake in intakes}
     each: list[Gate] = [WindowGate(schedules, settings.zone), quota, *_commands(settings, intakes)]
-    return Gates(each, _batches(intakes, queue, journal, drain=drain), intakes, queue, clocks)
+    return Gates(each, _batches(intakes, queue, journal, drain=drain), markers, intakes, queue, clocks)
 
 
 def _batches(intakes: Sequence[Intake], queue: Queue, journal: Journal, *, drain: bool) -> Batches:

@@ -17,6 +17,7 @@ from datetime import tzinfo
 from typing import NamedTuple, Protocol
 
 from iot.spooler.batches import Batches
+from iot.spooler.markers import Markers
 from iot.spooler.naming import shown
 from iot.spooler.outbox.intake import Clocks, Intake
 from iot.spooler.queue.policy import LATEST, Admission, Allowed
@@ -120,10 +121,17 @@ class Gates:
     """
 
     def __init__(
-        self, gates: Sequence[Gate], batches: Batches, intakes: Sequence[Intake], queue: Queue, clocks: Clocks
+        self,
+        gates: Sequence[Gate],
+        batches: Batches,
+        markers: Markers,
+        intakes: Sequence[Intake],
+        queue: Queue,
+        clocks: Clocks,
     ) -> None:
         self._gates = gates
         self._batches = batches
+        self._markers = markers
         self._intakes = {intake.number: intake for intake in intakes}
         self._queue = queue
         self._clocks = clocks
@@ -142,20 +150,24 @@ class Gates:
     def allowed(self, outbox: int) -> Allowed:
         flush = self._flushed.get(outbox)
         up_to = LATEST if flush is None else flush.up_to
-        return Allowed(self._held[outbox].admission, min(self._batches.up_to(outbox), up_to))
+        up_to = min(self._batches.up_to(outbox), up_to)
+        return Allowed(self._held[outbox].admission, up_to, self._markers.has(outbox))
 
     def allowed_by_number(self) -> dict[int, Allowed]:
         return {number: self.allowed(number) for number in self._held}
 
     def reason(self, outbox: int) -> str | None:
         """Why not all of it may be sent."""
-        return self._held[outbox].reason or self._batches.reason(outbox)
+        return self._held[outbox].reason or self._collecting(outbox)
+
+    def _collecting(self, outbox: int) -> str | None:
+        return self._batches.reason(outbox) or self._markers.reason(outbox)
 
     def flush(self) -> None:
         """What lies in the outboxes now is sent whatever their schedule says."""
         now = self._clocks.monotonic()
         for number, intake in self._intakes.items():
-            if number in self._flushed or not self._is_free(number) or self._batches.reason(number):
+            if number in self._flushed or not self._is_free(number) or self._collecting(number):
                 self._flushed[number] = _Flush(intake.wake(), now + intake.settings.settle_s + SETTLED_S)
                 log.info("flushed past its schedule outbox=%s", shown(intake.settings.label))
 
@@ -167,13 +179,13 @@ class Gates:
         now, wall = self._clocks.monotonic(), self._clocks.wall()
         failure = self._look_at_gates(now, wall)
         try:
-            released = self._batches.look(
-                now, {n: flush for n, flush in self._flushed.items() if flush.up_to == LATEST}
-            )
+            flushed = {n: flush for n, flush in self._flushed.items() if flush.up_to == LATEST}
+            released = self._batches.look(now, flushed)
+            released = self._markers.look(now, flushed) or released
             over = [number for number in self._flushed if not self._goes_on(number, is_busy, now)]
             for number in over:
                 del self._flushed[number]
-            self.look_at = min(self.look_at, now + self._batches.next_s(now))
+            self.look_at = now + min(self.look_at - now, self._batches.next_s(now), self._markers.next_s(now))
         finally:  # also where the journal cannot be written: what a gate holds is held
             changed = [number for number in self._intakes if self._take(number)]
         if failure is not None:
@@ -184,6 +196,7 @@ class Gates:
         """At the end: what a gate has counted is written, what it runs is ended. Raises: LocalStateError."""
         failure = self._each(lambda gate: gate.close())
         self._batches.tell_kept()
+        self._markers.tell_kept()
         if failure is not None:
             raise failure
 
@@ -217,7 +230,9 @@ class Gates:
             flush.up_to = self._queue.newest(number)
         if self._of(number, flushed=False).admission is Admission.ALL:
             return False
-        return is_busy(number) or self._queue.any_ready({number: Allowed(up_to=flush.up_to)})
+        return is_busy(number) or self._queue.any_ready(
+            {number: Allowed(up_to=flush.up_to, listed=self._markers.has(number))}
+        )
 
     def _of(self, number: int, *, flushed: bool) -> Held:
         return min((gate.of(number, flushed=flushed) for gate in self._gates), default=FREE)

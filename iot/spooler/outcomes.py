@@ -15,6 +15,7 @@ from iot.spooler.decisions import REASONS
 from iot.spooler.hooks.after import After
 from iot.spooler.hooks.before import Refusal
 from iot.spooler.leaving.owed import Owed
+from iot.spooler.markers import Markers
 from iot.spooler.naming import shown
 from iot.spooler.outbox.intake import Clocks, Intake
 from iot.spooler.outbox.place import SourceFailed
@@ -46,6 +47,7 @@ class OutcomeRecorder:
         intakes: Sequence[Intake],
         owed: Owed,
         after: After,
+        markers: Markers,
         rules: Mapping[int, RetryRules],
         clocks: Clocks,
         random: Callable[[], float],
@@ -61,6 +63,7 @@ class OutcomeRecorder:
         self._random = random
         self._owed = owed
         self._after = after
+        self._markers = markers
         self._deliveries = Deliveries(journal)
         self._successes: list[tuple[Entry, TransferResult]] = []
         self._failures: list[tuple[Entry, Verdict, str | None]] = []
@@ -238,7 +241,9 @@ class OutcomeRecorder:
         sent = [entry for entry in delivered if results[entry.id].proof is not None]  # others were recorded before
         self._deliveries.add(db, at, self._clocks.synchronised(), [(entry, results[entry.id]) for entry in sent])
         self._after.delivered(db, [(entry, results[entry.id]) for entry in sent if not results[entry.id].skipped])
+        self._markers.delivered(db, [entry.id for entry in delivered])
         failed = self._queue.fail(db, self._failures, self._clocks.monotonic())
+        self._markers.given_up(db, [entry.id for entry in failed if entry.state is State.QUARANTINED])
         self._after.failed(db, [(entry, verdict.event, words) for entry, verdict, words in self._failures])
         for event, entries in self._lost.items():
             self._queue.lose(db, entries, event)

@@ -29,6 +29,17 @@ class Gate:
         return self.held
 
 
+def unmarked() -> SimpleNamespace:
+    """Outboxes without batch_marker."""
+    return SimpleNamespace(
+        has=lambda number: False,
+        look=lambda *_: False,
+        next_s=lambda now: float("inf"),
+        reason=lambda number: None,
+        tell_kept=lambda: None,
+    )
+
+
 def gates_of(*gates: Gate, batches: Exception | None = None) -> Gates:
     def look(*_: object) -> bool:
         if batches is not None:
@@ -40,7 +51,7 @@ def gates_of(*gates: Gate, batches: Exception | None = None) -> Gates:
         tell_kept=lambda: None, look=look, next_s=lambda now: 100.0, waits=lambda number: None, of=lambda number: None
     )
     clocks = SimpleNamespace(monotonic=lambda: 50.0, wall=lambda: 1.7e9)
-    return Gates(gates, calm, [intake], SimpleNamespace(), clocks)
+    return Gates(gates, calm, unmarked(), [intake], SimpleNamespace(), clocks)
 
 
 @pytest.mark.parametrize("where", ["gate", "batches"])
@@ -74,7 +85,8 @@ def flushed_gates(now: list[float], ready: list[bool], newest: int = 7) -> tuple
         look=lambda *_: False, next_s=lambda now: 100.0, reason=lambda number: None, up_to=lambda number: LATEST
     )
     queue = SimpleNamespace(newest=lambda number: newest, any_ready=lambda allowed: ready[0])
-    gates = Gates([Window()], calm, [intake], queue, SimpleNamespace(monotonic=lambda: now[0], wall=lambda: 1.7e9))
+    clocks = SimpleNamespace(monotonic=lambda: now[0], wall=lambda: 1.7e9)
+    gates = Gates([Window()], calm, unmarked(), [intake], queue, clocks)
     gates.look(lambda number: False)
     gates.flush()
     gates.look(lambda number: False)

@@ -70,10 +70,11 @@ class Rig:
         remote = SimpleNamespace(settle=self._noted("settle"), give_up=self._noted("give up"))
         clocks = SimpleNamespace(monotonic=lambda: 50.0, wall=lambda: 2e9, synchronised=lambda: True)
         rules = {1: RetryRules(Backoff(1.0, 60.0), max_attempts=2)}
+        markers = SimpleNamespace(delivered=lambda *_: None, given_up=lambda *_: None)
         after = SimpleNamespace(delivered=lambda *_: None, failed=lambda *_: None)
         journal = SimpleNamespace(write=self._write)
         self.recorder = OutcomeRecorder(
-            journal, self.queue, remote, [self.intake], self.owed, after, rules, clocks, lambda: 0.0
+            journal, self.queue, remote, [self.intake], self.owed, after, markers, rules, clocks, lambda: 0.0
         )
 
     def _noted(self, name: str) -> Any:

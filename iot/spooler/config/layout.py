@@ -62,7 +62,10 @@ def contradictions(settings: Settings) -> list[Contradiction]:
             keys = tuple((role.setting, f" = {str(role.path)!r}") for role in (one, other))
             found.append(Contradiction(keys, f"{reason}{hidden}"))
     found += broken_chains(settings, mounts)
-    others = (_bad_names, _undone_rules, _written_directly, _shrinking_waits, _dead_before_sent)
+    others = (
+        *(_bad_names, _undone_rules, _written_directly, _shrinking_waits, _dead_before_sent),
+        _two_kinds_of_batches,
+    )
     return found + [each for look in others for each in look(settings)]
 
 
@@ -90,6 +93,16 @@ def _dead_before_sent(settings: Settings) -> list[Contradiction]:
             ttl: tuple[Place, str] = ("outbox", number, "budget", "ttl_s"), f" = {ttl_s}"
             reason = "a file would have to leave before its batch may be sent"
             found.append(Contradiction((batch, ttl), reason))
+    return found
+
+
+def _two_kinds_of_batches(settings: Settings) -> list[Contradiction]:
+    found = []
+    for number, outbox in enumerate(settings.outbox):
+        if outbox.batch_marker is not None and outbox.batch_interval_s is not None:
+            given = {"batch_marker": repr(outbox.batch_marker), "batch_interval_s": str(outbox.batch_interval_s)}
+            keys = tuple((("outbox", number, key), f" = {value}") for key, value in given.items())
+            found.append(Contradiction(keys, "a batch ends with its marker or after an interval; leave one out"))
     return found
 
 

@@ -209,6 +209,14 @@ class OutboxSettings(Table):
         description="seconds without a new file after which all that have come are sent, as a batch; by default each is"
         " sent as it comes",
     )
+    batch_marker: str | None = Field(
+        None,
+        description="pattern of paths, as in include: a file that matches says that its folder is complete; the files"
+        " in it and below are sent then, as a batch, and it comes last; files without a marker wait",
+    )
+    batch_grace_s: float = Field(
+        15.0, ge=0, le=86400, description="seconds after a marker has come in which files still come to its batch"
+    )
     beyond_quota: Beyond = Field(
         Beyond.STOP,
         description="what is sent when quota_day or quota_month is used up: stop (nothing), urgent (what matches an"
@@ -271,6 +279,13 @@ class OutboxSettings(Table):
     def _patterns(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for pattern in value:
             check_pattern(pattern)
+        return value
+
+    @field_validator("batch_marker")
+    @classmethod
+    def _pattern(cls, value: str | None) -> str | None:
+        if value is not None:
+            check_pattern(value)
         return value
 
     @field_validator("schedule")

@@ -81,6 +81,10 @@ class Readiness:
         """How many of the watched files are open for writing."""
         return sum(watched.open for watched in self._watched.values())
 
+    def paths(self) -> list[bytes]:
+        """The files that are being watched."""
+        return list(self._watched)
+
     def is_open(self, path: bytes) -> bool:
         """Whether it was open for writing when it was last looked at."""
         watched = self._watched.get(path)

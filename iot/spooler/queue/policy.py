@@ -144,10 +144,12 @@ class Admission(enum.IntEnum):
 
 
 class Allowed(NamedTuple):
-    """What of an outbox may be sent now: files of up to this priority, whose row is of up to this number."""
+    """What of an outbox may be sent now: files of up to this priority, whose row is of up to this number. listed: only
+    those that belong to a batch with a marker."""
 
     admission: Admission = Admission.ALL
     up_to: int = LATEST
+    listed: bool = False
 
 
 class FailureKind(enum.Enum):

@@ -180,20 +180,24 @@ class Queue:
 
     def heads(self, outbox: int, *, large: bool, limit: int, allowed: Allowed = Allowed()) -> list[Entry]:  # noqa: B008
         """The first ready entries of one outbox that may be sent, by priority, rank and number."""
-        may_go = "state = 0 AND entry.outbox = ? AND large = ? AND priority <= ? AND entry.id <= ?"
+        may_go = f"state = 0 AND entry.outbox = ? AND large = ? AND {_may_go(allowed)}"
         return self._entries(
             f"WHERE {may_go} ORDER BY priority, rank, entry.id LIMIT ?",
             outbox,
             int(large),
-            *map(int, allowed),
+            int(allowed.admission),
+            allowed.up_to,
             limit,
         )
 
     def any_ready(self, outboxes: Mapping[int, Allowed]) -> bool:
         """Whether one of these outboxes has something that may be sent. Others may have left rows."""
-        rest = "WHERE state = 0 AND entry.outbox = ? AND large IN (0, 1) AND priority <= ? AND entry.id <= ? LIMIT 1"
+        return any(self._has_ready(number, allowed) for number, allowed in outboxes.items())
+
+    def _has_ready(self, outbox: int, allowed: Allowed) -> bool:
+        rest = f"WHERE state = 0 AND entry.outbox = ? AND large IN (0, 1) AND {_may_go(allowed)} LIMIT 1"
         sql = f"SELECT 1 FROM entry CROSS JOIN file USING (id) {rest}"  # noqa: S608  text of this file
-        return any(self._journal.read(sql, number, *map(int, allowed)) for number, allowed in outboxes.items())
+        return bool(self._journal.read(sql, outbox, int(allowed.admission), allowed.up_to))
 
     def newest(self, outbox: int) -> int:
         """The highest number of a row of this outbox; 0 if there is none."""
@@ -355,6 +359,12 @@ class Queue:
             log.error("damaged rows dropped from the queue rows=%d", len(ids))
             self._journal.write(lambda db: _forget(db, ("entry", "file", "delivered"), ids))
             self._damaged.update(ids)
+
+
+def _may_go(allowed: Allowed) -> str:
+    """The condition in SQL, with the admission and up_to to be filled in."""
+    listed = " AND entry.id IN (SELECT id FROM batch_file)" if allowed.listed else ""
+    return f"priority <= ? AND entry.id <= ?{listed}"
 
 
 def _attempts(entry: Entry, event: Event) -> tuple[int, int]:
