@@ -22,6 +22,7 @@ from pydantic.fields import FieldInfo
 from iot.sftp.client import ClientOptions
 from iot.sftp.client.cli.options import add_settings
 from iot.sftp.client.environment import TRUST, ClientSettings
+from iot.spooler.config.inboxes import InboxSettings
 from iot.spooler.config.kinds import KINDS, server_model
 from iot.spooler.config.load import CREDENTIAL, PLAIN, PREFIX, TABLES
 from iot.spooler.config.outboxes import NameRule, OutboxSettings
@@ -153,6 +154,7 @@ def _spooler() -> Iterator[Section]:
     for name, model in inner.items():
         yield section(f"### [outbox.{name}]\n\n", model.model_fields, f"OUTBOX__0__{name.upper()}__")
     yield section("### [[outbox.rules]]\n\n", NameRule.model_fields, "OUTBOX__0__RULES__0__")
+    yield section("### [[inbox]]\n\n", InboxSettings.model_fields, "INBOX__0__")
 
 
 def _client() -> Iterator[Section]:

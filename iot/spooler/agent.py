@@ -30,7 +30,8 @@ from iot.spooler.local_hold import LocalHold
 from iot.spooler.naming import shown
 from iot.spooler.outbox.intake import Clocks, Intake
 from iot.spooler.outcomes import OutcomeRecorder
-from iot.spooler.queue.policy import State
+from iot.spooler.pull import Pull
+from iot.spooler.queue.policy import Admission, Allowed, State
 from iot.spooler.queue.queue import Queue
 from iot.spooler.sender import Sender, Totals
 from iot.spooler.states import Causes, OutboxStates
@@ -111,9 +112,10 @@ class Agent:
         self.budget = assembly.budget(
             settings, self.intakes, self.queue, self.owed, journal, clocks, self.outcomes.withdraw, drain=drain
         )
-        self.quota = assembly.quota(settings, self.intakes, journal, remote)
+        inboxes = assembly.inboxes(settings, journal, clocks, random)
+        self.quota = assembly.quota(settings, self.intakes, inboxes, journal, remote)
         self.gates = assembly.gates(
-            settings, self.intakes, self.queue, journal, clocks, self.quota, self.markers, drain=drain
+            settings, self.intakes, self.queue, journal, clocks, self.quota, self.markers, inboxes, drain=drain
         )
         self.pacer = assembly.pacer(settings, remote)
         self.dispatcher = Dispatcher(
@@ -126,7 +128,7 @@ class Agent:
             self.hooks.before,
             after.wants_digest,
             clocks.monotonic,
-            self.gates.allowed,
+            self._allowed,
         )
         self.states = OutboxStates()
         self.shared_destinations = shared_destinations(settings)
@@ -151,6 +153,20 @@ class Agent:
             on_change=self._on_change,
             on_progress=self._progressed,
         )
+        self.pull = Pull(
+            inboxes,
+            remote,
+            self.server,
+            self.local,
+            self.gates.admission,
+            self._uploads_ready,
+            stopping=loop.stopping,
+            clock=clocks.monotonic,
+            on_change=self._on_change,
+            on_progress=self._fetched,
+            on_lost=self._sender.lost,
+        )
+        self._uploads_wait = False
         self._started_at = self._now()
         self._tick_at = float("-inf")
         self._wait_over_at: float | None = None
@@ -169,6 +185,7 @@ class Agent:
         self.local.guard(self._close_hooks)
         self.local.guard(self.owed.flush)
         self.local.guard(self.budget.close)
+        self.local.guard(self.pull.close)
         self.local.guard(self.gates.close)
         for intake in self.intakes:
             intake.close()
@@ -211,6 +228,7 @@ class Agent:
         if self._try_server(why):
             log.info("hold released: one try now")
         self.owed.wake()
+        self.pull.wake()
         for intake in self.intakes:
             intake.wake()
 
@@ -237,8 +255,9 @@ class Agent:
     def _work(self) -> End:
         while not self._loop.stopping():
             self._tick(busy=False)
-            if self._may_send():
-                self._send()
+            act = self._next_act()
+            if act is not None:
+                act()
                 continue
             end = self._end_of_drain(self._draining) if self._draining else None
             if end is not None:
@@ -268,8 +287,10 @@ class Agent:
             self._restart()
         if self.outcomes.unrecorded and (not busy or self.outcomes.record_is_due(now)):
             self.outcomes.record()
-        if self.gates.look(self.dispatcher.is_busy):
+        waited, self._uploads_wait = self._uploads_wait, self.pull.claims()
+        if self.gates.look(self.dispatcher.is_busy) or waited is not self._uploads_wait:
             self._gates_changed()
+        self._changed = self.pull.step() or self._changed
         if self.pacer.look(self._wall()):
             log.info("rate limited bytes_per_s=%s", "none" if self.pacer.rate is None else f"{self.pacer.rate:.0f}")
             self._changed = True
@@ -307,18 +328,36 @@ class Agent:
         self.outcomes.released(self.dispatcher.withdraw())
         self._changed = True
 
-    def _may_send(self) -> bool:
+    def _allowed(self, outbox: int) -> Allowed:
+        """While it is the turn of the inboxes, only what is urgent is sent."""
+        allowed = self.gates.allowed(outbox)
+        return allowed._replace(admission=min(allowed.admission, Admission.URGENT)) if self._uploads_wait else allowed
+
+    def _uploads_ready(self, admission: Admission) -> bool:
+        """Whether something of up to this priority is ready and may be sent."""
+        allowed = self.gates.allowed_by_number()
+        least = {number: each._replace(admission=min(each.admission, admission)) for number, each in allowed.items()}
+        return self.queue.any_ready(least)
+
+    def _next_act(self) -> Callable[[], None] | None:
+        """What the server is used for now."""
+        if self._is_hindered():
+            return None
+        try:
+            sends = self._uploads_ready(Admission.URGENT if self._uploads_wait else Admission.ALL)
+        except LocalStateError as error:
+            self.local.begin(error)
+            return None
+        if sends:
+            return self._send
+        return partial(self.pull.run, self._tick_while_busy) if self.pull.wants() else None
+
+    def _is_hindered(self) -> bool:
         hindrance = self._hindrance(self._now())
         if hindrance != self._hindered_by and hindrance:
             log.debug("nothing is sent reason=%s", shown(hindrance))
         self._hindered_by = hindrance
-        if hindrance:
-            return False
-        try:
-            return self._any_ready()
-        except LocalStateError as error:
-            self.local.begin(error)
-            return False
+        return bool(hindrance)
 
     def _hindrance(self, now: float) -> str:
         """Why nothing may be sent now, whatever is ready; "" if something may."""
@@ -332,19 +371,18 @@ class Agent:
 
     def _end_of_drain(self, draining: Draining) -> End | None:
         try:
-            return draining.end(self.local.error, waits=self._waits)
+            end = draining.end(self.local.error, waits=self._waits)
+            return End.REMAINS if end is End.DRAINED and self.pull.has_failed() else end
         except LocalStateError as error:
             self.local.begin(error)
             return None
-
-    def _any_ready(self) -> bool:
-        return self.queue.any_ready(self.gates.allowed_by_number())
 
     def _waits(self) -> bool:
         reading = any(intake.walking for intake in self.intakes)
         collecting = self.markers.is_going_on() or self.budget.is_to_be_listed()
         awaited = reading or self._wait_over_at is not None or not self.hooks.after.is_idle()
-        return awaited or collecting or self._any_ready()
+        idle = self.pull.is_idle() and not collecting
+        return awaited or not idle or self._uploads_ready(Admission.ALL)
 
     def _first_look_done(self, now: float) -> bool:
         """The order of sending is right only after a full walk, but a huge outbox does not delay the start."""
@@ -355,7 +393,7 @@ class Agent:
     def _pause_s(self) -> float:
         now = self._now()
         times = [intake.next_step() for intake in self.intakes]
-        times += [time for time in (self.server.ready_at, self.local.until) if time > now]
+        times += [time for time in (self.server.ready_at, self.local.until, self.pull.next_at()) if time > now]
         times += [self.owed.waiting.next_s, self.gates.look_at, self.budget.look_at(), self.hooks.look_at()]
         if self._wait_over_at is not None:
             times.append(self._wait_over_at)
@@ -367,6 +405,12 @@ class Agent:
         if self._draining:
             self._draining.sent()
         self._sender.run(self._tick_while_busy)
+
+    def _fetched(self) -> None:
+        """The server has answered, or sent something."""
+        self.server.progressed()
+        self._changed = True
+        self._loop.alive()
 
     def _on_change(self) -> None:
         self._changed = True

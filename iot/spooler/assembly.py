@@ -19,6 +19,7 @@ from iot.spooler.config.retry import RetrySettings
 from iot.spooler.config.settings import Settings
 from iot.spooler.gates import Gate, Gates, WindowGate
 from iot.spooler.hooks.hooks import Hooks
+from iot.spooler.inbox.inbox import Inbox
 from iot.spooler.leaving.owed import Owed
 from iot.spooler.leaving.trust import open_trusted
 from iot.spooler.markers import MarkedOutbox, Markers
@@ -36,6 +37,7 @@ __all__ = [
     "budget",
     "gates",
     "hooks",
+    "inboxes",
     "intakes",
     "lists_outbox",
     "markers",
@@ -100,12 +102,15 @@ def gates(
     clocks: Clocks,
     quota: QuotaGate,
     markers: Markers,
+    inboxes: Sequence[Inbox],
     *,
     drain: bool,
 ) -> Gates:
-    schedules = {intake.number: intake.settings.schedule for intake in intakes}
-    each: list[Gate] = [WindowGate(schedules, settings.zone), quota, *_commands(settings, intakes)]
-    return Gates(each, _batches(intakes, queue, journal, drain=drain), markers, intakes, queue, clocks)
+    boxes: list[Intake | Inbox] = [*intakes, *inboxes]
+    schedules = {box.number: box.settings.schedule for box in boxes}
+    each: list[Gate] = [WindowGate(schedules, settings.zone), quota, *_commands(settings, boxes)]
+    numbered = {inbox.number: inbox for inbox in inboxes}
+    return Gates(each, _batches(intakes, queue, journal, drain=drain), markers, intakes, queue, clocks, numbered)
 
 
 def _batches(intakes: Sequence[Intake], queue: Queue, journal: Journal, *, drain: bool) -> Batches:
@@ -115,11 +120,11 @@ def _batches(intakes: Sequence[Intake], queue: Queue, journal: Journal, *, drain
     return Batches(intervals, {intake.number: intake.settings.label for intake in intakes}, queue, journal)
 
 
-def _commands(settings: Settings, intakes: Sequence[Intake]) -> list[CommandGate]:
+def _commands(settings: Settings, boxes: Sequence[Intake | Inbox]) -> list[CommandGate]:
     """The condition and the metered rule, as far as they are configured."""
     timing = {"every_s": settings.command_every_s, "limit_s": settings.command_limit_s}
-    nothing = dict.fromkeys((intake.number for intake in intakes), Admission.NONE)
-    beyond = {intake.number: BEYOND[intake.settings.on_metered] for intake in intakes}
+    nothing = dict.fromkeys((box.number for box in boxes), Admission.NONE)
+    beyond = {box.number: BEYOND[box.settings.on_metered] for box in boxes}
     ours = environment(os.environ)
     gates = []
     if settings.condition:
@@ -142,10 +147,25 @@ def hooks(intakes: Sequence[Intake], journal: Journal, clocks: Clocks) -> Hooks:
     return Hooks(settings, folders, source, plain_environment(os.environ), journal, clocks.monotonic)
 
 
-def quota(settings: Settings, intakes: Sequence[Intake], journal: Journal, remote: Remote) -> QuotaGate:
+def inboxes(settings: Settings, journal: Journal, clocks: Clocks, random: Callable[[], float]) -> list[Inbox]:
+    """Their numbers are below those of outboxes."""
+    retry = settings.retry
+    backoff = Backoff(retry.base_s, retry.cap_s)
+    given = plain_environment(os.environ)
+    return [
+        Inbox(inbox, -number, settings.device_id, journal, clocks, backoff, given, random)
+        for number, inbox in enumerate(settings.inbox, 1)
+        if inbox.enabled
+    ]
+
+
+def quota(
+    settings: Settings, intakes: Sequence[Intake], inboxes: Sequence[Inbox], journal: Journal, remote: Remote
+) -> QuotaGate:
     given = {"day": settings.quota_day, "month": settings.quota_month}
     limits = {per: int(limit) for per, limit in given.items() if limit is not None}
-    beyond = {intake.number: BEYOND[intake.settings.beyond_quota] for intake in intakes}
+    boxes: list[Intake | Inbox] = [*intakes, *inboxes]
+    beyond = {box.number: BEYOND[box.settings.beyond_quota] for box in boxes}
     return QuotaGate(limits, beyond, settings.zone, journal, lambda: remote.wire)
 
 

@@ -13,11 +13,14 @@ from iot.spooler.states import ConnectionEvent, ServerState, connection_after
 from iot.transfer import (
     AuthenticationError,
     Cancelled,
+    DownloadJob,
     Failure,
     LinkLost,
     LocalStateError,
     NoSpaceOnServer,
     PermanentError,
+    RemoteEntry,
+    RemoteFile,
     ServerBusy,
     SourceChanged,
     SourceUnreadable,
@@ -43,6 +46,18 @@ class Remote(Protocol):
     def upload_many(
         self, jobs: Iterable[UploadJob | None], *, hold_checkpoints: bool = False, tick: Callable[[], None] = ...
     ) -> Iterator[TransferResult | Failure]: ...
+
+    def download_many(
+        self, jobs: Iterable[DownloadJob | None], *, tick: Callable[[], None] = ...
+    ) -> Iterator[TransferResult | Failure]: ...
+
+    def scan(self, path: str, *, leave_out: Callable[[bytes, bytes], None] | None = None) -> list[RemoteEntry]: ...
+
+    def stat(self, path: str) -> RemoteFile: ...
+
+    def delete(self, path: str) -> None: ...
+
+    def move(self, source: str, dest: str) -> None: ...
 
     def settle(self, results: Iterable[TransferResult]) -> None:
         """These deliveries are durably recorded: the remote may drop what it kept to recognise them.

@@ -25,7 +25,7 @@ from iot.spooler.queue.queue import Queue
 from iot.spooler.schedule import Schedule, clock_words, window
 from iot.transfer import LocalStateError
 
-__all__ = ["FREE", "Gate", "Gates", "Held", "WindowGate", "held"]
+__all__ = ["FREE", "Gate", "Gates", "Held", "Opened", "WindowGate", "held"]
 
 log = logging.getLogger(__name__)
 
@@ -114,8 +114,17 @@ class _Flush:
     up_to: int = LATEST
 
 
+class Opened(Protocol):
+    """An inbox, which is held back like an outbox, but not by a batch, and not released by a flush."""
+
+    @property
+    def label(self) -> str: ...
+
+    def wake(self) -> None: ...
+
+
 class Gates:
-    """The gates of all outboxes together.
+    """The gates of all outboxes and inboxes together; inboxes have numbers of their own.
 
     look_at: when to look again, in seconds of the monotonic clock.
     """
@@ -128,14 +137,16 @@ class Gates:
         intakes: Sequence[Intake],
         queue: Queue,
         clocks: Clocks,
+        inboxes: Mapping[int, Opened] | None = None,
     ) -> None:
         self._gates = gates
+        self._inboxes = dict(inboxes or {})
         self._batches = batches
         self._markers = markers
         self._intakes = {intake.number: intake for intake in intakes}
         self._queue = queue
         self._clocks = clocks
-        self._held = dict.fromkeys(self._intakes, FREE)
+        self._held = dict.fromkeys([*self._intakes, *self._inboxes], FREE)
         self._flushed: dict[int, _Flush] = {}
         self.look_at = float("-inf")
 
@@ -154,11 +165,11 @@ class Gates:
         return Allowed(self._held[outbox].admission, up_to, self._markers.has(outbox))
 
     def allowed_by_number(self) -> dict[int, Allowed]:
-        return {number: self.allowed(number) for number in self._held}
+        return {number: self.allowed(number) for number in self._intakes}
 
     def reason(self, outbox: int) -> str | None:
         """Why not all of it may be sent."""
-        return self._held[outbox].reason or self._collecting(outbox)
+        return self._held[outbox].reason or (self._collecting(outbox) if outbox in self._intakes else None)
 
     def _collecting(self, outbox: int) -> str | None:
         return self._batches.reason(outbox) or self._markers.reason(outbox)
@@ -187,7 +198,7 @@ class Gates:
                 del self._flushed[number]
             self.look_at = now + min(self.look_at - now, self._batches.next_s(now), self._markers.next_s(now))
         finally:  # also where the journal cannot be written: what a gate holds is held
-            changed = [number for number in self._intakes if self._take(number)]
+            changed = [number for number in self._held if self._take(number)]
         if failure is not None:
             raise failure
         return released or bool(over or changed)
@@ -243,11 +254,21 @@ class Gates:
         before, self._held[number] = self._held[number], strictest
         if strictest == before:
             return False
-        intake = self._intakes[number]
-        _tell(intake.settings.label, before, strictest)
+        inbox = self._inboxes.get(number)
+        if inbox is not None:
+            _tell_inbox(inbox.label, strictest)
+        else:
+            _tell(self._intakes[number].settings.label, before, strictest)
         if strictest.admission > before.admission:
-            intake.wake()
+            (inbox or self._intakes[number]).wake()
         return True
+
+
+def _tell_inbox(label: str, held: Held) -> None:
+    if held.admission is Admission.ALL:
+        log.info("inbox may fetch inbox=%s", shown(label))
+    else:
+        log.info("inbox suspended inbox=%s reason=%s", shown(label), shown(held.reason))
 
 
 def _tell(label: str, before: Held, held: Held) -> None:

@@ -12,6 +12,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from iot.spooler.config.inboxes import InboxSettings
 from iot.spooler.config.origins import Origins, Place
 from iot.spooler.config.outboxes import AfterUpload, OutboxSettings
 from iot.spooler.config.settings import Settings
@@ -69,6 +70,9 @@ def _all(settings: Settings, *, by_unit: bool) -> Iterator[tuple[Place, str, str
     for number, outbox in enumerate(settings.outbox):
         if outbox.enabled:
             yield from _of_outbox(settings, outbox, ("outbox", number))
+    for number, inbox in enumerate(settings.inbox):
+        if inbox.enabled:
+            yield from _shown(("inbox", number, "path"), inbox.path, _inbox(inbox))
 
 
 def _of_outbox(settings: Settings, outbox: OutboxSettings, place: Place) -> Iterator[tuple[Place, str, str]]:
@@ -112,6 +116,19 @@ def _next_outbox(path: Path) -> str | None:
         return "is not a folder"
     may = _may(path, os.W_OK | os.X_OK)
     return None if may else f"user {os.geteuid()} may not put files into it, or its file system is read-only"
+
+
+def _inbox(inbox: InboxSettings) -> str | None:
+    """Why files cannot get their names in this folder; None when they can."""
+    if not inbox.path.is_dir():
+        return "is not a folder" if inbox.path.exists() else "is not there; the agent would wait for it"
+    if not _may(inbox.path, os.W_OK | os.X_OK):
+        return f"user {os.geteuid()} may not write to it, or its file system is read-only"
+    status = inbox.path.stat()
+    others_write = status.st_uid not in (0, os.geteuid()) or status.st_mode & 0o022
+    if inbox.before_publish and others_write and not status.st_mode & stat.S_ISVTX:
+        return "other users may write to it, and could exchange what before_publish judges; chmod +t"
+    return None
 
 
 def _own_folder(path: Path) -> str | None:

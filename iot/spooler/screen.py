@@ -66,6 +66,10 @@ def _rows(content: Content, *, running: bool, wall: float) -> Iterator[tuple[str
         yield "sending", _sending(item)
     for outbox in content["outboxes"]:
         yield "outbox", _outbox(outbox, wall)
+    for inbox in content.get("inboxes", ()):
+        yield "inbox", _inbox(inbox, wall)
+        for item in inbox["current"]:
+            yield "fetching", _sending(item)
 
 
 def _agent(content: Content, *, running: bool, wall: float) -> str:
@@ -118,6 +122,19 @@ def _reason_words(outbox: Content) -> str:
     reason = outbox.get("state_reason")
     said = {outbox.get("waits_because"), outbox["error"]}
     return "".join(f" ({words})" for words in (outbox["error"], None if reason in said else reason) if words)
+
+
+def _inbox(inbox: Content, wall: float) -> str:
+    at = inbox["last_look_at"]
+    looked = "not looked at yet" if at is None else f"looked at {_span(wall - at)} ago"
+    reasons = "; ".join(f"{path}: {reason}" for path, reason in inbox["reasons"].items())
+    return (
+        f"{inbox['name']}: {inbox['state']}, {looked}, {counted_files(inbox['taken'])} taken since start,"
+        f" {inbox['pending']} to fetch, {inbox['waiting']} waiting, {inbox['not_taken']} not taken"
+        + (f" ({reasons})" if reasons else "")
+        + (f", {inbox['waits_because']}" if inbox["waits_because"] else "")
+        + (f" ({inbox['error']})" if inbox["error"] else "")
+    )
 
 
 def _next(connection: Content, wall: float) -> str:

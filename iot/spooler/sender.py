@@ -81,7 +81,7 @@ class Sender:
         self._outcomes.interrupted(flying)
         self._outcomes.released(claimed)
         if lost is not None:
-            self._lost(lost)
+            self.lost(lost)
         else:
             self._server.ended()
         self._hold.guard(self._outcomes.record)
@@ -132,7 +132,8 @@ class Sender:
             self._server.answered()
         return outcome.error if kind is FailureKind.LINK else None
 
-    def _lost(self, error: TransferError) -> None:
+    def lost(self, error: TransferError) -> None:
+        """This has ended the link: say so, and when the next try is due."""
         self._server.lost(error, self._now())
         wait_s = max(self._server.ready_at - self._now(), 0.0)
         words = shown(self._server.last_error or "")

@@ -16,6 +16,7 @@ from iot.spooler.agent import Agent
 from iot.spooler.availability import TO_DO, ServerState
 from iot.spooler.config.outboxes import OutboxSettings
 from iot.spooler.dispatch import InFlight
+from iot.spooler.inbox.inbox import Inbox
 from iot.spooler.naming import shown
 from iot.spooler.outbox.intake import Clocks, Intake
 from iot.spooler.queue.policy import State
@@ -59,6 +60,7 @@ def snapshot(agent: Agent, wall: float, now: float) -> dict[str, Any]:
         "last_error": _last_error(agent),
         "outboxes": [_outbox(agent, intake, totals) for intake in agent.intakes]
         + [_disabled(outbox) for outbox in agent.settings.outbox if not outbox.enabled],
+        "inboxes": [_inbox(agent, inbox) for inbox in agent.pull.inboxes],
     }
 
 
@@ -132,6 +134,26 @@ def _standing(standing: Standing) -> dict[str, Any]:
     }
 
 
+def _inbox(agent: Agent, inbox: Inbox) -> dict[str, Any]:
+    held, waits_because = inbox.held, agent.gates.reason(inbox.number)
+    failed = inbox.error or agent.server.state is ServerState.HELD
+    return {
+        "name": inbox.label,
+        "path": shown(str(inbox.settings.path)),
+        "source": shown(inbox.source),
+        "state": "source failed" if failed else "suspended" if waits_because else "started",
+        "last_look_at": None if inbox.last_look_at is None else round(inbox.last_look_at),
+        "taken": inbox.published_files,
+        "pending": inbox.pending_files,
+        "current": inbox.figures_in_flight()[:CURRENT_MAX],
+        "waiting": len(inbox.waiting),
+        "not_taken": len(held),
+        "reasons": {shown(path): shown(held[path]) for path in sorted(held)[:CURRENT_MAX]},
+        "waits_because": waits_because,
+        "error": shown(inbox.error) if inbox.error else None,
+    }
+
+
 def _disabled(outbox: OutboxSettings) -> dict[str, Any]:
     """With the keys of the others."""
     return {
@@ -180,6 +202,7 @@ class StatusFile:
     def __init__(self, path: Path, clocks: Clocks, *, in_memory: bool) -> None:
         self._path = path
         self._clocks = clocks
+        self._in_memory = in_memory
         self._every_s = MEMORY_EVERY_S if in_memory else STATE_EVERY_S
         self._next_at = float("-inf")
         self._due = False
@@ -203,8 +226,9 @@ class StatusFile:
         content = snapshot(agent, wall, now)
         self._add_rates(content, now, agent.totals.bytes)
         self.latest = content
-        if content != self._written and _replaced(self._path, {**content, "updated_at": round(wall, 3)}):
-            self._written = content
+        news = content if self._in_memory else _without_looks(content)
+        if news != self._written and _replaced(self._path, {**content, "updated_at": round(wall, 3)}):
+            self._written = news
 
     def keep(self, path: Path) -> None:
         """The last word of this process, where it survives the process: once, for it costs flash."""
@@ -223,6 +247,11 @@ class StatusFile:
 
     def _rate(self, key: int, now: float, done_bytes: int) -> int:
         return self._rates.setdefault(key, Rate()).add(now, done_bytes)
+
+
+def _without_looks(content: dict[str, Any]) -> dict[str, Any]:
+    """A look that has found nothing new is not worth a write to flash."""
+    return {**content, "inboxes": [{**inbox, "last_look_at": None} for inbox in content["inboxes"]]}
 
 
 class Rate:

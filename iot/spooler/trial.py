@@ -26,6 +26,7 @@ from iot.transfer import (
     LoginRefused,
     NotFound,
     PermanentError,
+    RemoteEntry,
     SourceUnreadable,
     TransferError,
     TransferResult,
@@ -33,7 +34,7 @@ from iot.transfer import (
     human_bytes,
 )
 
-__all__ = ["Came", "Remote", "Step", "destinations", "tried"]
+__all__ = ["Came", "Remote", "Step", "destinations", "sources", "tried"]
 
 WHOLE, HALF = 512 * 1024, 256 * 1024
 
@@ -46,6 +47,8 @@ class Remote(Protocol):
     def upload(self, source: BinaryIO, dest: str) -> TransferResult: ...
 
     def exists(self, path: str) -> bool: ...
+
+    def scan(self, path: str) -> list[RemoteEntry]: ...
 
     def list(self, path: str, file_pattern: str | None = None) -> list[str]: ...
 
@@ -105,8 +108,17 @@ def destinations(settings: Settings, now_ns: int) -> list[Destination]:
     return [Destination(scratch, tuple(outboxes)) for scratch, outboxes in found.items()]
 
 
-def tried(remote: Remote, identity: str, wanted: Sequence[Destination]) -> Iterator[Step]:
-    """Every step as it was done. identity: what the server proves itself by; "" where it does not."""
+def sources(settings: Settings) -> list[tuple[str, str]]:
+    """Each folder that is fetched from, and the name of its inbox."""
+    enabled = (inbox for inbox in settings.inbox if inbox.enabled)
+    return [(inbox.source_of(settings.device_id), inbox.label) for inbox in enabled]
+
+
+def tried(
+    remote: Remote, identity: str, wanted: Sequence[Destination], fetched: Sequence[tuple[str, str]] = ()
+) -> Iterator[Step]:
+    """Every step as it was done. identity: what the server proves itself by; "" where it does not. fetched: see
+    `sources`."""
     connected = yield from _connect(remote, identity)
     for destination in wanted:
         outboxes = f"of outbox {', '.join(map(shown, destination.outboxes))}"
@@ -115,6 +127,18 @@ def tried(remote: Remote, identity: str, wanted: Sequence[Destination]) -> Itera
             yield from _try_at(remote, destination.scratch)
         else:
             yield Step("write", Came.NOT_TRIED, "")
+    for source, label in fetched:
+        yield Step(f"source {shown(source)}", None, f"of inbox {shown(label)}")
+        yield _try_source(remote, source) if connected else Step("list", Came.NOT_TRIED, "")
+
+
+def _try_source(remote: Remote, source: str) -> Step:
+    """Nothing is fetched or changed there."""
+    try:
+        count = len(remote.scan(source))
+    except TransferError as error:
+        return _failure("list", error, "nothing would be fetched")
+    return Step("list", Came.GOOD, f"the folder can be listed, and holds {count} names")
 
 
 def _connect(remote: Remote, identity: str) -> Generator[Step, None, bool]:

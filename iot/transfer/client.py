@@ -333,13 +333,18 @@ class Client(TreeMethods):
         """Paths of the folders directly in `path`, sorted. Raises: like `list`."""
         return self._listing(path, None, folders=True)
 
-    def scan(self, path: RemotePath) -> builtins.list[RemoteEntry]:
+    def scan(
+        self, path: RemotePath, *, leave_out: Callable[[bytes, bytes], None] | None = None
+    ) -> builtins.list[RemoteEntry]:
         """What is directly in a folder, sorted by name: each with size in bytes, mtime in seconds and mode, as far as
         the listing reveals them (a plain FTP listing may not).
 
-        Raises: NotFound; NameRefused if the server lists a name that is not a valid file name.
+        leave_out: called in any thread, at least once for each name that is not a valid file name, with its folder and
+        that name; it is then left out.
+
+        Raises: NotFound; NameRefused if the server lists a name that is not a valid file name, without `leave_out`.
         """
-        [found] = self._remote.scan([remote_path(path)])
+        [found] = self._remote.scan([remote_path(path)], leave_out)
         if isinstance(found, PermanentError):
             raise found
         return found

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from iot.transfer.errors import (
+    Cancelled,
     ConfigurationError,
     NotFound,
     PermanentError,
@@ -64,7 +65,7 @@ class DownloadTask:
     """A checked DownloadJob.
 
     expected_sha256: the expected SHA-256 of the content, in lower-case hex. digest: the result is to have it.
-    keep_times: as the setting of that name.
+    keep_times, sidecar: as the settings of these names. suspended: whether to stop, with a part that is kept.
     """
 
     source: bytes
@@ -73,6 +74,8 @@ class DownloadTask:
     expected_sha256: str | None = None
     digest: bool = False
     keep_times: bool = False
+    sidecar: bool = False
+    suspended: Callable[[], bool] = lambda: False
 
     @property
     def expected_hashes(self) -> list[tuple[str, Evidence]]:
@@ -96,8 +99,10 @@ def download_task(job: DownloadJob, settings: TransferSettings) -> DownloadTask:
     else:
         dest = job.dest
         keep_times = settings.keep_times or job.keep_times
-        _check_open_file(dest, settings, keep_times=keep_times, readable=bool(job.sha256))
-    return DownloadTask(source, dest, job.progress, expected, bool(job.sha256), job.keep_times)
+        _check_open_file(dest, settings, keep_times=keep_times, sidecar=job.sidecar, readable=bool(job.sha256))
+    return DownloadTask(
+        source, dest, job.progress, expected, bool(job.sha256), job.keep_times, job.sidecar, job.suspended
+    )
 
 
 def _expected_sha256(sha256: bool | str) -> str | None:
@@ -112,7 +117,9 @@ def _takes_bytes(dest: object) -> bool:
     return hasattr(dest, "write") and not isinstance(dest, io.TextIOBase)
 
 
-def _check_open_file(dest: BinaryIO, options: TransferSettings, *, keep_times: bool, readable: bool) -> None:
+def _check_open_file(
+    dest: BinaryIO, options: TransferSettings, *, keep_times: bool, sidecar: bool, readable: bool
+) -> None:
     """An open file has no times or mode of its own to set, and content that cannot be read cannot be verified."""
     if not _takes_bytes(dest):
         raise ConfigurationError(f"dest: must be {LOCAL_KINDS} or an open binary file (got {type(dest).__name__})")
@@ -123,7 +130,7 @@ def _check_open_file(dest: BinaryIO, options: TransferSettings, *, keep_times: b
             raise ConfigurationError(f"{name}: not possible for an open file; pass a path as dest instead")
     if not (dest.writable() and dest.seekable()):
         raise ConfigurationError("dest: an open file must be writable and seekable; pass a path instead")
-    proofs = {"sha256": readable, "sidecar": options.sidecar, "proof": options.proof is not Proof.SIZE}
+    proofs = {"sha256": readable, "sidecar": options.sidecar or sidecar, "proof": options.proof is not Proof.SIZE}
     for name, wanted in proofs.items():
         if wanted and not dest.readable():
             raise ConfigurationError(f"{name}: cannot verify an open file that is not readable; open it as w+b")
@@ -165,6 +172,11 @@ class Landing:
         self.read_twice = False
         self._saved = (0, 0.0)
         self._started_at = self._told_at = clock()
+
+    @property
+    def needs_sidecar(self) -> bool:
+        """Whether the content must match `<source>.sha256`."""
+        return self._options.sidecar or self.task.sidecar
 
     @property
     def key(self) -> tuple[Direction, bytes, bytes]:
@@ -230,7 +242,10 @@ class Landing:
     # -- fetch
 
     def progressed(self, end: int) -> None:
+        """Raises: Cancelled, if the caller wants this download to stop."""
         self.end = end
+        if self.task.suspended():
+            raise Cancelled("suspended; what was fetched is kept for a resume")
         self._tell(end)
         saved_bytes, saved_at = self._saved
         many = end - saved_bytes >= self._options.checkpoint_bytes

@@ -285,6 +285,9 @@ class DownloadJob:
     key: the caller's own handle, returned in the result.
     sha256: True includes the digest in the result; 64 hex digits are the expected SHA-256 of the content.
     keep_times: give the file the time of its source, also if the setting `keep_times` is off.
+    sidecar: the content must match `<source>.sha256` on the server, also if the setting `sidecar` is off.
+    suspended: asked again and again, in any thread, whether to stop fetching. The job then fails with Cancelled, and
+        its part is kept for a resume.
     """
 
     source: RemotePath
@@ -293,6 +296,8 @@ class DownloadJob:
     progress: ProgressCallback | None = field(default=None, compare=False)
     sha256: bool | str = False
     keep_times: bool = False
+    sidecar: bool = False
+    suspended: Callable[[], bool] = field(default=lambda: False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

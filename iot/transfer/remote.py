@@ -370,9 +370,15 @@ class Remote(Metered, Protocol):
     def stat(self, path: bytes) -> RemoteFile | None:
         """None if the far side says that nothing is there; never a guess."""
 
-    def scan(self, paths: Sequence[bytes]) -> list[list[RemoteEntry] | PermanentError]:
+    def scan(
+        self, paths: Sequence[bytes], leave_out: Callable[[bytes, bytes], None] | None = None
+    ) -> list[list[RemoteEntry] | PermanentError]:
         """What is directly in each of these folders, sorted by name, many at once; or the error of one that cannot be
-        listed: NotFound, PermissionDenied, ServerRefused, NameRefused (the server lists what is not a name)."""
+        listed: NotFound, PermissionDenied, ServerRefused, NameRefused (the server lists what is not a name).
+
+        leave_out: called in any thread, for each of these at least once, with the folder and what is listed there and
+        is not a name; the folder is then listed without it.
+        """
 
     def move(self, source: bytes, dest: bytes) -> None:
         """Rename; a file at `dest` is replaced. Raises: NotFound, AlreadyExists (it cannot be replaced)."""

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ByteSize
 from unit.other_user import in_child
 
 from iot.sftp.client.configured import ServerSettings
+from iot.spooler.config.inboxes import InboxSettings
 from iot.spooler.config.load import PLAIN, BadConfiguration, load
 from iot.spooler.config.outboxes import OutboxSettings
 from iot.spooler.config.retry import RetrySettings
@@ -31,9 +32,12 @@ MODELS: dict[str, type[BaseModel]] = {
     "server": ServerSettings,
     "outbox": OutboxSettings,
     **{f"outbox.{name}": model for name, model in INNER.items()},
+    "inbox": InboxSettings,
 }
-ALTERNATIVES = {"batch_interval_s", "password", "prompt_file"}
-"""Keys that exclude another one, which is set in their place: batch_marker, password_file, prompt_command."""
+ALTERNATIVES = {"batch_interval_s", "password", "prompt_file", "move_to"}
+"""Keys that exclude another one, which is set in their place: batch_marker, password_file, and so on."""
+TABLE = re.compile(r"(?:# )?\[+([a-z.]+)\]+")
+"""One in a comment is an example of what few devices need."""
 
 
 def blocks(text: str) -> dict[str, dict[str, str]]:
@@ -41,8 +45,8 @@ def blocks(text: str) -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {"": {}}
     block = ""
     for line in text.splitlines():
-        if line.startswith("["):
-            block = line.strip("[]")
+        if table := TABLE.fullmatch(line):
+            block = table[1]
             found[block] = {}
         elif match := SET_OR_SHOWN.fullmatch(line):
             found[block][match[1]] = match[2]
@@ -50,6 +54,8 @@ def blocks(text: str) -> dict[str, dict[str, str]]:
 
 
 def uncommented(line: str, secrets: Path) -> str:
+    if TABLE.fullmatch(line):
+        return line.removeprefix("# ")
     match = SET_OR_SHOWN.fullmatch(line)
     if match is None or match[1] in ALTERNATIVES:
         return line
@@ -59,11 +65,12 @@ def uncommented(line: str, secrets: Path) -> str:
 def expected() -> dict[str, set[str]]:
     server = set(ServerSettings.model_fields) - set(ServerSettings.NOT_FROM_FILE)
     return {
-        "": set(Settings.model_fields) - {"server", "outbox", *PLAIN},
+        "": set(Settings.model_fields) - {"server", "outbox", "inbox", *PLAIN},
         "server": server,
         **{name: set(model.model_fields) for name, model in PLAIN.items()},
         "outbox": set(OutboxSettings.model_fields) - set(INNER),
         **{f"outbox.{name}": set(model.model_fields) for name, model in INNER.items()},
+        "inbox": set(InboxSettings.model_fields),
     }
 
 
@@ -101,6 +108,7 @@ def test_example_loads_with_every_key_set(tmp_path: Path) -> None:
     assert settings.outbox[0].model_fields_set == expected()["outbox"] - ALTERNATIVES | set(INNER)
     for name in INNER:
         assert getattr(settings.outbox[0], name).model_fields_set == expected()[f"outbox.{name}"]
+    assert settings.inbox[0].model_fields_set == expected()["inbox"] - ALTERNATIVES
     assert settings.retry == RetrySettings()
 
 

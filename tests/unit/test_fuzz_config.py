@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from iot.sftp.client import ClientOptions, ConfigurationError, IoTSFTPClient
 from iot.sftp.client.cli.options import settings_from
 from iot.sftp.client.configured import ServerSettings
+from iot.spooler.config.inboxes import InboxSettings
 from iot.spooler.config.load import BadConfiguration, load
 from iot.spooler.config.outboxes import OutboxSettings
 from iot.spooler.config.retry import RetrySettings
@@ -41,6 +42,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "retry": RetrySettings,
     "wake": WakeSettings,
     "outbox": OutboxSettings,
+    "inbox": InboxSettings,
 }
 
 texts = st.one_of(

@@ -128,13 +128,15 @@ class Runner(BaseRemote):
         """As stat, but of a link itself."""
         return self._run(lambda *_: look_at_link(path))
 
-    def scan(self, folders: Sequence[bytes]) -> list[list[RemoteEntry] | PermanentError]:
+    def scan(
+        self, folders: Sequence[bytes], leave_out: Callable[[bytes, bytes], None] | None = None
+    ) -> list[list[RemoteEntry] | PermanentError]:
         found: dict[int, list[RemoteEntry] | PermanentError] = {}
         with self._exclusively():
             for attempt in self.links.attempts():
                 with attempt as session:
                     while len(found) < len(folders):
-                        _scan_rest(session, folders, found)
+                        _scan_rest(session, folders, found, leave_out)
         return [found[number] for number in range(len(folders))]
 
     def move(self, source: bytes, dest: bytes) -> None:
@@ -189,12 +191,15 @@ class Runner(BaseRemote):
 
 
 def _scan_rest(
-    session: Session, folders: Sequence[bytes], found: dict[int, list[RemoteEntry] | PermanentError]
+    session: Session,
+    folders: Sequence[bytes],
+    found: dict[int, list[RemoteEntry] | PermanentError],
+    leave_out: Callable[[bytes, bytes], None] | None,
 ) -> None:
     """List the folders that are not yet in `found`. Raises: ServerBusy if not even one can be opened at a time."""
     busy: ServerBusy | None = None
     rest = [number for number in range(len(folders)) if number not in found]
-    jobs = (Job(paths.scan(folders[number]), tag=number) for number in rest)
+    jobs = (Job(paths.scan(folders[number], leave_out), tag=number) for number in rest)
     for finished in session.pipeline.run(jobs, lambda: session.slots):
         if finished.error is None or isinstance(finished.error, PermanentError):
             found[finished.tag] = finished.error or finished.result

@@ -59,7 +59,9 @@ def _tell_good(
     settings: Settings, completeness_of: Callable[[Path], object], why_unwatched: Callable[[Path], str]
 ) -> None:
     names = ", ".join(outbox.label for outbox in settings.outbox)
-    say(f"configuration good: {settings.server.address}, outboxes {names}", sys.stdout)
+    inboxes = ", ".join(inbox.label for inbox in settings.inbox)
+    also = f", inboxes {inboxes}" if inboxes else ""
+    say(f"configuration good: {settings.server.address}, outboxes {names}{also}", sys.stdout)
     for outbox in settings.outbox:
         say(f"outbox {outbox.label}: completeness {completeness_of(outbox.path)}", sys.stdout)
         if reason := why_unwatched(outbox.path):
@@ -69,14 +71,15 @@ def _tell_good(
 def _connect(settings: Settings) -> int:
     import time
 
-    from iot.spooler.trial import Came, destinations, tried
+    from iot.spooler.trial import Came, destinations, sources, tried
     from iot.transfer import Journal
 
     remote = settings.server.remote(Journal(None), settings.device_id)
     worst = EX_OK
     print(f"server {settings.server.address}")
     try:
-        for step in tried(remote, settings.server.identity, destinations(settings, time.time_ns())):
+        wanted = destinations(settings, time.time_ns())
+        for step in tried(remote, settings.server.identity, wanted, sources(settings)):
             print(_line(step), flush=True)
             if step.came is Came.FAILED:
                 worst = EX_CONFIG

@@ -149,6 +149,9 @@ def _bad_names(settings: Settings) -> list[Contradiction]:
     for label, times in Counter(outbox.label for outbox in settings.outbox).items():
         if times > 1:
             found.append(Contradiction(((("outbox",), ""),), f"{times} are called {label!r}: give each its own name"))
+    for label, times in Counter(inbox.label for inbox in settings.inbox).items():
+        if times > 1:
+            found.append(Contradiction(((("inbox",), ""),), f"{times} are called {label!r}: give each its own name"))
     for number, outbox in enumerate(settings.outbox):
         if "{outbox}" in outbox.destination and not is_plain_name(outbox.label):
             key = ("outbox", number, "name"), f" = {outbox.label!r}"
@@ -197,7 +200,17 @@ def _roles(settings: Settings, mounts: Mounts) -> list[Role]:
         delivers_to = _delivers_to(settings, outbox)
         if delivers_to is not None:
             roles.append(role("destination", (*table, "destination"), delivers_to, outbox))
+    for number, inbox in enumerate(settings.inbox):
+        roles.append(role("inbox", ("inbox", number, "path"), inbox.path))
+        base = settings.server.local_folder
+        if base is not None:
+            fetched_from = base.joinpath(*_names(inbox.source_of(settings.device_id)))
+            roles.append(role("source", ("inbox", number, "source"), fetched_from))
     return roles
+
+
+def _names(remote: str) -> list[str]:
+    return [name for name in remote.split("/") if name not in ("", ".")]
 
 
 def _delivers_to(settings: Settings, outbox: OutboxSettings) -> Path | None:
@@ -217,8 +230,15 @@ def _reason(allowed: Mapping[str, Whereabouts], one: Role, other: Role) -> str |
     kinds = {one.kind, other.kind}
     if not one.place.overlaps(other.place):
         return None
+    if "source" in kinds or "inbox" in kinds:
+        return _reason_of_inbox(kinds)
     if kinds & {"destination", "next outbox"}:
         return _reason_of_target(kinds, one, other)
+    return _reason_of_outbox(allowed, one, other)
+
+
+def _reason_of_outbox(allowed: Mapping[str, Whereabouts], one: Role, other: Role) -> str | None:
+    kinds = {one.kind, other.kind}
     if kinds == {"outbox"}:
         return "one lies within the other: every file would be sent twice"
     if "outbox" in kinds:
@@ -241,6 +261,20 @@ def _reason_of_target(kinds: set[str], one: Role, other: Role) -> str | None:
         reason = "one lies within the other: files are forwarded to an outbox itself"
         return None if one.place.is_same(other.place) else reason
     return "one lies within the other: what is forwarded must come into an outbox"
+
+
+def _reason_of_inbox(kinds: set[str]) -> str | None:
+    """Why an inbox, or the folder that it is fetched from, must not lie there. A server that is a folder may hold what
+    is delivered beside what is fetched."""
+    if "inbox" not in kinds:
+        return (
+            None if kinds <= {"source", "destination"} else "one lies within the other: what is fetched must lie apart"
+        )
+    if kinds == {"inbox"}:
+        return "one lies within the other: each inbox needs a folder of its own"
+    if "outbox" in kinds:
+        return "one lies within the other: what is fetched would be sent again"
+    return "one lies within the other: an inbox must hold nothing but what is fetched"
 
 
 def _shared(one: Role, other: Role) -> str | None:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
+from iot.spooler.config.inboxes import InboxSettings
 from iot.spooler.config.kinds import KIND, UNKNOWN, model_of, server_keys
 from iot.spooler.config.layout import contradictions
 from iot.spooler.config.literals import WrongLiteral, wrong_literals
@@ -43,9 +44,11 @@ MESSAGE = 1000
 """Characters of a validation message, which may repeat the value."""
 LISTS = (
     *("include", "exclude", "urgent", "rules", "schedule", "rates", "condition", "metered_command", "preserve"),
-    *("before", "after_success", "after_failure"),
+    *("before", "after_success", "after_failure", "before_publish"),
 )
 """Keys of lists outside [server]."""
+LISTED: Mapping[str, type[BaseModel]] = {"outbox": OutboxSettings, "inbox": InboxSettings}
+"""Tables of which there are several."""
 CREDENTIAL = "sftp_{}"
 """Name of a credential in the systemd unit, for every kind of server."""
 
@@ -106,14 +109,15 @@ def look(path: Path | None, environment: Mapping[str, str]) -> Loaded:
 
 def _wrong_literals(values: Mapping[str, Any]) -> Iterator[WrongLiteral]:
     """Of all tables of the file."""
-    outboxes = values.get("outbox")
-    listed = outboxes if isinstance(outboxes, list) else []
     tables: list[tuple[Place, type[BaseModel] | None, Any]] = [
         ((), Settings, values),
         (("server",), model_of(values.get("server")), values.get("server")),
     ]
     tables += [((name,), model, values.get(name)) for name, model in PLAIN.items()]
-    tables += [(("outbox", number), OutboxSettings, table) for number, table in enumerate(listed)]
+    for name, model_listed in LISTED.items():
+        listed = values.get(name)
+        each = listed if isinstance(listed, list) else []
+        tables += [((name, number), model_listed, table) for number, table in enumerate(each)]
     for place, model, table in tables:
         if model is not None and isinstance(table, dict):
             yield from wrong_literals(table, model, place)
@@ -140,35 +144,46 @@ def _contradicts(found: Contradiction, origins: Origins) -> str:
     return f"{' and '.join(keys)}: {found.reason} (in {where})"
 
 
-def _good_part(values: Mapping[str, Any], wrong: Sequence[Place]) -> tuple[Settings | None, list[int]]:
+def _good_part(values: Mapping[str, Any], wrong: Sequence[Place]) -> tuple[Settings | None, dict[str, list[int]]]:
     """The settings without what is wrong, so that the rest can be looked at in the same run; and the numbers of the
-    outboxes that are left."""
+    outboxes and inboxes that are left."""
     good = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
-    tables = good.get("outbox")
-    if not isinstance(tables, list):
-        return None, []
-    tables = good["outbox"] = [dict(table) if isinstance(table, dict) else table for table in tables]
-    dropped = set()
-    for place in wrong:
-        match place:
-            case ("server", *_):
-                good["server"] = UNKNOWN
-            case ("outbox", int(number), "path") | ("outbox", int(number)):
-                dropped.add(number)
-            case ("outbox", int(number), str(key), *_):
-                tables[number].pop(key, None)
-                tables[number].setdefault("destination", ".")
-            case ("outbox", *_):
-                return None, []
-            case (str(table), str(key), *_) if table in PLAIN:
-                good[table].pop(key, None)
-            case (str(key), *_):
-                good.pop(key, None)
-    kept = [number for number in range(len(tables)) if number not in dropped]
+    if not isinstance(good.get("outbox"), list):
+        return None, {}
+    for name in LISTED:
+        if isinstance(good.get(name), list):
+            good[name] = [dict(table) if isinstance(table, dict) else table for table in good[name]]
+    dropped: set[tuple[str, int]] = set()
+    if not all(_taken_out(good, place, dropped) for place in wrong):
+        return None, {}
+    given = [name for name in LISTED if isinstance(good.get(name), list)]
+    kept = {name: [n for n in range(len(good[name])) if (name, n) not in dropped] for name in given}
+    left = {name: [good[name][number] for number in kept[name]] for name in given}
     try:
-        return Settings.model_validate({**good, "outbox": [tables[number] for number in kept]}), kept
+        return Settings.model_validate({**good, **left}), kept
     except ValidationError:
-        return None, []
+        return None, {}
+
+
+def _taken_out(good: dict[str, Any], place: Place, dropped: set[tuple[str, int]]) -> bool:
+    """Take what is wrong out of the values, or add the number of its table to `dropped` -> whether enough is left."""
+    match place:
+        case ("server", *_):
+            good["server"] = UNKNOWN
+        case ("outbox", int(number), "path") | ("outbox", int(number)):
+            dropped.add(("outbox", number))
+        case ("outbox", int(number), str(key), *_):
+            good["outbox"][number].pop(key, None)
+            good["outbox"][number].setdefault("destination", ".")
+        case ("outbox", *_):
+            return False
+        case ("inbox", int(number), *_):
+            dropped.add(("inbox", number))
+        case (str(table), str(key), *_) if table in PLAIN:
+            good[table].pop(key, None)
+        case (str(key), *_):
+            good.pop(key, None)
+    return True
 
 
 def _without_echo(details: Sequence[Any]) -> list[Any]:
@@ -244,7 +259,7 @@ def _from_text(values: Mapping[str, Any], keys: list[str | int], text: str) -> A
         model = model_of(values.get("server")) or ConfiguredRemote
         is_json = keys[-1] in model.list_keys() and text.lstrip().startswith("[")
     else:
-        is_json = keys == ["outbox"] or keys[-1] in LISTS
+        is_json = (len(keys) == 1 and keys[0] in LISTED) or keys[-1] in LISTS
     return json.loads(text) if is_json else text
 
 
@@ -307,20 +322,20 @@ def _describe(detail: dict[str, Any], origins: Origins) -> str:
 def _kind_wanted(key: str, error: str) -> str:
     """What a key of the wrong kind must be, in TOML's words; "" if that is not what is wrong."""
     if error == "tuple_type":
-        return "must be tables, each begun with [[outbox]]" if key == "outbox" else 'must be a list: ["...", "..."]'
+        return f"must be tables, each begun with [[{key}]]" if key in LISTED else 'must be a list: ["...", "..."]'
     table = re.sub(r"\[[0-9]+\]", "", key)
     return f"must be a table, begun with [{table}]" if error == "model_type" else ""
 
 
 MAY_HOLD_A_PASSWORD = re.compile(r"://|:.*@", re.DOTALL)
-TABLES = ("server", *PLAIN, "outbox")
+TABLES = ("server", *PLAIN, "outbox", "inbox")
 
 
 def _settings_of(table: str) -> list[str]:
     """The settings of a table; "" is the top level."""
     if table == "server":
         return sorted(server_keys())
-    models: dict[str, type[BaseModel]] = {"": Settings, "outbox": OutboxSettings, **PLAIN}
+    models: dict[str, type[BaseModel]] = {"": Settings, **PLAIN, **LISTED}
     models |= {f"outbox.{key}": inner for key, inner in tables_within(OutboxSettings).items()}
     return list(models[table].model_fields)
 
@@ -335,7 +350,7 @@ def _neighbour(place: Place) -> str:
         table = f"outbox.{words[1]}"
     known = {name: name for name in _settings_of(table)}
     if not table:
-        known |= {f"{each}_{name}": f"{each}.{name}" for each in TABLES[:-1] for name in _settings_of(each)}
+        known |= {f"{each}_{name}": f"{each}.{name}" for each in TABLES[:-2] for name in _settings_of(each)}
     if table and words[-1] in known:
         return " with this kind of server"
     close = difflib.get_close_matches(words[-1], known, 1)

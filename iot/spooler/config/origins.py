@@ -36,21 +36,25 @@ class Contradiction(NamedTuple):
 class Origins:
     """path: the TOML file. text: its content. others: what the environment or a credential has set.
 
-    outboxes: of settings from which outboxes were left out, the number in the file of each that is there.
+    kept: of settings from which some of several tables were left out, the number in the file of each that is there.
     """
 
     def __init__(
-        self, path: Path | None, text: str, others: Mapping[Place, str], outboxes: Sequence[int] | None = None
+        self,
+        path: Path | None,
+        text: str,
+        others: Mapping[Place, str],
+        kept: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
         self._file = shown(str(path)) if path else "the environment"
         self._text = text
         self._others = others
-        self._outboxes = outboxes
+        self._kept = kept or {}
         self._lines = _Lines(text)
 
-    def without(self, outboxes: Sequence[int]) -> Origins:
-        """The same for settings that hold only these outboxes."""
-        origins = Origins(None, self._text, self._others, outboxes)
+    def without(self, kept: Mapping[str, Sequence[int]]) -> Origins:
+        """The same for settings that hold only these of the tables with such a name."""
+        origins = Origins(None, self._text, self._others, kept)
         origins._file, origins._lines = self._file, self._lines
         return origins
 
@@ -67,10 +71,10 @@ class Origins:
         return "".join(parts).removeprefix(".")
 
     def _as_given(self, place: Place) -> Place:
-        if self._outboxes is None or place[:1] != ("outbox",) or len(place) < 2:
-            return place
-        assert isinstance(place[1], int)
-        return "outbox", self._outboxes[place[1]], *place[2:]
+        match place:
+            case (str(table), int(number), *rest) if table in self._kept:
+                return table, self._kept[table][number], *rest
+        return place
 
     def _line(self, place: Place) -> str:
         line = self._lines.of(place)

@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from pydantic import ByteSize, Field, PlainValidator, field_validator
 
 from iot.spooler.commands import problem_of
+from iot.spooler.config.inboxes import InboxSettings
 from iot.spooler.config.kinds import server_settings
 from iot.spooler.config.outboxes import AfterUpload, OutboxSettings
 from iot.spooler.config.retry import RetrySettings
@@ -86,6 +87,7 @@ class Settings(Table):
     retry: RetrySettings = RetrySettings.model_construct()  # its validator is built as part of that of Settings
     wake: WakeSettings = WakeSettings.model_construct()  # as above
     outbox: tuple[OutboxSettings, ...] = Field(min_length=1)
+    inbox: tuple[InboxSettings, ...] = ()
 
     @field_validator("state_dir")
     @classmethod

@@ -66,7 +66,7 @@ class Download:
     def _expected_hashes(self) -> list[tuple[str, Evidence]]:
         task = self._landing.task
         expected = task.expected_hashes
-        if self._options.sidecar:
+        if self._landing.needs_sidecar:
             expected.append((self._listed_sha256(task.source), Evidence.SHA256_FILE))
         return expected
 

@@ -155,13 +155,15 @@ class ParallelRemote(BaseRemote):
     def stat(self, path: bytes) -> RemoteFile | None:
         return self._call(lambda store, _: store.stat(path))
 
-    def scan(self, paths: Sequence[bytes]) -> list[list[RemoteEntry] | PermanentError]:
+    def scan(
+        self, paths: Sequence[bytes], leave_out: Callable[[bytes, bytes], None] | None = None
+    ) -> list[list[RemoteEntry] | PermanentError]:
         found: dict[int, list[RemoteEntry] | PermanentError] = {}
         with self._exclusively():
             for attempt in self._attempts():
                 with attempt as workers:
                     while len(found) < len(paths):
-                        _scan_rest(workers, paths, found)
+                        _scan_rest(workers, paths, found, leave_out)
         return [found[number] for number in range(len(paths))]
 
     def move(self, source: bytes, dest: bytes) -> None:
@@ -238,11 +240,16 @@ def _gone_is_fine(again: bool, work: Callable[[], None]) -> None:
             raise
 
 
-def _scan_rest(workers: Workers, paths: Sequence[bytes], found: dict[int, list[RemoteEntry] | PermanentError]) -> None:
+def _scan_rest(
+    workers: Workers,
+    paths: Sequence[bytes],
+    found: dict[int, list[RemoteEntry] | PermanentError],
+    leave_out: Callable[[bytes, bytes], None] | None,
+) -> None:
     """List the folders that are not yet in `found`. Raises: ServerBusy on the last connection."""
 
     def call(path: bytes) -> _Call[list[RemoteEntry]]:
-        return _Call(lambda store: _listed(store, path))
+        return _Call(lambda store: _listed(store, path, leave_out))
 
     rest = [number for number in range(len(paths)) if number not in found]
     for finished in workers.run(Running(call(paths[number]), tag=number) for number in rest):
@@ -252,11 +259,14 @@ def _scan_rest(workers: Workers, paths: Sequence[bytes], found: dict[int, list[R
             raise finished.error
 
 
-def _listed(store: Store, path: bytes) -> list[RemoteEntry]:
+def _listed(store: Store, path: bytes, leave_out: Callable[[bytes, bytes], None] | None) -> list[RemoteEntry]:
     """Raises: NameRefused for a name with a slash: a server must not lead us out of a folder."""
     found = []
     for entry in store.list(path):
         if "/" in entry.name or "\0" in entry.name or not entry.name:
+            if leave_out is not None:
+                leave_out(path, entry.name.encode("utf-8", "surrogateescape"))
+                continue
             raise NameRefused(
                 f"server lists the name {entry.name!r} in {quoted(path)}; a name must not contain a slash"
             )

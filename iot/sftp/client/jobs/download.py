@@ -91,7 +91,7 @@ class Download:
 
     def _expected_hashes(self) -> Work[list[tuple[str, Evidence]]]:
         expected = self.task.expected_hashes
-        if self.context.options.sidecar:
+        if self._landing.needs_sidecar:
             listed = yield from fetch_sha256_file(self.context, self.task.source)
             expected.append((listed, Evidence.SHA256_FILE))
         return expected

@@ -106,10 +106,13 @@ def delete_dir(context: Context, path: bytes, earlier: Earlier) -> Work[None]:
     _expect_gone((yield from ask(packets.rmdir(path))), earlier, f"cannot delete folder {quoted(path)} (is it empty?)")
 
 
-def scan(path: bytes) -> Work[list[RemoteEntry]]:
-    """What is right below `path`, sorted by name. Raises: NotFound, PermissionDenied, NameRefused, ServerRefused."""
+def scan(path: bytes, leave_out: Callable[[bytes, bytes], None] | None = None) -> Work[list[RemoteEntry]]:
+    """What is right below `path`, sorted by name. leave_out: see Remote.scan.
+
+    Raises: NotFound, PermissionDenied, NameRefused, ServerRefused.
+    """
     handle = expect_handle((yield from ask(packets.opendir(path))), f"cannot list {quoted(path)}")
-    names = sorted((yield from closing(handle, _names(path, handle))), key=lambda name: name.filename)
+    names = sorted((yield from closing(handle, _names(path, handle, leave_out))), key=lambda name: name.filename)
     unknown = [name for name, told in names if told.mode is None]
     told_now = dict(zip(unknown, (yield from _asked(path, unknown, packets.lstat)), strict=True))
     found = {name: told_now.get(name) or told for name, told in names}
@@ -135,7 +138,7 @@ def _asked(
     return found
 
 
-def _names(path: bytes, handle: bytes) -> Work[list[Name]]:
+def _names(path: bytes, handle: bytes, leave_out: Callable[[bytes, bytes], None] | None) -> Work[list[Name]]:
     """All entries up to the end of READDIR; an endless listing is given up before it fills the memory."""
     found: list[Name] = []
     listed_bytes = 0
@@ -152,12 +155,15 @@ def _names(path: bytes, handle: bytes) -> Work[list[Name]]:
                 raise ServerRefused(
                     f"cannot list {quoted(path)}: the listing exceeds {LISTING_BYTES >> 20} MiB of names"
                 )
-            if name.filename not in (b".", b".."):
-                _check_name(path, name.filename)
+            if name.filename not in (b".", b"..") and _is_name(path, name.filename, leave_out):
                 found.append(name)
 
 
-def _check_name(folder: bytes, name: bytes) -> None:
+def _is_name(folder: bytes, name: bytes, leave_out: Callable[[bytes, bytes], None] | None) -> bool:
     """A name in a listing must not be a path: a server must not lead us out of a folder."""
-    if b"/" in name or b"\0" in name or not name:
+    if not (b"/" in name or b"\0" in name or not name):
+        return True
+    if leave_out is None:
         raise NameRefused(f"server lists the name {quoted(name)} in {quoted(folder)}; a name must not contain a slash")
+    leave_out(folder, name)
+    return False

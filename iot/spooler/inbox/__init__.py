@@ -1,0 +1,1 @@
+"""Inboxes: files of remote folders are fetched, judged, and appear in local ones."""

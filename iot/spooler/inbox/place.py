@@ -1,0 +1,205 @@
+"""The local folder of an inbox, and the hidden folder in it where files wait for their names.
+
+The hidden folder is on the same file system, so a name is given by one rename; it belongs to the agent alone.
+Everything is done relative to open folders, and no symlink is followed: neither a name from the server nor a link that
+somebody has put there leads out of the inbox.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from iot.spooler.naming import check_path
+from iot.transfer.beneath import DIRECTORY, make_below, open_below, split, sync
+
+__all__ = ["HIDDEN", "Place", "Untrusted"]
+
+HIDDEN = b".iot-inbox"
+BLOCK = 1024 * 1024
+
+
+class Untrusted(PermissionError):
+    """Somebody else could exchange what the agent has fetched, before it gets its name."""
+
+
+class Here(NamedTuple):
+    """A regular file of the inbox."""
+
+    size: int
+    mtime_s: int
+
+
+class Place:
+    """folder: must exist: it is never made, so that nothing is written below a mount point whose disk is missing.
+
+    judged: what is fetched is judged by a hook, and nobody else may be able to exchange it meanwhile. Every method may
+    raise OSError.
+    """
+
+    def __init__(self, folder: Path, *, judged: bool) -> None:
+        self._folder = os.fsencode(folder)
+        self._judged = judged
+
+    def prepare(self) -> None:
+        """Make the hidden folder. Raises: Untrusted."""
+        with self._opened() as (root, hidden):
+            status, above = os.fstat(hidden), os.fstat(root)
+        if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+            raise Untrusted(errno.EPERM, f"{os.fsdecode(HIDDEN)} in it is not the agent's own folder; remove it")
+        others_write = above.st_uid not in (0, os.geteuid()) or above.st_mode & 0o022
+        if self._judged and others_write and not above.st_mode & stat.S_ISVTX:
+            raise Untrusted(
+                errno.EPERM, "other users may write to it, and could exchange what before_publish judges; chmod +t"
+            )
+
+    def ignores_case(self) -> bool:
+        """Whether its file system takes names for one that differ in case."""
+        return os.path.lexists(os.path.join(self._folder, HIDDEN.upper()))
+
+    def waiting_path(self, path: bytes) -> str:
+        """Where a file waits for its name, whatever that is."""
+        return os.fsdecode(os.path.join(self._folder, HIDDEN, _key(path)))
+
+    def is_waiting(self, path: bytes) -> bool:
+        with self._opened() as (_, hidden):
+            try:
+                os.stat(_key(path), dir_fd=hidden, follow_symlinks=False)
+            except FileNotFoundError:
+                return False
+        return True
+
+    def publish(self, paths: Sequence[bytes]) -> dict[bytes, OSError]:
+        """Give these their names, each replacing what has it, durably -> those that could not get it, and why.
+
+        The folders of the names are synced before the hidden one, so that a power cut never loses a file.
+        """
+        failed: dict[bytes, OSError] = {}
+        with self._opened() as (root, hidden):
+            for folder in sorted({split(path)[0] for path in paths}):
+                mine = [path for path in paths if split(path)[0] == folder]
+                try:
+                    failed.update(_publish_in(root, folder, hidden, mine))
+                except OSError as error:
+                    failed.update(dict.fromkeys(mine, error))
+            sync(hidden)
+        return failed
+
+    def here(self, path: bytes) -> Here | None:
+        """What has this name now; None if that is not a regular file."""
+        with self._folder_of(path) as (folder, name):
+            if folder is None:
+                return None
+            try:
+                status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            except FileNotFoundError:
+                return None
+        return Here(status.st_size, int(status.st_mtime)) if stat.S_ISREG(status.st_mode) else None
+
+    def digest(self, path: bytes) -> str:
+        """The SHA-256 of what has this name."""
+        digest = hashlib.sha256()
+        with self._folder_of(path) as (folder, name):
+            if folder is None:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+            file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+            try:
+                while block := os.read(file, BLOCK):
+                    digest.update(block)
+            finally:
+                os.close(file)
+        return digest.hexdigest()
+
+    def confirm(self, path: bytes) -> None:
+        """What has this name is what was to get it: make that durable, and drop what waits."""
+        with self._folder_of(path) as (folder, name):
+            if folder is not None:
+                file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+                try:
+                    sync(file)
+                finally:
+                    os.close(file)
+                sync(folder)
+        self.discard(path)
+
+    def discard(self, path: bytes) -> None:
+        """What waits for this name is not wanted."""
+        with self._opened() as (_, hidden), contextlib.suppress(FileNotFoundError):
+            os.unlink(_key(path), dir_fd=hidden)
+
+    def clean(self, wanted: Sequence[bytes]) -> None:
+        """Remove what waits in the hidden folder for none of these names: the remains of files that are gone."""
+        names = tuple(map(_key, wanted))
+        with self._opened() as (_, hidden):
+            for name in os.listdir(hidden):
+                if not os.fsencode(name).startswith(names):
+                    os.unlink(name, dir_fd=hidden)
+
+    # -- inside
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[tuple[int, int]]:
+        """The folder, and the hidden one in it, which is made where it is missing."""
+        root = os.open(self._folder, DIRECTORY)
+        try:
+            hidden = make_below(root, HIDDEN, 0o700)
+            try:
+                yield root, hidden
+            finally:
+                os.close(hidden)
+        finally:
+            os.close(root)
+
+    @contextlib.contextmanager
+    def _folder_of(self, path: bytes) -> Iterator[tuple[int | None, bytes]]:
+        check_path(path)
+        below, name = split(path)
+        root = os.open(self._folder, DIRECTORY)
+        try:
+            folder = open_below(root, below)
+        except (FileNotFoundError, NotADirectoryError):
+            yield None, name
+            return
+        finally:
+            os.close(root)
+        try:
+            yield folder, name
+        finally:
+            os.close(folder)
+
+
+def _key(path: bytes) -> bytes:
+    return hashlib.sha256(path).hexdigest()[:32].encode()
+
+
+def _publish_in(root: int, below: bytes, hidden: int, paths: Sequence[bytes]) -> dict[bytes, OSError]:
+    """Raises: OSError, if none of them is certain to have its name."""
+    failed: dict[bytes, OSError] = {}
+    for path in paths:
+        check_path(path)
+    folder = make_below(root, below)
+    try:
+        for path in paths:
+            try:
+                _keep_mode(hidden, _key(path), folder, split(path)[1])
+                os.rename(_key(path), split(path)[1], src_dir_fd=hidden, dst_dir_fd=folder)
+            except OSError as error:
+                failed[path] = error
+        sync(folder)
+    finally:
+        os.close(folder)
+    return failed
+
+
+def _keep_mode(hidden: int, key: bytes, folder: int, name: bytes) -> None:
+    """A file that is replaced hands on its rights: a private one stays private."""
+    with contextlib.suppress(FileNotFoundError):
+        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        if stat.S_ISREG(status.st_mode):
+            os.chmod(key, stat.S_IMODE(status.st_mode) & 0o777, dir_fd=hidden)
