@@ -13,7 +13,7 @@ _iot_sftp() {
         --server-durability) words='fsync trust' ;;
         --host|-H) mapfile -t COMPREPLY < <(compgen -A hostname -- "$cur"); return ;;
         --env-file|--state-dir|--key-file|--key|-i|--key-passphrase-file|--prompt-file|--proxy-password-file|--known-hosts|--password-file) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
-        --attempts|--backoff-s|--backoff-cap-s|--max-rate|--part-suffix|--tail-size|--publish-grace-s|--checkpoint-bytes|--checkpoint-s|--stale-part-s|--owner-tag|--prompt-command|--ssh-config|--proxy|--bind-address|--bind-interface|--host-key|--connect-timeout-s|--link-deadline-s|--server-reply-s|--keepalive-s|--chunk-size|--slots|--max-in-flight-bytes|--ciphers|--congestion|--port|-P|--user|-u|--sha256|--max-remove) return ;;
+        --attempts|--backoff-s|--backoff-cap-s|--max-rate|--part-suffix|--tail-size|--publish-grace-s|--checkpoint-bytes|--checkpoint-s|--stale-part-s|--owner-tag|--prompt-command|--ssh-config|--proxy|--bind-address|--bind-interface|--host-key|--connect-timeout-s|--link-deadline-s|--server-reply-s|--keepalive-s|--chunk-size|--slots|--max-in-flight-bytes|--ciphers|--congestion|--port|-P|--user|-u|--adopt-partial|--sha256|--max-remove) return ;;
     esac
     if [ -n "$words" ]; then
         mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
@@ -21,7 +21,7 @@ _iot_sftp() {
     fi
     case $command in
         '') words='put get sync ls stat exists mv rm rmdir mkdir' ;;
-        put) words='-r --recursive -T --no-target-directory --update -n --dry-run --restart --sha256' ;;
+        put) words='-r --recursive -T --no-target-directory --update -n --dry-run --restart --adopt-partial --sha256' ;;
         get) words='-r --recursive -T --no-target-directory --update -n --dry-run --restart --sha256 --print-sha256' ;;
         sync) words='--prune --max-remove --allow-empty -n --dry-run --restart --sha256' ;;
         ls) words='-l --long -a --all -R --recursive --json --files --directories -0 --null' ;;

@@ -105,9 +105,20 @@ class Agent:
         self.hooks = assembly.hooks(self.intakes, journal, clocks)
         after = self.hooks.after
         self.owed = Owed(journal, self.queue, self.intakes, ways, clocks, after.waited_for)
+        self.packing = assembly.packing(settings, self.intakes, self.queue, clocks)
         self.markers = assembly.markers(self.intakes, self.queue, journal, drain=drain)
         self.outcomes = OutcomeRecorder(
-            journal, self.queue, remote, self.intakes, self.owed, after, self.markers, rules, clocks, random
+            journal,
+            self.queue,
+            remote,
+            self.intakes,
+            self.owed,
+            after,
+            self.markers,
+            rules,
+            clocks,
+            random,
+            self.packing,
         )
         self.budget = assembly.budget(
             settings, self.intakes, self.queue, self.owed, journal, clocks, self.outcomes.withdraw, drain=drain
@@ -128,6 +139,7 @@ class Agent:
             self.hooks.before,
             after.wants_digest,
             clocks.monotonic,
+            self.packing,
             self._allowed,
         )
         self.states = OutboxStates()
@@ -187,6 +199,7 @@ class Agent:
         self.local.guard(self.budget.close)
         self.local.guard(self.pull.close)
         self.local.guard(self.gates.close)
+        self.local.guard(self.packing.close)
         for intake in self.intakes:
             intake.close()
             intake.outbox.release()
@@ -304,6 +317,7 @@ class Agent:
         self.hooks.before.look()
         self.owed.released(self.hooks.after.look())
         self.owed.tend()
+        self.packing.tend()
         if not busy:
             self.owed.flush()
         self._changed = self.budget.look() or self._changed

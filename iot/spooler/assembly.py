@@ -13,6 +13,7 @@ from iot.spooler.budget.budget import Budget
 from iot.spooler.budget.shelf import Shelf
 from iot.spooler.budget.tombstones import TombstoneLists, Tombstones
 from iot.spooler.commands import environment, plain_environment
+from iot.spooler.compression.packing import Packing
 from iot.spooler.condition import CommandGate
 from iot.spooler.config.outboxes import Beyond, OutboxSettings
 from iot.spooler.config.retry import RetrySettings
@@ -42,6 +43,7 @@ __all__ = [
     "lists_outbox",
     "markers",
     "pacer",
+    "packing",
     "quota",
     "rules",
     "server",
@@ -167,6 +169,10 @@ def quota(
     boxes: list[Intake | Inbox] = [*intakes, *inboxes]
     beyond = {box.number: BEYOND[box.settings.beyond_quota] for box in boxes}
     return QuotaGate(limits, beyond, settings.zone, journal, lambda: remote.wire)
+
+
+def packing(settings: Settings, intakes: Sequence[Intake], queue: Queue, clocks: Clocks) -> Packing:
+    return Packing(settings.state_dir, intakes, queue, int(settings.compress_max_bytes), clocks.monotonic)
 
 
 def pacer(settings: Settings, remote: Remote) -> Pacer:

@@ -10,6 +10,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from iot.spooler.compression.packing import Packing
 from iot.spooler.config.outboxes import AfterUpload
 from iot.spooler.hooks.before import Before, Refusal
 from iot.spooler.naming import UnsafeName, shown
@@ -29,12 +30,13 @@ CLAIM_BYTES = 1024 * 1024
 
 
 class InFlight:
-    """An entry that the client has; done_bytes: what the server has confirmed."""
+    """An entry that the client has; done_bytes: what the server has confirmed of the total_bytes that are sent."""
 
-    __slots__ = ("done_bytes", "entry", "progressed")
+    __slots__ = ("done_bytes", "entry", "progressed", "total_bytes")
 
-    def __init__(self, entry: Entry) -> None:
+    def __init__(self, entry: Entry, total_bytes: int) -> None:
         self.entry = entry
+        self.total_bytes = total_bytes
         self.done_bytes = 0
         self.progressed = False
 
@@ -46,7 +48,8 @@ class Dispatcher:
     an entry that has been begun and cannot be named, and why. on_moved: called with entries that go to another
     destination than their earlier attempts, before they do. on_hindered: called with an entry whose hook `before` has
     refused it. before: runs these hooks. wants_digest: whether the digest of what is sent from an outbox is wanted.
-    allowed: what of an outbox may be sent now; after it has changed, `withdraw` is called.
+    allowed: what of an outbox may be sent now; after it has changed, `withdraw` is called. packing:
+    which files are sent compressed.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Dispatcher:
         before: Before,
         wants_digest: Callable[[int], bool],
         clock: Callable[[], float],
+        packing: Packing,
         allowed: Callable[[int], Allowed] = lambda _: Allowed(),
     ) -> None:
         self.in_flight: dict[int, InFlight] = {}
@@ -74,6 +78,7 @@ class Dispatcher:
         self._before = before
         self._wants_digest = wants_digest
         self._now = clock
+        self._packing = packing
         self._allowed = allowed
         self._claimed: dict[bool, deque[Entry]] = {False: deque(), True: deque()}
         self._preparing: dict[int, Entry] = {}
@@ -83,8 +88,8 @@ class Dispatcher:
 
     @property
     def is_preparing(self) -> bool:
-        """Whether the hook `before` of a claimed entry has not ended."""
-        return bool(self._preparing)
+        """Whether the hook `before` of a claimed entry has not ended, or a file is being compressed."""
+        return bool(self._preparing) or self._packing.is_busy
 
     def next_job(self) -> UploadJob | None:
         """The most urgent job; None if there is none, or none that may start yet."""
@@ -124,6 +129,7 @@ class Dispatcher:
         for entry in early:
             del self._preparing[entry.id]
         self._none_left.clear()
+        self._packing.ended(late + early)
         return late + early
 
     def abandon(self) -> tuple[list[Entry], list[Entry]]:
@@ -133,6 +139,7 @@ class Dispatcher:
         for claimed in self._claimed.values():
             claimed.clear()
         self._preparing.clear()
+        self._packing.ended(waiting)
         return flying, waiting
 
     # -- inside
@@ -142,9 +149,10 @@ class Dispatcher:
         if large and self._large_in_flight >= MAX_LARGE:
             return None
         claimed = self._claimed[large]
-        while not claimed and self._none_left.get(large) != self._queue.made_ready:
+        while not claimed and self._none_left.get(large) != self._news:
+            news = self._news
             if not self._claim(large=large):
-                self._none_left[large] = self._queue.made_ready
+                self._none_left[large] = news
         head = next((entry for entry in claimed if entry.destination not in self._destinations), None)
         if head is None:
             for entry in claimed:
@@ -160,6 +168,7 @@ class Dispatcher:
             if entry is None:
                 continue  # it was let go meanwhile
             if refusal is not None:
+                self._packing.ended([entry])
                 self._on_hindered(entry, refusal)
                 continue
             later = [each for each in self._claimed[entry.large] if each.priority > entry.priority]
@@ -191,11 +200,12 @@ class Dispatcher:
         self._rotation = self._rotation[1:] + self._rotation[:1]
         chosen: list[Entry] = []
         total = 0
-        for entry in _merged(heads)[:limit]:
-            if chosen and total + entry.fingerprint.size > CLAIM_BYTES:
+        for entry in _merged(heads):
+            if len(chosen) == limit or (chosen and total + entry.fingerprint.size > CLAIM_BYTES):
                 break
-            chosen.append(entry)
-            total += entry.fingerprint.size
+            if self._packing.is_ready(entry):
+                chosen.append(entry)
+                total += entry.fingerprint.size
         if not chosen:
             return False
         reasons: dict[int, str] = {}
@@ -218,13 +228,18 @@ class Dispatcher:
             reasons[entry.id] = suspicion
             return entry._replace(rule=None)
         try:
-            destination = entry.destination or intake.destination(entry)
+            destination = entry.destination or intake.destination(entry) + self._packing.suffix(entry)
             self._check(destination)
         except UnsafeName as error:
             reasons[entry.id] = str(error)
             return entry._replace(rule=None)
         left_at = entry.left_at if entry.left_at != destination else None
         return entry._replace(destination=destination, left_at=left_at)
+
+    @property
+    def _news(self) -> int:
+        """Changes whenever something may have become ready."""
+        return self._queue.made_ready + self._packing.news
 
     def _check(self, destination: str) -> None:
         """Raises: UnsafeName for a name that the part of another file, of any outbox, may have."""
@@ -233,7 +248,8 @@ class Dispatcher:
                 raise UnsafeName(f"{shown(destination)} ends in {suffix!r}, as parts do by temporary-suffix")
 
     def _job(self, entry: Entry) -> UploadJob:
-        flight = self.in_flight[entry.id] = InFlight(entry)
+        source, version = self._packing.source(entry)
+        flight = self.in_flight[entry.id] = InFlight(entry, version.size)
         if entry.large:
             log.info("sending path=%s bytes=%d", shown(entry.path), entry.fingerprint.size)
         self._destinations.add(entry.destination)
@@ -241,11 +257,11 @@ class Dispatcher:
         intake = self._intakes[entry.outbox]
         intake.decisions.tell_state(entry.path, State.SENDING)
         return UploadJob(
-            source=intake.source(entry),
+            source=source,
             dest=entry.destination,
             key=entry.id,
             priority=job_priority(entry.priority, large=entry.large),
-            fingerprint=entry.fingerprint,
+            fingerprint=version,
             check_final=entry.check_final,
             grace=intake.settings.after_upload is not AfterUpload.KEEP,
             progress=self._follow(flight) if entry.large else None,
@@ -256,6 +272,7 @@ class Dispatcher:
             alternatives=intake.alternatives(entry),
             ignores_case=intake.settings.server_ignores_case,
             share=entry.outbox,
+            adopt_partial=intake.settings.adopt_partial,
             suspended=lambda: not self._may_go(entry),
         )
 
@@ -287,6 +304,7 @@ class Dispatcher:
         flight = self.in_flight.pop(number)
         self._destinations.discard(flight.entry.destination)
         self._large_in_flight -= flight.entry.large
+        self._packing.ended([flight.entry])
         return flight
 
 

@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 
 from iot.spooler.availability import Remote, failure_kind
+from iot.spooler.compression.packing import Packing
 from iot.spooler.config.outboxes import AfterUpload
 from iot.spooler.decisions import REASONS
 from iot.spooler.hooks.after import After
@@ -51,6 +52,7 @@ class OutcomeRecorder:
         rules: Mapping[int, RetryRules],
         clocks: Clocks,
         random: Callable[[], float],
+        packing: Packing,
     ) -> None:
         self.last_error: str | None = None
         self.destination_failed: dict[int, str] = {}
@@ -61,6 +63,7 @@ class OutcomeRecorder:
         self._rules = rules
         self._clocks = clocks
         self._random = random
+        self._packing = packing
         self._owed = owed
         self._after = after
         self._markers = markers
@@ -181,7 +184,8 @@ class OutcomeRecorder:
 
     def moved(self, entries: Sequence[Entry]) -> None:
         """Entries whose destination was changed after an attempt: what that left on the server may be removed."""
-        self._remote.give_up([(self._source(entry), entry.left_at) for entry in entries if entry.left_at is not None])
+        left = [(entry, entry.left_at) for entry in entries if entry.left_at is not None]
+        self._remote.give_up([(self._packing.path(entry, dest), dest) for entry, dest in left])
 
     def _return(self, entries: Sequence[Entry], event: Event) -> None:
         self._failures += [(entry, Verdict(event, entry.failures, entry.strikes), None) for entry in entries]
@@ -192,9 +196,6 @@ class OutcomeRecorder:
         if verdict.losses:
             self._losses[entry.id] = verdict.losses
         return verdict
-
-    def _source(self, entry: Entry) -> str:
-        return self._intakes[entry.outbox].source(entry)
 
     def _gone_or_changed(self, entry: Entry) -> Event | None:
         """What became of a file whose job has failed. Raises: SourceFailed."""
@@ -251,8 +252,8 @@ class OutcomeRecorder:
 
     def withdraw(self, entries: Sequence[Entry]) -> None:
         """These files are not sent any more; an attempt may have left something on the server, which may go."""
-        begun = [(self._source(entry), entry.left_at or entry.destination) for entry in entries]
-        left = [(source, dest) for source, dest in begun if dest]
+        begun = [(entry, entry.left_at or entry.destination) for entry in entries]
+        left = [(self._packing.path(entry, dest), dest) for entry, dest in begun if dest]
         if left:
             self._remote.give_up(left)
 

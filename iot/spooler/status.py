@@ -70,7 +70,7 @@ def _largest_first(agent: Agent) -> list[InFlight]:
 
 
 def _current(flight: InFlight) -> dict[str, Any]:
-    size = flight.entry.fingerprint.size
+    size = flight.total_bytes
     return {
         "id": flight.entry.id,
         "path": shown(flight.entry.path),

@@ -53,6 +53,7 @@ from iot.transfer.model import (
     RemotePath,
     TransferResult,
     UploadJob,
+    check_partial_name,
 )
 from iot.transfer.names import may_be_part
 from iot.transfer.rate import Wire, parse_rate
@@ -129,6 +130,7 @@ __all__ = [
     "Wire",
     "__version__",
     "brief",
+    "check_partial_name",
     "counted_files",
     "default_state_dir",
     "human_bytes",

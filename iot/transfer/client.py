@@ -126,9 +126,14 @@ class Client(TreeMethods):
         progress: ProgressCallback | None = None,
         resume: bool = True,
         sha256: bool = False,
+        adopt_partial: str | None = None,
     ) -> bool:
         """Like `upload`, but returns False and sets `last_error` instead of raising."""
-        return self._succeeds(lambda: self.upload(source, dest, progress=progress, resume=resume, sha256=sha256))
+        return self._succeeds(
+            lambda: self.upload(
+                source, dest, progress=progress, resume=resume, sha256=sha256, adopt_partial=adopt_partial
+            )
+        )
 
     def upload(
         self,
@@ -138,20 +143,20 @@ class Client(TreeMethods):
         progress: ProgressCallback | None = None,
         resume: bool = True,
         sha256: bool = False,
+        adopt_partial: str | None = None,
     ) -> TransferResult:
         """Send one file, resuming an earlier attempt, and publish it atomically.
 
         source: a path, or an open seekable binary file. dest: remote path of the file. progress: called with a
         Progress at most ten times a second. resume: False starts over. sha256: include the digest in the result.
+        adopt_partial: the name of another program's part to go on from, such as "{name}.filepart": see UploadJob.
 
         Raises: TransientError (a retry resumes), PermanentError, AuthenticationError, LocalStateError,
             ConfigurationError, Cancelled.
         """
-        job = UploadJob(source, dest, progress=progress)
+        job = UploadJob(source, dest, progress=progress, adopt_partial=adopt_partial)
         if not isinstance(sha256, bool):
-            raise ConfigurationError(
-                "sha256: must be True or False for an upload; compare the digest in the result yourself"
-            )
+            raise ConfigurationError("sha256: must be True or False for an upload; the digest is in the result")
         return _result(self._remote.upload(job, resume=resume, sha256=sha256))
 
     def upload_many(
@@ -176,9 +181,8 @@ class Client(TreeMethods):
         Raises: AuthenticationError, TransientError (cannot connect), LocalStateError; ConfigurationError, also if an
             outcome is requested while another thread is waiting for one.
         """
-        return self._remote.upload_many(
-            map(_upload_job, jobs), resume=resume, hold_checkpoints=hold_checkpoints, tick=tick or no_tick
-        )
+        prepared, ticked = map(_upload_job, jobs), tick or no_tick
+        return self._remote.upload_many(prepared, resume=resume, hold_checkpoints=hold_checkpoints, tick=ticked)
 
     def settle(self, results: Iterable[TransferResult]) -> None:
         """Drop the held checkpoints of these results, once the caller has recorded them durably.

@@ -222,6 +222,16 @@ class IfExists(str, enum.Enum):
     RENAME = "rename"
 
 
+NAME = "{name}"
+"""In the name of another program's part: the name of the file."""
+
+
+def check_partial_name(pattern: str) -> None:
+    """Raises: ValueError if it is not a name with NAME in it, once."""
+    if pattern.count(NAME) != 1 or "/" in pattern or "\0" in pattern:
+        raise ValueError(f"must be a name with {NAME} in it, such as {NAME}.filepart, or {NAME} itself")
+
+
 @dataclass(frozen=True, slots=True)
 class UploadJob:
     """One file to send.
@@ -241,6 +251,9 @@ class UploadJob:
         order; the same at each attempt.
     ignores_case: the server does; the name of a file that is replaced keeps its spelling.
     share: uploads of one share get as much of a busy link as those of any other share, by bytes.
+    adopt_partial: where another program may have left a beginning of the file: a name beside `dest`, in which {name}
+        stands for the name of `dest`, such as "{name}.filepart", or "{name}" itself. If its content is that of the
+        source so far, the upload takes it over and goes on from there; otherwise it is left alone.
     suspended: asked again and again, in any thread, whether to stop sending. The job then fails with Cancelled, and its
         part is kept for a resume. A file that was sent to its end is published.
     """
@@ -261,15 +274,21 @@ class UploadJob:
     alternatives: tuple[str, ...] = ()
     ignores_case: bool = False
     share: Hashable = None
+    adopt_partial: str | None = None
     suspended: Callable[[], bool] = field(default=lambda: False, compare=False)
 
     def __post_init__(self) -> None:
-        """Its value in words will do for `if_exists`. Raises: ConfigurationError."""
+        """Its value in words will do for `if_exists`. Raises: ConfigurationError, also for `adopt_partial`."""
         try:
             object.__setattr__(self, "if_exists", IfExists(self.if_exists))
         except ValueError:
             known = ", ".join(each.value for each in IfExists)
             raise ConfigurationError(f"if_exists: must be one of {known} (got {self.if_exists!r})") from None
+        if self.adopt_partial is not None:
+            try:
+                check_partial_name(self.adopt_partial)
+            except ValueError as error:
+                raise ConfigurationError(f"adopt_partial: {error} (got {self.adopt_partial!r})") from None
 
     def check_suspended(self) -> None:
         """Raises: Cancelled."""

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath, PureWindowsPath
 
 from iot.transfer.errors import ConfigurationError, NameRefused
-from iot.transfer.model import RemotePath
+from iot.transfer.model import NAME, RemotePath
 from iot.transfer.terminal import quoted
 
 NAME_MAX_BYTES = 255
@@ -38,6 +38,13 @@ def part_names(
     exact = dest + exact_suffix.encode("utf-8", "surrogateescape") if exact_suffix else b""
     fits = 0 < len(posixpath.basename(exact)) <= NAME_MAX_BYTES
     return (exact, owned) if fits else (owned,)
+
+
+def partial_name(dest: bytes, pattern: str) -> bytes | None:
+    """Where another program's part of `dest` would lie; see UploadJob.adopt_partial. None: no name can be that long."""
+    folder, name = posixpath.split(dest)
+    partial = pattern.encode("utf-8", "surrogateescape").replace(NAME.encode(), name)
+    return posixpath.join(folder, partial) if len(partial) <= NAME_MAX_BYTES else None
 
 
 def as_spelled(path: bytes, names: Iterable[str]) -> bytes:

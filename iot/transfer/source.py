@@ -9,6 +9,7 @@ import io
 import os
 import stat
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from iot.transfer.errors import (
@@ -91,10 +92,11 @@ class Source:
         except OSError as error:
             raise SourceUnreadable(f"cannot read {self.name}: {error.strerror or error}") from error
 
-    def sha256(self) -> Iterator[str | None]:
-        """Hash the whole file in steps: yields None after each block, and finally the hex digest."""
+    def sha256(self, size: int | None = None) -> Iterator[str | None]:
+        """Hash the file, or so many of its first bytes, in steps: yields None after each block, and finally the hex
+        digest."""
         digest = hashlib.sha256()
-        size = self.fingerprint.size
+        size = self.fingerprint.size if size is None else size
         for start in range(0, size, HASH_BLOCK):
             digest.update(self.read(Span(start, min(start + HASH_BLOCK, size))))
             yield None
@@ -116,6 +118,17 @@ class Source:
     @property
     def mode(self) -> int | None:
         return stat.S_IMODE(os.fstat(self._fd).st_mode) if self._fd is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """The first `size` bytes of a source."""
+
+    source: Source
+    size: int
+
+    def sha256(self) -> Iterator[str | None]:
+        return self.source.sha256(self.size)
 
 
 def _open(name: str) -> BinaryIO:

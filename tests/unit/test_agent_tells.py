@@ -92,7 +92,7 @@ def test_the_progress_of_a_large_file_is_told_every_minute(caplog: pytest.LogCap
     caplog.set_level(logging.INFO)
     now = [1000.0]
     nothing: Any = lambda *_: None  # noqa: E731
-    follow = Dispatcher(nothing, [], *[nothing] * 6, lambda: now[0])._follow(Flight())  # type: ignore[arg-type]
+    follow = Dispatcher(nothing, [], *[nothing] * 6, lambda: now[0], nothing)._follow(Flight())  # type: ignore[arg-type]
     for second in range(1, 151):
         now[0] += 1.0
         follow(Progress("large", 500 + second * 10, 10_000, resumed_at=500))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from iot.spooler.compression.packing import Packing
 from iot.spooler.config.outboxes import AfterUpload
 from iot.spooler.decisions import Decisions
 from iot.spooler.dispatch import CLAIM_BYTES, CLAIM_FILES, MAX_LARGE, Dispatcher
@@ -81,7 +83,11 @@ class Rig:
         self.news: list[int] = []
         self.moved: list[Entry] = []
         settings = SimpleNamespace(
-            after_upload=AfterUpload.DELETE, collision=Collision.OVERWRITE, server_ignores_case=False
+            after_upload=AfterUpload.DELETE,
+            collision=Collision.OVERWRITE,
+            server_ignores_case=False,
+            adopt_partial=None,
+            compress=None,
         )
         self.intakes = [
             SimpleNamespace(
@@ -111,6 +117,7 @@ class Rig:
             self.before,
             lambda _: False,
             lambda: 0.0,
+            Packing(Path("/state"), self.intakes, self.queue, 1, lambda: 0.0),
             self.allowed,
         )
 
@@ -259,7 +266,11 @@ def test_a_job_says_all_that_the_client_must_know(rig):
 
 def test_a_kept_file_needs_no_grace_and_an_untouched_one_no_digest(rig):
     rig.intakes[0].settings = SimpleNamespace(
-        after_upload=AfterUpload.KEEP, collision=Collision.SKIP, server_ignores_case=True
+        after_upload=AfterUpload.KEEP,
+        collision=Collision.SKIP,
+        server_ignores_case=True,
+        adopt_partial=None,
+        compress=None,
     )
     rig.queue.add(entry(1))
     job = rig.dispatcher.next_job()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from iot.spooler import outcomes as module
 from iot.spooler.availability import Availability, ServerState, failure_kind
+from iot.spooler.compression.packing import Packing
 from iot.spooler.config.outboxes import AfterUpload
 from iot.spooler.decisions import Decisions
 from iot.spooler.outbox.scan import SourceFailed
@@ -73,8 +75,9 @@ class Rig:
         markers = SimpleNamespace(delivered=lambda *_: None, given_up=lambda *_: None)
         after = SimpleNamespace(delivered=lambda *_: None, failed=lambda *_: None)
         journal = SimpleNamespace(write=self._write)
+        packing = Packing(Path("/state"), [self.intake], self.queue, 1, clocks.monotonic)
         self.recorder = OutcomeRecorder(
-            journal, self.queue, remote, [self.intake], self.owed, after, markers, rules, clocks, lambda: 0.0
+            journal, self.queue, remote, [self.intake], self.owed, after, markers, rules, clocks, lambda: 0.0, packing
         )
 
     def _noted(self, name: str) -> Any:

@@ -64,7 +64,7 @@ def contradictions(settings: Settings) -> list[Contradiction]:
     found += broken_chains(settings, mounts)
     others = (
         *(_bad_names, _undone_rules, _written_directly, _shrinking_waits, _dead_before_sent),
-        _two_kinds_of_batches,
+        *(_private_modes, _two_kinds_of_batches),
     )
     return found + [each for look in others for each in look(settings)]
 
@@ -110,11 +110,28 @@ def _written_directly(settings: Settings) -> list[Contradiction]:
     if not getattr(settings.server, "direct_write", False):  # only SFTP has it
         return []
     direct: tuple[Place, str] = (("server", "direct_write"), " = True")
-    reason = "a file that is written directly to its name replaces what is there"
+    found = []
+    for number, outbox in enumerate(settings.outbox):
+        if outbox.collision is not Collision.OVERWRITE:
+            keys = direct, (("outbox", number, "collision"), f" = {outbox.collision.value!r}")
+            found.append(Contradiction(keys, "a file that is written directly to its name replaces what is there"))
+        if outbox.adopt_partial is not None:
+            keys = direct, (("outbox", number, "adopt_partial"), f" = {outbox.adopt_partial!r}")
+            found.append(Contradiction(keys, "a file that is written directly to its name is never resumed"))
+    return found
+
+
+def _private_modes(settings: Settings) -> list[Contradiction]:
+    if not getattr(settings.server, "keep_mode", False):
+        return []
+    keep: tuple[Place, str] = (("server", "keep_mode"), " = True")
     return [
-        Contradiction((direct, (("outbox", number, "collision"), f" = {outbox.collision.value!r}")), reason)
+        Contradiction(
+            (keep, (("outbox", number, "compress"), f" = {outbox.compress.value!r}")),
+            "a compressed file is the agent's own, with mode 600, and not the producer's",
+        )
         for number, outbox in enumerate(settings.outbox)
-        if outbox.collision is not Collision.OVERWRITE
+        if outbox.compress is not None
     ]
 
 

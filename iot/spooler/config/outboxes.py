@@ -9,12 +9,13 @@ from pydantic import Field, field_validator, model_validator
 
 from iot.spooler.config.budget import BudgetSettings
 from iot.spooler.config.hooks import HookSettings
+from iot.spooler.config.packed import Compression
 from iot.spooler.config.retry import OutboxRetry
 from iot.spooler.config.table import Size, Table
 from iot.spooler.naming import Action, Collision, Naming, Rule, Template
 from iot.spooler.patterns import MarkerName, check_pattern
 from iot.spooler.schedule import window
-from iot.transfer import Fingerprint
+from iot.transfer import Fingerprint, check_partial_name
 
 __all__ = ["AfterUpload", "Beyond", "NameRule", "Order", "OutboxSettings", "Ready", "Zeros"]
 
@@ -125,6 +126,18 @@ class OutboxSettings(Table):
         False,
         description="the server ignores case in names: a file that is replaced keeps the spelling of its name there;"
         " its folder is listed for that",
+    )
+    adopt_partial: str | None = Field(
+        None,
+        description="name, beside the destination, of what another program may have left of a file; {name} stands for"
+        " the file's name: {name}.filepart, or {name}; if its content is that of the file so far, the upload goes on"
+        " from there, otherwise it is left alone",
+    )
+    compress: Compression | None = Field(
+        None,
+        description="gzip or zstd: files are compressed once, into state_dir, and sent from there with .gz or .zst"
+        " behind their name; as they are where their name or first MiB says that less than 5 % would be saved, or where"
+        " state_dir has no room",
     )
     ready: Ready | None = Field(
         None,
@@ -245,6 +258,20 @@ class OutboxSettings(Table):
             raise ValueError('must be the name of an outbox, or an absolute path without ".."')
         return value
 
+    @field_validator("compress")
+    @classmethod
+    def _installed(cls, value: Compression | None) -> Compression | None:
+        if value is not None:
+            value.check_installed()
+        return value
+
+    @field_validator("adopt_partial")
+    @classmethod
+    def _partial_name(cls, value: str | None) -> str | None:
+        if value is not None:
+            check_partial_name(value)
+        return value
+
     @field_validator("destination")
     @classmethod
     def _known_template(cls, value: str) -> str:
@@ -321,4 +348,5 @@ class OutboxSettings(Table):
             outbox=self.label,
             ignore_case=self.ignore_case,
             percent_encode=self.percent_encode,
+            compression=self.compress.value if self.compress is not None else "",
         )

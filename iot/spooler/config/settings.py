@@ -82,6 +82,11 @@ class Settings(Table):
     small_file_bytes: Size = Field(
         ByteSize(MIB), description="files of up to so many bytes do not wait for a larger one that is being sent"
     )
+    compress_max_bytes: Size = Field(
+        ByteSize(256 * MIB),
+        gt=0,
+        description="bytes of compressed files in state_dir at most; a larger file is sent as it is",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level that is logged")
     server: Annotated[ConfiguredRemote, PlainValidator(server_settings)]
     retry: RetrySettings = RetrySettings.model_construct()  # its validator is built as part of that of Settings

@@ -23,8 +23,8 @@ class Naming:
 
     rule: identifies this naming; attempts are recorded with it. decided: a name cannot be found again from the rule,
     the path and the file's time alone, so it is recorded before the first attempt. needs_hash: names depend on the
-    content. part_suffixes: what rules put behind names until a file is complete. may_take_long: names are matched with
-    a regular expression.
+    content. compression: whether some names get its suffix, see Packing. part_suffixes: what rules put behind names
+    until a file is complete. may_take_long: names are matched with a regular expression.
 
     Raises: ValueError saying what is wrong with a template.
     """
@@ -39,6 +39,7 @@ class Naming:
         outbox: str,
         ignore_case: bool = False,
         percent_encode: str = "",
+        compression: str = "",
     ) -> None:
         self._template = Template(destination)
         self.part_suffixes = frozenset(rule.value for rule in rules if rule.action is Action.TEMPORARY_SUFFIX)
@@ -50,11 +51,14 @@ class Naming:
         self._collision = collision
         self._stamps_always = collision is Collision.TIMESTAMP_ALWAYS
         self._percent_encode = percent_encode
-        self.decided = bool(rules or percent_encode) or not self._template.is_simple or self._stamps_always
+        self.decided = (
+            bool(rules or percent_encode or compression) or not self._template.is_simple or self._stamps_always
+        )
         self.needs_hash = "hash8" in self.fields
         self.may_take_long = any(rule.action is Action.REPLACE for rule in rules)
         whole = {"destination": self.base, "rules": rules, "ignore_case": ignore_case, **self._constants}
         whole |= {"timestamp": self._stamps_always, "percent_encode": percent_encode}
+        whole |= {"compression": compression} if compression else {}
         self.rule = json.dumps(whole) if self.decided else self.base
 
     def destination(self, path: bytes, facts: Facts) -> str:

@@ -34,6 +34,7 @@ from iot.spooler.queue.rows import (
     NewEntry,
     Success,
     Total,
+    compressions_in,
     digest_from,
     digest_to,
     entry_from,
@@ -100,6 +101,11 @@ class Queue:
             if (row["outbox"], row["base"]) == (number, base):
                 self._destinations.in_force[number] = row["id"]
         return number, not known
+
+    def compressions(self, outbox: int) -> frozenset[str]:
+        """How files of this outbox are compressed, or were at any time."""
+        rows = self._journal.read("SELECT base FROM rule WHERE outbox = ? AND typeof(base) = 'text'", outbox)
+        return frozenset(compressions_in(row["base"] for row in rows))
 
     # -- what is there
 

@@ -6,8 +6,10 @@ that 100 changes of state are a few pages. Paths are BLOBs, because names are by
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from iot.spooler.naming.naming import destination_for
@@ -28,6 +30,7 @@ __all__ = [
     "NewEntry",
     "Success",
     "Total",
+    "compressions_in",
     "digest_from",
     "digest_to",
     "entry_from",
@@ -288,6 +291,17 @@ class Destinations:
         not in the configuration."""
         rule = self.rules[number] if number is not None else None
         return "" if rule is None else destination_for(path, rule, version.mtime_ns)
+
+
+def compressions_in(rules: Iterable[str]) -> Iterator[str]:
+    """Of Naming.rule; damaged ones are left out."""
+    for rule in rules:
+        try:
+            kind = json.loads(rule).get("compression")
+        except (ValueError, AttributeError):
+            continue
+        if isinstance(kind, str):
+            yield kind
 
 
 def entry_from(row: sqlite3.Row, destinations: Destinations) -> Entry:

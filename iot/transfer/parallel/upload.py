@@ -32,7 +32,6 @@ from iot.transfer.model import (
     Phase,
     Progress,
     Proof,
-    RemoteFile,
     Span,
     TransferResult,
     UploadJob,
@@ -42,9 +41,10 @@ from iot.transfer.options import TransferOptions
 from iot.transfer.parallel.content import agreeing_bytes, hash_of
 from iot.transfer.parallel.finals import Finals, Taken
 from iot.transfer.parallel.publish import bytes_held, prove_part, write_sidecar
+from iot.transfer.parallel.survey import alike_bytes, partial_of, survey, taken_over
 from iot.transfer.parallel.work import Barrier, Desk, Linger, Work
-from iot.transfer.plan import Fresh, ProveFinal, ResumeAt, ResumeRules, Step, plan
-from iot.transfer.remote import Meta, Publish, Published, Resume, Store, Token
+from iot.transfer.plan import Fresh, ProveFinal, ResumeAt, Step
+from iot.transfer.remote import Meta, Publish, Store, Token
 from iot.transfer.source import Source
 from iot.transfer.terminal import quoted
 from iot.transfer.window import PartState
@@ -62,8 +62,8 @@ class Upload:
     """The state of one upload; `run` is the story.
 
     meta: part name, and attributes. owned_part: the part name that says whose it is, which is locked; by default that
-    of meta. known: its checkpoint. note: keeps a checkpoint until the next
-    batch is written, in the committing thread. release: called when this upload ends.
+    of meta. known: its checkpoint. note: keeps a checkpoint until the next batch is written, in the committing thread.
+    release: called when this upload ends.
     """
 
     store: Store
@@ -99,7 +99,7 @@ class Upload:
         self._proof = options.proof
         self._digest: str | None = None
         self._resumed_at = 0
-        self._possible_repeat = False
+        self._possible_repeat = self._adopted = False
         self._started_at = self._told_at = self._noted_at = self._alive_at = desk.clock()
         self.sent_bytes = 0
 
@@ -125,6 +125,8 @@ class Upload:
                 if published is not None:
                     return (yield from self._already_done(published))
                 step = step.otherwise
+            elif isinstance(step, Fresh):
+                step = yield from self._adopt(step)
             self._finals.check_free(self.store)
             yield from self._send(step)
             return (yield from self._publish())
@@ -135,29 +137,24 @@ class Upload:
     # -- survey
 
     def _survey(self) -> Step:
-        """Decide how to start; the far side is only asked if there is something to resume."""
-        known, options = self._known if self._options.resume else None, self._options
-        if known is None and not self.job.check_final:
-            return Fresh()
-        part = None
-        if known is not None and self._token:
-            standing = self.store.where(self._token)
-            part = bytes_held(standing)
-            if isinstance(standing, Published):
-                known = replace(known, phase=Phase.PUBLISHING)
-            if part is not None and options.trust:
-                known = replace(known, acked_bytes=max(known.acked_bytes, part.size or 0))
-            if self.store.capabilities.resume is Resume.NONE:
-                part = RemoteFile(0) if part is not None else None
-        final = self._finals.of_this_size(self.store)
-        readable = self.store.capabilities.reads_back
-        verify = options.verify if self.meta.part == self._owned_part else "full"
-        rules = ResumeRules(verify, options.trust, options.tail_size, self.source.identified, self.size, readable)
-        step = plan(self.source.fingerprint, known, part, final, rules)
-        linked = known is not None and known.phase is Phase.PUBLISHING and not self._finals.overwrites
-        if final is not None and linked and not isinstance(step, ProveFinal):
-            return ProveFinal(step)  # part and final may be two names of one file
-        return step
+        """Decide how to start."""
+        known = self._known if self._options.resume else None
+        shared = self.meta.part != self._owned_part
+        return survey(self.store, self.job, self.source, known, self._finals, self._options, shared=shared)
+
+    def _adopt(self, step: Fresh) -> Work[Step]:
+        """Take over what another program has left, if that is a beginning of the source."""
+        partial = partial_of(self.job, self.store, self._options)
+        size = alike_bytes(self._desk, self.store, partial, self.source) if partial is not None else 0
+        if partial is None or not size:
+            return step
+        if partial != self.meta.part:
+            self.meta = replace(self.meta, part=self._owned_part)
+        self._token, self._state = Token(self.meta.part), PartState(self.size, size)
+        self._known = self.checkpoint()
+        yield Barrier(self._known)
+        self._adopted = taken_over(self.store, partial, self.meta.part, size)
+        return ResumeAt(size) if self._adopted else step
 
     # -- send
 
@@ -167,6 +164,9 @@ class Upload:
                 try:
                     return self._go_on(step)
                 except PermissionDenied as refusal:
+                    if self._adopted:
+                        step, self._adopted = Fresh(), False
+                        continue
                     if not (step.suspect or step.tail):
                         raise
                     log.info("cannot read back path=%s reason=%s", self.source.name, refusal)

@@ -36,12 +36,14 @@ OF_ONE_FILE = (PermanentError, LocalStateError, ConfigurationError)
 @dataclass(frozen=True, slots=True)
 class Manner:
     """How the files are transferred: see client.Client.upload_many. progress: gives the callback of a step.
-    sha256: include the digests in the results; hex digits are what the only file that is fetched must hash to."""
+    sha256: include the digests in the results; hex digits are what the only file that is fetched must hash to.
+    adopt_partial: see UploadJob."""
 
     resume: bool = True
     sha256: bool | str = False
     progress: Callable[[Step], ProgressCallback | None] = lambda _: None
     tick: Callable[[], None] = lambda: None
+    adopt_partial: str | None = None
 
 
 def carry_out(remote: Remote, plan: TreePlan, manner: Manner) -> Iterator[StepResult]:
@@ -89,6 +91,7 @@ def _sent(remote: Remote, steps: Sequence[Step], plan: TreePlan, manner: Manner)
             progress=manner.progress(step),
             digest=bool(manner.sha256),
             keep_times=plan.keep_times,
+            adopt_partial=manner.adopt_partial,
         )
         for step in steps
     )

@@ -142,12 +142,14 @@ class TreeMethods:
         sha256: bool | str = False,
         progress: Callable[[Step], ProgressCallback | None] | None = None,
         tick: Callable[[], None] | None = None,
+        adopt_partial: str | None = None,
     ) -> Iterator[StepResult]:
         """Do what a plan says; yield what became of each step that changes something or fails, as it happens.
 
-        progress: gives the callback of a step. Raises: see `upload_dir`.
+        progress: gives the callback of a step. adopt_partial: as for `upload`. Raises: see `upload_dir`.
         """
-        return carry_out(self._remote, plan, Manner(resume, sha256, progress or (lambda _: None), tick or no_tick))
+        manner = Manner(resume, sha256, progress or (lambda _: None), tick or no_tick, adopt_partial)
+        return carry_out(self._remote, plan, manner)
 
     def _result(
         self,

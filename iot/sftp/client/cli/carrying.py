@@ -20,10 +20,17 @@ if TYPE_CHECKING:
 __all__ = ["carry", "report"]
 
 
-def carry(client: IoTSFTPClient, plan: TreePlan, arguments: Namespace, *, expected: str | None = None) -> list[int]:
+def carry(
+    client: IoTSFTPClient,
+    plan: TreePlan,
+    arguments: Namespace,
+    *,
+    expected: str | None = None,
+    adopt_partial: str | None = None,
+) -> list[int]:
     """Do what a plan says, or with --dry-run only tell it -> the exit codes of what failed.
 
-    expected: what the content of the only file must hash to.
+    expected: what the content of the only file must hash to. adopt_partial: see UploadJob.
     Raises: UsageError if two files would go to one destination; what concerns more than one file, such as a lost link.
     """
     if plan.twice is not None:
@@ -42,6 +49,7 @@ def carry(client: IoTSFTPClient, plan: TreePlan, arguments: Namespace, *, expect
             resume=not arguments.restart,
             sha256=expected or arguments.sha256,
             progress=lambda step: shown.of(step, step.size),
+            adopt_partial=adopt_partial,
         ):
             code = _report_step(done, shown, arguments)
             codes += [code] if code else []

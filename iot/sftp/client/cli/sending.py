@@ -22,6 +22,7 @@ from iot.sftp.client.cli.parser import Commands, Parser, UsageError, add_command
 from iot.sftp.client.cli.progress import display
 from iot.sftp.client.cli.remote_tree import is_folder, look
 from iot.transfer.errors import NameRefused
+from iot.transfer.model import check_partial_name
 from iot.transfer.terminal import human_bytes
 
 if TYPE_CHECKING:
@@ -52,7 +53,21 @@ def add_put(commands: Commands[Parser]) -> None:
     add("--update", action="store_true", help="leave out what is the same: size and time")
     add("-n", "--dry-run", action="store_true", help="only tell what would be sent")
     add("--restart", action="store_true", help="do not go on from an earlier part")
+    add(
+        "--adopt-partial",
+        metavar="NAME",
+        type=_partial_name,
+        help="go on from what another program has left as NAME, if its content is right: {name}.filepart, or {name}",
+    )
     add("--sha256", action="store_true", help="print checksums, as sha256sum does")
+
+
+def _partial_name(text: str) -> str:
+    try:
+        check_partial_name(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def _arrange(arguments: argparse.Namespace) -> None:
@@ -80,7 +95,8 @@ def put(client: IoTSFTPClient, arguments: argparse.Namespace) -> int:
         else:
             dest = posixpath.join(base, base_name(source)) if into_folder else base
             pairs.append((source, dest or posixpath.curdir))
-    codes += carry(client, client.plan_upload(pairs, update=arguments.update), arguments)
+    plan = client.plan_upload(pairs, update=arguments.update)
+    codes += carry(client, plan, arguments, adopt_partial=arguments.adopt_partial)
     return next(iter(codes), 0)
 
 
@@ -147,7 +163,9 @@ def _put_standard_input(client: IoTSFTPClient, arguments: argparse.Namespace) ->
 
 def _send_open(client: IoTSFTPClient, file: BinaryIO, dest: str, arguments: argparse.Namespace) -> None:
     with display(file.tell(), 1, STANDARD_INPUT, quiet=arguments.quiet) as shown:
-        result = client.upload(file, dest, progress=shown.of(STANDARD_INPUT, file.tell()), sha256=arguments.sha256)
+        progress = shown.of(STANDARD_INPUT, file.tell())
+        adopted = arguments.adopt_partial
+        result = client.upload(file, dest, progress=progress, sha256=arguments.sha256, adopt_partial=adopted)
         shown.meter.finished(STANDARD_INPUT, result.size)
         report(replace(result, source=STANDARD_INPUT), shown, arguments)
 

@@ -52,6 +52,13 @@ class PartFile:
         self.path, self.is_ours = token, True
         return True
 
+    def claim(self, partial: bytes) -> None:
+        """Another program's file is to become the part: in place if it has the name, otherwise under one that is
+        ours."""
+        if partial != self.path and not self.is_ours:
+            self.path = self.owned
+        self.is_ours = True
+
     def create(self, state: PartState) -> Work[bytes]:
         """Always create a new part, never truncate an old one: data of a lost connection that is still in flight, or a
         late open, then cannot reach it. Where a file that is not ours has the name, take the other one."""

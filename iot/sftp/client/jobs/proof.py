@@ -12,19 +12,23 @@ from iot.sftp.client.protocol.packets import Code, Data, Flag, Reply, Status
 from iot.sftp.client.protocol.server import Refusal, understood
 from iot.transfer.errors import PermanentError, SFTPError
 from iot.transfer.model import Span
-from iot.transfer.source import Source
+from iot.transfer.source import Beginning, Source
 from iot.transfer.terminal import quoted
 
 HASH_FROM_BYTES = 1024 * 1024
 """A smaller file is read back: that takes no longer than a hash."""
 
 
-class Content(Protocol):
+class Hashed(Protocol):
+    """Content whose SHA-256 can be computed in steps; see Source.sha256."""
+
+    def sha256(self) -> Iterator[str | None]: ...
+
+
+class Content(Hashed, Protocol):
     """What the remote file is compared with: the source of an upload, the part of a download."""
 
     def read(self, span: Span) -> bytes: ...
-
-    def sha256(self) -> Iterator[str | None]: ...
 
 
 def final_stands(context: Context, path: bytes, source: Source) -> Work[bool]:
@@ -50,6 +54,16 @@ def same_file(context: Context, path: bytes, source: Source) -> Work[bool]:
     return (yield from same_content(context, path, source, Span(0, source.fingerprint.size)))
 
 
+def begins_alike(context: Context, path: bytes, source: Source, size: int) -> Work[bool]:
+    """Whether the first `size` bytes of a remote file are those of the source: by the server's hash if it has one,
+    otherwise by reading them back. Raises: see same_file."""
+    if size > HASH_FROM_BYTES:
+        answer = yield from same_hash(context, path, Beginning(source, size), length=size)
+        if answer is not None:
+            return answer
+    return (yield from same_content(context, path, source, Span(0, size)))
+
+
 def same_content(context: Context, path: bytes, source: Content, span: Span) -> Work[bool]:
     """Read a span of a remote file back and compare. Raises: PermissionDenied, NotFound, ServerRefused."""
     reply = yield from ask(packets.open_file(path, Flag.READ))
@@ -66,13 +80,14 @@ def same_when_read(context: Context, handle: bytes, source: Content, span: Span)
     return same
 
 
-def same_hash(context: Context, path: bytes, source: Content) -> Work[bool | None]:
-    """Compare the SHA-256 with the server's (check-file-handle); None if it offers none."""
+def same_hash(context: Context, path: bytes, source: Hashed, *, length: int = 0) -> Work[bool | None]:
+    """Compare the SHA-256 with the server's (check-file-handle); None if it offers none. length: of the remote file's
+    beginning; 0: all of it."""
     if context.server.refuses(Refusal.CHECK_FILE):
         return None
     reply = yield from ask(packets.open_file(path, Flag.READ))
     handle = expect_handle(reply, f"cannot read back {quoted(path)}")
-    reply = yield from ask(packets.check_file(handle))
+    reply = yield from ask(packets.check_file(handle, length=length))
     yield from ask(packets.close(handle))
     algorithm, digest = understood(reply, parsing.parse_check_file) or (b"", b"")
     if algorithm != b"sha256" or len(digest) != 32:
@@ -81,7 +96,7 @@ def same_hash(context: Context, path: bytes, source: Content) -> Work[bool | Non
     return digest.hex() == (yield from hash_of(source))
 
 
-def hash_of(source: Content) -> Work[str]:
+def hash_of(source: Hashed) -> Work[str]:
     """SHA-256 of the source as hex digits; other jobs run in between."""
     for digest in source.sha256():
         if digest is not None:

@@ -8,6 +8,7 @@ verified, the source has been checked again, and the intent to rename is durable
 
 from __future__ import annotations
 
+from iot.sftp.client.jobs.adoption import adopt
 from iot.sftp.client.jobs.context import Context
 from iot.sftp.client.jobs.finals import Finals, Taken
 from iot.sftp.client.jobs.free_space import full
@@ -39,7 +40,7 @@ from iot.transfer.model import (
     TransferResult,
     UploadJob,
 )
-from iot.transfer.names import part_names, path_text, remote_path
+from iot.transfer.names import part_names, partial_name, path_text, remote_path
 from iot.transfer.plan import Fresh, ProveFinal, ResumeAt, ResumeRules, Step, plan
 from iot.transfer.source import Source
 from iot.transfer.window import PartState
@@ -92,6 +93,8 @@ class Upload:
                 if published is not None:
                     return (yield from self._already_done(published))
                 step = step.otherwise
+            elif isinstance(step, Fresh):
+                step = yield from self._adopt(step)
             yield from self._finals.check_free()
             yield from self._send(step)
             return (yield from self._publish())
@@ -112,7 +115,7 @@ class Upload:
             known = None
         if not options.resume or options.direct_write:
             known = None
-        if known is None and not self.job.check_final:
+        if known is None and not self.job.check_final and self._partial != self.dest:
             return Fresh()
         part, *finals = yield from look_at_once([self._file.path, *self._finals.names])
         final = self._finals.of_this_size(finals)
@@ -133,6 +136,25 @@ class Upload:
         if final is not None and linked and not isinstance(step, ProveFinal):
             return ProveFinal(step)  # part and final may be two names of one file
         return step
+
+    @property
+    def _partial(self) -> bytes | None:
+        """Where another program may have left a beginning of the file."""
+        if self.job.adopt_partial is None or not self.context.options.resume or self.context.options.direct_write:
+            return None
+        return partial_name(self.dest, self.job.adopt_partial)
+
+    def _adopt(self, step: Fresh) -> Work[Fresh | ResumeAt]:
+        if self._partial is None or self.context.server.refuses(Refusal.RESUME):
+            return step
+
+        def taken(acked_bytes: int) -> Checkpoint:
+            self._was_known = True
+            self._state = PartState(self.source.fingerprint.size, acked_bytes)
+            return self.checkpoint()
+
+        size = yield from adopt(self.context, self._file, self.source, self._partial, taken)
+        return ResumeAt(size) if size else step
 
     @property
     def _overwrites(self) -> bool:

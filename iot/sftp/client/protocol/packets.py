@@ -243,9 +243,12 @@ def limits() -> Request:
     return extended(b"limits@openssh.com")
 
 
-def check_file(handle: bytes, algorithm: bytes = b"sha256") -> Request:
-    """Ask for the hash of the whole open file (draft-ietf-secsh-filexfer-extensions-00, section 3)."""
-    return extended(b"check-file-handle", string(handle) + string(algorithm) + struct.pack(">QQI", 0, 0, 0))
+def check_file(handle: bytes, algorithm: bytes = b"sha256", *, length: int = 0) -> Request:
+    """Ask for the hash of an open file (draft-ietf-secsh-filexfer-extensions-00, section 3).
+
+    length: bytes from its start; 0: all.
+    """
+    return extended(b"check-file-handle", string(handle) + string(algorithm) + struct.pack(">QQI", 0, length, 0))
 
 
 # -- replies

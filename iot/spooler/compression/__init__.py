@@ -1,0 +1,1 @@
+"""Files that are sent compressed: once, into the state directory, and from there."""
