@@ -12,11 +12,9 @@ start and files stay where they are; it is tried again.
 
 from __future__ import annotations
 
-import enum
 import logging
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
 
 from iot.spooler import assembly
 from iot.spooler.availability import Remote, ServerState
@@ -27,6 +25,7 @@ from iot.spooler.draining import Draining, End
 from iot.spooler.leaving.leaving import leaving
 from iot.spooler.leaving.owed import Owed
 from iot.spooler.local_hold import LocalHold
+from iot.spooler.loop import Loop, Wake
 from iot.spooler.naming import shown
 from iot.spooler.outbox.intake import Clocks, Intake
 from iot.spooler.outcomes import OutcomeRecorder
@@ -45,37 +44,6 @@ TICK_S = 0.02
 PATIENCE_S = 2.0
 
 
-class Wake(enum.Enum):
-    """TRY: the network may be there again: scan, and try the server at once or, after a long outage, when it is this
-    device's turn. NUDGE: that, but a hold goes on, since nobody has looked at why it is. FLUSH: somebody asks: scan,
-    try the server at once, and send past the schedule."""
-
-    NUDGE = enum.auto()
-    TRY = enum.auto()
-    FLUSH = enum.auto()
-
-
-class Loop(Protocol):
-    """The process around the loop."""
-
-    def stopping(self) -> bool: ...
-
-    def alive(self) -> None:
-        """The loop has made progress: the watchdog may be fed."""
-
-    def pause(self, seconds: float) -> None:
-        """Wait for at most so many seconds, or until somebody wakes the loop or the kernel tells of an outbox."""
-
-    def watch(self, descriptor: int, act: Callable[[], None]) -> Callable[[], None]:
-        """Call `act`, in the loop's thread, when the descriptor has something to read -> what ends that."""
-
-    def woken(self) -> Wake | None:
-        """What somebody has asked for since the last call."""
-
-    def report(self, agent: Agent, *, changed: bool, final: bool = False) -> None:
-        """Publish the status if it is due. changed: something happened since the last call; final: publish now."""
-
-
 class Agent:
     """One server, its outboxes, one queue.
 
@@ -87,7 +55,7 @@ class Agent:
         settings: Settings,
         journal: Journal,
         remote: Remote,
-        loop: Loop,
+        loop: Loop[Agent],
         clocks: Clocks,
         random: Callable[[], float],
         *,

@@ -145,6 +145,24 @@ def test_two_looks_must_agree_before_a_file_is_fetched(tmp_path):
     assert fetched_at[0] - looks[0] >= 100
 
 
+def test_a_look_in_between_does_not_shorten_the_time_to_settle(tmp_path):
+    lab = InboxLab(tmp_path, settle_s=50, poll_s=1000)
+    lab.put("a", b"one")
+    looks, fetched_at = [], []
+
+    def scanned(*_):
+        looks.append(lab.loop.now)
+        if len(looks) <= 3:
+            lab.loop.asked = Wake.TRY  # somebody asks again and again
+
+    def wrap(remote):
+        return Wrapped(remote, scan=scanned, download_many=lambda *_: fetched_at.append(lab.loop.now))
+
+    lab.run(wrap=wrap)
+    assert looks[2] - looks[0] < 10
+    assert fetched_at[0] - looks[0] >= 50
+
+
 def test_polls_are_on_the_grid_of_poll_s_and_a_wake_looks_at_once(tmp_path):
     lab = InboxLab(tmp_path, poll_s=600)
     looks = []
@@ -427,7 +445,7 @@ def test_a_full_disk_makes_the_inbox_wait_and_uploads_go_on(tmp_path):
     lab = InboxLab(tmp_path)
     lab.put("a", b"one")
     (lab.box / "up").write_bytes(b"up")
-    failures = []
+    failures, tries = [], []
 
     def wrap(remote):
         class Full(Wrapped):
@@ -435,6 +453,7 @@ def test_a_full_disk_makes_the_inbox_wait_and_uploads_go_on(tmp_path):
                 if len(failures) < 3:
                     for job in jobs:
                         failures.append(1)
+                        tries.append(lab.loop.now)
                         yield Failure(job.key, job.source, job.dest, DiskFull("no space"))
                 else:
                     yield from remote.download_many(jobs, **named)
@@ -446,6 +465,8 @@ def test_a_full_disk_makes_the_inbox_wait_and_uploads_go_on(tmp_path):
     assert lab.published() == {"a": b"one"}
     assert (tmp_path / "server/up/up").exists()
     assert len(failures) == 3
+    assert tries[1] - tries[0] >= 1  # retry.base_s
+    assert tries[2] - tries[1] >= 2
 
 
 # -- beside uploads
