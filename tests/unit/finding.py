@@ -25,7 +25,7 @@ class Rig:
 
     def __init__(self, home: Path, **outbox: Any) -> None:
         self.box = home / "box"
-        self.box.mkdir()
+        self.box.mkdir(exist_ok=True)
         self.journal = Journal(home / "state", QUEUE_SCHEMA)
         self.queue = Queue(self.journal)
         self.now = 1000.0
@@ -36,18 +36,22 @@ class Rig:
             self.settings, self.queue, Clocks(lambda: self.now, lambda: self.began + self.now - 1000.0),
             device_id="d", scan_s=self.scan_s, small_file_bytes=100, journal_lost=False,
         )  # fmt: skip
-        self.work()
+        self.run()
 
     def work(self, seconds: float = 0.0) -> list[str]:
         """Let time pass and do all that is due then -> the names of all files that wait to be sent."""
         self.now += seconds
+        self.run()
+        return self.names()
+
+    def run(self) -> None:
+        """Do all that is due now."""
         for _ in range(1000):
             self.intake.step(busy=False)
             if self.intake.next_step() > self.now:
                 break
         else:
             pytest.fail("there is always something to do")
-        return self.names()
 
     def names(self, state: State = State.READY) -> list[str]:
         rows = self.queue.page(self.intake.number, 0, 10**6)

@@ -364,6 +364,38 @@ def test_rows_are_gone_through_only_where_more_are_known_than_were_seen(rig):
     assert rig.queue.dropped == [([9], Event.VANISHED)]
 
 
+# -- the same again
+
+
+def test_what_the_walk_before_has_found_and_the_queue_knew_is_not_looked_up_again(rig):
+    asked = []
+    real = rig.queue.known
+    rig.queue.known = lambda number, paths: asked.append(list(paths)) or real(number, paths)
+    rig.queue.rows = {b"f": Known(1, State.READY, OLD), b"g": Known(2, State.READY, OLD)}
+    rig.queue.total = 2
+    for _ in range(3):
+        assert rig.walk(b"f", b"g") == []
+    assert asked == [[b"f", b"g"]]
+    newer = OLD._replace(mtime_ns=OLD.mtime_ns + 1)
+    assert rig.walk(b"f", b"g", g=newer) == [b"g"]
+    assert rig.walk(b"f", b"g") == []
+    assert len(asked) == 3
+
+
+@pytest.mark.parametrize("lost", ["a row is not there any more", "a damaged row was dropped"])
+def test_where_rows_have_gone_everything_is_looked_up(rig, lost):
+    rig.queue.rows = {b"f": Known(1, State.READY, OLD), b"g": Known(2, State.READY, OLD)}
+    rig.queue.total = 2
+    rig.walk(b"f", b"g")
+    del rig.queue.rows[b"g"]
+    rig.queue.lost_rows = lost.startswith("a damaged")
+    rig.queue.total = 1
+    if not rig.queue.lost_rows:
+        rig.walk(b"f", b"g")  # it is seen by their number, and the next walk is soon
+        assert rig.intake.cadence.next_s <= rig.now + 10.0
+    assert rig.walk(b"f", b"g") == [b"g"]
+
+
 # -- a source that fails
 
 

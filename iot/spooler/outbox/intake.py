@@ -263,6 +263,7 @@ class Intake:
             self._kind = self.cadence.begin(now)
             self._again = False
             self._seen_known = 0
+            self._taking.begin()
             self._walk = self.outbox.walk(whole=self._kind is Walk.WHOLE)
             if self._kind is Walk.WHOLE:
                 self._noticed.folders.clear()
@@ -276,7 +277,8 @@ class Intake:
         assert self._walk is not None
         batch = next(self._walk, None)
         if batch:
-            self._seen_known += self._taking.take(batch)
+            is_whole = self._kind is Walk.WHOLE
+            self._seen_known += self._taking.take_walked(batch) if is_whole else self._taking.take(batch)
         self.cadence.stepped(now, self._clocks.monotonic(), busy=busy)
         if batch is None:
             self._finish(busy)
@@ -295,7 +297,10 @@ class Intake:
         self.passes += 1
         self._versions.check_all = False
         self.decisions.walked()
-        if not busy and self._queue.count(self.number) > self._seen_known:
+        rows = self._queue.count(self.number)
+        if not self._taking.finish(rows=rows, seen=self._seen_known):
+            self.cadence.whole_soon(now)
+        if not busy and rows > self._seen_known:
             self._vanished.drop_all()
 
     def _adopt_watches(self) -> None:

@@ -74,6 +74,9 @@ class Taking:
         self._needs_hash = needs_hash
         self._markers = markers
         self._hashing = Hashing(outbox.open)
+        self._marks: set[int] = set()
+        self._known_marks: set[int] = set()
+        self._all_known = False
 
     @property
     def hashing(self) -> bool:
@@ -84,6 +87,28 @@ class Taking:
         """Forget those; the next walk finds them again."""
         self._hashing.close()
 
+    def begin(self) -> None:
+        """A whole walk begins."""
+        self._marks = set()
+
+    def take_walked(self, batch: Sequence[Found]) -> int:
+        """As `take`, for a batch of a whole walk. One that is as it was in the walk before, and known to the queue
+        then, is not looked up again: `forget` tells of rows that go while their file stays."""
+        mark = hash(tuple(batch))
+        if mark in self._known_marks and not self._queue.lost_rows and not log.isEnabledFor(logging.DEBUG):
+            self._marks.add(mark)
+            return len(batch)
+        there = self.take(batch)
+        if batch and self._all_known:
+            self._marks.add(mark)
+        return there
+
+    def finish(self, *, rows: int, seen: int) -> bool:
+        """A whole walk has ended -> whether all that it has found can be in the queue. rows: in the queue; seen: found
+        that are known."""
+        self._known_marks = self._marks if rows >= seen else set()
+        return rows >= seen
+
     def take(self, batch: Sequence[Found], closed: Container[bytes] = ()) -> int:
         """Add the files that are ready and whose version is not known yet -> how many of them the queue has then.
 
@@ -93,11 +118,9 @@ class Taking:
             return 0
         known = self._queue.known(self._number, [found.path for found in batch])
         now, wall = self._clocks.monotonic(), self._clocks.wall()
-        new = [
-            found
-            for found in self._unlike(batch, known)
-            if self._is_new(found, known.get(found.path), is_closed=found.path in closed)
-        ]
+        unlike = self._unlike(batch, known)
+        self._all_known = not unlike
+        new = [found for found in unlike if self._is_new(found, known.get(found.path), is_closed=found.path in closed)]
         ask = [found for found in new if found.path in closed or self._is_quiet(found, known, now, wall)]
         fresh: list[NewEntry] = []
         for path, fingerprint in self._complete(ask, known, closed, now, wall):
