@@ -16,6 +16,7 @@ import fcntl
 import functools
 import json
 import os
+import re
 import shutil
 import sqlite3
 import stat
@@ -45,11 +46,16 @@ POLICIES: dict[str, dict[str, str]] = {
     "windows": {"schedule": '["06:00-12:00", "18:00-24:00"]'},
     "batches": {"batch_interval_s": "20"},
     "budget": {"budget": '{max_files = 2, max_bytes = 6000, evict_urgent = "oldest", preserve = ["*x*"]}'},
+    "chain": {},
     "batches in windows": {"schedule": '["06:00-12:00", "18:00-24:00"]', "batch_interval_s": "20"},
 }
+FORWARD = {"after_upload": '"forward"', "forward_to": '"box1"'}
 WINDOW_H, GRACE_S = 6, 30.0
 """Windows open and close every so many hours; a jump of the clock is noticed within so many seconds."""
 PRIVATE = b"/.iot-sent."
+BESIDE = re.compile(rb"-\d+(?=(\.[^./]*)?$)")
+"""The number that a name gets in the next outbox where another file has it."""
+NAME_MAX = 255
 LIST = "-dropped-"
 """In the names of the lists of what was dropped, and in no other."""
 
@@ -359,7 +365,7 @@ class Laboratory(RuleBasedStateMachine):
                 continue  # _look_at_the_dropped reads it
             assert self._in_window(wall), f"{dest} was sent outside its window"
             file = self._whose(dest)
-            good = self.producers.wrote(file, content)
+            good = self.producers.wrote(file, content) or (self.policy == "chain" and self._came_on(file, content))
             if not good and not self.known:
                 good = self.producers.paused_at(file, content)  # complete is guessed there, and was not
             assert good, f"{dest} was published, and no producer wrote that: {content[:20]!r}"
@@ -410,6 +416,14 @@ class Laboratory(RuleBasedStateMachine):
         if "schedule" not in self.settings:
             return True
         return any(moment // 3600 // WINDOW_H % 2 == 1 for moment in (wall, wall - GRACE_S))
+
+    def _came_on(self, file: File, content: bytes) -> bool:
+        """Whether it was sent from the first outbox before: there under this name, or under one that was taken here."""
+        earlier = [dest for dest, sent, _ in self.server.published if sent == content and dest.startswith("/up0-")]
+        paths = {os.fsencode(dest.lstrip("/").partition("/")[2]) for dest in earlier}
+        plain = BESIDE.sub(b"", file.path)
+        cut = any(path.startswith(plain) for path in paths) and len(file.path.rpartition(b"/")[2]) == NAME_MAX
+        return file.box == 1 and (cut or bool(paths & {file.path, plain}))
 
     def _excused(self, content: bytes) -> int:
         """How often an answer may have been lost since it was written."""
@@ -466,13 +480,20 @@ class Laboratory(RuleBasedStateMachine):
 
     def _left(self) -> list[File]:
         """What is neither on the server nor in quarantine; a private name that the agent cannot rename is not sent."""
-        waiting = {path for box in self.boxes for path, _ in tree(box) if self.may_rename or PRIVATE not in path}
-        hidden = tuple(os.fsencode(box / name) for box in self.boxes for name in (".quarantine", ".archive"))
-        contents = {_content(path, os.lstat(path)) for path in waiting if not path.startswith(hidden)}
-        left = contents - self.delivered
+        left = set().union(*(self._left_in(number) for number in range(len(self.boxes))))
         if not self.may_rename:  # nor can it take out what was dropped
             left = {content for content in left if not self._was_dropped(content)}
         return [file for content, file in self.producers.wanted.items() if content in left]
+
+    def _left_in(self, number: int) -> set[bytes]:
+        """What lies in an outbox and was not sent from there."""
+        box = self.boxes[number]
+        hidden = tuple(os.fsencode(box / name) for name in (".quarantine", ".archive"))
+        files = [(path, status) for path, status in tree(box) if stat.S_ISREG(status.st_mode)]
+        waiting = [(path, status) for path, status in files if self.may_rename or PRIVATE not in path]
+        contents = {_content(path, status) for path, status in waiting if not path.startswith(hidden)}
+        sent = self.server.published
+        return contents - {content for dest, content, _ in sent if dest.startswith(f"/up{number}-")}
 
     def _heal(self) -> None:
         assert self.writable(), "the file system stays read-only"
@@ -548,7 +569,10 @@ class Laboratory(RuleBasedStateMachine):
         ]
         for box, path in enumerate(self.boxes):
             lines += ["[[outbox]]", f'path = "{path}"', f'destination = "/up{box}-{self.destinations[box]}"']
-            lines += [f"{key} = {value}" for key, value in self.settings.items()]
+            forward = (
+                {"after_upload": '"forward"', "forward_to": '"box1"'} if self.policy == "chain" and box == 0 else {}
+            )
+            lines += [f"{key} = {value}" for key, value in (self.settings | forward).items()]
             lines += ['include = ["*a*"]'] * self.include[box]
         self.config.write_text("\n".join(lines) + "\n")
         self.config.chmod(0o644)
