@@ -7,6 +7,7 @@ import fnmatch
 import logging
 import posixpath
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from iot.transfer.errors import Cancelled, ConfigurationError, NotFound, PermanentError, TransferError
@@ -181,7 +182,7 @@ class Client(TreeMethods):
         Raises: AuthenticationError, TransientError (cannot connect), LocalStateError; ConfigurationError, also if an
             outcome is requested while another thread is waiting for one.
         """
-        prepared, ticked = map(_upload_job, jobs), tick or no_tick
+        prepared, ticked = map(partial(_job, kind=UploadJob), jobs), tick or no_tick
         return self._remote.upload_many(prepared, resume=resume, hold_checkpoints=hold_checkpoints, tick=ticked)
 
     def settle(self, results: Iterable[TransferResult]) -> None:
@@ -259,7 +260,9 @@ class Client(TreeMethods):
         Raises: AuthenticationError, TransientError (cannot connect), LocalStateError; ConfigurationError, also if an
             outcome is requested while another thread is waiting for one.
         """
-        return self._remote.download_many(map(_download_job, jobs), resume=resume, tick=tick or no_tick)
+        return self._remote.download_many(
+            map(partial(_job, kind=DownloadJob), jobs), resume=resume, tick=tick or no_tick
+        )
 
     # -- paths
 
@@ -385,14 +388,6 @@ def _result(outcome: TransferResult | Failure | None) -> TransferResult:
     if isinstance(outcome, Failure):
         raise outcome.error
     return outcome
-
-
-def _upload_job(job: object) -> UploadJob | None:
-    return _job(job, UploadJob)
-
-
-def _download_job(job: object) -> DownloadJob | None:
-    return _job(job, DownloadJob)
 
 
 def _job(job: object, kind: type[J]) -> J | None:

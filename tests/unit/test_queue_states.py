@@ -136,7 +136,7 @@ def test_only_the_one_transition_writes_a_state_in_sql():
 
 def test_rows_are_dropped_past_the_table_only_where_they_are_damaged():
     text = inspect.getsource(Queue)
-    dropping = re.findall(r"def (\w+)\((?:(?!\n    def ).)*?_forget\(db, \(\"entry\"", text, re.DOTALL)
+    dropping = re.findall(r"def (\w+)\((?:(?!\n    def ).)*?\bforget\(db, \(\"entry\"", text, re.DOTALL)
     assert dropping == ["_without_damaged", "_drop_damaged"]
 
 

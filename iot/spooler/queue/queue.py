@@ -40,7 +40,10 @@ from iot.spooler.queue.rows import (
     entry_from,
     entry_row,
     file_row,
+    forget,
     known_from,
+    register,
+    reserve,
     transition,
 )
 from iot.spooler.queue.suspects import spread
@@ -51,9 +54,6 @@ __all__ = ["QUEUE_SCHEMA", "Entry", "Known", "NewEntry", "Queue", "Success", "To
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 Row = TypeVar("Row", Entry, Known)
-
-NUMBERS = 4096
-"""Numbers reserved at a time; those left when the process ends are never used."""
 
 
 class Queue:
@@ -93,7 +93,7 @@ class Queue:
         known = self._journal.read("SELECT id FROM outbox WHERE path = ?", path)
         in_force = "SELECT 1 FROM rule WHERE outbox = ? AND base = ?"
         if not known or not self._journal.read(in_force, known[0]["id"], base):
-            self._journal.write(lambda db: _register(db, path, base))
+            self._journal.write(lambda db: register(db, path, base))
         number = self._journal.read("SELECT id FROM outbox WHERE path = ?", path)[0]["id"]
         for row in self._journal.read("SELECT id, outbox, base FROM rule WHERE typeof(base) IN ('blob', 'text')"):
             in_row = isinstance(row["base"], str)
@@ -143,7 +143,7 @@ class Queue:
         busy = {place for place, row in known.items() if row.state is State.SENDING}
         fresh = [entry for entry in entries if (entry.outbox, entry.path) not in busy]
         fresh.sort(key=lambda entry: (entry.outbox, entry.large, entry.priority, entry.rank))
-        numbers = self._numbers if len(fresh) <= len(self._numbers) else _reserve(db, len(fresh))
+        numbers = self._numbers if len(fresh) <= len(self._numbers) else reserve(db, len(fresh))
         rows = list(zip(numbers, fresh, strict=False))
         db.executemany(SQL_FILE, [file_row(number, entry) for number, entry in rows])
         db.executemany(SQL_ENTRY, [entry_row(number, entry) for number, entry in rows])
@@ -310,14 +310,14 @@ class Queue:
             if count != len(mine):
                 raise ValueError(f"{event.name}: {len(mine) - count} of {len(mine)} entries were not {state.name}")
             if following is State.GONE:
-                _forget(db, ("file", "delivered"), [row.id for row in mine])
+                forget(db, ("file", "delivered"), [row.id for row in mine])
             moved.extend(row._replace(state=following) for row in mine)
         return moved
 
     def _without_damaged(self, db: sqlite3.Connection, rows: Sequence[Row]) -> list[Row]:
         """Those that still make sense; the others were damaged after they were read, and are forgotten."""
         damaged = {found["id"] for found in db.execute(SQL_DAMAGED)}
-        _forget(db, ("entry", "file", "delivered"), [row.id for row in rows if row.id in damaged])
+        forget(db, ("entry", "file", "delivered"), [row.id for row in rows if row.id in damaged])
         self.lost_rows = self.lost_rows or bool(damaged)
         self._damaged |= damaged
         return [row for row in rows if row.id not in damaged]
@@ -363,7 +363,7 @@ class Queue:
         if ids:
             self.lost_rows = True
             log.error("damaged rows dropped from the queue rows=%d", len(ids))
-            self._journal.write(lambda db: _forget(db, ("entry", "file", "delivered"), ids))
+            self._journal.write(lambda db: forget(db, ("entry", "file", "delivered"), ids))
             self._damaged.update(ids)
 
 
@@ -388,23 +388,3 @@ def _restart(db: sqlite3.Connection, now: float) -> None:
     db.execute(transition(State.WAITING, Event.RESTARTED, again, "TRUE"))
     spread(db, now)
     db.execute(transition(State.SENDING, Event.RESTARTED, again, "TRUE"))
-
-
-def _register(db: sqlite3.Connection, path: bytes, base: bytes | str) -> None:
-    db.execute("INSERT OR IGNORE INTO outbox (path) VALUES (?)", (path,))
-    db.execute("INSERT OR IGNORE INTO rule (outbox, base) SELECT id, ? FROM outbox WHERE path = ?", (base, path))
-
-
-def _reserve(db: sqlite3.Connection, count: int) -> range:
-    """Unused numbers, recorded before the first of them is used."""
-    kept = db.execute("SELECT max(next) FROM number WHERE typeof(next) = 'integer' AND next < 1 << 62").fetchone()[0]
-    used = [db.execute(f"SELECT max(id) FROM {table}").fetchone()[0] for table in ("file", "entry")]  # noqa: S608  own names
-    first = max(kept or 1, *(1 + (number or 0) for number in used))
-    numbers = range(first, first + max(count, NUMBERS))
-    db.execute("INSERT OR REPLACE INTO number VALUES (1, ?)", (numbers.stop,))
-    return numbers
-
-
-def _forget(db: sqlite3.Connection, tables: Sequence[str], ids: Sequence[int]) -> None:
-    for table in tables:
-        db.executemany(f"DELETE FROM {table} WHERE id = ?", [(number,) for number in ids])  # noqa: S608  own names

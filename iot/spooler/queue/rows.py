@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from iot.spooler.naming.naming import destination_for
@@ -37,7 +37,10 @@ __all__ = [
     "entry_row",
     "file_row",
     "fingerprint_from",
+    "forget",
     "known_from",
+    "register",
+    "reserve",
     "transition",
 ]
 
@@ -115,6 +118,8 @@ SQL_ENTRY = (
 )
 
 SHA256_BYTES = 32
+NUMBERS = 4096
+"""Numbers reserved at a time; those left when the process ends are never used."""
 WHOLE_NUMBERS = (
     *("entry.outbox", "size", "large", "priority", "attempts", "failures", "strikes", "unanswered"),
     *("inode", "check_final"),
@@ -348,3 +353,23 @@ def digest_to(sha256: str | None) -> bytes | None:
 def digest_from(column: object) -> str | None:
     """None if there is none, or it is damaged: then the content is compared with the file on the server."""
     return column.hex() if isinstance(column, bytes) and len(column) == SHA256_BYTES else None
+
+
+def register(db: sqlite3.Connection, path: bytes, base: bytes | str) -> None:
+    db.execute("INSERT OR IGNORE INTO outbox (path) VALUES (?)", (path,))
+    db.execute("INSERT OR IGNORE INTO rule (outbox, base) SELECT id, ? FROM outbox WHERE path = ?", (base, path))
+
+
+def reserve(db: sqlite3.Connection, count: int) -> range:
+    """Unused numbers, recorded before the first of them is used."""
+    kept = db.execute("SELECT max(next) FROM number WHERE typeof(next) = 'integer' AND next < 1 << 62").fetchone()[0]
+    used = [db.execute(f"SELECT max(id) FROM {table}").fetchone()[0] for table in ("file", "entry")]  # noqa: S608  own names
+    first = max(kept or 1, *(1 + (number or 0) for number in used))
+    numbers = range(first, first + max(count, NUMBERS))
+    db.execute("INSERT OR REPLACE INTO number VALUES (1, ?)", (numbers.stop,))
+    return numbers
+
+
+def forget(db: sqlite3.Connection, tables: Sequence[str], ids: Sequence[int]) -> None:
+    for table in tables:
+        db.executemany(f"DELETE FROM {table} WHERE id = ?", [(number,) for number in ids])  # noqa: S608  own names
