@@ -51,6 +51,7 @@ __all__ = [
 ]
 
 DRAIN_CAP_S = 5.0
+HOLD_JITTER = 0.1
 
 
 def was_lost(journal: Journal) -> bool:
@@ -62,7 +63,7 @@ def server(settings: Settings, random: Callable[[], float], *, drain: bool) -> A
     """A drain ends soon, so it has no time to wait for its turn."""
     retry = settings.retry
     backoff = Backoff(retry.base_s, min(retry.cap_s, DRAIN_CAP_S) if drain else retry.cap_s)
-    hold = Backoff(retry.auth_hold_s, retry.auth_hold_max_s)
+    hold = Backoff(retry.auth_hold_s, retry.auth_hold_max_s, HOLD_JITTER)
     return Availability(backoff, hold, random, herd_window_s=0.0 if drain else retry.herd_window_s)
 
 

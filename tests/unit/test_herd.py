@@ -33,6 +33,16 @@ def test_without_jitter_phase_and_window_two_of_three_connections_are_refused(ou
         assert of_300(outage, seed, naive=True).refused_percent > 50
 
 
+def test_jitter_helps_also_after_a_short_outage_which_knows_no_window() -> None:
+    """The server is back after a minute: a fifth is refused, and nobody waits for more than two."""
+    for seed in SEEDS:
+        came = of_300(Outage.SERVER, seed, outage_s=60.0)
+        assert came.refused_percent < 30
+        assert came.last_s is not None
+        assert came.last_s < 120
+        assert of_300(Outage.SERVER, seed, outage_s=60.0, naive=True).refused_percent > 50
+
+
 def test_without_the_window_a_network_that_is_there_again_brings_all_at_once() -> None:
     """Jitter alone does not help them: they do not wait."""
     for seed in SEEDS:

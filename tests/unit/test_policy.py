@@ -89,7 +89,11 @@ def test_jitter_comes_after_the_cap(failures, random):
     wait = BACKOFF.delay_s(failures, random)
     assert 1.0 <= wait <= 300.0 * 1.3
     if failures > 10:
-        assert wait == 300.0 * (1 + 0.3 * random)
+        assert wait == 300.0 + 90.0 * random
+
+
+def test_short_waits_may_double_by_jitter_and_long_ones_grow_by_a_share_of_the_cap():
+    assert [BACKOFF.delay_s(failures, 0.5) for failures in (1, 2, 7, 8, 9)] == [1.5, 3.0, 96.0, 173.0, 301.0]
 
 
 def test_large_files_leave_places_for_small_ones():

@@ -25,7 +25,10 @@ class RetrySettings(Table):
         description="seconds to wait after the first lost link or failure of a file; doubled each time, plus jitter",
     )
     cap_s: float = Field(
-        900.0, gt=0, validate_default=True, description="seconds to wait at most; up to 30 % are added at random"
+        900.0,
+        gt=0,
+        validate_default=True,
+        description="seconds to wait at most; jitter is added, of up to as much as the wait and 30 % of this",
     )
     herd_window_s: float = Field(
         1200.0,
@@ -42,7 +45,9 @@ class RetrySettings(Table):
     auth_hold_s: float = Field(
         900.0, ge=1, description="seconds that a refused login or host key holds the server at first; doubled each time"
     )
-    auth_hold_max_s: float = Field(3600.0, ge=1, description="seconds of a hold at most")
+    auth_hold_max_s: float = Field(
+        3600.0, ge=1, validate_default=True, description="seconds of a hold at most; up to 10 % of jitter is added"
+    )
 
     _check = field_validator("cap_s")(_not_below_the_first)
 
@@ -50,6 +55,14 @@ class RetrySettings(Table):
     @classmethod
     def _none_or_not_below_the_first(cls, value: float, info: ValidationInfo) -> float:
         _not_below_the_first(value or None, info)
+        return value
+
+    @field_validator("auth_hold_max_s")
+    @classmethod
+    def _not_below_the_first_hold(cls, value: float, info: ValidationInfo) -> float:
+        first = info.data.get("auth_hold_s")
+        if first is not None and value < first:
+            raise ValueError(f"is less than auth_hold_s = {first}, with which the holds begin")
         return value
 
     def changed_by(self, outbox: OutboxRetry) -> RetrySettings:

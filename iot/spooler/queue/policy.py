@@ -193,7 +193,8 @@ class Verdict(NamedTuple):
 class Backoff:
     """Doubling waits with a cap. The jitter is added after the cap, so that a fleet never synchronises.
 
-    base_s, cap_s: first and longest wait in seconds; jitter: share of the wait added at random.
+    Short waits may double by it: all who lose a server that starts anew would else be back in step.
+    base_s, cap_s: first and longest wait in seconds; jitter: what is added at random is at most this share of the cap.
     """
 
     base_s: float
@@ -202,8 +203,8 @@ class Backoff:
 
     def delay_s(self, failures: int, random: float) -> float:
         """Seconds to wait after so many failures in a row (1 or more). random: within [0, 1)."""
-        doubled = self.base_s * 2.0 ** min(max(failures - 1, 0), 40)
-        return min(doubled, self.cap_s) * (1.0 + self.jitter * random)
+        wait_s = min(self.base_s * 2.0 ** min(max(failures - 1, 0), 40), self.cap_s)
+        return wait_s + min(wait_s, self.jitter * self.cap_s) * random
 
 
 @dataclass(frozen=True, slots=True)
