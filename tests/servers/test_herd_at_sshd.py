@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -165,3 +168,29 @@ def test_an_agent_waits_for_a_server_that_is_too_busy_to_let_it_log_in_and_holds
             another.close()
             until(lambda: "delivered path=f" in site.log)
         assert site.log.count(" attempt=") == 0
+
+
+def test_after_a_power_cut_of_two_hours_an_agent_waits_for_its_turn_and_flush_does_not(
+    sshd: OpenSSH, tmp_path: Path
+) -> None:
+    """The cut: the agent is killed, and its record is made that of an earlier boot."""
+    site = Site(sshd, tmp_path / "device")
+    record = site.state / "contact.json"
+    site.put("before")
+    with site.running() as agent:
+        until(lambda: "delivered path=before" in site.log and record.exists())
+        agent.kill()
+    content = json.loads(record.read_text())
+    assert content["is_ended"] is False
+    boot, since_boot_s, wall_s, _ = content["moment"]
+    cut = {"moment": [f"{boot}-earlier", since_boot_s, wall_s - 7200, True], "is_ended": False}
+    record.write_text(json.dumps(cut))
+    site.put("after")
+    site.retry["herd_window_s"] = 86400.0
+    with site.running():
+        until(lambda: "after a power cut this device waits for its turn away_s=72" in site.log)
+        assert "delivered path=after" not in site.log
+        flush = [sys.executable, "-m", "iot.spooler", "flush", "--config", str(site.folder / "spooler.toml")]
+        assert subprocess.run(flush, check=False, capture_output=True).returncode == 0
+        until(lambda: "delivered path=after" in site.log)
+    assert json.loads(record.read_text())["is_ended"] is True

@@ -142,9 +142,9 @@ def test_a_first_wait_above_the_longest(device: Device, capsys: pytest.CaptureFi
         "retry.cap_s = 900.0: is less than base_s = 1000.0, with which the waits begin (from BASE/c.toml:7)",
         "retry.herd_window_s = 999: is less than base_s = 1000.0, with which the waits begin (from BASE/c.toml:9)",
     ]
-    device.retry = "auth_hold_s = 4000\nauth_hold_max_s = 3600\n"
+    device.retry = "auth_hold_s = 40\nauth_hold_max_s = 36\n"
     assert wrong(device, capsys) == [
-        "retry.auth_hold_max_s = 3600: is less than auth_hold_s = 4000.0, with which the holds begin (from BASE/c.toml:9)"
+        "retry.auth_hold_max_s = 36: is less than auth_hold_s = 40.0, with which the holds begin (from BASE/c.toml:9)"
     ]
     device.retry = "herd_window_s = 86401\n"
     assert wrong(device, capsys) == ["retry.herd_window_s = 86401: must be at most 86400 (from BASE/c.toml:8)"]

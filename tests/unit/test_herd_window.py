@@ -233,6 +233,7 @@ def test_a_device_that_was_never_connected_tries_at_once(device: Device) -> None
 def test_who_was_stopped_in_an_orderly_way_or_starts_within_the_same_boot_tries_at_once(device: Device) -> None:
     device.runs()
     device.meets_server()
+    device.moment = device.moment._replace(wall_s=device.moment.wall_s + 2 * HOUR_S)
     assert device.wait_s() == 0
     device.contact.end()
     device.loses_power(2 * HOUR_S, synchronised=True)  # switched off
