@@ -21,7 +21,7 @@ from iot.spooler.outbox.intake import Intake
 from iot.spooler.outbox.place import SourceFailed
 from iot.spooler.queue.policy import State
 from iot.spooler.queue.queue import Queue
-from iot.transfer import Journal, Schema
+from iot.transfer import Journal, Schema, counted_files
 
 __all__ = ["MARKERS", "MarkedOutbox", "Markers"]
 
@@ -145,11 +145,11 @@ class Markers:
         return max(self._look_at - now, 0.0) if self._outboxes else float("inf")
 
     def is_going_on(self) -> bool:
-        """Whether there is a batch that will end without anybody's help."""
-        return any(
-            not self._conflict(number) and not self._missing(number) and (self._open[number] or self._batches(number))
-            for number in self._outboxes
-        )
+        """Whether a batch is being collected, or its marker about to be released.
+
+        Not while its files wait: they may wait for a window, or for the next run.
+        """
+        return any((self._open[number] and not self._conflict(number)) or self._due(number) for number in self._outboxes)
 
     def reason(self, outbox: int) -> str | None:
         """Why some of its files wait."""
@@ -163,7 +163,7 @@ class Markers:
         files = self._journal.read(SQL_COUNT_UNCLAIMED, outbox)[0]["files"]
         if not files:
             return None
-        return f"{files} files of a batch, being collected" if self._open[outbox] else f"{files} files without a marker"
+        return counted_files(files) + (" of a batch, being collected" if self._open[outbox] else " without a marker")
 
     def tell_kept(self) -> None:
         """At the end: what was being collected is kept, and named."""
@@ -245,19 +245,26 @@ class Markers:
     def _finish(self, number: int) -> bool:
         """Release the markers of batches that are through -> whether anything may be sent that might not before."""
         released = False
-        waiting = list(self._open[number].values())
-        closed = {marker: _Open(path, 0.0) for marker, path in self._batches(number).items()}
-        for marker, each in closed.items():
+        for marker in self._batches(number):
             if not self._exists(marker):
                 self._forget(marker)
-                continue
-            others = [other for key, other in closed.items() if key != marker] + waiting
-            below = [other for other in others if other.folder != each.folder and _is_below(other.path, each.folder)]
-            released = self._follow(number, marker) or released
-            if not below and not self._files(marker):
-                self._list(number, marker, [(marker, each.path)])
-                released = True
+            else:
+                released = self._follow(number, marker) or released
+        for marker, path in self._due(number).items():
+            self._list(number, marker, [(marker, path)])
+            released = True
         return released
+
+    def _due(self, number: int) -> dict[int, bytes]:
+        """The markers of batches that are through, below which no batch goes on."""
+        closed = {marker: _Open(path, 0.0) for marker, path in self._batches(number).items()}
+        all_of_them = [*closed.values(), *self._open[number].values()]
+        return {
+            marker: each.path
+            for marker, each in closed.items()
+            if not self._files(marker)
+            and not any(_is_below(o.path, each.folder) for o in all_of_them if o.folder != each.folder)
+        }
 
     def _follow(self, number: int, marker: int) -> bool:
         """A file of a batch that has a new version or was gone for a while stays in it -> whether there was one."""

@@ -196,6 +196,23 @@ def test_a_drain_sends_all_and_markers_after_their_files(box):
     assert names(box).index("a/x.done") > max(names(box).index("a/1"), names(box).index("a/2"))
 
 
+def test_a_drain_ends_while_a_file_of_a_batch_cannot_be_sent(box):
+    for name in ("a/1", "a/bad", "a/x.done"):
+        box.put(name)
+    box.remote.refuse["/up/a/bad"] = PermissionDenied("no")
+    assert box.run() is End.REMAINS
+    assert "a/1" not in box.left()
+    assert box.left() == ["a/bad", "a/x.done"]
+
+
+def test_a_drain_ends_while_a_batch_waits_for_its_window(box):
+    box.outbox["schedule"] = ["13:00-14:00"]
+    box.put("a/1")
+    box.put("a/x.done")
+    assert box.run() is End.REMAINS
+    assert box.left() == ["a/1", "a/x.done"]
+
+
 def test_a_window_that_closes_suspends_the_batch_and_the_next_one_finishes_it(box):
     box.outbox["schedule"] = ["12:00-12:01", "13:00-14:00"]
     for name in ("a/1", "a/2", "a/x.done"):
