@@ -120,8 +120,9 @@ def _state(outbox: Content, wall: float) -> str:
 def _reason_words(outbox: Content) -> str:
     """What is wrong, and why it is in its state unless that has been said."""
     reason = outbox.get("state_reason")
-    said = {outbox.get("waits_because"), outbox["error"]}
-    return "".join(f" ({words})" for words in (outbox["error"], None if reason in said else reason) if words)
+    if outbox["state"] == "suspended" and outbox.get("waits_because"):
+        reason = None  # said as what it waits for
+    return "".join(f" ({words})" for words in (outbox["error"], None if reason == outbox["error"] else reason) if words)
 
 
 def _inbox(inbox: Content, wall: float) -> str:

@@ -192,6 +192,16 @@ def test_a_source_that_fails_shows_for_how_long_and_how_often_it_was_tried() -> 
     assert shown.count("no such folder") == 1
 
 
+def test_a_suspended_outbox_says_why_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = Watched(tmp_path, monkeypatch)
+    watched.rig.outbox["schedule"] = ["Mon 00:00-00:01"]
+    watched.rig.put("f")
+    watched.rig.run()
+    shown = " ".join(table(json.loads(watched.path.read_text()), running=True, wall=0.0).split())
+    assert "suspended" in shown
+    assert shown.count("outside its window") == 1
+
+
 def test_a_disabled_outbox_is_listed_as_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     watched = Watched(tmp_path, monkeypatch)
     watched.rig.outbox["enabled"] = False
