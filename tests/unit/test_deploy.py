@@ -23,6 +23,7 @@ from iot.spooler.config.table import tables_within
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 EXAMPLE = DEPLOY / "iot-spooler.toml"
+HOWTO = (DEPLOY / "HOWTO.md").read_text(encoding="utf-8")
 SET_OR_SHOWN = re.compile(r"(?:# )?([a-z][a-z0-9_]*) = (.+)")
 UNITS = ("iot-spooler.service", "iot-spooler@.service")
 INNER = tables_within(OutboxSettings)
@@ -117,6 +118,17 @@ def test_example_tells_a_wrong_value_by_its_key(tmp_path: Path) -> None:
     wrong.write_text(EXAMPLE.read_text().replace("# settle_s = 2.0", "settle_s = -1"))
     with pytest.raises(BadConfiguration, match="settle_s"):
         load(wrong, {})
+
+
+POLICIES = [block for block in re.findall(r"^```toml\n(.*?)^```", HOWTO, re.MULTILINE | re.DOTALL) if "box" in block]
+
+
+@pytest.mark.parametrize("block", POLICIES, ids=lambda block: block.partition("\n")[0])
+def test_the_outboxes_and_inboxes_of_the_how_to_load(block: str, tmp_path: Path) -> None:
+    outbox = "" if "[[outbox]]" in block else '[[outbox]]\npath = "/o"\ndestination = "/d"\n'
+    config = tmp_path / "howto.toml"
+    config.write_text(f'state_dir = "/s"\n{outbox}{block}\n[server]\nhost = "h"\n')
+    assert load(config, {}).outbox
 
 
 def test_template_unit_keeps_state_apart_by_environment() -> None:
