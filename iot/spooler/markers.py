@@ -149,7 +149,9 @@ class Markers:
 
         Not while its files wait: they may wait for a window, or for the next run.
         """
-        return any((self._open[number] and not self._conflict(number)) or self._due(number) for number in self._outboxes)
+        return any(
+            (self._open[number] and not self._conflict(number)) or self._due(number) for number in self._outboxes
+        )
 
     def reason(self, outbox: int) -> str | None:
         """Why some of its files wait."""
