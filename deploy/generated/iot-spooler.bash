@@ -3,7 +3,7 @@ _iot_spooler() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} command='' word words=''
     for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
         word=${command:+$command }$word
-        case $word in run|check|status|deliveries|quarantine\ list|quarantine\ retry|quarantine\ drop|retry|flush|demo|quarantine) command=$word ;; esac
+        case $word in run|check|status|deliveries|quarantine\ list|quarantine\ retry|quarantine\ drop|retry|stop|start|suspend|resume|flush|demo|quarantine) command=$word ;; esac
     done
     COMPREPLY=()
     case $prev in
@@ -15,7 +15,7 @@ _iot_spooler() {
         return
     fi
     case $command in
-        '') words='run check status deliveries retry flush demo quarantine' ;;
+        '') words='run check status deliveries retry stop start suspend resume flush demo quarantine' ;;
         run) words='--drain' ;;
         check) words='--connect' ;;
         status) words='--json --watch' ;;
@@ -24,7 +24,11 @@ _iot_spooler() {
         quarantine\ retry) words='' ;;
         quarantine\ drop) words='--yes' ;;
         retry) words='' ;;
-        flush) words='' ;;
+        stop) words='--json' ;;
+        start) words='--json' ;;
+        suspend) words='--json' ;;
+        resume) words='--json' ;;
+        flush) words='--json' ;;
         demo) words='' ;;
         quarantine) words='list retry drop' ;;
     esac

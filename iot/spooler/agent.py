@@ -13,7 +13,7 @@ start and files stay where they are; it is tried again.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 from iot.spooler import assembly
@@ -22,11 +22,13 @@ from iot.spooler.config.layout import merging_rules, shared_destinations
 from iot.spooler.config.settings import Settings
 from iot.spooler.dispatch import Dispatcher
 from iot.spooler.draining import Draining, End
+from iot.spooler.gates import Gate
 from iot.spooler.leaving.leaving import leaving
 from iot.spooler.leaving.owed import Owed
 from iot.spooler.local_hold import LocalHold
 from iot.spooler.loop import Loop, Wake
 from iot.spooler.naming import shown
+from iot.spooler.orders import Command, Orders
 from iot.spooler.outbox.intake import Clocks, Intake
 from iot.spooler.outcomes import OutcomeRecorder
 from iot.spooler.pull import Pull
@@ -93,8 +95,10 @@ class Agent:
         )
         inboxes = assembly.inboxes(settings, journal, clocks, random)
         self.quota = assembly.quota(settings, self.intakes, inboxes, journal, remote)
+        self.orders = Orders(settings.state_dir, {intake.number: intake.settings.path for intake in self.intakes})
+        rest: list[Gate] = [self.orders, self.quota]
         self.gates = assembly.gates(
-            settings, self.intakes, self.queue, journal, clocks, self.quota, self.markers, inboxes, drain=drain
+            settings, self.intakes, self.queue, journal, clocks, rest, self.markers, inboxes, drain=drain
         )
         self.pacer = assembly.pacer(settings, remote)
         self.dispatcher = Dispatcher(
@@ -147,6 +151,7 @@ class Agent:
             on_lost=self._sender.lost,
         )
         self._uploads_wait = False
+        self.orders.follow(self.intakes, self.gates)
         self._started_at = self._now()
         self._tick_at = float("-inf")
         self._wait_over_at: float | None = None
@@ -202,16 +207,30 @@ class Agent:
                     total.earlier,
                 )
 
-    def wake(self, why: Wake = Wake.TRY) -> None:
-        """Scan now and try the server now (the network is up, or the operator asks)."""
+    def wake(self, why: Wake = Wake.TRY, only: Collection[int] = ()) -> None:
+        """Scan now and try the server now (the network is up, or the operator asks). only: flush these outboxes."""
         if why is Wake.FLUSH:
-            self.gates.flush()
+            self.gates.flush([number for number in self.orders.none_for() if not only or number in only])
         if self._try_server(why):
             log.info("hold released: one try now")
         self.owed.wake()
         self.pull.wake()
         for intake in self.intakes:
             intake.wake()
+
+    def order(self, command: Command, intakes: Sequence[Intake]) -> None:
+        """Do what a command says, now and in later processes. Raises: OSError; then nothing has changed."""
+        self.orders.take(command, [intake.number for intake in intakes])
+        self.orders.follow(self.intakes, self.gates)
+        self.local.guard(self._look_at_gates)
+
+    def _look_at_gates(self) -> None:
+        waited, self._uploads_wait = self._uploads_wait, self.pull.claims()
+        if self.gates.look(self.dispatcher.is_busy) or waited is not self._uploads_wait:
+            self._gates_changed()
+
+    def _scanned(self) -> list[Intake]:
+        return [intake for intake in self.intakes if not intake.stopped]
 
     def _try_server(self, why: Wake) -> bool:
         """-> whether that ends a hold"""
@@ -268,19 +287,19 @@ class Agent:
             self._restart()
         if self.outcomes.unrecorded and (not busy or self.outcomes.record_is_due(now)):
             self.outcomes.record()
-        waited, self._uploads_wait = self._uploads_wait, self.pull.claims()
-        if self.gates.look(self.dispatcher.is_busy) or waited is not self._uploads_wait:
-            self._gates_changed()
+        self._look_at_gates()
         self._changed = self.pull.step() or self._changed
         if self.pacer.look(self._wall()):
             log.info("rate limited bytes_per_s=%s", "none" if self.pacer.rate is None else f"{self.pacer.rate:.0f}")
             self._changed = True
-        for intake in self.intakes:
+        ready = self.queue.made_ready
+        for intake in self._scanned():
             passes, failures = intake.passes, intake.failures
             looked = intake.step(busy=busy)
             self._changed = self._changed or looked or intake.walking or passes != intake.passes == 1
             if failures != intake.failures and intake.failures & (intake.failures - 1) == 0:
                 self._changed = True  # it may fail for years: not a write of the status each time
+        self._changed = self._changed or ready != self.queue.made_ready
         self.outcomes.drop_withdrawn()
         self.hooks.before.look()
         self.owed.released(self.hooks.after.look())
@@ -293,6 +312,8 @@ class Agent:
 
     def _look_at_states(self) -> None:
         for intake in self.intakes:
+            if intake.stopped and not self.dispatcher.is_busy(intake.number):
+                intake.outbox.release()
             if self.states.look(intake.settings.label, self._causes(intake), self._wall()):
                 self._changed = True
 
@@ -300,6 +321,7 @@ class Agent:
         held = "the server is held" if self.server.state is ServerState.HELD else ""
         number = intake.number
         return Causes(
+            stopped=self.gates.suspended(number) if intake.stopped else "",
             source_failed=intake.failed or "",
             failed=self.local.error or "",
             destination_failed=held or self.outcomes.destination_failed.get(number, ""),
@@ -360,7 +382,7 @@ class Agent:
             return None
 
     def _waits(self) -> bool:
-        reading = any(intake.walking for intake in self.intakes)
+        reading = any(intake.walking for intake in self._scanned())
         collecting = self.markers.is_going_on() or self.budget.is_to_be_listed()
         awaited = reading or self._wait_over_at is not None or not self.hooks.after.is_idle()
         idle = self.pull.is_idle() and not collecting
@@ -370,11 +392,11 @@ class Agent:
         """The order of sending is right only after a full walk, but a huge outbox does not delay the start."""
         if now - self._started_at >= PATIENCE_S:
             return True
-        return all(intake.passes or intake.failed for intake in self.intakes)
+        return all(intake.passes or intake.failed for intake in self._scanned())
 
     def _pause_s(self) -> float:
         now = self._now()
-        times = [intake.next_step() for intake in self.intakes]
+        times = [intake.next_step() for intake in self._scanned()]
         times += [time for time in (self.server.ready_at, self.local.until, self.pull.next_at()) if time > now]
         times += [self.owed.waiting.next_s, self.gates.look_at, self.budget.look_at(), self.hooks.look_at()]
         if self._wait_over_at is not None:

@@ -103,15 +103,16 @@ def gates(
     queue: Queue,
     journal: Journal,
     clocks: Clocks,
-    quota: QuotaGate,
+    rest: Sequence[Gate],
     markers: Markers,
     inboxes: Sequence[Inbox],
     *,
     drain: bool,
 ) -> Gates:
+    """rest: the gates that others have to do with, too."""
     boxes: list[Intake | Inbox] = [*intakes, *inboxes]
     schedules = {box.number: box.settings.schedule for box in boxes}
-    each: list[Gate] = [WindowGate(schedules, settings.zone), quota, *_commands(settings, boxes)]
+    each: list[Gate] = [WindowGate(schedules, settings.zone), *rest, *_commands(settings, boxes)]
     numbered = {inbox.number: inbox for inbox in inboxes}
     return Gates(each, _batches(intakes, queue, journal, drain=drain), markers, intakes, queue, clocks, numbered)
 

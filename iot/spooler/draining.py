@@ -89,7 +89,7 @@ class Draining:
             self._forwarded = self._owed.forwarded
             self._passes = [intake.wake() for intake in self._intakes]
         needed = zip(self._intakes, self._passes, strict=True)
-        return all(intake.failed or intake.passes >= passes for intake, passes in needed)
+        return all(intake.failed or intake.stopped or intake.passes >= passes for intake, passes in needed)
 
     def _balance(self, watched: Sequence[Intake]) -> End:
         numbers = {intake.number for intake in self._intakes}
@@ -97,7 +97,7 @@ class Draining:
         remains = {
             "files": sum(total.files for total in left),
             "not_ready": sum(len(intake.readiness) for intake in watched),
-            "unread_outboxes": sum(intake.failed is not None for intake in self._intakes),
+            "unread_outboxes": sum(intake.failed is not None or intake.stopped for intake in self._intakes),
             "never_sent": sum(sum(intake.outbox.refused.reasons.values()) for intake in self._intakes),
             "stuck": len(self._owed.stuck),
             "in_quarantine": 0 if self._owed.is_quarantine_empty() else max(self._owed.quarantined, 1),

@@ -11,7 +11,7 @@ opens or closes a window for as long as it is wrong, and nothing that was decide
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
 from typing import NamedTuple, Protocol
@@ -174,10 +174,15 @@ class Gates:
     def _collecting(self, outbox: int) -> str | None:
         return self._batches.reason(outbox) or self._markers.reason(outbox)
 
-    def flush(self) -> None:
-        """What lies in the outboxes now is sent whatever their schedule says."""
+    def end_flush(self, outbox: int) -> None:
+        """Its schedule counts again."""
+        self._flushed.pop(outbox, None)
+
+    def flush(self, outboxes: Collection[int] | None = None) -> None:
+        """What lies in these outboxes now (None: in all) is sent whatever their schedule says."""
         now = self._clocks.monotonic()
-        for number, intake in self._intakes.items():
+        chosen = self._intakes if outboxes is None else {number: self._intakes[number] for number in outboxes}
+        for number, intake in chosen.items():
             if number in self._flushed or not self._is_free(number) or self._collecting(number):
                 self._flushed[number] = _Flush(intake.wake(), now + intake.settings.settle_s + SETTLED_S)
                 log.info("flushed past its schedule outbox=%s", shown(intake.settings.label))

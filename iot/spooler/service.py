@@ -33,6 +33,7 @@ from iot.spooler.draining import End
 from iot.spooler.herd import Phased
 from iot.spooler.naming import shown
 from iot.spooler.nudges import Nudges, nudges_of
+from iot.spooler.obeying import Commands, commands
 from iot.spooler.outbox.intake import Clocks
 from iot.spooler.outbox.place import OutboxTaken, SourceFailed
 from iot.spooler.sender import Totals
@@ -41,8 +42,8 @@ from iot.spooler.state.held import Held
 from iot.spooler.state.journal_location import JournalLocation
 from iot.spooler.state.lock import AlreadyRunning, locked
 from iot.spooler.state.power_cut import PowerCut, running
-from iot.spooler.state.running import STATUS, announced, status_path
-from iot.spooler.status import StatusFile
+from iot.spooler.state.running import STATUS, announced, control_path, status_path
+from iot.spooler.status import StatusFile, summary
 from iot.spooler.wakeups import Wakeups
 from iot.transfer import Journal, TransferError, __version__
 
@@ -75,8 +76,10 @@ def run(config: Path | None, environment: Mapping[str, str], *, drain: bool) -> 
         status, _ = status_path(config, state, environment)
         with locked(state), running(state) as service.power_cut, announced(config, state, status, environment):
             location = JournalLocation(settings, time.monotonic)
+            path = control_path(config, state, environment)
             try:
-                return service.run(settings, location)
+                with commands(path, settings.control.group, service.watch, CLOCKS.monotonic) as service.control:
+                    return service.run(settings, location)
             finally:
                 location.close()
 
@@ -152,6 +155,8 @@ class Service:
         self._server: Availability | None = None
         self._status: StatusFile | None = None
         self._wakeups = Wakeups()
+        self._agent: Agent | None = None
+        self.control: Commands | None = None
         self._nudges: Nudges | None = None
         self.power_cut: PowerCut | None = None
 
@@ -182,6 +187,7 @@ class Service:
         remote = self._remote = self._make_remote(settings, journal)
         chance = Phased(settings.device_id, random.random)
         agent = Agent(settings, journal, remote, self, CLOCKS, chance, drain=self._drain, totals=self._totals)
+        self._agent = agent
         if self._server is not None:
             agent.server.take_over(self._server)
         self._server = agent.server
@@ -298,6 +304,10 @@ class Service:
 
     def pause(self, seconds: float) -> None:
         limit_s = min(seconds, self._watchdog_s / 2) if self._watchdog_s else seconds
+        if self.control is not None:
+            limit_s = min(limit_s, self.control.drop_late())
+        if self._status is not None:
+            limit_s = min(limit_s, self._status.due_s())
         if self._held:
             limit_s = min(limit_s, Changes.every_s)
         if self._nudges is not None:
@@ -310,6 +320,8 @@ class Service:
     def woken(self) -> Wake | None:
         """Who asks for a try at a held server has mended the login: that is read first, and the next agent tries."""
         self._wakeups.look()
+        if self.control is not None and self._agent is not None and self._fresh is None:
+            self._wake = self.control.obeyed(self._agent) or self._wake
         if self._wake is not None and self._held and self._fresh is None:
             changed = self._changes.look_now()
             if changed is not None:
@@ -333,7 +345,7 @@ class Service:
             log.warning("cannot write the status error=%s", shown(str(error)))  # the loop reports it, too
             return
         if news:
-            self._notify(f"STATUS={self._summary()}")
+            self._notify(f"STATUS={summary(self._status.latest if self._status else None)}")
 
     def _say_ready(self, agent: Agent) -> bool:
         """READY when the settings are valid and an outbox can be read; the status reports the others."""
@@ -345,15 +357,6 @@ class Service:
             self._notify("READY=1")
             return True
         return False
-
-    def _summary(self) -> str:
-        content = self._status.latest if self._status else None
-        if content is None:
-            return "starting"
-        backlog = content["backlog"]
-        words = f"{content['connection']['state']}, {backlog['files']} files to send, {backlog['bytes']} bytes"
-        failed = [outbox["name"] for outbox in content["outboxes"] if "failed" in outbox["state"]]
-        return words + (f", failed: {', '.join(map(shown, failed))}" if failed else "")
 
     # -- signals
 

@@ -21,9 +21,9 @@ from iot.spooler.naming import shown
 from iot.spooler.outbox.intake import Clocks, Intake
 from iot.spooler.queue.policy import State
 from iot.spooler.queue.queue import Total
-from iot.spooler.states import Standing
+from iot.spooler.states import OutboxState, Standing
 
-__all__ = ["StatusFile", "snapshot"]
+__all__ = ["StatusFile", "snapshot", "summary"]
 
 MEMORY_EVERY_S = 0.9
 """With what it costs and the loop's own turn, it is at most a second old while something moves."""
@@ -196,6 +196,19 @@ def _outbox_error(agent: Agent, intake: Intake) -> str | None:
     return "cannot take files out: " + "; ".join(sorted(map(shown, reasons))) if reasons else None
 
 
+def summary(content: dict[str, Any] | None) -> str:
+    """A line for systemd: the connection, the backlog, and each outbox that is not simply started."""
+    if content is None:
+        return "starting"
+    backlog = content["backlog"]
+    words = [f"{content['connection']['state']}, {backlog['files']} files to send, {backlog['bytes']} bytes"]
+    for state in OutboxState:
+        names = [shown(outbox["name"]) for outbox in content["outboxes"] if outbox["state"] == state.value]
+        if names and state is not OutboxState.STARTED:
+            words.append(f"{state.value}: {', '.join(names)}")
+    return ", ".join(words)
+
+
 class StatusFile:
     """Writes the snapshot when something has changed, not too often; rates are of what the server has confirmed."""
 
@@ -220,6 +233,10 @@ class StatusFile:
         self.write(agent)
         self._next_at = now + max(self._every_s, (self._clocks.monotonic() - now) * COST_SHARE)
         return True
+
+    def due_s(self) -> float:
+        """Seconds until what has changed may be written."""
+        return max(self._next_at - self._clocks.monotonic(), 0.0) if self._due else float("inf")
 
     def write(self, agent: Agent) -> None:
         now, wall = self._clocks.monotonic(), self._clocks.wall()

@@ -104,7 +104,7 @@ def test_bash_completes_commands_options_and_values() -> None:
 
 def test_bash_completes_the_commands_of_the_agent_and_those_below_them() -> None:
     program("bash")
-    assert completed("iot-spooler", "st") == ["status"]
+    assert completed("iot-spooler", "sta") == ["status", "start"]
     assert completed("iot-spooler", "status", "--w") == ["--watch"]
     assert completed("iot-spooler", "quarantine", "") == ["list", "retry", "drop"]
     assert completed("iot-spooler", "quarantine", "drop", "--y") == ["--yes"]

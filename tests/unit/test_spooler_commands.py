@@ -43,7 +43,7 @@ def test_the_version_is_said_and_costs_no_settings_no_database_and_no_ssh() -> N
         (["status", "--jsn"], "no such option: --jsn"),
         (["run", "--conf", "x"], "no such option: --conf"),
         ([], "missing: COMMAND"),
-        (["stat"], "no such command: stat; did you mean status?"),
+        (["statsu"], "no such command: statsu; did you mean status?"),
         (["quarantine", "lst"], "no such command: lst; did you mean list?"),
         (["run", "now"], "too many words: 1"),
         (["deliveries", "--last", "many"], "invalid number value: 'many'"),

@@ -1,16 +1,15 @@
-"""run, status, deliveries, flush and demo."""
+"""run, status, deliveries and demo."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
-from pathlib import Path
 
-from iot.spooler.cli.agent_of import act_as_owner, poke, settings_in_use, told
+from iot.spooler.cli.agent_of import act_as_owner, settings_in_use, told
 from iot.spooler.cli.output import EX_FAILED, EX_OK, EX_TEMPFAIL, failed, log_to_stderr, say
 
-__all__ = ["deliveries", "demo", "flush", "run", "status"]
+__all__ = ["deliveries", "demo", "run", "status"]
 
 CLEAR = "\x1b[H\x1b[J"
 WATCH_S = 1.0
@@ -85,33 +84,6 @@ def deliveries(options: argparse.Namespace) -> int:
     else:
         print(table(found) or "nothing was delivered yet")
     return EX_OK
-
-
-def flush(options: argparse.Namespace) -> int:
-    settings, _ = settings_in_use(options)
-    content, is_running = told(options)
-    if not is_running and _released(settings.state_dir):
-        print("no agent is running; the hold of an earlier one is released: the next tries at once")
-        return EX_OK
-    if not poke(settings, flush=True):
-        return EX_FAILED
-    connection = content["connection"] if content else {}
-    if connection.get("state") == "held":
-        say(f"the server was held: {connection['error']}")
-        print("the hold is released: one try now; iot-spooler status tells what came of it")
-    else:
-        print("the agent looks and sends now, whatever the schedule says")
-    return EX_OK
-
-
-def _released(state_dir: Path) -> bool:
-    from iot.spooler.state.held import release
-
-    try:
-        return release(state_dir)
-    except OSError as error:
-        say(f"cannot release the hold in {state_dir}: {error.strerror}")
-        return False
 
 
 def demo(_: argparse.Namespace) -> int:

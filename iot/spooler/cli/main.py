@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from iot.spooler.cli import check, commands, quarantine
+from iot.spooler.cli import check, commands, control, quarantine
 from iot.spooler.cli.options import parser
 from iot.spooler.cli.output import EX_CONFIG, EX_OK, EX_SOFTWARE, EX_TEMPFAIL, failed, say
 
@@ -21,7 +21,11 @@ COMMANDS = {
     "quarantine list": quarantine.list_files,
     "quarantine retry": quarantine.retry,
     "quarantine drop": quarantine.drop,
-    "flush": commands.flush,
+    "start": control.command,
+    "stop": control.command,
+    "suspend": control.command,
+    "resume": control.command,
+    "flush": control.flush,
     "demo": commands.demo,
 }
 

@@ -91,7 +91,7 @@ def parser() -> Parser:
     _add_quarantine(commands, common, for_programs)
     retry = commands.add_parser("retry", parents=[common], help="the same as `quarantine retry`")
     _add_pattern(retry)
-    commands.add_parser("flush", parents=[common], help="make the running agent look and try now")
+    _add_control(commands, common, for_programs)
     commands.add_parser("demo", help="show it at work: no server, no settings needed")
     return top
 
@@ -106,6 +106,19 @@ def _add_quarantine(commands: Any, common: Parser, for_programs: Parser) -> None
     drop = does.add_parser("drop", parents=[common], help="remove them for ever; asks on a terminal")
     drop.add_argument("--yes", action="store_true", help="do not ask")
     _add_pattern(drop)
+
+
+def _add_control(commands: Any, common: Parser, for_programs: Parser) -> None:
+    does = {
+        "stop": "neither scan outboxes nor send from them, also after a restart, until `start`",
+        "start": "undo `stop` and `suspend`",
+        "suspend": "scan outboxes, but send nothing, also after a restart, until `resume`",
+        "resume": "undo `suspend`",
+        "flush": "look and try now, and send past the schedule",
+    }
+    for name, words in does.items():
+        to = commands.add_parser(name, parents=[common, for_programs], help=words)
+        to.add_argument("outbox", nargs="*", metavar="OUTBOX", help="name or path of an outbox; all without one")
 
 
 def _add_pattern(to: Parser) -> None:

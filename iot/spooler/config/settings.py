@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from pydantic import ByteSize, Field, PlainValidator, field_validator
 
 from iot.spooler.commands import problem_of
+from iot.spooler.config.control import ControlSettings
 from iot.spooler.config.inboxes import InboxSettings
 from iot.spooler.config.kinds import server_settings
 from iot.spooler.config.outboxes import AfterUpload, OutboxSettings
@@ -89,6 +90,7 @@ class Settings(Table):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level that is logged")
     server: Annotated[ConfiguredRemote, PlainValidator(server_settings)]
+    control: ControlSettings = ControlSettings.model_construct()
     retry: RetrySettings = RetrySettings.model_construct()  # its validator is built as part of that of Settings
     wake: WakeSettings = WakeSettings.model_construct()  # as above
     outbox: tuple[OutboxSettings, ...] = Field(min_length=1)

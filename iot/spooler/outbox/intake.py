@@ -54,8 +54,9 @@ class Intake:
     """Brings the files of one outbox into the queue.
 
     cut: the last power cut, if one is known. failed: why the outbox, or a folder in it, cannot be read; None when all
-    can. failures: how often that was so, in a row. passes: finished walks. check_first: for all files of the first
-    walk, check whether an earlier delivery is there already.
+    can. failures: how often that was so, in a row. stopped: by command; `step` is not called
+    then. passes: finished walks. check_first: for all files of the first walk,
+    check whether an earlier delivery is there already.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Intake:
         self.failed: str | None = None
         self.cut: PowerCut | None = None
         self.failures = 0
+        self.stopped = False
         self.passes = 0
         self.readiness = Readiness(settings.quiet_s)
         self.decisions = Decisions(settings.label)
@@ -193,6 +195,18 @@ class Intake:
         """An entry's file has left the outbox: so may its marker, unless the file may come back."""
         if self._markers is not None and entry.state is not State.QUARANTINED:
             self._markers.drop(entry.path)
+
+    def stop(self) -> None:
+        """Look no more, until `start`."""
+        self.close()
+        self.stopped = True
+        self.failed, self.failures = None, 0
+
+    def start(self) -> None:
+        """After `stop`: scan everything now."""
+        if self.stopped:
+            self.stopped = False
+            self.wake()
 
     def close(self) -> None:
         """Abandon the walk that is under way."""

@@ -21,13 +21,14 @@ from typing import NamedTuple
 
 from iot.spooler.naming import shown
 
-__all__ = ["STATUS", "WAKE", "Running", "announced", "find", "status_path", "wake_path"]
+__all__ = ["STATUS", "WAKE", "Running", "announced", "control_of", "control_path", "find", "status_path", "wake_path"]
 
 log = logging.getLogger(__name__)
 
 RUN = Path("/run")
 NAME = "iot-spooler"
 STATUS = "status.json"
+CONTROL = "control"
 WAKE = "wake"
 NOT_OURS = '"this user cannot make it, or it belongs to another"'
 NOTE_MAX = 64 * 1024
@@ -55,6 +56,16 @@ def wake_path(environment: Mapping[str, str]) -> Path | None:
     """The file that is touched to have the server tried; None without a runtime directory."""
     folder = _own_folder(environment)
     return folder / WAKE if folder is not None and _is_ours(folder) else None
+
+
+def control_path(config: Path | None, state_dir: Path, environment: Mapping[str, str]) -> Path:
+    """Where an agent takes commands: beside its status."""
+    return control_of(status_path(config, state_dir, environment)[0])
+
+
+def control_of(status: Path) -> Path:
+    """Where the agent with this status file takes commands."""
+    return status.with_name(status.stem.replace("status", CONTROL, 1) + ".sock")
 
 
 @contextlib.contextmanager

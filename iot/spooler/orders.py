@@ -1,0 +1,153 @@
+"""What a command has told an outbox to do: `stop`, `start`, `suspend`, `resume`. It outlives the process.
+
+A stopped outbox is neither scanned nor sent, a suspended one is scanned and not sent; an upload in flight is suspended
+at its offset. The record is a file in the state directory, written before anything is changed. It goes by the path of
+the outbox, so that one with another name, or with a new journal, stays as it was told. `enabled = false` in the
+configuration comes before all of this: such an outbox has no agent that could start it.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from iot.spooler.gates import FREE, Gates, Held
+from iot.spooler.naming import shown
+from iot.spooler.outbox.intake import Intake
+from iot.spooler.queue.policy import Admission
+
+__all__ = ["Command", "Order", "Orders", "order_after"]
+
+log = logging.getLogger(__name__)
+
+FILE = "orders.json"
+MAX_BYTES = 1 << 20
+
+
+class Order(str, enum.Enum):
+    """STARTED: none, or it was undone."""
+
+    STARTED = "started"
+    SUSPENDED = "suspended"
+    STOPPED = "stopped"
+
+
+class Command(str, enum.Enum):
+    """The word on the command line."""
+
+    START = "start"
+    STOP = "stop"
+    SUSPEND = "suspend"
+    RESUME = "resume"
+    FLUSH = "flush"
+
+
+ORDERS: dict[tuple[Order, Command], Order] = {
+    (Order.STARTED, Command.STOP): Order.STOPPED,
+    (Order.STARTED, Command.SUSPEND): Order.SUSPENDED,
+    (Order.STARTED, Command.START): Order.STARTED,
+    (Order.STARTED, Command.RESUME): Order.STARTED,
+    (Order.SUSPENDED, Command.STOP): Order.STOPPED,
+    (Order.SUSPENDED, Command.SUSPEND): Order.SUSPENDED,
+    (Order.SUSPENDED, Command.START): Order.STARTED,
+    (Order.SUSPENDED, Command.RESUME): Order.STARTED,
+    (Order.STOPPED, Command.STOP): Order.STOPPED,
+    (Order.STOPPED, Command.SUSPEND): Order.STOPPED,
+    (Order.STOPPED, Command.START): Order.STARTED,
+    (Order.STOPPED, Command.RESUME): Order.STOPPED,
+}
+"""What is stopped is started by `start` alone."""
+
+
+def order_after(order: Order, command: Command) -> Order:
+    """The order that counts after a command. Raises: ValueError for a command that is none."""
+    try:
+        return ORDERS[order, command]
+    except KeyError:
+        raise ValueError(f"{command.value} is no order") from None
+
+
+class Orders:
+    """The orders of an agent's outboxes, and the gate that follows them. outboxes: the path of each, by number."""
+
+    def __init__(self, state_dir: Path, outboxes: Mapping[int, Path]) -> None:
+        self._path = state_dir / FILE
+        self._outboxes = outboxes
+        self._orders = self._read()
+
+    def order(self, outbox: int) -> Order:
+        return self._orders.get(str(self._outboxes.get(outbox, "")), Order.STARTED)  # an inbox takes none
+
+    def take(self, command: Command, outboxes: list[int]) -> None:
+        """Durable when it returns. Raises: OSError; then nothing has changed."""
+        orders = dict(self._orders)
+        for number in outboxes:
+            orders[str(self._outboxes[number])] = order_after(self.order(number), command)
+        orders = {path: order for path, order in orders.items() if order is not Order.STARTED}
+        if orders != self._orders:
+            self._write(orders)
+            self._orders = orders
+
+    def none_for(self) -> list[int]:
+        """The outboxes without an order."""
+        return [number for number in self._outboxes if self.order(number) is Order.STARTED]
+
+    def follow(self, intakes: Sequence[Intake], gates: Gates) -> None:
+        """Stop and start the scans; what has an order is not flushed any more."""
+        for intake in intakes:
+            order = self.order(intake.number)
+            if order is not Order.STARTED:
+                gates.end_flush(intake.number)
+            if order is not Order.STOPPED:
+                intake.start()
+            elif not intake.stopped:
+                intake.stop()
+
+    # -- as a gate
+
+    def look(self, wall: float, now: float) -> float:
+        return float("inf")  # a command does not come unseen
+
+    def of(self, outbox: int, *, flushed: bool) -> Held:
+        """A flush does not overrule it."""
+        order = self.order(outbox)
+        return FREE if order is Order.STARTED else Held(Admission.NONE, f"{order.value} by command")
+
+    def close(self) -> None:
+        pass  # it is written already
+
+    # -- inside
+
+    def _read(self) -> dict[str, Order]:
+        try:
+            with open(self._path, "rb") as file:
+                found = json.loads(file.read(MAX_BYTES))
+            return {str(path): Order(order) for path, order in found["outboxes"].items()}
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            log.warning(
+                "orders cannot be read, all outboxes are started path=%s error=%s",
+                shown(str(self._path)),
+                shown(str(error)),
+            )
+            return {}
+
+    def _write(self, orders: Mapping[str, Order]) -> None:
+        fresh = self._path.with_suffix(".new")
+        fresh.unlink(missing_ok=True)
+        content = json.dumps({"outboxes": {path: order.value for path, order in orders.items()}}, indent=1)
+        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
+            file.write(content + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(fresh, self._path)
+        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
