@@ -16,26 +16,18 @@ import logging
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
-from iot.spooler import assembly
 from iot.spooler.availability import Remote, ServerState
 from iot.spooler.config.layout import merging_rules, shared_destinations
 from iot.spooler.config.settings import Settings
-from iot.spooler.dispatch import Dispatcher
 from iot.spooler.draining import Draining, End
-from iot.spooler.gates import Gate
-from iot.spooler.leaving.leaving import leaving
-from iot.spooler.leaving.owed import Owed
-from iot.spooler.local_hold import LocalHold
 from iot.spooler.loop import Loop, Wake
 from iot.spooler.naming import shown
-from iot.spooler.orders import Command, Orders
+from iot.spooler.orders import Command
 from iot.spooler.outbox.intake import Clocks, Intake
-from iot.spooler.outcomes import OutcomeRecorder
-from iot.spooler.pull import Pull
-from iot.spooler.queue.policy import Admission, Allowed, State
-from iot.spooler.queue.queue import Queue
-from iot.spooler.sender import Sender, Totals
-from iot.spooler.states import Causes, OutboxStates
+from iot.spooler.pieces import Pieces
+from iot.spooler.queue.policy import Admission, State
+from iot.spooler.sender import Totals
+from iot.spooler.states import Causes
 from iot.transfer import Journal, LocalStateError
 
 __all__ = ["Agent", "Loop", "Wake"]
@@ -46,7 +38,7 @@ TICK_S = 0.02
 PATIENCE_S = 2.0
 
 
-class Agent:
+class Agent(Pieces):
     """One server, its outboxes, one queue.
 
     drain: send what is there, with a few attempts each, then end. totals: what earlier agents of this process did.
@@ -64,98 +56,11 @@ class Agent:
         drain: bool = False,
         totals: Totals | None = None,
     ) -> None:
-        self.settings = settings
-        self.totals = totals or Totals()
-        self.local = LocalHold(clocks.monotonic, self._on_change)
-        self.queue = Queue(journal)
-        self.server = assembly.server(settings, random, drain=drain)
-        self.intakes = assembly.intakes(settings, self.queue, clocks, journal_lost=assembly.was_lost(journal))
-        rules = assembly.rules(settings, self.intakes, drain=drain)
-        ways = leaving(settings, self.intakes, loop.alive)
-        self.hooks = assembly.hooks(self.intakes, journal, clocks)
-        after = self.hooks.after
-        self.owed = Owed(journal, self.queue, self.intakes, ways, clocks, after.waited_for)
-        self.packing = assembly.packing(settings, self.intakes, self.queue, clocks)
-        self.markers = assembly.markers(self.intakes, self.queue, journal, drain=drain)
-        self.outcomes = OutcomeRecorder(
-            journal,
-            self.queue,
-            remote,
-            self.intakes,
-            self.owed,
-            after,
-            self.markers,
-            rules,
-            clocks,
-            random,
-            self.packing,
-        )
-        self.budget = assembly.budget(
-            settings, self.intakes, self.queue, self.owed, journal, clocks, self.outcomes.withdraw, drain=drain
-        )
-        inboxes = assembly.inboxes(settings, journal, clocks, random)
-        self.quota = assembly.quota(settings, self.intakes, inboxes, journal, remote)
-        self.orders = Orders(settings.state_dir, {intake.number: intake.settings.path for intake in self.intakes})
-        rest: list[Gate] = [self.orders, self.quota]
-        self.gates = assembly.gates(
-            settings, self.intakes, self.queue, journal, clocks, rest, self.markers, inboxes, drain=drain
-        )
-        self.pacer = assembly.pacer(settings, remote)
-        self.dispatcher = Dispatcher(
-            self.queue,
-            self.intakes,
-            self._progressed,
-            self.outcomes.moved,
-            self.outcomes.refused,
-            self.outcomes.hindered,
-            self.hooks.before,
-            after.wants_digest,
-            clocks.monotonic,
-            self.packing,
-            self._allowed,
-        )
-        self.states = OutboxStates()
+        super().__init__(settings, journal, remote, loop, clocks, random, drain=drain, totals=totals or Totals())
         self.shared_destinations = shared_destinations(settings)
-        for intake in self.intakes:
-            intake.outbox.watches.subscribe = partial(loop.watch, act=intake.listen)
-        self._loop = loop
-        self._now = clocks.monotonic
-        self._wall = clocks.wall
-        drain_attempts = settings.retry.drain_attempts
-        self._draining = (
-            Draining(self.queue, self.intakes, self.owed, self.server, drain_attempts, self._now) if drain else None
-        )
-        self._sender = Sender(
-            remote,
-            self.dispatcher,
-            self.outcomes,
-            self.server,
-            self.local,
-            self.totals,
-            stopping=loop.stopping,
-            clock=clocks.monotonic,
-            on_change=self._on_change,
-            on_progress=self._progressed,
-        )
-        self.pull = Pull(
-            inboxes,
-            remote,
-            self.server,
-            self.local,
-            self.gates.admission,
-            self._uploads_ready,
-            stopping=loop.stopping,
-            clock=clocks.monotonic,
-            on_change=self._on_change,
-            on_progress=self._fetched,
-            on_lost=self._sender.lost,
-        )
-        self._uploads_wait = False
-        self.orders.follow(self.intakes, self.gates)
         self._started_at = self._now()
         self._tick_at = float("-inf")
         self._wait_over_at: float | None = None
-        self._changed = True
         self._restarted = False
         self._hindered_by = ""
 
@@ -332,17 +237,6 @@ class Agent:
         self.outcomes.released(self.dispatcher.withdraw())
         self._changed = True
 
-    def _allowed(self, outbox: int) -> Allowed:
-        """While it is the turn of the inboxes, only what is urgent is sent."""
-        allowed = self.gates.allowed(outbox)
-        return allowed._replace(admission=min(allowed.admission, Admission.URGENT)) if self._uploads_wait else allowed
-
-    def _uploads_ready(self, admission: Admission) -> bool:
-        """Whether something of up to this priority is ready and may be sent."""
-        allowed = self.gates.allowed_by_number()
-        least = {number: each._replace(admission=min(each.admission, admission)) for number, each in allowed.items()}
-        return self.queue.any_ready(least)
-
     def _next_act(self) -> Callable[[], None] | None:
         """What the server is used for now."""
         if self._is_hindered():
@@ -409,18 +303,3 @@ class Agent:
         if self._draining:
             self._draining.sent()
         self._sender.run(self._tick_while_busy)
-
-    def _fetched(self) -> None:
-        """The server has answered, or sent something."""
-        self.server.progressed()
-        self._changed = True
-        self._loop.alive()
-
-    def _on_change(self) -> None:
-        self._changed = True
-
-    def _progressed(self, news: int) -> None:
-        self.server.progressed()
-        self.totals.bytes += news
-        self._changed = True
-        self._loop.alive()

@@ -137,7 +137,7 @@ class Service:
         self._make_remote = make_remote or (
             lambda settings, journal: settings.server.remote(journal, settings.device_id)
         )
-        self._notifier = SystemdNotifier()
+        self._notify: Callable[[str], None] = SystemdNotifier().notify
         self._watchdog_s = int(environment.get("WATCHDOG_USEC") or 0) / 2e6
         self._fed_at = float("-inf")
         self._terminate = self._reload_asked = self._ready = self._started = self._held = False
@@ -397,6 +397,3 @@ class Service:
         if self._remote is not None:
             self._remote.cancel()
         self._wakeups.poke()
-
-    def _notify(self, state: str) -> None:
-        self._notifier.notify(state)

@@ -1,0 +1,177 @@
+"""The pieces of an agent, put together: what each does is in its own file, how it is made of settings in assembly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from iot.spooler import assembly
+from iot.spooler.availability import Remote
+from iot.spooler.config.settings import Settings
+from iot.spooler.dispatch import Dispatcher
+from iot.spooler.draining import Draining
+from iot.spooler.gates import Gate
+from iot.spooler.leaving.leaving import leaving
+from iot.spooler.leaving.owed import Owed
+from iot.spooler.local_hold import LocalHold
+from iot.spooler.loop import Loop
+from iot.spooler.orders import Orders
+from iot.spooler.outbox.intake import Clocks
+from iot.spooler.outcomes import OutcomeRecorder
+from iot.spooler.pull import Pull
+from iot.spooler.queue.policy import Admission, Allowed
+from iot.spooler.queue.queue import Queue
+from iot.spooler.sender import Sender, Totals
+from iot.spooler.states import OutboxStates
+from iot.transfer import Journal
+
+__all__ = ["Pieces"]
+
+
+class Pieces:
+    """What an agent has, and what its pieces ask of each other.
+
+    The pieces are made in the order of a file's way: found, sent, recorded, gone. totals: what earlier agents of this
+    process did.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        journal: Journal,
+        remote: Remote,
+        loop: Loop[Any],
+        clocks: Clocks,
+        random: Callable[[], float],
+        *,
+        drain: bool,
+        totals: Totals,
+    ) -> None:
+        self.settings = settings
+        self.totals = totals
+        self._loop = loop
+        self._now = clocks.monotonic
+        self._wall = clocks.wall
+        self._changed = True
+        self._uploads_wait = False
+        self.local = LocalHold(clocks.monotonic, self._on_change)
+        self.queue = Queue(journal)
+        self.server = assembly.server(settings, random, drain=drain)
+        self.intakes = assembly.intakes(settings, self.queue, clocks, journal_lost=assembly.was_lost(journal))
+        for intake in self.intakes:
+            intake.outbox.watches.subscribe = partial(loop.watch, act=intake.listen)
+        self.states = OutboxStates()
+        self._make_what_records(journal, remote, clocks, random, drain=drain)
+        self._make_what_decides(journal, remote, clocks, random, drain=drain)
+        self._make_what_transfers(remote, clocks)
+        attempts = settings.retry.drain_attempts
+        self._draining = (
+            Draining(self.queue, self.intakes, self.owed, self.server, attempts, self._now) if drain else None
+        )
+
+    def _make_what_records(
+        self, journal: Journal, remote: Remote, clocks: Clocks, random: Callable[[], float], *, drain: bool
+    ) -> None:
+        ways = leaving(self.settings, self.intakes, self._loop.alive)
+        self.hooks = assembly.hooks(self.intakes, journal, clocks)
+        self.owed = Owed(journal, self.queue, self.intakes, ways, clocks, self.hooks.after.waited_for)
+        self.packing = assembly.packing(self.settings, self.intakes, self.queue, clocks)
+        self.markers = assembly.markers(self.intakes, self.queue, journal, drain=drain)
+        self.outcomes = OutcomeRecorder(
+            journal,
+            self.queue,
+            remote,
+            self.intakes,
+            self.owed,
+            self.hooks.after,
+            self.markers,
+            assembly.rules(self.settings, self.intakes, drain=drain),
+            clocks,
+            random,
+            self.packing,
+        )
+
+    def _make_what_decides(
+        self, journal: Journal, remote: Remote, clocks: Clocks, random: Callable[[], float], *, drain: bool
+    ) -> None:
+        settings, intakes, queue = self.settings, self.intakes, self.queue
+        withdraw = self.outcomes.withdraw
+        self.budget = assembly.budget(settings, intakes, queue, self.owed, journal, clocks, withdraw, drain=drain)
+        self._inboxes = assembly.inboxes(settings, journal, clocks, random)
+        self.quota = assembly.quota(settings, intakes, self._inboxes, journal, remote)
+        self.orders = Orders(settings.state_dir, {intake.number: intake.settings.path for intake in intakes})
+        both: list[Gate] = [self.orders, self.quota]
+        self.gates = assembly.gates(
+            settings, intakes, queue, journal, clocks, both, self.markers, self._inboxes, drain=drain
+        )
+        self.orders.follow(intakes, self.gates)
+        self.pacer = assembly.pacer(settings, remote)
+
+    def _make_what_transfers(self, remote: Remote, clocks: Clocks) -> None:
+        self.dispatcher = Dispatcher(
+            self.queue,
+            self.intakes,
+            self._progressed,
+            self.outcomes.moved,
+            self.outcomes.refused,
+            self.outcomes.hindered,
+            self.hooks.before,
+            self.hooks.after.wants_digest,
+            clocks.monotonic,
+            self.packing,
+            self._allowed,
+        )
+        self._sender = Sender(
+            remote,
+            self.dispatcher,
+            self.outcomes,
+            self.server,
+            self.local,
+            self.totals,
+            stopping=self._loop.stopping,
+            clock=clocks.monotonic,
+            on_change=self._on_change,
+            on_progress=self._progressed,
+        )
+        self.pull = Pull(
+            self._inboxes,
+            remote,
+            self.server,
+            self.local,
+            self.gates.admission,
+            self._uploads_ready,
+            stopping=self._loop.stopping,
+            clock=clocks.monotonic,
+            on_change=self._on_change,
+            on_progress=self._fetched,
+            on_lost=self._sender.lost,
+        )
+
+    # -- what they ask
+
+    def _allowed(self, outbox: int) -> Allowed:
+        """While it is the turn of the inboxes, only what is urgent is sent."""
+        allowed = self.gates.allowed(outbox)
+        return allowed._replace(admission=min(allowed.admission, Admission.URGENT)) if self._uploads_wait else allowed
+
+    def _uploads_ready(self, admission: Admission) -> bool:
+        """Whether something of up to this priority is ready and may be sent."""
+        allowed = self.gates.allowed_by_number()
+        least = {number: each._replace(admission=min(each.admission, admission)) for number, each in allowed.items()}
+        return self.queue.any_ready(least)
+
+    def _fetched(self) -> None:
+        """The server has answered, or sent something."""
+        self.server.progressed()
+        self._changed = True
+        self._loop.alive()
+
+    def _on_change(self) -> None:
+        self._changed = True
+
+    def _progressed(self, news: int) -> None:
+        self.server.progressed()
+        self.totals.bytes += news
+        self._changed = True
+        self._loop.alive()
