@@ -152,6 +152,17 @@ def test_a_folder_that_is_removed_and_made_again_is_watched_again(rig: Rig) -> N
     assert rig.work() == []
 
 
+def test_a_folder_that_is_made_again_while_files_are_sent_is_watched_again(rig: Rig) -> None:
+    (rig.box / "a").mkdir()
+    assert rig.work() == []
+    (rig.box / "a").rmdir()
+    (rig.box / "a").mkdir()
+    for _ in range(3):
+        rig.intake.step(busy=True)
+    rig.put("a/after")
+    assert rig.work() == ["a/after"]
+
+
 def test_folders_are_left_alone_where_they_are_not_wanted(tmp_path: Path) -> None:
     rig = Rig(tmp_path, recursive=False)
     (rig.box / "a").mkdir()

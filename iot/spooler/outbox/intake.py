@@ -92,6 +92,7 @@ class Intake:
         )
         self.cadence = Cadence(scan_s)
         self._noticed = Noticed()
+        self._lost_folders: dict[bytes, None] = {}
         self._versions = Versions(settings, queue, self.number, self.outbox, small_file_bytes=small_file_bytes)
         self._versions.check_all = self.check_first
         self._markers = Markers(self._marker, self.outbox) if self._marker else None
@@ -338,10 +339,12 @@ class Intake:
             self.cadence.wake()
         looked = self._look_at_names(now)
         for folder in noticed.lost_folders:
-            outbox.leave(folder)
-        if noticed.lost_folders and not busy:
-            self._vanished.drop_below(noticed.lost_folders)
-            noticed.lost_folders.clear()
+            outbox.leave(folder)  # once: it may be made again, and is watched then
+        self._lost_folders.update(noticed.lost_folders)
+        noticed.lost_folders.clear()
+        if self._lost_folders and not busy:
+            self._vanished.drop_below(self._lost_folders)
+            self._lost_folders.clear()
         if outbox.doubted:
             outbox.doubted = False
             self.cadence.soon(now)
