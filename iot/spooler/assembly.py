@@ -24,7 +24,7 @@ from iot.spooler.inbox.inbox import Inbox
 from iot.spooler.leaving.owed import Owed
 from iot.spooler.leaving.trust import open_trusted
 from iot.spooler.markers import MarkedOutbox, Markers
-from iot.spooler.naming import is_plain_name
+from iot.spooler.naming import Collision, is_plain_name
 from iot.spooler.outbox.intake import Clocks, Intake
 from iot.spooler.pacing import Pacer
 from iot.spooler.patterns import matcher
@@ -213,6 +213,7 @@ def lists_outbox(settings: Settings, outbox: OutboxSettings) -> OutboxSettings:
         path=folder,
         name=f"{outbox.label[:72]}-dropped",
         destination=destination,
+        collision=Collision.UNIQUE,  # another device may have a list of the same name there
         settle_s=0,
         recursive=False,
         include=("*.jsonl",),

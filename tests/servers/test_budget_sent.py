@@ -53,3 +53,13 @@ def test_no_file_goes_without_a_trace_whenever_the_agent_is_killed(tmp_path: Pat
     assert set(arrived) | set(dropped) == set(names)
     assert len(arrived) >= KEPT
     assert dropped
+
+
+def test_a_list_never_replaces_that_of_another_device(tmp_path: Path, sshd: OpenSSH) -> None:
+    names = [f"{name}{number}" for name in ("one", "two") for number in range(3)]
+    for name in ("one", "two"):
+        with Device(tmp_path / name, sshd, outbox=BUDGET.format(1)) as device:
+            for number in range(3):
+                device.put(f"{name}{number}", b"x")
+            device.drain()
+    assert sorted([*delivered(sshd), *lists(sshd)]) == names

@@ -104,6 +104,12 @@ def test_preserved_files_are_never_dropped(rig):
     assert waiting(rig) == ["keep/1", "keep/2"]
 
 
+def test_the_marker_that_a_batch_waits_for_is_not_dropped(rig):
+    rig.outbox |= {"batch_marker": "*.done", "budget": {"max_files": 2, "evict": "newest"}}
+    put_in_order(rig, "a", "b", "z.done")
+    assert "z.done" in waiting(rig)
+
+
 def test_nothing_but_queued_files_leaves(rig):
     rig.outbox |= {"include": ["*.csv"], "budget": {"max_files": 1}}
     put_in_order(rig, "other.txt", "a.csv", "b.csv", "c.csv")

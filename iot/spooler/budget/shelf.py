@@ -52,7 +52,9 @@ class Shelf:
         self.space_at = float("-inf") if watches_disk else NEVER_S
         self._queue = queue
         self._cursors: dict[str, int] = {}
-        self._preserved = matcher(self.settings.preserve, ignore_case=intake.settings.ignore_case)
+        marker = intake.settings.batch_marker  # which its batch waits for
+        preserve = [*self.settings.preserve, *([marker] if marker is not None else [])]
+        self._preserved = matcher(preserve, ignore_case=intake.settings.ignore_case)
         self._told = 0
         self._told_until = float("-inf")
 
