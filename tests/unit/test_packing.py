@@ -91,7 +91,7 @@ def test_the_header_of_gzip_has_neither_time_nor_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content"), [("noise", NOISE), ("photo.JPG", TEXT), ("a.csv.gz", TEXT), ("empty", b"")]
+    ("name", "content"), [("noise", NOISE), ("photo.JPG", TEXT), ("a.csv.gz", TEXT), ("empty", b""), ("n" * 253, TEXT)]
 )
 def test_what_compressing_saves_nothing_of_is_sent_as_it_is(rig: PackingRig, name: str, content: bytes) -> None:
     rig.put(name, content)

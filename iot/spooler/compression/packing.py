@@ -24,7 +24,7 @@ from iot.spooler.outbox.intake import Intake
 from iot.spooler.queue.policy import State
 from iot.spooler.queue.queue import Entry, Queue
 from iot.transfer import Fingerprint
-from iot.transfer.beneath import DIRECTORY
+from iot.transfer.beneath import DIRECTORY, split
 
 __all__ = ["Packing"]
 
@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 SWEEP_S = 5.0
 PAGE = 256
+NAME_MAX_BYTES = 255
 LIVE = (State.READY, State.SENDING, State.WAITING)
 
 
@@ -187,6 +188,8 @@ class Packing:
             return self._kind_begun(entry, entry.destination)
         settings = self._intakes[entry.outbox].settings
         if settings.compress is None or is_packed(entry.path) or entry.fingerprint.size > self._max_bytes:
+            return None
+        if len(split(entry.path)[1] + os.fsencode(settings.compress.suffix)) > NAME_MAX_BYTES:
             return None
         return settings.compress
 
