@@ -5,6 +5,7 @@ Real folders and real events on a clock of the test's own: nothing here waits.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import subprocess
@@ -161,6 +162,37 @@ def test_a_folder_that_is_made_again_while_files_are_sent_is_watched_again(rig: 
         rig.intake.step(busy=True)
     rig.put("a/after")
     assert rig.work() == ["a/after"]
+
+
+def exchange(one: Path, other: Path) -> None:
+    """As `mv --exchange`: the kernel tells that `other` has come, and then that it has gone."""
+    if ctypes.CDLL(None).renameat2(-100, os.fsencode(one), -100, os.fsencode(other), 2) != 0:
+        pytest.skip("this system cannot exchange names")
+
+
+def test_two_files_that_change_places_are_both_looked_at(rig: Rig) -> None:
+    rig.put("a", b"1")
+    rig.put("b", b"22")
+    rig.work()
+    exchange(rig.box / "a", rig.box / "b")
+    rig.work()
+    rig.work(SETTLE_S)
+    known = rig.queue.known(rig.intake.number, [b"a", b"b"])
+    assert {path: row.fingerprint.size for path, row in known.items()} == {b"a": 2, b"b": 1}
+
+
+def test_two_folders_that_change_places_are_both_looked_at_and_watched(rig: Rig) -> None:
+    for folder in ("a", "b"):
+        (rig.box / folder).mkdir()
+    rig.work()
+    rig.put("a/x")
+    assert rig.work() == ["a/x"]
+    exchange(rig.box / "a", rig.box / "b")
+    rig.work()
+    assert rig.work(SETTLE_S) == ["b/x"]
+    rig.put("a/y")
+    rig.put("b/z")
+    assert rig.work() == ["a/y", "b/x", "b/z"]
 
 
 def test_folders_are_left_alone_where_they_are_not_wanted(tmp_path: Path) -> None:

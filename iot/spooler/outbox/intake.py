@@ -352,6 +352,10 @@ class Intake:
 
     def _look_at_names(self, now: float) -> bool:
         names = self._noticed.take(now, BATCH)
+        gone = self._noticed.take_gone(BATCH)
+        for path in gone:
+            self.readiness.forget(path)
+            names.setdefault(path, False)  # it may be there all the same: two files can change places
         if self._markers is not None:
             files, folders = self._markers.sort(names)
             names.update(dict.fromkeys(files, False))
@@ -360,9 +364,6 @@ class Intake:
             found = self.outbox.find(names)
             at_once = {each.path for each in found if names[each.path] and each.fingerprint.size}
             self._taking.take(found, at_once if self.settings.readiness is Ready.CLOSED else ())
-        gone = self._noticed.take_gone(BATCH)
-        for path in gone:
-            self.readiness.forget(path)
         if gone:
             self._vanished.drop(gone)
         return bool(names or gone)

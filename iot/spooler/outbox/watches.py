@@ -166,8 +166,7 @@ class Watches:
     def _take_folder(self, path: bytes, what: int, noticed: Noticed) -> None:
         if what & (inotify.MOVED_FROM | inotify.DELETED):
             self.forget_below(path)
-            noticed.folders.pop(path, None)
-            noticed.lost_folders[path] = None
+            noticed.lost_folders[path] = None  # it may be there all the same: two folders can change places
         elif what & (inotify.MOVED_TO | inotify.CREATED):
             noticed.folders[path] = None
 
