@@ -19,6 +19,7 @@ from iot.spooler.config.outboxes import Beyond, OutboxSettings
 from iot.spooler.config.retry import RetrySettings
 from iot.spooler.config.settings import Settings
 from iot.spooler.gates import Gate, Gates, WindowGate
+from iot.spooler.hint import Hints
 from iot.spooler.hooks.hooks import Hooks
 from iot.spooler.inbox.inbox import Inbox
 from iot.spooler.leaving.owed import Owed
@@ -37,6 +38,7 @@ from iot.transfer import Journal
 __all__ = [
     "budget",
     "gates",
+    "hints",
     "hooks",
     "inboxes",
     "intakes",
@@ -175,6 +177,13 @@ def quota(
 
 def packing(settings: Settings, intakes: Sequence[Intake], queue: Queue, clocks: Clocks) -> Packing:
     return Packing(settings.state_dir, intakes, queue, int(settings.compress_max_bytes), clocks.monotonic)
+
+
+def hints(settings: Settings, remote: Remote, pacer: Pacer, *, drain: bool) -> Hints | None:
+    """A drain is somebody's wish to send now."""
+    if settings.hint_file is None or drain:
+        return None
+    return Hints(remote, settings.hint_file, settings.device_id, pacer.lower)
 
 
 def pacer(settings: Settings, remote: Remote) -> Pacer:

@@ -72,6 +72,12 @@ class Remote(Protocol):
         The request is durable when this returns. It is made before the queue forgets the upload, and may be repeated.
         """
 
+    def read_small(self, path: bytes, most_bytes: int, *, tick: Callable[[], None] = ...) -> bytes | None:
+        """The first `most_bytes` + 1 bytes of a file; None if it cannot be opened. tick: as above, while connecting."""
+
+    def disconnect(self) -> None:
+        """The next call connects again."""
+
     def limit_rate(self, bytes_per_s: float | None) -> None:
         """From now on the wire carries at most so much, whatever is under way; None: no limit."""
 
@@ -177,6 +183,14 @@ class Availability:
             return 0.0
         self.failures += 1
         return self._backoff.delay_s(self.failures, self._random()) if scattered_s is None else scattered_s
+
+    def asked_to_wait(self, now: float, wait_s: float) -> None:
+        """The server has answered, and asks to be left alone for so long."""
+        self.state = ServerState.DISCONNECTED
+        self.failures = self.holds = 0
+        self.last_error = f"the server asks to come back in {wait_s:.0f} s"
+        self._herd.answered()
+        self.ready_at = now + wait_s
 
     def take_over(self, earlier: Availability) -> None:
         """Wait as an earlier agent of this process would have, for a server that nobody has mended meanwhile."""

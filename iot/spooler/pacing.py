@@ -37,11 +37,18 @@ class Pacer:
         self._entries = [(Schedule((when,), zone), rate) for when, rate in map(timed_rate, entries)]
         self._otherwise = otherwise
         self._apply = apply
+        self._at_most: float | None = None
         self.rate = otherwise
+
+    def lower(self, at_most: float | None) -> None:
+        """From the next look on, it is no higher than this, whatever the timetable says; None: as that says."""
+        self._at_most = at_most
 
     def look(self, wall: float) -> bool:
         """Whether the rate has changed. wall: seconds since 1970."""
         rate = next((rate for schedule, rate in self._entries if schedule.is_open(wall)), self._otherwise)
+        limits = [limit for limit in (rate, self._at_most) if limit is not None]
+        rate = min(limits, default=None)
         before, self.rate = self.rate, rate
         if rate == before:
             return False

@@ -64,7 +64,7 @@ class Pieces:
         self.states = OutboxStates()
         self._make_what_records(journal, remote, clocks, random, drain=drain)
         self._make_what_decides(journal, remote, clocks, random, drain=drain)
-        self._make_what_transfers(remote, clocks)
+        self._make_what_transfers(remote, clocks, drain=drain)
         attempts = settings.retry.drain_attempts
         self._draining = (
             Draining(self.queue, self.intakes, self.owed, self.server, attempts, self._now) if drain else None
@@ -108,7 +108,7 @@ class Pieces:
         self.orders.follow(intakes, self.gates)
         self.pacer = assembly.pacer(settings, remote)
 
-    def _make_what_transfers(self, remote: Remote, clocks: Clocks) -> None:
+    def _make_what_transfers(self, remote: Remote, clocks: Clocks, *, drain: bool) -> None:
         self.dispatcher = Dispatcher(
             self.queue,
             self.intakes,
@@ -129,6 +129,7 @@ class Pieces:
             self.server,
             self.local,
             self.totals,
+            assembly.hints(self.settings, remote, self.pacer, drain=drain),
             stopping=self._loop.stopping,
             clock=clocks.monotonic,
             on_change=self._on_change,

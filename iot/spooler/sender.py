@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from iot.spooler.availability import TO_DO, Availability, Remote, ServerState, failure_kind
 from iot.spooler.dispatch import Dispatcher
+from iot.spooler.hint import Hints
 from iot.spooler.local_hold import LocalHold
 from iot.spooler.naming import shown
 from iot.spooler.outcomes import OutcomeRecorder
@@ -39,8 +40,9 @@ class Totals:
 class Sender:
     """Sends what the dispatcher hands out.
 
-    totals: what earlier agents of this process did. stopping: whether the loop is being stopped. on_change: called when
-    the status has changed. on_progress: called with the bytes newly confirmed by the server.
+    totals: what earlier agents of this process did. hints: those of the server, if they are to be read.
+    stopping: whether the loop is being stopped. on_change: called when the status has changed. on_progress: called with
+    the bytes newly confirmed by the server.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Sender:
         server: Availability,
         hold: LocalHold,
         totals: Totals,
+        hints: Hints | None = None,
         *,
         stopping: Callable[[], bool],
         clock: Callable[[], float],
@@ -63,6 +66,7 @@ class Sender:
         self._server = server
         self._hold = hold
         self._totals = totals
+        self._hints = hints
         self._stopping = stopping
         self._now = clock
         self._on_change = on_change
@@ -90,6 +94,8 @@ class Sender:
         """-> what ended the link, if anything did"""
         lost: TransferError | None = None
         try:
+            if self._hints is not None and self._is_asked_to_wait(self._hints, tick):
+                return None
             for outcome in self._remote.upload_many(self._jobs(), hold_checkpoints=True, tick=tick):
                 lost = self._book(outcome) or lost
         except LocalStateError as error:
@@ -102,6 +108,14 @@ class Sender:
             if lost is None and not self._jobs_ended and not self._stopping():
                 lost = LinkLost("the connection could not be made")
         return lost
+
+    def _is_asked_to_wait(self, hints: Hints, tick: Callable[[], None]) -> bool:
+        wait_s = hints.look(tick)
+        if wait_s:
+            self._server.asked_to_wait(self._now(), wait_s)
+            log.info("the server asks to be left alone next_s=%.0f", wait_s)
+            self._on_change()
+        return wait_s > 0
 
     def _jobs(self) -> Iterator[UploadJob | None]:
         """The jobs that the client pulls."""
@@ -134,6 +148,8 @@ class Sender:
 
     def lost(self, error: TransferError) -> None:
         """This has ended the link: say so, and when the next try is due."""
+        if self._hints is not None:
+            self._hints.connection_lost()
         self._server.lost(error, self._now())
         wait_s = max(self._server.ready_at - self._now(), 0.0)
         words = shown(self._server.last_error or "")

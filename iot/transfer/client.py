@@ -280,6 +280,11 @@ class Client(TreeMethods):
             raise NotFound(f"{quoted(remote_path(path))} is not on the server")
         return found
 
+    def read_small(self, path: RemotePath, most_bytes: int, *, tick: Callable[[], None] | None = None) -> bytes | None:
+        """The first `most_bytes` + 1 bytes of a small file, so that a longer one is noticed; None if it cannot be
+        read. tick: called several times a second while connecting."""
+        return self._remote.read_small(remote_path(path), most_bytes, tick=tick or no_tick)
+
     def delete_file(self, path: RemotePath) -> bool:
         """Like `delete`, but returns False and sets `last_error` instead of raising."""
         return self._succeeds(lambda: self.delete(path))

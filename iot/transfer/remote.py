@@ -370,6 +370,10 @@ class Remote(Metered, Protocol):
     def stat(self, path: bytes) -> RemoteFile | None:
         """None if the far side says that nothing is there; never a guess."""
 
+    def read_small(self, path: bytes, most_bytes: int, *, tick: Callable[[], None] = lambda: None) -> bytes | None:
+        """The first `most_bytes` + 1 bytes of a file; None if it cannot be read, whatever the reason. tick: see
+        `upload_many`, for the time of connecting."""
+
     def scan(
         self, paths: Sequence[bytes], leave_out: Callable[[bytes, bytes], None] | None = None
     ) -> list[list[RemoteEntry] | PermanentError]:

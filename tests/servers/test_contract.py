@@ -257,6 +257,16 @@ def test_an_upload_takes_as_long_as_the_limit_of_the_rate_says(any_remote, place
     assert free_s < limited_s / 2
 
 
+def test_a_small_file_is_read_and_a_longer_one_noticed(any_remote, client, place, tmp_path):
+    make(tmp_path / "small", 100)
+    client.upload(tmp_path / "small", any_remote.path(f"{place}/small"))
+    content = any_remote.content(f"{place}/small")
+    assert client.read_small(any_remote.path(f"{place}/small"), 100) == content
+    assert client.read_small(any_remote.path(f"{place}/small"), 60) == content[:61]
+    assert client.read_small(any_remote.path(f"{place}/missing"), 100) is None
+    assert client.read_small(any_remote.path(place), 100) in (None, b"")
+
+
 def test_paths_are_told_moved_and_deleted(any_remote, client, expected, place, tmp_path):
     folder = any_remote.path(place)
     assert client.exists(folder) is False

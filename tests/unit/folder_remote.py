@@ -31,6 +31,7 @@ class FolderRemote:
         self.given_up: list = []
         self.cancelled = False
         self.rates: list = []
+        self.reads = self.disconnects = 0
         self.wire = Wire()
 
     def upload_many(self, jobs, *, hold_checkpoints=False, tick=lambda: None):
@@ -107,6 +108,18 @@ class FolderRemote:
 
     def give_up(self, uploads):
         self.given_up += uploads
+
+    def read_small(self, path, most_bytes, *, tick=lambda: None):
+        if self.cannot_connect:
+            raise self.cannot_connect.pop(0)
+        self.reads += 1
+        try:
+            return (self.root / path.decode()).read_bytes()[: most_bytes + 1]
+        except OSError:
+            return None
+
+    def disconnect(self):
+        self.disconnects += 1
 
     def limit_rate(self, bytes_per_s):
         self.rates.append(bytes_per_s)

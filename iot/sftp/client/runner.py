@@ -9,6 +9,7 @@ from typing import TypeAlias, TypeVar
 from iot.sftp.client.connector import Connector
 from iot.sftp.client.downloads import Downloads
 from iot.sftp.client.jobs import paths
+from iot.sftp.client.jobs.checksum_file import read_small
 from iot.sftp.client.jobs.look import look, look_at_link
 from iot.sftp.client.jobs.paths import Earlier, real_path
 from iot.sftp.client.learned import REFUSALS, LearnedRefusals
@@ -128,6 +129,9 @@ class Runner(BaseRemote):
         """As stat, but of a link itself."""
         return self._run(lambda *_: look_at_link(path))
 
+    def read_small(self, path: bytes, most_bytes: int, *, tick: Callable[[], None] = lambda: None) -> bytes | None:
+        return self._run(lambda *_: read_small(path, most_bytes), tick)
+
     def scan(
         self, folders: Sequence[bytes], leave_out: Callable[[bytes, bytes], None] | None = None
     ) -> list[list[RemoteEntry] | PermanentError]:
@@ -151,7 +155,7 @@ class Runner(BaseRemote):
     def rmdir(self, path: bytes) -> None:
         self._run(lambda session, earlier: paths.delete_dir(session.context, path, earlier))
 
-    def _run(self, work: Callable[[Session, Earlier], Work[T]]) -> T:
+    def _run(self, work: Callable[[Session, Earlier], Work[T]], tick: Callable[[], None] = lambda: None) -> T:
         """Run a small job, again on a new connection if the link is lost."""
         earlier = Earlier()
 
@@ -165,7 +169,7 @@ class Runner(BaseRemote):
             return result
 
         with self._exclusively():
-            return self.links.attempts().run(run_on)
+            return self.links.attempts(tick).run(run_on)
 
     # -- inside
 

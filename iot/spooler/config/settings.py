@@ -73,6 +73,14 @@ class Settings(Table):
     command_limit_s: float = Field(
         10.0, gt=0, le=3600, description="seconds until such a command is killed with its children"
     )
+    hint_file: str | None = Field(
+        None,
+        min_length=1,
+        max_length=255,
+        pattern=r"^[^\x00-\x1f]+$",
+        description="file on the server, relative to the login folder, in which it may ask all devices to wait or to"
+        " send slower; read after each connect; by default none is",
+    )
     scan_s: float | None = Field(
         None,
         gt=0,

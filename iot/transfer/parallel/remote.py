@@ -155,6 +155,20 @@ class ParallelRemote(BaseRemote):
     def stat(self, path: bytes) -> RemoteFile | None:
         return self._call(lambda store, _: store.stat(path))
 
+    def read_small(self, path: bytes, most_bytes: int, *, tick: Callable[[], None] = lambda: None) -> bytes | None:
+        def read(store: Store, _: bool) -> bytes | None:
+            content = b""
+            try:
+                for block in store.read(path, 0):
+                    content += block
+                    if len(content) > most_bytes:
+                        break
+            except PermanentError:
+                return None
+            return content[: most_bytes + 1]
+
+        return self._call(read, tick)
+
     def scan(
         self, paths: Sequence[bytes], leave_out: Callable[[bytes, bytes], None] | None = None
     ) -> list[list[RemoteEntry] | PermanentError]:
@@ -187,7 +201,7 @@ class ParallelRemote(BaseRemote):
     def rmdir(self, path: bytes) -> None:
         self._call(lambda store, again: _gone_is_fine(again, lambda: store.rmdir(path)))
 
-    def _call(self, work: Callable[[Store, bool], T]) -> T:
+    def _call(self, work: Callable[[Store, bool], T], tick: Callable[[], None] = lambda: None) -> T:
         """A small operation on one store, repeated on a new connection if the link is lost. The second argument of
         `work` says that an earlier attempt may have succeeded with its answer lost."""
         again = False
@@ -202,7 +216,7 @@ class ParallelRemote(BaseRemote):
             return result
 
         with self._exclusively():
-            return self._attempts().run(run_on)
+            return self._attempts(tick).run(run_on)
 
     # -- inside
 

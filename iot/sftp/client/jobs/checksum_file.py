@@ -1,4 +1,4 @@
-"""The file `<file>.sha256` beside a remote file, in the format of sha256sum."""
+"""Small remote files: the file `<file>.sha256` beside another, in the format of sha256sum, or any other."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import posixpath
 
 from iot.sftp.client.jobs.context import Context
 from iot.sftp.client.jobs.opening import open_to_read
-from iot.sftp.client.pipeline.job import Work, ask, closing, expect_data, expect_handle
+from iot.sftp.client.pipeline.job import Work, ask, ask_at_once, closing, expect_data, expect_handle
 from iot.sftp.client.protocol import packets
 from iot.sftp.client.protocol.packets import Code, Flag, Status
 from iot.transfer.checksum_file import MOST_BYTES, sha256_alone, sha256_listed
@@ -14,7 +14,7 @@ from iot.transfer.errors import NotFound, PermanentError, ProofFailed, ServerRef
 from iot.transfer.names import SIDECAR
 from iot.transfer.terminal import quoted
 
-__all__ = ["fetch_sha256_file", "sha256_there"]
+__all__ = ["fetch_sha256_file", "read_small", "sha256_there"]
 
 
 def fetch_sha256_file(context: Context, source: bytes) -> Work[str]:
@@ -47,6 +47,18 @@ def sha256_there(path: bytes, name: bytes) -> Work[str | None]:
         return sha256_alone((yield from closing(handle, _read(path, handle))), name) or ""
     except ProofFailed:
         return ""
+    except PermanentError:
+        return None
+
+
+def read_small(path: bytes, most_bytes: int) -> Work[bytes | None]:
+    """The first `most_bytes` + 1 bytes, in two round trips; None if it cannot be read, after one if it is not there."""
+    try:
+        handle = expect_handle((yield from ask(packets.open_file(path, Flag.READ))), _opening(path))
+        reply, _ = yield from ask_at_once([packets.read(handle, 0, most_bytes + 1), packets.close(handle)])
+        if isinstance(reply, Status) and reply.code == Code.EOF:
+            return b""
+        return bytes(expect_data(reply, f"cannot read {quoted(path)}")[: most_bytes + 1])
     except PermanentError:
         return None
 
