@@ -186,7 +186,8 @@ class Availability:
 
     def asked_to_wait(self, now: float, wait_s: float) -> None:
         """The server has answered, and asks to be left alone for so long."""
-        self.state = ServerState.DISCONNECTED
+        self._take(ConnectionEvent.ANSWERED)
+        self._take(ConnectionEvent.LOST)
         self.failures = self.holds = 0
         self.last_error = f"the server asks to come back in {wait_s:.0f} s"
         self._herd.answered()
