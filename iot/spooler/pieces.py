@@ -147,6 +147,7 @@ class Pieces:
             on_change=self._on_change,
             on_progress=self._fetched,
             on_lost=self._sender.lost,
+            asked_to_wait=self._sender.is_asked_to_wait,
         )
 
     # -- what they ask

@@ -36,7 +36,7 @@ class Pull:
     """admission: what may be done for the inbox of a number. uploads_ready: whether uploads of this urgency are ready.
 
     stopping: whether the loop is being stopped. on_change: called when the status has changed. on_progress: called when
-    the server has answered. on_lost: called with what has ended the link.
+    the server has answered. on_lost: called with what has ended the link. asked_to_wait: see Sender.is_asked_to_wait.
     """
 
     def __init__(
@@ -53,6 +53,7 @@ class Pull:
         on_change: Callable[[], None],
         on_progress: Callable[[], None],
         on_lost: Callable[[TransferError], None],
+        asked_to_wait: Callable[[Callable[[], None]], bool],
     ) -> None:
         self.inboxes = inboxes
         self._by_number = {inbox.number: inbox for inbox in inboxes}
@@ -66,6 +67,7 @@ class Pull:
         self._on_change = on_change
         self._on_progress = on_progress
         self._on_lost = on_lost
+        self._asked_to_wait = asked_to_wait
         self._tick: Callable[[], None] = lambda: None
         self._waits_since: float | None = None
         self._is_turn = self._runs = self._yields = self._refused = False
@@ -154,6 +156,8 @@ class Pull:
 
     def _work(self) -> TransferError | None:
         """-> what has ended the link, if anything did"""
+        if self._asked_to_wait(self._tick_and_look):
+            return None
         for inbox in self._open():
             if not self._yields and not self._stopping():
                 inbox.look(self._remote, self._tick_and_look)

@@ -94,7 +94,7 @@ class Sender:
         """-> what ended the link, if anything did"""
         lost: TransferError | None = None
         try:
-            if self._hints is not None and self._is_asked_to_wait(self._hints, tick):
+            if self.is_asked_to_wait(tick):
                 return None
             for outcome in self._remote.upload_many(self._jobs(), hold_checkpoints=True, tick=tick):
                 lost = self._book(outcome) or lost
@@ -109,8 +109,9 @@ class Sender:
                 lost = LinkLost("the connection could not be made")
         return lost
 
-    def _is_asked_to_wait(self, hints: Hints, tick: Callable[[], None]) -> bool:
-        wait_s = hints.look(tick)
+    def is_asked_to_wait(self, tick: Callable[[], None]) -> bool:
+        """Whether the server asks, on this connection, to be left alone. Raises: what ends the link."""
+        wait_s = 0.0 if self._hints is None else self._hints.look(tick)
         if wait_s:
             self._server.asked_to_wait(self._now(), wait_s)
             log.info("the server asks to be left alone next_s=%.0f", wait_s)

@@ -19,7 +19,8 @@ The connection:
           `---RELEASED-- HELD <--+-------REFUSED---------'
 
 A hold ends by itself (TRIED) or because somebody asks for a try (RELEASED). REMEMBERED: an earlier process was held.
-A remote that dials on its own may be lost, refused or answered without TRIED, too.
+A remote that dials on its own may be lost, refused or answered without TRIED, too. A server that answers and asks to be
+left alone is LOST before what was asked of it has ENDED.
 """
 
 from __future__ import annotations
@@ -125,6 +126,7 @@ _C, _D = ServerState, ConnectionEvent
 CONNECTION: dict[tuple[ServerState, ConnectionEvent], ServerState] = {
     (_C.DISCONNECTED, _D.TRIED): _C.CONNECTING,
     (_C.DISCONNECTED, _D.ANSWERED): _C.CONNECTED,
+    (_C.DISCONNECTED, _D.ENDED): _C.DISCONNECTED,
     (_C.DISCONNECTED, _D.LOST): _C.DISCONNECTED,
     (_C.DISCONNECTED, _D.REFUSED): _C.HELD,
     (_C.DISCONNECTED, _D.REMEMBERED): _C.HELD,

@@ -194,10 +194,8 @@ class Client(TreeMethods):
         self._remote.settle(results)
 
     def give_up(self, uploads: Iterable[tuple[LocalPath, RemotePath]]) -> None:
-        """Give up on these uploads (source, dest): what earlier attempts left on the server is removed.
-
-        This happens later, together with other abandoned parts: beside uploads, `stale_part_s` from now.
-        """
+        """Give up on these uploads (source, dest): what earlier attempts left on the server is removed. This happens
+        later, together with other abandoned parts: beside uploads, `stale_part_s` from now."""
         self._remote.discard(uploads)
 
     def download_file(
@@ -236,9 +234,8 @@ class Client(TreeMethods):
         Raises: TransientError, NotFound, SourceChanged, ProofFailed, PermanentError, AuthenticationError,
             LocalStateError, ConfigurationError (a setting that an open file cannot honour), Cancelled.
         """
-        return _result(
-            self._remote.download(DownloadJob(source, dest, progress=progress, sha256=sha256), resume=resume)
-        )
+        job = DownloadJob(source, dest, progress=progress, sha256=sha256)
+        return _result(self._remote.download(job, resume=resume))
 
     def download_many(
         self,
@@ -267,10 +264,8 @@ class Client(TreeMethods):
     # -- paths
 
     def exists(self, path: RemotePath) -> bool:
-        """Whether something exists at `path`.
-
-        Raises: PermissionDenied and the errors of every operation: an unknown answer is never reported as False.
-        """
+        """Whether something exists at `path`. Raises: PermissionDenied and the errors of every operation: an unknown
+        answer is never reported as False."""
         return self._remote.stat(remote_path(path)) is not None
 
     def stat(self, path: RemotePath) -> RemoteFile:
@@ -299,9 +294,7 @@ class Client(TreeMethods):
 
     def move(self, source: RemotePath, dest: RemotePath) -> None:
         """Rename a file or folder. A file at `dest` is replaced atomically; missing folders are made (`make_dirs`).
-
-        Raises: NotFound, AlreadyExists (the server cannot replace a file).
-        """
+        Raises: NotFound, AlreadyExists (the server cannot replace a file)."""
         self._remote.move(remote_path(source, "source"), remote_path(dest, "dest"))
 
     def make_dir(self, path: RemotePath) -> bool:
@@ -330,7 +323,6 @@ class Client(TreeMethods):
 
     def list(self, path: RemotePath, file_pattern: str | None = None) -> list[str]:
         """Paths of the files directly in `path`, sorted.
-
         file_pattern: only those whose path contains it; with `*`, `?` or `[` it is a pattern for the whole name.
 
         Raises: NotFound; NameRefused if the server lists a name that is not a valid file name.

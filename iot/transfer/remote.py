@@ -221,10 +221,8 @@ class Store(Protocol):
         """
 
     def where(self, token: Token) -> Standing:
-        """How much the far side has. The answer is trusted as far as acknowledgements are durable.
-
-        Raises: ServerRefused if the token's name belongs to something that is not a regular file (a folder, a link).
-        """
+        """How much the far side has. The answer is trusted as far as acknowledgements are durable. Raises:
+        ServerRefused if the token's name belongs to something that is not a regular file (a folder, a link)."""
 
     def write(self, token: Token, span: Span, body: Iterable[bytes]) -> Ack:
         """Write the bytes of `span` at their offset: exactly span.length bytes, in non-empty blocks.
@@ -292,10 +290,7 @@ class Store(Protocol):
         """
 
     def digest(self, path: bytes, algorithm: str) -> str | None:
-        """The far side's own hash of a published file, in lower-case hex; None if it offers none.
-
-        Raises: NotFound.
-        """
+        """The far side's own hash of a published file, in lower-case hex; None if it offers none. Raises: NotFound."""
 
     def list(self, path: bytes) -> Iterator[RemoteEntry]:
         """The entries of a folder, in any order: size and time if the listing reveals them, and always whether it is a
@@ -303,9 +298,7 @@ class Store(Protocol):
 
     def move(self, source: bytes, dest: bytes, *, make_dirs: bool = True) -> None:
         """Rename a file or folder; a file at `dest` is replaced, atomically if `Capabilities.replaces`.
-
-        Raises: NotFound, AlreadyExists (it cannot be replaced).
-        """
+        Raises: NotFound, AlreadyExists (it cannot be replaced)."""
 
     def delete(self, path: bytes) -> None:
         """Delete a file. Raises: NotFound; ServerRefused for a folder."""
@@ -371,18 +364,15 @@ class Remote(Metered, Protocol):
         """None if the far side says that nothing is there; never a guess."""
 
     def read_small(self, path: bytes, most_bytes: int, *, tick: Callable[[], None] = lambda: None) -> bytes | None:
-        """The first `most_bytes` + 1 bytes of a file; None if it cannot be read, whatever the reason. tick: see
-        `upload_many`, for the time of connecting."""
+        """The first `most_bytes` + 1 bytes of a file; None if it cannot be read. tick: called while connecting."""
 
     def scan(
         self, paths: Sequence[bytes], leave_out: Callable[[bytes, bytes], None] | None = None
     ) -> list[list[RemoteEntry] | PermanentError]:
         """What is directly in each of these folders, sorted by name, many at once; or the error of one that cannot be
         listed: NotFound, PermissionDenied, ServerRefused, NameRefused (the server lists what is not a name).
-
         leave_out: called in any thread, for each of these at least once, with the folder and what is listed there and
-        is not a name; the folder is then listed without it.
-        """
+        is not a name; the folder is then listed without it."""
 
     def move(self, source: bytes, dest: bytes) -> None:
         """Rename; a file at `dest` is replaced. Raises: NotFound, AlreadyExists (it cannot be replaced)."""

@@ -1,4 +1,4 @@
-"""What an agent logs of its start, its connection and its end, with real servers."""
+"""What an agent logs of its start, its connection and its end, and of what a server asks for, with real servers."""
 
 from __future__ import annotations
 
@@ -79,3 +79,22 @@ def test_an_ftp_connection_tells_software_and_tls(tmp_path: Path, caplog: pytest
     assert told
     assert re.fullmatch(r"connected server=127\.0\.0\.1 port \d+ software='220 pyftpdlib.*' tls=TLSv1\.\d \S+", told[0])
     assert server.password not in caplog.text
+
+
+def test_a_server_that_asks_to_be_left_alone_is_left_alone_for_so_long(site: Site, sshd: OpenSSH) -> None:
+    hint = sshd.root / "hint.json"
+    hint.write_text('{"retry_after_s": 3}')
+    hint.chmod(0o644)
+    site.top["hint_file"] = sshd.path("hint.json")
+    site.put("a")
+    asked = "the server asks to be left alone next_s="
+    with site.running():
+        until(lambda: asked in site.log)
+        began = time.monotonic()
+        hint.unlink()
+        until(lambda: site.left() == [])
+        took_s = time.monotonic() - began
+    assert site.arrived() == ["a"]
+    assert 2.5 < took_s < 60
+    assert site.log.count(asked) == 1
+    assert len(re.findall(r"^INFO connected host=", site.log, re.MULTILINE)) == 2

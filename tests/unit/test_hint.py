@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from unit.inbox_lab import InboxLab
 from unit.test_spooler_agent import Rig
 
 from iot.spooler.availability import ServerState
@@ -172,6 +173,21 @@ def test_the_agent_reads_it_again_after_a_loss_and_sends_as_slow_as_asked(tmp_pa
     rig.loop.stop_at = rig.loop.now + 60
     rig.run(drain=False)
     assert (rig.left(), rig.remote.reads, rig.remote.rates[-1]) == ([], 1, 2000.0)
+
+
+def test_a_device_that_only_fetches_leaves_the_server_alone_too(tmp_path: Path) -> None:
+    lab = InboxLab(tmp_path)
+    lab.more = {"hint_file": HINT, "device_id": "gw-1"}
+    lab.put("a.conf", b"one")
+    hint = tmp_path / "server" / HINT
+    hint.write_text('{"retry_after_s": 600}')
+    lab.loop.stop_at = lab.loop.now + 500
+    lab.run(drain=False)
+    assert lab.published() == {}
+    hint.unlink()
+    lab.loop.stop_at = lab.loop.now + 900
+    lab.run(drain=False)
+    assert lab.published() == {"a.conf": b"one"}
 
 
 @pytest.mark.parametrize("drain", [True, False])
