@@ -101,6 +101,14 @@ def test_what_compressing_saves_nothing_of_is_sent_as_it_is(rig: PackingRig, nam
     assert rig.compressed() == []
 
 
+def test_a_file_whose_packed_name_another_has_is_sent_as_it_is(rig: PackingRig) -> None:
+    rig.put("a.csv", TEXT)
+    rig.put("a.csv.gz", b"another file")
+    assert rig.run() is End.DRAINED
+    assert sorted(rig.arrived()) == ["a.csv", "a.csv.gz"]
+    assert (rig.content("a.csv"), rig.content("a.csv.gz")) == (TEXT, b"another file")
+
+
 def test_the_first_mib_decides(rig: PackingRig) -> None:
     noisy = random.Random(1).randbytes(1024 * KIB)
     rig.most = "8 MiB"

@@ -189,8 +189,9 @@ class Packing:
         settings = self._intakes[entry.outbox].settings
         if settings.compress is None or is_packed(entry.path) or entry.fingerprint.size > self._max_bytes:
             return None
-        if len(split(entry.path)[1] + os.fsencode(settings.compress.suffix)) > NAME_MAX_BYTES:
-            return None
+        packed = entry.path + os.fsencode(settings.compress.suffix)
+        if len(split(packed)[1]) > NAME_MAX_BYTES or self._queue.known(entry.outbox, [packed]):
+            return None  # too long, or another file has that name
         return settings.compress
 
     def _kind_begun(self, entry: Entry, destination: str) -> Compression | None:

@@ -136,8 +136,8 @@ class OutboxSettings(Table):
     compress: Compression | None = Field(
         None,
         description="gzip or zstd: files are compressed once, into state_dir, and sent from there with .gz or .zst"
-        " behind their name; as they are where their name or first MiB says that less than 5 % would be saved, or where"
-        " state_dir has no room",
+        " behind their name; as they are where their name or first MiB says that less than 5 % would be saved, where"
+        " state_dir has no room, or where another file of the outbox has that name",
     )
     ready: Ready | None = Field(
         None,
