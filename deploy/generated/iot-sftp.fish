@@ -67,7 +67,7 @@ complete -c iot-sftp -n '__fish_seen_subcommand_from put' -s T -l no-target-dire
 complete -c iot-sftp -n '__fish_seen_subcommand_from put' -l update -d 'leave out what is the same: size and time'
 complete -c iot-sftp -n '__fish_seen_subcommand_from put' -s n -l dry-run -d 'only tell what would be sent'
 complete -c iot-sftp -n '__fish_seen_subcommand_from put' -l restart -d 'do not go on from an earlier part'
-complete -c iot-sftp -n '__fish_seen_subcommand_from put' -l adopt-partial -x -d 'go on from what another program has left as NAME, if its content is right: {name}.filepart, or {name}'
+complete -c iot-sftp -n '__fish_seen_subcommand_from put' -l adopt-partial -x -d 'go on from another program\'s {name}.filepart'
 complete -c iot-sftp -n '__fish_seen_subcommand_from put' -l sha256 -d 'print checksums, as sha256sum does'
 complete -c iot-sftp -n '__fish_seen_subcommand_from get' -s r -l recursive -d 'folders with all in them'
 complete -c iot-sftp -n '__fish_seen_subcommand_from get' -s T -l no-target-directory -d 'DEST is the new name'

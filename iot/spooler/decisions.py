@@ -32,9 +32,13 @@ class Decisions:
         self._told: dict[bytes, tuple[str, int]] = {}
         self._walk = 0
 
+    @property
+    def are_told(self) -> bool:
+        return log.isEnabledFor(logging.DEBUG)
+
     def tell(self, path: bytes, reason: str, **details: object) -> None:
         """reason: what it is told once for. details: what may change without being a change of the decision."""
-        if not log.isEnabledFor(logging.DEBUG):
+        if not self.are_told:
             return
         before = self._told.get(path)
         if before is None and len(self._told) >= MOST:

@@ -54,9 +54,8 @@ class Intake:
     """Brings the files of one outbox into the queue.
 
     cut: the last power cut, if one is known. failed: why the outbox, or a folder in it, cannot be read; None when all
-    can. failures: how often that was so, in a row. stopped: by command; `step` is not called
-    then. passes: finished walks. check_first: for all files of the first walk,
-    check whether an earlier delivery is there already.
+    can. failures: how often that was so, in a row. stopped: by command; `step` is not called then. passes: finished
+    walks. check_first: for all files of the first walk, check whether an earlier delivery is there already.
     """
 
     def __init__(

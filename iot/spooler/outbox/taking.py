@@ -95,7 +95,7 @@ class Taking:
         """As `take`, for a batch of a whole walk. One that is as it was in the walk before, and known to the queue
         then, is not looked up again: `forget` tells of rows that go while their file stays."""
         mark = hash(tuple(batch))
-        if mark in self._known_marks and not self._queue.lost_rows and not log.isEnabledFor(logging.DEBUG):
+        if mark in self._known_marks and not self._queue.lost_rows and not self._decisions.are_told:
             self._marks.add(mark)
             return len(batch)
         there = self.take(batch)
@@ -150,7 +150,7 @@ class Taking:
 
     def _unlike(self, batch: Sequence[Found], known: Mapping[bytes, Known]) -> Sequence[Found]:
         """Without the versions that the queue knows, if nothing is to be noted of them: fast, for large outboxes."""
-        if len(self._readiness) or log.isEnabledFor(logging.DEBUG):
+        if len(self._readiness) or self._decisions.are_told:
             return batch
         before = known.get
         return [found for found in batch if (row := before(found.path)) is None or row.fingerprint != found.fingerprint]

@@ -57,7 +57,7 @@ def add_put(commands: Commands[Parser]) -> None:
         "--adopt-partial",
         metavar="NAME",
         type=_partial_name,
-        help="go on from what another program has left as NAME, if its content is right: {name}.filepart, or {name}",
+        help="go on from another program's {name}.filepart",
     )
     add("--sha256", action="store_true", help="print checksums, as sha256sum does")
 
