@@ -13,18 +13,22 @@ import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from iot.spooler.gates import FREE, Gates, Held
 from iot.spooler.naming import shown
 from iot.spooler.outbox.intake import Intake
 from iot.spooler.queue.policy import Admission
+from iot.transfer.beneath import DIRECTORY, opener
 
 __all__ = ["Command", "Order", "Orders", "order_after"]
 
 log = logging.getLogger(__name__)
 
 FILE = "orders.json"
+FRESH = "orders.new"
+CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 MAX_BYTES = 1 << 20
 
 
@@ -138,16 +142,16 @@ class Orders:
             return {}
 
     def _write(self, orders: Mapping[str, Order]) -> None:
-        fresh = self._path.with_suffix(".new")
-        fresh.unlink(missing_ok=True)
         content = json.dumps({"outboxes": {path: order.value for path, order in orders.items()}}, indent=1)
-        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
-            file.write(content + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(fresh, self._path)
-        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        folder = os.open(self._path.parent, DIRECTORY)
         try:
+            with suppress(FileNotFoundError):
+                os.unlink(FRESH, dir_fd=folder)
+            with open(FRESH, "w", opener=opener(folder, CREATE)) as file:
+                file.write(content + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            os.rename(FRESH, self._path.name, src_dir_fd=folder, dst_dir_fd=folder)
             os.fsync(folder)
         finally:
             os.close(folder)
