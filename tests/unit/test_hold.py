@@ -64,7 +64,7 @@ def test_a_held_file_that_leaves_when_the_agent_is_woken_leaves_once(tmp_path: P
     os.utime(path, (rig.loop.wall(),) * 2)
 
     def pause(seconds: float) -> None:
-        rig.loop.now += max(min(seconds, 0.5), 0.001)
+        rig.loop.now += max(min(seconds, 0.5), 0.05)
         assert rig.agent is not None
         rig.agent.wake()  # SIGUSR1, again and again
 
