@@ -98,6 +98,7 @@ class Rig:
         return SimpleNamespace(
             number=number,
             settings=SimpleNamespace(label=f"box{number}", hold_s=HOLD_S),
+            left=lambda entry: None,  # it has no markers
             outbox=SimpleNamespace(open=opened, forget=self.looked_again.append, leftovers=[]),
             departure=lambda *, rested: rested,
         )
