@@ -280,7 +280,7 @@ def _(lab: Lab) -> str:
 def _(lab: Lab) -> str:
     """The first one is under way, over a link that is almost still."""
     words = ["put", "f", lab.server.path("f")]
-    with lab.server.link(rate_bps=100e3) as link:
+    with lab.server.link(rate_bps=20e3) as link:
         slowly = {"SFTP_PORT": str(link.port), "SFTP_HOST_KEY": lab.server.host_key, "SFTP_KNOWN_HOSTS": ""}
         environment = {name: value for name, value in {**lab.shell.environment, **slowly}.items() if value}
         with subprocess.Popen([*COMMAND, *words], cwd=lab.shell.folder, env=environment) as first:

@@ -56,13 +56,14 @@ def test_a_hold_is_told_with_what_to_do_and_flush_releases_it(site: Site) -> Non
         flushed = asked(site, "flush")
         assert flushed.returncode == 0
         assert flushed.stderr.startswith("the server was held: ")
-        assert flushed.stdout == "the hold is released: one try now; iot-spooler status tells what came of it\n"
+        told = "the hold is released: one try now; iot-spooler status tells what came of it\n"
+        assert flushed.stdout == told + "box: looked at and sent now, whatever the schedule says\n"
         until_held(site, times=2)
         assert "hold released: one try now" in site.log
         mended(site)
         asked(site, "flush")
         until(lambda: site.left() == [])
-        until(lambda: asked(site, "flush").stdout == "the agent looks and sends now, whatever the schedule says\n")
+        until(lambda: asked(site, "flush").stdout == "box: looked at and sent now, whatever the schedule says\n")
     assert site.arrived() == ["f"]
 
 

@@ -16,7 +16,7 @@ import pytest
 from faults.proxy import BadLink
 from servers.openssh import OpenSSH
 
-from iot.sftp.client import Cancelled, ConfigurationError, Failure, IoTSFTPClient, TransferResult
+from iot.sftp.client import Cancelled, ConfigurationError, Failure, IoTSFTPClient, Progress, TransferResult
 
 RATE_BPS = 8e6
 LARGE = 2 * 1024 * 1024
@@ -132,12 +132,15 @@ def test_a_cancel_from_a_signal_handler_ends_the_call_that_it_interrupts(
     def on_alarm(_number: int, _frame: FrameType | None) -> None:
         client.cancel()
 
+    def soon(progress: Progress) -> None:
+        if progress.done_bytes:
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+
     client.connect()
     before = signal.signal(signal.SIGALRM, on_alarm)
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.5)
         with pytest.raises(Cancelled):
-            client.upload(large, sshd.path("large"))
+            client.upload(large, sshd.path("large"), progress=soon)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

@@ -216,7 +216,7 @@ def test_an_outbox_whose_mount_has_gone_is_a_failed_source_and_gives_up_its_clai
     walked(outbox)
     box.rename(tmp_path / "unmounted")
     box.mkdir()
-    monkeypatch.setattr(place, "_mount_point", lambda _: Path("/elsewhere"))
+    monkeypatch.setattr(place, "mount_point", lambda _: Path("/elsewhere"))
     with pytest.raises(SourceFailed, match="is no longer mounted"):
         walked(outbox)
     assert outbox._claimed is None
