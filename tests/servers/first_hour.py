@@ -163,6 +163,7 @@ VARYING = (
     (r"updated \d+ s ago", "updated 1 s ago"),
     (r"next attempt in \d+ min \d+ s", "next attempt in 15 min 0 s"),
     (r"oldest \d+ s", "oldest 1 s"),
+    (r"failed for \d+ s", "failed for 1 s"),
     (r"at \d+(\.\d)? KiB", "at 256.0 KiB"),
     (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[ ?]", "2026-11-28 20:15:00 "),
     (r"rate( +)[\d.]+ [KMG]?i?B/s", r"rate\g<1>0 B/s"),
