@@ -135,6 +135,9 @@ class Pieces:
             on_change=self._on_change,
             on_progress=self._progressed,
         )
+        self._make_what_fetches(remote, clocks)
+
+    def _make_what_fetches(self, remote: Remote, clocks: Clocks) -> None:
         self.pull = Pull(
             self._inboxes,
             remote,
