@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import sqlite3
 import sys
+import textwrap
 import time
 
 import pytest
 from unit.inbox_lab import InboxLab
 
 from iot.spooler.agent import Wake
+from iot.spooler.config.settings import Settings
 from iot.spooler.draining import End
-from iot.transfer import DiskFull, Failure, LinkLost
+from iot.spooler.inbox.inbox import Inbox
+from iot.spooler.inbox.place import Content, Place
+from iot.spooler.outbox.intake import Clocks
+from iot.spooler.queue.policy import Backoff
+from iot.spooler.queue.queue import QUEUE_SCHEMA
+from iot.transfer import DiskFull, Failure, Journal, LinkLost
 
 PYTHON = sys.executable
 
@@ -267,6 +275,53 @@ def test_a_hook_that_judges_nothing_is_asked_again_and_the_file_is_not_fetched_a
     while not lab.published():
         lab.run(wrap=counting(lab, calls))
     assert calls == ["a"]
+
+
+def test_a_verdict_is_about_the_bytes_that_were_judged_also_when_newer_ones_arrive_meanwhile(tmp_path):
+    """The next try of the hook falls due during a look, which finds another version: it is fetched while that runs."""
+    first, judging, arrived = (str(tmp_path / name) for name in ("first", "judging", "arrived"))
+    script = f"""
+        import os, sys, time
+        if open(os.environ["IOT_PATH"]).read() == "evil": sys.exit(1)
+        if not os.path.exists({first!r}): sys.exit(open({first!r}, "w").close() or 75)
+        open({judging!r}, "w").close()
+        while not os.path.exists({arrived!r}): time.sleep(0.01)
+    """
+    lab = InboxLab(tmp_path, before_publish=[PYTHON, "-c", textwrap.dedent(script)], before_publish_limit_s=3600)
+    settings = Settings.model_validate(lab.settings())
+    with contextlib.closing(Journal(settings.state_dir, QUEUE_SCHEMA)) as journal:
+        remote = settings.server.remote(journal, "gw")
+        clock = Clocks(lambda: lab.loop.now, lab.loop.wall)
+        inbox = Inbox(settings.inbox[0], -1, "gw", journal, clock, Backoff(100, 100), os.environ, lambda: 0.0)
+
+        def steps_until(is_so):
+            end = time.monotonic() + 20
+            while not is_so():
+                assert time.monotonic() < end, (inbox.held, lab.published())
+                inbox.step()
+                time.sleep(0.005)
+
+        def fetch():
+            inbox.look(remote, lambda: None)
+            return remote.download_many([inbox.next_job(lambda: False)], tick=lambda: None)
+
+        lab.put("a", b"good")
+        [outcome] = fetch()
+        inbox.ended("a", outcome)
+        steps_until(lambda: "a" in inbox.held)
+        lab.put("a", b"evil", age_s=1800)
+        lab.loop.now += 1000
+        fetched = fetch()
+        steps_until(lambda: os.path.exists(judging))
+        [outcome] = fetched
+        open(arrived, "w").close()
+        inbox.ended("a", outcome)
+        steps_until(lambda: "a" in inbox.held and "exit code 1" in inbox.held["a"])
+        inbox.look(remote, lambda: None)
+        remote.close()
+    assert set(lab.published().values()) <= {b"good"}
+    assert lab.rows()["a"][0] == "refused"
+    assert lab.hidden() == []
 
 
 # -- on the server
@@ -542,3 +597,15 @@ def test_an_inbox_at_rest_writes_nothing(tmp_path):
     assert len(looks) >= 9
     assert states[1] == states[-1]
     assert states[1]
+
+
+def test_sealing_twice_is_sealing_once(tmp_path):
+    """The journal could not be written in between."""
+    place, content = Place(tmp_path, judged=False), Content(b"a", hashlib.sha256(b"one").hexdigest())
+    place.prepare()
+    with open(place.fetching_path(b"a"), "wb") as file:
+        file.write(b"one")
+    assert place.seal([content, Content(b"never fetched", content.sha256)]).keys() == {b"never fetched"}
+    assert place.seal([content]) == {}
+    assert place.publish([content]) == {}
+    assert (tmp_path / "a").read_bytes() == b"one"

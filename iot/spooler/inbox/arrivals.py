@@ -1,7 +1,8 @@
 """From a file that was fetched to one that has its name: recorded, judged by the hook, published.
 
-    fetched     the record is written once the content is complete, verified and synced
-    judge       by the hook, if there is one, while other files are fetched
+    fetched     the content is complete, verified and synced; it is sealed, and then recorded
+    judge       by the hook, if there is one, while other files are fetched. Its verdict is about one record, and so
+                about the bytes that are sealed for it: once a newer version is recorded, it counts for nothing
     publish     rename, sync; then recorded as published, or as taken where nothing is left to do on the server
 
 Each step is recorded before the next, and may be done twice: a power cut at any moment costs at most the step it hit.
@@ -67,9 +68,9 @@ class Arrivals:
     def is_judging(self, path: bytes) -> bool:
         return self._judge is not None and path in self._judge
 
-    def under_way(self) -> list[bytes]:
-        """The paths whose content waits for its name."""
-        return [record.path for record in [*self._news, *self._records.of(FileState.FETCHED)]]
+    def under_way(self) -> list[Record]:
+        """Those whose content waits for its name."""
+        return [*self._news, *self._records.of(FileState.FETCHED)]
 
     def next_at(self) -> float:
         hook_in_s = self._judge.look_in_s() if self._judge is not None else float("inf")
@@ -98,14 +99,38 @@ class Arrivals:
     def _record(self) -> bool:
         if not self._news:
             return False
-        self._records.write(self._news)
+        sealed = [record for record in self._news if record.state is FileState.FETCHED]
+        failed: Mapping[bytes, OSError] = {}
+        try:
+            failed = self._place.seal([record.content for record in sealed]) if sealed else {}
+        except OSError as error:
+            failed = {record.path: error for record in sealed}
+        before = [known for record in self._news if (known := self._records.get(record.path)) is not None]
+        self._records.write(record for record in self._news if record.path not in failed)
         self._news = []
+        for path, reason in failed.items():
+            self._put_off(path, f"cannot be kept: {reason.strerror}")  # it is fetched again
+        for known in before:
+            self._discard_if_superseded(known)
         return True
+
+    def _discard_if_superseded(self, record: Record) -> None:
+        current = self._records.get(record.path)
+        if record.state is FileState.FETCHED and (current is None or current.content != record.content):
+            self._discard(record)
+
+    def _discard(self, record: Record) -> None:
+        try:
+            self._place.discard(record.content)
+        except OSError as error:
+            log.debug("not discarded inbox=%s path=%s reason=%s", shown(self._label), shown(record.path), error)
 
     def _heed(self, judged: Iterable[Judged]) -> None:
         good = []
         for record, verdict, reason in judged:
-            if verdict is Verdict.GOOD:
+            if self._records.get(record.path) != record:
+                self.wake()  # a newer version took its place, and is judged now
+            elif verdict is Verdict.GOOD:
                 good.append(record)
             elif verdict is Verdict.BAD:
                 self._refuse(record, reason)
@@ -116,10 +141,7 @@ class Arrivals:
     def _refuse(self, record: Record, reason: str) -> None:
         """The verdict is recorded before the content goes: it is not fetched again in this version."""
         self._records.write([record._replace(state=FileState.REFUSED, reason=reason)])
-        try:
-            self._place.discard(record.path)
-        except OSError as error:
-            log.debug("not discarded inbox=%s path=%s reason=%s", shown(self._label), shown(record.path), error)
+        self._discard(record)
         self._retries.tell(record.path, reason)
 
     def _put_off(self, path: bytes, reason: str) -> None:
@@ -135,9 +157,9 @@ class Arrivals:
                     self._step_at = min(self._step_at, again_at)
                 elif self._judge is None or self._is_published(record):
                     ready.append(record)
-                elif self._place.is_waiting(record.path):
+                elif self._place.is_waiting(record.content):
                     path = os.fsdecode(record.path)
-                    self._judge.ask(record, self._place.waiting_path(record.path), self._remote_path(path))
+                    self._judge.ask(record, self._place.sealed_path(record.content), self._remote_path(path))
                 else:
                     self._fetch_again(record)
             except OSError as error:
@@ -162,9 +184,10 @@ class Arrivals:
         there = {record.path for record in records if self._is_published(record)}
         failed: Mapping[bytes, OSError]
         try:
-            failed = self._place.publish([record.path for record in records if record.path not in there])
-            for path in there:
-                self._place.confirm(path)
+            failed = self._place.publish([record.content for record in records if record.path not in there])
+            for record in records:
+                if record.path in there:
+                    self._place.confirm(record.content)
         except OSError as error:
             failed = dict.fromkeys((record.path for record in records), error)
         published = []
@@ -172,15 +195,15 @@ class Arrivals:
             error_of_it = failed.get(record.path)
             if error_of_it is None:
                 published.append(record)
-            elif isinstance(error_of_it, FileNotFoundError) and not self._waits(record.path):
+            elif isinstance(error_of_it, FileNotFoundError) and not self._waits(record):
                 self._fetch_again(record)
             else:
                 self._put_off(record.path, f"cannot be published: {error_of_it.strerror}")
         self._record_published(published)
 
-    def _waits(self, path: bytes) -> bool:
+    def _waits(self, record: Record) -> bool:
         try:
-            return self._place.is_waiting(path)
+            return self._place.is_waiting(record.content)
         except OSError:
             return True  # unknown is never "gone"
 

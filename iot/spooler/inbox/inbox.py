@@ -1,8 +1,8 @@
 """One inbox: what lies in its remote folder, what of that is fetched, and what is removed there afterwards.
 
 look        the remote folder is listed: what is new, has settled and did not fail just now is wanted
-fetch       each to its place in a hidden folder
-arrivals    recorded, judged, published: see there
+fetching    each to its place in a hidden folder: see there
+arrivals    sealed, recorded, judged, published: see there
 removal     the remote file is looked at once more, and deleted or moved only if it is still the one that was taken
 """
 
@@ -11,16 +11,17 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from iot.spooler.availability import failure_kind
 from iot.spooler.config.inboxes import AfterDownload, Checksum, InboxSettings
 from iot.spooler.inbox.arrivals import Arrivals
+from iot.spooler.inbox.fetching import Fetching
 from iot.spooler.inbox.judge import Judge
 from iot.spooler.inbox.listing import Listing, listed, remote_join
 from iot.spooler.inbox.place import Place
 from iot.spooler.inbox.records import FileState, Record, Records
-from iot.spooler.inbox.removal import Remover, remove
+from iot.spooler.inbox.removal import Removals, Remover
 from iot.spooler.inbox.retries import Retries
 from iot.spooler.inbox.wanted import Candidate, Settling, candidates, clashes
 from iot.spooler.naming import shown
@@ -36,7 +37,6 @@ from iot.transfer import (
     LocalStateError,
     NotFound,
     PermanentError,
-    Progress,
     ProofFailed,
     SourceChanged,
     TransferError,
@@ -51,11 +51,6 @@ LEAST_S = 0.1
 """Between two looks."""
 CHANGED_S = 1.0
 """At least so long a file is left alone that has changed while it was fetched."""
-
-
-class _InFlight(NamedTuple):
-    candidate: Candidate
-    done_bytes: int
 
 
 class Inbox:
@@ -84,14 +79,25 @@ class Inbox:
         self.waiting: dict[str, str] = {}
         self._clocks = clocks
         self._now = clocks.monotonic
-        self._move_to = settings.move_to_of(device_id)
         self._place = Place(settings.path, judged=bool(settings.before_publish))
         self._records = Records(f"{settings.path} from {self.source}", journal)
         self._wanted = wanted(settings.include, settings.exclude, ignore_case=settings.ignore_case)
         self._settling = Settling(settings.settle_s, self._now)
         self._retries = Retries(settings.label, backoff, random, self._now)
+        self._fetching = Fetching(number, self.source, self._place)
+        self._arrivals = self._made_arrivals(environment)
+        self._removals = Removals(
+            settings.label, self.source, settings.move_to_of(device_id), self._records, self._retries
+        )
+        self._refused: dict[str, str] = {}
+        self._local_failures = 0
+        self._began_at = self._now()
+        self._due_at = self._not_before = float("-inf")
+
+    def _made_arrivals(self, environment: Mapping[str, str]) -> Arrivals:
+        settings = self.settings
         command, limit_s = settings.before_publish, settings.before_publish_limit_s
-        self._arrivals = Arrivals(
+        return Arrivals(
             settings.label,
             self._place,
             self._records,
@@ -101,12 +107,6 @@ class Inbox:
             lambda path: remote_join(self.source, path),
             keeps=settings.after_download is AfterDownload.KEEP,
         )
-        self._refused: dict[str, str] = {}
-        self._pending: dict[str, Candidate] = {}
-        self._in_flight: dict[str, _InFlight] = {}
-        self._local_failures = 0
-        self._began_at = self._now()
-        self._due_at = self._not_before = float("-inf")
 
     # -- when
 
@@ -120,16 +120,16 @@ class Inbox:
     def needs_server(self) -> bool:
         """Whether there is something to do now that needs the server."""
         now = self._now()
-        return now >= self._not_before and (now >= self._due_at or bool(self._pending) or bool(self._owed(now)))
+        return now >= self._not_before and (now >= self._due_at or bool(self._fetching) or self._removals.is_due(now))
 
     def is_idle(self) -> bool:
         """Whether all is done that does not wait for another try: for `run --drain`."""
         if self.error is not None:
             return True
-        if self._now() >= self._due_at or self._pending or self._settling.look_at() < float("inf"):
+        if self._now() >= self._due_at or self._fetching or self._settling.look_at() < float("inf"):
             return False
-        unfinished = [*self._arrivals.under_way(), *(each.path for each in self._records.of(FileState.PUBLISHED))]
-        return all(self._retries.has_failed(path) for path in unfinished)
+        unfinished = [*self._arrivals.under_way(), *self._removals.owed()]
+        return all(self._retries.has_failed(each.path) for each in unfinished)
 
     def has_failed(self) -> bool:
         """Whether the inbox as a whole, or a file of it, is to be tried again."""
@@ -137,9 +137,8 @@ class Inbox:
 
     def next_at(self) -> float:
         """When there may be something to do, on the monotonic clock."""
-        owed = (self._retries.again_at(each.path) for each in self._records.of(FileState.PUBLISHED))
-        pending = [float("-inf")] if self._pending else []
-        remote_at = max(min([self._due_at, *owed, *pending]), self._not_before)
+        fetch_at = float("-inf") if self._fetching else float("inf")
+        remote_at = max(min(self._due_at, self._removals.next_at(), fetch_at), self._not_before)
         return min(remote_at, self._arrivals.next_at())
 
     # -- at the server
@@ -157,29 +156,15 @@ class Inbox:
 
     def next_job(self, suspended: Callable[[], bool]) -> DownloadJob | None:
         """The next file to fetch; None if there is none."""
-        path = next((path for path in self._pending if path not in self._in_flight), None)
-        if path is None or self._now() < self._not_before:
-            return None
-        candidate = self._pending[path]
-        self._in_flight[path] = _InFlight(candidate, 0)
-        return DownloadJob(
-            remote_join(self.source, path),
-            self._place.waiting_path(os.fsencode(path)),
-            key=(self.number, path),
-            progress=lambda progress: self._progressed(path, progress),
-            sha256=True,
-            keep_times=True,
-            sidecar=bool(candidate.checksum),
-            suspended=suspended,
-        )
+        return self._fetching.next_job(suspended) if self._now() >= self._not_before else None
 
     def ended(self, path: str, outcome: TransferResult | Failure) -> None:
         """Book what has become of a job."""
-        candidate = self._in_flight.pop(path).candidate
+        candidate = self._fetching.ended(path)
         if isinstance(outcome, Failure):
             self._failed_to_fetch(candidate, outcome.error)
             return
-        del self._pending[path]
+        self._fetching.done(candidate)
         self._retries.forget(os.fsencode(path))
         self._local_failures = 0
         self._arrivals.add(_record(candidate, outcome, self._clocks.wall()))
@@ -190,22 +175,11 @@ class Inbox:
 
     def abandon(self) -> None:
         """The run is over: what has no outcome goes on in the next one."""
-        self._in_flight.clear()
+        self._fetching.abandon()
 
     def remove_taken(self, remote: Remover, tick: Callable[[], None]) -> None:
         """Delete or move on the server what is published here. Raises: as look."""
-        for record in self._owed(self._now()):
-            path = os.fsdecode(record.path)
-            target = remote_join(self._move_to, path) if self._move_to else ""
-            try:
-                said = remove(remote, remote_join(self.source, path), target, record)
-            except PermanentError as error:
-                self._retries.put_off(record.path, f"it is fetched, but cannot be removed from the server: {error}")
-            else:
-                self._retries.forget(record.path)
-                self._records.write([record._replace(state=FileState.TAKEN)])
-                log.info("%s inbox=%s path=%s", said, shown(self.settings.label), shown(path))
-            tick()
+        self._removals.run(remote, self._now(), tick)
 
     # -- on this device
 
@@ -234,19 +208,11 @@ class Inbox:
         return {**self._refused, **judged, **self._retries.reasons}
 
     def figures_in_flight(self) -> list[dict[str, Any]]:
-        return [
-            {
-                "path": shown(path),
-                "bytes": each.candidate.file.size or 0,
-                "done_bytes": each.done_bytes,
-                "percent": each.done_bytes * 100 // each.candidate.file.size if each.candidate.file.size else 0,
-            }
-            for path, each in self._in_flight.items()
-        ]
+        return self._fetching.figures()
 
     @property
     def pending_files(self) -> int:
-        return len(self._pending)
+        return len(self._fetching)
 
     # -- inside: looking
 
@@ -282,7 +248,7 @@ class Inbox:
             self._retries.tell(os.fsencode(path), reason)
         new = [each for each in chosen if self._is_new(each)]
         self._settling.keep_only({each.path for each in new})
-        self._pending = {each.path: each for each in new if self._is_wanted(each)}
+        self._fetching.want(each for each in new if self._is_wanted(each))
         if found.complete:
             self._forget_all_but({os.fsencode(path) for path in found.files})
         again = [self._retries.again_at(os.fsencode(each.path)) for each in new]
@@ -320,11 +286,11 @@ class Inbox:
 
     def _forget_all_but(self, paths: set[bytes]) -> None:
         self._records.keep_only(paths)
-        under_way = self._arrivals.under_way()
-        owed = {each.path for each in self._records.of(FileState.PUBLISHED)}
-        self._retries.forget_all_but({*paths, *under_way, *owed})
+        waiting = self._arrivals.under_way()
+        unfinished = {each.path for each in [*waiting, *self._removals.owed()]}
+        self._retries.forget_all_but(paths | unfinished)
         try:
-            self._place.clean([*paths, *under_way])
+            self._place.clean([*paths, *(each.path for each in waiting)], [each.content for each in waiting])
         except OSError as error:
             log.debug("hidden folder not cleaned inbox=%s reason=%s", shown(self.settings.label), error)
 
@@ -335,10 +301,6 @@ class Inbox:
 
     # -- inside: fetching
 
-    def _progressed(self, path: str, progress: Progress) -> None:
-        if path in self._in_flight:
-            self._in_flight[path] = self._in_flight[path]._replace(done_bytes=progress.done_bytes)
-
     def _failed_to_fetch(self, candidate: Candidate, error: TransferError) -> None:
         path = os.fsencode(candidate.path)
         if isinstance(error, LocalStateError):
@@ -346,7 +308,7 @@ class Inbox:
             return
         if isinstance(error, (Cancelled, AuthenticationError)) or failure_kind(error) is FailureKind.LINK:
             return  # it goes on in the next run
-        del self._pending[candidate.path]
+        self._fetching.done(candidate)
         if isinstance(error, SourceChanged):
             self._settling.unsettle(candidate.path)
             self._due_at = min(self._due_at, self._now() + max(self.settings.settle_s, CHANGED_S))
@@ -363,11 +325,6 @@ class Inbox:
         self._due_at = due_at
         self._local_failures += 1
         self._not_before = self._now() + self._retries.wait_s(self._local_failures)
-
-    # -- inside: removal from the server
-
-    def _owed(self, now: float) -> list[Record]:
-        return [each for each in self._records.of(FileState.PUBLISHED) if self._retries.again_at(each.path) <= now]
 
 
 def _record(candidate: Candidate, result: TransferResult, wall: float) -> Record:

@@ -1,6 +1,8 @@
 """The local folder of an inbox, and the hidden folder in it where files wait for their names.
 
-The hidden folder is on the same file system, so a name is given by one rename; it belongs to the agent alone.
+The hidden folder is on the same file system, so a name is given by one rename; it belongs to the agent alone. What was
+fetched is sealed: kept there under a name made of its path and its SHA-256, so that a newer version of the same file,
+which may be fetched at any moment, never takes the place of one that is being judged.
 Everything is done relative to open folders, and no symlink is followed: neither a name from the server nor a link that
 somebody has put there leads out of the inbox.
 """
@@ -12,17 +14,30 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from iot.spooler.naming import check_path
 from iot.transfer.beneath import DIRECTORY, make_below, open_below, split, sync
 
-__all__ = ["HIDDEN", "Place", "Untrusted"]
+__all__ = ["HIDDEN", "Content", "Place", "Untrusted"]
 
 HIDDEN = b".iot-inbox"
 BLOCK = 1024 * 1024
+SEAL = b"="
+"""Between path and digest in a hidden name."""
+
+
+class Content(NamedTuple):
+    """The very bytes that wait for this name, whatever else is fetched for it. sha256: in hex."""
+
+    path: bytes
+    sha256: str
+
+    @property
+    def hidden_name(self) -> bytes:
+        return _key(self.path) + SEAL + self.sha256[:32].encode()
 
 
 class Untrusted(PermissionError):
@@ -63,31 +78,50 @@ class Place:
         """Whether its file system takes names for one that differ in case."""
         return os.path.lexists(os.path.join(self._folder, HIDDEN.upper()))
 
-    def waiting_path(self, path: bytes) -> str:
-        """Where a file waits for its name, whatever that is."""
+    def fetching_path(self, path: bytes) -> str:
+        """Where the bytes of a file arrive, whatever its name and its version are."""
         return os.fsdecode(os.path.join(self._folder, HIDDEN, _key(path)))
 
-    def is_waiting(self, path: bytes) -> bool:
+    def sealed_path(self, content: Content) -> str:
+        return os.fsdecode(os.path.join(self._folder, HIDDEN, content.hidden_name))
+
+    def seal(self, contents: Sequence[Content]) -> dict[bytes, OSError]:
+        """What has arrived for these paths is this content from now on, durably -> those that failed, by path.
+
+        May be done twice.
+        """
+        failed: dict[bytes, OSError] = {}
+        with self._opened() as (_, hidden):
+            for each in contents:
+                try:
+                    os.rename(_key(each.path), each.hidden_name, src_dir_fd=hidden, dst_dir_fd=hidden)
+                except OSError as error:
+                    if not (isinstance(error, FileNotFoundError) and self.is_waiting(each)):
+                        failed[each.path] = error
+            sync(hidden)
+        return failed
+
+    def is_waiting(self, content: Content) -> bool:
         with self._opened() as (_, hidden):
             try:
-                os.stat(_key(path), dir_fd=hidden, follow_symlinks=False)
+                os.stat(content.hidden_name, dir_fd=hidden, follow_symlinks=False)
             except FileNotFoundError:
                 return False
         return True
 
-    def publish(self, paths: Sequence[bytes]) -> dict[bytes, OSError]:
-        """Give these their names, each replacing what has it, durably -> those that could not get it, and why.
+    def publish(self, contents: Sequence[Content]) -> dict[bytes, OSError]:
+        """Give these their names, each replacing what has it, durably -> those that could not get it, by path.
 
         The folders of the names are synced before the hidden one, so that a power cut never loses a file.
         """
         failed: dict[bytes, OSError] = {}
         with self._opened() as (root, hidden):
-            for folder in sorted({split(path)[0] for path in paths}):
-                mine = [path for path in paths if split(path)[0] == folder]
+            for folder in sorted({split(each.path)[0] for each in contents}):
+                mine = [each for each in contents if split(each.path)[0] == folder]
                 try:
                     failed.update(_publish_in(root, folder, hidden, mine))
                 except OSError as error:
-                    failed.update(dict.fromkeys(mine, error))
+                    failed.update((each.path, error) for each in mine)
             sync(hidden)
         return failed
 
@@ -116,9 +150,9 @@ class Place:
                 os.close(file)
         return digest.hexdigest()
 
-    def confirm(self, path: bytes) -> None:
-        """What has this name is what was to get it: make that durable, and drop what waits."""
-        with self._folder_of(path) as (folder, name):
+    def confirm(self, content: Content) -> None:
+        """What has its name is this content already: make that durable, and drop what waits."""
+        with self._folder_of(content.path) as (folder, name):
             if folder is not None:
                 file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
                 try:
@@ -126,19 +160,20 @@ class Place:
                 finally:
                     os.close(file)
                 sync(folder)
-        self.discard(path)
+        self.discard(content)
 
-    def discard(self, path: bytes) -> None:
-        """What waits for this name is not wanted."""
+    def discard(self, content: Content) -> None:
+        """This content is not wanted."""
         with self._opened() as (_, hidden), contextlib.suppress(FileNotFoundError):
-            os.unlink(_key(path), dir_fd=hidden)
+            os.unlink(content.hidden_name, dir_fd=hidden)
 
-    def clean(self, wanted: Sequence[bytes]) -> None:
-        """Remove what waits in the hidden folder for none of these names: the remains of files that are gone."""
-        names = tuple(map(_key, wanted))
+    def clean(self, arriving: Sequence[bytes], waiting: Collection[Content]) -> None:
+        """Remove from the hidden folder what neither arrives for one of these paths nor is one of these contents."""
+        kept = {each.hidden_name for each in waiting}
+        begun = tuple(map(_key, arriving))
         with self._opened() as (_, hidden):
-            for name in os.listdir(hidden):
-                if not os.fsencode(name).startswith(names):
+            for name in map(os.fsencode, os.listdir(hidden)):
+                if name not in kept and (SEAL in name or not name.startswith(begun)):
                     os.unlink(name, dir_fd=hidden)
 
     # -- inside
@@ -178,28 +213,29 @@ def _key(path: bytes) -> bytes:
     return hashlib.sha256(path).hexdigest()[:32].encode()
 
 
-def _publish_in(root: int, below: bytes, hidden: int, paths: Sequence[bytes]) -> dict[bytes, OSError]:
+def _publish_in(root: int, below: bytes, hidden: int, contents: Sequence[Content]) -> dict[bytes, OSError]:
     """Raises: OSError, if none of them is certain to have its name."""
     failed: dict[bytes, OSError] = {}
-    for path in paths:
-        check_path(path)
+    for each in contents:
+        check_path(each.path)
     folder = make_below(root, below)
     try:
-        for path in paths:
+        for each in contents:
+            name = split(each.path)[1]
             try:
-                _keep_mode(hidden, _key(path), folder, split(path)[1])
-                os.rename(_key(path), split(path)[1], src_dir_fd=hidden, dst_dir_fd=folder)
+                _keep_mode(hidden, each.hidden_name, folder, name)
+                os.rename(each.hidden_name, name, src_dir_fd=hidden, dst_dir_fd=folder)
             except OSError as error:
-                failed[path] = error
+                failed[each.path] = error
         sync(folder)
     finally:
         os.close(folder)
     return failed
 
 
-def _keep_mode(hidden: int, key: bytes, folder: int, name: bytes) -> None:
+def _keep_mode(hidden: int, waiting: bytes, folder: int, name: bytes) -> None:
     """A file that is replaced hands on its rights: a private one stays private."""
     with contextlib.suppress(FileNotFoundError):
         status = os.stat(name, dir_fd=folder, follow_symlinks=False)
         if stat.S_ISREG(status.st_mode):
-            os.chmod(key, stat.S_IMODE(status.st_mode) & 0o777, dir_fd=hidden)
+            os.chmod(waiting, stat.S_IMODE(status.st_mode) & 0o777, dir_fd=hidden)

@@ -17,6 +17,7 @@ import sqlite3
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from iot.spooler.inbox.place import Content
 from iot.spooler.naming import shown
 from iot.transfer import Journal, RemoteFile, Schema
 
@@ -59,6 +60,11 @@ class Record(NamedTuple):
     sha256: str = ""
     reason: str = ""
     taken_at: float = 0.0
+
+    @property
+    def content(self) -> Content:
+        """The very bytes it is about."""
+        return Content(self.path, self.sha256)
 
 
 def version_of(file: RemoteFile | None) -> str:

@@ -2,19 +2,65 @@
 
 from __future__ import annotations
 
+import logging
+import os
+from collections.abc import Callable
 from typing import Protocol
 
-from iot.spooler.inbox.listing import SIDECAR, Lister
-from iot.spooler.inbox.records import Record, version_of
+from iot.spooler.inbox.listing import SIDECAR, Lister, remote_join
+from iot.spooler.inbox.records import FileState, Record, Records, version_of
+from iot.spooler.inbox.retries import Retries
+from iot.spooler.naming import shown
 from iot.transfer import NotFound, PermanentError, RemoteFile
 
-__all__ = ["Remover", "remove"]
+__all__ = ["Removals", "Remover", "remove"]
+
+log = logging.getLogger(__name__)
 
 
 class Remover(Lister, Protocol):
     def delete(self, path: str) -> None: ...
 
     def move(self, source: str, dest: str) -> None: ...
+
+
+class Removals:
+    """What is published here and still lies on the server.
+
+    label: of the inbox. source: its remote folder. move_to: where its files go; "" to delete them.
+    """
+
+    def __init__(self, label: str, source: str, move_to: str, records: Records, retries: Retries) -> None:
+        self._label = label
+        self._source = source
+        self._move_to = move_to
+        self._records = records
+        self._retries = retries
+
+    def owed(self) -> list[Record]:
+        return self._records.of(FileState.PUBLISHED)
+
+    def is_due(self, now: float) -> bool:
+        return self.next_at() <= now
+
+    def next_at(self) -> float:
+        """When the next one may be tried, monotonic; infinity if there is none."""
+        return min((self._retries.again_at(each.path) for each in self.owed()), default=float("inf"))
+
+    def run(self, remote: Remover, now: float, tick: Callable[[], None]) -> None:
+        """Raises: TransientError, AuthenticationError, Cancelled, DiskFull, JournalUnavailable."""
+        for record in [each for each in self.owed() if self._retries.again_at(each.path) <= now]:
+            path = os.fsdecode(record.path)
+            target = remote_join(self._move_to, path) if self._move_to else ""
+            try:
+                said = remove(remote, remote_join(self._source, path), target, record)
+            except PermanentError as error:
+                self._retries.put_off(record.path, f"it is fetched, but cannot be removed from the server: {error}")
+            else:
+                self._retries.forget(record.path)
+                self._records.write([record._replace(state=FileState.TAKEN)])
+                log.info("%s inbox=%s path=%s", said, shown(self._label), shown(path))
+            tick()
 
 
 def remove(remote: Remover, path: str, target: str, record: Record) -> str:
