@@ -42,6 +42,7 @@ class Agent(Pieces):
     """One server, its outboxes, one queue.
 
     drain: send what is there, with a few attempts each, then end. totals: what earlier agents of this process did.
+    anew: nothing waits for its next try, as in a drain: somebody has asked for one.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Agent(Pieces):
         *,
         drain: bool = False,
         totals: Totals | None = None,
+        anew: bool = False,
     ) -> None:
         super().__init__(settings, journal, remote, loop, clocks, random, drain=drain, totals=totals or Totals())
         self.shared_destinations = shared_destinations(settings)
@@ -62,6 +64,7 @@ class Agent(Pieces):
         self._tick_at = float("-inf")
         self._wait_over_at: float | None = None
         self._restarted = False
+        self._anew = anew or drain
         self._hindered_by = ""
 
     def run(self) -> End:
@@ -87,7 +90,7 @@ class Agent(Pieces):
     def _restart(self) -> None:
         """Nothing is sent before this is written, or what an earlier process had in flight would never be sent."""
         self.outcomes.record()
-        self.queue.restart(self._now())
+        self.queue.restart(self._now(), anew=self._anew)
         self._restarted = True
 
     def _close_hooks(self) -> None:
@@ -115,7 +118,9 @@ class Agent(Pieces):
     def wake(self, why: Wake = Wake.TRY, only: Collection[int] = ()) -> None:
         """Scan now and try the server now (the network is up, or the operator asks). only: flush these outboxes."""
         if why is Wake.FLUSH:
-            self.gates.flush([number for number in self.orders.none_for() if not only or number in only])
+            flushed = [number for number in self.orders.none_for() if not only or number in only]
+            self.gates.flush(flushed)
+            self.local.guard(partial(self.queue.release, flushed))
         if self._try_server(why):
             log.info("hold released: one try now")
         self.owed.wake()

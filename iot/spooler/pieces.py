@@ -56,7 +56,7 @@ class Pieces:
         self._changed = True
         self._uploads_wait = False
         self.local = LocalHold(clocks.monotonic, self._on_change)
-        self.queue = Queue(journal)
+        self.queue = Queue(journal, clocks.boot())
         self.server = assembly.server(settings, random, drain=drain)
         self.intakes = assembly.intakes(settings, self.queue, clocks, journal_lost=assembly.was_lost(journal))
         for intake in self.intakes:

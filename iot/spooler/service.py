@@ -186,8 +186,9 @@ class Service:
         self._changes = Changes(files + settings.server.login_files(), CLOCKS.monotonic)
         remote = self._remote = self._make_remote(settings, journal)
         chance = Phased(settings.device_id, random.random)
-        agent = Agent(settings, journal, remote, self, CLOCKS, chance, drain=self._drain, totals=self._totals)
-        self._agent = agent
+        agent = self._agent = Agent(  # a reload is somebody's wish to try now
+            settings, journal, remote, self, CLOCKS, chance, drain=self._drain, totals=self._totals, anew=self._started
+        )
         if self._server is not None:
             agent.server.take_over(self._server)
         self._server = agent.server

@@ -33,7 +33,7 @@ def damage(rig, *statements):
 
 COLUMNS = {
     "entry": "state size large priority first_seen attempts failures strikes outbox next_attempt rule unanswered"
-    " destination",
+    " destination wait_s",
     "file": "outbox path mtime_ns ctime_ns inode check_final hash8",
 }
 

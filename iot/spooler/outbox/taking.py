@@ -19,7 +19,7 @@ from iot.spooler.outbox.scan import Outbox
 from iot.spooler.outbox.versions import Versions
 from iot.spooler.queue.policy import State
 from iot.spooler.queue.queue import Known, NewEntry, Queue
-from iot.spooler.state.elapsed import is_synchronised
+from iot.spooler.state.elapsed import boot_id, is_synchronised
 from iot.transfer import DiskFull
 from iot.transfer.beneath import split
 
@@ -33,11 +33,12 @@ TIGHT_BATCH = 16
 @dataclass(frozen=True, slots=True)
 class Clocks:
     """Both clocks, in seconds: the monotonic one drives everything, the wall clock is for file times and records.
-    synchronised: whether the wall clock is; None: unknown."""
+    synchronised: whether the wall clock is; None: unknown. boot: the id of the boot that the monotonic clock is of."""
 
     monotonic: Callable[[], float]
     wall: Callable[[], float]
     synchronised: Callable[[], bool | None] = is_synchronised
+    boot: Callable[[], str] = boot_id
 
 
 class Taking:

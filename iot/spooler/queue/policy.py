@@ -15,7 +15,8 @@ An entry's life, one arrow a row of TRANSITIONS:
     READY, WAITING --EVICTED--> DROPPED --LEFT--> GONE               (beyond the outbox's budget, or too old)
     READY, WAITING --EXPIRED--> QUARANTINED                          (too old, where the outbox says so)
 
-RESTARTED: a new run; nothing is in flight or waiting (see suspects for who is POSTPONED then). RENEWED: the file has a
+RESTARTED: a new run; nothing is in flight (see starting for who is POSTPONED then). CARRIED: it waits on in a new run;
+where somebody has asked for a try, it is RESTARTED, too. RENEWED: the file has a
 new version, which has its own entry; the old entry is dropped, unless its file still has to leave. CHANGED, VANISHED:
 the entry is dropped, because the folder decides what there is to send.
 """
@@ -86,6 +87,7 @@ class Event(enum.Enum):
     DUE = enum.auto()
     LEFT = enum.auto()
     RESTARTED = enum.auto()
+    CARRIED = enum.auto()
 
 
 TRANSITIONS: dict[tuple[State, Event], State] = {
@@ -111,6 +113,7 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.WAITING, Event.EVICTED): State.DROPPED,
     (State.WAITING, Event.EXPIRED): State.QUARANTINED,
     (State.WAITING, Event.RESTARTED): State.READY,
+    (State.WAITING, Event.CARRIED): State.WAITING,
     (State.DELIVERED, Event.LEFT): State.GONE,
     (State.KEPT, Event.RENEWED): State.GONE,
     (State.KEPT, Event.VANISHED): State.GONE,

@@ -46,7 +46,7 @@ from iot.spooler.queue.rows import (
     reserve,
     transition,
 )
-from iot.spooler.queue.suspects import spread
+from iot.spooler.queue.starting import begin_anew, go_on, waiting
 from iot.transfer import Journal, terminal_safe
 
 __all__ = ["QUEUE_SCHEMA", "Entry", "Known", "NewEntry", "Queue", "Success", "Total"]
@@ -63,9 +63,10 @@ class Queue:
     lost_rows: damaged rows were dropped; a file that is found again may have been delivered already.
     """
 
-    def __init__(self, journal: Journal) -> None:
-        """Use this journal. Registers QUEUE_SCHEMA unless the journal was opened with it."""
+    def __init__(self, journal: Journal, boot: str = "") -> None:
+        """boot: the id of this boot, in which the monotonic clock goes on; all 0 or "" if unknown."""
         self._journal = journal
+        self._boot = boot
         self.made_ready = 0
         self.lost_rows = False
         self._destinations = Destinations()
@@ -74,14 +75,15 @@ class Queue:
 
     # -- start
 
-    def restart(self, now: float = 0.0) -> None:
-        """At a start nothing is in flight or waiting: what an earlier process left in these states becomes ready,
-        except suspects of having ended it. now: monotonic clock, seconds."""
+    def restart(self, now: float = 0.0, *, anew: bool = True) -> None:
+        """At a start nothing is in flight: what an earlier process left so becomes ready, except suspects of having
+        ended it. now: monotonic clock, seconds. anew: waits are over, too."""
         self._drop_damaged()
         self.made_ready += 1
         states = (State.WAITING, State.SENDING)
         if self._journal.read("SELECT 1 FROM entry WHERE state IN (?, ?) LIMIT 1", *states):
-            self._journal.write(lambda db: _restart(db, now))
+            begin = begin_anew if anew else go_on
+            self._journal.write(lambda db: begin(db, self._boot, now))
 
     def outbox(self, path: bytes, rule: str, *, decided: bool = False) -> tuple[int, bool]:
         """The number of the outbox with this path, and whether it is new to this journal.
@@ -233,6 +235,16 @@ class Queue:
             first = self._first_wait()
         return first if first is not None and first < NEVER else None
 
+    def release(self, outboxes: Iterable[int]) -> None:
+        """Somebody asks for a try: what waits in these outboxes is ready, but for what is left to the next run."""
+        which = f"outbox = ? AND next_attempt < {NEVER}"
+        found = f"SELECT 1 FROM entry WHERE state = {int(State.WAITING)} AND {which}"  # noqa: S608  text of this file
+        waits = [(number,) for number in outboxes if self._journal.read(f"{found} LIMIT 1", number)]
+        if waits:
+            due = transition(State.WAITING, Event.DUE, ", next_attempt = NULL", which)
+            self._journal.write(lambda db: db.executemany(due, waits))
+            self.made_ready += 1
+
     def _first_wait(self) -> float | None:
         def read() -> float | None:
             first = self._journal.read("SELECT min(next_attempt) AS first FROM entry WHERE state = 2")[0]["first"]
@@ -264,13 +276,14 @@ class Queue:
         self.made_ready += 1
         items = {entry.id: (entry, verdict, error) for entry, verdict, error in failed}
         counts = ", attempts = ?, unanswered = ?, failures = ?, strikes = ?"
-        changes = f"{counts}, next_attempt = ?, error = coalesce(?, error)"
+        changes = f"{counts}, next_attempt = ?, wait_s = ?, error = coalesce(?, error)"
 
         def values(entry: Entry) -> tuple[object, ...]:
             _, verdict, error = items[entry.id]
-            wait = now + verdict.delay_s if after(entry.state, verdict.event) is State.WAITING else None
+            waits = after(entry.state, verdict.event) is State.WAITING
+            wait = waiting(db, self._boot, now, verdict.delay_s) if waits else (None, None)
             told = error and terminal_safe(error)  # a name in it may be no UTF-8, which SQLite does not take
-            return *_attempts(entry, verdict.event), verdict.failures, verdict.strikes, wait, told
+            return *_attempts(entry, verdict.event), verdict.failures, verdict.strikes, *wait, told
 
         moved: list[Entry] = []
         for event in {verdict.event for _, verdict, _ in items.values()}:
@@ -381,10 +394,3 @@ def _attempts(entry: Entry, event: Event) -> tuple[int, int]:
     if event is Event.SKIPPED:
         return entry.attempts, entry.unanswered - 1
     return entry.attempts, 0 if event in (Event.FAILED, Event.GIVEN_UP) else entry.unanswered
-
-
-def _restart(db: sqlite3.Connection, now: float) -> None:
-    again = ", failures = 0, next_attempt = NULL"
-    db.execute(transition(State.WAITING, Event.RESTARTED, again, "TRUE"))
-    spread(db, now)
-    db.execute(transition(State.SENDING, Event.RESTARTED, again, "TRUE"))

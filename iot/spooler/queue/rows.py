@@ -98,6 +98,10 @@ QUEUE_SCHEMA = Schema(
         DROP INDEX entry_owed;
         CREATE INDEX entry_owed ON entry (state) WHERE state IN (3, 5, 6)
         """,
+        """
+        ALTER TABLE entry ADD COLUMN wait_s INTEGER;
+        CREATE TABLE boot (id INTEGER PRIMARY KEY CHECK (id = 1), boot TEXT NOT NULL)
+        """,
     ),
     compatible_from=2,
 )
@@ -141,6 +145,7 @@ DAMAGES = (
     f"hash8 IS NOT NULL AND (typeof(hash8) <> 'text' OR hash8 NOT GLOB '{'[0-9a-f]' * 8}')",
     "typeof(first_seen) NOT IN ('integer', 'real')",
     "typeof(next_attempt) NOT IN ('null', 'integer', 'real')",
+    "typeof(wait_s) NOT IN ('null', 'integer') OR abs(wait_s) > 1e15",
 )
 SQL_DAMAGED = (
     f"SELECT entry.id FROM entry LEFT JOIN file USING (id) WHERE {' OR '.join(DAMAGES)}"  # noqa: S608  text above
