@@ -121,6 +121,7 @@ class Agent(Pieces):
             flushed = [number for number in self.orders.none_for() if not only or number in only]
             self.gates.flush(flushed)
             self.local.guard(partial(self.queue.release, flushed))
+            self.hooks.batches.before.wake()
         if self._try_server(why):
             log.info("hold released: one try now")
         self.owed.wake()
@@ -212,6 +213,7 @@ class Agent(Pieces):
         self._changed = self._changed or ready != self.queue.made_ready
         self.outcomes.drop_withdrawn()
         self.hooks.before.look()
+        self._changed = self.hooks.batches.before.look() or self._changed
         self.owed.released(self.hooks.after.look())
         self.owed.tend()
         self.packing.tend()
@@ -282,7 +284,7 @@ class Agent(Pieces):
 
     def _waits(self) -> bool:
         reading = any(intake.walking for intake in self._scanned())
-        collecting = self.markers.is_going_on() or self.budget.is_to_be_listed()
+        collecting = self.gates.is_collecting() or self.budget.is_to_be_listed()
         awaited = reading or self._wait_over_at is not None or not self.hooks.after.is_idle()
         idle = self.pull.is_idle() and not collecting
         return awaited or not idle or self._uploads_ready(Admission.ALL)

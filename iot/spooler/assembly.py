@@ -20,6 +20,7 @@ from iot.spooler.config.retry import RetrySettings
 from iot.spooler.config.settings import Settings
 from iot.spooler.gates import Gate, Gates, WindowGate
 from iot.spooler.hint import Hints
+from iot.spooler.hooks.batches import BatchHooks
 from iot.spooler.hooks.hooks import Hooks
 from iot.spooler.inbox.inbox import Inbox
 from iot.spooler.leaving.owed import Owed
@@ -53,6 +54,7 @@ __all__ = [
 ]
 
 DRAIN_CAP_S = 5.0
+DRAIN_QUIET_S = 1.0
 HOLD_JITTER = 0.1
 
 
@@ -84,14 +86,14 @@ def _rules(retry: RetrySettings, *, drain: bool) -> RetryRules:
 BEYOND = {Beyond.STOP: Admission.NONE, Beyond.URGENT: Admission.URGENT, Beyond.SEND: Admission.ALL}
 
 
-def markers(intakes: Sequence[Intake], queue: Queue, journal: Journal, *, drain: bool) -> Markers:
+def markers(intakes: Sequence[Intake], queue: Queue, journal: Journal, hooks: BatchHooks, *, drain: bool) -> Markers:
     """A drain sends all there is, and of each batch that has come its marker last."""
     each = {
         intake.number: MarkedOutbox(intake, _is_marker(intake.settings), intake.settings.batch_grace_s)
         for intake in intakes
         if intake.settings.batch_marker is not None
     }
-    return Markers(each, queue, journal, everything=drain)
+    return Markers(each, queue, journal, hooks, everything=drain)
 
 
 def _is_marker(settings: OutboxSettings) -> Callable[[bytes], bool]:
@@ -107,6 +109,7 @@ def gates(
     clocks: Clocks,
     rest: Sequence[Gate],
     markers: Markers,
+    hooks: BatchHooks,
     inboxes: Sequence[Inbox],
     *,
     drain: bool,
@@ -116,14 +119,17 @@ def gates(
     schedules = {box.number: box.settings.schedule for box in boxes}
     each: list[Gate] = [WindowGate(schedules, settings.zone), *rest, *_commands(settings, boxes)]
     numbered = {inbox.number: inbox for inbox in inboxes}
-    return Gates(each, _batches(intakes, queue, journal, drain=drain), markers, intakes, queue, clocks, numbered)
+    return Gates(each, _batches(intakes, queue, journal, hooks, drain=drain), markers, intakes, queue, clocks, numbered)
 
 
-def _batches(intakes: Sequence[Intake], queue: Queue, journal: Journal, *, drain: bool) -> Batches:
-    """A drain sends all there is, and collects nothing."""
-    given = {intake.number: intake.settings.batch_interval_s for intake in intakes if not drain}
+def _batches(intakes: Sequence[Intake], queue: Queue, journal: Journal, hooks: BatchHooks, *, drain: bool) -> Batches:
+    """A drain sends all there is, and collects no longer than hooks need to be told of it at once."""
+    given = {intake.number: intake.settings.batch_interval_s for intake in intakes}
     intervals = {number: interval_s for number, interval_s in given.items() if interval_s is not None}
-    return Batches(intervals, {intake.number: intake.settings.label for intake in intakes}, queue, journal)
+    if drain:
+        hooked = {intake.number for intake in intakes if intake.settings.hooks.of_batches}
+        intervals = {number: min(each, DRAIN_QUIET_S) for number, each in intervals.items() if number in hooked}
+    return Batches(intervals, {intake.number: intake.settings.label for intake in intakes}, queue, journal, hooks)
 
 
 def _commands(settings: Settings, boxes: Sequence[Intake | Inbox]) -> list[CommandGate]:
@@ -142,15 +148,25 @@ def _commands(settings: Settings, boxes: Sequence[Intake | Inbox]) -> list[Comma
     return gates
 
 
-def hooks(intakes: Sequence[Intake], journal: Journal, clocks: Clocks) -> Hooks:
+def hooks(
+    settings: Settings,
+    intakes: Sequence[Intake],
+    queue: Queue,
+    journal: Journal,
+    clocks: Clocks,
+    random: Callable[[], float],
+    *,
+    drain: bool,
+) -> Hooks:
     each = {intake.number: intake for intake in intakes}
 
     def source(entry: Entry) -> str:
         return each[entry.outbox].source(entry)
 
-    settings = {number: intake.settings.hooks for number, intake in each.items()}
+    each_hooks = {number: intake.settings.hooks for number, intake in each.items()}
     folders = {number: bytes(intake.settings.path) for number, intake in each.items()}
-    return Hooks(settings, folders, source, plain_environment(os.environ), journal, clocks.monotonic)
+    given, waits = plain_environment(os.environ), rules(settings, intakes, drain=drain)
+    return Hooks(each_hooks, folders, source, given, waits, queue, journal, clocks.monotonic, random)
 
 
 def inboxes(settings: Settings, journal: Journal, clocks: Clocks, random: Callable[[], float]) -> list[Inbox]:

@@ -174,6 +174,10 @@ class Gates:
     def _collecting(self, outbox: int) -> str | None:
         return self._batches.reason(outbox) or self._markers.reason(outbox)
 
+    def is_collecting(self) -> bool:
+        """Whether a batch is being collected, or about to be released."""
+        return self._batches.is_going_on() or self._markers.is_going_on()
+
     def end_flush(self, outbox: int) -> None:
         """Its schedule counts again."""
         self._flushed.pop(outbox, None)
@@ -246,8 +250,10 @@ class Gates:
             flush.up_to = self._queue.newest(number)
         if self._of(number, flushed=False).admission is Admission.ALL:
             return False
-        return is_busy(number) or self._queue.any_ready(
-            {number: Allowed(up_to=flush.up_to, listed=self._markers.has(number))}
+        return (
+            is_busy(number)
+            or self._markers.asks(number)
+            or self._queue.any_ready({number: Allowed(up_to=flush.up_to, listed=self._markers.has(number))})
         )
 
     def _of(self, number: int, *, flushed: bool) -> Held:

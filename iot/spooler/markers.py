@@ -16,42 +16,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from iot.spooler.hooks.batches import Batch, BatchHooks
+from iot.spooler.marked_files import FLUSHED, MarkedFiles, Row
 from iot.spooler.naming import shown
 from iot.spooler.outbox.intake import Intake
 from iot.spooler.outbox.place import SourceFailed
 from iot.spooler.queue.policy import State
-from iot.spooler.queue.queue import Queue
-from iot.transfer import Journal, Schema, counted_files
+from iot.spooler.queue.queue import Entry, Queue
+from iot.transfer import Journal, TransferResult, counted_files
 
-__all__ = ["MARKERS", "MarkedOutbox", "Markers"]
+__all__ = ["MarkedOutbox", "Markers"]
 
 log = logging.getLogger(__name__)
 
-MARKERS = Schema(
-    "markers",
-    (
-        """
-        CREATE TABLE batch (marker INTEGER PRIMARY KEY, outbox INTEGER NOT NULL, path BLOB NOT NULL);
-        CREATE TABLE batch_file (
-            id INTEGER PRIMARY KEY, batch INTEGER NOT NULL, outbox INTEGER NOT NULL, path BLOB NOT NULL,
-            missing INTEGER NOT NULL DEFAULT 0);
-        CREATE INDEX batch_file_batch ON batch_file (batch)
-        """,
-    ),
-)
-UNCLAIMED = "entry.outbox = ? AND state IN (0, 2) AND entry.id NOT IN (SELECT id FROM batch_file)"
-SQL_UNCLAIMED = (
-    f"SELECT entry.id, path FROM entry JOIN file USING (id) WHERE {UNCLAIMED} AND entry.id > ? ORDER BY entry.id"  # noqa: S608
-)
-SQL_COUNT_UNCLAIMED = f"SELECT count(*) AS files FROM entry WHERE {UNCLAIMED}"  # noqa: S608  text above
-SQL_DAMAGED = (
-    "typeof(outbox) <> 'integer' OR typeof(path) <> 'blob'",
-    "typeof(batch) <> 'integer' OR typeof(outbox) <> 'integer' OR typeof(path) <> 'blob' OR missing NOT IN (0, 1)",
-)
-ORPHANED = "batch > 0 AND batch NOT IN (SELECT marker FROM batch) OR batch = 0 AND id NOT IN (SELECT id FROM entry)"
-"""Without their batch, or flushed and gone since."""
-FLUSHED = 0
-"""Instead of the number of a marker: files that were flushed without one."""
 LOOK_S = 1.0
 UNSENT = (State.READY, State.SENDING, State.WAITING)
 
@@ -84,19 +61,25 @@ class Markers:
     """The marked batches of all outboxes that have them, by number. everything: do not wait for markers."""
 
     def __init__(
-        self, outboxes: Mapping[int, MarkedOutbox], queue: Queue, journal: Journal, *, everything: bool = False
+        self,
+        outboxes: Mapping[int, MarkedOutbox],
+        queue: Queue,
+        journal: Journal,
+        hooks: BatchHooks,
+        *,
+        everything: bool = False,
     ) -> None:
         self._outboxes = outboxes
         self._queue = queue
         self._journal = journal
+        self._hooks = hooks
+        if outboxes:
+            self._files = MarkedFiles(journal)
         self._everything = everything
         self._open: dict[int, dict[int, _Open]] = {number: {} for number in outboxes}
         self._seen = dict.fromkeys(outboxes, 0)
         self._look_at = float("-inf")
-        self._made_ready = -1
-        if outboxes:
-            journal.register(MARKERS)
-            _drop_damaged(journal)
+        self._news = (-1, -1)
 
     def has(self, outbox: int) -> bool:
         """Whether only what is listed in batch_file may be sent of this outbox."""
@@ -104,17 +87,16 @@ class Markers:
 
     # -- what has happened: within one Journal.write
 
-    def delivered(self, db: sqlite3.Connection, ids: Sequence[int]) -> None:
+    def delivered(self, db: sqlite3.Connection, outcomes: Sequence[tuple[Entry, TransferResult]]) -> None:
         if self._outboxes:
-            rows = [(number,) for number in ids]
-            db.executemany("DELETE FROM batch_file WHERE id = ?", rows)
-            db.executemany("DELETE FROM batch WHERE marker = ?", rows)
+            self._hooks.after.delivered_with_marker(db, outcomes)
+            self._files.delivered(db, [entry.id for entry, _ in outcomes])
             self._look_at = float("-inf")
 
     def given_up(self, db: sqlite3.Connection, ids: Sequence[int]) -> None:
         """A file in quarantine is missing in its batch until it comes back."""
         if self._outboxes:
-            db.executemany("UPDATE batch_file SET missing = 1 WHERE id = ?", [(number,) for number in ids])
+            self._files.given_up(db, ids)
 
     # -- the loop's part
 
@@ -123,10 +105,10 @@ class Markers:
 
         Raises: DiskFull, JournalUnavailable.
         """
-        news = self._made_ready != self._queue.made_ready
-        if not self._outboxes or (now < self._look_at and not news and not flushed):
+        news = self._queue.made_ready, self._hooks.before.news
+        if not self._outboxes or (now < self._look_at and news == self._news and not flushed):
             return False
-        self._made_ready = self._queue.made_ready
+        self._news = news
         self._look_at = now + LOOK_S if self._is_busy() else float("inf")
         released = False
         for number, outbox in self._outboxes.items():
@@ -150,19 +132,29 @@ class Markers:
         Not while its files wait: they may wait for a window, or for the next run.
         """
         return any(
-            (self._open[number] and not self._conflict(number)) or self._due(number) for number in self._outboxes
+            (self._awaited(number) and not self._conflict(number)) or self._due(number) for number in self._outboxes
         )
+
+    def _awaited(self, number: int) -> bool:
+        return any(not self._hooks.before.is_left(marker) for marker in self._open[number])
+
+    def asks(self, outbox: int) -> bool:
+        """Whether the hook of one of its batches runs."""
+        return self._hooks.before.is_running(outbox)
 
     def reason(self, outbox: int) -> str | None:
         """Why some of its files wait."""
         if outbox not in self._outboxes:
             return None
-        conflict, missing = self._conflict(outbox), self._missing(outbox)
+        conflict, missing = self._conflict(outbox), self._files.missing(outbox)
         if conflict:
             return f"files claimed by two markers, {shown(conflict[0])} and {shown(conflict[1])}: take one away"
         if missing:
             return f"a marker waits for {shown(missing)}, which is in quarantine"
-        files = self._journal.read(SQL_COUNT_UNCLAIMED, outbox)[0]["files"]
+        kept_back = self._hooks.before.reason(outbox)
+        if kept_back is not None:
+            return kept_back
+        files = self._files.count_unclaimed(outbox)
         if not files:
             return None
         return counted_files(files) + (" of a batch, being collected" if self._open[outbox] else " without a marker")
@@ -177,21 +169,21 @@ class Markers:
     # -- collecting
 
     def _find_markers(self, number: int, outbox: MarkedOutbox, now: float) -> None:
-        fresh = self._unclaimed(number, self._seen[number])
-        closed = self._batches(number)
-        for key, path in fresh:
+        fresh = self._files.unclaimed(number, self._seen[number])
+        closed = self._files.batches(number)
+        for key, path, _ in fresh:
             if outbox.is_marker(path) and key not in closed:
                 for old in [old for old, each in self._open[number].items() if each.path == path]:
-                    del self._open[number][old]  # an earlier version of it
+                    self._drop_open(number, old)  # an earlier version of it
                 self._open[number][key] = _Open(path, now + outbox.grace_s)
         if fresh:
-            self._seen[number] = fresh[-1][0]
+            self._seen[number] = fresh[-1].id
 
     def _collect(self, number: int, marker: int, now: float, *, at_once: bool) -> bool:
         """Take a marker one step further -> whether its batch is complete and recorded."""
         each, intake = self._open[number][marker], self._outboxes[number].intake
-        if not self._exists(marker):
-            del self._open[number][marker]
+        if not self._files.exists(marker):
+            self._drop_open(number, marker)
             return False
         if (now < each.close_at and not at_once) or self._rival(number, each) is not None:
             return False
@@ -204,29 +196,39 @@ class Markers:
             each.watched, each.up_to = watched, self._queue.newest(number)
         if each.watched & watched and not self._everything:
             return False
+        if not self._hooks.before.allows(number, marker, lambda: _batch(each, self._files_of(number, each))):
+            return False
         self._close(number, marker, each)
         return True
 
-    def _close(self, number: int, marker: int, each: _Open) -> None:
+    def _drop_open(self, number: int, marker: int) -> None:
+        del self._open[number][marker]
+        self._hooks.before.forget(marker)
+
+    def _files_of(self, number: int, each: _Open) -> list[Row]:
+        """What belongs to it of what is there now."""
         is_marker = self._outboxes[number].is_marker
         inner = [other.folder for other in self._open[number].values() if other.folder != each.folder]
         inner = [folder for folder in inner if _is_below(folder + b"/x", each.folder)]
         assert each.watched is not None
-        files = [
-            (key, path)
-            for key, path in self._unclaimed(number)
-            if _is_below(path, each.folder)
-            and (key <= each.up_to or path in each.watched)
-            and not is_marker(path)
-            and not any(_is_below(path, folder) for folder in inner)
+        return [
+            file
+            for file in self._files.unclaimed(number)
+            if _is_below(file.path, each.folder)
+            and (file.id <= each.up_to or file.path in each.watched)
+            and not is_marker(file.path)
+            and not any(_is_below(file.path, folder) for folder in inner)
         ]
 
+    def _close(self, number: int, marker: int, each: _Open) -> None:
+        files = self._files_of(number, each)
+
         def write(db: sqlite3.Connection) -> None:
-            db.execute("INSERT OR REPLACE INTO batch VALUES (?, ?, ?)", (marker, number, each.path))
-            _add(db, number, marker, files)
+            self._files.close(db, number, Row(marker, each.path, 0), files)
+            self._hooks.after.released(db, number, marker, _batch(each, files))
 
         self._journal.write(write)
-        del self._open[number][marker]
+        self._drop_open(number, marker)
         label = shown(self._outboxes[number].intake.settings.label)
         log.info("batch complete outbox=%s marker=%s files=%d", label, shown(each.path), len(files))
 
@@ -234,12 +236,12 @@ class Markers:
         """What no marker is going to claim is sent all the same."""
         is_marker, folders = self._outboxes[number].is_marker, [each.folder for each in self._open[number].values()]
         files = [
-            (key, path)
-            for key, path in self._unclaimed(number)
-            if not is_marker(path) and not any(_is_below(path, folder) for folder in folders)
+            file
+            for file in self._files.unclaimed(number)
+            if not is_marker(file.path) and not any(_is_below(file.path, folder) for folder in folders)
         ]
         if files:
-            self._list(number, FLUSHED, files)
+            self._journal.write(lambda db: self._files.add(db, number, FLUSHED, files))
         return bool(files)
 
     # -- finishing
@@ -247,39 +249,39 @@ class Markers:
     def _finish(self, number: int) -> bool:
         """Release the markers of batches that are through -> whether anything may be sent that might not before."""
         released = False
-        for marker in self._batches(number):
-            if not self._exists(marker):
+        for marker in self._files.batches(number):
+            if not self._files.exists(marker):
                 self._forget(marker)
             else:
                 released = self._follow(number, marker) or released
-        for marker, path in self._due(number).items():
-            self._list(number, marker, [(marker, path)])
-            released = True
-        return released
+        due = [Row(marker, path, 0) for marker, path in self._due(number).items()]
+        for row in due:
+            self._list(number, row)
+        return released or bool(due)
 
     def _due(self, number: int) -> dict[int, bytes]:
         """The markers of batches that are through, below which no batch goes on."""
-        closed = {marker: _Open(path, 0.0) for marker, path in self._batches(number).items()}
+        closed = {marker: _Open(path, 0.0) for marker, path in self._files.batches(number).items()}
         all_of_them = [*closed.values(), *self._open[number].values()]
         return {
             marker: each.path
             for marker, each in closed.items()
-            if not self._files(marker)
+            if not self._files.of(marker)
             and not any(_is_below(o.path, each.folder) for o in all_of_them if o.folder != each.folder)
         }
 
     def _follow(self, number: int, marker: int) -> bool:
         """A file of a batch that has a new version or was gone for a while stays in it -> whether there was one."""
         intake, moved = self._outboxes[number].intake, False
-        for key, path, missing in self._files(marker):
-            if key == marker or self._exists(key):
+        for key, path, missing in self._files.of(marker):
+            if key == marker or self._files.exists(key):
                 continue
             known = self._queue.known(number, [path]).get(path)
             if known is not None and known.id > key and known.state in UNSENT:
-                self._renumber(key, known.id)
+                self._files.renumber(key, known.id)
                 moved = True
             elif (known is not None and known.id > key) or (not missing and _is_gone(intake, path)):
-                self._unlist(key)
+                self._files.unlist(key)
                 log.info("file of a batch is gone outbox=%s path=%s", shown(intake.settings.label), shown(path))
         return moved
 
@@ -287,46 +289,18 @@ class Markers:
         """Its marker was taken away: what was not sent waits for another one."""
 
         def write(db: sqlite3.Connection) -> None:
-            db.execute("DELETE FROM batch_file WHERE batch = ?", (marker,))
-            db.execute("DELETE FROM batch WHERE marker = ?", (marker,))
+            self._files.forget(db, marker)
+            self._hooks.after.dropped(db, marker)
 
         self._journal.write(write)
 
     # -- inside
 
-    def _list(self, outbox: int, batch: int, files: Sequence[tuple[int, bytes]]) -> None:
-        self._journal.write(lambda db: _add(db, outbox, batch, files))
-
-    def _unlist(self, key: int) -> None:
-        self._journal.write(lambda db: db.execute("DELETE FROM batch_file WHERE id = ?", (key,)))
-
-    def _renumber(self, old: int, new: int) -> None:
-        def write(db: sqlite3.Connection) -> None:
-            db.execute("DELETE FROM batch_file WHERE id = ?", (new,))
-            db.execute("UPDATE batch_file SET id = ?, missing = 0 WHERE id = ?", (new, old))
-
-        self._journal.write(write)
+    def _list(self, number: int, marker: Row) -> None:
+        self._journal.write(lambda db: self._files.add(db, number, marker.id, [marker]))
 
     def _is_busy(self) -> bool:
-        return any(self._open[number] or self._batches(number) for number in self._outboxes)
-
-    def _unclaimed(self, number: int, after_id: int = 0) -> list[tuple[int, bytes]]:
-        return [(row["id"], row["path"]) for row in self._journal.read(SQL_UNCLAIMED, number, after_id)]
-
-    def _batches(self, number: int) -> dict[int, bytes]:
-        rows = self._journal.read("SELECT marker, path FROM batch WHERE outbox = ?", number)
-        return {row["marker"]: row["path"] for row in rows}
-
-    def _files(self, marker: int) -> list[tuple[int, bytes, int]]:
-        rows = self._journal.read("SELECT id, path, missing FROM batch_file WHERE batch = ?", marker)
-        return [(row["id"], row["path"], row["missing"]) for row in rows]
-
-    def _exists(self, key: int) -> bool:
-        return bool(self._journal.read("SELECT 1 FROM entry WHERE id = ?", key))
-
-    def _missing(self, number: int) -> bytes | None:
-        rows = self._journal.read("SELECT path FROM batch_file WHERE outbox = ? AND missing LIMIT 1", number)
-        return rows[0]["path"] if rows else None
+        return any(self._open[number] or self._files.batches(number) for number in self._outboxes)
 
     def _rival(self, number: int, each: _Open) -> _Open | None:
         others = (other for other in self._open[number].values() if other is not each)
@@ -344,29 +318,12 @@ def _is_below(path: bytes, folder: bytes) -> bool:
     return not folder or path.startswith(folder + b"/")
 
 
+def _batch(each: _Open, files: Sequence[Row]) -> Batch:
+    return Batch(len(files), sum(file.size for file in files), each.path)
+
+
 def _is_gone(intake: Intake, path: bytes) -> bool:
     try:
         return intake.outbox.look(path) is None
     except SourceFailed:
         return False  # not known
-
-
-def _add(db: sqlite3.Connection, outbox: int, batch: int, files: Sequence[tuple[int, bytes]]) -> None:
-    db.executemany(
-        "INSERT OR REPLACE INTO batch_file (id, batch, outbox, path) VALUES (?, ?, ?, ?)",
-        [(key, batch, outbox, path) for key, path in files],
-    )
-
-
-def _drop_damaged(journal: Journal) -> None:
-    """SQLite keeps no checksums. What is not listed any more waits for a marker again."""
-    for table, damaged in zip(("batch", "batch_file"), SQL_DAMAGED, strict=True):
-        if journal.read(f"SELECT 1 FROM {table} WHERE {damaged} LIMIT 1"):  # noqa: S608  text above
-            log.error("damaged rows dropped table=%s", table)
-            _drop(journal, table, damaged)
-    if journal.read(f"SELECT 1 FROM batch_file WHERE {ORPHANED} LIMIT 1"):  # noqa: S608  text above
-        _drop(journal, "batch_file", ORPHANED)
-
-
-def _drop(journal: Journal, table: str, which: str) -> None:
-    journal.write(lambda db: db.execute(f"DELETE FROM {table} WHERE {which}"))  # noqa: S608  text above

@@ -13,8 +13,8 @@ from iot.spooler.availability import Remote, failure_kind
 from iot.spooler.compression.packing import Packing
 from iot.spooler.config.outboxes import AfterUpload
 from iot.spooler.decisions import REASONS
-from iot.spooler.hooks.after import After
 from iot.spooler.hooks.before import Refusal
+from iot.spooler.hooks.hooks import Hooks
 from iot.spooler.leaving.owed import Owed
 from iot.spooler.markers import Markers
 from iot.spooler.naming import shown
@@ -47,7 +47,7 @@ class OutcomeRecorder:
         remote: Remote,
         intakes: Sequence[Intake],
         owed: Owed,
-        after: After,
+        hooks: Hooks,
         markers: Markers,
         rules: Mapping[int, RetryRules],
         clocks: Clocks,
@@ -65,7 +65,8 @@ class OutcomeRecorder:
         self._random = random
         self._packing = packing
         self._owed = owed
-        self._after = after
+        self._after = hooks.after
+        self._after_batch = hooks.batches.after
         self._markers = markers
         self._deliveries = Deliveries(journal)
         self._successes: list[tuple[Entry, TransferResult]] = []
@@ -242,7 +243,9 @@ class OutcomeRecorder:
         sent = [entry for entry in delivered if results[entry.id].proof is not None]  # others were recorded before
         self._deliveries.add(db, at, self._clocks.synchronised(), [(entry, results[entry.id]) for entry in sent])
         self._after.delivered(db, [(entry, results[entry.id]) for entry in sent if not results[entry.id].skipped])
-        self._markers.delivered(db, [entry.id for entry in delivered])
+        outcomes = [(entry, results[entry.id]) for entry in delivered]
+        self._after_batch.delivered(db, outcomes)
+        self._markers.delivered(db, outcomes)
         failed = self._queue.fail(db, self._failures, self._clocks.monotonic())
         self._markers.given_up(db, [entry.id for entry in failed if entry.state is State.QUARANTINED])
         self._after.failed(db, [(entry, verdict.event, words) for entry, verdict, words in self._failures])

@@ -74,17 +74,17 @@ class Pieces:
         self, journal: Journal, remote: Remote, clocks: Clocks, random: Callable[[], float], *, drain: bool
     ) -> None:
         ways = leaving(self.settings, self.intakes, self._loop.alive)
-        self.hooks = assembly.hooks(self.intakes, journal, clocks)
+        self.hooks = assembly.hooks(self.settings, self.intakes, self.queue, journal, clocks, random, drain=drain)
         self.owed = Owed(journal, self.queue, self.intakes, ways, clocks, self.hooks.after.waited_for)
         self.packing = assembly.packing(self.settings, self.intakes, self.queue, clocks)
-        self.markers = assembly.markers(self.intakes, self.queue, journal, drain=drain)
+        self.markers = assembly.markers(self.intakes, self.queue, journal, self.hooks.batches, drain=drain)
         self.outcomes = OutcomeRecorder(
             journal,
             self.queue,
             remote,
             self.intakes,
             self.owed,
-            self.hooks.after,
+            self.hooks,
             self.markers,
             assembly.rules(self.settings, self.intakes, drain=drain),
             clocks,
@@ -103,7 +103,16 @@ class Pieces:
         self.orders = Orders(settings.state_dir, {intake.number: intake.settings.path for intake in intakes})
         both: list[Gate] = [self.orders, self.quota]
         self.gates = assembly.gates(
-            settings, intakes, queue, journal, clocks, both, self.markers, self._inboxes, drain=drain
+            settings,
+            intakes,
+            queue,
+            journal,
+            clocks,
+            both,
+            self.markers,
+            self.hooks.batches,
+            self._inboxes,
+            drain=drain,
         )
         self.orders.follow(intakes, self.gates)
         self.pacer = assembly.pacer(settings, remote)

@@ -20,6 +20,7 @@ class Device:
         self.box = base / "box"
         self.notes = base / "notes"
         self.notes.touch()
+        self.outbox = ""
         for name in ("box", "remote"):
             (base / name).mkdir()
 
@@ -35,7 +36,7 @@ class Device:
         config.write_text(
             f'state_dir = "{self.base}/state"\n[server]\nkind = "folder"\npath = "{self.base}/remote"\n'
             f"publish_grace_s = 0\n"
-            f'[[outbox]]\npath = "{self.box}"\ndestination = "up"\nsettle_s = 0\n[outbox.hooks]\n{hooks}'
+            f'[[outbox]]\npath = "{self.box}"\ndestination = "up"\nsettle_s = 0\n{self.outbox}[outbox.hooks]\n{hooks}'
         )
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         command = [*COMMAND, "run", "--drain", "--config", str(config)]
@@ -77,3 +78,24 @@ def test_an_agent_killed_while_before_runs_has_sent_nothing_and_asks_again(devic
     assert device.drain(hooks).returncode == 0
     assert device.noted() == ["ran", "ran"]
     assert (device.base / "remote/up/f").exists()
+
+
+def test_an_agent_killed_while_after_batch_runs_sends_once_and_tells_again(device: Device) -> None:
+    (device.box / "a").mkdir()
+    for name in ("1", "2", "all.done"):
+        (device.box / "a" / name).write_bytes(b"x")
+    note = f'echo "$IOT_RESULT $IOT_PATH $IOT_FILES $IOT_BYTES" >> {device.notes}'
+    kills = f"{note}; test -e {device.base}/once || {{ touch {device.base}/once; kill -9 $PPID; }}"
+    device.outbox = 'batch_marker = "*.done"\nbatch_grace_s = 0\n'
+    before = device.hook("before_batch", f"test ! -e {device.base}/remote/up/a/1 && echo before >> {device.notes}")
+    hooks = before + device.hook("after_batch", kills)
+    assert device.drain(hooks).returncode == -9
+    told = f"delivered {device.box}/a/all.done 2 2"
+    assert device.noted() == ["before", told]
+    inodes = {path.name: path.stat().st_ino for path in (device.base / "remote/up/a").iterdir()}
+    assert device.drain(hooks).returncode == 0
+    assert device.noted() == ["before", told, told]
+    assert {path.name: path.stat().st_ino for path in (device.base / "remote/up/a").iterdir()} == inodes
+    assert not [path for path in device.box.rglob("*") if path.is_file()]
+    assert device.drain(hooks).returncode == 0
+    assert device.noted() == ["before", told, told]

@@ -12,6 +12,7 @@ from unit.test_windows import HOUR_S, Box
 from iot.spooler.agent import Wake
 from iot.spooler.batches import Batches
 from iot.spooler.draining import End
+from iot.spooler.hooks.batches import AfterBatch, BatchHooks, BeforeBatch
 from iot.transfer import DiskFull, Journal
 
 
@@ -21,6 +22,11 @@ def box(tmp_path: Path) -> Box:
     box.scan_s = 10.0
     box.outbox["batch_interval_s"] = 60
     return box
+
+
+def no_hooks(queue, journal: Journal) -> BatchHooks:
+    before = BeforeBatch({}, {}, {}, {}, lambda: 0.0, lambda: 0.0)
+    return BatchHooks(before, AfterBatch((), queue, journal, None, lambda: 0.0))  # type: ignore[arg-type]
 
 
 def come(box: Box, *seconds: float) -> None:
@@ -102,8 +108,8 @@ def test_a_batch_waits_for_the_next_window_when_its_own_closes(box):
 
 def test_a_batch_that_cannot_be_recorded_is_not_released(tmp_path, monkeypatch):
     journal = Journal(None)
-    queue = SimpleNamespace(made_ready=1, newest=lambda number: 5, count_above=lambda number, row: 5)
-    batches = Batches({1: 60.0}, {1: "box"}, queue, journal)
+    queue = SimpleNamespace(made_ready=1, newest=lambda number: 5, waiting=lambda number, *_: (5, 50))
+    batches = Batches({1: 60.0}, {1: "box"}, queue, journal, no_hooks(queue, journal))
     batches.look(0.0, {})
 
     def full(_: object) -> None:

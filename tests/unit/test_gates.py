@@ -33,6 +33,7 @@ def unmarked() -> SimpleNamespace:
     """Outboxes without batch_marker."""
     return SimpleNamespace(
         has=lambda number: False,
+        asks=lambda number: False,
         look=lambda *_: False,
         next_s=lambda now: float("inf"),
         reason=lambda number: None,

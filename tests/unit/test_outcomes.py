@@ -74,10 +74,11 @@ class Rig:
         rules = {1: RetryRules(Backoff(1.0, 60.0), max_attempts=2)}
         markers = SimpleNamespace(delivered=lambda *_: None, given_up=lambda *_: None)
         after = SimpleNamespace(delivered=lambda *_: None, failed=lambda *_: None)
+        hooks = SimpleNamespace(after=after, batches=SimpleNamespace(after=after))
         journal = SimpleNamespace(write=self._write)
         packing = Packing(Path("/state"), [self.intake], self.queue, 1, clocks.monotonic)
         self.recorder = OutcomeRecorder(
-            journal, self.queue, remote, [self.intake], self.owed, after, markers, rules, clocks, lambda: 0.0, packing
+            journal, self.queue, remote, [self.intake], self.owed, hooks, markers, rules, clocks, lambda: 0.0, packing
         )
 
     def _noted(self, name: str) -> Any:

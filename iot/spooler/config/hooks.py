@@ -24,12 +24,25 @@ class HookSettings(Table):
     after_failure: tuple[str, ...] = Field(
         (), description="command that runs after an attempt of a file has failed; a lost link is no failure of a file"
     )
+    before_batch: tuple[str, ...] = Field(
+        (),
+        description="command that runs before a batch is sent, of which nothing is sent until it ends with exit code 0;"
+        " until then it is tried again, after waits as those of files",
+    )
+    after_batch: tuple[str, ...] = Field(
+        (), description="command that runs once no file of a batch waits to be sent any more"
+    )
     limit_s: float = Field(60.0, gt=0, le=86400, description="seconds until such a command is killed with its children")
     at_once: int = Field(
         2, ge=1, le=32, description="such commands that run at the same time: so many before, and so many after"
     )
 
-    @field_validator("before", "after_success", "after_failure")
+    @property
+    def of_batches(self) -> bool:
+        """Whether one of them is about batches."""
+        return bool(self.before_batch or self.after_batch)
+
+    @field_validator("before", "after_success", "after_failure", "before_batch", "after_batch")
     @classmethod
     def _executable(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         problem = problem_of(value)

@@ -64,7 +64,7 @@ def contradictions(settings: Settings) -> list[Contradiction]:
     found += broken_chains(settings, mounts)
     others = (
         *(_bad_names, _undone_rules, _written_directly, _shrinking_waits, _dead_before_sent),
-        *(_private_modes, _two_kinds_of_batches),
+        *(_private_modes, _two_kinds_of_batches, _hooks_without_batches),
     )
     return found + [each for look in others for each in look(settings)]
 
@@ -104,6 +104,19 @@ def _two_kinds_of_batches(settings: Settings) -> list[Contradiction]:
             keys = tuple((("outbox", number, key), f" = {value}") for key, value in given.items())
             found.append(Contradiction(keys, "a batch ends with its marker or after an interval; leave one out"))
     return found
+
+
+def _hooks_without_batches(settings: Settings) -> list[Contradiction]:
+    return [
+        Contradiction(
+            ((("outbox", number, "hooks", name), f" = {list(getattr(outbox.hooks, name))}"),),
+            "the outbox has no batches: set batch_interval_s or batch_marker",
+        )
+        for number, outbox in enumerate(settings.outbox)
+        if outbox.batch_marker is None and outbox.batch_interval_s is None
+        for name in ("before_batch", "after_batch")
+        if getattr(outbox.hooks, name)
+    ]
 
 
 def _written_directly(settings: Settings) -> list[Contradiction]:

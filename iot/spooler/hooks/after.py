@@ -1,25 +1,26 @@
-"""The hooks `after_success` and `after_failure`: told what has become of a file, once that is recorded.
+"""The hooks `after_success`, `after_failure` and `after_batch`: told what has become of a file or a batch, once that is
+recorded.
 
 They decide nothing: one that fails is logged. A delivered file leaves its outbox only after its hook has ended, so that
-the hook finds it there.
+the hook finds it there; so does the marker of a batch. The hook of a batch comes after those of its files.
 """
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from iot.spooler.config.hooks import HookSettings
-from iot.spooler.hooks.calls import Call, Calls, variables
+from iot.spooler.hooks.calls import Call, Calls, local_path, variables
 from iot.spooler.hooks.due import Due, DueCall
 from iot.spooler.queue.policy import Event
 from iot.spooler.queue.queue import Entry
 from iot.transfer import Journal, TransferResult
 
-__all__ = ["After"]
+__all__ = ["AFTER_BATCH", "After"]
 
-AFTER = ("after_success", "after_failure")
+AFTER_BATCH = "after_batch"
+AFTER = ("after_success", "after_failure", AFTER_BATCH)
 PAGE = 32
 DROP_S = 1.0
 """What has ended is dropped so many seconds later, with what has ended by then."""
@@ -46,6 +47,7 @@ class After:
         self._calls = {number: Calls(hook.at_once, hook.limit_s, environment, clock) for number, hook in hooks.items()}
         self._asked_to = dict.fromkeys(hooks, 0)
         self._more = set(hooks)
+        self._last_of_batch: set[int] = set()
         self._entries: dict[int, int] = {}
         self._ended: list[int] = []
         self._drop_at = float("inf")
@@ -73,6 +75,9 @@ class After:
             ),
         )
 
+    def batch_over(self, db: sqlite3.Connection, call: DueCall) -> None:
+        self._add(db, [call])
+
     def wants_digest(self, outbox: int) -> bool:
         """Whether a hook of this outbox is told the digest of what was sent."""
         return outbox in self._hooks and bool(self._hooks[outbox].after_success)
@@ -89,7 +94,8 @@ class After:
         Raises: DiskFull, JournalUnavailable.
         """
         for number, calls in self._calls.items():
-            if number in self._more and len(calls) < PAGE // 2:
+            room = 1 if number in self._last_of_batch else PAGE // 2
+            if number in self._more and len(calls) < room:
                 self._load(number, calls)
             for call, _ in calls.look():
                 self._take(call.key)
@@ -139,7 +145,12 @@ class After:
         page = self._due.page(number, self._asked_to[number], PAGE)
         if len(page) < PAGE:
             self._more.discard(number)
+        self._last_of_batch.discard(number)
         for due in page:
+            if due.hook == AFTER_BATCH and len(calls):
+                self._last_of_batch.add(number)
+                self._more.add(number)
+                break
             self._asked_to[number] = due.id
             self._entries[due.id] = due.entry
             words = getattr(self._hooks[number], due.hook) if due.hook in AFTER else ()
@@ -149,8 +160,15 @@ class After:
                 self._take(due.id)  # it was taken out of the configuration
 
     def _about(self, due: DueCall) -> dict[str, str]:
-        path = os.fsdecode(os.path.join(self._folders[due.outbox], due.path))
-        return variables(path, due.destination, due.size, result=due.result, error=due.error, sha256=due.sha256 or None)
+        return variables(
+            local_path(self._folders[due.outbox], due.path),
+            due.destination,
+            due.size,
+            result=due.result,
+            error=due.error,
+            sha256=due.sha256,
+            files=due.files if due.hook == AFTER_BATCH else None,
+        )
 
     def _take(self, key: int) -> None:
         """This call is over."""

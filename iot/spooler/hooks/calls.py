@@ -12,7 +12,7 @@ from iot.spooler.commands import Command, Ended
 from iot.spooler.naming import shown
 from iot.transfer import brief, terminal_safe
 
-__all__ = ["Call", "Calls", "fault", "variables"]
+__all__ = ["Call", "Calls", "fault", "local_path", "variables"]
 
 log = logging.getLogger(__name__)
 
@@ -133,11 +133,25 @@ def fault(call: Call, ended: Ended | OSError, limit_s: float) -> str | None:
     return f"hook {call.hook}: {how}" + (f": {said}" if said else "")
 
 
+def local_path(folder: bytes, path: bytes) -> str:
+    """That of a file in this folder; of the folder itself, where the path is empty."""
+    return os.fsdecode(os.path.join(folder, path) if path else folder)
+
+
 def variables(
-    path: str, remote_path: str, size: int, *, result: str = "", error: str = "", sha256: str | None = None
+    path: str,
+    remote_path: str,
+    size: int,
+    *,
+    result: str = "",
+    error: str = "",
+    sha256: str | None = None,
+    files: int | None = None,
 ) -> dict[str, str]:
-    """What a hook is told. path: absolute, so no name is ever taken for an option. Texts without NUL."""
+    """What a hook is told. path: absolute, so no name is ever taken for an option. files: those of a batch. Texts
+    without NUL."""
     return {
+        **({} if files is None else {"IOT_FILES": str(files)}),
         "IOT_PATH": path,
         "IOT_REMOTE_PATH": remote_path,
         "IOT_RESULT": result,

@@ -27,19 +27,22 @@ HOOKS = Schema(
             bytes INTEGER NOT NULL, sha256 TEXT NOT NULL);
         CREATE INDEX hook_of_entry ON hook_due (entry)
         """,
+        "ALTER TABLE hook_due ADD COLUMN files INTEGER NOT NULL DEFAULT 0",
     ),
 )
 SOUND = (
     "typeof(outbox) = 'integer' AND typeof(entry) = 'integer' AND typeof(hook) = 'text' AND typeof(path) = 'blob'"
     " AND typeof(destination) = 'blob' AND typeof(result) = 'text' AND typeof(error) = 'text'"
     " AND typeof(bytes) = 'integer' AND typeof(sha256) = 'text' AND NOT instr(path, x'00')"
+    " AND typeof(files) = 'integer'"
     " AND NOT instr(destination, x'00')"
 )
-COLUMNS = "id, outbox, entry, hook, path, destination, result, error, bytes, sha256"
+COLUMNS = "id, outbox, entry, hook, path, destination, result, error, bytes, sha256, files"
 
 
 class DueCall(NamedTuple):
-    """entry: the number of its row in the queue. path: in the outbox. id: 0 before it is recorded."""
+    """entry: the number of its row in the queue; 0 for a batch without a marker. path: in the outbox. files: those of a
+    batch. id: 0 before it is recorded."""
 
     outbox: int
     entry: int
@@ -51,6 +54,7 @@ class DueCall(NamedTuple):
     size: int
     sha256: str
     id: int = 0
+    files: int = 0
 
 
 class Due:
@@ -68,11 +72,11 @@ class Due:
         for call in calls:
             self._last += 1
             db.execute(
-                f"INSERT INTO hook_due ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  text above
+                f"INSERT INTO hook_due ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  text above
                 (
                     self._last,
                     *(call.outbox, call.entry, call.hook, call.path, os.fsencode(call.destination), call.result),
-                    *(terminal_safe(call.error), call.size, call.sha256),
+                    *(terminal_safe(call.error), call.size, call.sha256, call.files),
                 ),
             )
 
@@ -118,4 +122,5 @@ def _from(row: sqlite3.Row) -> DueCall:
         row["bytes"],
         row["sha256"],
         row["id"],
+        row["files"],
     )

@@ -19,7 +19,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from iot.spooler.queue.policy import NEVER, TRANSITIONS, Allowed, Event, State, Verdict, after
+from iot.spooler.queue.policy import LATEST, NEVER, TRANSITIONS, Allowed, Event, State, Verdict, after
 from iot.spooler.queue.rows import (
     COLUMNS,
     COLUMNS_OF_KNOWN,
@@ -54,6 +54,7 @@ __all__ = ["QUEUE_SCHEMA", "Entry", "Known", "NewEntry", "Queue", "Success", "To
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 Row = TypeVar("Row", Entry, Known)
+SQL_FIGURES = "SELECT count(*) AS files, sum(size) AS bytes FROM entry"
 
 
 class Queue:
@@ -158,8 +159,7 @@ class Queue:
         )
 
     def count(self, outbox: int) -> int:
-        rows = self._journal.read("SELECT count(*) AS files FROM entry WHERE outbox = ?", outbox)
-        return int(rows[0]["files"])
+        return int(self._journal.read(f"{SQL_FIGURES} WHERE outbox = ?", outbox)[0]["files"])
 
     def drop(self, entries: Sequence[Entry], event: Event) -> None:
         """Forget entries whose file is gone or has another version (VANISHED, CHANGED)."""
@@ -170,8 +170,7 @@ class Queue:
 
     def backlog(self, outbox: int) -> tuple[int, int]:
         """Files that wait to be sent or are being sent, and their bytes."""
-        sql = "SELECT count(*) AS files, sum(size) AS bytes FROM entry WHERE outbox = ? AND state IN (0, 1, 2)"
-        [row] = self._journal.read(sql, outbox)
+        [row] = self._journal.read(f"{SQL_FIGURES} WHERE outbox = ? AND state IN (0, 1, 2)", outbox)
         return int(row["files"]), int(row["bytes"] or 0)
 
     def idle(self, outbox: int, above: int, below: int, limit: int, *, newest_first: bool) -> list[Entry]:
@@ -209,13 +208,18 @@ class Queue:
 
     def newest(self, outbox: int) -> int:
         """The highest number of a row of this outbox; 0 if there is none."""
-        rows = self._journal.read("SELECT max(id) AS newest FROM entry WHERE outbox = ?", outbox)
-        return int(rows[0]["newest"] or 0)
+        return int(self._journal.read("SELECT max(id) AS newest FROM entry WHERE outbox = ?", outbox)[0]["newest"] or 0)
 
-    def count_above(self, outbox: int, number: int) -> int:
-        """How many files of this outbox wait to be sent whose row is above this number."""
-        sql = "SELECT count(*) AS files FROM entry WHERE outbox = ? AND id > ? AND state IN (0, 2)"
-        return int(self._journal.read(sql, outbox, number)[0]["files"])
+    def waiting(self, outbox: int, above: int, up_to: int = LATEST) -> tuple[int, int]:
+        """Files of an outbox that wait to be sent and whose row is between these numbers, and their bytes."""
+        which = "WHERE outbox = ? AND id > ? AND id <= ? AND state IN (0, 2)"
+        [row] = self._journal.read(f"{SQL_FIGURES} {which}", outbox, above, up_to)
+        return int(row["files"]), int(row["bytes"] or 0)
+
+    def waits_between(self, outbox: int, above: int, up_to: int) -> bool:
+        """Whether one of these rows waits to be sent, or is being sent."""
+        which = "WHERE outbox = ? AND id > ? AND id <= ? AND state IN (0, 1, 2) LIMIT 1"
+        return bool(self._journal.read(f"SELECT 1 FROM entry {which}", outbox, above, up_to))
 
     def begin(self, entries: Sequence[Entry]) -> list[Entry]:
         """Record one more attempt of each, with its destination, before a byte is sent -> the updated entries."""
