@@ -219,7 +219,7 @@ class Queue:
     def waits_between(self, outbox: int, above: int, up_to: int) -> bool:
         """Whether one of these rows waits to be sent, or is being sent."""
         which = "WHERE outbox = ? AND id > ? AND id <= ? AND state IN (0, 1, 2) LIMIT 1"
-        return bool(self._journal.read(f"SELECT 1 FROM entry {which}", outbox, above, up_to))
+        return bool(self._journal.read(f"SELECT 1 FROM entry {which}", outbox, above, up_to))  # noqa: S608  text above
 
     def begin(self, entries: Sequence[Entry]) -> list[Entry]:
         """Record one more attempt of each, with its destination, before a byte is sent -> the updated entries."""
