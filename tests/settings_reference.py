@@ -24,7 +24,7 @@ from iot.sftp.client.cli.options import add_settings
 from iot.sftp.client.environment import TRUST, ClientSettings
 from iot.spooler.config.inboxes import InboxSettings
 from iot.spooler.config.kinds import KINDS, server_model
-from iot.spooler.config.load import CREDENTIAL, PLAIN, PREFIX, TABLES
+from iot.spooler.config.load import CREDENTIAL, FALLBACK_CREDENTIAL, PLAIN, PREFIX, TABLES
 from iot.spooler.config.outboxes import NameRule, OutboxSettings
 from iot.spooler.config.settings import Settings
 from iot.spooler.config.table import tables_within
@@ -54,6 +54,9 @@ plain text, only lists are JSON (those of [server] also words), as is `{PREFIX}O
 """
 ALL_KINDS = f"""\
 ### [server], every kind
+
+[fallback], the second server, has the same keys; its variables begin with `{PREFIX}FALLBACK__`, the names of its
+credentials with `{FALLBACK_CREDENTIAL.format("")}`.
 
 `kind` (text, default `sftp`, `{PREFIX}SERVER__KIND`) is one of {", ".join(f"`{kind}`" for kind in KINDS)}.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from pydantic import Field, field_validator
@@ -31,6 +32,10 @@ class ServerSettings(ConfiguredRemote, FolderOptions):
     @property
     def address(self) -> str:
         return str(self.path)
+
+    @property
+    def account(self) -> str:
+        return os.path.realpath(self.path)
 
     @property
     def local_folder(self) -> Path | None:

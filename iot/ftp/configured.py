@@ -27,6 +27,10 @@ class ServerSettings(ConfiguredLogin, FTPOptions):
         return f"{self.host}:{self.port or (IMPLICIT_PORT if self.tls is TLS.IMPLICIT else PORT)}"
 
     @property
+    def account(self) -> str:
+        return f"{self.user}@{self.address}"
+
+    @property
     def identity(self) -> str:
         return "certificate" if self.tls else ""
 

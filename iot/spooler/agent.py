@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
+from typing import Any
 
 from iot.spooler.availability import Remote, ServerState
 from iot.spooler.config.layout import merging_rules, shared_destinations
@@ -41,6 +42,7 @@ PATIENCE_S = 2.0
 class Agent(Pieces):
     """One server, its outboxes, one queue.
 
+    other_server: figures of the one that is not used, for the status; called with the wall clock, in seconds.
     drain: send what is there, with a few attempts each, then end. totals: what earlier agents of this process did.
     anew: nothing waits for its next try, as in a drain: somebody has asked for one.
     """
@@ -66,6 +68,7 @@ class Agent(Pieces):
         self._restarted = False
         self._anew = anew or drain
         self._hindered_by = ""
+        self.other_server: Callable[[float], dict[str, Any] | None] = lambda _: None
 
     def run(self) -> End:
         """Run until stopped or, when draining, until nothing more can be done."""

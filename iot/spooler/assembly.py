@@ -34,9 +34,10 @@ from iot.spooler.queue.policy import Admission, Backoff, RetryRules
 from iot.spooler.queue.queue import Entry, Queue
 from iot.spooler.quota import QuotaGate
 from iot.spooler.state.elapsed import observe
-from iot.transfer import Journal
+from iot.transfer import Elsewhere, Journal
 
 __all__ = [
+    "among_servers",
     "budget",
     "gates",
     "hints",
@@ -193,6 +194,14 @@ def quota(
 
 def packing(settings: Settings, intakes: Sequence[Intake], queue: Queue, clocks: Clocks) -> Packing:
     return Packing(settings.state_dir, intakes, queue, int(settings.compress_max_bytes), clocks.monotonic)
+
+
+def among_servers(settings: Settings, remote: Remote) -> tuple[str | None, Elsewhere | None]:
+    """Where this agent delivers to, and what was begun elsewhere; None for both where there is one server.
+
+    Raises: JournalUnavailable.
+    """
+    return (None, None) if settings.fallback is None else (settings.server.address, remote.elsewhere())
 
 
 def hints(settings: Settings, remote: Remote, pacer: Pacer, *, drain: bool) -> Hints | None:

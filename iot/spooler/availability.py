@@ -14,6 +14,7 @@ from iot.transfer import (
     AuthenticationError,
     Cancelled,
     DownloadJob,
+    Elsewhere,
     Failure,
     LinkLost,
     LocalStateError,
@@ -65,6 +66,9 @@ class Remote(Protocol):
         Called once for each result, after the transaction that records it, never inside it. After a crash between the
         two the remote merely keeps its records longer.
         """
+
+    def elsewhere(self) -> Elsewhere:
+        """What was begun with other servers that share the journal. Raises: JournalUnavailable."""
 
     def give_up(self, uploads: Iterable[tuple[str, str]]) -> None:
         """These uploads (source, destination) will not be tried again: what they left on the server may be removed.
@@ -118,6 +122,8 @@ class Availability:
     After progress the first loss is retried at once, later ones after `backoff`. A server that answers that it is busy
     is there: the waits for it begin anew. A refused login or host key holds the whole server for `hold`: another
     attempt could put this address on the server's penalty list. `herd_window_s`: see herd.py; 0 for none.
+
+    down_since: the first try in vain since the server has last answered, held_since: the first that it has refused.
     """
 
     def __init__(
@@ -128,6 +134,8 @@ class Availability:
         self.holds = 0
         self.ready_at = float("-inf")
         self.last_error: str | None = None
+        self.down_since: float | None = None
+        self.held_since: float | None = None
         self._backoff = backoff
         self._hold = hold
         self._random = random
@@ -142,6 +150,7 @@ class Availability:
     def answered(self) -> None:
         """It has answered, if only that it refuses a file."""
         self._take(ConnectionEvent.ANSWERED)
+        self.down_since = self.held_since = None
 
     def ended(self) -> None:
         """Nothing is asked of it any more."""
@@ -149,7 +158,7 @@ class Availability:
 
     def progressed(self) -> None:
         """The server has confirmed something."""
-        self._take(ConnectionEvent.ANSWERED)
+        self.answered()
         self._has_progressed = True
         self.failures = self.holds = 0
         self.last_error = None
@@ -163,12 +172,19 @@ class Availability:
         self._has_progressed = False
         if isinstance(error, AuthenticationError):
             self._take(ConnectionEvent.REFUSED)
+            self._held(now)
             self.holds += 1
             self._herd.answered()
             self.ready_at = now + self._hold.delay_s(self.holds, self._random())
             return
         self._take(ConnectionEvent.LOST)
+        self.down_since = now if self.down_since is None else self.down_since
         self.ready_at = now + (self._busy_s() if isinstance(error, ServerBusy) else self._away_s(now, first=first))
+
+    def _held(self, now: float) -> None:
+        """A server that refuses a login is not down."""
+        self.down_since = None
+        self.held_since = now if self.held_since is None else self.held_since
 
     def _busy_s(self) -> float:
         self._herd.answered()
@@ -186,7 +202,7 @@ class Availability:
 
     def asked_to_wait(self, now: float, wait_s: float) -> None:
         """The server has answered, and asks to be left alone for so long."""
-        self._take(ConnectionEvent.ANSWERED)
+        self.answered()
         self._take(ConnectionEvent.LOST)
         self.failures = self.holds = 0
         self.last_error = f"the server asks to come back in {wait_s:.0f} s"
@@ -199,6 +215,7 @@ class Availability:
             return
         self.state, self.ready_at, self.last_error = earlier.state, earlier.ready_at, earlier.last_error
         self.failures, self.holds = earlier.failures, earlier.holds
+        self.down_since, self.held_since = earlier.down_since, earlier.held_since
         self._is_busy = earlier._is_busy
         self._herd.take_over(earlier._herd)
 
@@ -235,9 +252,10 @@ class Availability:
         """Whether only a backoff keeps the server from being tried."""
         return self.state is ServerState.DISCONNECTED and now < self.ready_at
 
-    def remembered(self, error: str, holds: int, ready_at: float) -> None:
+    def remembered(self, error: str, holds: int, ready_at: float, now: float) -> None:
         """An earlier process was held, until then."""
         self._take(ConnectionEvent.REMEMBERED)
+        self._held(now)
         self.last_error, self.holds, self.ready_at = error, holds, ready_at
 
     def _take(self, event: ConnectionEvent) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from iot.spooler.availability import Remote, failure_kind
 from iot.spooler.compression.packing import Packing
@@ -23,7 +24,7 @@ from iot.spooler.outbox.place import SourceFailed
 from iot.spooler.queue.deliveries import Deliveries
 from iot.spooler.queue.policy import NEVER, Event, FailureKind, RetryRules, State, Tries, Verdict, after, judge
 from iot.spooler.queue.queue import Entry, Queue, Success
-from iot.transfer import Failure, Journal, TransferResult
+from iot.transfer import Elsewhere, Failure, Journal, TransferResult
 
 __all__ = ["OutcomeRecorder"]
 
@@ -37,7 +38,8 @@ EXISTS = '"another file has this name"'
 class OutcomeRecorder:
     """Records the outcomes of the jobs of all outboxes.
 
-    last_error: the last error of a file. rules: by the number of the outbox.
+    last_error: the last error of a file. rules: by the number of the outbox. server: where this agent delivers to, None
+    where there is but one. elsewhere: what was begun with another one.
     """
 
     def __init__(
@@ -53,6 +55,8 @@ class OutcomeRecorder:
         clocks: Clocks,
         random: Callable[[], float],
         packing: Packing,
+        server: str | None = None,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         self.last_error: str | None = None
         self.destination_failed: dict[int, str] = {}
@@ -68,7 +72,8 @@ class OutcomeRecorder:
         self._after = hooks.after
         self._after_batch = hooks.batches.after
         self._markers = markers
-        self._deliveries = Deliveries(journal)
+        self._elsewhere = elsewhere
+        self._deliveries = Deliveries(journal, server)
         self._successes: list[tuple[Entry, TransferResult]] = []
         self._failures: list[tuple[Entry, Verdict, str | None]] = []
         self._lost: dict[Event, list[Entry]] = {Event.CHANGED: [], Event.VANISHED: []}
@@ -88,6 +93,8 @@ class OutcomeRecorder:
 
     def succeeded(self, entry: Entry, result: TransferResult) -> None:
         self._collect()
+        if self._elsewhere is not None and not result.skipped and self._elsewhere.may_stand(result):
+            result = replace(result, possible_repeat=True)
         self._successes.append((entry, result))
         self._losses.pop(entry.id, None)
         self.destination_failed.pop(entry.outbox, None)
@@ -235,6 +242,8 @@ class OutcomeRecorder:
             self._remote.settle(results)
         given_up = [entry for entry in failed if entry.state is State.QUARANTINED]
         self._owed.leave([entry for entry in delivered if entry.state is State.DELIVERED], given_up, notes)
+        if self._elsewhere is not None:
+            self._elsewhere.overtaken(results)
 
     def _write(self, db: sqlite3.Connection) -> tuple[list[Entry], list[Entry], list[Entry]]:
         at = self._clocks.wall()

@@ -90,6 +90,7 @@ class Pieces:
             clocks,
             random,
             self.packing,
+            *assembly.among_servers(self.settings, remote),
         )
 
     def _make_what_decides(

@@ -47,14 +47,19 @@ def obstacles(settings: Settings, origins: Origins, config: Path | None, *, by_u
 def doubts(settings: Settings, origins: Origins, *, by_unit: bool) -> list[str]:
     """What may keep the agent from its work: a login needs what the settings do not give, which the service may get as
     a systemd credential; files of other users cannot be taken out of a sticky folder."""
-    found = [_line(origins, ("server", key), f": {reason}") for key, reason in settings.server.doubts()]
+    found = [
+        _line(origins, (table, key), f": {reason}")
+        for table, server in settings.servers.items()
+        for key, reason in server.doubts()
+    ]
     for number, outbox in enumerate(settings.outbox):
         if outbox.after_upload is not AfterUpload.KEEP and _is_sticky(outbox.path):
             reason = "it is sticky, so files of other users stay there when they are delivered; chmod -t"
             found.append(_line(origins, ("outbox", number, "path"), f" = {shown(str(outbox.path))}: {reason}"))
-    for key, reason in settings.server.login_problems():
-        if not key and by_unit:
-            found.append(_line(origins, ("server",), f": {reason}; unless the service gets it as a credential"))
+    for table, server in settings.servers.items():
+        for key, reason in server.login_problems():
+            if not key and by_unit:
+                found.append(_line(origins, (table,), f": {reason}; unless the service gets it as a credential"))
     return found
 
 
@@ -63,9 +68,10 @@ def _line(origins: Origins, place: Place, words: str) -> str:
 
 
 def _all(settings: Settings, *, by_unit: bool) -> Iterator[tuple[Place, str, str]]:
-    for key, reason in settings.server.login_problems():
-        if key or not by_unit:
-            yield ("server", key) if key else ("server",), "", reason
+    for table, server in settings.servers.items():
+        for key, reason in server.login_problems():
+            if key or not by_unit:
+                yield (table, key) if key else (table,), "", reason
     yield from _shown(("state_dir",), settings.state_dir, _own_folder(settings.state_dir))
     for number, outbox in enumerate(settings.outbox):
         if outbox.enabled:

@@ -91,6 +91,11 @@ class QuotaGate:
             self._journal.write(lambda db: _write(db, rows))
         self._unsaved_bytes, self._save_at = 0, float("inf")
 
+    def carried_also(self, wire: Wire) -> None:
+        """What another connection has carried than those of the remote."""
+        if self._limits:
+            self._add(sum(wire))
+
     def figures(self, wall: float) -> list[dict[str, Any]]:
         """For the status."""
         local = local_time(wall, self._zone)
@@ -104,6 +109,9 @@ class QuotaGate:
     def _count(self) -> None:
         carried = sum(self._wire())
         news, self._seen_bytes = carried - self._seen_bytes, carried
+        self._add(news)
+
+    def _add(self, news: int) -> None:
         self._unsaved_bytes += news
         if self._periods:  # else it is the first look, and the row is yet to be read
             self._used = {per: used + news for per, used in self._used.items()}

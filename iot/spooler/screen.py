@@ -49,6 +49,8 @@ def _rows(content: Content, *, running: bool, wall: float) -> Iterator[tuple[str
     connection, backlog, delivered = content["connection"], content["backlog"], content["delivered"]
     yield "agent", _agent(content, running=running, wall=wall)
     yield "connection", f"{connection['state']} {connection['server']}" + _next(connection, wall)
+    if connection.get("other_server"):
+        yield "not used", _other(connection["other_server"], wall)
     if connection.get("to_do"):
         yield "to do", connection["to_do"]
     age = "" if backlog["oldest_at"] is None else f", oldest {_span(wall - backlog['oldest_at'])}"
@@ -141,6 +143,14 @@ def _inbox(inbox: Content, wall: float) -> str:
 def _next(connection: Content, wall: float) -> str:
     at = connection["next_attempt_at"]
     return "" if at is None else f", next attempt in {_span(at - wall)}"
+
+
+def _other(other: Content, wall: float) -> str:
+    """A server, named by its table, that no file goes to now."""
+    error = f" ({other['error']})" if other["error"] else ""
+    asked = "" if other["next_attempt_at"] is None else f", asked in {_span(other['next_attempt_at'] - wall)}"
+    waits = ", inboxes wait for it" if other["table"] == "server" else ""
+    return f"[{other['table']}] {other['server']}{asked}{waits}{error}"
 
 
 def _left(seconds: int | None) -> str:

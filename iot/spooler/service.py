@@ -14,7 +14,6 @@ import contextlib
 import logging
 import os
 import random
-import resource
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -35,23 +34,24 @@ from iot.spooler.naming import shown
 from iot.spooler.nudges import Nudges, nudges_of
 from iot.spooler.obeying import Commands, commands
 from iot.spooler.outbox.intake import Clocks
-from iot.spooler.outbox.place import OutboxTaken, SourceFailed
+from iot.spooler.outbox.place import SourceFailed
 from iot.spooler.sender import Totals
+from iot.spooler.servers import Servers
+from iot.spooler.starting import allow_open_files, refuse_taken_outboxes, tell_start
 from iot.spooler.state.contact import LastContact
 from iot.spooler.state.held import Held
 from iot.spooler.state.journal_location import JournalLocation
-from iot.spooler.state.lock import AlreadyRunning, locked
+from iot.spooler.state.lock import locked
 from iot.spooler.state.power_cut import PowerCut, running
 from iot.spooler.state.running import STATUS, announced, control_path, status_path
 from iot.spooler.status import StatusFile, summary
 from iot.spooler.wakeups import Wakeups
-from iot.transfer import Journal, TransferError, __version__
+from iot.transfer import Journal, TransferError
 
 __all__ = ["Service", "run"]
 
 log = logging.getLogger(__name__)
 
-OPEN_FILES = 8192
 MENDED_MAX = 16
 EARLY = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 """What may be sent to an agent that is not ready yet, since its lock names it before: kept until it is."""
@@ -68,10 +68,10 @@ def run(config: Path | None, environment: Mapping[str, str], *, drain: bool) -> 
     with service.handled(*EARLY):
         settings = load(config, environment)
         logging.getLogger().setLevel(settings.log_level.upper())
-        _allow_open_files()
+        allow_open_files()
         for line in exposed_secrets(settings, config, environment):
             log.warning("secret exposed reason=%s", shown(line))
-        _tell_start(settings)
+        tell_start(settings)
         state = settings.state_dir
         status, _ = status_path(config, state, environment)
         with locked(state), running(state) as service.power_cut, announced(config, state, status, environment):
@@ -82,41 +82,6 @@ def run(config: Path | None, environment: Mapping[str, str], *, drain: bool) -> 
                     return service.run(settings, location)
             finally:
                 location.close()
-
-
-def _tell_start(settings: Settings) -> None:
-    outboxes = ", ".join(outbox.label for outbox in settings.outbox if outbox.enabled)
-    log.info(
-        "started version=%s server=%s outboxes=%s state_dir=%s pid=%d",
-        __version__,
-        shown(settings.server.address),
-        shown(outboxes),
-        shown(str(settings.state_dir)),
-        os.getpid(),
-    )
-
-
-def _allow_open_files() -> None:
-    """Each file in flight is an open file. The usual soft limit of 1,024 only protects programs that call select(),
-    which this one uses for two descriptors only."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def _refuse_taken_outboxes(agent: Agent) -> None:
-    """A second agent is refused at its start; an outbox found taken later (after a reload or mount) counts as failed.
-
-    Raises: AlreadyRunning.
-    """
-    for intake in agent.intakes:
-        try:
-            os.close(intake.outbox.open())
-        except OutboxTaken as error:
-            raise AlreadyRunning(intake.settings.path, error.pid) from None
-        except SourceFailed:
-            pass  # the scan reports it
 
 
 class Service:
@@ -153,6 +118,7 @@ class Service:
         self._contact: LastContact | None = None
         self._remote: Remote | None = None
         self._server: Availability | None = None
+        self._servers: Servers | None = None
         self._status: StatusFile | None = None
         self._wakeups = Wakeups()
         self._agent: Agent | None = None
@@ -164,10 +130,14 @@ class Service:
         """One agent after another, until stopped or drained."""
         self._location = location
         with self.handled(signal.SIGTERM, signal.SIGINT, *EARLY):
+            self._servers = servers = self._servers_of(settings)
             while True:
-                end = self._one_agent(settings, location.journal)
+                end = self._one_agent(servers.in_use, location.journal)
                 location.move()
+                if self._changes_server(servers, end):
+                    continue
                 if end is not End.STOPPED or self._terminate:
+                    servers.close()
                     self._notify("STOPPING=1")
                     self._tell_stop(end)
                     if self._contact is not None:
@@ -176,7 +146,23 @@ class Service:
                         self._status.keep(settings.state_dir / STATUS)
                     return end
                 if self._fresh is not None:
+                    servers.close()
                     settings, self._fresh, self._server = self._fresh, None, None
+                    self._servers = servers = self._servers_of(settings)
+
+    def _servers_of(self, settings: Settings) -> Servers:
+        chance = Phased(settings.device_id, random.random)
+        return Servers(settings, chance, CLOCKS.monotonic, self._wakeups.poke, drain=self._drain)
+
+    def _changes_server(self, servers: Servers, end: End) -> bool:
+        """Whether the next agent is there for the other server, of which nothing is known yet."""
+        if self._terminate or self._fresh is not None or self._server is None:
+            return False
+        if not servers.is_leaving and not (end is End.REMAINS and servers.drains_on(self._server)):
+            return False
+        servers.switch(self._server)
+        self._server = None
+        return True
 
     def _one_agent(self, settings: Settings, journal: Journal) -> End:
         path, in_memory = status_path(self._config, settings.state_dir, self._environment)
@@ -194,9 +180,11 @@ class Service:
         self._server = agent.server
         for intake in agent.intakes:
             intake.cut = self.power_cut
-        self._hold = Held(settings, self._config)
+        assert self._servers is not None
+        agent.other_server = self._servers.figures
+        self._hold = Held(settings, self._config, file=self._servers.hold_file)
         if not self._started:
-            _refuse_taken_outboxes(agent)
+            refuse_taken_outboxes(agent)
             self._take_over_hold(self._hold, agent)
             self._contact = None if self._drain else LastContact(settings.state_dir)
             if self._contact is not None:
@@ -292,6 +280,7 @@ class Service:
         return (
             self._terminate
             or self._fresh is not None
+            or (self._servers is not None and self._servers.is_leaving)
             or (self._location is not None and self._location.has_room_again())
         )
 
@@ -313,6 +302,8 @@ class Service:
             limit_s = min(limit_s, Changes.every_s)
         if self._nudges is not None:
             limit_s = min(limit_s, self._nudges.next_s())
+        if self._servers is not None and self._agent is not None:
+            limit_s = min(limit_s, self._servers.next_s(self._agent))
         self._wakeups.wait(min(limit_s, 3600.0))
 
     def watch(self, descriptor: int, act: Callable[[], None]) -> Callable[[], None]:
@@ -332,12 +323,17 @@ class Service:
         if self._fresh is not None:
             return None
         why, self._wake = self._wake, None
-        return why or (Wake.NUDGE if self._nudges is not None and self._nudges.due() else None)
+        why = why or (Wake.NUDGE if self._nudges is not None and self._nudges.due() else None)
+        if why is not None and self._servers is not None:
+            self._servers.wake()
+        return why
 
     def report(self, agent: Agent, *, changed: bool, final: bool = False) -> None:
         if not self._ready:
             self._ready = self._say_ready(agent)
         self._watch_hold(agent)
+        if self._servers is not None and self._remote is not None:
+            self._servers.look(agent, self._remote.cancel)
         if self._contact is not None:
             self._contact.follow(agent.server.state, self._totals.files + self._totals.bytes, CLOCKS.monotonic())
         try:

@@ -90,6 +90,7 @@ def _connection(agent: Agent, wall: float, now: float) -> dict[str, Any]:
         "next_attempt_at": round(wall + link.ready_at - now) if waiting else None,
         "error": shown(link.last_error) if link.last_error else None,
         "to_do": TO_DO if link.state is ServerState.HELD else None,
+        "other_server": agent.other_server(wall),
     }
 
 

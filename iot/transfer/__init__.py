@@ -68,6 +68,7 @@ from iot.transfer.terminal import (
 
 if TYPE_CHECKING:
     from iot.transfer.configured import ConfiguredRemote
+    from iot.transfer.journal.elsewhere import Elsewhere
     from iot.transfer.journal.journal import Journal, Schema, default_state_dir
     from iot.transfer.trees.model import Act, Step, StepResult, TreePlan, TreeResult
 
@@ -84,6 +85,7 @@ __all__ = [
     "CredentialsInvalid",
     "DiskFull",
     "DownloadJob",
+    "Elsewhere",
     "Evidence",
     "Failure",
     "Fingerprint",
@@ -144,6 +146,7 @@ __all__ = [
 LATER = {
     "Act": "trees.model",
     "ConfiguredRemote": "configured",
+    "Elsewhere": "journal.elsewhere",
     "Journal": "journal.journal",
     "Schema": "journal.journal",
     "Step": "trees.model",

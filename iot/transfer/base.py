@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 from iot.transfer.books import Books
 from iot.transfer.errors import ConfigurationError
+from iot.transfer.journal.elsewhere import Elsewhere
 from iot.transfer.landing import download_task
 from iot.transfer.model import Direction, DownloadJob, Failure, TransferResult, UploadJob
 from iot.transfer.names import path_text, remote_path
@@ -102,6 +103,9 @@ class BaseRemote(ABC):
 
     def settle(self, results: Iterable[TransferResult]) -> None:
         self._books.checkpoints.forget_keys(upload_key(result) for result in results)
+
+    def elsewhere(self) -> Elsewhere:
+        return self._books.elsewhere(upload_key)
 
     def disconnect(self) -> None:
         with self._ending():

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 
 from iot.transfer.errors import ConfigurationError, JournalUnavailable, LocalStateError
-from iot.transfer.journal.checkpoints import CHECKPOINTS, Checkpoints
+from iot.transfer.journal.checkpoints import CHECKPOINTS, Checkpoints, Key
+from iot.transfer.journal.elsewhere import Elsewhere
 from iot.transfer.journal.journal import Journal, Schema, default_state_dir
 from iot.transfer.locks import TransferLocks
+from iot.transfer.model import TransferResult
 from iot.transfer.settings import TransferSettings
 
 __all__ = ["Books"]
@@ -49,6 +52,10 @@ class Books:
     @property
     def locks(self) -> TransferLocks:
         return self.open()[2]
+
+    def elsewhere(self, key_of: Callable[[TransferResult], Key]) -> Elsewhere:
+        """What this journal has begun with other servers."""
+        return Elsewhere(self.journal, self._server, key_of)
 
     def flush(self) -> None:
         """Drop the settled checkpoints now."""

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from iot.transfer.errors import Cancelled, ConfigurationError, NotFound, PermanentError, TransferError
+from iot.transfer.journal.elsewhere import Elsewhere
 from iot.transfer.model import (
     DownloadJob,
     Failure,
@@ -192,6 +193,10 @@ class Client(TreeMethods):
         harmless: the next transfer of a file of that name only makes one extra check.
         """
         self._remote.settle(results)
+
+    def elsewhere(self) -> Elsewhere:
+        """What was begun with other servers that share this journal. Raises: JournalUnavailable."""
+        return self._remote.elsewhere()
 
     def give_up(self, uploads: Iterable[tuple[LocalPath, RemotePath]]) -> None:
         """Give up on these uploads (source, dest): what earlier attempts left on the server is removed. This happens

@@ -47,6 +47,11 @@ class ConfiguredRemote(BaseModel):
         raise NotImplementedError
 
     @property
+    def account(self) -> str:
+        """What tells it from another one: where files go, and as whom."""
+        return self.address
+
+    @property
     def local_folder(self) -> Path | None:
         """Where files go, if that is a folder of this device."""
         return None
@@ -138,7 +143,7 @@ class ConfiguredLogin(ConfiguredRemote):
         try:
             return _password_in(self.password_file)
         except ValueError as error:
-            raise ConfigurationError(f"server.password_file = {str(self.password_file)!r}: {error}") from None
+            raise ConfigurationError(f"password_file = {str(self.password_file)!r}: {error}") from None
 
 
 def checked_file(path: Path) -> Path:

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from iot.transfer.errors import PermanentError
+from iot.transfer.journal.elsewhere import Elsewhere
 from iot.transfer.model import (
     DownloadJob,
     Evidence,
@@ -348,6 +349,9 @@ class Remote(Metered, Protocol):
 
     def settle(self, results: Iterable[TransferResult]) -> None:
         """The caller has recorded these deliveries durably: their checkpoints may be dropped."""
+
+    def elsewhere(self) -> Elsewhere:
+        """What was begun with other servers that share this journal. Raises: JournalUnavailable."""
 
     def discard(self, uploads: Iterable[tuple[LocalPath, RemotePath]]) -> None:
         """Give up on these uploads: what earlier attempts left there is removed later. Durable on return."""

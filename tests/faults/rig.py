@@ -25,11 +25,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from faults.proxy import BadLink, Fault
 from faults.table import Row
-from faults.watch import PART, Watch, files
+from faults.watch import PART, Final, Watch, files
 from servers.base import Server
 from servers.guard import Guard
 
@@ -245,9 +245,17 @@ class Rig:
         return Counter((match["name"], int(match["size"])) for match in found)
 
 
+class Finals(Protocol):
+    """What was seen of them, and the names of what is there now."""
+
+    seen: list[Final]
+
+    def names(self) -> set[str]: ...
+
+
 def judge(
     row: Row,
-    watch: Watch,
+    watch: Finals,
     contents: dict[str, dict[str, int]],
     last: dict[str, set[str]],
     marked: Marks | None = None,
@@ -270,7 +278,7 @@ def judge(
         if inodes.get(name) != final.inode:
             published[name, final.sha256] += 1
         inodes[name], stands[name] = final.inode, final.sha256
-    there = {str(path.relative_to(watch.root)) for path in files(watch.root)}
+    there = watch.names()
     lost = [name for name, digests in last.items() if name not in there or stands.get(name) not in digests]
     parts = [name for name in there if name.endswith(PART)]
     again = {key: times - 1 for key, times in published.items() if times > 1}

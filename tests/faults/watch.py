@@ -42,6 +42,10 @@ class Watch:
         self._end.set()
         self._thread.join()
 
+    def names(self) -> set[str]:
+        """What is there now, parts included."""
+        return {str(path.relative_to(self.root)) for path in files(self.root)}
+
     def look(self) -> None:
         """Look now."""
         with self._lock:

@@ -61,8 +61,8 @@ def test_a_delivery_is_read_back_as_it_was(tmp_path: Path, journal: Journal) -> 
         (entry(outbox, b"a", "/elsewhere/x"), result(proof=None, possible_repeat=True)),
     )
     first, second = last_deliveries(tmp_path, 10)
-    assert first == (PAST_S, "/out/a/\udcff b", "/up/a/\udcff b", 3, "size", True, False, digest, "synchronised")
-    assert second == (PAST_S, "/out/a", "/elsewhere/x", 3, "none", False, True, None, "synchronised")
+    assert first == (PAST_S, "/out/a/\udcff b", "/up/a/\udcff b", 3, "size", True, False, digest, "synchronised", None)
+    assert second == (PAST_S, "/out/a", "/elsewhere/x", 3, "none", False, True, None, "synchronised", None)
 
 
 @pytest.mark.parametrize(
@@ -205,6 +205,7 @@ def test_what_an_agent_delivered_is_on_record_after_the_file_has_left(
         "repeat": False,
         "sha256": None,
         "clock": told[2]["clock"],
+        "server": None,
     }
     assert told[2]["clock"] in ("synchronised", "unsynchronised", "unknown")
     assert main(["deliveries", "--last", "1", "--config", str(config)]) == 0

@@ -56,7 +56,7 @@ class Rig:
         self.done: list[tuple[Any, ...]] = []
         self.found: Any = VERSION
         self.state = State.DELIVERED
-        monkeypatch.setattr(module, "Deliveries", lambda _: SimpleNamespace(add=self._noted("on record")))
+        monkeypatch.setattr(module, "Deliveries", lambda *_: SimpleNamespace(add=self._noted("on record")))
         outbox = SimpleNamespace(look=self._look, forget=self._noted("forget"))
         self.intake = SimpleNamespace(
             number=1, outbox=outbox, source=lambda each: f"/box/{each.path.decode()}", take_withdrawn=list,

@@ -55,7 +55,7 @@ def test_the_password_comes_from_its_file_once_it_is_needed(tmp_path):
     assert settings.secret_files() == {"password_file": file}
     file.write_text("\n")
     assert [key for key, _ in settings.login_problems()] == ["password_file"]
-    with pytest.raises(ConfigurationError, match=r"server\.password_file = "):
+    with pytest.raises(ConfigurationError, match=r"password_file = "):
         settings.login_password()
     assert ftp().login_password() is None
     assert ftp(password=SECRET).login_password() == SECRET

@@ -45,6 +45,10 @@ class ServerSettings(ConfiguredLogin, ClientOptions):
         return f"{self.host}:{self.port}"
 
     @property
+    def account(self) -> str:
+        return f"{self.user}@{self.address}"
+
+    @property
     def identity(self) -> str:
         return "host key"
 

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from iot.spooler.cli.output import EX_CONFIG, EX_OK, EX_TEMPFAIL, WIDTH, say
 if TYPE_CHECKING:
     from iot.spooler.config.settings import Settings
     from iot.spooler.trial import Step
+    from iot.transfer import ConfiguredRemote
 
 __all__ = ["check"]
 
@@ -26,6 +27,7 @@ MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of its own is made there
 
 def check(options: argparse.Namespace) -> int:
     from iot.spooler.config.exposure import exposed_secrets
+    from iot.spooler.config.fallbacks import divided_batches
     from iot.spooler.config.layout import merging_rules, shared_destinations
     from iot.spooler.config.load import look
     from iot.spooler.outbox.place import completeness_of
@@ -49,7 +51,7 @@ def check(options: argparse.Namespace) -> int:
         if found or settings is None:
             say("\n".join(found))
             return EX_CONFIG
-        for doubt in (*shared_destinations(settings), *merging_rules(settings)):
+        for doubt in (*shared_destinations(settings), *merging_rules(settings), *divided_batches(settings)):
             say(f"warning: {doubt}")
         _tell_good(settings, completeness_of, why_unwatched)
         return _connect(settings) if options.connect else EX_OK
@@ -61,7 +63,8 @@ def _tell_good(
     names = ", ".join(outbox.label for outbox in settings.outbox)
     inboxes = ", ".join(inbox.label for inbox in settings.inbox)
     also = f", inboxes {inboxes}" if inboxes else ""
-    say(f"configuration good: {settings.server.address}, outboxes {names}{also}", sys.stdout)
+    servers = ", fallback ".join(server.address for server in settings.servers.values())
+    say(f"configuration good: {servers}, outboxes {names}{also}", sys.stdout)
     for outbox in settings.outbox:
         say(f"outbox {outbox.label}: completeness {completeness_of(outbox.path)}", sys.stdout)
         if reason := why_unwatched(outbox.path):
@@ -69,17 +72,26 @@ def _tell_good(
 
 
 def _connect(settings: Settings) -> int:
+    """The servers one after the other; the fallback as the agent would use it."""
+    from iot.spooler.trial import sources
+
+    first, *others = settings.servers.values()
+    found = [_connect_to(settings, "server", first, sources(settings))]
+    found += [_connect_to(settings, "fallback", other, []) for other in others]
+    return EX_CONFIG if EX_CONFIG in found else max(found)
+
+
+def _connect_to(settings: Settings, table: str, server: ConfiguredRemote, fetched: Sequence[tuple[str, str]]) -> int:
     import time
 
-    from iot.spooler.trial import Came, destinations, sources, tried
+    from iot.spooler.trial import Came, destinations, tried
     from iot.transfer import Journal
 
-    remote = settings.server.remote(Journal(None), settings.device_id)
+    remote = server.remote(Journal(None), settings.device_id)
     worst = EX_OK
-    print(f"server {settings.server.address}")
+    print(f"{table} {server.address}")
     try:
-        wanted = destinations(settings, time.time_ns())
-        for step in tried(remote, settings.server.identity, wanted, sources(settings)):
+        for step in tried(remote, server.identity, destinations(settings, time.time_ns()), fetched):
             print(_line(step), flush=True)
             if step.came is Came.FAILED:
                 worst = EX_CONFIG

@@ -30,8 +30,9 @@ def exposed_secrets(settings: Settings, config: Path | None, environment: Mappin
 def _files(settings: Settings, config: Path | None) -> Iterator[tuple[Path, str]]:
     if config is not None and (keys := secrets_in(config)):
         yield config, " and ".join(keys)
-    for key, path in settings.server.secret_files().items():
-        yield path, f"what server.{key} names"
+    for table, server in settings.servers.items():
+        for key, path in server.secret_files().items():
+            yield path, f"what {table}.{key} names"
 
 
 def _readable_by_others(path: Path, credentials: str | None) -> bool:

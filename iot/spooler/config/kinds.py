@@ -15,7 +15,17 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from iot.transfer import ConfiguredRemote
 
-__all__ = ["KIND", "KINDS", "UNKNOWN", "model_of", "server_keys", "server_model", "server_settings"]
+__all__ = [
+    "KIND",
+    "KINDS",
+    "SERVERS",
+    "UNKNOWN",
+    "fallback_settings",
+    "model_of",
+    "server_keys",
+    "server_model",
+    "server_settings",
+]
 
 KINDS = {
     "sftp": "iot.sftp.client.configured",
@@ -26,12 +36,14 @@ KINDS = {
 DEFAULT = "sftp"
 KIND = "kind"
 """The key of [server] that selects one."""
+SERVERS = ("server", "fallback")
+"""The tables that describe a server."""
 
 
 class _Unknown:
     """Stands for a [server] that is invalid, so that the rest of the configuration can be looked at."""
 
-    address = identity = ""
+    address = account = identity = ""
     local_folder = None
 
     def secret_files(self) -> dict[str, Path]:
@@ -76,6 +88,11 @@ def server_settings(values: object) -> ConfiguredRemote:
     if isinstance(values, Mapping):
         values = {key: value for key, value in values.items() if key != KIND}
     return model.model_validate(values)
+
+
+def fallback_settings(values: object) -> ConfiguredRemote | None:
+    """Validate [fallback]; None where there is none. Raises: ValidationError."""
+    return None if values is None else server_settings(values)
 
 
 def _kind(values: object) -> object:

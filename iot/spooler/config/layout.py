@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from iot.spooler.config.chains import broken_chains
+from iot.spooler.config.fallbacks import fallback_problems
 from iot.spooler.config.origins import Contradiction, Place
 from iot.spooler.config.outboxes import AfterUpload, OutboxSettings
 from iot.spooler.config.settings import Settings
@@ -64,7 +65,7 @@ def contradictions(settings: Settings) -> list[Contradiction]:
     found += broken_chains(settings, mounts)
     others = (
         *(_bad_names, _undone_rules, _written_directly, _shrinking_waits, _dead_before_sent),
-        *(_private_modes, _two_kinds_of_batches, _hooks_without_batches),
+        *(_private_modes, _two_kinds_of_batches, _hooks_without_batches, fallback_problems),
     )
     return found + [each for look in others for each in look(settings)]
 
@@ -120,9 +121,10 @@ def _hooks_without_batches(settings: Settings) -> list[Contradiction]:
 
 
 def _written_directly(settings: Settings) -> list[Contradiction]:
-    if not getattr(settings.server, "direct_write", False):  # only SFTP has it
+    table = _where(settings, "direct_write")  # only SFTP has it
+    if table is None:
         return []
-    direct: tuple[Place, str] = (("server", "direct_write"), " = True")
+    direct: tuple[Place, str] = ((table, "direct_write"), " = True")
     found = []
     for number, outbox in enumerate(settings.outbox):
         if outbox.collision is not Collision.OVERWRITE:
@@ -134,10 +136,16 @@ def _written_directly(settings: Settings) -> list[Contradiction]:
     return found
 
 
+def _where(settings: Settings, option: str) -> str | None:
+    """The table of the first server that has this option on."""
+    return next((table for table, server in settings.servers.items() if getattr(server, option, False)), None)
+
+
 def _private_modes(settings: Settings) -> list[Contradiction]:
-    if not getattr(settings.server, "keep_mode", False):
+    table = _where(settings, "keep_mode")
+    if table is None:
         return []
-    keep: tuple[Place, str] = (("server", "keep_mode"), " = True")
+    keep: tuple[Place, str] = ((table, "keep_mode"), " = True")
     return [
         Contradiction(
             (keep, (("outbox", number, "compress"), f" = {outbox.compress.value!r}")),
@@ -227,9 +235,8 @@ def _roles(settings: Settings, mounts: Mounts) -> list[Role]:
         forwards_to = settings.next_of(outbox)
         if forwards_to is not None and outbox.forward_to == str(forwards_to):
             roles.append(role("next outbox", (*table, "forward_to"), forwards_to, outbox))
-        delivers_to = _delivers_to(settings, outbox)
-        if delivers_to is not None:
-            roles.append(role("destination", (*table, "destination"), delivers_to, outbox))
+        destination = (*table, "destination")
+        roles += [role("destination", destination, folder, outbox) for folder in _delivers_to(settings, outbox)]
     for number, inbox in enumerate(settings.inbox):
         roles.append(role("inbox", ("inbox", number, "path"), inbox.path))
         base = settings.server.local_folder
@@ -243,13 +250,11 @@ def _names(remote: str) -> list[str]:
     return [name for name in remote.split("/") if name not in ("", ".")]
 
 
-def _delivers_to(settings: Settings, outbox: OutboxSettings) -> Path | None:
-    """The local folder that its files go to, as far as it is the same for all of them."""
-    base = settings.server.local_folder
-    if base is None:
-        return None
-    fixed = itertools.takewhile(lambda name: VARYING not in name, _base(settings, outbox)[1:])
-    return base.joinpath(*fixed)
+def _delivers_to(settings: Settings, outbox: OutboxSettings) -> list[Path]:
+    """The local folders that its files go to, as far as they are the same for all of them."""
+    fixed = [*itertools.takewhile(lambda name: VARYING not in name, _base(settings, outbox)[1:])]
+    bases = (server.local_folder for server in settings.servers.values())
+    return [base.joinpath(*fixed) for base in bases if base is not None]
 
 
 def _reason(allowed: Mapping[str, Whereabouts], one: Role, other: Role) -> str | None:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ValidationError
 
 from iot.spooler.config.inboxes import InboxSettings
-from iot.spooler.config.kinds import KIND, UNKNOWN, model_of, server_keys
+from iot.spooler.config.kinds import KIND, SERVERS, UNKNOWN, model_of, server_keys
 from iot.spooler.config.layout import contradictions
 from iot.spooler.config.literals import WrongLiteral, wrong_literals
 from iot.spooler.config.origins import Contradiction, Origins, Place
@@ -38,7 +38,7 @@ __all__ = ["PLAIN", "BadConfiguration", "Loaded", "load", "look", "secrets_in"]
 PREFIX = "IOT_SPOOLER_"
 PLAIN = {name: model for name, model in tables_within(Settings).items() if name != "server"}
 """The tables beside [server], whose model its kind decides, and [[outbox]]."""
-KIND_VARIABLE = f"{PREFIX}SERVER__{KIND.upper()}"
+KIND_VARIABLES = [f"{PREFIX}{table.upper()}__{KIND.upper()}" for table in SERVERS]
 """Read before all others: the kind of server decides which of its keys are lists."""
 MESSAGE = 1000
 """Characters of a validation message, which may repeat the value."""
@@ -46,11 +46,12 @@ LISTS = (
     *("include", "exclude", "urgent", "rules", "schedule", "rates", "condition", "metered_command", "preserve"),
     *("before", "after_success", "after_failure", "before_publish"),
 )
-"""Keys of lists outside [server]."""
+"""Keys of lists outside [server] and [fallback]."""
 LISTED: Mapping[str, type[BaseModel]] = {"outbox": OutboxSettings, "inbox": InboxSettings}
 """Tables of which there are several."""
 CREDENTIAL = "sftp_{}"
-"""Name of a credential in the systemd unit, for every kind of server."""
+"""Name of a credential in the systemd unit, for every kind of server; that of [fallback] follows."""
+FALLBACK_CREDENTIAL = "sftp_fallback_{}"
 
 
 class BadConfiguration(ConfigurationError):
@@ -111,7 +112,7 @@ def _wrong_literals(values: Mapping[str, Any]) -> Iterator[WrongLiteral]:
     """Of all tables of the file."""
     tables: list[tuple[Place, type[BaseModel] | None, Any]] = [
         ((), Settings, values),
-        (("server",), model_of(values.get("server")), values.get("server")),
+        *(((name,), model_of(values[name]), values[name]) for name in SERVERS if name in values),
     ]
     tables += [((name,), model, values.get(name)) for name, model in PLAIN.items()]
     for name, model_listed in LISTED.items():
@@ -168,8 +169,8 @@ def _good_part(values: Mapping[str, Any], wrong: Sequence[Place]) -> tuple[Setti
 def _taken_out(good: dict[str, Any], place: Place, dropped: set[tuple[str, int]]) -> bool:
     """Take what is wrong out of the values, or add the number of its table to `dropped` -> whether enough is left."""
     match place:
-        case ("server", *_):
-            good["server"] = UNKNOWN
+        case ("server" | "fallback" as table, *_):
+            good[table] = UNKNOWN
         case ("outbox", int(number), "path") | ("outbox", int(number)):
             dropped.add(("outbox", number))
         case ("outbox", int(number), str(key), *_):
@@ -194,18 +195,25 @@ def _without_echo(details: Sequence[Any]) -> list[Any]:
 
 def _not_ours(values: Mapping[str, Any], origins: Origins) -> list[str]:
     """Take out and report options that the spooler sets itself: a configured value would be ignored."""
-    server = values.get("server")
-    names = (model_of(server) or ConfiguredRemote).NOT_FROM_FILE
-    given = [key for key in names if isinstance(server, dict) and server.pop(key, None) is not None]
-    return [f"server.{key}: no such setting (from {origins.of(('server', key))})" for key in given]
+    found = []
+    for table in SERVERS:
+        server = values.get(table)
+        names = (model_of(server) or ConfiguredRemote).NOT_FROM_FILE
+        given = [key for key in names if isinstance(server, dict) and server.pop(key, None) is not None]
+        found += [f"{table}.{key}: no such setting (from {origins.of((table, key))})" for key in given]
+    return found
 
 
 def secrets_in(path: Path) -> list[str]:
     """The keys of a configuration file that are secrets. Raises: BadConfiguration."""
-    server = _parsed(path, _text_of(path)).get("server", {})
-    model = model_of(server)
-    secrets = model.secret_keys() if model is not None else []
-    return [f"server.{key}" for key in secrets if isinstance(server, dict) and key in server]
+    values = _parsed(path, _text_of(path))
+    found = []
+    for table in SERVERS:
+        server = values.get(table, {})
+        model = model_of(server)
+        secrets = model.secret_keys() if model is not None else []
+        found += [f"{table}.{key}" for key in secrets if isinstance(server, dict) and key in server]
+    return found
 
 
 def _text_of(path: Path) -> str:
@@ -228,7 +236,7 @@ def _parsed(path: Path, text: str) -> dict[str, Any]:
 
 def _add_environment(values: dict[str, Any], origins: dict[Place, str], environment: Mapping[str, str]) -> list[str]:
     problems = []
-    for name in sorted(environment, key=lambda name: (name != KIND_VARIABLE, name)):
+    for name in sorted(environment, key=lambda name: (name not in KIND_VARIABLES, name)):
         if name.upper().startswith(PREFIX[:-1]) and not name.startswith(PREFIX):
             problems.append(
                 f"{brief(shown(name))}: looks like a setting, but lacks the prefix {PREFIX} (in the environment)"
@@ -254,9 +262,9 @@ def _keys(name: str) -> list[str | int]:
 
 
 def _from_text(values: Mapping[str, Any], keys: list[str | int], text: str) -> Any:
-    """The value of a variable. A list of [server] may also be words, which its kind of server splits."""
-    if keys[0] == "server":
-        model = model_of(values.get("server")) or ConfiguredRemote
+    """The value of a variable. A list of a server may also be words, which its kind of server splits."""
+    if keys[0] in SERVERS:
+        model = model_of(values.get(str(keys[0]))) or ConfiguredRemote
         is_json = keys[-1] in model.list_keys() and text.lstrip().startswith("[")
     else:
         is_json = (len(keys) == 1 and keys[0] in LISTED) or keys[-1] in LISTS
@@ -284,13 +292,22 @@ def _step(here: Any, key: str | int, fresh: Any) -> Any:
 
 def _add_credentials(values: dict[str, Any], origins: dict[Place, str], environment: Mapping[str, str]) -> list[str]:
     folder = environment.get("CREDENTIALS_DIRECTORY")
-    server = values.setdefault("server", {})
-    if not folder or not isinstance(server, dict):
-        return []
+    values.setdefault("server", {})
+    problems = []
+    for table, form in zip(SERVERS, (CREDENTIAL, FALLBACK_CREDENTIAL), strict=True):
+        if folder and isinstance(values.get(table), dict):
+            problems += _add_credentials_of(table, form, values[table], origins, Path(folder))
+    return problems
+
+
+def _add_credentials_of(
+    table: str, form: str, server: dict[str, Any], origins: dict[Place, str], folder: Path
+) -> list[str]:
+    """A server whose table is not there has none: a credential alone makes no [fallback]."""
     model = model_of(server) or ConfiguredRemote
     problems = []
-    for name, (key, *others) in ((CREDENTIAL.format(name), keys) for name, keys in model.CREDENTIALS.items()):
-        file = Path(folder) / name
+    for name, (key, *others) in ((form.format(name), keys) for name, keys in model.CREDENTIALS.items()):
+        file = folder / name
         if any(given in server for given in (key, *others)):
             continue
         try:
@@ -299,9 +316,9 @@ def _add_credentials(values: dict[str, Any], origins: dict[Place, str], environm
             server[key] = file.read_text(encoding="utf-8").rstrip("\r\n") if key in model.secret_keys() else str(file)
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "holds no UTF-8 text"
-            problems.append(f"server.{key}: {reason} (from credential {name})")
+            problems.append(f"{table}.{key}: {reason} (from credential {name})")
         else:
-            origins["server", key] = f"credential {name}"
+            origins[table, key] = f"credential {name}"
     return problems
 
 
@@ -328,12 +345,12 @@ def _kind_wanted(key: str, error: str) -> str:
 
 
 MAY_HOLD_A_PASSWORD = re.compile(r"://|:.*@", re.DOTALL)
-TABLES = ("server", *PLAIN, "outbox", "inbox")
+TABLES = (*SERVERS, *PLAIN, "outbox", "inbox")
 
 
 def _settings_of(table: str) -> list[str]:
     """The settings of a table; "" is the top level."""
-    if table == "server":
+    if table in SERVERS:
         return sorted(server_keys())
     models: dict[str, type[BaseModel]] = {"": Settings, **PLAIN, **LISTED}
     models |= {f"outbox.{key}": inner for key, inner in tables_within(OutboxSettings).items()}

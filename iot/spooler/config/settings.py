@@ -16,7 +16,7 @@ from pydantic import ByteSize, Field, PlainValidator, field_validator
 from iot.spooler.commands import problem_of
 from iot.spooler.config.control import ControlSettings
 from iot.spooler.config.inboxes import InboxSettings
-from iot.spooler.config.kinds import server_settings
+from iot.spooler.config.kinds import fallback_settings, server_settings
 from iot.spooler.config.outboxes import AfterUpload, OutboxSettings
 from iot.spooler.config.retry import RetrySettings
 from iot.spooler.config.table import MIB, Size, Table
@@ -81,6 +81,30 @@ class Settings(Table):
         description="file on the server, relative to the login folder, in which it may ask all devices to wait or to"
         " send slower; read after each connect; by default none is",
     )
+    fallback_after_s: float = Field(
+        900.0,
+        ge=1,
+        le=7 * 86400,
+        description="seconds that [server] must be down before files go to [fallback]; up to a quarter more, different"
+        " for each device",
+    )
+    fallback_check_s: float = Field(
+        60.0,
+        ge=1,
+        le=86400,
+        description="seconds until the server that is not used is asked again; doubled each time that it is down, up to"
+        " retry.cap_s, plus jitter",
+    )
+    fallback_back_after_s: float = Field(
+        60.0,
+        ge=0,
+        le=86400,
+        description="seconds between the two answers of [server] after which files go there again; 0: one is enough",
+    )
+    fallback_when_held: bool = Field(
+        False,
+        description="whether a refused login or host key of [server] counts as down, too; else files wait for it",
+    )
     scan_s: float | None = Field(
         None,
         gt=0,
@@ -98,6 +122,7 @@ class Settings(Table):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level that is logged")
     server: Annotated[ConfiguredRemote, PlainValidator(server_settings)]
+    fallback: Annotated[ConfiguredRemote | None, PlainValidator(fallback_settings)] = None
     control: ControlSettings = ControlSettings.model_construct()
     retry: RetrySettings = RetrySettings.model_construct()  # its validator is built as part of that of Settings
     wake: WakeSettings = WakeSettings.model_construct()  # as above
@@ -139,6 +164,11 @@ class Settings(Table):
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", value):
             raise ValueError("letters, digits, dot, dash and underscore only, no dot or dash in front")
         return value
+
+    @property
+    def servers(self) -> dict[str, ConfiguredRemote]:
+        """All that are configured, by the names of their tables."""
+        return {"server": self.server} | ({"fallback": self.fallback} if self.fallback is not None else {})
 
     @property
     def zone(self) -> tzinfo:

@@ -35,21 +35,23 @@ DELIVERIES = Schema(
             proof TEXT NOT NULL, durable INTEGER NOT NULL, repeat INTEGER NOT NULL, sha256 BLOB)
         """,
         "CREATE TABLE delivery_clock (place INTEGER PRIMARY KEY, number INTEGER NOT NULL, synchronised INTEGER)",
+        "CREATE TABLE delivery_server (place INTEGER PRIMARY KEY, number INTEGER NOT NULL, server TEXT NOT NULL)",
     ),
 )
 SQL_ADD = "INSERT OR REPLACE INTO delivery VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 SQL_ADD_CLOCK = "INSERT OR REPLACE INTO delivery_clock VALUES (?, ?, ?)"
-SQL_THERE = "SELECT 1 FROM sqlite_master WHERE name = 'delivery_clock'"
+SQL_ADD_SERVER = "INSERT OR REPLACE INTO delivery_server VALUES (?, ?, ?)"
+SQL_THERE = "SELECT 1 FROM sqlite_master WHERE name = 'delivery_server'"
 SQL_LAST = (
-    "SELECT delivery.*, outbox.path AS folder, synchronised FROM delivery"
+    "SELECT delivery.*, outbox.path AS folder, synchronised, server FROM delivery"
     " LEFT JOIN outbox ON outbox.id = delivery.outbox LEFT JOIN delivery_clock USING (place, number)"
-    " ORDER BY number DESC LIMIT ?"
+    " LEFT JOIN delivery_server USING (place, number) ORDER BY number DESC LIMIT ?"
 )
 
 
 class Delivered(NamedTuple):
     """One delivery. at: wall clock, whole seconds. repeat: an earlier attempt may have delivered the file, too. clock:
-    whether the wall clock was synchronised: a word of CLOCK."""
+    whether the wall clock was synchronised: a word of CLOCK. server: its address, None where there was but one."""
 
     at: int
     path: str
@@ -60,13 +62,16 @@ class Delivered(NamedTuple):
     repeat: bool
     sha256: str | None
     clock: str
+    server: str | None = None
 
 
 class Deliveries:
-    """Raises: JournalUnavailable, DiskFull, when the table is made."""
+    """server: where files are delivered to, None where there is but one. Raises: JournalUnavailable, DiskFull, when the
+    table is made."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, server: str | None = None) -> None:
         self._next: int | None = None
+        self._server = server
         journal.register(DELIVERIES)
 
     def add(
@@ -89,6 +94,8 @@ class Deliveries:
             [_row(number, round(at), *delivery) for number, delivery in zip(numbers, deliveries, strict=True)],
         )
         db.executemany(SQL_ADD_CLOCK, [(number % KEPT, number, synchronised) for number in numbers])
+        if self._server is not None:
+            db.executemany(SQL_ADD_SERVER, [(number % KEPT, number, self._server) for number in numbers])
 
 
 def last_deliveries(state_dir: Path, count: int) -> list[Delivered]:
@@ -115,9 +122,13 @@ def table(deliveries: Iterable[Delivered]) -> str:
     """A line for each: time (UTC; "?": the clock was not synchronised), proof, bytes, source, destination."""
     return "\n".join(
         f"{datetime.fromtimestamp(item.at, timezone.utc):%Y-%m-%d %H:%M:%S}{'?' if item.clock == CLOCK[False] else ' '}"
-        f" {_proof(item):<19} {item.bytes:>12}  {shown(item.path)} -> {shown(item.destination)}"
+        f" {_proof(item):<19} {item.bytes:>12}  {shown(item.path)} -> {_where(item)}"
         for item in deliveries
     )
+
+
+def _where(item: Delivered) -> str:
+    return shown(item.destination) + (f" at {shown(item.server)}" if item.server is not None else "")
 
 
 def _proof(item: Delivered) -> str:
@@ -150,6 +161,7 @@ def _from_row(row: sqlite3.Row) -> Delivered | None:
             bool(row["repeat"]),
             bytes(row["sha256"]).hex() if row["sha256"] is not None else None,
             CLOCK.get(row["synchronised"], CLOCK[None]),
+            str(row["server"]) if row["server"] is not None else None,
         )
     except (TypeError, ValueError):
         return None

@@ -25,6 +25,7 @@ from iot.spooler.state.elapsed import Moment, elapsed_s, observe
 __all__ = ["Held", "release"]
 
 FILE = "hold.json"
+FALLBACK_FILE = "hold-fallback.json"
 ROUNDS = 100_000
 """Of PBKDF2: the digest covers passwords, and lies on the disk."""
 SALT_BYTES = 16
@@ -32,11 +33,13 @@ SALT_BYTES = 16
 
 @dataclass
 class Held:
-    """The record of one state directory. config: the file that the settings came from. look: reads the clocks."""
+    """The record of one server, in a state directory. config: the file that the settings came from. file: its name.
+    look: reads the clocks."""
 
     settings: Settings
     config: Path | None
     look: Callable[[], Moment] = observe
+    file: str = FILE
     _recorded: int | None = None
     _may_be_there: bool = True
 
@@ -54,7 +57,7 @@ class Held:
         if left_s <= 0:
             server.holds, server.last_error = holds, error
             return None  # over, but not forgotten: the next one is longer
-        server.remembered(error, holds, now + left_s)
+        server.remembered(error, holds, now + left_s, now)
         self._recorded = holds
         return left_s
 
@@ -71,7 +74,7 @@ class Held:
 
     @property
     def _path(self) -> Path:
-        return self.settings.state_dir / FILE
+        return self.settings.state_dir / self.file
 
     def _forget(self) -> None:
         self._recorded, self._may_be_there = None, False
@@ -102,9 +105,14 @@ class Held:
 
 
 def release(state_dir: Path) -> bool:
-    """End the hold that an earlier process left -> whether there was one. Raises: OSError."""
+    """End the holds that an earlier process left -> whether there was one. Raises: OSError."""
+    released = [_released(state_dir / file) for file in (FILE, FALLBACK_FILE)]
+    return any(released)
+
+
+def _released(path: Path) -> bool:
     try:
-        (state_dir / FILE).unlink()
+        path.unlink()
     except (FileNotFoundError, NotADirectoryError):
         return False
     return True

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from iot.transfer.journal.journal import Journal, Schema
 from iot.transfer.model import Checkpoint, Direction, Fingerprint, Phase, Span, Token
 
-__all__ = ["CHECKPOINTS", "Checkpoints"]
+__all__ = ["CHECKPOINTS", "Checkpoints", "Key", "keep_for", "kept_with_others"]
 
 log = logging.getLogger(__name__)
 
@@ -216,6 +216,24 @@ class Checkpoints:
         )
         found = [checkpoint for checkpoint in map(_from_row, rows) if checkpoint is not None]
         return [checkpoint for checkpoint in found if _key(checkpoint) not in self._dropped]
+
+
+def kept_with_others(journal: Journal, server: str) -> list[tuple[str, Checkpoint]]:
+    """The uploads whose checkpoints are those of another server than this, each with its server."""
+    query = "SELECT * FROM checkpoint WHERE server != ? AND direction = ?"
+    rows = journal.read(query, server, Direction.UPLOAD.value)
+    found = [(str(row["server"]), _from_row(row)) for row in rows]
+    return [(owner, checkpoint) for owner, checkpoint in found if checkpoint is not None]
+
+
+def keep_for(db: sqlite3.Connection, checkpoints: Iterable[tuple[str, Checkpoint]]) -> None:
+    """Replace checkpoints of servers that nobody uses now, in their rows and with their times."""
+    where = "server = ? AND direction = ? AND remote = ? AND local = ?"
+    for server, checkpoint in checkpoints:
+        key = _key(checkpoint)
+        found = db.execute(f"SELECT id, noted_at FROM checkpoint WHERE {where}", (server, *key)).fetchone()  # noqa: S608
+        if found is not None:
+            db.execute(NOTE, (found["id"], *_row(server, checkpoint, found["noted_at"]), _hash(key)))
 
 
 def _key(checkpoint: Checkpoint) -> Key:

@@ -1,0 +1,367 @@
+"""Which of two servers is used, on a fake clock: what counts as down, how the way back is found, what is recorded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from iot.spooler.availability import Availability
+from iot.spooler.config.settings import Settings
+from iot.spooler.fallback import SPREAD, Failover, Rules, Step
+from iot.spooler.queue.policy import Admission, Allowed, Backoff
+from iot.spooler.servers import FILE, LEAVE_S, Servers
+from iot.transfer import HostKeyMismatch, LinkLost, LoginRefused, ServerBusy, Timeout, TransferError, Wire
+
+AFTER_S, BACK_S, CHECK_S, CAP_S, HOLD_S = 900.0, 120.0, 60.0, 900.0, 600.0
+DOWN = LinkLost("no answer")
+REFUSED = LoginRefused("not you")
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Pair:
+    """The policy, the server in use and the other one, which answers with `other`."""
+
+    def __init__(self, *, when_held: bool = False, is_second: bool = False, chance: float = 0.0) -> None:
+        rules = Rules(AFTER_S, BACK_S, when_held, Backoff(CHECK_S, CAP_S), Backoff(HOLD_S, HOLD_S))
+        self.failover = Failover(rules, lambda: chance, is_second=is_second)
+        self.link = Availability(Backoff(1.0, 60.0), Backoff(HOLD_S, HOLD_S), lambda: 0.0)
+        self.other: TransferError | None = None
+        self.now = 0.0
+        self.asked_at: list[float] = []
+
+    def lost(self, error: TransferError = DOWN) -> None:
+        self.link.lost(error, self.now)
+
+    def passes(self, seconds: float, *, may_send: bool = True) -> bool:
+        """-> whether the server is being left by then"""
+        end = self.now + seconds
+        while self.now < end and self.failover.leaving_since is None:
+            if self.failover.look(self.link, self.now, may_send=may_send) is Step.PROBE:
+                self.asked_at.append(self.now)
+                self.failover.asked(self.other, self.link, self.now)
+            self.now += 1.0
+        return self.failover.leaving_since is not None
+
+
+@pytest.mark.parametrize("error", [DOWN, Timeout("silent"), ServerBusy("full")])
+def test_a_server_that_is_down_for_long_is_left_for_one_that_answers(error: TransferError) -> None:
+    pair = Pair()
+    pair.lost(error)
+    assert not pair.passes(AFTER_S - 1)
+    assert pair.asked_at == []
+    assert pair.passes(3)
+
+
+def test_devices_leave_a_server_one_after_the_other() -> None:
+    early, late = Pair(), Pair(chance=0.999)
+    for pair in (early, late):
+        pair.lost()
+        assert pair.passes(2 * AFTER_S)
+    assert late.now - early.now == pytest.approx(SPREAD * AFTER_S, abs=3)
+
+
+def test_what_it_confirms_in_between_begins_the_time_anew() -> None:
+    pair = Pair()
+    for _ in range(5):
+        pair.lost()
+        assert not pair.passes(AFTER_S - 10)
+        pair.link.progressed()
+    assert pair.asked_at == []
+    pair.lost()
+    pair.passes(AFTER_S - 10)
+    pair.link.answered()  # that it refuses a file is an answer, too
+    assert not pair.passes(100)
+
+
+def test_a_server_that_asks_to_be_left_alone_is_not_down() -> None:
+    pair = Pair()
+    pair.lost()
+    pair.link.asked_to_wait(0.0, 86400.0)
+    assert not pair.passes(4 * AFTER_S)
+
+
+@pytest.mark.parametrize("error", [REFUSED, HostKeyMismatch("another key")])
+def test_a_held_server_is_left_only_where_that_is_asked_for(error: TransferError) -> None:
+    pair, asked_for = Pair(), Pair(when_held=True)
+    for each in (pair, asked_for):
+        each.lost(error)
+    assert not pair.passes(10 * AFTER_S)
+    assert asked_for.passes(AFTER_S + 2)
+
+
+def test_a_refusal_after_an_outage_is_no_outage_any_more() -> None:
+    pair = Pair()
+    pair.lost()
+    pair.passes(AFTER_S - 5)
+    pair.lost(REFUSED)
+    assert not pair.passes(HOLD_S)
+    pair.lost()  # it begins anew
+    assert not pair.passes(AFTER_S - 1)
+
+
+def test_while_both_are_down_nothing_changes_and_the_other_one_is_asked_ever_more_rarely() -> None:
+    pair = Pair()
+    pair.other = DOWN
+    pair.lost()
+    assert not pair.passes(86400)
+    waits = [after - before for before, after in zip(pair.asked_at, pair.asked_at[1:], strict=False)]
+    assert waits[:5] == [60, 120, 240, 480, 900]
+    assert set(waits[5:]) == {900}
+    pair.other = None
+    assert pair.passes(CAP_S + 2)
+
+
+def test_another_server_that_refuses_us_is_asked_as_rarely_as_one_that_is_held() -> None:
+    pair = Pair()
+    pair.other = REFUSED
+    pair.lost()
+    pair.passes(AFTER_S + 3 * HOLD_S + 10)
+    waits = [after - before for before, after in zip(pair.asked_at, pair.asked_at[1:], strict=False)]
+    assert waits == [HOLD_S] * 3
+
+
+def test_nobody_is_asked_while_nothing_may_be_sent() -> None:
+    pair = Pair(is_second=True)
+    assert not pair.passes(5000, may_send=False)
+    assert pair.asked_at == []
+
+
+def test_the_way_back_is_taken_when_the_first_server_has_answered_twice() -> None:
+    pair = Pair(is_second=True)
+    pair.failover.is_second = False
+    pair.lost()
+    pair.failover.switched(pair.link, pair.now)
+    pair.link.progressed()
+    assert pair.passes(10_000)
+    assert pair.asked_at == [CHECK_S, CHECK_S + BACK_S]
+
+
+def test_a_first_server_that_comes_and_goes_is_not_gone_back_to() -> None:
+    pair = Pair(is_second=True)
+    pair.link.progressed()
+    for _ in range(20):
+        pair.other = None
+        assert not pair.passes(BACK_S - 10)
+        pair.other = DOWN
+        assert not pair.passes(CAP_S)
+
+
+@pytest.mark.parametrize("error", [DOWN, REFUSED])
+def test_a_second_server_that_fails_is_left_as_soon_as_the_first_answers(error: TransferError) -> None:
+    pair = Pair(is_second=True)
+    pair.lost(error)
+    assert pair.passes(2)
+    assert len(pair.asked_at) == 1
+
+
+def test_a_held_first_server_is_not_asked_before_its_hold_is_over() -> None:
+    """Each question is a login: another one in vain could have this address banned."""
+    pair = Pair(when_held=True)
+    pair.lost(REFUSED)
+    pair.passes(AFTER_S + 2)
+    pair.lost(REFUSED)
+    held_until = pair.link.ready_at
+    pair.failover.switched(pair.link, pair.now)
+    pair.link = Availability(Backoff(1.0, 60.0), Backoff(HOLD_S, HOLD_S), lambda: 0.0)
+    pair.asked_at.clear()
+    pair.passes(2 * HOLD_S)
+    assert pair.asked_at[0] == pytest.approx(held_until, abs=1)
+
+
+def test_the_time_of_the_next_look_is_told() -> None:
+    pair = Pair()
+    assert pair.failover.next_s(pair.link, 0.0) == float("inf")
+    pair.lost()
+    assert pair.failover.next_s(pair.link, 100.0) == AFTER_S - 100
+    pair.other = DOWN
+    pair.passes(AFTER_S + 1)
+    assert pair.failover.next_s(pair.link, AFTER_S) == CHECK_S
+
+
+# -- the servers of a process
+
+
+class Asked:
+    """Stands for a probe."""
+
+    def __init__(self, server: Any, *_: Any) -> None:
+        self.server, self.error, self.wait_s, self.wire = server, None, 0.0, Wire(100, 10)
+        self.is_over = self.is_cancelled = False
+
+    def start(self) -> None: ...
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+
+
+class Lab:
+    def __init__(self, tmp_path: Path, **more: Any) -> None:
+        given: dict[str, Any] = {
+            "state_dir": str(tmp_path),
+            "server": {"host": "a"},
+            "fallback": {"host": "b"},
+            "outbox": [{"path": "/out", "destination": "up"}],
+            "inbox": [{"path": "/in", "source": "config"}],
+            **more,
+        }
+        self.settings = Settings.model_validate(given)
+        self.clock, self.probes, self.carried, self.cancels = Clock(), list[Asked](), list[Wire](), 0
+        self.admission = Admission.ALL
+        link = Availability(Backoff(1.0, 60.0), Backoff(HOLD_S, HOLD_S), lambda: 0.0)
+        gates = SimpleNamespace(allowed_by_number=lambda: {1: Allowed(self.admission)})
+        self.agent: Any = SimpleNamespace(
+            server=link, gates=gates, quota=SimpleNamespace(carried_also=self.carried.append)
+        )
+
+    def servers(self, *, drain: bool = False) -> Servers:
+        return Servers(self.settings, lambda: 0.0, self.clock, lambda: None, drain=drain, probe=self._probe)
+
+    def _probe(self, *given: Any) -> Any:
+        self.probes.append(Asked(*given))
+        return self.probes[-1]
+
+    def look(self, servers: Servers) -> None:
+        servers.look(self.agent, self._cancel)
+
+    def _cancel(self) -> None:
+        self.cancels += 1
+
+    def leave(self, servers: Servers) -> None:
+        """The server in use goes down, and the other one answers."""
+        self.agent.server.lost(DOWN, self.clock.now)
+        self.clock.now += 2 * AFTER_S
+        self.look(servers)
+        self.probes[-1].is_over = True
+        self.look(servers)
+        assert servers.is_leaving
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Lab:
+    return Lab(tmp_path)
+
+
+def test_the_next_agent_has_the_other_server_and_no_inboxes(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    servers = lab.servers()
+    assert servers.in_use == lab.settings
+    lab.leave(servers)
+    assert [probe.server.address for probe in lab.probes] == ["b:22"]
+    assert lab.carried == [Wire(100, 10)]
+    assert lab.cancels == 1  # what tries the dead server is not waited for
+    servers.switch(lab.agent.server)
+    assert (servers.in_use.server.address, servers.in_use.inbox, servers.is_leaving) == ("b:22", (), False)
+    assert servers.in_use.outbox == lab.settings.outbox
+    assert servers.hold_file != Lab(lab.settings.state_dir).servers(drain=True).hold_file
+    assert 'server changed to=b:22 from=a:22 reason="LinkLost: no answer"' in caplog.text
+
+
+def test_what_is_in_flight_on_a_good_server_ends_there_unless_it_takes_very_long(lab: Lab) -> None:
+    servers = lab.servers()
+    lab.leave(servers)
+    servers.switch(lab.agent.server)
+    lab.agent.server = Availability(Backoff(1.0, 60.0), Backoff(1.0, 60.0), lambda: 0.0)
+    lab.agent.server.progressed()
+    lab.cancels = 0
+    for _ in range(2):
+        lab.clock.now += CHECK_S + BACK_S
+        lab.look(servers)
+        lab.probes[-1].is_over = True
+        lab.look(servers)
+    assert servers.is_leaving
+    assert lab.cancels == 0
+    lab.clock.now += LEAVE_S
+    lab.look(servers)
+    assert lab.cancels == 1
+
+
+def test_which_server_is_used_survives_the_process_but_not_another_fallback(lab: Lab, tmp_path: Path) -> None:
+    servers = lab.servers()
+    lab.leave(servers)
+    servers.switch(lab.agent.server)
+    assert json.loads((tmp_path / FILE).read_text()) == {"account": lab.settings.fallback.account}
+    assert (tmp_path / FILE).stat().st_mode & 0o777 == 0o600
+    assert lab.servers().is_second
+    assert not lab.servers(drain=True).is_second
+    assert not Lab(tmp_path, fallback={"host": "c"}).servers().is_second
+    servers.switch(lab.agent.server)
+    assert not (tmp_path / FILE).exists()
+    for broken in ("", "[]", "{}", "\xff", '{"account": 1}'):
+        (tmp_path / FILE).write_text(broken)
+        assert not lab.servers().is_second
+
+
+def test_the_wish_of_the_other_server_to_be_left_alone_is_respected(lab: Lab) -> None:
+    servers = lab.servers()
+    lab.agent.server.lost(DOWN, lab.clock.now)
+    lab.clock.now += 2 * AFTER_S
+    lab.look(servers)
+    lab.probes[-1].is_over, lab.probes[-1].wait_s = True, 5000.0
+    lab.look(servers)
+    assert not servers.is_leaving
+    assert servers.next_s(lab.agent) == 5000
+
+
+def test_a_closed_schedule_asks_nobody(lab: Lab) -> None:
+    servers = lab.servers()
+    lab.admission = Admission.NONE
+    lab.agent.server.lost(DOWN, lab.clock.now)
+    lab.clock.now += 2 * AFTER_S
+    lab.look(servers)
+    assert (lab.probes, servers.next_s(lab.agent)) == ([], float("inf"))
+
+
+def test_a_drain_goes_on_with_the_second_server_once_the_attempts_at_the_first_are_used_up(lab: Lab) -> None:
+    servers, link = lab.servers(drain=True), lab.agent.server
+    for _ in range(lab.settings.retry.drain_attempts):
+        assert not servers.drains_on(link)
+        link.lost(DOWN, lab.clock.now)
+    assert servers.drains_on(link)
+    servers.switch(link)
+    assert servers.is_second
+    assert not servers.drains_on(link)
+    assert not (lab.settings.state_dir / FILE).exists()
+
+
+def test_a_drain_at_a_held_server_ends_unless_it_is_asked_for(tmp_path: Path) -> None:
+    for when_held in (False, True):
+        lab = Lab(tmp_path, fallback_when_held=when_held)
+        lab.agent.server.lost(REFUSED, lab.clock.now)
+        assert lab.servers(drain=True).drains_on(lab.agent.server) is when_held
+
+
+def test_each_news_of_the_other_server_is_told_once_and_shown(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    servers = lab.servers()
+    lab.agent.server.lost(DOWN, lab.clock.now)
+    lab.clock.now += 2 * AFTER_S
+    for _ in range(5):
+        lab.look(servers)
+        lab.probes[-1].is_over, lab.probes[-1].error = True, DOWN
+        lab.look(servers)
+        lab.clock.now += CAP_S
+    warnings = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert [record.getMessage() for record in warnings] == [
+        'other server down server=b:22 error="LinkLost: no answer" next_s=60'
+    ]
+    figures = servers.figures(2e9)
+    assert figures is not None
+    assert (figures["server"], figures["table"], figures["error"]) == ("b:22", "fallback", '"no answer"')
+    assert Lab(Path("/nowhere"), fallback=None).servers().figures(2e9) is None
+
+
+def test_a_question_that_nobody_waits_for_is_cancelled(lab: Lab) -> None:
+    servers = lab.servers()
+    lab.agent.server.lost(DOWN, lab.clock.now)
+    lab.clock.now += 2 * AFTER_S
+    lab.look(servers)
+    servers.close()
+    assert lab.probes[-1].is_cancelled
