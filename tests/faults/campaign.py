@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from conditions import why_not
-from faults import lab, power, scenarios, silence, tunnel
+from faults import lab, power, scenarios, silence, tunnel, two_servers
 from faults.lab_disk import KINDS, cannot_mount
 from faults.rig import KIB, MIB
 from faults.steps import ONCE, STEPS
@@ -52,11 +52,13 @@ class Extent:
     rewrites: int = 1000
     rounds: int = 20
     lives: int = 400
+    fallback_runs: int = 10
+    fallback_rounds: int = 12
     replies_share: int = 1  # of the wrong replies to each request, one in so many
     isolated: bool = True  # also every named step for itself
 
 
-SHORT = Extent(1, 6, 1, 2, 1, 3, 1, 4, 16 * MIB, 6 * MIB, 30, 1, 15, 12, isolated=False)
+SHORT = Extent(1, 6, 1, 2, 1, 3, 1, 4, 16 * MIB, 6 * MIB, 30, 1, 15, 1, 2, 12, isolated=False)
 
 
 class Campaign:
@@ -74,6 +76,7 @@ class Campaign:
             self.server_kills,
             self.power_cuts,
             self.link_cuts,
+            self.fallbacks,
             self.files,
             self.silences,
             self.producers,
@@ -163,6 +166,10 @@ class Campaign:
         self.add(self.with_server(cuts), lambda row: row.extra_percent <= bound, extent.link_runs)
         if why_not("tun") is None:
             self.add(partial(tunnel.lossy_upload, silences=2 if extent.isolated else 1))
+
+    def fallbacks(self) -> None:
+        rounds = self.extent.fallback_rounds
+        self.add(partial(two_servers.broken_in_turn, rounds=rounds), times=self.extent.fallback_runs)
 
     def files(self) -> None:
         self.add(self.with_server(partial(scenarios.rewritten, times=self.extent.rewrites)))

@@ -15,6 +15,7 @@ from unit.other_user import in_child
 
 from iot.sftp.client.configured import ServerSettings
 from iot.spooler.config.inboxes import InboxSettings
+from iot.spooler.config.kinds import SERVERS
 from iot.spooler.config.load import PLAIN, BadConfiguration, load
 from iot.spooler.config.outboxes import OutboxSettings
 from iot.spooler.config.retry import RetrySettings
@@ -66,8 +67,9 @@ def uncommented(line: str, secrets: Path) -> str:
 def expected() -> dict[str, set[str]]:
     server = set(ServerSettings.model_fields) - set(ServerSettings.NOT_FROM_FILE)
     return {
-        "": set(Settings.model_fields) - {"server", "outbox", "inbox", *PLAIN},
+        "": set(Settings.model_fields) - {*SERVERS, "outbox", "inbox", *PLAIN},
         "server": server,
+        "fallback": {"host", "user", "known_hosts"},
         **{name: set(model.model_fields) for name, model in PLAIN.items()},
         "outbox": set(OutboxSettings.model_fields) - set(INNER),
         **{f"outbox.{name}": set(model.model_fields) for name, model in INNER.items()},
@@ -111,6 +113,8 @@ def test_example_loads_with_every_key_set(tmp_path: Path) -> None:
         assert getattr(settings.outbox[0], name).model_fields_set == expected()[f"outbox.{name}"]
     assert settings.inbox[0].model_fields_set == expected()["inbox"] - ALTERNATIVES
     assert settings.retry == RetrySettings()
+    assert settings.fallback is not None
+    assert settings.fallback.model_fields_set == expected()["fallback"]
 
 
 def test_example_tells_a_wrong_value_by_its_key(tmp_path: Path) -> None:
