@@ -11,7 +11,6 @@ from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from iot.transfer.errors import Cancelled, ConfigurationError, NotFound, PermanentError, TransferError
-from iot.transfer.journal.elsewhere import Elsewhere
 from iot.transfer.model import (
     DownloadJob,
     Failure,
@@ -34,6 +33,8 @@ from iot.transfer.trees.methods import TreeMethods
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from iot.transfer.journal.elsewhere import Elsewhere
+
 __all__ = ["Client"]
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,6 @@ class Client(TreeMethods):
     """A synchronous client for devices: resumable, journaled, many files at once.
 
     Connects on first use and reconnects after a loss.
-
     The methods that return a bool return False on an error and keep it in `last_error`; their twins raise it:
     upload_file/upload, download_file/download, move_file/move, delete_file/delete, make_dir/mkdir, delete_dir/rmdir,
     list_files/list, list_dirs/list_directories.

@@ -23,10 +23,9 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from iot.transfer.errors import PermanentError
-from iot.transfer.journal.elsewhere import Elsewhere
 from iot.transfer.model import (
     DownloadJob,
     Evidence,
@@ -42,6 +41,9 @@ from iot.transfer.model import (
 )
 from iot.transfer.options import TransferOptions
 from iot.transfer.rate import Metered
+
+if TYPE_CHECKING:
+    from iot.transfer.journal.elsewhere import Elsewhere
 
 __all__ = [
     "Ack",
@@ -71,11 +73,9 @@ class Resume(enum.Enum):
 
 
 class Publish(enum.Enum):
-    """How the file gets its name.
-
-    RENAME: the part is renamed. COMMIT: a separate call assembles the parts. LAST_BYTE: the write that completes the
-    file; it is held back until the source has been checked again. SERVER: the far side, in its own time.
-    """
+    """How the file gets its name. RENAME: the part is renamed. COMMIT: a separate call assembles the parts.
+    LAST_BYTE: the write that completes the file; it is held back until the source has been checked again. SERVER: the
+    far side, in its own time."""
 
     RENAME = "rename"
     COMMIT = "commit"
@@ -122,8 +122,8 @@ class Capabilities:
 class Meta:
     """What accompanies an upload besides its bytes.
 
-    part: the name to use until the file is complete, in the folder of the destination. It identifies its owner: what
-        exists under this name is ours and may be removed. Stores without part names ignore it.
+    part: the name until the file is complete, in the folder of the destination; what has this name is ours and may be
+        removed. Stores without part names ignore it.
     mtime_s, mode: attributes to set on the file, best effort; None: leave them alone.
     make_dirs: make missing folders of the destination.
     """
