@@ -208,9 +208,9 @@ class Agent(Pieces):
             self._changed = True
         ready = self.queue.made_ready
         for intake in self._scanned():
-            passes, failures = intake.passes, intake.failures
+            walked, failures = intake.walking, intake.failures
             looked = intake.step(busy=busy)
-            self._changed = self._changed or looked or intake.walking or passes != intake.passes == 1
+            self._changed = self._changed or looked or (walked and not intake.walking)
             if failures != intake.failures and intake.failures & (intake.failures - 1) == 0:
                 self._changed = True  # it may fail for years: not a write of the status each time
         self._changed = self._changed or ready != self.queue.made_ready

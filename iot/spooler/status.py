@@ -255,6 +255,8 @@ class StatusFile:
 
     def _add_rates(self, content: dict[str, Any], now: float, confirmed_bytes: int) -> None:
         rate = self._rate(ALL, now, confirmed_bytes)
+        if not content["backlog"]["files"]:
+            rate = 0  # not slowly less and less, each time a write: nothing is sent any more
         content["rate_bytes_per_s"] = rate
         content["backlog"]["left_s"] = content["backlog"]["bytes"] // rate if rate else None
         for file in content["current"]:

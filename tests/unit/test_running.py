@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -150,3 +151,34 @@ def test_what_is_no_file_or_not_locked_is_no_note(tmp_path):
     assert running._read(tmp_path / "pipe") is None
     (tmp_path / "dead").write_text(json.dumps(Running(1, "c", str(tmp_path), "s")._asdict()))
     assert running._read(tmp_path / "dead") is None
+
+
+def listening(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen()
+    return listener
+
+
+def test_sockets_of_agents_that_were_killed_go_at_the_next_start_of_any_and_nothing_else_does(tmp_path, config):
+    runtime = {"RUNTIME_DIRECTORY": str(tmp_path / "runtime")}
+    others = {name: tmp_path / name for name in ("killed", "living", "starting")}
+    for state in others.values():
+        state.mkdir()
+    folder = tmp_path / "runtime"
+    marks = {name: running._mark(config, state) for name, state in others.items()}
+    with announced(config, others["starting"], tmp_path / "s", runtime):
+        with announced(config, others["killed"], tmp_path / "s", runtime):
+            left = (folder / f"agent-{marks['killed']}.json").read_bytes()
+        (folder / f"agent-{marks['killed']}.json").write_bytes(left)
+        for mark in (marks["killed"], marks["starting"], "without-a-note"):
+            listening(folder / f"control-{mark}.sock").close()
+        (folder / "control-file.sock").touch()
+        with listening(folder / f"control-{marks['living']}.sock"), note(tmp_path, config, **runtime):
+            found = {path.name for path in folder.iterdir()}
+    assert {name for name in found if name.startswith("control")} == {
+        f"control-{marks['starting']}.sock",  # it has its note, and will listen in a moment
+        f"control-{marks['living']}.sock",
+        "control-file.sock",
+    }
+    assert f"agent-{marks['killed']}.json" in found

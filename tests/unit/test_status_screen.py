@@ -162,16 +162,18 @@ class Watched:
         self.rig.loop.report = lambda agent, *, changed, final=False: self.file.report(
             agent, changed=changed, final=final
         )
+        pause = self.rig.loop.pause
+        self.rig.loop.pause = lambda seconds: pause(min(seconds, self.file.due_s()))
 
 
 def test_an_agent_at_rest_writes_no_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     watched = Watched(tmp_path, monkeypatch)
-    watched.rig.put("f")
+    watched.rig.put("f", b"x" * 1_000_000)
     began = watched.rig.loop.now
     watched.rig.loop.stop_at = began + 3600
     watched.rig.run(drain=False)
     assert watched.rig.arrived() == ["f"]
-    assert [at for at in watched.written_at if began + 60 < at] == []
+    assert [at for at in watched.written_at if began + 5 < at] == []
     assert len(watched.written_at) >= 1
     content = json.loads(watched.path.read_text())
     assert (content["backlog"]["files"], content["delivered"]["files"]) == (0, 1)
@@ -182,6 +184,8 @@ def test_while_something_moves_it_is_written_every_second_at_most(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watched = Watched(tmp_path, monkeypatch)
+    watched.rig.outbox["schedule"] = ["Mon 00:00-00:01"]
+    watched.rig.put("still to be sent")
 
     def report(agent: Agent, *, changed: bool, final: bool = False) -> None:
         for _ in range(100 if final else 0):  # 10 s

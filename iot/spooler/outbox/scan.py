@@ -12,6 +12,7 @@ looking up a file in it raises SourceFailed.
 from __future__ import annotations
 
 import itertools
+import operator
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
@@ -33,6 +34,7 @@ BATCH = 500
 SORTED = 10_000
 """Names sorted at a time: rows that are added, found and dropped in order cause fewer writes to flash."""
 GRANULARITY_S = 3.0
+NAME = operator.attrgetter("name")
 LOST_AND_FOUND = b"lost+found"
 """Found in an outbox that is a whole file system: it belongs to root, not to a producer."""
 
@@ -316,6 +318,6 @@ class Outbox(Place):
 
 
 def _by_name(entries: Iterator[os.DirEntry[str]]) -> Iterator[os.DirEntry[str]]:
-    while some := sorted(itertools.islice(entries, SORTED), key=lambda entry: entry.name, reverse=True):
+    while some := sorted(itertools.islice(entries, SORTED), key=NAME, reverse=True):
         while some:
             yield some.pop()  # popped, so that each entry's cached stat is freed at once

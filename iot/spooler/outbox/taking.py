@@ -120,12 +120,12 @@ class Taking:
         known = self._queue.known(self._number, [found.path for found in batch])
         now, wall = self._clocks.monotonic(), self._clocks.wall()
         unlike = self._unlike(batch, known)
-        self._all_known = not unlike
         new = [found for found in unlike if self._is_new(found, known.get(found.path), is_closed=found.path in closed)]
         ask = [found for found in new if found.path in closed or self._is_quiet(found, known, now, wall)]
         fresh: list[NewEntry] = []
         for path, fingerprint in self._complete(ask, known, closed, now, wall):
             fresh += self._versions.entries(path, fingerprint, known.get(path), wall)
+        self._all_known = _are_all(unlike, () if self._needs_hash else fresh, known)
         if self._readiness.overflowed:
             self._readiness.overflowed = False
             self._leave_to_walk(found.path for found in batch)
@@ -204,6 +204,7 @@ class Taking:
         try:
             self._queue.add(entries)
         except DiskFull:
+            self._all_known = False
             self._queue.add(entries[:TIGHT_BATCH])  # a few can be sent and free space; the rest is found again
             self._leave_to_walk(entry.path for entry in entries[TIGHT_BATCH:])
             self._cadence.whole_soon(self._clocks.monotonic())
@@ -212,3 +213,11 @@ class Taking:
     def _leave_to_walk(self, paths: Iterable[bytes]) -> None:
         for folder in {split(path)[0] for path in paths}:
             self._outbox.doubt(folder)
+
+
+def _are_all(unlike: Sequence[Found], fresh: Sequence[NewEntry], known: Container[bytes]) -> bool:
+    """Whether all these files are queued now, in the version that was found. Known paths are looked at once more."""
+    if len(unlike) != len(fresh):
+        return False
+    queued = {entry.path: entry.fingerprint for entry in fresh}
+    return all(queued.get(path) == version and path not in known for path, version in unlike)

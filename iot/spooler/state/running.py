@@ -15,6 +15,8 @@ import hashlib
 import json
 import logging
 import os
+import socket
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -157,7 +159,8 @@ def _check_way(folder: Path) -> None:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove the notes of dead agents whose state directory is gone: nobody will ask for them."""
+    """Remove the notes of dead agents whose state directory is gone, for which nobody will ask, and the sockets of all
+    dead agents."""
     for path in folder.glob("agent-*.json"):
         note = _read(path, dead=True)
         if note is not None and not os.path.isdir(note.state_dir):
@@ -165,6 +168,36 @@ def _sweep(folder: Path) -> None:
                 if mine.parent == folder:
                     with contextlib.suppress(OSError):
                         mine.unlink()
+    for path in folder.glob(f"{CONTROL}-*.sock"):
+        note_path = folder / f"{path.stem.replace(CONTROL, 'agent', 1)}.json"
+        with contextlib.suppress(OSError):
+            if not _is_held(note_path) and _is_deserted(path):
+                path.unlink()
+
+
+def _is_held(note: Path) -> bool:
+    """Whether its agent lives. Raises: OSError where that cannot be known."""
+    try:
+        file = os.open(note, os.O_RDONLY | FLAGS)
+    except FileNotFoundError:
+        return False
+    try:
+        return _is_locked(file)
+    finally:
+        os.close(file)
+
+
+def _is_deserted(path: Path) -> bool:
+    """Whether it is a socket at which nobody listens. Raises: OSError."""
+    if not stat.S_ISSOCK(os.lstat(path).st_mode):
+        return False
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as client:
+            # by the folder's descriptor, since the path of a socket may have 107 bytes at most
+            return client.connect_ex(f"/proc/self/fd/{folder}/{path.name}") == errno.ECONNREFUSED
+    finally:
+        os.close(folder)
 
 
 def _folders(environment: Mapping[str, str]) -> list[Path]:
