@@ -12,57 +12,51 @@ shorter. The failure says its steps, between the lines of the agent's log.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
-import json
 import os
-import re
 import shutil
-import sqlite3
 import stat
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from faults.lab_agent import Clock, LabAgent, Server, User, as_user
-from faults.lab_disk import FAT_OWNER, LabDisk, in_memory, tree
+from faults.lab_agent import Clock, LabAgent, Server, User
+from faults.lab_disk import LabDisk, in_memory, tree
+from faults.lab_hooks import MOODS
 from faults.lab_producers import DATES_S, NAMES, File, Producers
+from faults.lab_promise import WINDOW_H, Promise, content_of
+from faults.lab_pull import REMOTE_NAMES
+from faults.lab_setup import MARKER, POLICIES, PRODUCER, PULLS, ROOT, STRANGER, THIRD, Setup
 from faults.table import Row
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
-
-from iot.spooler.leaving.trust import open_trusted
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 __all__ = ["Laboratory", "laboratory", "lives"]
 
-ROOT, PRODUCER, STRANGER, THIRD = User(0, 0), User(FAT_OWNER, FAT_OWNER), User(4002, 4002), User(4003, 4003)
 HOLD_S = 60.0
 SETTLED_ROUNDS = 12
-POLICIES: dict[str, dict[str, str]] = {
-    "none": {},
-    "windows": {"schedule": '["06:00-12:00", "18:00-24:00"]'},
-    "batches": {"batch_interval_s": "20"},
-    "budget": {"budget": '{max_files = 2, max_bytes = 6000, evict_urgent = "oldest", preserve = ["*x*"]}'},
-    "chain": {},
-    "batches in windows": {"schedule": '["06:00-12:00", "18:00-24:00"]', "batch_interval_s": "20"},
-}
-FORWARD = {"after_upload": '"forward"', "forward_to": '"box1"'}
-WINDOW_H, GRACE_S = 6, 30.0
-"""Windows open and close every so many hours; a jump of the clock is noticed within so many seconds."""
-PRIVATE = b"/.iot-sent."
-BESIDE = re.compile(rb"-\d+(?=(\.[^./]*)?$)")
-"""The number that a name gets in the next outbox where another file has it."""
-NAME_MAX = 255
-LIST = "-dropped-"
-"""In the names of the lists of what was dropped, and in no other."""
+MESSY = (
+    *("renames", "hard_links", "chmods", "chowns", "plants_a_link", "links_somebody_elses_file", "folder_modes"),
+    *("swaps_a_folder_for_a_link", "pauses_with_the_file_open", "disk_fills_up", "is_read_only_for_a_while"),
+    *("medium_is_put_in_again", "journal_is_lost", "operator_edits_the_configuration", "operator_retries"),
+)
+"""Steps after which it is not told in simple words which files a batch has, or which hooks must have run."""
 
 files = st.builds(File, st.integers(0, 1), st.sampled_from(NAMES))
 names = st.sampled_from(NAMES)
 boxes = st.integers(0, 1)
 sizes = st.sampled_from([8, 20, 20, 999, 1500, 5000])
+remote_names = st.sampled_from(REMOTE_NAMES)
 moments = st.one_of(st.just(0), st.integers(1, 40), st.integers(1, 300))
 
 
@@ -74,6 +68,7 @@ def step(**choices: Any) -> Callable[[Callable[..., None]], Any]:
         def told(self: Laboratory, **chosen: Any) -> None:
             self.agent.tell(f"{act.__name__} {', '.join(f'{name}={value}' for name, value in chosen.items())}")
             with self.failing():
+                self.is_messy |= act.__name__ in MESSY
                 act(self, **chosen)
 
         return rule(**choices)(told)
@@ -81,13 +76,19 @@ def step(**choices: Any) -> Callable[[Callable[..., None]], Any]:
     return decorated
 
 
-class Laboratory(RuleBasedStateMachine):
+fetches = precondition(lambda self: self.policy in PULLS)
+asks_hooks = precondition(lambda self: self.policy in ("hooks", "judged pull"))
+
+
+class Laboratory(Setup, Promise, RuleBasedStateMachine):
     """One life of a device.
 
-    disk: where its outboxes lie. steps, versions: counted over all lives. failure: the first one, with its log.
+    disk: where its outboxes lie. policies: of which a life has one. steps, versions: counted over all lives. failure:
+    the first one, with its log.
     """
 
     disk: ClassVar[LabDisk]
+    policies: ClassVar[Sequence[str]]
     steps: ClassVar[int] = 0
     versions: ClassVar[int] = 0
     failure: ClassVar[str] = ""
@@ -98,10 +99,18 @@ class Laboratory(RuleBasedStateMachine):
         settle_s=st.sampled_from([0, 2]),
         same_disk=st.booleans(),
         folders=st.sampled_from(["default", "default", "shared", "other disk"]),
-        policy=st.sampled_from(list(POLICIES)),
+        policy=st.runner().flatmap(lambda life: st.sampled_from(life.policies)),
+        after_download=st.sampled_from(["keep", "delete", "move"]),
     )
     def begin(
-        self, who: str, after_upload: str, settle_s: float, same_disk: bool, folders: str, policy: str = "none"
+        self,
+        who: str,
+        after_upload: str,
+        settle_s: float,
+        same_disk: bool,
+        folders: str,
+        policy: str = "none",
+        after_download: str = "keep",
     ) -> None:
         assert not self.failure, "failed already"
         self.life = Path(tempfile.mkdtemp(prefix="life-", dir=self.disk.folder))
@@ -121,8 +130,10 @@ class Laboratory(RuleBasedStateMachine):
         self.destinations = [0, 0]
         self.server = Server(self._made(self.life / "server", self.user))
         self.config = self.life / "config.toml"
+        self.after_download = after_download
+        self._make_remotes(settle_s)
         self._configure()
-        self.agent = LabAgent(self.config, self.server, self.clock, self.user, self.life / "log")
+        self.agent = LabAgent(self.config, self.server, self.clock, self.user, self.life / "log", self.an_incident)
         mode = 0o777 if self.may_rename else 0o1777
         self.producers = Producers(self.boxes, self.aside, PRODUCER, self.clock, not self.disk.has_owners, mode)
         if self.disk.has_owners:  # FAT has no links that could lead to them, and inodes that become another file's
@@ -130,6 +141,9 @@ class Laboratory(RuleBasedStateMachine):
         self.leases = self._offers_leases()
         self.chowned = self.is_read_only = False
         self.seen = 0
+        self.is_messy = False
+        self.producers.marker = MARKER if policy == "markers" else b""
+        self.passed: set[bytes] = set()
         self.sent: Counter[tuple[File, bytes]] = Counter()
         self.dropped: set[tuple[File, int]] = set()
         self.begun_before: set[str] = set()
@@ -311,6 +325,50 @@ class Laboratory(RuleBasedStateMachine):
         self._configure()
         self.operator("check", 78)  # a folder that a producer has closed is an obstacle
 
+    # -- hooks, and files of the server
+
+    @asks_hooks
+    @step(mood=st.sampled_from(MOODS))
+    def hooks_change_their_mind(self, mood: str) -> None:
+        self.server.mood = mood
+
+    @fetches
+    @step(name=remote_names, size=sizes, bad=st.booleans(), at=moments)
+    def server_gets_a_file(self, name: str, size: int, bad: bool, at: int) -> None:
+        self.when(at, None, lambda: self.remotes.put(name, size, bad=bad))
+
+    @fetches
+    @step(name=remote_names, at=moments)
+    def server_rewrites_a_file(self, name: str, at: int) -> None:
+        self.when(at, None, lambda: self.remotes.rewrite(name))
+
+    @fetches
+    @step(name=remote_names, size=sizes, pauses=st.integers(1, 8), at=moments)
+    def server_file_grows(self, name: str, size: int, pauses: int, at: int) -> None:
+        self.when(at, None, lambda: self.remotes.grow(name, size))
+        self.agent.run(pauses)
+        self.when(at, None, lambda: self.remotes.finish(name, size))
+
+    @fetches
+    @step(name=remote_names, at=moments)
+    def server_loses_a_file(self, name: str, at: int) -> None:
+        self.when(at, None, lambda: self.remotes.remove(name))
+
+    @fetches
+    @step(name=remote_names, at=moments)
+    def consumer_takes_a_file(self, name: str, at: int) -> None:
+        self.when(at, None, lambda: self.remotes.take(name))
+
+    @fetches
+    @step(name=remote_names, size=sizes, step=st.one_of(st.integers(1, 60), st.integers(1, 600)))
+    def agent_is_killed_while_it_fetches(self, name: str, size: int, step: int) -> None:
+        self.remotes.put(name, size, bad=False)
+        self.agent.run(4, at_step=step)
+        self.an_incident()
+
+    def an_incident(self) -> None:
+        self.producers.incidents += 1
+
     def operator(self, command: str, *more_codes: int) -> None:
         code = self.agent.operator(command)
         assert code in (0, 1, *more_codes), f"iot-spooler {command} ended with {code}"
@@ -348,110 +406,6 @@ class Laboratory(RuleBasedStateMachine):
         with self.failing():
             self._look()
 
-    def _look(self) -> None:
-        self.look_at_the_server()
-        self._look_at_the_dropped()
-        copies = self._copies()
-        for content, file in self.producers.wanted.items():
-            assert content in copies or content in self.delivered or self._was_dropped(content), f"{file} is lost"
-        for content, count in copies.items():
-            most = 1 + self.producers.linked[content] + self._excused(content)
-            assert count <= most or not content, f"there are {count} copies of one file"
-        assert self._outside() == self.before, "somebody else's files were touched"
-
-    def look_at_the_server(self) -> None:
-        for dest, content, wall in self.server.published[self.seen :]:
-            if LIST in dest:
-                continue  # _look_at_the_dropped reads it
-            assert self._in_window(wall), f"{dest} was sent outside its window"
-            file = self._whose(dest)
-            good = self.producers.wrote(file, content) or (self.policy == "chain" and self._came_on(file, content))
-            if not good and not self.known:
-                good = self.producers.paused_at(file, content)  # complete is guessed there, and was not
-            assert good, f"{dest} was published, and no producer wrote that: {content[:20]!r}"
-            # another inode is another file: it is compared at its present destination
-            place = File(file.box, os.fsencode(dest)) if self.disk.kind == "fat" else file
-            self.sent[place, content] += 1
-            # of two names of one file, sending the first changes the time of change of the second
-            most = 1 + self._excused(content) + self.producers.touched[content] + self.producers.linked[content]
-            times = self.sent[place, content]
-            assert times <= most or not content, f"{dest} was sent {times} times"
-        self.seen = len(self.server.published)
-
-    @property
-    def delivered(self) -> set[bytes]:
-        return {content for _, content, _ in self.server.published}
-
-    def _look_at_the_dropped(self) -> None:
-        """What the journal and the lists, sent or not, say was dropped: only what may be."""
-        for box, line in {*self._listed(), *self._tombstones()}:
-            told = json.loads(line)
-            file = File(box, os.fsencode(told["path"]))
-            assert b"x" not in file.path, f"{file} was dropped, and was to be preserved"
-            self.dropped.add((file, int(told["bytes"])))
-
-    def _listed(self) -> Iterator[tuple[int, bytes]]:
-        """The lines of all lists of dropped files, each with the outbox that it is about."""
-        lists = [(Path(dest).name, content) for dest, content, _ in self.server.published if LIST in dest]
-        lists += [(path.name, path.read_bytes()) for path in (self.state / "dropped").glob(f"*/*{LIST}*")]
-        for name, content in lists:
-            box = next(number for number, path in enumerate(self.boxes) if name.startswith(path.name))
-            yield from ((box, line) for line in content.splitlines())
-
-    def _tombstones(self) -> Iterator[tuple[int, bytes]]:
-        """Of the journal: a copy, since a database that is looked at may be changed by that."""
-        if "budget" not in self.settings or not (self.state / "journal.db").exists():
-            return
-        with tempfile.TemporaryDirectory() as folder, contextlib.suppress(sqlite3.DatabaseError):
-            for path in self.state.glob("journal.db*"):
-                shutil.copy(path, folder)
-            with contextlib.closing(sqlite3.connect(Path(folder) / "journal.db")) as db:
-                rows = db.execute("SELECT path, line FROM tombstone JOIN outbox ON outbox.id = tombstone.outbox")
-                yield from [(self.boxes.index(Path(os.fsdecode(path))), bytes(line)) for path, line in rows]
-
-    def _was_dropped(self, content: bytes) -> bool:
-        return any(size == len(content) and self.producers.wrote(file, content) for file, size in self.dropped)
-
-    def _in_window(self, wall: float) -> bool:
-        if "schedule" not in self.settings:
-            return True
-        return any(moment // 3600 // WINDOW_H % 2 == 1 for moment in (wall, wall - GRACE_S))
-
-    def _came_on(self, file: File, content: bytes) -> bool:
-        """Whether it was sent from the first outbox before: there under this name, or under one that was taken here."""
-        earlier = [dest for dest, sent, _ in self.server.published if sent == content and dest.startswith("/up0-")]
-        paths = {os.fsencode(dest.lstrip("/").partition("/")[2]) for dest in earlier}
-        plain = BESIDE.sub(b"", file.path)
-        cut = any(path.startswith(plain) for path in paths) and len(file.path.rpartition(b"/")[2]) == NAME_MAX
-        return file.box == 1 and (cut or bool(paths & {file.path, plain}))
-
-    def _excused(self, content: bytes) -> int:
-        """How often an answer may have been lost since it was written."""
-        return self.producers.incidents - self.producers.born.get(content, 0)
-
-    def _whose(self, dest: str) -> File:
-        base, _, path = dest.lstrip("/").partition("/")
-        box, _, edit = base.removeprefix("up").partition("-")
-        late = int(edit) != self.destinations[int(box)]
-        assert not late or dest in self.begun_before, f"{dest} was sent to where it should not go any more"
-        return File(int(box), os.fsencode(path))
-
-    def _copies(self) -> Counter[bytes]:
-        """Every regular file in an outbox, in quarantine or in an archive, by its content."""
-        places = {*self.boxes, self.state, *(Path(place.strip('"')) for place in self._places.values())}
-        found: Counter[bytes] = Counter()
-        for place in places:
-            for path, status in tree(place):
-                if stat.S_ISREG(status.st_mode) and status.st_size <= 1 << 18 and b"journal." not in path:
-                    found[Path(os.fsdecode(path)).read_bytes()] += 1
-        return found
-
-    def _outside(self) -> dict[bytes, tuple[object, ...]]:
-        return {
-            path: (status.st_mode, status.st_uid, status.st_gid, status.st_mtime_ns, _content(path, status))
-            for path, status in tree(self.outside)
-        }
-
     # -- and when all is well again, everything goes
 
     def teardown(self) -> None:
@@ -470,30 +424,26 @@ class Laboratory(RuleBasedStateMachine):
         self._look()
         self._heal()
         for _ in range(SETTLED_ROUNDS):
+            self._put_markers()
             self.agent.run(60)
             self._look()
             self.clock.passes(WINDOW_H / 2 * 3600)
-            if not self._left():
+            if not self._left() and not self.remotes.left():
                 break
         assert not self._left(), f"stayed behind: {self._left()}"
-        type(self).versions += len(self.sent)
+        if self.policy == "hooks" and not self.is_messy and not self.producers.incidents:
+            told = {each.remote_path for each in self.server.judged if each.hook == "after_success"}
+            untold = {dest for dest, *_ in self.server.published} - told
+            assert not untold, f"after_success was not run for {untold}"
+        assert not self.remotes.left(), f"stayed on the server: {self.remotes.left()}"
+        type(self).versions += len(self.sent) + len(self.remotes.published)
 
-    def _left(self) -> list[File]:
-        """What is neither on the server nor in quarantine; a private name that the agent cannot rename is not sent."""
-        left = set().union(*(self._left_in(number) for number in range(len(self.boxes))))
-        if not self.may_rename:  # nor can it take out what was dropped
-            left = {content for content in left if not self._was_dropped(content)}
-        return [file for content, file in self.producers.wanted.items() if content in left]
-
-    def _left_in(self, number: int) -> set[bytes]:
-        """What lies in an outbox and was not sent from there."""
-        box = self.boxes[number]
-        hidden = tuple(os.fsencode(box / name) for name in (".quarantine", ".archive"))
-        files = [(path, status) for path, status in tree(box) if stat.S_ISREG(status.st_mode)]
-        waiting = [(path, status) for path, status in files if self.may_rename or PRIVATE not in path]
-        contents = {_content(path, status) for path, status in waiting if not path.startswith(hidden)}
-        sent = self.server.published
-        return contents - {content for dest, content, _ in sent if dest.startswith(f"/up{number}-")}
+    def _put_markers(self) -> None:
+        """The files of a batch that went to quarantine come back, and it is complete."""
+        if self.policy == "markers" and self._left():
+            self.operator("retry")
+            for box in range(len(self.boxes)):
+                self.producers.rename_in(File(box, MARKER), 20)
 
     def _heal(self) -> None:
         assert self.writable(), "the file system stays read-only"
@@ -502,6 +452,7 @@ class Laboratory(RuleBasedStateMachine):
         self.server.refused.clear()
         self.server.cut_after = 0
         self.server.away = False
+        self.server.mood = "good"
         self.include = [False, False]
         self._configure()
         for box in self.boxes:
@@ -510,7 +461,7 @@ class Laboratory(RuleBasedStateMachine):
                 if stat.S_ISDIR(status.st_mode):
                     os.chmod(path, self.producers.folder_mode)
                 elif stat.S_ISREG(status.st_mode) and (status.st_dev, status.st_ino) not in self.producers.foreign:
-                    content = _content(path, status)
+                    content = content_of(path, status)
                     self.producers.touched[content] += 1
                     os.chmod(path, 0o666)
 
@@ -527,85 +478,12 @@ class Laboratory(RuleBasedStateMachine):
         for folder in (self.here, self.life):
             shutil.rmtree(folder)
 
-    # -- setting up
 
-    def _make_folders(self, who: str, folders: str) -> None:
-        self._made(self.here, ROOT)
-        for box in self.boxes:
-            self._made(box, ROOT if who == "sticky folder" else PRODUCER, 0o1777 if who == "sticky folder" else 0o777)
-        self.aside = self._made(self.here / "aside", PRODUCER)
-        self._made(self.state, self.user, 0o700)
-        for name in ("outside", "outside/folder"):
-            self._made(self.here / name, ROOT)
-        for name, mode in (("file", 0o600), ("folder/inner", 0o644), ("open", 0o666), ("x.reason.txt", 0o644)):
-            (self.outside / name).write_bytes(b"somebody else's " + os.fsencode(name))
-            if self.disk.has_owners:
-                (self.outside / name).chmod(mode)
-        self._places: dict[str, str] = {}
-        if folders != "default":
-            # On FAT everybody may write, so no agent trusts a quarantine there: what is to go to it stays in its outbox
-            # for good, as it should, and would not be told from what was forgotten.
-            base = self.here if folders == "shared" and self.disk.has_owners else self.life
-            for name in ("quarantine", "archive"):
-                place = self._made(base / name, self.user, 0o700)
-                with as_user(self.user):
-                    os.close(open_trusted(place))
-                self._places[name] = f'"{place}"'
-
-    def _made(self, folder: Path, user: User, mode: int = 0o755) -> Path:
-        folder.mkdir(parents=True)
-        with contextlib.suppress(PermissionError):  # FAT has no owners
-            os.chown(folder, *user)
-            folder.chmod(mode)
-        return folder
-
-    def _configure(self) -> None:
-        lines = [
-            f'state_dir = "{self.state}"',
-            'time_zone = "UTC"',
-            "small_file_bytes = 1000",
-            '[server]\nhost = "server"',
-            "[retry]\nbase_s = 1\ncap_s = 5\nmax_attempts = 2",
-        ]
-        for box, path in enumerate(self.boxes):
-            lines += ["[[outbox]]", f'path = "{path}"', f'destination = "/up{box}-{self.destinations[box]}"']
-            forward = (
-                {"after_upload": '"forward"', "forward_to": '"box1"'} if self.policy == "chain" and box == 0 else {}
-            )
-            lines += [f"{key} = {value}" for key, value in (self.settings | forward).items()]
-            lines += ['include = ["*a*"]'] * self.include[box]
-        self.config.write_text("\n".join(lines) + "\n")
-        self.config.chmod(0o644)
-
-    def _offers_leases(self) -> bool:
-        if not self.disk.tells_writers:
-            return False
-        path = self.aside / "lease"
-        path.write_bytes(b"")
-        with path.open("rb") as file:
-            try:
-                fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-                fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-            except OSError:
-                return False
-        return True
-
-
-def _content(path: bytes, status: os.stat_result) -> bytes:
-    """What a file holds, or where a link leads."""
-    try:
-        if stat.S_ISLNK(status.st_mode):
-            return os.readlink(path)
-        return Path(os.fsdecode(path)).read_bytes() if stat.S_ISREG(status.st_mode) else b""
-    except FileNotFoundError:
-        return b""
-
-
-def lives(folder: Path, *, kind: str, count: int) -> Row:
+def lives(folder: Path, *, kind: str, count: int, policies: Sequence[str] = tuple(POLICIES)) -> Row:
     """So many lives of a device on a file system of this kind. Raises: AssertionError, with the way to it."""
     del folder  # the disk lies in memory
     with LabDisk(Path(tempfile.mkdtemp(prefix="iot-sftp-lab-", dir=in_memory())), kind) as disk:
-        machine = laboratory(disk)
+        machine = laboratory(disk, policies)
         chosen = settings(
             max_examples=count,
             stateful_step_count=25,
@@ -623,7 +501,7 @@ def lives(folder: Path, *, kind: str, count: int) -> Row:
         return Row(f"producers on {disk.type}", injected=machine.steps, files=machine.versions)
 
 
-def laboratory(disk: LabDisk) -> type[Laboratory]:
+def laboratory(disk: LabDisk, policies: Sequence[str] = tuple(POLICIES)) -> type[Laboratory]:
     """The machine over this disk."""
-    own = {"disk": disk, "steps": 0, "versions": 0, "failure": ""}
+    own = {"disk": disk, "policies": policies, "steps": 0, "versions": 0, "failure": ""}
     return type(f"LaboratoryOn{disk.kind.capitalize()}", (Laboratory,), own)

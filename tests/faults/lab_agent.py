@@ -24,6 +24,7 @@ import shutil
 import signal
 import struct
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -34,16 +35,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
+from faults.lab_hooks import Judged, commands_of
 from unit.folder_remote import FolderRemote
 from unlinked_at_once import UnlinkedAtOnce
 
+import iot.folder
 import iot.sftp.client
 import iot.spooler
 import iot.transfer
+from iot.folder import FolderClient
 from iot.sftp.client import Failure, Journal, LinkLost, LocalStateError, PermissionDenied, Proof, TransferResult
 from iot.spooler.agent import Agent
 from iot.spooler.cli import main as cli
 from iot.spooler.config.load import load
+from iot.spooler.hooks import calls
 from iot.spooler.leaving import owed, release
 from iot.spooler.outbox.intake import Clocks
 from iot.spooler.queue.queue import QUEUE_SCHEMA
@@ -128,6 +133,14 @@ class Clock:
         self._memory[:] = struct.pack("dd", *values)
 
 
+class Removed(NamedTuple):
+    """What the agent has taken away from the server; local: what had its name in the inbox at that moment."""
+
+    name: str
+    content: bytes
+    local: bytes | None
+
+
 class Published(NamedTuple):
     """wall: when, on the laboratory's wall clock."""
 
@@ -141,7 +154,7 @@ class Server:
     """A server that is a folder. published: everything that ever got a final name. begun: destinations of jobs.
 
     refused: parts of names that it refuses for good. cut_after: the link is lost after so many deliveries, once.
-    away: it cannot be reached.
+    away: it cannot be reached. mood: of the hooks; judged: what they said. inbox: where files of it go.
     """
 
     root: Path
@@ -150,6 +163,15 @@ class Server:
     away: bool = False
     published: list[Published] = field(default_factory=list)
     begun: list[str] = field(default_factory=list)
+    mood: str = "good"
+    judged: list[Judged] = field(default_factory=list)
+    removed: list[Removed] = field(default_factory=list)
+    inbox: Path | None = None
+
+    def removes(self, name: str, content: bytes) -> None:
+        assert self.inbox is not None
+        place = self.inbox / name
+        self.removed.append(Removed(name, content, place.read_bytes() if place.is_file() else None))
 
 
 class Order(NamedTuple):
@@ -160,14 +182,19 @@ class Order(NamedTuple):
     refused: frozenset[str]
     cut_after: int
     away: bool
+    mood: str
     stop: bool
 
 
 class LabAgent:
-    """config: its configuration file. user: whom it runs as. log: where its log goes."""
+    """config: its configuration file. user: whom it runs as. log: where its log goes. on_death: called when a hook has
+    killed it."""
 
-    def __init__(self, config: Path, server: Server, clock: Clock, user: User, log: Path) -> None:
+    def __init__(
+        self, config: Path, server: Server, clock: Clock, user: User, log: Path, on_death: Callable[[], None]
+    ) -> None:
         self.kills = 0
+        self._on_death = on_death
         self._config = config
         self._server = server
         self._clock = clock
@@ -183,13 +210,15 @@ class LabAgent:
     def run(self, pauses: int, *, at_step: int = 0, act: Callable[[], None] | None = None) -> bool:
         """Let it work until it has paused so often -> whether step `at_step` came (and was acted at, or its last)."""
         server = self._server
-        order = Order(pauses, at_step, frozenset(server.refused), server.cut_after, server.away, stop=False)
+        order = Order(
+            pauses, at_step, frozenset(server.refused), server.cut_after, server.away, server.mood, stop=False
+        )
         return self._go(order, act)
 
     def stop(self) -> None:
         """Ask it to end, as SIGTERM and SIGHUP do."""
         if self.running:
-            self._go(Order(0, 0, frozenset(), 0, away=False, stop=True), None)
+            self._go(Order(0, 0, frozenset(), 0, away=False, mood=self._server.mood, stop=True), None)
         assert not self.running, "it does not stop"
 
     def kill(self) -> None:
@@ -232,12 +261,12 @@ class LabAgent:
         stepped = False
         while True:
             word, *rest = self._heard()
-            if word == "begun":
-                self._server.begun.append(*rest)
-            elif word == "published":
-                self._server.published.append(Published(*rest, self._clock.wall))
-            elif word == "cut":
-                self._server.cut_after = 0
+            if self._is_noted(word, rest):
+                continue
+            if word == "dying":
+                self._over()
+                self._on_death()
+                return stepped
             elif word == "step":
                 stepped = True
                 if act is None:
@@ -251,6 +280,25 @@ class LabAgent:
                 self._over()
                 assert word in ("ended", "refused"), f"the agent broke:\n{rest[0]}"
                 return stepped
+
+    def _is_noted(self, word: str, rest: list[Any]) -> bool:
+        """Whether that was news of the server, or of a hook."""
+        server = self._server
+        if word == "begun":
+            server.begun.append(*rest)
+        elif word == "published":
+            server.published.append(Published(*rest, self._clock.wall))
+        elif word == "cut":
+            server.cut_after = 0
+        elif word == "judged":
+            server.judged.append(*rest)
+        elif word == "removed":
+            server.removes(*rest)
+            assert self._line is not None
+            self._line.send(None)
+        else:
+            return False
+        return True
 
     def _heard(self) -> tuple[Any, ...]:
         assert self._line is not None
@@ -286,7 +334,7 @@ class LabAgent:
 @functools.cache
 def _import_all() -> None:
     """The agent's user may have no way to where Python's own files lie."""
-    for package in (iot.transfer, iot.sftp.client, iot.spooler):
+    for package in (iot.transfer, iot.folder, iot.sftp.client, iot.spooler):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if not module.name.endswith("__main__"):
                 importlib.import_module(module.name)
@@ -307,7 +355,7 @@ def _be_agent(line: Connection, config: Path, root: Path, clock: Clock, user: Us
             os.setresgid(user.gid, user.gid, user.gid)
             os.setresuid(user.uid, user.uid, user.uid)
         loop = Loop(line, clock)
-        with _every_step_seen(loop.step):
+        with _every_step_seen(loop.step), patch.object(calls, "Command", commands_of(loop)):
             _work(loop, config, root, clock)
         line.send(("ended",))
     except LocalStateError as error:
@@ -330,10 +378,12 @@ def _work(loop: Loop, config: Path, root: Path, clock: Clock) -> None:
     loop.wait()
     settings = load(config, {})
     journal = Journal(settings.state_dir, QUEUE_SCHEMA)
+    remote = LabRemote(root, loop, journal)
     try:
         clocks = Clocks(clock.tick, lambda: clock.wall)
-        Agent(settings, journal, LabRemote(root, loop), loop, clocks, lambda: 0.0).run()
+        Agent(settings, journal, remote, loop, clocks, lambda: 0.0).run()
     finally:
+        remote.close()
         journal.close()
 
 
@@ -342,8 +392,10 @@ class Loop:
 
     def __init__(self, line: Connection, clock: Clock) -> None:
         self.line = line
-        self.order = Order(0, 0, frozenset(), 0, away=False, stop=False)
+        self.order = Order(0, 0, frozenset(), 0, away=False, mood="good", stop=False)
         self._clock = clock
+        self._thread = threading.get_ident()
+        self._is_seen = True
         self._steps = 0
         self._left = 0
 
@@ -353,7 +405,18 @@ class Loop:
         self._left = self.order.pauses
         self._steps = 0
 
+    @contextlib.contextmanager
+    def unseen(self) -> Iterator[None]:
+        """What is done meanwhile is no step: nobody acts there."""
+        self._is_seen = False
+        try:
+            yield
+        finally:
+            self._is_seen = True
+
     def step(self) -> None:
+        if not self._is_seen or threading.get_ident() != self._thread:
+            return
         self._steps += 1
         assert self._steps < STEPS_MAX, "the agent works and works and never pauses"
         if self._steps == self.order.at_step:
@@ -369,7 +432,7 @@ class Loop:
     def pause(self, seconds: float) -> None:
         self._clock.passes(max(seconds, 0.001))
         self._left -= 1
-        if self._left <= 0:
+        if self._left <= 0 and not self.order.stop:
             self.line.send(("paused",))
             self.wait()
 
@@ -401,16 +464,69 @@ def _every_step_seen(step: Callable[[], None]) -> Iterator[None]:
     with contextlib.ExitStack() as patches:
         for target, name in targets + renaming:
             patches.enter_context(patch.object(target, name, seen(getattr(target, name))))
+        can = {getattr(os, name) for name in CALLS}
+        patches.enter_context(patch.object(os, "supports_dir_fd", os.supports_dir_fd | can))
         patches.enter_context(patch.object(owed, "Unlinker", UnlinkedAtOnce))  # steps come one after the other
         yield
 
 
 class LabRemote(FolderRemote):
-    """Reads a source as the client does, in blocks, and publishes with a rename; says everything it does."""
+    """Reads a source as the client does, in blocks, and publishes with a rename; says everything it does.
 
-    def __init__(self, root: Path, loop: Loop) -> None:
+    Downloads are those of the product's client of a folder. Between a look at a remote file and its removal nobody
+    acts: no protocol excludes that.
+    """
+
+    def __init__(self, root: Path, loop: Loop, journal: Journal) -> None:
         super().__init__(root)
         self._loop = loop
+        self._client = FolderClient(root, journal=journal, connections=1, backoff_s=0.0, attempts=1)
+
+    def download_many(self, jobs: Any, **keywords: Any) -> Iterator[Any]:
+        self._reach()
+        for number, outcome in enumerate(self._client.download_many(jobs, **keywords), 1):
+            self._loop.step()  # the answer may be lost
+            yield outcome
+            if number == self._loop.order.cut_after:
+                self._loop.line.send(("cut",))
+                self._loop.order = self._loop.order._replace(cut_after=0)
+                raise LinkLost("cut")
+
+    def scan(self, path: str, **keywords: Any) -> Any:
+        self._reach()
+        with self._loop.unseen():
+            return self._client.scan(path, **keywords)
+
+    def stat(self, path: str) -> Any:
+        self._reach()
+        with self._loop.unseen():
+            return self._client.stat(path)
+
+    def delete(self, path: str) -> None:
+        self._removing(path)
+        with self._loop.unseen():
+            self._client.delete(path)
+        self._loop.step()
+
+    def move(self, source: str, dest: str) -> None:
+        self._removing(source)
+        with self._loop.unseen():
+            self._client.move(source, dest)
+        self._loop.step()
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _reach(self) -> None:
+        self._loop.step()
+        if self._loop.order.away:
+            raise LinkLost("no route to the server")
+
+    def _removing(self, path: str) -> None:
+        with self._loop.unseen():
+            content = (self.root / path.lstrip("/")).read_bytes()
+        self._loop.line.send(("removed", path.lstrip("/").partition("/")[2], content))
+        self._loop.line.recv()
 
     def upload_many(self, jobs: Any, **keywords: Any) -> Iterator[Any]:
         order = self._loop.order
