@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from conditions import why_not
-from faults import lab, power, scenarios, silence, tunnel, two_servers
+from faults import lab, power, power_parts, scenarios, silence, tunnel, two_servers
 from faults.lab_disk import KINDS, cannot_mount
 from faults.rig import KIB, MIB
 from faults.steps import ONCE, STEPS
@@ -45,6 +45,7 @@ class Extent:
     server_kills: int = 25
     power_runs: int = 7
     power_cuts: int = 10
+    part_runs: int = 3
     link_runs: int = 10
     link_cuts: int = 10
     link_bytes: int = 64 * MIB
@@ -58,7 +59,7 @@ class Extent:
     isolated: bool = True  # also every named step for itself
 
 
-SHORT = Extent(1, 6, 1, 2, 1, 3, 1, 4, 16 * MIB, 6 * MIB, 30, 1, 15, 1, 2, 12, isolated=False)
+SHORT = Extent(1, 6, 1, 2, 1, 3, 0, 1, 4, 16 * MIB, 6 * MIB, 30, 1, 15, 1, 2, 12, isolated=False)
 
 
 class Campaign:
@@ -75,6 +76,7 @@ class Campaign:
             self.kills,
             self.server_kills,
             self.power_cuts,
+            self.part_power_cuts,
             self.link_cuts,
             self.fallbacks,
             self.files,
@@ -152,6 +154,17 @@ class Campaign:
         for mode in power.MODES:
             self.add(partial(self._random_cuts, mode=mode), times=self.extent.power_runs)
 
+    def part_power_cuts(self) -> None:
+        """What an agent does beside plain uploads; each run with a part that knows nothing of the others."""
+        extent = self.extent
+        if why_not("loop-mounts"):
+            return  # told above
+        for number in range(len(power_parts.parts())):
+            for shift in range(3 if extent.isolated else 0):  # every step in every mode
+                self.add(partial(_part_in_turn, number=number, shift=shift))
+            for _ in range(extent.part_runs):
+                self.add(partial(_part_at_random, number=number, cuts=extent.power_cuts))
+
     def _random_cuts(self, folder: Path, mode: str) -> Row:
         row, lost_bytes = power.cut_at_random(folder, mode, self.extent.power_cuts, size=self.extent.large_bytes)
         again = lost_bytes + row.injected * (IN_FLIGHT_BYTES + (CHECKPOINT_BYTES if mode != "server" else 0))
@@ -199,6 +212,14 @@ class Campaign:
             say(f"silence in {phase}: noticed after {took_s:.2f} s of {DEADLINE_S:g} s + 1 s")
             if took_s > DEADLINE_S + 1:
                 self.failures.append(f"silence in {phase} noticed after {took_s:.2f} s")
+
+
+def _part_in_turn(folder: Path, number: int, shift: int) -> Row:
+    return power_parts.cut_in_turn(folder, power_parts.parts()[number], shift)
+
+
+def _part_at_random(folder: Path, number: int, cuts: int) -> Row:
+    return power_parts.cut_at_random(folder, power_parts.parts()[number], cuts)
 
 
 def say(text: str) -> None:

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from faults.powercut import PowerCutDisk
 from faults.rig import KIB, MIB, Rig, sync_folder
 from faults.scenarios import MBIT, NO_MORE_S, SMALL_BYTES, fill
 from faults.steps import STEPS, Step
 from faults.table import Row
-from faults.watch import PART
+from faults.watch import PART, Watch
 from servers.openssh import OpenSSH
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["MODES", "PowerLab", "cut_at_random", "cut_in_turn"]
+__all__ = ["MODES", "PowerLab", "cut_at_random", "cut_in_turn", "lab"]
 
 MODES = ("device", "server", "both")
 BLOCK = 32 * KIB
@@ -29,15 +29,25 @@ DISK_MIB = 1024  # a sparse file
 class PowerLab:
     """A device and a server, each with all it has on a disk of its own.
 
-    lost_bytes: of parts of the server, what was there before its cuts and not behind them.
+    lost_bytes: of parts of the server, what was there before its cuts and not behind them. watches: of folders of the
+    device. given: further arguments of its rig, made once the disks are there.
     """
 
-    def __init__(self, folder: Path, *, rate_bps: float | None = None, seed: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        rate_bps: float | None = None,
+        seed: int | None = None,
+        given: Callable[[PowerLab], Mapping[str, Any]] = lambda _: {},
+    ) -> None:
         self._stack = contextlib.ExitStack()
         self._folder = folder
         self._rate_bps = rate_bps
         self._seed = seed
+        self._given = given
         self._large: bytes = b""
+        self.watches: list[Watch] = []
         self.cuts = 0
         self.lost_bytes = 0
 
@@ -48,9 +58,12 @@ class PowerLab:
             root = self.server_disk.path / "root"
             self.server = stack.enter_context(OpenSSH(root))
             sync_folder(self.server_disk.path)
-            home = self.device.path / "home"
+            self.home = self.device.path / "home"
+            given = self._given(self)
+            for watch in [*self.watches, *([given["watch"]] if "watch" in given else [])]:
+                stack.callback(watch.close)
             self.rig = stack.enter_context(
-                Rig(home, self.server, rate_bps=self._rate_bps, notes=self._folder, seed=self._seed)
+                Rig(self.home, self.server, rate_bps=self._rate_bps, notes=self._folder, seed=self._seed, **given)
             )
             self._stack = stack.pop_all()
         return self
@@ -68,6 +81,14 @@ class PowerLab:
         """
         self.cuts += 1
         self.rig.link.silence()
+        with contextlib.ExitStack() as stack:
+            for watch in self.watches if mode in ("device", "both") else ():
+                stack.enter_context(watch.resting())
+            self._cut(mode)
+        self.rig.link.reset()
+        self.rig.link.restore()
+
+    def _cut(self, mode: str) -> None:
         if mode in ("device", "both"):
             self.device.cut()
             self.rig.kill()
@@ -75,8 +96,6 @@ class PowerLab:
             self._cut_server()
         if mode in ("device", "both"):
             self.device.remount()
-        self.rig.link.reset()
-        self.rig.link.restore()
 
     def _cut_server(self) -> None:
         before = self._standing_bytes()
@@ -106,9 +125,9 @@ def content(path: Path) -> bytes:
 
 
 @contextmanager
-def lab(folder: Path, **options: float | None) -> Iterator[PowerLab]:
+def lab(folder: Path, **options: Any) -> Iterator[PowerLab]:
     folder.mkdir(parents=True)
-    with PowerLab(folder, **options) as running:  # type: ignore[arg-type]
+    with PowerLab(folder, **options) as running:
         yield running
 
 

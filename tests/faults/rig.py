@@ -54,7 +54,9 @@ class Rig:
     server: where to send; the destination there is watched.
     link: what lies between, made by rate_bps, delay_s and script where it is not given. host: where it begins.
     inside: what to make of the agent's command to have it run in another network namespace.
-    settings, server_settings: lines of TOML for the top of the configuration and for [server].
+    settings, server_settings: lines of TOML for the top of the configuration and for [server]; box_settings: for each
+    outbox, in which its destination may stand; tables: further ones.
+    named: under which names a file is to arrive at the destination.
     """
 
     def __init__(
@@ -71,6 +73,9 @@ class Rig:
         destination: str = "up",
         settings: str = "",
         server_settings: str = "",
+        box_settings: Sequence[str] = (),
+        tables: str = "",
+        named: Callable[[str], Sequence[str]] = lambda name: (name,),
         host: str = "127.0.0.1",
         inside: Callable[[Sequence[str]], list[str]] = list,
         watch: Watch | None = None,
@@ -101,6 +106,9 @@ class Rig:
         self._device_id = device_id
         self._settings = settings
         self._server_settings = server_settings
+        self._box_settings = box_settings or ("",) * len(boxes)
+        self._tables = tables
+        self._named = named
         self._configure()
 
     def __enter__(self) -> Self:
@@ -126,7 +134,8 @@ class Rig:
             os.fsync(file.fileno())
         os.replace(fresh, folder / name)
         sync_folder(folder)
-        self._remember(name, data)
+        for final in self._named(name):
+            self._remember(final, data)
         return data
 
     def put_many(self, count: int, size: int, *, prefix: str = "small") -> None:
@@ -223,8 +232,11 @@ class Rig:
             f'host = "{self._host}"\nport = {self.link.port}\nuser = "{server.user}"\nhost_key = "{server.host_key}"',
             *[f'{key} = "{value}"' for key, value in login.items() if value is not None],
             self._server_settings,
-            *[f'[[outbox]]\npath = "{box}"\ndestination = "{server.path(self.destination)}"' for box in self._boxes],
         ]
+        for box, more in zip(self._boxes, self._box_settings, strict=True):
+            destination = "" if "destination" in more else f'destination = "{server.path(self.destination)}"'
+            lines += [f'[[outbox]]\npath = "{box}"', destination, more]
+        lines.append(self._tables)
         self._configuration.write_text("\n".join(lines))
 
     # -- what came of it

@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 import functools
 import importlib
+import itertools
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import Any
 
 from iot.sftp.client.protocol.packets import Flag, Handle, Kind
 
-__all__ = ["BY_NAME", "ONCE", "STEPS", "Call", "Moment", "Packet", "Step", "install", "wrap"]
+__all__ = ["BY_NAME", "ONCE", "PART_STEPS", "STEPS", "Call", "Moment", "Packet", "Step", "install", "wrap"]
 
 CHANNEL = "iot.sftp.client.ssh.channel:SFTPChannel"
 PIPELINE = "iot.sftp.client.pipeline.pipeline:Pipeline"
@@ -25,6 +26,8 @@ REQUEST = "iot.sftp.client.protocol.packets:Request"
 QUEUE = "iot.spooler.queue.queue:Queue"
 REMOVAL = "iot.spooler.leaving.removal"
 UNLINKING = "iot.spooler.leaving.unlinking"
+PACKING = "iot.spooler.compression"
+INBOX = "iot.spooler.inbox"
 CHECKPOINTS = "iot.transfer.journal.checkpoints:Checkpoints"
 COMMIT = "iot.transfer.journal.journal:Journal._transact"
 
@@ -41,6 +44,10 @@ def second_is_not_empty(_self: object, entries: Any, *_: object) -> bool:
 
 
 def third_is_not_empty(_self: object, _db: object, entries: Any, *_: object) -> bool:
+    return bool(entries)
+
+
+def fourth_is_not_empty(_db: object, _outbox: object, _batch: object, entries: Any) -> bool:
     return bool(entries)
 
 
@@ -118,7 +125,28 @@ STEPS: tuple[Step, ...] = (
     Step("outbox synced", Call(f"{UNLINKING}:Unlinking.run"), "after"),
     *_committed("row forgotten", Call(f"{QUEUE}.forget", third_is_not_empty)),
 )
-BY_NAME = {step.name: step for step in STEPS}
+PART_STEPS: dict[str, tuple[Step, ...]] = {
+    "compressed": (
+        *_around("file compressed", Call(f"{PACKING}.packer:Packer._packed")),
+        *_around("compressed file removed", Call(f"{PACKING}.folder:Folder.remove")),
+    ),
+    "chain": (
+        *_around("file put into the next outbox", Call("iot.spooler.leaving.moving:Arrivals.put")),
+        *_around("next outbox synced", Call("iot.spooler.leaving.moving:Arrivals.sync")),
+    ),
+    "batch": (
+        *_committed("batch", Call("iot.spooler.markers:_add", fourth_is_not_empty)),
+        *_around("marker released", Call("iot.spooler.markers:Markers._list")),
+    ),
+    "inbox": (
+        *_around("content sealed", Call(f"{INBOX}.place:Place.seal")),
+        *_committed("record of an inbox", Call(f"{INBOX}.records:Records._put")),
+        *_around("file of an inbox published", Call(f"{INBOX}.place:Place.publish")),
+        *_around("file removed from the server", Call(f"{INBOX}.removal:_away")),
+    ),
+}
+"""Of what an agent does beside plain uploads: see power_parts."""
+BY_NAME = {step.name: step for step in [*STEPS, *itertools.chain(*PART_STEPS.values())]}
 # Every step once: in turn with a large file and with small ones. The short forms do with that.
 ONCE = {
     "large": [step for number, step in enumerate(STEPS) if number % 2 == 0 or "small" not in step.files],

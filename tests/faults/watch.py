@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,10 +27,17 @@ class Final:
 
 
 class Watch:
-    """Looks at `root` until it is closed. seen: every final, in the order of its appearance."""
+    """Looks at `root` until it is closed. seen: every final, in the order of its appearance.
 
-    def __init__(self, root: Path) -> None:
+    plain: what a file of this name and content stands for. passed_over: a folder that is not looked into.
+    """
+
+    def __init__(
+        self, root: Path, *, plain: Callable[[str, bytes], bytes] = lambda _, data: data, passed_over: str = ""
+    ) -> None:
         self.root = root
+        self._plain = plain
+        self._passed_over = passed_over
         self.seen: list[Final] = []
         self._known: dict[str, tuple[int, int, int]] = {}
         self._lock = threading.Lock()
@@ -68,7 +75,7 @@ class Watch:
             self.look()
 
     def _look_at(self, path: Path) -> None:
-        if path.name.endswith(PART):
+        if path.name.endswith(PART) or self._passed_over in path.parts:
             return
         name = str(path.relative_to(self.root))
         with suppress(OSError):  # it is being replaced this moment: the next look sees the new one
@@ -77,7 +84,7 @@ class Watch:
                 key = (status.st_ino, status.st_size, status.st_mtime_ns)
                 if self._known.get(name) == key:
                     return
-                digest = hashlib.sha256(file.read()).hexdigest()
+                digest = hashlib.sha256(self._plain(name, file.read())).hexdigest()
             self._known[name] = key
             self.seen.append(Final(name, status.st_ino, status.st_size, digest))
 
