@@ -165,6 +165,17 @@ def test_a_server_that_shows_another_host_key_is_left_only_where_that_is_asked_f
     assert servers[0].names() == []
 
 
+def test_a_disk_is_a_fallback_too(servers: list[Rooted], tmp_path: Path) -> None:
+    servers[0].kill()
+    (tmp_path / "usb").mkdir()
+    site = TwoSite(servers, tmp_path / "device")
+    site.fallback = {"kind": "folder", "path": str(tmp_path / "usb")}
+    site.put("f", b"content")
+    assert site.drain().returncode == 0
+    assert (tmp_path / "usb/up/f").read_bytes() == b"content"
+    assert told(site, "deliveries")[0]["server"] == str(tmp_path / "usb")
+
+
 def test_check_tries_both_servers(servers: list[Rooted], tmp_path: Path) -> None:
     site = TwoSite(servers, tmp_path / "device")
     done = site.spooler("check", "--connect")

@@ -178,6 +178,17 @@ def test_a_held_first_server_is_not_asked_before_its_hold_is_over() -> None:
     assert pair.asked_at[0] == pytest.approx(held_until, abs=1)
 
 
+def test_who_asks_for_a_try_has_the_other_server_asked_at_once() -> None:
+    pair = Pair()
+    pair.other = DOWN
+    pair.lost()
+    pair.passes(AFTER_S + 100)
+    pair.failover.wake()
+    asked = len(pair.asked_at)
+    pair.passes(1)
+    assert len(pair.asked_at) == asked + 1
+
+
 def test_the_time_of_the_next_look_is_told() -> None:
     pair = Pair()
     assert pair.failover.next_s(pair.link, 0.0) == float("inf")

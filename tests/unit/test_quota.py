@@ -165,3 +165,20 @@ def test_what_is_not_recorded_yet_belongs_to_the_day_that_ends(tmp_path):
     assert meter.used(NOON + 24 * 3600) == [0]
     meter.carry(0, NOON)  # the clock is corrected
     assert meter.used() == [10 * KIB]
+
+
+def test_what_another_connection_has_carried_counts_too_and_is_kept(tmp_path):
+    """The question to the server that is not used, for instance."""
+    meter = Meter(tmp_path, day=1000 * KIB)
+    meter.gate.carried_also(Wire(100 * KIB, 50 * KIB))  # before the first look, too
+    meter.carry(100 * KIB)
+    meter.gate.carried_also(Wire(50 * KIB, 0))
+    assert meter.used() == [300 * KIB]
+    meter.gate.close()
+    meter.crash()
+    meter.carry(0)
+    assert meter.used() == [300 * KIB]
+    unlimited = Meter(tmp_path / "other")
+    unlimited.gate.carried_also(Wire(1, 1))
+    unlimited.gate.close()
+    assert unlimited.writes == 0
