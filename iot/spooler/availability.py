@@ -200,6 +200,11 @@ class Availability:
         self.failures += 1
         return self._backoff.delay_s(self.failures, self._random()) if scattered_s is None else scattered_s
 
+    @property
+    def confirms(self) -> bool:
+        """Whether it has confirmed something since the last loss."""
+        return self._has_progressed
+
     def asked_to_wait(self, now: float, wait_s: float) -> None:
         """The server has answered, and asks to be left alone for so long."""
         self.answered()

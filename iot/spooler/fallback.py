@@ -8,6 +8,8 @@ Down is what cannot be reached, ends its connections or says that it is busy, an
 that refuses the login or shows another host key is held, not down: somebody has to look at it, and files that went
 elsewhere meanwhile would hide it. `when_held` has it counted as down. A server that asks to be left alone is not down.
 
+A first server that lets us in and then confirms nothing is left again after PROBATION_S, and gone back to ever later.
+
 The server that is not used is asked by a login of its own, so nothing changes while both are away, as when the device
 is offline. Whoever leaves a server begins nothing there any more, and ends what is in flight: an upload is finished
 where it was begun, or started over on the other server.
@@ -27,6 +29,9 @@ __all__ = ["Failover", "Rules", "Step"]
 
 SPREAD = 0.25
 """Of after_s: all devices lose a server in the same second, and must not come to the other one in step."""
+PROBATION_S = 60.0
+RELAPSES_MAX = 16
+BACK_MAX_S = 6 * 3600.0
 
 
 class Step(enum.Enum):
@@ -61,13 +66,16 @@ class Failover:
         self._rules = rules
         self._random = random
         self._failures = 0
-        self._is_asking = False
+        self._is_asking = self._on_probation = False
+        self._relapses = 0
         self._spread = 1 + SPREAD * random()
 
     def look(self, link: Availability, now: float, *, may_send: bool) -> Step:
         """link: the server that is used. may_send: whether anything may be sent, by whatever server."""
         if self.leaving_since is not None:
             return Step.LEAVE
+        if self._on_probation and link.confirms:
+            self._on_probation, self._relapses = False, 0
         if not self._wants_other(link, now):
             self._forget()
             return Step.NOTHING
@@ -103,6 +111,8 @@ class Failover:
         is_held = link.state is ServerState.HELD
         wait_s = self._rules.check.delay_s(1, self._random())
         self.is_second = not self.is_second
+        self._relapses = min(self._relapses + (self.is_second and self._on_probation), RELAPSES_MAX)
+        self._on_probation = not self.is_second
         self._forget()
         self.leaving_since = self.error = None
         self._spread = 1 + SPREAD * self._random()
@@ -120,7 +130,8 @@ class Failover:
         if self.is_second:
             return float("-inf")
         since = self._bad_since(link)
-        return None if since is None else since + self._rules.after_s * self._spread
+        after_s = self._rules.after_s * self._spread
+        return None if since is None else since + (min(after_s, PROBATION_S) if self._on_probation else after_s)
 
     def _bad_since(self, link: Availability) -> float | None:
         given = (link.down_since, link.held_since if self._rules.when_held or self.is_second else None)
@@ -130,10 +141,18 @@ class Failover:
         self._failures = 0
         first_at = self.answered_at = now if self.answered_at is None else self.answered_at
         is_needed = not self.is_second or self._bad_since(link) is not None
-        if is_needed or now - first_at >= self._rules.back_after_s:
+        if is_needed or now - first_at >= self._back_after_s:
             self.leaving_since = now
         else:
-            self.next_at = first_at + self._rules.back_after_s
+            self.next_at = first_at + self._back_after_s
+
+    @property
+    def _back_after_s(self) -> float:
+        """Longer after each time that the first server has answered, and was of no use."""
+        wait_s = self._rules.back_after_s
+        if not self._relapses:
+            return wait_s
+        return max(wait_s, min(max(wait_s, self._rules.check.base_s) * 2.0**self._relapses, BACK_MAX_S))
 
     def _forget(self) -> None:
         """What is known of the other server is old by the time that it is wanted."""

@@ -133,6 +133,7 @@ class Servers:
             "table": "server" if self.is_second else "fallback",
             "next_attempt_at": round(wall + next_s) if next_s > 0 else None,
             "error": shown(str(error)) if error is not None else None,
+            "inboxes_wait": self.is_second and any(inbox.enabled for inbox in self._settings.inbox),
         }
 
     def close(self) -> None:

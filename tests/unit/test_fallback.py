@@ -11,7 +11,7 @@ import pytest
 
 from iot.spooler.availability import Availability
 from iot.spooler.config.settings import Settings
-from iot.spooler.fallback import SPREAD, Failover, Rules, Step
+from iot.spooler.fallback import BACK_MAX_S, PROBATION_S, SPREAD, Failover, Rules, Step
 from iot.spooler.queue.policy import Admission, Allowed, Backoff
 from iot.spooler.servers import FILE, LEAVE_S, Servers
 from iot.transfer import HostKeyMismatch, LinkLost, LoginRefused, ServerBusy, Timeout, TransferError, Wire
@@ -34,10 +34,13 @@ class Pair:
     def __init__(self, *, when_held: bool = False, is_second: bool = False, chance: float = 0.0) -> None:
         rules = Rules(AFTER_S, BACK_S, when_held, Backoff(CHECK_S, CAP_S), Backoff(HOLD_S, HOLD_S))
         self.failover = Failover(rules, lambda: chance, is_second=is_second)
-        self.link = Availability(Backoff(1.0, 60.0), Backoff(HOLD_S, HOLD_S), lambda: 0.0)
+        self.link = self.fresh()
         self.other: TransferError | None = None
         self.now = 0.0
         self.asked_at: list[float] = []
+
+    def fresh(self) -> Availability:
+        return Availability(Backoff(1.0, 60.0), Backoff(HOLD_S, HOLD_S), lambda: 0.0)
 
     def lost(self, error: TransferError = DOWN) -> None:
         self.link.lost(error, self.now)
@@ -156,6 +159,39 @@ def test_a_first_server_that_comes_and_goes_is_not_gone_back_to() -> None:
         assert not pair.passes(CAP_S)
 
 
+def test_a_first_server_that_lets_us_in_and_confirms_nothing_is_gone_back_to_ever_later() -> None:
+    """Its disk hangs, for instance: a login does not show that."""
+    pair = Pair(is_second=True)
+    stays = []
+    for _ in range(12):
+        began, pair.link = pair.now, pair.fresh()
+        pair.link.progressed()
+        assert pair.passes(86400)
+        stays.append(pair.now - began)
+        pair.failover.switched(pair.link, pair.now)
+        pair.link = pair.fresh()
+        pair.lost(Timeout("no answer to a write"))
+        assert pair.passes(PROBATION_S + 5)
+        pair.failover.switched(pair.link, pair.now)
+    assert stays[1:4] == pytest.approx([CHECK_S + times * BACK_S for times in (2, 4, 8)], abs=5)
+    assert stays[-1] == pytest.approx(CHECK_S + BACK_MAX_S, abs=5)
+    pair.link = pair.fresh()
+    pair.link.progressed()
+    assert pair.passes(86400)
+    pair.failover.switched(pair.link, pair.now)
+    pair.link = pair.fresh()
+    pair.link.progressed()  # it works, so all is forgotten
+    pair.passes(1)
+    pair.lost()
+    assert not pair.passes(AFTER_S - 10)
+    assert pair.passes(20)
+    pair.failover.switched(pair.link, pair.now)
+    pair.link = pair.fresh()
+    began = pair.now
+    assert pair.passes(86400)
+    assert pair.now - began == pytest.approx(CHECK_S + BACK_S, abs=5)
+
+
 @pytest.mark.parametrize("error", [DOWN, REFUSED])
 def test_a_second_server_that_fails_is_left_as_soon_as_the_first_answers(error: TransferError) -> None:
     pair = Pair(is_second=True)
@@ -172,7 +208,7 @@ def test_a_held_first_server_is_not_asked_before_its_hold_is_over() -> None:
     pair.lost(REFUSED)
     held_until = pair.link.ready_at
     pair.failover.switched(pair.link, pair.now)
-    pair.link = Availability(Backoff(1.0, 60.0), Backoff(HOLD_S, HOLD_S), lambda: 0.0)
+    pair.link = pair.fresh()
     pair.asked_at.clear()
     pair.passes(2 * HOLD_S)
     assert pair.asked_at[0] == pytest.approx(held_until, abs=1)
@@ -365,6 +401,7 @@ def test_each_news_of_the_other_server_is_told_once_and_shown(lab: Lab, caplog: 
     ]
     figures = servers.figures(2e9)
     assert figures is not None
+    assert not figures["inboxes_wait"]
     assert (figures["server"], figures["table"], figures["error"]) == ("b:22", "fallback", '"no answer"')
     assert Lab(Path("/nowhere"), fallback=None).servers().figures(2e9) is None
 
