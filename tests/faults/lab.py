@@ -335,29 +335,29 @@ class Laboratory(Setup, Promise, RuleBasedStateMachine):
     @fetches
     @step(name=remote_names, size=sizes, bad=st.booleans(), at=moments)
     def server_gets_a_file(self, name: str, size: int, bad: bool, at: int) -> None:
-        self.when(at, None, lambda: self.remotes.put(name, size, bad=bad))
+        self.while_it_fetches(at, name, lambda: self.remotes.put(name, size, bad=bad))
 
     @fetches
     @step(name=remote_names, at=moments)
     def server_rewrites_a_file(self, name: str, at: int) -> None:
-        self.when(at, None, lambda: self.remotes.rewrite(name))
+        self.while_it_fetches(at, name, lambda: self.remotes.rewrite(name))
 
     @fetches
     @step(name=remote_names, size=sizes, pauses=st.integers(1, 8), at=moments)
     def server_file_grows(self, name: str, size: int, pauses: int, at: int) -> None:
-        self.when(at, None, lambda: self.remotes.grow(name, size))
+        self.while_it_fetches(at, name, lambda: self.remotes.grow(name, size))
         self.agent.run(pauses)
-        self.when(at, None, lambda: self.remotes.finish(name, size))
+        self.while_it_fetches(at, name, lambda: self.remotes.finish(name, size))
 
     @fetches
     @step(name=remote_names, at=moments)
     def server_loses_a_file(self, name: str, at: int) -> None:
-        self.when(at, None, lambda: self.remotes.remove(name))
+        self.while_it_fetches(at, name, lambda: self.remotes.remove(name))
 
     @fetches
     @step(name=remote_names, at=moments)
     def consumer_takes_a_file(self, name: str, at: int) -> None:
-        self.when(at, None, lambda: self.remotes.take(name))
+        self.while_it_fetches(at, name, lambda: self.remotes.take(name))
 
     @fetches
     @step(name=remote_names, size=sizes, step=st.one_of(st.integers(1, 60), st.integers(1, 600)))
@@ -365,6 +365,12 @@ class Laboratory(Setup, Promise, RuleBasedStateMachine):
         self.remotes.put(name, size, bad=False)
         self.agent.run(4, at_step=step)
         self.an_incident()
+
+    def while_it_fetches(self, at: int, name: str, act: Callable[[], None]) -> None:
+        """At rest, or before that step of the agent while it has this file to fetch."""
+        if at:
+            self.remotes.put(name, 20, bad=False)
+        self.when(at, None, act)
 
     def an_incident(self) -> None:
         self.producers.incidents += 1
