@@ -34,6 +34,7 @@ from iot.spooler.queue.policy import Admission, Backoff, RetryRules
 from iot.spooler.queue.queue import Entry, Queue
 from iot.spooler.quota import QuotaGate
 from iot.spooler.state.elapsed import observe
+from iot.spooler.state.homes import Homes
 from iot.transfer import Elsewhere, Journal
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "budget",
     "gates",
     "hints",
+    "homes",
     "hooks",
     "inboxes",
     "intakes",
@@ -170,13 +172,23 @@ def hooks(
     return Hooks(each_hooks, folders, source, given, waits, queue, journal, clocks.monotonic, random)
 
 
-def inboxes(settings: Settings, journal: Journal, clocks: Clocks, random: Callable[[], float]) -> list[Inbox]:
+def homes(settings: Settings, intakes: Sequence[Intake]) -> Homes:
+    """Of all folders of the agent; outboxes know theirs from now on."""
+    made = Homes(settings.state_dir, settings.mounts)
+    for intake in intakes:
+        intake.outbox.homes = made
+    return made
+
+
+def inboxes(
+    settings: Settings, journal: Journal, clocks: Clocks, random: Callable[[], float], homes: Homes
+) -> list[Inbox]:
     """Their numbers are below those of outboxes."""
     retry = settings.retry
     backoff = Backoff(retry.base_s, retry.cap_s)
     given = plain_environment(os.environ)
     return [
-        Inbox(inbox, -number, settings.device_id, journal, clocks, backoff, given, random)
+        Inbox(inbox, -number, settings.device_id, journal, clocks, backoff, given, random, homes)
         for number, inbox in enumerate(settings.inbox, 1)
         if inbox.enabled
     ]

@@ -61,6 +61,7 @@ class Pieces:
         self.intakes = assembly.intakes(settings, self.queue, clocks, journal_lost=assembly.was_lost(journal))
         for intake in self.intakes:
             intake.outbox.watches.subscribe = partial(loop.watch, act=intake.listen)
+        self.homes = assembly.homes(settings, self.intakes)
         self.states = OutboxStates()
         self._make_what_records(journal, remote, clocks, random, drain=drain)
         self._make_what_decides(journal, remote, clocks, random, drain=drain)
@@ -73,7 +74,7 @@ class Pieces:
     def _make_what_records(
         self, journal: Journal, remote: Remote, clocks: Clocks, random: Callable[[], float], *, drain: bool
     ) -> None:
-        ways = leaving(self.settings, self.intakes, self._loop.alive)
+        ways = leaving(self.settings, self.intakes, self._loop.alive, self.homes)
         self.hooks = assembly.hooks(self.settings, self.intakes, self.queue, journal, clocks, random, drain=drain)
         self.owed = Owed(journal, self.queue, self.intakes, ways, clocks, self.hooks.after.waited_for)
         self.packing = assembly.packing(self.settings, self.intakes, self.queue, clocks)
@@ -99,7 +100,7 @@ class Pieces:
         settings, intakes, queue = self.settings, self.intakes, self.queue
         withdraw = self.outcomes.withdraw
         self.budget = assembly.budget(settings, intakes, queue, self.owed, journal, clocks, withdraw, drain=drain)
-        self._inboxes = assembly.inboxes(settings, journal, clocks, random)
+        self._inboxes = assembly.inboxes(settings, journal, clocks, random, self.homes)
         self.quota = assembly.quota(settings, intakes, self._inboxes, journal, remote)
         self.orders = Orders(settings.state_dir, {intake.number: intake.settings.path for intake in intakes})
         both: list[Gate] = [self.orders, self.quota]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from iot.spooler.config.inboxes import InboxSettings
@@ -18,6 +18,7 @@ from iot.spooler.config.outboxes import AfterUpload, OutboxSettings
 from iot.spooler.config.settings import Settings
 from iot.spooler.leaving.trust import open_trusted
 from iot.spooler.naming import shown
+from iot.spooler.state.homes import unmounted
 
 __all__ = ["credentials_of_unit", "doubts", "obstacles"]
 
@@ -78,15 +79,20 @@ def _all(settings: Settings, *, by_unit: bool) -> Iterator[tuple[Place, str, str
             yield from _of_outbox(settings, outbox, ("outbox", number))
     for number, inbox in enumerate(settings.inbox):
         if inbox.enabled:
-            yield from _shown(("inbox", number, "path"), inbox.path, _inbox(inbox))
+            yield from _shown(
+                ("inbox", number, "path"), inbox.path, _not_mounted(inbox.path, settings.mounts) or _inbox(inbox)
+            )
 
 
 def _of_outbox(settings: Settings, outbox: OutboxSettings, place: Place) -> Iterator[tuple[Place, str, str]]:
     removes = outbox.after_upload is not AfterUpload.KEEP
-    yield from _shown((*place, "path"), outbox.path, _outbox(outbox.path, removes=removes))
+    mounts = settings.mounts
+    yield from _shown(
+        (*place, "path"), outbox.path, _not_mounted(outbox.path, mounts) or _outbox(outbox.path, removes=removes)
+    )
     target = settings.next_of(outbox)
     if target is not None:
-        yield from _shown((*place, "forward_to"), target, _next_outbox(target))
+        yield from _shown((*place, "forward_to"), target, _not_mounted(target, mounts) or _next_outbox(target))
     archives = outbox.after_upload is AfterUpload.ARCHIVE
     for key, folder in (
         ("archive", settings.archive_of(outbox) if archives else None),
@@ -94,6 +100,11 @@ def _of_outbox(settings: Settings, outbox: OutboxSettings, place: Place) -> Iter
     ):
         if folder is not None and (getattr(outbox, key) is not None or settings.state_dir.is_dir()):
             yield from _shown((*place, key), folder, _own_folder(folder))
+
+
+def _not_mounted(folder: Path, mounts: Sequence[Path]) -> str | None:
+    missing = unmounted(folder, mounts)
+    return None if missing is None else f"{shown(str(missing))} is not mounted; the agent would wait for it"
 
 
 def _shown(place: Place, path: Path, reason: str | None) -> Iterator[tuple[Place, str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 import sqlite3
 import sys
@@ -184,6 +185,23 @@ def test_polls_are_on_the_grid_of_poll_s_and_a_wake_looks_at_once(tmp_path):
     lab.run(drain=False, wrap=lambda remote: Wrapped(remote, scan=scanned))
     assert looks[1] - looks[0] == pytest.approx(600, abs=1)
     assert looks[2] - looks[1] < 1
+
+
+@pytest.mark.parametrize("years", [-1, 1])
+def test_a_clock_that_jumps_by_a_year_neither_hastens_nor_delays_a_poll(tmp_path, years):
+    lab, looks, jumped = InboxLab(tmp_path, poll_s=600), [], []
+    lab.loop.wall = lambda: lab.loop.now + 2e9 + sum(jumped)
+    lab.put("a", b"one")
+
+    def scanned(*_):
+        looks.append(lab.loop.now)
+        lab.loop.stop = len(looks) == 5
+        if len(looks) == 2:
+            jumped.append(years * 365 * 86400)
+
+    lab.run(drain=False, wrap=lambda remote: Wrapped(remote, scan=scanned))
+    assert [after - before for before, after in itertools.pairwise(looks)] == pytest.approx([600] * 4, abs=1)
+    assert lab.published() == {"a": b"one"}
 
 
 def test_nothing_is_fetched_outside_the_window_and_a_look_follows_its_opening(tmp_path):

@@ -212,16 +212,6 @@ def test_what_is_no_regular_file_has_a_word(mode, word):
 # -- which folder it is
 
 
-def test_an_outbox_whose_mount_has_gone_is_a_failed_source_and_gives_up_its_claim(outbox, box, monkeypatch, tmp_path):
-    walked(outbox)
-    box.rename(tmp_path / "unmounted")
-    box.mkdir()
-    monkeypatch.setattr(place, "mount_point", lambda _: Path("/elsewhere"))
-    with pytest.raises(SourceFailed, match="is no longer mounted"):
-        walked(outbox)
-    assert outbox._claimed is None
-
-
 def test_another_folder_on_the_same_mount_is_walked_as_a_whole_and_told(outbox, box, tmp_path, caplog):
     walked(outbox)
     box.rename(tmp_path / "old")

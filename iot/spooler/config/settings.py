@@ -40,6 +40,12 @@ class Settings(Table):
         description="name of this device, for {device_id} and for the names of parts: letters, digits, dots, dashes and"
         " underscores",
     )
+    mounts: tuple[Path, ...] = Field(
+        (),
+        description="mount points of disks that may be missing, absolute paths: while nothing is mounted on one, no"
+        " outbox, inbox or next outbox (forward_to) below it is used. Without it, where a folder was mounted is known"
+        " from earlier runs",
+    )
     time_zone: str | None = Field(
         None, description='time zone of all schedules, such as "Europe/Berlin"; by default that of the device'
     )
@@ -128,6 +134,14 @@ class Settings(Table):
     wake: WakeSettings = WakeSettings.model_construct()  # as above
     outbox: tuple[OutboxSettings, ...] = Field(min_length=1)
     inbox: tuple[InboxSettings, ...] = ()
+
+    @field_validator("mounts")
+    @classmethod
+    def _mount_points(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
+        for point in value:
+            if not point.is_absolute() or ".." in point.parts or "\0" in str(point):
+                raise ValueError(f'{str(point)!r} is not an absolute path without ".."')
+        return value
 
     @field_validator("state_dir")
     @classmethod

@@ -28,6 +28,7 @@ from iot.spooler.naming import shown
 from iot.spooler.outbox.intake import Clocks
 from iot.spooler.patterns import wanted
 from iot.spooler.queue.policy import Backoff, FailureKind
+from iot.spooler.state.homes import Homes
 from iot.transfer import (
     AuthenticationError,
     Cancelled,
@@ -54,7 +55,8 @@ CHANGED_S = 1.0
 
 
 class Inbox:
-    """number: its own among the gates. device_id: for its remote folders. environment: of its hook.
+    """number: its own among the gates. device_id: for its remote folders. environment: of its hook. homes: where its
+    folder has to be mounted.
 
     last_look_at: seconds since 1970. error: what is wrong with the inbox as a whole. waiting: what is not fetched yet,
     by path, and why.
@@ -70,6 +72,7 @@ class Inbox:
         backoff: Backoff,
         environment: Mapping[str, str],
         random: Callable[[], float],
+        homes: Homes | None = None,
     ) -> None:
         self.settings = settings
         self.number = number
@@ -79,7 +82,7 @@ class Inbox:
         self.waiting: dict[str, str] = {}
         self._clocks = clocks
         self._now = clocks.monotonic
-        self._place = Place(settings.path, judged=bool(settings.before_publish))
+        self._place = Place(settings.path, judged=bool(settings.before_publish), homes=homes)
         self._records = Records(f"{settings.path} from {self.source}", journal)
         self._wanted = wanted(settings.include, settings.exclude, ignore_case=settings.ignore_case)
         self._settling = Settling(settings.settle_s, self._now)

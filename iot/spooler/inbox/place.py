@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from iot.spooler.naming import check_path
+from iot.spooler.state.homes import Homes
 from iot.transfer.beneath import DIRECTORY, make_below, open_below, split, sync
 
 __all__ = ["HIDDEN", "Content", "Place", "Untrusted"]
@@ -52,13 +53,15 @@ class Here(NamedTuple):
 
 
 class Place:
-    """folder: must exist: it is never made, so that nothing is written below a mount point whose disk is missing.
+    """folder: must exist: it is never made. homes: where it has to be mounted.
 
     judged: what is fetched is judged by a hook, and nobody else may be able to exchange it meanwhile. Every method may
     raise OSError.
     """
 
-    def __init__(self, folder: Path, *, judged: bool) -> None:
+    def __init__(self, folder: Path, *, judged: bool, homes: Homes | None = None) -> None:
+        self._path = folder
+        self._homes = homes or Homes()
         self._folder = os.fsencode(folder)
         self._judged = judged
 
@@ -178,10 +181,19 @@ class Place:
 
     # -- inside
 
+    def _open(self) -> int:
+        root = os.open(self._folder, DIRECTORY)
+        try:
+            self._homes.check(self._path, root)
+        except OSError:
+            os.close(root)
+            raise
+        return root
+
     @contextlib.contextmanager
     def _opened(self) -> Iterator[tuple[int, int]]:
         """The folder, and the hidden one in it, which is made where it is missing."""
-        root = os.open(self._folder, DIRECTORY)
+        root = self._open()
         try:
             hidden = make_below(root, HIDDEN, 0o700)
             try:
@@ -195,7 +207,7 @@ class Place:
     def _folder_of(self, path: bytes) -> Iterator[tuple[int | None, bytes]]:
         check_path(path)
         below, name = split(path)
-        root = os.open(self._folder, DIRECTORY)
+        root = self._open()
         try:
             folder = open_below(root, below)
         except (FileNotFoundError, NotADirectoryError):

@@ -7,7 +7,6 @@ name that no agent sends until it is whole and on the disk.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import logging
 import os
@@ -17,7 +16,7 @@ from pathlib import Path
 from iot.spooler.leaving.moving import Arrivals
 from iot.spooler.leaving.removal import Item
 from iot.spooler.naming import marked, shown
-from iot.spooler.outbox.place import mount_point
+from iot.spooler.state.homes import Homes
 from iot.transfer.beneath import DIRECTORY, PASSING_PREFIX, join, split
 
 __all__ = ["Forward"]
@@ -30,15 +29,17 @@ FOLDER_MODE = 0o755
 class Forward:
     """Where the files of one outbox go when they are delivered.
 
-    target: the next outbox, which must be there. outbox: the one that they leave. alive: called while a file is copied
-    to another file system. moved: how many files have gone on.
+    target: the next outbox, which must be there. outbox: the one that they leave. homes: where the next one has to be
+    mounted. alive: called while a file is copied to another file system. moved: how many files have gone on.
     """
 
-    def __init__(self, target: Path, outbox: Path, *, alive: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, target: Path, outbox: Path, *, homes: Homes | None = None, alive: Callable[[], None] = lambda: None
+    ) -> None:
         self.moved = 0
         self._target = target
         self._outbox = bytes(outbox)
-        self._home: Path | None = None
+        self._homes = homes or Homes()
         self._arrivals = Arrivals(self._opened, mode=FOLDER_MODE, other_name=_numbered, alive=alive)
 
     def leave(self, folder: int, private: bytes, item: Item) -> bool:
@@ -65,17 +66,11 @@ class Forward:
             reason = f"cannot forward to {self._target}: {error.strerror}"
             raise OSError(error.errno, reason) from None
         try:
-            self._check_mounted()
-        except BaseException:
+            self._homes.check(self._target, root)
+        except OSError as error:
             os.close(root)
-            raise
+            raise OSError(error.errno, f"cannot forward to {self._target}: {error.strerror}") from None
         return root
-
-    def _check_mounted(self) -> None:
-        home = mount_point(self._target)
-        if self._home is not None and home != self._home:
-            raise OSError(errno.ENODEV, f"cannot forward to {self._target}: {self._home} is no longer mounted")
-        self._home = home
 
 
 def _numbered(name: bytes, number: int) -> bytes:

@@ -16,6 +16,7 @@ from iot.spooler.leaving.removal import Delete, Leaver, key_of, private_names
 from iot.spooler.outbox.intake import Intake
 from iot.spooler.queue.policy import State
 from iot.spooler.queue.queue import Queue
+from iot.spooler.state.homes import Homes
 from iot.transfer.beneath import join, split
 
 __all__ = ["Leaving", "leaving", "unclaimed"]
@@ -36,8 +37,10 @@ class Leaving(NamedTuple):
     forwards: tuple[Forward, ...] = ()
 
 
-def leaving(settings: Settings, intakes: Iterable[Intake], alive: Callable[[], None]) -> Leaving:
-    """alive: called while a large file is copied to another file system."""
+def leaving(
+    settings: Settings, intakes: Iterable[Intake], alive: Callable[[], None], homes: Homes | None = None
+) -> Leaving:
+    """alive: called while a large file is copied to another file system. homes: as Forward has them."""
     archives: dict[Path, Archive] = {}
     forwards: dict[int, Forward] = {}
     delivered: dict[int, Leaver] = {}
@@ -48,7 +51,7 @@ def leaving(settings: Settings, intakes: Iterable[Intake], alive: Callable[[], N
         if outbox.after_upload is AfterUpload.FORWARD:
             target = settings.next_of(outbox)
             assert target is not None, "an outbox without its next one is no valid configuration"
-            delivered[intake.number] = forwards[intake.number] = Forward(target, outbox.path, alive=alive)
+            delivered[intake.number] = forwards[intake.number] = Forward(target, outbox.path, homes=homes, alive=alive)
             continue
         if outbox.after_upload is not AfterUpload.ARCHIVE:
             delivered[intake.number] = Delete()

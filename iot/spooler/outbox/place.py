@@ -1,7 +1,7 @@
 """Where an outbox is: its folder is opened, claimed for this agent, and known again by its mount point.
 
-An outbox whose mount point is another than before is unmounted, not empty: that is SourceFailed, as anything is that
-keeps its content from being known.
+An outbox whose disk is missing is unmounted, not empty: that is SourceFailed, as anything is that keeps its content
+from being known.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from typing import NamedTuple
 from iot.spooler.naming import shown
 from iot.spooler.outbox.lease import Answer, Completeness, Leases, Writer
 from iot.spooler.outbox.mounts import FileSystem, file_system
+from iot.spooler.state.homes import Homes
 from iot.spooler.state.lock import AlreadyRunning, OutboxClaim
 from iot.transfer import Fingerprint, is_gone
 from iot.transfer.beneath import DIRECTORY, open_below, split
 
-__all__ = ["Found", "OutboxTaken", "Place", "SourceFailed", "completeness_of", "mount_point", "open_file"]
+__all__ = ["Found", "OutboxTaken", "Place", "SourceFailed", "completeness_of", "open_file"]
 
 log = logging.getLogger(__name__)
 
@@ -49,16 +50,17 @@ class Found(NamedTuple):
 class Place:
     """The folder of an outbox.
 
-    leases, system: leases and file system of the device that it is on. moved: it is another folder than before, which
-    whoever reads this clears.
+    homes: where it has to be mounted. leases, system: leases and file system of the device that it is on. moved: it is
+    another folder than before, which whoever reads this clears.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.homes = Homes()
         self.system = FileSystem()
         self.leases: Leases | None = None
         self.moved = False
-        self._home: tuple[tuple[int, int], Path] | None = None
+        self._home: tuple[int, int] | None = None
         self._claimed: OutboxClaim | None = None
 
     def open(self) -> int:
@@ -82,7 +84,7 @@ class Place:
             status = os.stat(self.path)
         except OSError:
             return False
-        return (status.st_dev, status.st_ino) == self._home[0]
+        return (status.st_dev, status.st_ino) == self._home
 
     def look(self, path: bytes) -> Fingerprint | None:
         """The present version of a file; None if there is no such regular file. Raises: SourceFailed."""
@@ -159,22 +161,23 @@ class Place:
         return SourceFailed(f"outbox {shown(place)}: {error.strerror}")
 
     def _check_device(self, root: int) -> None:
-        """The mount point of the folder must stay the same; a new device there means a remount."""
+        """The folder must be on its mount; a new device there means a remount."""
         status = os.fstat(root)
         identity = status.st_dev, status.st_ino
-        if self._home is not None and identity == self._home[0]:
+        if self._home == identity:
             return
-        point = mount_point(self.path)
+        try:
+            self.homes.check(self.path, root)
+        except OSError as error:
+            self.release()  # so that the old file system can be unmounted
+            raise self._failed(error) from error
         if self._home is not None:
-            if point != self._home[1]:
-                self.release()  # so that the old file system can be unmounted
-                raise SourceFailed(f"outbox {shown(str(self.path))}: {self._home[1]} is no longer mounted")
             log.warning("outbox is now another folder path=%s device=%d inode=%d", shown(str(self.path)), *identity)
             self.moved = True
         self._claim(root)
         self.system = file_system(root)
         self.leases = Leases(root)
-        self._home = identity, point
+        self._home = identity
 
     def _claim(self, root: int) -> None:
         self.release()
@@ -214,12 +217,3 @@ def completeness_of(path: Path) -> str:
     except OSError as error:
         return f"unknown: {error.strerror}"
     return str(leases.completeness)
-
-
-def mount_point(path: Path) -> Path:
-    """The topmost folder above `path` that is on the same device."""
-    here = path.resolve()
-    device = here.stat().st_dev
-    while here != here.parent and here.parent.stat().st_dev == device:
-        here = here.parent
-    return here
