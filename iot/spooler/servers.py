@@ -81,17 +81,18 @@ class Servers:
         """The record of a hold of the server that is used."""
         return held.FALLBACK_FILE if self.is_second else held.FILE
 
-    def look(self, agent: Agent, cancel: Callable[[], None]) -> None:
-        """At each step of the loop. cancel: ends what is in flight at once."""
+    def look(self, agent: Agent, cancel: Callable[[], None]) -> bool:
+        """At each step of the loop -> whether there is news. cancel: ends what is in flight at once."""
         if self._failover is None or self._drain:
-            return
+            return False
         now = self._now()
-        self._take_answer(agent, now)
+        has_news = self._take_answer(agent, now)
         step = self._failover.look(agent.server, now, may_send=_may_send(agent))
         if step is Step.PROBE:
             self._ask()
         elif step is Step.LEAVE:
             self._leave(agent.server, now, cancel)
+        return has_news
 
     def next_s(self, agent: Agent) -> float:
         """Seconds until the next `look` is due."""
@@ -150,15 +151,16 @@ class Servers:
         self._probe = self._make_probe(other, self._settings.device_id, self._settings.hint_file, self._poke)
         self._probe.start()
 
-    def _take_answer(self, agent: Agent, now: float) -> None:
+    def _take_answer(self, agent: Agent, now: float) -> bool:
         assert self._failover is not None
         probe = self._probe
         if probe is None or not probe.is_over:
-            return
+            return False
         self._probe = None
         agent.quota.carried_also(probe.wire)
         self._failover.asked(probe.error, agent.server, now, probe.wait_s)
         self._tell(probe.error, now)
+        return True
 
     def _tell(self, error: TransferError | None, now: float) -> None:
         """Each news once; what goes on as it was is for those who debug."""

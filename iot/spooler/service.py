@@ -115,6 +115,7 @@ class Service:
         self._settings: Settings | None = None
         self._location: JournalLocation | None = None
         self._hold: Held | None = None
+        self._may_be_held = True
         self._contact: LastContact | None = None
         self._remote: Remote | None = None
         self._server: Availability | None = None
@@ -161,7 +162,7 @@ class Service:
         if not servers.is_leaving and not (end is End.REMAINS and servers.drains_on(self._server)):
             return False
         servers.switch(self._server)
-        self._server = None
+        self._server, self._may_be_held = None, self._drain  # a service has just been let in
         return True
 
     def _one_agent(self, settings: Settings, journal: Journal) -> End:
@@ -185,11 +186,12 @@ class Service:
         self._hold = Held(settings, self._config, file=self._servers.hold_file)
         if not self._started:
             refuse_taken_outboxes(agent)
+        if self._may_be_held:
             self._take_over_hold(self._hold, agent)
-            self._contact = None if self._drain else LastContact(settings.state_dir)
-            if self._contact is not None:
-                self._contact.take_turn(agent.server, CLOCKS.monotonic())
-        self._started = True
+        if not self._started and not self._drain:
+            self._contact = LastContact(settings.state_dir)
+            self._contact.take_turn(agent.server, CLOCKS.monotonic())
+        self._started, self._may_be_held = True, False
         self._ready = self._ready and self._say_ready(agent)
         self._nudges = nudges_of(settings, self._environment, self._wakeups.watch, agent.server, CLOCKS.monotonic)
         try:
@@ -333,7 +335,7 @@ class Service:
             self._ready = self._say_ready(agent)
         self._watch_hold(agent)
         if self._servers is not None and self._remote is not None:
-            self._servers.look(agent, self._remote.cancel)
+            changed = self._servers.look(agent, self._remote.cancel) or changed
         if self._contact is not None:
             self._contact.follow(agent.server.state, self._totals.files + self._totals.bytes, CLOCKS.monotonic())
         try:

@@ -165,6 +165,23 @@ def test_a_server_that_shows_another_host_key_is_left_only_where_that_is_asked_f
     assert servers[0].names() == []
 
 
+def test_a_fallback_that_has_refused_us_is_left_alone_by_the_next_run_too(
+    servers: list[Rooted], tmp_path: Path
+) -> None:
+    """Else a cron job would try the refused login anew each time."""
+    first = servers[0]
+    site = TwoSite(servers, tmp_path / "device")
+    site.fallback["host_key"] = first.host_key
+    first.kill()
+    site.put("f")
+    done = [site.drain().stderr for _ in range(2)]
+    assert ["link held error=" in told for told in done] == [True, False]
+    assert ["link held since an earlier run" in told for told in done] == [False, True]
+    first.start()
+    assert site.drain().returncode == 0
+    assert first.names() == ["up/f"]
+
+
 def test_a_disk_is_a_fallback_too(servers: list[Rooted], tmp_path: Path) -> None:
     servers[0].kill()
     (tmp_path / "usb").mkdir()

@@ -63,8 +63,8 @@ class Lab:
         self.probes.append(Asked(*given))
         return self.probes[-1]
 
-    def look(self, servers: Servers) -> None:
-        servers.look(self.agent, self._cancel)
+    def look(self, servers: Servers) -> bool:
+        return servers.look(self.agent, self._cancel)
 
     def _cancel(self) -> None:
         self.cancels += 1
@@ -178,8 +178,9 @@ def test_each_news_of_the_other_server_is_told_once_and_shown(lab: Lab, caplog: 
     lab.clock.now += 2 * AFTER_S
     for _ in range(5):
         lab.look(servers)
+        assert not lab.look(servers)
         lab.probes[-1].is_over, lab.probes[-1].error = True, DOWN
-        lab.look(servers)
+        assert lab.look(servers)
         lab.clock.now += CAP_S
     warnings = [record for record in caplog.records if record.levelname == "WARNING"]
     assert [record.getMessage() for record in warnings] == [
