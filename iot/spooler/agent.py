@@ -21,6 +21,7 @@ from iot.spooler.availability import Remote, ServerState
 from iot.spooler.config.layout import merging_rules, shared_destinations
 from iot.spooler.config.settings import Settings
 from iot.spooler.draining import Draining, End
+from iot.spooler.inbox.inbox import Inbox
 from iot.spooler.loop import Loop, Wake
 from iot.spooler.naming import shown
 from iot.spooler.orders import Command
@@ -119,7 +120,8 @@ class Agent(Pieces):
                 )
 
     def wake(self, why: Wake = Wake.TRY, only: Collection[int] = ()) -> None:
-        """Scan now and try the server now (the network is up, or the operator asks). only: flush these outboxes."""
+        """Scan now and try the server now (the network is up, or the operator asks). only: flush these outboxes and
+        inboxes."""
         if why is Wake.FLUSH:
             flushed = [number for number in self.orders.none_for() if not only or number in only]
             self.gates.flush(flushed)
@@ -132,10 +134,10 @@ class Agent(Pieces):
         for intake in self.intakes:
             intake.wake()
 
-    def order(self, command: Command, intakes: Sequence[Intake]) -> None:
+    def order(self, command: Command, boxes: Sequence[Intake | Inbox]) -> None:
         """Do what a command says, now and in later processes. Raises: OSError; then nothing has changed."""
-        self.orders.take(command, [intake.number for intake in intakes])
-        self.orders.follow(self.intakes, self.gates)
+        self.orders.take(command, [box.number for box in boxes])
+        self.local.guard(self.follow_orders)
         self.local.guard(self._look_at_gates)
 
     def _look_at_gates(self) -> None:
@@ -231,6 +233,9 @@ class Agent(Pieces):
                 intake.outbox.release()
             if self.states.look(intake.settings.label, self._causes(intake), self._wall()):
                 self._changed = True
+        for inbox in self.pull.inboxes:
+            if self.inbox_states.look(inbox.label, self._causes_of_inbox(inbox), self._wall()):
+                self._changed = True
 
     def _causes(self, intake: Intake) -> Causes:
         held = "the server is held" if self.server.state is ServerState.HELD else ""
@@ -241,6 +246,17 @@ class Agent(Pieces):
             failed=self.local.error or "",
             destination_failed=held or self.outcomes.destination_failed.get(number, ""),
             suspended=self.gates.suspended(number),
+        )
+
+    def _causes_of_inbox(self, inbox: Inbox) -> Causes:
+        held = "the server is held" if self.server.state is ServerState.HELD else ""
+        error, waits = inbox.error or "", self.gates.reason(inbox.number) or ""
+        return Causes(
+            stopped=waits if inbox.stopped else "",
+            source_failed=held or ("" if inbox.fails_here else error),
+            failed=self.local.error or "",
+            destination_failed=error if inbox.fails_here else "",
+            suspended=waits,
         )
 
     def _gates_changed(self) -> None:

@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 
 LOOK_S = 30.0
 """How late a jump of the wall clock is noticed while nothing else happens."""
+LOOKED_S = 10.0
+"""So long the second look of a flushed inbox may take, which finds what has settled."""
 SETTLED_S = 1.0
 """A flush goes on for settle_s and this, so that a file just written is still sent by it."""
 
@@ -115,12 +117,31 @@ class _Flush:
 
 
 class Opened(Protocol):
-    """An inbox, which is held back like an outbox, but not by a batch, and not released by a flush."""
+    """An inbox, which is held back like an outbox, but not by a batch.
+
+    looks: how often its remote folder was looked at. settles_at: when the last look's next file has settled, on the
+    monotonic clock; infinity if all have. pending_files: to be fetched.
+    """
+
+    looks: int
+    settles_at: float
 
     @property
     def label(self) -> str: ...
 
+    @property
+    def pending_files(self) -> int: ...
+
     def wake(self) -> None: ...
+
+
+@dataclass(slots=True)
+class _InboxFlush:
+    """looks: of the inbox when somebody asked. until: what has not settled by then is left to the schedule, or the
+    flush would last as long as files keep coming; None: it was not looked at yet."""
+
+    looks: int
+    until: float | None = None
 
 
 class Gates:
@@ -148,6 +169,7 @@ class Gates:
         self._clocks = clocks
         self._held = dict.fromkeys([*self._intakes, *self._inboxes], FREE)
         self._flushed: dict[int, _Flush] = {}
+        self._flushed_inboxes: dict[int, _InboxFlush] = {}
         self.look_at = float("-inf")
 
     def admission(self, outbox: int) -> Admission:
@@ -181,15 +203,26 @@ class Gates:
     def end_flush(self, outbox: int) -> None:
         """Its schedule counts again."""
         self._flushed.pop(outbox, None)
+        self._flushed_inboxes.pop(outbox, None)
 
     def flush(self, outboxes: Collection[int] | None = None) -> None:
-        """What lies in these outboxes now (None: in all) is sent whatever their schedule says."""
+        """What lies in these outboxes and inboxes now (None: in all outboxes) is sent, or fetched, whatever their
+        schedule says."""
         now = self._clocks.monotonic()
-        chosen = self._intakes if outboxes is None else {number: self._intakes[number] for number in outboxes}
+        for number in () if outboxes is None else [each for each in outboxes if each in self._inboxes]:
+            self._flush_inbox(number, now)
+        chosen = self._intakes if outboxes is None else {n: self._intakes[n] for n in outboxes if n in self._intakes}
         for number, intake in chosen.items():
             if number in self._flushed or not self._is_free(number) or self._collecting(number):
                 self._flushed[number] = _Flush(intake.wake(), now + intake.settings.settle_s + SETTLED_S)
                 log.info("flushed past its schedule outbox=%s", shown(intake.settings.label))
+
+    def _flush_inbox(self, number: int, now: float) -> None:
+        inbox = self._inboxes[number]
+        inbox.wake()
+        if number in self._flushed_inboxes or not self._is_free(number):
+            self._flushed_inboxes[number] = _InboxFlush(inbox.looks)
+            log.info("flushed past its schedule inbox=%s", shown(inbox.label))
 
     def look(self, is_busy: Callable[[int], bool]) -> bool:
         """Look how things stand -> whether that has changed. An outbox that opens is scanned at once.
@@ -203,8 +236,9 @@ class Gates:
             released = self._batches.look(now, flushed)
             released = self._markers.look(now, flushed) or released
             over = [number for number in self._flushed if not self._goes_on(number, is_busy, now)]
+            over += [number for number in self._flushed_inboxes if not self._goes_on_fetching(number, now)]
             for number in over:
-                del self._flushed[number]
+                self.end_flush(number)
             self.look_at = now + min(self.look_at - now, self._batches.next_s(now), self._markers.next_s(now))
         finally:  # also where the journal cannot be written: what a gate holds is held
             changed = [number for number in self._held if self._take(number)]
@@ -256,30 +290,30 @@ class Gates:
             or self._queue.any_ready({number: Allowed(up_to=flush.up_to, listed=self._markers.has(number))})
         )
 
+    def _goes_on_fetching(self, number: int, now: float) -> bool:
+        """Until what lay there has been looked at, has settled, and is fetched."""
+        inbox, flush = self._inboxes[number], self._flushed_inboxes[number]
+        if inbox.looks == flush.looks:
+            return True
+        if flush.until is None:
+            flush.until = inbox.settles_at + LOOKED_S
+        return inbox.pending_files > 0 or (inbox.settles_at < float("inf") and now < flush.until)
+
     def _of(self, number: int, *, flushed: bool) -> Held:
         return min((gate.of(number, flushed=flushed) for gate in self._gates), default=FREE)
 
     def _take(self, number: int) -> bool:
         """Adopt what the gates say of an outbox -> whether that differs from before."""
-        strictest = self._of(number, flushed=number in self._flushed)
+        strictest = self._of(number, flushed=number in self._flushed or number in self._flushed_inboxes)
         before, self._held[number] = self._held[number], strictest
         if strictest == before:
             return False
         inbox = self._inboxes.get(number)
-        if inbox is not None:
-            _tell_inbox(inbox.label, strictest)
-        else:
+        if inbox is None:
             _tell(self._intakes[number].settings.label, before, strictest)
         if strictest.admission > before.admission:
             (inbox or self._intakes[number]).wake()
         return True
-
-
-def _tell_inbox(label: str, held: Held) -> None:
-    if held.admission is Admission.ALL:
-        log.info("inbox may fetch inbox=%s", shown(label))
-    else:
-        log.info("inbox suspended inbox=%s reason=%s", shown(label), shown(held.reason))
 
 
 def _tell(label: str, before: Held, held: Held) -> None:

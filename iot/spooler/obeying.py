@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from iot.spooler.agent import Agent, Wake
+from iot.spooler.config.inboxes import InboxSettings
+from iot.spooler.config.outboxes import OutboxSettings
 from iot.spooler.control import Control, Watch
+from iot.spooler.inbox.inbox import Inbox
 from iot.spooler.naming import shown
 from iot.spooler.orders import Command, Order
 from iot.spooler.outbox.intake import Intake
@@ -20,6 +23,7 @@ __all__ = ["Commands", "Refused", "asked", "commands", "obey"]
 log = logging.getLogger(__name__)
 
 NAMES_MAX = 1000
+Box = Intake | Inbox
 
 
 class Refused(Exception):
@@ -46,10 +50,10 @@ class Commands:
 
 def _flush(agent: Agent, content: Mapping[str, Any]) -> Wake | None:
     """All at once is the loop's work, which reads a mended configuration first."""
-    _, intakes = asked(agent, content)
+    _, boxes = asked(agent, content)
     if not content.get("outboxes"):
         return Wake.FLUSH
-    agent.wake(Wake.FLUSH, {intake.number for intake in intakes})
+    agent.wake(Wake.FLUSH, {box.number for box in boxes})
     return None
 
 
@@ -69,25 +73,31 @@ def commands(path: Path, group: str | None, watch: Watch, clock: Callable[[], fl
 
 
 def obey(agent: Agent, content: Mapping[str, Any], uid: int) -> dict[str, Any]:
-    """Do what is asked, for all named outboxes or for none -> the answer. uid: who asks."""
+    """Do what is asked, for all named outboxes and inboxes or for none -> the answer. uid: who asks."""
     try:
-        command, intakes = asked(agent, content)
-        before = {intake.number: agent.orders.order(intake.number) for intake in intakes}
+        command, boxes = asked(agent, content)
+        before = {box.number: agent.orders.order(box.number) for box in boxes}
         held = agent.server.last_error if agent.server.state is ServerState.HELD else None
-        _do(agent, command, intakes)
+        _do(agent, command, boxes)
     except Refused as refused:
         return {"error": str(refused)}
-    names = ",".join(intake.settings.label for intake in intakes)
-    log.info("command %s outboxes=%s uid=%d", command.value, shown(names), uid)
+    outboxes = [box for box in boxes if isinstance(box, Intake)]
+    inboxes = [box for box in boxes if isinstance(box, Inbox)]
+    log.info("command %s outboxes=%s inboxes=%s uid=%d", command.value, _labels(outboxes), _labels(inboxes), uid)
     return {
         "command": command.value,
         "held": shown(held) if held else None,
-        "outboxes": [_answer(agent, intake, before[intake.number]) for intake in intakes],
+        "outboxes": [_answer(agent, box, before[box.number]) for box in outboxes],
+        "inboxes": [_answer(agent, box, before[box.number]) for box in inboxes],
     }
 
 
-def asked(agent: Agent, content: Mapping[str, Any]) -> tuple[Command, list[Intake]]:
-    """The command and its outboxes. Raises: Refused."""
+def _labels(boxes: Sequence[Box]) -> str:
+    return shown(",".join(box.settings.label for box in boxes))
+
+
+def asked(agent: Agent, content: Mapping[str, Any]) -> tuple[Command, list[Box]]:
+    """The command, and its outboxes and inboxes. Raises: Refused."""
     words = [command.value for command in Command]
     if content.get("command") not in words:
         raise Refused(f"no such command; one of {', '.join(words)}")
@@ -97,44 +107,52 @@ def asked(agent: Agent, content: Mapping[str, Any]) -> tuple[Command, list[Intak
     return Command(content["command"]), _named(agent, names)
 
 
-def _named(agent: Agent, names: Sequence[str]) -> list[Intake]:
-    """By their name or path; all without one."""
+def _named(agent: Agent, names: Sequence[str]) -> list[Box]:
+    """By their name or path; all without one. An outbox and an inbox may have the same."""
+    boxes: list[Box] = [*agent.intakes, *agent.pull.inboxes]
     if not names:
-        return list(agent.intakes)
-    disabled = [outbox for outbox in agent.settings.outbox if not outbox.enabled]
-    problems = []
-    for name in names:
-        if any(name in (outbox.label, str(outbox.path)) for outbox in disabled):
-            problems.append(f"outbox {shown(name)} is disabled in the configuration (enabled = false)")
-        elif not any(_is_called(intake, name) for intake in agent.intakes):
-            problems.append(f"there is no outbox {shown(name)}")
+        return boxes
+    problems = [_problem(agent, name) for name in names if not any(_is_called(each.settings, name) for each in boxes)]
     if problems:
-        known = ", ".join(shown(intake.settings.label) for intake in agent.intakes)
-        raise Refused("; ".join(problems) + f"; the outboxes are: {known}")
-    return [intake for intake in agent.intakes if any(_is_called(intake, name) for name in names)]
+        raise Refused("; ".join(problems) + f"; {_known(agent)}")
+    return [box for box in boxes if any(_is_called(box.settings, name) for name in names)]
 
 
-def _is_called(intake: Intake, name: str) -> bool:
-    return name in (intake.settings.label, str(intake.settings.path))
+def _problem(agent: Agent, name: str) -> str:
+    """Why nothing that is called so takes a command."""
+    for kind, all_settings in (("outbox", agent.settings.outbox), ("inbox", agent.settings.inbox)):
+        if any(_is_called(settings, name) for settings in all_settings):
+            return f"{kind} {shown(name)} is disabled in the configuration (enabled = false)"
+    return f"there is no outbox or inbox {shown(name)}" if agent.pull.inboxes else f"there is no outbox {shown(name)}"
 
 
-def _do(agent: Agent, command: Command, intakes: Sequence[Intake]) -> None:
+def _known(agent: Agent) -> str:
+    words = f"the outboxes are: {', '.join(shown(intake.settings.label) for intake in agent.intakes)}"
+    inboxes = ", ".join(shown(inbox.label) for inbox in agent.pull.inboxes)
+    return words + (f"; the inboxes are: {inboxes}" if inboxes else "")
+
+
+def _is_called(settings: OutboxSettings | InboxSettings, name: str) -> bool:
+    return name in (settings.label, str(settings.path))
+
+
+def _do(agent: Agent, command: Command, boxes: Sequence[Box]) -> None:
     if command is Command.FLUSH:
         return  # by the loop, as one that came by a signal
     try:
-        agent.order(command, intakes)
+        agent.order(command, boxes)
     except OSError as error:
         reason = f"nothing is changed: the order cannot be recorded: {error.strerror}"
         log.warning("command %s failed reason=%s", command.value, shown(reason))
         raise Refused(reason) from None
 
 
-def _answer(agent: Agent, intake: Intake, before: Order) -> dict[str, Any]:
-    """reason: why it is not sent now, whatever the command."""
-    order = agent.orders.order(intake.number)
+def _answer(agent: Agent, box: Box, before: Order) -> dict[str, Any]:
+    """reason: why it is not sent, or fetched, now, whatever the command."""
+    order = agent.orders.order(box.number)
     return {
-        "name": shown(intake.settings.label),
+        "name": shown(box.settings.label),
         "was": before.value,
         "order": order.value,
-        "reason": None if order is not Order.STARTED else agent.gates.suspended(intake.number) or None,
+        "reason": None if order is not Order.STARTED else agent.gates.suspended(box.number) or None,
     }

@@ -62,7 +62,7 @@ class Pieces:
         for intake in self.intakes:
             intake.outbox.watches.subscribe = partial(loop.watch, act=intake.listen)
         self.homes = assembly.homes(settings, self.intakes)
-        self.states = OutboxStates()
+        self.states, self.inbox_states = OutboxStates(), OutboxStates("inbox")
         self._make_what_records(journal, remote, clocks, random, drain=drain)
         self._make_what_decides(journal, remote, clocks, random, drain=drain)
         self._make_what_transfers(remote, clocks, drain=drain)
@@ -102,7 +102,8 @@ class Pieces:
         self.budget = assembly.budget(settings, intakes, queue, self.owed, journal, clocks, withdraw, drain=drain)
         self._inboxes = assembly.inboxes(settings, journal, clocks, random, self.homes)
         self.quota = assembly.quota(settings, intakes, self._inboxes, journal, remote)
-        self.orders = Orders(settings.state_dir, {intake.number: intake.settings.path for intake in intakes})
+        fetched = {inbox.number: f"{inbox.settings.path} from {inbox.source}" for inbox in self._inboxes}
+        self.orders = Orders(settings.state_dir, {intake.number: intake.settings.path for intake in intakes}, fetched)
         both: list[Gate] = [self.orders, self.quota]
         self.gates = assembly.gates(
             settings,
@@ -116,7 +117,7 @@ class Pieces:
             self._inboxes,
             drain=drain,
         )
-        self.orders.follow(intakes, self.gates)
+        self.follow_orders()
         self.pacer = assembly.pacer(settings, remote)
 
     def _make_what_transfers(self, remote: Remote, clocks: Clocks, *, drain: bool) -> None:
@@ -163,6 +164,10 @@ class Pieces:
             on_lost=self._sender.lost,
             asked_to_wait=self._sender.is_asked_to_wait,
         )
+
+    def follow_orders(self) -> None:
+        """Raises: DiskFull, JournalUnavailable."""
+        self.orders.follow([*self.intakes, *self._inboxes], self.gates)
 
     # -- what they ask
 

@@ -110,7 +110,7 @@ class Pull:
         return all(inbox.is_idle() for inbox in self._open())
 
     def has_failed(self) -> bool:
-        return any(inbox.has_failed() for inbox in self.inboxes)
+        return any(inbox.has_failed() or inbox.stopped for inbox in self.inboxes)
 
     def close(self) -> None:
         """Raises: DiskFull, JournalUnavailable."""

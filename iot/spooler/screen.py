@@ -122,7 +122,7 @@ def _state(outbox: Content, wall: float) -> str:
 def _reason_words(outbox: Content) -> str:
     """What is wrong, and why it is in its state unless that has been said."""
     reason = outbox.get("state_reason")
-    if outbox["state"] == "suspended" and outbox.get("waits_because"):
+    if outbox["state"] in ("suspended", "stopped") and outbox.get("waits_because"):
         reason = None  # said as what it waits for
     return "".join(f" ({words})" for words in (outbox["error"], None if reason == outbox["error"] else reason) if words)
 
@@ -132,11 +132,11 @@ def _inbox(inbox: Content, wall: float) -> str:
     looked = "not looked at yet" if at is None else f"looked at {_span(wall - at)} ago"
     reasons = "; ".join(f"{path}: {reason}" for path, reason in inbox["reasons"].items())
     return (
-        f"{inbox['name']}: {inbox['state']}, {looked}, {counted_files(inbox['taken'])} taken since start,"
+        f"{inbox['name']}: {_state(inbox, wall)}, {looked}, {counted_files(inbox['taken'])} taken since start,"
         f" {inbox['pending']} to fetch, {inbox['waiting']} waiting, {inbox['not_taken']} not taken"
         + (f" ({reasons})" if reasons else "")
         + (f", {inbox['waits_because']}" if inbox["waits_because"] else "")
-        + (f" ({inbox['error']})" if inbox["error"] else "")
+        + _reason_words(inbox)
     )
 
 

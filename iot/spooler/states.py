@@ -1,12 +1,14 @@
-"""The states of an outbox and of the connection, and what leads from one to the next.
+"""The states of an outbox, an inbox and the connection, and what leads from one to the next.
 
-An outbox:
+An outbox, or an inbox:
 
-    STARTED <--> STOPPED              by command: neither scanned nor sent
-            <--> SOURCE_FAILED        it, or a folder in it, cannot be read; that is tried again for ever
+    STARTED <--> STOPPED              by command: neither scanned nor sent; neither looked at nor fetched
+            <--> SOURCE_FAILED        it, or a folder in it, cannot be read, which is tried again for ever; for an
+                                      inbox that is the folder on the server, or the server is held
             <--> FAILED               this device is in the way: the journal cannot be written
-            <--> DESTINATION_FAILED   the server is held, or refuses what this outbox sends
-            <--> SUSPENDED            found, but not sent: its schedule, a rule, or a command
+            <--> DESTINATION_FAILED   the server is held, or refuses what this outbox sends; the local folder of an
+                                      inbox cannot be written
+            <--> SUSPENDED            found, but not sent, or not fetched: its schedule, a rule, or a command
 
 Several of these may be true at once; the uppermost is the state, so that one may take the place of another. When its
 reason is over, the outbox is STARTED, or what else is true then.
@@ -148,7 +150,7 @@ CONNECTION: dict[tuple[ServerState, ConnectionEvent], ServerState] = {
 
 
 def outbox_after(state: OutboxState, event: OutboxEvent) -> OutboxState:
-    """The next state. Raises: ValueError for an impossible pair."""
+    """The next state, of an inbox as well. Raises: ValueError for an impossible pair."""
     try:
         return TRANSITIONS[state, event]
     except KeyError:
@@ -211,9 +213,13 @@ TOLD_AGAIN = (OutboxState.STOPPED, OutboxState.SOURCE_FAILED, OutboxState.SUSPEN
 
 
 class OutboxStates:
-    """The states of all outboxes, by label. Each transition is logged once."""
+    """The states of all outboxes, or of all inboxes, by label. Each transition is logged once.
 
-    def __init__(self) -> None:
+    kind: the word for one of them.
+    """
+
+    def __init__(self, kind: str = "outbox") -> None:
+        self._kind = kind
         self._standings: dict[str, Standing] = {}
 
     def of(self, label: str) -> Standing:
@@ -232,12 +238,13 @@ class OutboxStates:
             standing.since = wall
         standing.state, standing.reason = state, reason
         if state is not before or state in TOLD_AGAIN:
-            self._tell(label, standing, before)
+            self._tell(shown(label), standing, before)
         return True
 
     def _tell(self, label: str, standing: Standing, before: OutboxState) -> None:
         state, level = standing.state, LEVELS.get(standing.state, logging.INFO)
         if state is OutboxState.STARTED:
-            log.log(level, "outbox started outbox=%s was=%s", shown(label), shown(before.value))
+            log.log(level, "%s started %s=%s was=%s", self._kind, self._kind, label, shown(before.value))
         else:
-            log.log(level, "outbox %s outbox=%s reason=%s", state.value, shown(label), shown(standing.reason))
+            reason = shown(standing.reason)
+            log.log(level, "%s %s %s=%s reason=%s", self._kind, state.value, self._kind, label, reason)

@@ -137,12 +137,11 @@ def _standing(standing: Standing) -> dict[str, Any]:
 
 def _inbox(agent: Agent, inbox: Inbox) -> dict[str, Any]:
     held, waits_because = inbox.held, agent.gates.reason(inbox.number)
-    failed = inbox.error or agent.server.state is ServerState.HELD
     return {
         "name": inbox.label,
         "path": shown(str(inbox.settings.path)),
         "source": shown(inbox.source),
-        "state": "source failed" if failed else "suspended" if waits_because else "started",
+        **_standing(agent.inbox_states.of(inbox.label)),
         "last_look_at": None if inbox.last_look_at is None else round(inbox.last_look_at),
         "taken": inbox.published_files,
         "pending": inbox.pending_files,
@@ -198,13 +197,14 @@ def _outbox_error(agent: Agent, intake: Intake) -> str | None:
 
 
 def summary(content: dict[str, Any] | None) -> str:
-    """A line for systemd: the connection, the backlog, and each outbox that is not simply started."""
+    """A line for systemd: the connection, the backlog, and each outbox or inbox that is not simply started."""
     if content is None:
         return "starting"
     backlog = content["backlog"]
     words = [f"{content['connection']['state']}, {backlog['files']} files to send, {backlog['bytes']} bytes"]
+    boxes = [*content["outboxes"], *content["inboxes"]]
     for state in OutboxState:
-        names = [shown(outbox["name"]) for outbox in content["outboxes"] if outbox["state"] == state.value]
+        names = [shown(box["name"]) for box in boxes if box["state"] == state.value]
         if names and state is not OutboxState.STARTED:
             words.append(f"{state.value}: {', '.join(names)}")
     return ", ".join(words)

@@ -22,11 +22,11 @@ __all__ = ["command", "flush"]
 ANSWER_S = 15
 ANSWER_MAX = 1 << 20
 ALREADY = {"start": "started", "resume": "started", "stop": "stopped", "suspend": "suspended"}
-"""What each command makes of an outbox."""
+"""What each command makes of an outbox or inbox."""
 
 
 def command(options: argparse.Namespace) -> int:
-    """Ends well if every outbox is as it was told to be."""
+    """Ends well if every outbox and inbox is as it was told to be."""
     path = _socket(options)
     if path is None:
         return failed(options, "no agent is running", EX_FAILED)
@@ -114,7 +114,8 @@ def _ask(path: Path, request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _outboxes(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [{**outbox, "command": answer["command"]} for outbox in answer["outboxes"]]
+    inboxes = [{**inbox, "fetches": True} for inbox in answer.get("inboxes", ())]
+    return [{**box, "command": answer["command"]} for box in (*answer["outboxes"], *inboxes)]
 
 
 def _is_done(outbox: Mapping[str, Any]) -> bool:
@@ -135,7 +136,7 @@ def _words(outbox: Mapping[str, Any]) -> str:
         undo = "start" if order == "stopped" else "resume"
         return f"stays {order}; `iot-spooler {undo}` ends that"
     if asked == "flush":
-        return "looked at and sent now, whatever the schedule says"
+        return f"looked at and {'fetched' if outbox.get('fetches') else 'sent'} now, whatever the schedule says"
     was = " already" if outbox["was"] == order else ""
     why = f", but held back: {outbox['reason']}" if outbox.get("reason") else ""
     return f"{order}{was}{why}"

@@ -110,15 +110,15 @@ def _add_quarantine(commands: Any, common: Parser, for_programs: Parser) -> None
 
 def _add_control(commands: Any, common: Parser, for_programs: Parser) -> None:
     does = {
-        "stop": "neither scan outboxes nor send from them, also after a restart, until `start`",
+        "stop": "neither scan outboxes nor send from them, nor fetch, also after a restart, until `start`",
         "start": "undo `stop` and `suspend`",
-        "suspend": "scan outboxes, but send nothing, also after a restart, until `resume`",
+        "suspend": "scan outboxes, but neither send nor fetch, also after a restart, until `resume`",
         "resume": "undo `suspend`",
-        "flush": "look and try now, and send past the schedule",
+        "flush": "look and try now, and send and fetch past the schedule",
     }
     for name, words in does.items():
         to = commands.add_parser(name, parents=[common, for_programs], help=words)
-        to.add_argument("outbox", nargs="*", metavar="OUTBOX", help="name or path of an outbox; all without one")
+        to.add_argument("outbox", nargs="*", metavar="NAME", help="name or path of an outbox or inbox; all without one")
 
 
 def _add_pattern(to: Parser) -> None:

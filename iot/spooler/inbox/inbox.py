@@ -58,8 +58,10 @@ class Inbox:
     """number: its own among the gates. device_id: for its remote folders. environment: of its hook. homes: where its
     folder has to be mounted.
 
-    last_look_at: seconds since 1970. error: what is wrong with the inbox as a whole. waiting: what is not fetched yet,
-    by path, and why.
+    last_look_at: seconds since 1970. error: what is wrong with the inbox as a whole; fails_here: on this device, not at
+    the server. stopped: by command; nothing is done then. looks: how often it was looked at.
+    settles_at: when the next file that the last look found has settled; infinity if all have.
+    waiting: what is not fetched yet, by path, and why.
     """
 
     def __init__(
@@ -79,6 +81,8 @@ class Inbox:
         self.source = settings.source_of(device_id)
         self.last_look_at: float | None = None
         self.error: str | None = None
+        self.fails_here = self.stopped = False
+        self.looks, self.settles_at = 0, float("inf")
         self.waiting: dict[str, str] = {}
         self._clocks = clocks
         self._now = clocks.monotonic
@@ -119,6 +123,17 @@ class Inbox:
         self._due_at = self._not_before = float("-inf")
         self._retries.wake()
         self._arrivals.wake()
+
+    def stop(self) -> None:
+        """Do nothing more, until `start`. Raises: DiskFull, JournalUnavailable."""
+        self.stopped = True
+        self._arrivals.close()
+
+    def start(self) -> None:
+        """After `stop`: look at once."""
+        if self.stopped:
+            self.stopped = False
+            self.wake()
 
     def needs_server(self) -> bool:
         """Whether there is something to do now that needs the server."""
@@ -188,7 +203,7 @@ class Inbox:
 
     def step(self) -> bool:
         """Whether anything has changed. Raises: DiskFull, JournalUnavailable."""
-        return self._arrivals.step()
+        return not self.stopped and self._arrivals.step()
 
     def close(self) -> None:
         """Raises: DiskFull, JournalUnavailable."""
@@ -223,21 +238,20 @@ class Inbox:
         try:
             self._place.prepare()
         except OSError as error:
-            self._fail(f"{self.settings.path}: {error.strerror}")
+            self._fail(f"{self.settings.path}: {error.strerror}", here=True)
             return False
         return True
 
-    def _fail(self, reason: str) -> None:
-        """The inbox as a whole: it is looked at again with the next poll."""
-        if reason != self.error:
-            log.warning("inbox failed inbox=%s reason=%s", shown(self.settings.label), shown(reason))
-        self.error = reason
+    def _fail(self, reason: str, *, here: bool = False) -> None:
+        """The inbox as a whole: it is looked at again with the next poll. The change is that of its state, which is
+        logged as such."""
+        self.error, self.fails_here = reason, here
+        self.looks += 1
         self._due_at = self._next_poll()
 
     def _take(self, found: Listing) -> None:
-        if self.error is not None:
-            log.info("inbox works again inbox=%s", shown(self.settings.label))
-        self.error = None
+        self.error, self.fails_here = None, False
+        self.looks += 1
         self.last_look_at = self._clocks.wall()
         chosen, self.waiting = candidates(found.files, self._wanted, self.settings.checksum)
         self._refused = dict(found.refused)
@@ -254,9 +268,10 @@ class Inbox:
         self._fetching.want(each for each in new if self._is_wanted(each))
         if found.complete:
             self._forget_all_but({os.fsencode(path) for path in found.files})
+        self.settles_at = self._settling.look_at()
         again = [self._retries.again_at(os.fsencode(each.path)) for each in new]
         later = [moment for moment in again if moment > self._now()]
-        self._due_at = max(min(self._next_poll(), self._settling.look_at(), *later), self._now() + LEAST_S)
+        self._due_at = max(min(self._next_poll(), self.settles_at, *later), self._now() + LEAST_S)
 
     def _is_new(self, candidate: Candidate) -> bool:
         known = self._records.get(os.fsencode(candidate.path))
@@ -324,7 +339,7 @@ class Inbox:
     def _fail_here(self, error: LocalStateError) -> None:
         """The disk is full, for example: what was fetched so far is kept, and all files of this inbox wait."""
         due_at = self._due_at
-        self._fail(f"{self.settings.path}: {error}")
+        self._fail(f"{self.settings.path}: {error}", here=True)
         self._due_at = due_at
         self._local_failures += 1
         self._not_before = self._now() + self._retries.wait_s(self._local_failures)
