@@ -86,6 +86,10 @@ class Remote(Protocol):
         """From now on the wire carries at most so much, whatever is under way; None: no limit."""
 
     @property
+    def connections(self) -> int:
+        """How many were used so far, one after the other; 0 where several are used at once."""
+
+    @property
     def wire(self) -> Wire:
         """What the wire has carried so far."""
 

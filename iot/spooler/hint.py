@@ -38,6 +38,9 @@ class Reader(Protocol):
 
     def disconnect(self) -> None: ...
 
+    @property
+    def connections(self) -> int: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Hint:
@@ -101,20 +104,26 @@ class Hints:
         self._factor = 1 + SPREAD * int.from_bytes(digest[:4], "big") / 2**32
         self._lower = lower
         self._is_due = True
+        self._read_on = 0
         self._told: bytes | None = None
 
     def connection_lost(self) -> None:
         self._is_due = True
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is to be read before anything else is begun: also on a standby connection that has taken over."""
+        return self._is_due or self._remote.connections != self._read_on
 
     def look(self, tick: Callable[[], None]) -> float:
         """Read it once for each connection -> seconds for which the server asks to be left alone; 0 for none.
 
         tick: see Remote. Raises: what a lost link and a refused login raise.
         """
-        if not self._is_due:
+        if not self.is_due:
             return 0.0
         content = self._remote.read_small(self._path, MOST_BYTES, tick=tick)
-        self._is_due = False
+        self._is_due, self._read_on = False, self._remote.connections
         hint, problems = (Hint(), []) if content is None else hint_from(content)
         if problems and content != self._told:
             log.warning("hint of the server not followed path=%s reason=%s", self._shown_path(), "; ".join(problems))

@@ -120,12 +120,16 @@ class Sender:
 
     def _jobs(self) -> Iterator[UploadJob | None]:
         """The jobs that the client pulls."""
-        while not self._stopping() and not self._refused:
+        while not self._stopping() and not self._refused and not self._is_hint_due():
             job = None if self._hold.is_on else self._dispatcher.next_job()
             if job is None and not self._dispatcher.in_flight and not self._dispatcher.is_preparing:
                 break
             yield job
         self._jobs_ended = True
+
+    def _is_hint_due(self) -> bool:
+        """Another connection has taken over: its hint is read by the next run."""
+        return self._hints is not None and self._hints.is_due
 
     def _book(self, outcome: TransferResult | Failure) -> TransferError | None:
         """Book an outcome -> the error, if it was the link's or the server's as a whole."""

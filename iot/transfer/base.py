@@ -77,6 +77,10 @@ class BaseRemote(ABC):
     def wire(self) -> Wire:
         return self.meter.wire
 
+    @property
+    def connections(self) -> int:
+        return 0
+
     def upload(self, job: UploadJob, *, resume: bool = True, sha256: bool = False) -> Outcome | None:
         with self._exclusively():
             return next(iter([*self._uploads([job], resume=resume, sha256=sha256)]), None)

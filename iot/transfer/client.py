@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from iot.transfer.errors import Cancelled, ConfigurationError, NotFound, PermanentError, TransferError
+from iot.transfer.metering import MeteredMethods
 from iot.transfer.model import (
     DownloadJob,
     Failure,
@@ -24,7 +25,6 @@ from iot.transfer.model import (
     UploadJob,
 )
 from iot.transfer.names import path_text, remote_path
-from iot.transfer.rate import Wire, parse_rate
 from iot.transfer.remote import Remote
 from iot.transfer.stop import no_tick
 from iot.transfer.terminal import quoted
@@ -42,10 +42,11 @@ T = TypeVar("T")
 J = TypeVar("J", UploadJob, DownloadJob)
 
 
-class Client(TreeMethods):
+class Client(TreeMethods, MeteredMethods):
     """A synchronous client for devices: resumable, journaled, many files at once.
 
     Connects on first use and reconnects after a loss.
+
     The methods that return a bool return False on an error and keep it in `last_error`; their twins raise it:
     upload_file/upload, download_file/download, move_file/move, delete_file/delete, make_dir/mkdir, delete_dir/rmdir,
     list_files/list, list_dirs/list_directories.
@@ -101,22 +102,6 @@ class Client(TreeMethods):
     def cancel(self) -> None:
         """End the current operation, or else the next one, with Cancelled; parts are kept for a resume."""
         self._remote.cancel()
-
-    def limit_rate(self, bytes_per_s: float | None) -> None:
-        """From now on the wire carries at most so much, whatever is under way; None: no limit. From any thread.
-
-        Raises: ConfigurationError.
-        """
-        try:
-            self._remote.limit_rate(None if bytes_per_s is None else parse_rate(bytes_per_s))
-        except ValueError as error:
-            raise ConfigurationError(f"bytes_per_s: {error} (got {bytes_per_s!r})") from None
-
-    @property
-    def wire(self) -> Wire:
-        """Bytes sent and received by all connections of this client so far: payload, what SSH or TLS adds, headers of
-        packets and retransmissions, as the system counts them; an estimate where it does not."""
-        return self._remote.wire
 
     # -- transfers
 

@@ -127,6 +127,10 @@ class Metered(Protocol):
     def wire(self) -> Wire:
         """What the wire has carried for this remote so far, as far as the system tells."""
 
+    @property
+    def connections(self) -> int:
+        """How many connections were used so far, one after the other; 0 where several are used at once."""
+
 
 class Carrier(Protocol):
     """A connection. over: it is closed, and `wire` no longer changes."""

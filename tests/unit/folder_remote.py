@@ -33,6 +33,7 @@ class FolderRemote:
         self.rates: list = []
         self.reads = self.disconnects = 0
         self.wire = Wire()
+        self.connections = 0
 
     def upload_many(self, jobs, *, hold_checkpoints=False, tick=lambda: None):
         if self.cannot_connect:

@@ -19,6 +19,8 @@ HINT = ".iot-spooler.json"
 
 
 class Server:
+    connections = 0
+
     def __init__(self, *contents: bytes | None) -> None:
         self.contents = list(contents)
         self.reads = self.disconnects = 0
@@ -90,6 +92,19 @@ def test_it_is_read_once_for_each_connection() -> None:
     each.connection_lost()
     each.look(lambda: None)
     assert (server.reads, server.disconnects) == (2, 0)
+
+
+def test_it_is_read_again_when_a_standby_connection_has_taken_over() -> None:
+    server = Server(b"{}", b'{"max_rate": 2000}')
+    rates: list[float | None] = []
+    each = hints(server, rates=rates)
+    server.connections = 1
+    each.look(lambda: None)
+    assert not each.is_due
+    server.connections = 2
+    assert each.is_due
+    each.look(lambda: None)
+    assert (server.reads, rates, each.is_due) == (2, [None, 2000.0], False)
 
 
 def test_devices_come_back_at_different_times_up_to_a_third_later_and_each_at_the_same() -> None:
@@ -173,6 +188,24 @@ def test_the_agent_reads_it_again_after_a_loss_and_sends_as_slow_as_asked(tmp_pa
     rig.loop.stop_at = rig.loop.now + 60
     rig.run(drain=False)
     assert (rig.left(), rig.remote.reads, rig.remote.rates[-1]) == ([], 1, 2000.0)
+
+
+def test_the_agent_begins_nothing_on_a_standby_connection_before_it_has_read_the_hint_there(tmp_path: Path) -> None:
+    rig = Hinted(tmp_path)
+    path = rig.hint("{}")
+    for number in range(40):
+        rig.put(f"{number:02}")
+    rig.remote.slots = 1
+
+    def take_over(job: Any) -> None:
+        if len(rig.remote.deliveries) == 10:
+            path.write_text('{"retry_after_s": 600}')
+            rig.remote.connections = 1
+
+    rig.remote.before = take_over
+    rig.loop.stop_at = rig.loop.now + 500
+    rig.run(drain=False)
+    assert (len(rig.left()), rig.remote.reads) == (29, 2)  # what was in flight has ended
 
 
 def test_a_device_that_only_fetches_leaves_the_server_alone_too(tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ SOON_S = 10.0
 class Remote:
     """Is what `remote` of its settings makes, too."""
 
+    connections = 0
+
     def __init__(self, error: Exception | None = None, hint: bytes | None = None) -> None:
         self.error, self.hint = error, hint
         self.wire = Wire(300, 200)

@@ -187,7 +187,7 @@ def test_the_standby_takes_over_when_the_silent_connection_is_dropped(links: Con
     assert links.another_stands
     links.drop()
     assert links.session(nothing) is network.made[1]
-    assert len(network.makings) == 2
+    assert len(network.makings) == links.made == 2
     assert not network.made[1].closed
     assert not links.another_stands
 
@@ -218,6 +218,7 @@ def test_a_standby_is_abandoned_when_the_old_connection_answers_again(links: Con
     assert network.made[1].closed
     assert not links.another_stands
     assert links.session(nothing) is network.made[0]
+    assert links.made == 1
 
 
 def test_a_standby_that_is_still_dialling_is_abandoned_too(links: Connector, network: Network) -> None:

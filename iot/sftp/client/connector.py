@@ -17,7 +17,10 @@ SILENT_ROUNDS = 3
 
 
 class Connector:
-    """make: connects. stop: ends connecting and waiting. limit, meter: of all connections together."""
+    """make: connects. stop: ends connecting and waiting. limit, meter: of all connections together.
+
+    made: how many connections were used so far.
+    """
 
     def __init__(
         self,
@@ -33,6 +36,7 @@ class Connector:
         self._patience = Patience(options.attempts, options.backoff_s, options.backoff_cap_s)
         self._stop = stop
         self.current: Session | None = None
+        self.made = 0
         self._window: int | None = None
         self._standby: Standby | None = None
 
@@ -90,7 +94,7 @@ class Connector:
         try:
             connecting.start()
             connecting.wait(tick)
-            self.current = connecting.session
+            self._use(connecting.session)
         finally:
             if self.current is None:
                 connecting.abandon()
@@ -98,11 +102,15 @@ class Connector:
     def _take_over(self, tick: Callable[[], None]) -> None:
         assert self._standby is not None
         try:
-            self.current = self._standby.taken_over(tick)
+            self._use(self._standby.taken_over(tick))
         finally:
             if self.current is None:
                 self._give_up_standby()
             self._standby = None
+
+    def _use(self, session: Session | None) -> None:
+        self.current = session
+        self.made += session is not None
 
     def _give_up_standby(self) -> None:
         standby, self._standby = self._standby, None

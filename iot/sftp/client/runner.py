@@ -83,6 +83,10 @@ class Runner(BaseRemote):
                 raise
         return self.links.current is not None
 
+    @property
+    def connections(self) -> int:
+        return self.links.made
+
     # -- transfers
 
     def _uploads(
