@@ -6,6 +6,7 @@ Real folders and real events on a clock of the test's own: nothing here waits.
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import shutil
 import subprocess
@@ -63,6 +64,33 @@ def test_a_file_that_two_have_open_is_queued_when_the_second_has_closed_it(rig: 
         assert rig.work(1.0) == []
         second.write(b"y")
     assert rig.work() == ["a"]
+
+
+def test_what_is_written_through_a_mapping_is_noticed_when_it_is_unmapped(rig: Rig) -> None:
+    """The descriptor was closed before, and no event comes with the writes themselves."""
+    path = rig.put("a", b"x" * mmap.PAGESIZE)
+    os.utime(path, (10**9, 10**9))
+    assert rig.work() == ["a"]
+    descriptor = os.open(path, os.O_RDWR)
+    with mmap.mmap(descriptor, 0) as mapping:
+        os.close(descriptor)
+        mapping[0] = ord("y")
+        rig.work(1.0)
+    rig.work()
+    assert rig.intake.passes == 1  # without a scan
+    [row] = rig.queue.page(rig.intake.number, 0, 9)
+    assert row.fingerprint.mtime_ns == path.stat().st_mtime_ns != 10**18
+
+
+def test_a_file_that_is_truncated_by_its_path_is_a_new_version_at_the_next_scan(rig: Rig) -> None:
+    """The kernel would tell of it only together with each single write of every producer."""
+    path = rig.put("a", b"content")
+    assert rig.work() == ["a"]
+    os.truncate(path, 3)
+    rig.intake.wake()
+    rig.work(OLD_S)
+    [row] = rig.queue.page(rig.intake.number, 0, 9)
+    assert row.fingerprint.size == 3
 
 
 def test_an_empty_file_may_be_about_to_be_filled_and_has_to_settle(rig: Rig) -> None:

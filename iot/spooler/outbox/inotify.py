@@ -50,6 +50,7 @@ ONLY_FOLDERS = 0x01000000
 NOT_UNLINKED = 0x04000000
 """No events of files that have no name any more."""
 WATCHED = CLOSED | MOVED_FROM | MOVED_TO | CREATED | DELETED | FOLDER_DELETED | FOLDER_MOVED
+"""Not IN_MODIFY, the only sign of truncate(2): it would wake the agent at each write of every producer."""
 HEADER = struct.Struct("iIII")
 READ_BYTES = 64 * 1024
 

@@ -18,7 +18,9 @@ before the file leaves the outbox. The outcome depends on the producer and on wh
     writes through a shared mapping    sent once, after it was unmapped     sent when its times have not changed, which
                                                                             the kernel may update late
     rewrites it in place               each version is sent when closed     as for keeping it open
-    truncates it                       as a rewrite                         as a rewrite
+    truncates it                       as a rewrite; without opening it     as a rewrite
+                                       (truncate(2)) no close follows, so
+                                       the next scan finds it
 
 A delivered file whose completeness was guessed stays in place until it has been quiet for hold_s; a change before that
 is a new version. A file known to be open is checked again from time to time, less often the longer it stays open.
