@@ -244,6 +244,8 @@ def _type_name(kind: Any) -> str:
     origin = get_origin(kind) or kind
     if NameRule in get_args(kind):
         return "list of tables"
+    if origin is tuple and get_origin(get_args(kind)[0]) is tuple:
+        return "list of lists of text"
     if origin is Literal or issubclass(origin, Enum):
         return "text"
     return TYPES[origin]

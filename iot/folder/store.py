@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from iot.folder.place import Place, parts_of, translated
 from iot.transfer.beneath import rename_noreplace, sync
@@ -28,6 +28,7 @@ SPARE_BYTES = 1024 * 1024
 """What a large file leaves free for small ones."""
 CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 WRITE = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+TOUCH = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -181,6 +182,23 @@ class FolderStore:
             raise ServerRefused(f"{quoted(path)} is not a folder")
         with self._place.parent(path) as folder:
             os.rmdir(_name(path), dir_fd=folder)
+
+    def chmod(self, path: bytes, mode: int) -> None:
+        self._change(path, lambda name, folder: os.chmod(name, mode, dir_fd=folder))
+
+    def touch(self, path: bytes, mtime_s: int) -> None:
+        if self._look(path) is None:
+            with self._place.parent(path, make=True) as folder:
+                os.close(os.open(_name(path), TOUCH, 0o666, dir_fd=folder))
+        self._change(path, lambda name, folder: os.utime(name, (mtime_s, mtime_s), dir_fd=folder))
+
+    def _change(self, path: bytes, change: Callable[[bytes, int], None]) -> None:
+        """A link is not followed: it could lead out of the folder."""
+        found = self._look(path)
+        if found is not None and not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+            raise ServerRefused(f"{quoted(path)} is neither a file nor a folder")
+        with self._place.parent(path) as folder:
+            change(_name(path), folder)
 
     # -- inside
 

@@ -34,6 +34,7 @@ from iot.transfer.errors import (
 from iot.transfer.model import Evidence, RemoteEntry, RemoteFile, Span
 from iot.transfer.names import parents, path_text
 from iot.transfer.remote import Ack, Capabilities, Gone, Meta, Offset, Publish, Resume, Standing, Token
+from iot.transfer.remote_commands import Verb
 from iot.transfer.terminal import quoted
 
 __all__ = ["FTPStore"]
@@ -71,7 +72,11 @@ class FTPStore:
         features = self._connection.features
         hashes = ("sha256",) if "SHA-256" in features.get("HASH", "").upper() or "XSHA256" in features else ()
         resume = Resume.OFFSET if "REST" in features or not features else Resume.NONE
-        self.capabilities = replace(self.capabilities, hashes=hashes, keeps_times="MFMT" in features, resume=resume)
+        keeps_times = "MFMT" in features
+        commands = frozenset(Verb) if keeps_times else frozenset(Verb) - {Verb.TOUCH}
+        self.capabilities = replace(
+            self.capabilities, hashes=hashes, keeps_times=keeps_times, resume=resume, commands=commands
+        )
 
     def check(self) -> None:
         self._connection.command("NOOP")
@@ -288,6 +293,25 @@ class FTPStore:
 
     def rmdir(self, path: bytes) -> None:
         self._path_command("RMD", path)
+
+    def chmod(self, path: bytes, mode: int) -> None:
+        yes, reply = self._connection.ask(f"SITE CHMOD {mode:03o}", sent(path))
+        if yes:
+            return
+        error = self._paths.refusal(path, reply, f"SITE CHMOD {quoted(path)}")
+        if isinstance(error, Unsupported):
+            self.capabilities = replace(self.capabilities, commands=self.capabilities.commands - {Verb.CHMOD})
+        raise error
+
+    def touch(self, path: bytes, mtime_s: int) -> None:
+        if self._paths.stat(path) is None:
+            self._make_folder_of(path, make_dirs=True)
+            self._store(Token(path), 0).done()
+            return
+        stamp = time.strftime("%Y%m%d%H%M%S", time.gmtime(mtime_s))
+        yes, reply = self._connection.ask(f"MFMT {stamp}", sent(path))
+        if not yes:
+            raise self._paths.refusal(path, reply, f"MFMT {quoted(path)}")
 
     def _path_command(self, verb: str, path: bytes) -> None:
         yes, reply = self._connection.ask(verb, sent(path))

@@ -28,6 +28,7 @@ from iot.spooler.leaving.trust import open_trusted
 from iot.spooler.markers import MarkedOutbox, Markers
 from iot.spooler.naming import Collision, is_plain_name
 from iot.spooler.outbox.intake import Clocks, Intake
+from iot.spooler.outbox.names import facts_of
 from iot.spooler.pacing import Pacer
 from iot.spooler.patterns import matcher
 from iot.spooler.queue.policy import Admission, Backoff, RetryRules
@@ -35,11 +36,12 @@ from iot.spooler.queue.queue import Entry, Queue
 from iot.spooler.quota import QuotaGate
 from iot.spooler.state.elapsed import observe
 from iot.spooler.state.homes import Homes
-from iot.transfer import Elsewhere, Journal
+from iot.transfer import Elsewhere, Journal, RemoteCommands
 
 __all__ = [
     "among_servers",
     "budget",
+    "commands",
     "gates",
     "hints",
     "homes",
@@ -170,6 +172,25 @@ def hooks(
     folders = {number: bytes(intake.settings.path) for number, intake in each.items()}
     given, waits = plain_environment(os.environ), rules(settings, intakes, drain=drain)
     return Hooks(each_hooks, folders, source, given, waits, queue, journal, clocks.monotonic, random)
+
+
+def commands(settings: Settings, intakes: Sequence[Intake]) -> Callable[[Entry], RemoteCommands]:
+    """What is done on the server for each file, besides sending it."""
+    chosen = {each.number: each.settings for each in intakes if not each.settings.commands.is_empty}
+    device_id = settings.device_id
+    namings = {number: outbox.naming(device_id) for number, outbox in chosen.items()}
+
+    def of(entry: Entry) -> RemoteCommands:
+        outbox = chosen.get(entry.outbox)
+        if outbox is None:
+            return RemoteCommands()
+        facts = facts_of(entry)
+        base = namings[entry.outbox].place("", facts)
+        if not entry.destination.startswith(base):  # begun under an earlier destination
+            base = os.path.dirname(entry.destination)
+        return outbox.commands.filled(facts, base, device_id=device_id, outbox=outbox.label)
+
+    return of
 
 
 def homes(settings: Settings, intakes: Sequence[Intake]) -> Homes:

@@ -17,7 +17,7 @@ from iot.spooler.naming import UnsafeName, shown
 from iot.spooler.outbox.intake import Intake
 from iot.spooler.queue.policy import Allowed, State, job_priority, prefers_large
 from iot.spooler.queue.queue import Entry, Queue
-from iot.transfer import Failure, Progress, TransferResult, UploadJob, may_be_part
+from iot.transfer import Failure, Progress, RemoteCommands, TransferResult, UploadJob, may_be_part
 
 __all__ = ["Dispatcher", "InFlight"]
 
@@ -48,6 +48,7 @@ class Dispatcher:
     an entry that has been begun and cannot be named, and why. on_moved: called with entries that go to another
     destination than their earlier attempts, before they do. on_hindered: called with an entry whose hook `before` has
     refused it. before: runs these hooks. wants_digest: whether the digest of what is sent from an outbox is wanted.
+    commands: what is done on the server beside sending an entry's file.
     allowed: what of an outbox may be sent now; after it has changed, `withdraw` is called. packing:
     which files are sent compressed.
     """
@@ -65,6 +66,7 @@ class Dispatcher:
         clock: Callable[[], float],
         packing: Packing,
         allowed: Callable[[int], Allowed] = lambda _: Allowed(),
+        commands: Callable[[Entry], RemoteCommands] = lambda _: RemoteCommands(),
     ) -> None:
         self.in_flight: dict[int, InFlight] = {}
         self._queue = queue
@@ -80,6 +82,7 @@ class Dispatcher:
         self._now = clock
         self._packing = packing
         self._allowed = allowed
+        self._commands = commands
         self._claimed: dict[bool, deque[Entry]] = {False: deque(), True: deque()}
         self._preparing: dict[int, Entry] = {}
         self._none_left: dict[bool, int] = {}
@@ -273,6 +276,7 @@ class Dispatcher:
             ignores_case=intake.settings.server_ignores_case,
             share=entry.outbox,
             adopt_partial=intake.settings.adopt_partial,
+            commands=self._commands(entry),
             suspended=lambda: not self._may_go(entry),
         )
 

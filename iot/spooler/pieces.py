@@ -133,6 +133,7 @@ class Pieces:
             clocks.monotonic,
             self.packing,
             self._allowed,
+            assembly.commands(self.settings, self.intakes),
         )
         self._sender = Sender(
             remote,

@@ -57,6 +57,7 @@ from iot.transfer.model import (
 )
 from iot.transfer.names import may_be_part
 from iot.transfer.rate import Wire, parse_rate
+from iot.transfer.remote_commands import RemoteCommand, RemoteCommands, Verb
 from iot.transfer.terminal import (
     TerminalSafeFormatter,
     brief,
@@ -110,6 +111,8 @@ __all__ = [
     "Proof",
     "ProofFailed",
     "ProtocolError",
+    "RemoteCommand",
+    "RemoteCommands",
     "RemoteEntry",
     "RemoteFile",
     "RemotePath",
@@ -129,6 +132,7 @@ __all__ = [
     "TreeResult",
     "Unsupported",
     "UploadJob",
+    "Verb",
     "Wire",
     "__version__",
     "brief",

@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
 from iot.transfer.errors import Cancelled, ConfigurationError, TransferError
+from iot.transfer.remote_commands import NO_COMMANDS, RemoteCommands
 
 __all__ = [
     "PROGRESS_EVERY_S",
@@ -153,6 +154,7 @@ class Checkpoint:
     acked_bytes: the contiguous prefix whose writes were answered.
     synced_bytes: the value of acked_bytes when the last successful fsync was sent.
     suspect: spans below acked_bytes that the server may have lost; they are read back before publishing.
+    is_published: the file has got its name, and only commands are to follow, which may take that away again.
     """
 
     direction: Direction
@@ -164,6 +166,7 @@ class Checkpoint:
     synced_bytes: int = 0
     suspect: tuple[Span, ...] = ()
     phase: Phase = Phase.SENDING
+    is_published: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +257,7 @@ class UploadJob:
     adopt_partial: where another program may have left a beginning of the file: a name beside `dest`, in which {name}
         stands for the name of `dest`, such as "{name}.filepart", or "{name}" itself. If its content is that of the
         source so far, the upload takes it over and goes on from there; otherwise it is left alone.
+    commands: what else is done on the far side, before the transfer, before publishing and after it.
     suspended: asked again and again, in any thread, whether to stop sending. The job then fails with Cancelled, and its
         part is kept for a resume. A file that was sent to its end is published.
     """
@@ -275,6 +279,7 @@ class UploadJob:
     ignores_case: bool = False
     share: Hashable = None
     adopt_partial: str | None = None
+    commands: RemoteCommands = NO_COMMANDS
     suspended: Callable[[], bool] = field(default=lambda: False, compare=False)
 
     def __post_init__(self) -> None:

@@ -19,7 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from iot.transfer.model import Checkpoint, Fingerprint, Phase, RemoteFile, Span
+from iot.transfer.model import Checkpoint, Fingerprint, Phase, RemoteFile, Span, UploadJob
 from iot.transfer.window import merge
 
 
@@ -75,6 +75,13 @@ class ProveFinal:
 
 
 Step: TypeAlias = Fresh | ResumeAt | ProveFinal
+
+
+def only_commands_left(job: UploadJob, known: Checkpoint | None, source: Fingerprint) -> bool:
+    """Whether an earlier attempt has published this version, and only commands are to follow. They may have taken its
+    name away, so nothing else would tell."""
+    published = known is not None and known.is_published and known.fingerprint == source
+    return published and bool(job.commands.after_success)
 
 
 def plan(

@@ -136,6 +136,10 @@ class Files:
     def _fsetstat(self, event: Event) -> Reply:
         return OK
 
+    def _setstat(self, event: Event) -> Reply:
+        there = event.path in self.content or event.path in self.folders
+        return OK if there else Status(Code.NO_SUCH_FILE, "")
+
     def _stat(self, event: Event) -> Reply:
         if event.path in self.folders:
             return Attributes(mode=0o040755)

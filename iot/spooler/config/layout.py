@@ -125,7 +125,7 @@ def _written_directly(settings: Settings) -> list[Contradiction]:
     if table is None:
         return []
     direct: tuple[Place, str] = ((table, "direct_write"), " = True")
-    found = []
+    found: list[Contradiction] = []
     for number, outbox in enumerate(settings.outbox):
         if outbox.collision is not Collision.OVERWRITE:
             keys = direct, (("outbox", number, "collision"), f" = {outbox.collision.value!r}")
@@ -133,6 +133,10 @@ def _written_directly(settings: Settings) -> list[Contradiction]:
         if outbox.adopt_partial is not None:
             keys = direct, (("outbox", number, "adopt_partial"), f" = {outbox.adopt_partial!r}")
             found.append(Contradiction(keys, "a file that is written directly to its name is never resumed"))
+        if outbox.commands.before_publish:
+            given = [list(words) for words in outbox.commands.before_publish]
+            both = direct, (("outbox", number, "commands", "before_publish"), f" = {given}")
+            found.append(Contradiction(both, "a file that is written directly to its name has no moment before that"))
     return found
 
 
@@ -191,11 +195,12 @@ def _bad_names(settings: Settings) -> list[Contradiction]:
         if times > 1:
             found.append(Contradiction(((("inbox",), ""),), f"{times} are called {label!r}: give each its own name"))
     for number, outbox in enumerate(settings.outbox):
-        if "{outbox}" in outbox.destination and not is_plain_name(outbox.label):
+        named = "{outbox}" in outbox.destination or "outbox" in outbox.commands.fields
+        if named and not is_plain_name(outbox.label):
             key = ("outbox", number, "name"), f" = {outbox.label!r}"
             reason = (
-                'as {outbox} in its destination it would lead elsewhere; it must be one name, not "." or "..",'
-                ' without "/"'
+                "as {outbox} in its destination or a remote command it would lead elsewhere; it must be one name, not"
+                ' "." or "..", without "/"'
             )
             found.append(Contradiction((key,), reason))
     return found

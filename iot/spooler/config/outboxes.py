@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import Field, field_validator, model_validator
 
 from iot.spooler.config.budget import BudgetSettings
+from iot.spooler.config.commands import CommandSettings
 from iot.spooler.config.hooks import HookSettings
 from iot.spooler.config.packed import Compression
 from iot.spooler.config.retry import OutboxRetry
@@ -241,6 +242,7 @@ class OutboxSettings(Table):
     )
     enabled: bool = Field(True, description="false: ignore this outbox")
     hooks: HookSettings = HookSettings.model_construct()
+    commands: CommandSettings = CommandSettings.model_construct()
     retry: OutboxRetry = OutboxRetry.model_construct()  # as in Settings
     budget: BudgetSettings = BudgetSettings.model_construct()
 
@@ -349,4 +351,5 @@ class OutboxSettings(Table):
             ignore_case=self.ignore_case,
             percent_encode=self.percent_encode,
             compression=self.compress.value if self.compress is not None else "",
+            more_fields=self.commands.fields,
         )

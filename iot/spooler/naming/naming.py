@@ -7,7 +7,7 @@ byte of a name is kept.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from iot.spooler.naming.collision import Collision, marked, other_names, stamp, unique_digits
 from iot.spooler.naming.paths import check_path, encoded
@@ -23,8 +23,9 @@ class Naming:
 
     rule: identifies this naming; attempts are recorded with it. decided: a name cannot be found again from the rule,
     the path and the file's time alone, so it is recorded before the first attempt. needs_hash: names depend on the
-    content. compression: whether some names get its suffix, see Packing. part_suffixes: what rules put behind names
-    until a file is complete. may_take_long: names are matched with a regular expression.
+    content, or something else that is told of the file: more_fields. compression: whether some names get its suffix,
+    see Packing. part_suffixes: what rules put behind names until a file is complete. may_take_long: names are matched
+    with a regular expression.
 
     Raises: ValueError saying what is wrong with a template.
     """
@@ -40,6 +41,7 @@ class Naming:
         ignore_case: bool = False,
         percent_encode: str = "",
         compression: str = "",
+        more_fields: Iterable[str] = (),
     ) -> None:
         self._template = Template(destination)
         self.part_suffixes = frozenset(rule.value for rule in rules if rule.action is Action.TEMPORARY_SUFFIX)
@@ -54,7 +56,7 @@ class Naming:
         self.decided = (
             bool(rules or percent_encode or compression) or not self._template.is_simple or self._stamps_always
         )
-        self.needs_hash = "hash8" in self.fields
+        self.needs_hash = "hash8" in self.fields.union(more_fields)
         self.may_take_long = any(rule.action is Action.REPLACE for rule in rules)
         whole = {"destination": self.base, "rules": rules, "ignore_case": ignore_case, **self._constants}
         whole |= {"timestamp": self._stamps_always, "percent_encode": percent_encode}

@@ -7,14 +7,19 @@ from iot.spooler.naming import Facts, Naming, UnsafeName
 from iot.spooler.queue.queue import Entry
 from iot.spooler.state.elapsed import boot_id
 
-__all__ = ["name_of"]
+__all__ = ["facts_of", "name_of"]
 
 LIMIT_CPU_S = 0.1
 
 
+def facts_of(entry: Entry) -> Facts:
+    """What a template can say of its file."""
+    return Facts(entry.fingerprint.mtime_ns, entry.id, boot_id(), entry.hash8 or "")
+
+
 def name_of(entry: Entry, naming: Naming) -> str:
     """Raises: UnsafeName if it cannot have one."""
-    facts = Facts(entry.fingerprint.mtime_ns, entry.id, boot_id(), entry.hash8 or "")
+    facts = facts_of(entry)
     if not naming.may_take_long:
         return naming.destination(entry.path, facts)
     try:

@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 TAIL = b"\0"
 """No name and no token starts with it."""
+PUBLISHED = Span(-1, -1)
 
 CHECKPOINTS = Schema(
     "checkpoints",
@@ -248,11 +249,16 @@ def _row(server: str, checkpoint: Checkpoint, now: int) -> tuple[object, ...]:
         *checkpoint.fingerprint.columns(),
         checkpoint.acked_bytes,
         checkpoint.synced_bytes,
-        json.dumps([(span.start, span.end) for span in checkpoint.suspect]),
+        json.dumps([(span.start, span.end) for span in _suspect(checkpoint)]),
         checkpoint.phase.value,
         now,
     )
     return *values, _crc(values)
+
+
+def _suspect(checkpoint: Checkpoint) -> tuple[Span, ...]:
+    """One more, which is empty and no place in a file, says that it is published: an earlier version ignores that."""
+    return (*checkpoint.suspect, PUBLISHED) if checkpoint.is_published else checkpoint.suspect
 
 
 def _hash(key: Key) -> int:
@@ -280,6 +286,7 @@ def _from_row(row: sqlite3.Row) -> Checkpoint | None:
     if row["crc"] != _crc(tuple(row[name] for name in CHECKED)):
         log.warning("checkpoint ignored: bad checksum remote=%r", row["remote"])
         return None
+    spans = [Span(start, end) for start, end in json.loads(row["suspect"])]
     return Checkpoint(
         direction=Direction(row["direction"]),
         remote_path=bytes(row["remote"]),
@@ -288,6 +295,7 @@ def _from_row(row: sqlite3.Row) -> Checkpoint | None:
         fingerprint=Fingerprint.from_columns(row["size"], row["mtime_ns"], row["ctime_ns"], row["inode"]),
         acked_bytes=row["acked"],
         synced_bytes=row["synced"],
-        suspect=tuple(Span(start, end) for start, end in json.loads(row["suspect"])),
+        suspect=tuple(span for span in spans if span != PUBLISHED),
         phase=Phase(row["phase"]),
+        is_published=PUBLISHED in spans,
     )

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Protocol
 
 from iot.transfer.errors import PermanentError
 from iot.transfer.model import Span
 from iot.transfer.parallel.work import Desk
-from iot.transfer.remote import Store
+from iot.transfer.plan import ResumeAt
+from iot.transfer.remote import Store, Token
+from iot.transfer.source import Source
 
-__all__ = ["HASH_FROM_BYTES", "Content", "agreeing_bytes", "hash_of", "same_file"]
+__all__ = ["HASH_FROM_BYTES", "Content", "agreed_offset", "agreeing_bytes", "hash_of", "same_file"]
+
+log = logging.getLogger(__name__)
 
 HASH_FROM_BYTES = 1024 * 1024
 """A smaller file is read back: that takes no longer than a hash."""
@@ -45,6 +50,16 @@ def agreeing_bytes(desk: Desk, theirs: Iterator[bytes], ours: Content, span: Spa
         if close is not None:
             close()
     return at - span.start
+
+
+def agreed_offset(desk: Desk, store: Store, token: Token, source: Source, step: ResumeAt) -> int:
+    """Read back what is suspect -> where the upload goes on, in whole blocks."""
+    for span in ([step.tail] if step.tail else []) + [*step.suspect]:
+        agreed = agreeing_bytes(desk, store.read_part(token, span), source, span)
+        if agreed < span.length:
+            log.info("part differs path=%s at=%d", source.name, span.start + agreed)
+            return 0 if span is step.tail else span.start + agreed
+    return step.offset
 
 
 def hash_of(desk: Desk, content: Content) -> str:

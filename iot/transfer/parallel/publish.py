@@ -7,7 +7,15 @@ import posixpath
 import stat
 
 from iot.transfer.checksum_file import MOST_BYTES, checksum_line, sha256_alone
-from iot.transfer.errors import AlreadyExists, NameRefused, PermanentError, ProofFailed, ServerRefused, Unsupported
+from iot.transfer.errors import (
+    AlreadyExists,
+    NameRefused,
+    NotFound,
+    PermanentError,
+    ProofFailed,
+    ServerRefused,
+    Unsupported,
+)
 from iot.transfer.model import Proof, RemoteFile, Span
 from iot.transfer.names import SIDECAR, check_no_folder, sidecar_part
 from iot.transfer.options import TransferOptions
@@ -17,7 +25,7 @@ from iot.transfer.remote import Meta, Offset, Parts, Standing, Store, Token
 from iot.transfer.source import Source
 from iot.transfer.terminal import quoted
 
-__all__ = ["bytes_held", "prove_part", "publish_as", "write_sidecar"]
+__all__ = ["abandon", "bytes_held", "check_size", "look_again", "prove_part", "publish_as", "write_sidecar"]
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +40,31 @@ def bytes_held(standing: Standing) -> RemoteFile | None:
             end = span.end if span.start == end else end
         return RemoteFile(end)
     return None
+
+
+def check_size(store: Store, token: Token, expected: int, name: str) -> None:
+    """Raises: NotFound, ProofFailed."""
+    held = bytes_held(store.where(token))
+    if held is None:
+        raise NotFound(f"the part of {name} is gone: does something there remove files by name?")
+    if held.size != expected:
+        raise ProofFailed(f"the far side has {held.size} bytes of {name}, not {expected}")
+
+
+def look_again(store: Store, final: bytes, size: int) -> None:
+    """Whether what was published is still so. Raises: ProofFailed."""
+    found = store.stat(final)
+    if found is not None and found.size not in (None, size):
+        raise ProofFailed(f"{quoted(final)} had {size} bytes when published, but now has {found.size}")
+
+
+def abandon(store: Store, token: Token, name: str) -> None:
+    """Remove a part, if that can be done."""
+    try:
+        if token:
+            store.abandon(token)
+    except PermanentError as error:
+        log.info("part not removed path=%s error=%s", name, error)
 
 
 def prove_part(

@@ -17,7 +17,6 @@ from iot.transfer.base import delivered_before
 from iot.transfer.errors import (
     NoSpaceOnServer,
     NotFound,
-    PermanentError,
     PermissionDenied,
     ProofFailed,
     ServerRefused,
@@ -38,15 +37,15 @@ from iot.transfer.model import (
 )
 from iot.transfer.names import path_text, remote_path
 from iot.transfer.options import TransferOptions
-from iot.transfer.parallel.content import agreeing_bytes, hash_of
+from iot.transfer.parallel.commands import run_after_success, run_commands
+from iot.transfer.parallel.content import agreed_offset, hash_of
 from iot.transfer.parallel.finals import Finals, Taken
-from iot.transfer.parallel.publish import bytes_held, prove_part, write_sidecar
+from iot.transfer.parallel.publish import abandon, check_size, look_again, prove_part, write_sidecar
 from iot.transfer.parallel.survey import alike_bytes, partial_of, survey, taken_over
 from iot.transfer.parallel.work import Barrier, Desk, Linger, Work
-from iot.transfer.plan import Fresh, ProveFinal, ResumeAt, Step
+from iot.transfer.plan import Fresh, ProveFinal, ResumeAt, Step, only_commands_left
 from iot.transfer.remote import Meta, Publish, Store, Token
 from iot.transfer.source import Source
-from iot.transfer.terminal import quoted
 from iot.transfer.window import PartState
 
 __all__ = ["Upload"]
@@ -99,7 +98,7 @@ class Upload:
         self._proof = options.proof
         self._digest: str | None = None
         self._resumed_at = 0
-        self._possible_repeat = self._adopted = False
+        self._possible_repeat = self._adopted = self._is_published = False
         self._started_at = self._told_at = self._noted_at = self._alive_at = desk.clock()
         self.sent_bytes = 0
 
@@ -118,6 +117,9 @@ class Upload:
             self.source.check_unchanged()
             if self._digest == self.job.sent_before:
                 return delivered_before(self.job, self.source, self.job.sent_before)
+        known = self._known if self._options.resume else None
+        if only_commands_left(self.job, known, self.source.fingerprint):
+            return self._told_again()
         try:
             step = self._survey()
             if isinstance(step, ProveFinal):
@@ -127,6 +129,7 @@ class Upload:
                 step = step.otherwise
             elif isinstance(step, Fresh):
                 step = yield from self._adopt(step)
+            run_commands(self.store, self.job.commands, self.job.commands.before, self.dest)
             self._finals.check_free(self.store)
             yield from self._send(step)
             return (yield from self._publish())
@@ -186,7 +189,7 @@ class Upload:
 
     def _go_on(self, step: ResumeAt) -> None:
         """Read back what is suspect, and resume after the bytes that match."""
-        offset = self._agreed(step)
+        offset = agreed_offset(self._desk, self.store, self._token, self.source, step)
         if offset == 0 and self.size:
             raise Unsupported("no byte of the part is usable")
         unsure = [span.start for span in step.suspect]  # seen on the far side, but perhaps not on its disk
@@ -196,14 +199,6 @@ class Upload:
         assert self._known is not None
         self._desk.delivered(max(0, offset - self._known.acked_bytes))  # it had arrived, and only the answer was lost
         self._fill()
-
-    def _agreed(self, step: ResumeAt) -> int:
-        for span in ([step.tail] if step.tail else []) + [*step.suspect]:
-            agreed = agreeing_bytes(self._desk, self.store.read_part(self._token, span), self.source, span)
-            if agreed < span.length:
-                log.info("part differs path=%s at=%d", self.source.name, span.start + agreed)
-                return 0 if span is step.tail else span.start + agreed
-        return step.offset
 
     def _start_over(self, step: Fresh) -> Work[None]:
         self._possible_repeat = step.possible_repeat
@@ -222,11 +217,7 @@ class Upload:
         self._fill()
 
     def _abandon(self) -> None:
-        try:
-            if self._token:
-                self.store.abandon(self._token)
-        except PermanentError as error:
-            log.info("part not removed path=%s error=%s", self.source.name, error)
+        abandon(self.store, self._token, self.source.name)
 
     def _fill(self) -> None:
         """Write to the end, or up to the bytes that are held back."""
@@ -282,13 +273,8 @@ class Upload:
 
     def _check(self) -> None:
         """Raises: ProofFailed or NotFound; the part is then no longer trusted."""
-        held = bytes_held(self.store.where(self._token))
-        if held is None:
-            raise NotFound(f"the part of {self.source.name} is gone: does something there remove files by name?")
-        expected = self.size - self._held_back
         try:
-            if held.size != expected:
-                raise ProofFailed(f"the far side has {held.size} bytes of {self.source.name}, not {expected}")
+            check_size(self.store, self._token, self.size - self._held_back, self.source.name)
             self._proof = Proof.SIZE if self._held_back else self._prove()
         except ProofFailed:
             self._state.distrust()
@@ -300,6 +286,7 @@ class Upload:
     def _publish(self) -> Work[TransferResult]:
         self._check()
         self._hash_if_asked()
+        run_commands(self.store, self.job.commands, self.job.commands.before_publish, self.dest)
         self.source.check_unchanged()
         self._phase = Phase.PUBLISHING
         yield Barrier(self.checkpoint())
@@ -336,10 +323,25 @@ class Upload:
         durable = durable and not self._options.trust
         if self.job.grace and not durable and not self._options.trust and self._options.publish_grace_s:
             yield Linger(self._options.publish_grace_s)
-            self._look_again()
+            look_again(self.store, self._final, self.size)
         self._told_at = 0.0
         self._tell(self.size)
+        if self.job.commands.after_success:
+            self._phase, self._is_published = Phase.PUBLISHING, True
+            yield Barrier(self.checkpoint())
+            run_after_success(self.store, self.job.commands, self._final)
         return self._result(durable=durable, already_done=already_done)
+
+    def _told_again(self) -> TransferResult:
+        """An earlier attempt has published the file, and came as far as the commands that follow."""
+        if not self._finals.overwrites:
+            self._finals.of_this_size(self.store)
+        final = self.dest if self._finals.overwrites else self._finals.ours(self._desk, self.store)
+        if final is not None:
+            self._final = final
+            run_after_success(self.store, self.job.commands, final)
+        self._hash_if_asked()
+        return self._result(already_done=True)
 
     def _result(self, *, durable: bool = False, already_done: bool = False, skipped: bool = False) -> TransferResult:
         return TransferResult(
@@ -361,11 +363,6 @@ class Upload:
             skipped=skipped,
         )
 
-    def _look_again(self) -> None:
-        found = self.store.stat(self._final)
-        if found is not None and found.size not in (None, self.size):
-            raise ProofFailed(f"{quoted(self.dest)} had {self.size} bytes when published, but now has {found.size}")
-
     # -- how far
 
     def checkpoint(self) -> Checkpoint:
@@ -379,6 +376,7 @@ class Upload:
             synced_bytes=self._state.synced,
             suspect=self._state.suspect,
             phase=self._phase,
+            is_published=self._is_published,
         )
 
     def note(self) -> None:

@@ -43,6 +43,7 @@ class Finals:
         self.names = [remote_path(name, "dest") for name in (job.dest, *job.alternatives)]
         self._policy = job.if_exists
         self._ignores_case = job.ignores_case
+        self._publishes_with_commands = bool(job.commands.before_publish)
         self._context = context
         self._source = source
         self._part_suffix = context.options.exact_suffix(job)
@@ -52,6 +53,8 @@ class Finals:
         """Raises: NameRefused; Unsupported for a policy that needs a part."""
         if self._context.options.direct_write and self._policy is not IfExists.OVERWRITE:
             raise Unsupported(f"direct_write replaces what is there: if_exists={self._policy.value} cannot be kept")
+        if self._context.options.direct_write and self._publishes_with_commands:
+            raise Unsupported("direct_write publishes nothing: there is no moment for commands before that")
         options = self._context.options
         for name in self.names:
             check_final_name(name, self._source.path, sidecar=options.sidecar, part_suffix=self._part_suffix)

@@ -9,6 +9,7 @@ verified, the source has been checked again, and the intent to rename is durable
 from __future__ import annotations
 
 from iot.sftp.client.jobs.adoption import adopt
+from iot.sftp.client.jobs.commands import run_after_success, run_commands
 from iot.sftp.client.jobs.context import Context
 from iot.sftp.client.jobs.finals import Finals, Taken
 from iot.sftp.client.jobs.free_space import full
@@ -41,7 +42,7 @@ from iot.transfer.model import (
     UploadJob,
 )
 from iot.transfer.names import part_names, partial_name, path_text, remote_path
-from iot.transfer.plan import Fresh, ProveFinal, ResumeAt, ResumeRules, Step, plan
+from iot.transfer.plan import Fresh, ProveFinal, ResumeAt, ResumeRules, Step, only_commands_left, plan
 from iot.transfer.source import Source
 from iot.transfer.window import PartState
 
@@ -71,7 +72,7 @@ class Upload:
         self._resumed_at = 0
         self.sent_bytes = 0
         self._possible_repeat = False
-        self._was_known = False
+        self._was_known = self._is_published = False
         self._resume_refused = False
         self._proof = context.options.proof
         self._digest: str | None = None
@@ -87,6 +88,8 @@ class Upload:
                 raise SourceChanged(f"{self.source.name} is no longer the version that was to be sent")
             self.job.check_suspended()
             self._finals.check_names()
+            if self._was_published():
+                return (yield from self._told_again())
             step = yield from self._survey()
             if isinstance(step, ProveFinal):
                 published = yield from self._finals.ours()
@@ -95,6 +98,7 @@ class Upload:
                 step = step.otherwise
             elif isinstance(step, Fresh):
                 step = yield from self._adopt(step)
+            yield from run_commands(self.context, self.job.commands, self.job.commands.before, self.dest)
             yield from self._finals.check_free()
             yield from self._send(step)
             return (yield from self._publish())
@@ -272,6 +276,7 @@ class Upload:
 
     def _publish(self) -> Work[TransferResult]:
         yield from self._hash()
+        yield from run_commands(self.context, self.job.commands, self.job.commands.before_publish, self.dest)
         self.source.check_unchanged()
         self._phase = Phase.PUBLISHING
         handle = b""
@@ -300,7 +305,29 @@ class Upload:
             yield from write_sidecar(self.context, self._final, self._file.owned, self._digest)
         durable = yield from confirm(self.context, self._final, self.source.fingerprint.size, handle, self.job.grace)
         self._tell(self.source.fingerprint.size)
+        if self.job.commands.after_success:
+            self._phase, self._is_published = Phase.PUBLISHING, True
+            yield Barrier(self.checkpoint())
+            yield from run_after_success(self.context, self.job.commands, self._final)
         return self._result(durable=durable, already_done=already_done)
+
+    def _was_published(self) -> bool:
+        """Whether an earlier attempt came as far as the commands that follow."""
+        if not self.job.commands.after_success or not self.context.options.resume:
+            return False
+        known = self.context.ledger.load(Direction.UPLOAD, self.dest, self.source.path)
+        return only_commands_left(self.job, known, self.source.fingerprint)
+
+    def _told_again(self) -> Work[TransferResult]:
+        final: bytes | None = self.dest
+        if not self._overwrites:
+            self._finals.of_this_size((yield from look_at_once([*self._finals.names])))
+            final = yield from self._finals.ours()
+        if final is not None:
+            self._final = final
+            yield from run_after_success(self.context, self.job.commands, final)
+        yield from self._hash()
+        return self._result(already_done=True)
 
     def _result(self, *, durable: bool = False, already_done: bool = False, skipped: bool = False) -> TransferResult:
         return TransferResult(
@@ -341,6 +368,7 @@ class Upload:
             synced_bytes=self._state.synced,
             suspect=self._state.suspect,
             phase=self._phase,
+            is_published=self._is_published,
         )
 
     def note(self, *, now: bool = False) -> None:

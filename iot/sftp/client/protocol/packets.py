@@ -186,6 +186,10 @@ def fsetstat(handle: bytes, attributes: Attributes) -> Request:
     return Request(Kind.FSETSTAT, string(handle) + attributes.encode())
 
 
+def setstat(path: bytes, attributes: Attributes) -> Request:
+    return Request(Kind.SETSTAT, string(path) + attributes.encode())
+
+
 def opendir(path: bytes) -> Request:
     return Request(Kind.OPENDIR, string(path))
 
