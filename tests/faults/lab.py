@@ -68,7 +68,7 @@ def step(**choices: Any) -> Callable[[Callable[..., None]], Any]:
         def told(self: Laboratory, **chosen: Any) -> None:
             self.agent.tell(f"{act.__name__} {', '.join(f'{name}={value}' for name, value in chosen.items())}")
             with self.failing():
-                self.is_messy |= act.__name__ in MESSY
+                self.messes += act.__name__ in MESSY
                 act(self, **chosen)
 
         return rule(**choices)(told)
@@ -76,6 +76,7 @@ def step(**choices: Any) -> Callable[[Callable[..., None]], Any]:
     return decorated
 
 
+collects = precondition(lambda self: self.policy == "markers")
 fetches = precondition(lambda self: self.policy in PULLS)
 asks_hooks = precondition(lambda self: self.policy in ("hooks", "judged pull"))
 
@@ -141,8 +142,8 @@ class Laboratory(Setup, Promise, RuleBasedStateMachine):
         self.leases = self._offers_leases()
         self.chowned = self.is_read_only = False
         self.seen = 0
-        self.is_messy = False
-        self.producers.marker = MARKER if policy == "markers" else b""
+        self.messes = 0
+        self.batches: dict[bytes, tuple[set[bytes], int]] = {}
         self.passed: set[bytes] = set()
         self.sent: Counter[tuple[File, bytes]] = Counter()
         self.dropped: set[tuple[File, int]] = set()
@@ -325,6 +326,18 @@ class Laboratory(Setup, Promise, RuleBasedStateMachine):
         self._configure()
         self.operator("check", 78)  # a folder that a producer has closed is an obstacle
 
+    @collects
+    @step(box=boxes, size=sizes, at=moments)
+    def a_batch_is_written(self, box: int, size: int, at: int) -> None:
+        """Files, and then their marker, which is to be sent last."""
+        names = (b"a", b"b c", b"-dash")
+        for name in names:
+            self.producers.rename_in(File(box, name), 5000)
+        self.when(at, None, lambda: self.producers.rename_in(File(box, MARKER), size))
+        wanted = {file: content for content, file in self.producers.wanted.items()}
+        files = {wanted[File(box, name)] for name in names if File(box, name) in wanted}
+        self.batches[wanted.get(File(box, MARKER), b"")] = files, self.messes
+
     # -- hooks, and files of the server
 
     @asks_hooks
@@ -437,7 +450,7 @@ class Laboratory(Setup, Promise, RuleBasedStateMachine):
             if not self._left() and not self.remotes.left():
                 break
         assert not self._left(), f"stayed behind: {self._left()}"
-        if self.policy == "hooks" and not self.is_messy and not self.producers.incidents:
+        if self.policy == "hooks" and not self.messes and not self.producers.incidents:
             told = {each.remote_path for each in self.server.judged if each.hook == "after_success"}
             untold = {dest for dest, *_ in self.server.published} - told
             assert not untold, f"after_success was not run for {untold}"

@@ -82,8 +82,7 @@ class Producers:
     wanted: content -> the name it was written under. versions: what may be published under a name. passing: what a file
     held while its producer paused with it open. touched: how often a content was given another time, mode or owner.
     linked: how many names it was given beside its own. incidents: kills and lost journals so far. born: how many there
-    had been when a content was written. marker: the path of the marker of an outbox; batches: what was wanted in its
-    outbox when a marker of this content came.
+    had been when a content was written.
     """
 
     boxes: list[Path]
@@ -100,8 +99,6 @@ class Producers:
     linked: Counter[bytes] = field(default_factory=Counter)
     incidents: int = 0
     born: dict[bytes, int] = field(default_factory=dict)
-    marker: bytes = b""
-    batches: dict[bytes, set[bytes]] = field(default_factory=dict)
     handles: dict[File, Handle] = field(default_factory=dict)
 
     # -- what they do
@@ -302,18 +299,13 @@ class Producers:
         for name in names:
             (self.passing if is_open else self.versions).setdefault(name, set()).add(content)
         if not is_open:
-            self._want(file, content)
+            self.wanted[content] = file
         self.linked[content] += max(identity.st_nlink - 1, 0)
 
     def _complete(self, file: File, content: bytes) -> None:
         self.born.setdefault(content, self.incidents)
-        self._want(file, content)
-        self.versions.setdefault(file, set()).add(content)
-
-    def _want(self, file: File, content: bytes) -> None:
-        if file.path == self.marker:
-            self.batches[content] = {each for each, other in self.wanted.items() if other.box == file.box}
         self.wanted[content] = file
+        self.versions.setdefault(file, set()).add(content)
 
     def _replaced(self, file: File, before: bytes | None) -> None:
         """Its producer put something else in its place, or nothing."""

@@ -16,11 +16,10 @@ from pathlib import Path
 
 from faults.lab_disk import tree
 from faults.lab_producers import File
-from faults.lab_setup import MARKER, PULLS
+from faults.lab_setup import PULLS
 
 __all__ = ["WINDOW_H", "Promise", "content_of"]
 
-UNSENDABLE = (b".iot-sent.", b".quarantine/", b".archive/")
 WINDOW_H, GRACE_S = 6, 30.0
 """Windows open and close every so many hours; a jump of the clock is noticed within so many seconds."""
 PRIVATE = b"/.iot-sent."
@@ -70,15 +69,14 @@ class Promise:
         self.seen = len(self.server.published)
 
     def _look_at_the_batch(self, marker: bytes) -> None:
-        """A marker comes last: what was there before it, and still is, was sent before it."""
-        if self.is_messy or self.disk.kind == "fat":
+        """A marker comes last: the files that were written before it, and still are as they were, were sent before."""
+        files, messes = self.batches.get(marker, (set(), -1))
+        if messes != self.messes or self.disk.kind == "fat":
             return
         so_far = [content for _, content, _ in self.server.published]
         before = set(so_far[: so_far.index(marker)])
-        there = self.producers.batches.get(marker, set()) & self.producers.wanted.keys()
-        for content in there - before - self._in_quarantine():
-            path = self.producers.wanted[content].path
-            assert path.startswith(UNSENDABLE) or path == MARKER, f"{path!r} was not sent before its marker"
+        left = (files & self.producers.wanted.keys()) - before - self._in_quarantine()
+        assert not left, f"not sent before their marker: {[self.producers.wanted[content] for content in left]}"
 
     def _in_quarantine(self) -> set[bytes]:
         places = [*(box / ".quarantine" for box in self.boxes), self.state / "quarantine", self.life / "quarantine"]
