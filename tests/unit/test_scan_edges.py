@@ -239,3 +239,15 @@ def test_completeness_is_told_in_words_before_anything_was_opened_too(outbox, bo
     walked(outbox)
     assert str(outbox.completeness) == completeness_of(box)
     assert completeness_of(tmp_path / "missing") == "unknown: No such file or directory"
+
+
+def test_what_arrives_in_an_inbox_is_no_file_to_send(outbox, box):
+    """Another agent fetches into this outbox: its hidden folder is neither walked nor entered when it is noticed."""
+    for folder in (".iot-inbox", "deep/.iot-inbox"):
+        (box / folder).mkdir(parents=True)
+        (box / folder / "0123.part").write_bytes(b"half")
+    (box / "deep/whole").touch()
+    assert [path for path in walked(outbox) if path.startswith((b".", b"deep/"))] == [b"deep/whole"]
+    assert list(outbox.enter([b".iot-inbox", b"deep/.iot-inbox"])) == []
+    found = outbox.find([b".iot-inbox/0123.part", b"deep/.iot-inbox/0123.part", b"deep/whole"])
+    assert [each.path for each in found] == [b"deep/whole"]

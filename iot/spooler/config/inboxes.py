@@ -52,6 +52,11 @@ class InboxSettings(Table):
         " if it has not changed since",
     )
     move_to: str = Field("", description="remote folder for after_download = move; {device_id} is filled in")
+    replace: bool = Field(
+        True,
+        description="a changed file takes the place of the one that lies in the folder; false: it waits until that has"
+        " been taken out, so that no version is lost where files are sent on from there",
+    )
     recursive: bool = Field(False, description="include subfolders")
     include: tuple[str, ...] = Field((), description="patterns of paths to fetch, as for an outbox; by default all")
     exclude: tuple[str, ...] = Field((), description="patterns of paths that are not fetched, even if included")

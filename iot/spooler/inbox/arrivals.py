@@ -25,9 +25,14 @@ __all__ = ["Arrivals"]
 
 log = logging.getLogger(__name__)
 
+LOOK_S = 2.0
+"""How often a name is looked at that another file still has."""
+TAKEN_NAME = "waits, as a file of this name has not been taken out yet (replace = false)"
+
 
 class Arrivals:
-    """label: of the inbox. keeps: nothing is to be done on the server after a file is published.
+    """label: of the inbox. keeps: nothing is to be done on the server after a file is published. replaces: a file gets
+    its name also while another file has it.
 
     remote_path: of a path below the inbox.
     published_files: since the start of this agent.
@@ -44,6 +49,7 @@ class Arrivals:
         remote_path: Callable[[str], str],
         *,
         keeps: bool,
+        replaces: bool,
     ) -> None:
         self.published_files = 0
         self._label = label
@@ -54,6 +60,8 @@ class Arrivals:
         self._now = clock
         self._remote_path = remote_path
         self._after = FileState.TAKEN if keeps else FileState.PUBLISHED
+        self._replaces = replaces
+        self._passed: set[Record] = set()
         self._news: list[Record] = []
         self._step_at = float("-inf")
 
@@ -115,6 +123,7 @@ class Arrivals:
         return True
 
     def _discard_if_superseded(self, record: Record) -> None:
+        self._passed.discard(record)
         current = self._records.get(record.path)
         if record.state is FileState.FETCHED and (current is None or current.content != record.content):
             self._discard(record)
@@ -131,6 +140,7 @@ class Arrivals:
             if self._records.get(record.path) != record:
                 self.wake()  # a newer version took its place, and is judged now
             elif verdict is Verdict.GOOD:
+                self._passed.add(record)
                 good.append(record)
             elif verdict is Verdict.BAD:
                 self._refuse(record, reason)
@@ -155,7 +165,7 @@ class Arrivals:
             try:
                 if again_at > now:
                     self._step_at = min(self._step_at, again_at)
-                elif self._judge is None or self._is_published(record):
+                elif self._judge is None or record in self._passed or self._is_published(record):
                     ready.append(record)
                 elif self._place.is_waiting(record.content):
                     path = os.fsdecode(record.path)
@@ -184,7 +194,9 @@ class Arrivals:
         there = {record.path for record in records if self._is_published(record)}
         failed: Mapping[bytes, OSError]
         try:
-            failed = self._place.publish([record.content for record in records if record.path not in there])
+            failed = self._place.publish(
+                [record.content for record in records if record.path not in there], replace=self._replaces
+            )
             for record in records:
                 if record.path in there:
                     self._place.confirm(record.content)
@@ -197,6 +209,8 @@ class Arrivals:
                 published.append(record)
             elif isinstance(error_of_it, FileNotFoundError) and not self._waits(record):
                 self._fetch_again(record)
+            elif isinstance(error_of_it, FileExistsError) and not self._replaces:
+                self._step_at = min(self._step_at, self._retries.put_off(record.path, TAKEN_NAME, wait_s=LOOK_S))
             else:
                 self._put_off(record.path, f"cannot be published: {error_of_it.strerror}")
         self._record_published(published)
@@ -213,6 +227,7 @@ class Arrivals:
         except LocalStateError:
             self.wake()  # found published then
             raise
+        self._passed.difference_update(records)
         for record in records:
             self._retries.forget(record.path)
             self.published_files += 1

@@ -113,6 +113,7 @@ class Inbox:
             self._now,
             lambda path: remote_join(self.source, path),
             keeps=settings.after_download is AfterDownload.KEEP,
+            replaces=settings.replace,
         )
 
     # -- when

@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from iot.spooler.naming import check_path
+from iot.spooler.outbox.scan import ARRIVING
 from iot.spooler.state.homes import Homes
-from iot.transfer.beneath import DIRECTORY, make_below, open_below, split, sync
+from iot.transfer.beneath import DIRECTORY, make_below, open_below, rename_noreplace, split, sync
 
 __all__ = ["HIDDEN", "Content", "Place", "Untrusted"]
 
-HIDDEN = b".iot-inbox"
+HIDDEN = ARRIVING
 BLOCK = 1024 * 1024
 SEAL = b"="
 """Between path and digest in a hidden name."""
@@ -112,8 +113,10 @@ class Place:
                 return False
         return True
 
-    def publish(self, contents: Sequence[Content]) -> dict[bytes, OSError]:
-        """Give these their names, each replacing what has it, durably -> those that could not get it, by path.
+    def publish(self, contents: Sequence[Content], *, replace: bool = True) -> dict[bytes, OSError]:
+        """Give these their names, durably -> those that could not get it, by path.
+
+        replace: what has the name; else that is a FileExistsError.
 
         The folders of the names are synced before the hidden one, so that a power cut never loses a file.
         """
@@ -122,7 +125,7 @@ class Place:
             for folder in sorted({split(each.path)[0] for each in contents}):
                 mine = [each for each in contents if split(each.path)[0] == folder]
                 try:
-                    failed.update(_publish_in(root, folder, hidden, mine))
+                    failed.update(_publish_in(root, folder, hidden, mine, replace=replace))
                 except OSError as error:
                     failed.update((each.path, error) for each in mine)
             sync(hidden)
@@ -225,7 +228,9 @@ def _key(path: bytes) -> bytes:
     return hashlib.sha256(path).hexdigest()[:32].encode()
 
 
-def _publish_in(root: int, below: bytes, hidden: int, contents: Sequence[Content]) -> dict[bytes, OSError]:
+def _publish_in(
+    root: int, below: bytes, hidden: int, contents: Sequence[Content], *, replace: bool
+) -> dict[bytes, OSError]:
     """Raises: OSError, if none of them is certain to have its name."""
     failed: dict[bytes, OSError] = {}
     for each in contents:
@@ -235,8 +240,11 @@ def _publish_in(root: int, below: bytes, hidden: int, contents: Sequence[Content
         for each in contents:
             name = split(each.path)[1]
             try:
-                _keep_mode(hidden, each.hidden_name, folder, name)
-                os.rename(each.hidden_name, name, src_dir_fd=hidden, dst_dir_fd=folder)
+                if replace:
+                    _keep_mode(hidden, each.hidden_name, folder, name)
+                    os.rename(each.hidden_name, name, src_dir_fd=hidden, dst_dir_fd=folder)
+                else:
+                    rename_noreplace(hidden, each.hidden_name, folder, name)
             except OSError as error:
                 failed[each.path] = error
         sync(folder)

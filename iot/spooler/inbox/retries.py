@@ -36,10 +36,10 @@ class Retries:
         self._failed: dict[bytes, _Failed] = {}
         self._told: set[tuple[bytes, str]] = set()
 
-    def put_off(self, path: bytes, reason: str) -> float:
-        """Try this file again later -> when."""
+    def put_off(self, path: bytes, reason: str, *, wait_s: float | None = None) -> float:
+        """Try this file again later -> when. wait_s: so many seconds later, instead of ever longer waits."""
         times = self._failed[path].times + 1 if path in self._failed else 1
-        again_at = self._now() + self.wait_s(times)
+        again_at = self._now() + (self.wait_s(times) if wait_s is None else wait_s)
         self._failed[path] = _Failed(times, again_at, reason)
         self.tell(path, reason)
         return again_at

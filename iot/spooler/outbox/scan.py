@@ -26,9 +26,11 @@ from iot.spooler.outbox.watches import Watches
 from iot.transfer import Fingerprint, is_gone
 from iot.transfer.beneath import DIRECTORY, PASSING, PASSING_PREFIX, join, open_below, split
 
-__all__ = ["BATCH", "PRIVATE_PREFIX", "Outbox"]
+__all__ = ["ARRIVING", "BATCH", "PRIVATE_PREFIX", "Outbox"]
 
 PRIVATE_PREFIX = b".iot-sent."
+ARRIVING = b".iot-inbox"
+"""A folder in which files of an inbox arrive: its agent may fetch them into our outbox."""
 """Prefix of the private names under which files are kept away from producers while they are removed."""
 BATCH = 500
 SORTED = 10_000
@@ -109,7 +111,8 @@ class Outbox(Place):
         root = self.open()
         try:
             for folder in folders:
-                if (self._recursive or not folder) and not self._is_too_deep(folder):
+                is_meant = (self._recursive or not folder) and ARRIVING not in folder.split(b"/")
+                if is_meant and not self._is_too_deep(folder):
                     yield from self._enter(root, folder)
         finally:
             os.close(root)
@@ -186,6 +189,8 @@ class Outbox(Place):
         folder, name = split(path)
         if name.startswith(PRIVATE_PREFIX) or self._is_nothing(name) or (folder and not self._recursive):
             return False
+        if ARRIVING in folder.split(b"/"):
+            return False
         if not self._wanted(os.fsdecode(path)):
             self._unwanted(path)
             return False
@@ -199,8 +204,12 @@ class Outbox(Place):
         return self._is_nothing(name)
 
     def _is_nothing(self, name: bytes) -> bool:
-        """The agent's own, or the remainder of a removed file."""
-        return (name.startswith(PASSING_PREFIX) and bool(PASSING.fullmatch(name))) or self.system.is_removed(name)
+        """An agent's own, or the remainder of a removed file."""
+        return (
+            name == ARRIVING
+            or (name.startswith(PASSING_PREFIX) and bool(PASSING.fullmatch(name)))
+            or self.system.is_removed(name)
+        )
 
     def _changed(self, root: int) -> Iterator[list[Found]]:
         for folder in [folder for folder in self.unread if folder not in self._listed]:
