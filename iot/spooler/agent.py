@@ -13,15 +13,14 @@ start and files stay where they are; it is tried again.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from iot.spooler.availability import Remote, ServerState
 from iot.spooler.config.layout import merging_rules, shared_destinations
 from iot.spooler.config.settings import Settings
 from iot.spooler.draining import Draining, End
-from iot.spooler.inbox.inbox import Inbox
 from iot.spooler.loop import Loop, Wake
 from iot.spooler.naming import shown
 from iot.spooler.orders import Command
@@ -31,6 +30,9 @@ from iot.spooler.queue.policy import Admission, State
 from iot.spooler.sender import Totals
 from iot.spooler.states import Causes
 from iot.transfer import Journal, LocalStateError
+
+if TYPE_CHECKING:
+    from iot.spooler.inbox.inbox import Inbox
 
 __all__ = ["Agent", "Loop", "Wake"]
 
@@ -74,22 +76,21 @@ class Agent(Pieces):
     def run(self) -> End:
         """Run until stopped or, when draining, until nothing more can be done."""
         self._restarted = False
-        self.local.guard(self._restart)
-        self.local.guard(self._tell_earlier)
-        self.local.guard(self.owed.resume)
+        self._each((self._restart, self._tell_earlier, self.owed.resume))
         end = self._work()
-        self.local.guard(self.outcomes.record)
-        self.local.guard(self._close_hooks)
-        self.local.guard(self.owed.flush)
-        self.local.guard(self.budget.close)
-        self.local.guard(self.pull.close)
-        self.local.guard(self.gates.close)
-        self.local.guard(self.packing.close)
+        self._each((self.outcomes.record, self._close_hooks, self.owed.flush))
+        self._each((self.budget.close, self.pull.close, self.gates.close, self.packing.close))
         for intake in self.intakes:
             intake.close()
             intake.outbox.release()
         self._loop.report(self, changed=True, final=True)
         return end
+
+    def _each(self, steps: Iterable[Callable[[], None]]) -> None:
+        """Also those after one for which the journal could not be written."""
+        for step in steps:
+            with self.local:
+                step()
 
     def _restart(self) -> None:
         """Nothing is sent before this is written, or what an earlier process had in flight would never be sent."""
@@ -125,7 +126,8 @@ class Agent(Pieces):
         if why is Wake.FLUSH:
             flushed = [number for number in self.orders.none_for() if not only or number in only]
             self.gates.flush(flushed)
-            self.local.guard(partial(self.queue.release, flushed))
+            with self.local:
+                self.queue.release(flushed)
             self.hooks.batches.before.wake()
         if self._try_server(why):
             log.info("hold released: one try now")
@@ -137,8 +139,7 @@ class Agent(Pieces):
     def order(self, command: Command, boxes: Sequence[Intake | Inbox]) -> None:
         """Do what a command says, now and in later processes. Raises: OSError; then nothing has changed."""
         self.orders.take(command, [box.number for box in boxes])
-        self.local.guard(self.follow_orders)
-        self.local.guard(self._look_at_gates)
+        self._each((self.follow_orders, self._look_at_gates))
 
     def _look_at_gates(self) -> None:
         waited, self._uploads_wait = self._uploads_wait, self.pull.claims()
@@ -190,7 +191,8 @@ class Agent(Pieces):
         why = self._loop.woken()
         if why is not None:
             self.wake(why)
-        self.local.guard(lambda: self._tend(now, busy=busy))
+        with self.local:
+            self._tend(now, busy=busy)
         self._look_at_states()
         self._loop.report(self, changed=self._changed)
         self._changed = False
@@ -268,7 +270,9 @@ class Agent(Pieces):
         if self._is_hindered():
             return None
         try:
-            sends = self._uploads_ready(Admission.URGENT if self._uploads_wait else Admission.ALL)
+            sends = self.queue.any_ready(
+                self.gates.allowed_up_to(Admission.URGENT if self._uploads_wait else Admission.ALL)
+            )
         except LocalStateError as error:
             self.local.begin(error)
             return None
@@ -306,7 +310,7 @@ class Agent(Pieces):
         collecting = self.gates.is_collecting() or self.budget.is_to_be_listed()
         awaited = reading or self._wait_over_at is not None or not self.hooks.after.is_idle()
         idle = self.pull.is_idle() and not collecting
-        return awaited or not idle or self._uploads_ready(Admission.ALL)
+        return awaited or not idle or self.queue.any_ready(self.gates.allowed_up_to(Admission.ALL))
 
     def _first_look_done(self, now: float) -> bool:
         """The order of sending is right only after a full walk, but a huge outbox does not delay the start."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from iot.spooler.availability import Availability, Remote
 from iot.spooler.batches import Batches
@@ -22,7 +23,6 @@ from iot.spooler.gates import Gate, Gates, WindowGate
 from iot.spooler.hint import Hints
 from iot.spooler.hooks.batches import BatchHooks
 from iot.spooler.hooks.hooks import Hooks
-from iot.spooler.inbox.inbox import Inbox
 from iot.spooler.leaving.owed import Owed
 from iot.spooler.leaving.trust import open_trusted
 from iot.spooler.markers import MarkedOutbox, Markers
@@ -37,6 +37,9 @@ from iot.spooler.quota import QuotaGate
 from iot.spooler.state.elapsed import observe
 from iot.spooler.state.homes import Homes
 from iot.transfer import Elsewhere, Journal, RemoteCommands
+
+if TYPE_CHECKING:
+    from iot.spooler.inbox.inbox import Inbox
 
 __all__ = [
     "among_servers",
@@ -205,6 +208,10 @@ def inboxes(
     settings: Settings, journal: Journal, clocks: Clocks, random: Callable[[], float], homes: Homes
 ) -> list[Inbox]:
     """Their numbers are below those of outboxes."""
+    if not settings.inbox:
+        return []
+    from iot.spooler.inbox.inbox import Inbox
+
     retry = settings.retry
     backoff = Backoff(retry.base_s, retry.cap_s)
     given = plain_environment(os.environ)

@@ -186,8 +186,10 @@ class Gates:
         up_to = min(self._batches.up_to(outbox), up_to)
         return Allowed(self._held[outbox].admission, up_to, self._markers.has(outbox))
 
-    def allowed_by_number(self) -> dict[int, Allowed]:
-        return {number: self.allowed(number) for number in self._intakes}
+    def allowed_up_to(self, least: Admission) -> dict[int, Allowed]:
+        """What of each outbox may be sent now, and has at least this priority."""
+        allowed = {number: self.allowed(number) for number in self._intakes}
+        return {number: each._replace(admission=min(each.admission, least)) for number, each in allowed.items()}
 
     def reason(self, outbox: int) -> str | None:
         """Why not all of it may be sent."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from types import TracebackType
 
 from iot.spooler.naming import shown
 from iot.transfer import LocalStateError
@@ -16,7 +17,8 @@ HOLD_S = 5.0
 
 
 class LocalHold:
-    """What this device itself is in the way of.
+    """What this device itself is in the way of. A with-block does what needs the journal: one that cannot be written
+    begins a hold, and is logged.
 
     clock: seconds, monotonic. on_change: called when the hold begins or is seen again. until: when the next try is due,
     on that clock. error: what is wrong; None when nothing is.
@@ -32,16 +34,17 @@ class LocalHold:
     def is_on(self) -> bool:
         return self._now() < self.until
 
-    def guard(self, work: Callable[[], None]) -> None:
-        """Do something that needs the journal; a journal that cannot be written begins a hold and is logged."""
-        try:
-            work()
-        except LocalStateError as error:
+    def __enter__(self) -> None:
+        """Nothing to do: what counts is how the block ends."""
+
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> bool:
+        if isinstance(error, LocalStateError):
             self.begin(error)
-            return
-        if self.error is not None and not self.is_on:
+            return True
+        if error is None and self.error is not None and not self.is_on:
             log.info("journal writable again")
             self.error = None
+        return False
 
     def begin(self, error: LocalStateError) -> None:
         """Log it, if it is another error than before, and start nothing for HOLD_S."""

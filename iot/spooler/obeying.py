@@ -6,24 +6,26 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from iot.spooler.agent import Agent, Wake
 from iot.spooler.config.inboxes import InboxSettings
 from iot.spooler.config.outboxes import OutboxSettings
 from iot.spooler.control import Control, Watch
-from iot.spooler.inbox.inbox import Inbox
 from iot.spooler.naming import shown
 from iot.spooler.orders import Command, Order
 from iot.spooler.outbox.intake import Intake
 from iot.spooler.states import ServerState
+
+if TYPE_CHECKING:
+    from iot.spooler.inbox.inbox import Inbox
 
 __all__ = ["Commands", "Refused", "asked", "commands", "obey"]
 
 log = logging.getLogger(__name__)
 
 NAMES_MAX = 1000
-Box = Intake | Inbox
+Box: TypeAlias = "Intake | Inbox"
 
 
 class Refused(Exception):
@@ -82,7 +84,7 @@ def obey(agent: Agent, content: Mapping[str, Any], uid: int) -> dict[str, Any]:
     except Refused as refused:
         return {"error": str(refused)}
     outboxes = [box for box in boxes if isinstance(box, Intake)]
-    inboxes = [box for box in boxes if isinstance(box, Inbox)]
+    inboxes = [box for box in boxes if not isinstance(box, Intake)]
     log.info("command %s outboxes=%s inboxes=%s uid=%d", command.value, _labels(outboxes), _labels(inboxes), uid)
     return {
         "command": command.value,

@@ -157,7 +157,7 @@ class Pieces:
             self.server,
             self.local,
             self.gates.admission,
-            self._uploads_ready,
+            lambda least: self.queue.any_ready(self.gates.allowed_up_to(least)),
             stopping=self._loop.stopping,
             clock=clocks.monotonic,
             on_change=self._on_change,
@@ -176,12 +176,6 @@ class Pieces:
         """While it is the turn of the inboxes, only what is urgent is sent."""
         allowed = self.gates.allowed(outbox)
         return allowed._replace(admission=min(allowed.admission, Admission.URGENT)) if self._uploads_wait else allowed
-
-    def _uploads_ready(self, admission: Admission) -> bool:
-        """Whether something of up to this priority is ready and may be sent."""
-        allowed = self.gates.allowed_by_number()
-        least = {number: each._replace(admission=min(each.admission, admission)) for number, each in allowed.items()}
-        return self.queue.any_ready(least)
 
     def _fetched(self) -> None:
         """The server has answered, or sent something."""

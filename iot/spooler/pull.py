@@ -9,9 +9,9 @@ upload in flight is suspended. What is urgent never waits for a download.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from iot.spooler.availability import Availability, Remote, failure_kind
-from iot.spooler.inbox.inbox import Inbox
 from iot.spooler.local_hold import LocalHold
 from iot.spooler.queue.policy import Admission, FailureKind
 from iot.transfer import (
@@ -23,6 +23,9 @@ from iot.transfer import (
     TransferError,
     TransferResult,
 )
+
+if TYPE_CHECKING:
+    from iot.spooler.inbox.inbox import Inbox
 
 __all__ = ["Pull"]
 

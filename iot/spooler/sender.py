@@ -88,7 +88,8 @@ class Sender:
             self.lost(lost)
         else:
             self._server.ended()
-        self._hold.guard(self._outcomes.record)
+        with self._hold:
+            self._outcomes.record()
 
     def _run(self, tick: Callable[[], None]) -> TransferError | None:
         """-> what ended the link, if anything did"""

@@ -216,7 +216,7 @@ class Servers:
 
 
 def _may_send(agent: Agent) -> bool:
-    return any(allowed.admission is not Admission.NONE for allowed in agent.gates.allowed_by_number().values())
+    return any(allowed.admission is not Admission.NONE for allowed in agent.gates.allowed_up_to(Admission.ALL).values())
 
 
 def _rules(settings: Settings) -> Rules:

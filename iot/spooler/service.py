@@ -306,14 +306,18 @@ class Service:
             limit_s = min(limit_s, self._nudges.next_s())
         if self._servers is not None and self._agent is not None:
             limit_s = min(limit_s, self._servers.next_s(self._agent))
-        self._wakeups.wait(min(limit_s, 3600.0))
+        self._act(min(limit_s, 3600.0))
+
+    def _act(self, seconds: float) -> None:
+        for act in self._wakeups.wait(seconds):
+            act()
 
     def watch(self, descriptor: int, act: Callable[[], None]) -> Callable[[], None]:
         return self._wakeups.watch(descriptor, act)
 
     def woken(self) -> Wake | None:
         """Who asks for a try at a held server has mended the login: that is read first, and the next agent tries."""
-        self._wakeups.look()
+        self._act(0.0)
         if self.control is not None and self._agent is not None and self._fresh is None:
             self._wake = self.control.obeyed(self._agent) or self._wake
         if self._wake is not None and self._held and self._fresh is None:
@@ -378,7 +382,9 @@ class Service:
 
     def _on_terminate(self, _number: int, _frame: FrameType | None) -> None:
         self._terminate = True
-        self._interrupt()
+        if self._remote is not None:
+            self._remote.cancel()
+        self._wakeups.poke()
 
     def _on_reload(self, _number: int, _frame: FrameType | None) -> None:
         self._reload_asked = True
@@ -390,9 +396,4 @@ class Service:
 
     def _on_flush(self, _number: int, _frame: FrameType | None) -> None:
         self._wake = Wake.FLUSH
-        self._wakeups.poke()
-
-    def _interrupt(self) -> None:
-        if self._remote is not None:
-            self._remote.cancel()
         self._wakeups.poke()

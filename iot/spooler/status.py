@@ -10,18 +10,20 @@ import json
 import os
 from collections import deque
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from iot.spooler.agent import Agent
 from iot.spooler.availability import TO_DO, ServerState
 from iot.spooler.config.outboxes import OutboxSettings
 from iot.spooler.dispatch import InFlight
-from iot.spooler.inbox.inbox import Inbox
 from iot.spooler.naming import shown
 from iot.spooler.outbox.intake import Clocks, Intake
 from iot.spooler.queue.policy import State
 from iot.spooler.queue.queue import Total
 from iot.spooler.states import OutboxState, Standing
+
+if TYPE_CHECKING:
+    from iot.spooler.inbox.inbox import Inbox
 
 __all__ = ["StatusFile", "snapshot", "summary"]
 

@@ -1,7 +1,7 @@
 """What ends a pause of the loop early: a poke, or a descriptor that has something to read.
 
-Who wants to be woken by a descriptor (events of a file system, a socket) watches it. What it does then is done by the
-loop itself, in its thread: within a pause, and between two steps while it is busy. So it must not block.
+Who wants to be woken by a descriptor (events of a file system, a socket) watches it. What is to be done then is done by
+the loop itself, in its thread: after a pause, and between two steps while it is busy. So it must not block.
 """
 
 from __future__ import annotations
@@ -28,21 +28,16 @@ class Wakeups:
             os.write(self._poke, b"!")
 
     def watch(self, descriptor: int, act: Callable[[], None]) -> Callable[[], None]:
-        """Call `act` whenever the descriptor has something to read -> what ends that; to be called before it is closed.
+        """`act` whenever the descriptor has something to read -> what ends that; to be called before it is closed.
 
         Raises: PermissionError for what can always be read, such as a file.
         """
         self._selector.register(descriptor, selectors.EVENT_READ, act)
         return lambda: self._unwatch(descriptor)
 
-    def wait(self, seconds: float) -> None:
-        """Sleep until somebody pokes, something can be read and was acted on, or so many seconds are over."""
-        for key, _ in self._selector.select(max(seconds, 0.0)):
-            key.data()
-
-    def look(self) -> None:
-        """Act on what can be read now."""
-        self.wait(0.0)
+    def wait(self, seconds: float) -> list[Callable[[], None]]:
+        """Sleep until somebody pokes, something can be read, or so many seconds are over -> what is to be done now."""
+        return [key.data for key, _ in self._selector.select(max(seconds, 0.0))]
 
     def close(self) -> None:
         self._selector.close()

@@ -10,8 +10,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 from iot.transfer.errors import is_gone
 from iot.transfer.journal.checkpoints import Checkpoints
@@ -28,7 +27,7 @@ BUNDLE_PARTS = 16
 
 
 class AbandonedParts:
-    """The abandoned parts on one far side, for one connection. age_s: seconds without progress.
+    """The abandoned parts on one far side, for one connection. old: uploads that have made no progress for long.
 
     lock_name: the name under which an upload is locked. removing: the names of those being removed.
     """
@@ -37,22 +36,19 @@ class AbandonedParts:
         self,
         checkpoints: Checkpoints,
         locks: TransferLocks,
-        age_s: float,
+        old: Iterable[Checkpoint],
         lock_name: Callable[[Checkpoint], bytes],
     ) -> None:
         self.removing: set[bytes] = set()
         self._checkpoints = checkpoints
         self._locks = locks
-        self._age_s = age_s
         self._lock_name = lock_name
-        self._left: Iterator[Checkpoint] | None = None
+        self._left = filter(self._is_due, old)
 
     def next_bundle(self) -> list[Checkpoint]:
         """The next ones, locked until `over`; none while a bundle is in progress, or if nothing is left."""
         if self.removing:
             return []
-        if self._left is None:
-            self._left = filter(self._is_due, self._checkpoints.abandoned_before(time.time() - self._age_s))
         bundle = list(itertools.islice(self._left, BUNDLE_PARTS))
         self.removing.update(map(self._lock_name, bundle))
         return bundle

@@ -6,7 +6,7 @@ import contextlib
 import time
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeAlias
 
 from iot.transfer.books import Books
@@ -122,13 +122,9 @@ class BaseRemote(ABC):
             self._books.close()
 
     def _batch(self, run: Callable[[], Iterator[Outcome]]) -> Iterator[Outcome]:
-        outcomes = Outcomes(self._steps(run))
+        outcomes = Outcomes(lambda: self._exclusively(batch=True), run)
         self._outcomes = weakref.ref(outcomes)
         return outcomes
-
-    def _steps(self, run: Callable[[], Iterator[Outcome]]) -> Generator[Outcome, None, None]:
-        with self._exclusively(batch=True):
-            yield from run()
 
     @contextlib.contextmanager
     def _exclusively(self, *, batch: bool = False) -> Iterator[None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -68,10 +68,15 @@ class Ownership:
 
 
 class Outcomes(Iterator[T], Generic[T]):
-    """The outcomes of a batch; any thread may take the next one, and close it."""
+    """The outcomes of a batch; any thread may take the next one, and close it.
 
-    def __init__(self, steps: Generator[T, None, None]) -> None:
-        self._steps = steps
+    claim: holds the client from the first outcome until the batch has ended. run: begins it.
+    """
+
+    def __init__(
+        self, claim: Callable[[], contextlib.AbstractContextManager[None]], run: Callable[[], Iterable[T]]
+    ) -> None:
+        self._steps = _claimed(claim, run)
         self._thread: int | None = None
 
     @property
@@ -99,6 +104,13 @@ class Outcomes(Iterator[T], Generic[T]):
             self._steps.close()
         except ValueError as error:
             raise _explained(error) from error
+
+
+def _claimed(
+    claim: Callable[[], contextlib.AbstractContextManager[None]], run: Callable[[], Iterable[T]]
+) -> Generator[T, None, None]:
+    with claim():
+        yield from run()
 
 
 def _explained(error: ValueError) -> Exception:

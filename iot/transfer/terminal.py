@@ -5,8 +5,18 @@ from __future__ import annotations
 import copy
 import logging
 import re
+from collections.abc import Iterable
 
-__all__ = ["TerminalSafeFormatter", "brief", "counted_files", "human_bytes", "in_our_words", "quoted", "terminal_safe"]
+__all__ = [
+    "TerminalSafeFormatter",
+    "brief",
+    "counted_files",
+    "did_you_mean",
+    "human_bytes",
+    "in_our_words",
+    "quoted",
+    "terminal_safe",
+]
 
 BRIEF = 200
 """Default length limit of `brief`, in characters."""
@@ -30,6 +40,14 @@ def terminal_safe(text: str) -> str:
     if text.isprintable():  # the common case, and fast to check
         return text
     return "".join(char if char.isprintable() else _escaped(char) for char in text)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """What to add to the message that there is no such word: the known one that was probably meant; "" if none is."""
+    import difflib  # only for what is wrong
+
+    near = difflib.get_close_matches(word, list(known), 1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 class TerminalSafeFormatter(logging.Formatter):

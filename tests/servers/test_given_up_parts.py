@@ -15,7 +15,7 @@ from faults.proxy import BadLink, Fault
 from servers.misbehaving import Misbehaving, Quirk
 from servers.openssh import OpenSSH
 
-from iot.sftp.client import IoTSFTPClient, LinkLost, UploadJob
+from iot.sftp.client import IoTSFTPClient, LinkLost, UploadJob, uploads
 from iot.sftp.server.protocol import PERMISSION_DENIED, RequestRefused
 from iot.transfer import abandoned_parts
 
@@ -68,7 +68,7 @@ def upload(sshd: OpenSSH, tmp_path: Path) -> Iterator[Interrupted]:
 
 
 def later(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    monkeypatch.setattr(abandoned_parts, "time", SimpleNamespace(time=lambda: time.time() + seconds))
+    monkeypatch.setattr(uploads, "time", SimpleNamespace(time=lambda: time.time() + seconds))
 
 
 def test_the_part_of_a_source_that_is_gone_is_removed_after_a_day_and_no_other(

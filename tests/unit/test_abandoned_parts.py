@@ -39,7 +39,15 @@ class Lab:
         self.fresh()
 
     def fresh(self) -> None:
-        self.parts = AbandonedParts(self.checkpoints, self.locks, DAY, lambda each: bytes(each.token))
+        self._parts: AbandonedParts | None = None
+
+    @property
+    def parts(self) -> AbandonedParts:
+        """Those of one connection, from when they are first asked for."""
+        if self._parts is None:
+            old = self.checkpoints.abandoned_before(time.time() - DAY)
+            self._parts = AbandonedParts(self.checkpoints, self.locks, old, lambda each: bytes(each.token))
+        return self._parts
 
     def record(self, name: str, *, token: bytes | None = None, there: str = "gone") -> Checkpoint:
         """An upload on record for two days. there: what stands in the place of its source now."""

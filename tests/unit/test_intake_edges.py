@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from iot.spooler.config.outboxes import Order, OutboxSettings
-from iot.spooler.outbox import intake as module
+from iot.spooler.outbox import files
 from iot.spooler.outbox.cadence import BUSY_SHARE
 from iot.spooler.outbox.intake import Clocks, Intake
 from iot.spooler.outbox.lease import Answer, Completeness, Writer
@@ -114,7 +114,7 @@ class Queue:
 
 class Rig:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> None:
-        monkeypatch.setattr(module, "Outbox", Outbox)
+        monkeypatch.setattr(files, "Outbox", Outbox)
         self.queue, self.now = Queue(), 1000.0
         self.journal_lost = settings.pop("journal_lost", False)
         self.queue.fresh = settings.pop("fresh", False)

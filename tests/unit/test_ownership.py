@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Generator
+from contextlib import nullcontext
 from types import FrameType
 
 import pytest
@@ -77,7 +78,7 @@ def test_a_batch_is_ended_by_any_thread() -> None:
             yield 2
 
     for end in (lambda outcomes: outcomes.close(), list):
-        outcomes = Outcomes(steps())
+        outcomes = Outcomes(nullcontext, steps)
         assert next(outcomes) == 1
         in_thread(lambda outcomes=outcomes, end=end: end(outcomes)).join(10)
         assert not ownership.batch_runs
@@ -91,7 +92,7 @@ def test_a_batch_that_is_collected_in_another_thread_frees_the_client() -> None:
         with ownership.held(batch=True):
             yield 1
 
-    outcomes = Outcomes(steps())
+    outcomes = Outcomes(nullcontext, steps)
     next(outcomes)
     held.append(outcomes)
     held.append(held)  # a cycle: only the collector finds it
@@ -109,7 +110,7 @@ def test_an_outcome_asked_for_twice_at_once_is_refused() -> None:
         go_on.wait(10)
         yield 1
 
-    outcomes = Outcomes(steps())
+    outcomes = Outcomes(nullcontext, steps)
     first = in_thread(lambda: next(outcomes))
     taken.wait(10)
     for call in (lambda: next(outcomes), outcomes.close):
@@ -128,7 +129,7 @@ def test_a_value_error_of_the_callers_own_code_is_left_as_it_is() -> None:
         yield 1
 
     with pytest.raises(ValueError, match="mine") as caught:
-        next(Outcomes(steps()))
+        next(Outcomes(nullcontext, steps))
     assert caught.value is own
 
 
@@ -222,7 +223,7 @@ def test_one_who_was_refused_an_outcome_is_not_taken_for_the_one_who_asks() -> N
         asked.append(outcomes.calls_from_here)
         yield 1
 
-    outcomes = Outcomes(steps())
+    outcomes = Outcomes(nullcontext, steps)
     thread = in_thread(lambda: next(outcomes))
     assert inside.wait(10)
     assert not outcomes.calls_from_here

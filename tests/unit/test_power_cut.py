@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from unit.finding import Rig
 
+from iot.spooler.outbox.files import BLOCK_BYTES, PIECE_BYTES, ends_in_zeros, may_have_suffered
 from iot.spooler.outbox.mounts import FAT, ORDINARY
-from iot.spooler.outbox.zeros import BLOCK_BYTES, PIECE_BYTES, ends_in_zeros, may_have_suffered
 from iot.spooler.state.elapsed import Moment
 from iot.spooler.state.power_cut import BEHIND_S, NAME, WINDOW_S, PowerCut, running
 from iot.transfer import Fingerprint

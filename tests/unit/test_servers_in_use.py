@@ -51,7 +51,7 @@ class Lab:
         self.clock, self.probes, self.carried, self.cancels = Clock(), list[Asked](), list[Wire](), 0
         self.admission = Admission.ALL
         link = Availability(Backoff(1.0, 60.0), Backoff(HOLD_S, HOLD_S), lambda: 0.0)
-        gates = SimpleNamespace(allowed_by_number=lambda: {1: Allowed(self.admission)})
+        gates = SimpleNamespace(allowed_up_to=lambda _: {1: Allowed(self.admission)})
         self.agent: Any = SimpleNamespace(
             server=link, gates=gates, quota=SimpleNamespace(carried_also=self.carried.append)
         )

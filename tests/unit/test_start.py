@@ -49,6 +49,16 @@ def test_what_our_dependencies_import_and_nobody_uses_is_not_loaded(names):
     assert {"invoke", "asyncio", "unittest", "concurrent"}.isdisjoint(loaded)
 
 
+def test_an_agent_does_not_load_what_its_configuration_does_not_ask_for():
+    modules = "import sys; print(*sorted(sys.modules))"
+    loaded = {*python(f"import iot.spooler.cli.main, iot.spooler.service, iot.sftp.client.configured\n{modules}")}
+    assert {"iot.spooler.agent", "iot.sftp.client.runner"} <= loaded
+    assert {"iot.spooler.inbox.inbox", "iot.transfer.trees.planning", "iot.ftp.client", "iot.folder.store"}.isdisjoint(
+        loaded
+    )
+    assert "difflib" not in loaded - {*python(f"import pydantic\n{modules}")}
+
+
 def test_valid_options_load_nothing_that_only_invalid_ones_need():
     make = "from iot.sftp.client import IoTSFTPClient\nIoTSFTPClient('h', sftp_user='me', proof='full')\n"
     assert {"difflib", "pydoc", "textwrap"}.isdisjoint(

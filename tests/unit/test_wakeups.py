@@ -22,9 +22,14 @@ def wakeups():
     made.close()
 
 
+def _act(wakeups: Wakeups, seconds: float = 0.0) -> None:
+    for act in wakeups.wait(seconds):
+        act()
+
+
 def _wait_s(wakeups: Wakeups, seconds: float) -> float:
     began = time.monotonic()
-    wakeups.wait(seconds)
+    _act(wakeups, seconds)
     return time.monotonic() - began
 
 
@@ -38,7 +43,7 @@ def test_however_often_it_is_poked_it_blocks_nobody_and_wakes_once(wakeups: Wake
     for _ in range(100_000):
         wakeups.poke()
     for _ in range(100_000 // 4096 + 20):
-        wakeups.look()
+        _act(wakeups)
     assert _wait_s(wakeups, 0.05) >= 0.04
 
 
@@ -59,16 +64,16 @@ def test_what_can_be_read_is_acted_on_in_a_pause_and_between_steps(wakeups: Wake
     seen: list[bytes] = []
     unwatch = wakeups.watch(end, lambda: seen.append(os.read(end, 100)))
     try:
-        wakeups.look()
+        _act(wakeups)
         assert not seen
         os.write(other, b"one")
         assert _wait_s(wakeups, LONG_S) < SOON_S
         os.write(other, b"two")
-        wakeups.look()
+        _act(wakeups)
         assert seen == [b"one", b"two"]
         unwatch()
         os.write(other, b"three")
-        wakeups.look()
+        _act(wakeups)
         assert len(seen) == 2, "watched no longer"
         unwatch()  # twice is once
     finally:
@@ -84,7 +89,7 @@ def test_descriptors_above_those_that_select_can_take_are_watched_too(wakeups: W
     wakeups.watch(high, lambda: seen.append(os.read(high, 1)))
     try:
         os.write(other, b"x")
-        wakeups.look()
+        _act(wakeups)
         assert seen == [b"x"]
     finally:
         for descriptor in (high, end, other):

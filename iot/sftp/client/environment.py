@@ -9,7 +9,6 @@ environment to another host.
 
 from __future__ import annotations
 
-import difflib
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from iot.sftp.client.settings import ClientOptions, OptionFields
 from iot.transfer.deferred import deferred
 from iot.transfer.errors import ConfigurationError
 from iot.transfer.givenfile import read_text_once
+from iot.transfer.terminal import did_you_mean
 
 with deferred("asyncio"):  # only used for commands that are coroutines
     from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
@@ -163,8 +163,7 @@ def _looks_like_ours(name: str) -> bool:
 
 
 def _neighbour(name: str, known: set[str]) -> str:
-    near = difflib.get_close_matches(name.lower(), sorted(known), 1)
-    return f"{name}: no such setting{f'; did you mean {near[0].upper()}?' if near else ''}"
+    return f"{name}: no such setting{did_you_mean(name.upper(), sorted(map(str.upper, known)))}"
 
 
 def _secrets() -> list[str]:

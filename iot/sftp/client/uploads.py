@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -55,7 +56,8 @@ class Uploads(SFTPBatch[UploadJob]):
         self._sha256 = sha256
 
     def _connected(self, connection: Session) -> None:
-        self._abandoned = AbandonedParts(self._checkpoints, self._locks, self._stale_part_s, _part_of)
+        old = self._checkpoints.abandoned_before(time.time() - self._stale_part_s)
+        self._abandoned = AbandonedParts(self._checkpoints, self._locks, old, _part_of)
 
     def _work(self, ticket: Ticket[UploadJob], connection: Session) -> Job[TransferResult]:
         """Order by the caller's priority, then by size, small first."""

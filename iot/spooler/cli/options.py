@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 import re
 import sys
@@ -41,8 +40,10 @@ class Parser(argparse.ArgumentParser):
         message = re.sub(r"^the following arguments are required: ", "missing: ", message)
         wrong = re.match(r"argument [A-Z|a-z]+: invalid choice: '?([^']*)'? \(choose from (.*)\)$", message)
         if wrong:
-            near = difflib.get_close_matches(wrong[1], re.findall(r"\w+", wrong[2]), 1)
-            message = f"no such command: {wrong[1]}{f'; did you mean {near[0]}?' if near else ''}"
+            from iot.transfer import did_you_mean
+
+            commands = re.findall(r"\w+", wrong[2])
+            message = f"no such command: {wrong[1]}{did_you_mean(wrong[1], commands)}"
         say(f"{self.prog}: {message}\ntry: {self.prog} --help")
         sys.exit(EX_USAGE)
 

@@ -18,44 +18,36 @@ Between walks it looks at the names that the kernel tells of.
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from iot.spooler.config.outboxes import AfterUpload, OutboxSettings, Ready, Zeros
-from iot.spooler.decisions import Decisions
+from iot.spooler.config.outboxes import AfterUpload, OutboxSettings, Ready
 from iot.spooler.naming import shown
 from iot.spooler.outbox.cadence import Cadence, Walk
 from iot.spooler.outbox.content import hashless
-from iot.spooler.outbox.departure import Departure
+from iot.spooler.outbox.files import OutboxFiles
 from iot.spooler.outbox.markers import Markers
-from iot.spooler.outbox.names import name_of
 from iot.spooler.outbox.noticed import Noticed
 from iot.spooler.outbox.place import Found, SourceFailed
-from iot.spooler.outbox.readiness import Readiness
-from iot.spooler.outbox.scan import BATCH, Outbox
-from iot.spooler.outbox.taking import Clocks, Taking
+from iot.spooler.outbox.scan import BATCH
+from iot.spooler.outbox.taking import Taking
 from iot.spooler.outbox.vanished import Vanished
 from iot.spooler.outbox.versions import Versions
-from iot.spooler.outbox.zeros import ends_in_zeros, may_have_suffered
-from iot.spooler.patterns import MarkerName, is_unfinished, matcher, wanted
 from iot.spooler.queue.policy import State
 from iot.spooler.queue.queue import Entry, Queue
-from iot.spooler.state.power_cut import PowerCut
+from iot.spooler.state.elapsed import Clocks
 from iot.transfer import LocalStateError
 
 __all__ = ["Clocks", "Intake"]
 
 log = logging.getLogger(__name__)
 
-DAMAGED = "written shortly before a power cut, and ends in zeros: perhaps not all of it was written"
 
-
-class Intake:
+class Intake(OutboxFiles):
     """Brings the files of one outbox into the queue.
 
-    cut: the last power cut, if one is known. failed: why the outbox, or a folder in it, cannot be read; None when all
-    can. failures: how often that was so, in a row. stopped: by command; `step` is not called then. passes: finished
-    walks. check_first: for all files of the first walk, check whether an earlier delivery is there already.
+    failed: why the outbox, or a folder in it, cannot be read; None when all can. failures: how often that was so, in a
+    row. stopped: by command; `step` is not called then. passes: finished walks. check_first: for all files of the first
+    walk, check whether an earlier delivery is there already.
     """
 
     def __init__(
@@ -69,50 +61,34 @@ class Intake:
         small_file_bytes: int,
         journal_lost: bool,
     ) -> None:
-        self.settings = settings
+        super().__init__(settings, clocks, device_id)
         self.failed: str | None = None
-        self.cut: PowerCut | None = None
         self.failures = 0
         self.stopped = False
         self.passes = 0
-        self.readiness = Readiness(settings.quiet_s)
-        self.decisions = Decisions(settings.label)
-        self._naming = settings.naming(device_id)
-        self.number, fresh = queue.outbox(bytes(settings.path), self._naming.rule, decided=self._naming.decided)
+        naming = self._naming
+        self.number, fresh = queue.outbox(bytes(settings.path), naming.rule, decided=naming.decided)
         self.check_first = journal_lost or (fresh and settings.after_upload is AfterUpload.KEEP)
-        self._marker = MarkerName(settings.ready_marker) if settings.ready_marker else None
-        self.outbox = Outbox(
-            settings.path,
-            wanted=self._wanted(),
-            clock=clocks.monotonic,
-            recursive=settings.recursive,
-            excluded=matcher(settings.exclude, ignore_case=settings.ignore_case),
-            unwanted=lambda path: self.decisions.tell(path, "not sent, by the patterns include and exclude"),
-        )
         self.cadence = Cadence(scan_s)
+        self._queue = queue
         self._noticed = Noticed()
         self._lost_folders: dict[bytes, None] = {}
         self._versions = Versions(settings, queue, self.number, self.outbox, small_file_bytes=small_file_bytes)
         self._versions.check_all = self.check_first
         self._markers = Markers(self._marker, self.outbox) if self._marker else None
         self._taking = Taking(
-            settings,
+            self,
             queue,
             self.number,
             clocks,
-            self.outbox,
             self._versions,
-            readiness=self.readiness,
-            decisions=self.decisions,
             cadence=self.cadence,
-            needs_hash=self._naming.needs_hash,
+            needs_hash=naming.needs_hash,
             markers=self._markers,
         )
         self._vanished = Vanished(queue, self.number, self.outbox)
-        self._queue = queue
-        self._clocks = clocks
         self._walk: Iterator[list[Found]] | None = None
-        self._hashless = self._naming.needs_hash  # rows of an earlier naming may have no hash
+        self._hashless = naming.needs_hash  # rows of an earlier naming may have no hash
         self._kind = Walk.WHOLE
         self._again = False  # woken during this walk
         self._seen_known = 0
@@ -127,60 +103,6 @@ class Intake:
     @property
     def walking(self) -> bool:
         return self._walk is not None or self._taking.hashing
-
-    @property
-    def may_be_touched(self) -> bool:
-        """Whether a delivered file may have to be compared, because it stays in the outbox for a while and may be
-        modified there, or because a remount changes its inode: its digest is recorded then."""
-        completeness = self.outbox.completeness
-        guessed = completeness is None or not completeness.known
-        return guessed or not self.outbox.system.inodes or self.settings.after_upload is AfterUpload.KEEP
-
-    def source(self, entry: Entry) -> str:
-        """The local path of an entry's file."""
-        return os.fsdecode(os.path.join(bytes(self.settings.path), entry.path))
-
-    def destination(self, entry: Entry) -> str:
-        """The name on the server of a file that has none yet. Raises: UnsafeName if it cannot have one."""
-        return name_of(entry, self._naming)
-
-    def suspicion(self, entry: Entry) -> str:
-        """Why a file should not be sent although it is ready: what a power cut may have left of it; "" if nothing."""
-        version, cut = entry.fingerprint, self.cut
-        if cut is None or self.settings.zeros_after_power_cut is Zeros.SEND:
-            return ""
-        if not may_have_suffered(version, cut, self.outbox.system):
-            return ""
-        try:
-            file = self.outbox.open_file(entry.path)
-            try:
-                suffered = ends_in_zeros(file, version.size)
-            finally:
-                os.close(file)
-        except (OSError, SourceFailed):
-            return ""  # the upload finds out
-        return DAMAGED if suffered else ""
-
-    def alternatives(self, entry: Entry) -> tuple[str, ...]:
-        """Where the file goes if another has its destination."""
-        return self._naming.alternatives(entry.path, entry.destination, entry.fingerprint)
-
-    @property
-    def part_suffixes(self) -> frozenset[str]:
-        return self._naming.part_suffixes
-
-    def part_suffix(self, entry: Entry) -> str | None:
-        return self._naming.temporary_suffix(entry.path)
-
-    def departure(self, *, rested: bool) -> Departure:
-        """The checks before a file leaves this outbox, which is open. rested: the file has been watched for hold_s."""
-        assert self.outbox.leases is not None
-        now, wall, hold_s = self._clocks.monotonic(), self._clocks.wall(), self.settings.hold_s
-        return Departure(
-            self.outbox.leases,
-            lambda version: rested or self.readiness.rested(version, now, wall, hold_s),
-            self.outbox.system,
-        )
 
     def wake(self) -> int:
         """Scan everything now, even if a walk is under way.
@@ -258,18 +180,7 @@ class Intake:
             raise
         return looked
 
-    # -- inside
-
-    def _wanted(self) -> Callable[[str], bool]:
-        settings, marker = self.settings, self._marker
-        chosen = wanted(settings.include, settings.exclude, ignore_case=settings.ignore_case)
-        if settings.ready is Ready.RENAMED:
-            return lambda path: not is_unfinished(path) and chosen(path)
-        if marker is not None:
-            return lambda path: not marker.is_marker(path) and chosen(path)
-        return chosen
-
-    # -- walks
+    # -- inside: walks
 
     def _start(self, now: float) -> None:
         """A walk that is due, else one of the folders that were reported."""

@@ -3,42 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
-from iot.spooler.config.outboxes import OutboxSettings
-from iot.spooler.decisions import Decisions
 from iot.spooler.naming import shown
 from iot.spooler.outbox.cadence import Cadence
 from iot.spooler.outbox.content import Hashing
+from iot.spooler.outbox.files import OutboxFiles
 from iot.spooler.outbox.lease import Writer
 from iot.spooler.outbox.markers import Markers
 from iot.spooler.outbox.place import Found
-from iot.spooler.outbox.readiness import Readiness
-from iot.spooler.outbox.scan import Outbox
 from iot.spooler.outbox.versions import Versions
 from iot.spooler.queue.policy import State
 from iot.spooler.queue.queue import Known, NewEntry, Queue
-from iot.spooler.state.elapsed import boot_id, is_synchronised
+from iot.spooler.state.elapsed import Clocks
 from iot.transfer import DiskFull
 from iot.transfer.beneath import split
 
-__all__ = ["Clocks", "Taking"]
+__all__ = ["Taking"]
 
 log = logging.getLogger(__name__)
 
 TIGHT_BATCH = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Clocks:
-    """Both clocks, in seconds: the monotonic one drives everything, the wall clock is for file times and records.
-    synchronised: whether the wall clock is; None: unknown. boot: the id of the boot that the monotonic clock is of."""
-
-    monotonic: Callable[[], float]
-    wall: Callable[[], float]
-    synchronised: Callable[[], bool | None] = is_synchronised
-    boot: Callable[[], str] = boot_id
 
 
 class Taking:
@@ -50,31 +35,28 @@ class Taking:
 
     def __init__(
         self,
-        settings: OutboxSettings,
+        files: OutboxFiles,
         queue: Queue,
         number: int,
         clocks: Clocks,
-        outbox: Outbox,
         versions: Versions,
         *,
-        readiness: Readiness,
-        decisions: Decisions,
         cadence: Cadence,
         needs_hash: bool,
         markers: Markers | None,
     ) -> None:
-        self._settings = settings
+        self._settings = files.settings
         self._queue = queue
         self._number = number
         self._clocks = clocks
-        self._outbox = outbox
+        self._outbox = files.outbox
         self._versions = versions
-        self._readiness = readiness
-        self._decisions = decisions
+        self._readiness = files.readiness
+        self._decisions = files.decisions
         self._cadence = cadence
         self._needs_hash = needs_hash
         self._markers = markers
-        self._hashing = Hashing(outbox.open)
+        self._hashing = Hashing(files.outbox.open)
         self._marks: set[int] = set()
         self._known_marks: set[int] = set()
         self._all_known = False

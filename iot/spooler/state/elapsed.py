@@ -12,9 +12,10 @@ import functools
 import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
-__all__ = ["Moment", "Odometer", "boot_id", "elapsed_s", "is_synchronised", "observe"]
+__all__ = ["Clocks", "Moment", "Odometer", "boot_id", "elapsed_s", "is_synchronised", "observe"]
 
 TIME_ERROR = 5
 TIMEX_BYTES = 1024
@@ -52,6 +53,17 @@ def is_synchronised() -> bool | None:
     if state == -1:
         return os.path.exists(TIMESYNCD) or None
     return state != TIME_ERROR
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """Both clocks, in seconds: the monotonic one drives everything, the wall clock is for file times and records.
+    synchronised: whether the wall clock is; None: unknown. boot: the id of the boot that the monotonic clock is of."""
+
+    monotonic: Callable[[], float]
+    wall: Callable[[], float]
+    synchronised: Callable[[], bool | None] = is_synchronised
+    boot: Callable[[], str] = boot_id
 
 
 def elapsed_s(before: Moment, now: Moment) -> float:

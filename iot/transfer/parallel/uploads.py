@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -44,7 +45,8 @@ class Uploads(ParallelBatch[UploadJob]):
         self._stale_part_s = stale_part_s
 
     def _connected(self, connection: Workers) -> None:
-        self._abandoned = AbandonedParts(self._checkpoints, self._locks, self._stale_part_s, self._lock_name)
+        old = self._checkpoints.abandoned_before(time.time() - self._stale_part_s)
+        self._abandoned = AbandonedParts(self._checkpoints, self._locks, old, self._lock_name)
 
     def _work(self, ticket: Ticket[UploadJob], connection: Workers) -> Running | None:
         """Order by the caller's priority, then by size, small first. None: an abandoned part of it is being removed."""

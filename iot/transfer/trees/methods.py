@@ -1,19 +1,18 @@
-"""The part of the facade that works on whole folders."""
+"""The part of the facade that works on whole folders; what it needs for that is loaded with the first of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from iot.transfer.errors import ConfigurationError, PermanentError
 from iot.transfer.model import Direction, LocalPath, ProgressCallback, RemoteEntry, RemoteFile, RemotePath
 from iot.transfer.names import path_text, remote_path
 from iot.transfer.remote import Remote
 from iot.transfer.stop import no_tick
-from iot.transfer.trees.carrying import Manner, carry_out
-from iot.transfer.trees.making import Syncing, check_folder, found_folder, plan_download, plan_sync, plan_upload
-from iot.transfer.trees.model import Step, StepResult, TreePlan, TreeResult
-from iot.transfer.trees.remote import remote_walk
+
+if TYPE_CHECKING:
+    from iot.transfer.trees.model import Step, StepResult, TreePlan, TreeResult
 
 __all__ = ["TreeMethods"]
 
@@ -49,6 +48,8 @@ class TreeMethods:
         Raises: NotFound, NameRefused (`local` is missing, or is not a folder), TransientError, AuthenticationError,
             LocalStateError, ConfigurationError, Cancelled. What fails for one file is in the result: see `TreeResult`.
         """
+        from iot.transfer.trees.making import check_folder
+
         check_folder(local)
         plan = self.plan_upload([(local, remote)], update=update, keep_times=keep_times)
         return self._result(plan, dry_run, resume, sha256, progress, tick)
@@ -71,6 +72,8 @@ class TreeMethods:
         A name from the server that would lead out of the folder is refused; of two names that differ only in case, the
         second is refused where the local file system takes both for one. Arguments and errors: see `upload_dir`.
         """
+        from iot.transfer.trees.making import found_folder
+
         file = found_folder(self._remote, remote)
         plan = self.plan_download([(remote, local, file)], update=update, keep_times=keep_times)
         return self._result(plan, dry_run, resume, sha256, progress, tick)
@@ -103,6 +106,8 @@ class TreeMethods:
         """
         if direction not in ("upload", "download"):
             raise ConfigurationError(f"direction: must be 'upload' or 'download' (got {direction!r})")
+        from iot.transfer.trees.making import Syncing, plan_sync
+
         wish = Syncing(prune, allow_empty, max_remove, time_tolerance_s)
         plan = plan_sync(self._remote, local, remote, Direction(direction), wish)
         return self._result(plan, dry_run, resume, sha256, progress, tick)
@@ -116,12 +121,16 @@ class TreeMethods:
         Level by level, the folders of a level at once. Links to folders are not followed. wanted: by name; what is not
         is left out, and not entered.
         """
+        from iot.transfer.trees.remote import remote_walk
+
         return remote_walk(self._remote, path_text(remote_path(path)), wanted or (lambda _: True))
 
     def plan_upload(
         self, pairs: Iterable[tuple[LocalPath, RemotePath]], *, update: bool = False, keep_times: bool = False
     ) -> TreePlan:
         """The plan for sending files and folders, each with its remote path; see `upload_dir` and `carry_out`."""
+        from iot.transfer.trees.making import plan_upload
+
         return plan_upload(self._remote, pairs, update=update, keep_times=keep_times or update)
 
     def plan_download(
@@ -132,6 +141,8 @@ class TreeMethods:
         keep_times: bool = False,
     ) -> TreePlan:
         """The plan for fetching files and folders, each with its local path and what is known about it already."""
+        from iot.transfer.trees.making import plan_download
+
         return plan_download(self._remote, wanted, update=update, keep_times=keep_times or update)
 
     def carry_out(
@@ -148,6 +159,8 @@ class TreeMethods:
 
         progress: gives the callback of a step. adopt_partial: as for `upload`. Raises: see `upload_dir`.
         """
+        from iot.transfer.trees.carrying import Manner, carry_out
+
         manner = Manner(resume, sha256, progress or (lambda _: None), tick or no_tick, adopt_partial)
         return carry_out(self._remote, plan, manner)
 
@@ -160,7 +173,9 @@ class TreeMethods:
         progress: ProgressCallback | None,
         tick: Callable[[], None] | None,
     ) -> TreeResult:
+        from iot.transfer.trees.model import TreeResult
+
         if dry_run:
             return TreeResult(plan)
-        manner = Manner(resume, sha256, lambda _: progress, tick or no_tick)
-        return TreeResult(plan, tuple(carry_out(self._remote, plan, manner)))
+        steps = self.carry_out(plan, resume=resume, sha256=sha256, progress=lambda _: progress, tick=tick)
+        return TreeResult(plan, tuple(steps))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import re
 import sys
 from collections.abc import Callable, Iterable
@@ -11,7 +10,7 @@ from typing import Any, NoReturn
 
 from iot.sftp.client.cli.output import EXIT_SUMMARY, EXIT_TEXT, EXIT_USAGE
 from iot.transfer._version import __version__
-from iot.transfer.terminal import terminal_safe
+from iot.transfer.terminal import did_you_mean, terminal_safe
 
 __all__ = ["Commands", "Parser", "UsageError", "add_command", "top_parser"]
 
@@ -110,8 +109,7 @@ class Parser(argparse.ArgumentParser):
         name = options[0].partition("=")[0]
         if re.fullmatch(r"-\w\w+", name):  # several in one word
             name = next((f"-{letter}" for letter in name[1:] if f"-{letter}" not in self._option_string_actions), name)
-        near = difflib.get_close_matches(name, self._option_string_actions, 1)
-        return f"no such option: {name}{f'; did you mean {near[0]}?' if near else ''}"
+        return f"no such option: {name}{did_you_mean(name, self._option_string_actions)}"
 
 
 class _ShowHelp(argparse.Action):
@@ -136,8 +134,7 @@ class TopParser(Parser):
         """Options in front of the command are those of every command; without one, nothing has to be loaded."""
         self._words = tuple(args or ())
         if args and not args[0].startswith("-") and args[0] not in self.commands:
-            near = difflib.get_close_matches(args[0], self.commands, 1)
-            self.error(f"no such command: {args[0]}{f'; did you mean {near[0]}?' if near else ''}")
+            self.error(f"no such command: {args[0]}{did_you_mean(args[0], self.commands)}")
         if not args or not args[0].startswith("-") or args[0] in (*HELP, "--version"):
             return argparse.ArgumentParser.parse_known_args(self, args, namespace)
         return super().parse_known_args(args, namespace)

@@ -6,7 +6,7 @@ import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
-from iot.sftp.client.pipeline.job import Answers, Command, Job, Send
+from iot.sftp.client.pipeline.job import Answers, Job, Send
 from iot.sftp.client.pipeline.pace import Mark, Pace
 from iot.sftp.client.protocol.packets import Reply
 from iot.transfer.errors import ProtocolError
@@ -28,12 +28,13 @@ class Running:
     ended: bool = False
     small: bool = False
 
-    def resume(self) -> Command:
+    def news(self) -> Answers | None:
+        """What its work is to be sent now; None at its start."""
         if not self.started:
             self.started = True
-            return next(self.job.work)
+            return None
         answers, self.inbox = self.inbox, []
-        return self.job.work.send(answers)
+        return answers
 
 
 @dataclass(slots=True)

@@ -219,9 +219,11 @@ class Pipeline:
 
     def _advance(self, running: Running) -> None:
         """Run a job until it waits, is parked, reaches a barrier, gives up its turn, or ends."""
+        work = running.job.work
         while True:
+            news = running.news()
             try:
-                command = running.resume()
+                command = next(work) if news is None else work.send(news)
             except StopIteration as stop:
                 self._end(running, Finished(running.job.tag, stop.value))
                 return
@@ -289,7 +291,7 @@ class Pipeline:
         """Give a job the answers that have arrived, then the error: what was answered counts."""
         try:
             if running.inbox and listen:
-                running.resume()
+                running.job.work.send(running.inbox)
         except StopIteration as stop:
             return Finished(running.job.tag, stop.value)
         except SFTPError as own:

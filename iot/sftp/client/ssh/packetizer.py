@@ -12,6 +12,7 @@ import struct
 import time
 import zlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import paramiko
@@ -46,7 +47,6 @@ class Packetizer(PlainPacketizer):  # type: ignore[misc]
         self._greeting_bytes = 0
         self._greeting_began = time.monotonic()
         self._greeting = ""
-        self._seals: ChaCha20 | None = None
         self._opens: ChaCha20 | None = None
 
     def read_all(self, n: int, check_rekey: bool = False) -> bytes:
@@ -59,14 +59,12 @@ class Packetizer(PlainPacketizer):  # type: ignore[misc]
         # paramiko waits for a new key only at the start of a packet, where the length must be decrypted
         return self._opens.open_length(data) if check_rekey and self._opens is not None else data
 
-    def write_all(self, out: bytes) -> None:
-        super().write_all(self._seals.seal_length(out) if self._seals is not None else out)
-
     def set_outbound_cipher(self, block_engine: Any, *arguments: Any, **keywords: Any) -> None:
         super().set_outbound_cipher(block_engine, *arguments, **keywords)
-        self._seals = block_engine if isinstance(block_engine, ChaCha20) else None
-        if self._seals is not None:
-            self._seals.sequence = lambda: int(self._Packetizer__sequence_number_out)
+        self.write_all = super().write_all
+        if isinstance(block_engine, ChaCha20):
+            block_engine.sequence = lambda: int(self._Packetizer__sequence_number_out)
+            self.write_all = partial(_write_sealed, super().write_all, block_engine)
 
     def set_inbound_cipher(self, block_engine: Any, *arguments: Any, **keywords: Any) -> None:
         super().set_inbound_cipher(block_engine, *arguments, **keywords)
@@ -138,6 +136,11 @@ class ChaCha20:
 
     def _tag(self, nonce: bytes) -> _Tag:
         return _Tag(_chacha20(self._key, nonce, bytes(32)))
+
+
+def _write_sealed(write: Callable[[bytes], None], cipher: ChaCha20, out: bytes) -> None:
+    """In the place of paramiko's `write_all`, which knows only packets whose length is in the clear."""
+    write(cipher.seal_length(out))
 
 
 class _Tag:
