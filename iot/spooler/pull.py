@@ -106,7 +106,8 @@ class Pull:
 
     def next_at(self) -> float:
         """When there may be something to do, on the monotonic clock."""
-        return min((inbox.next_at() for inbox in self._open()), default=float("inf"))
+        each = (inbox.next_at() if self._may(inbox) else inbox.next_here() for inbox in self.inboxes)
+        return min(each, default=float("inf"))
 
     def is_idle(self) -> bool:
         """Whether all that can be done now is done: for `run --drain`."""

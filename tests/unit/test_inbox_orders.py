@@ -12,7 +12,7 @@ from unit.inbox_lab import InboxLab
 from iot.spooler.agent import Agent, Wake
 from iot.spooler.draining import End
 from iot.spooler.obeying import _flush, obey
-from iot.spooler.orders import ORDERS, Order, order_after
+from iot.spooler.orders import ORDERS, Command, Order, order_after
 from iot.spooler.status import snapshot, summary
 
 DAY_S = 86400.0
@@ -144,6 +144,21 @@ def test_a_stopped_inbox_leaves_the_others_alone_and_what_was_fetched_before_wai
     again.ask(50, "start", "config")
     again.run(2000)
     assert lab.published() == {"a": b"a"}
+
+
+def test_what_was_fetched_before_a_suspension_is_judged_and_published_all_the_same(lab):
+    lab.inbox["before_publish"] = [
+        "/bin/sh",
+        "-c",
+        f"test -e {lab.base}/asked && exit; touch {lab.base}/asked; exit 75",
+    ]
+    script = Script(lab)
+    seen: list[dict[str, bytes]] = []
+    script.do(5, lambda: seen.append(lab.published()))
+    script.steps.append((0.5, lambda agent: agent.order(Command.SUSPEND, agent.pull.inboxes)))
+    script.run(6)
+    assert (lab.base / "asked").exists()
+    assert seen == [{"a": b"a"}]  # not only when the loop has another reason to look
 
 
 def test_a_drain_leaves_a_stopped_inbox_alone_and_says_that_something_remains(lab):

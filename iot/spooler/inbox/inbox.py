@@ -158,7 +158,11 @@ class Inbox:
         """When there may be something to do, on the monotonic clock."""
         fetch_at = float("-inf") if self._fetching else float("inf")
         remote_at = max(min(self._due_at, self._removals.next_at(), fetch_at), self._not_before)
-        return min(remote_at, self._arrivals.next_at())
+        return min(remote_at, self.next_here())
+
+    def next_here(self) -> float:
+        """The same of what needs no server, and is done while nothing may be fetched, too."""
+        return float("inf") if self.stopped else self._arrivals.next_at()
 
     # -- at the server
 
