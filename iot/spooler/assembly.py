@@ -19,7 +19,7 @@ from iot.spooler.condition import CommandGate
 from iot.spooler.config.outboxes import Beyond, OutboxSettings
 from iot.spooler.config.retry import RetrySettings
 from iot.spooler.config.settings import Settings
-from iot.spooler.gates import Gate, Gates, WindowGate
+from iot.spooler.gates import Gate, Gates, ServerGate, WindowGate
 from iot.spooler.hint import Hints
 from iot.spooler.hooks.batches import BatchHooks
 from iot.spooler.hooks.hooks import Hooks
@@ -125,8 +125,9 @@ def gates(
     """rest: the gates that others have to do with, too."""
     boxes: list[Intake | Inbox] = [*intakes, *inboxes]
     schedules = {box.number: box.settings.schedule for box in boxes}
-    each: list[Gate] = [WindowGate(schedules, settings.zone), *rest, *_commands(settings, boxes)]
     numbered = {inbox.number: inbox for inbox in inboxes}
+    server = ServerGate(numbered if settings.uses_fallback else ())
+    each: list[Gate] = [server, WindowGate(schedules, settings.zone), *rest, *_commands(settings, boxes)]
     return Gates(each, _batches(intakes, queue, journal, hooks, drain=drain), markers, intakes, queue, clocks, numbered)
 
 

@@ -149,8 +149,7 @@ def _other(other: Content, wall: float) -> str:
     """A server, named by its table, that no file goes to now."""
     error = f" ({other['error']})" if other["error"] else ""
     asked = "" if other["next_attempt_at"] is None else f", asked in {_span(other['next_attempt_at'] - wall)}"
-    waits = ", inboxes wait for it" if other["inboxes_wait"] else ""
-    return f"[{other['table']}] {other['server']}{asked}{waits}{error}"
+    return f"[{other['table']}] {other['server']}{asked}{error}"
 
 
 def _left(seconds: int | None) -> str:

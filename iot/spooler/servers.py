@@ -2,8 +2,6 @@
 
 A change is the end of one agent and the start of the next, as with a reload: so nothing of a connection, no hint, hold
 or wait of one server ever meets the other one. Which one is used survives the process; a drain begins with the first.
-
-Inboxes are fetched from [server] only: what was fetched is recorded by the names there.
 """
 
 from __future__ import annotations
@@ -74,7 +72,7 @@ class Servers:
         """For the next agent: as if the server that is used were the only one."""
         if not self.is_second:
             return self._settings
-        return self._settings.model_copy(update={"server": self._settings.fallback, "inbox": ()})
+        return self._settings.model_copy(update={"server": self._settings.fallback})
 
     @property
     def hold_file(self) -> str:
@@ -134,7 +132,6 @@ class Servers:
             "table": "server" if self.is_second else "fallback",
             "next_attempt_at": round(wall + next_s) if next_s > 0 else None,
             "error": shown(str(error)) if error is not None else None,
-            "inboxes_wait": self.is_second and any(inbox.enabled for inbox in self._settings.inbox),
         }
 
     def close(self) -> None:

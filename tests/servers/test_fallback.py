@@ -34,6 +34,7 @@ class TwoSite(Site):
     def __init__(self, servers: list[Rooted], folder: Path, links: dict[int, BadLink] | None = None) -> None:
         super().__init__(servers[0], folder)
         self.top |= POLICY
+        self.inbox = folder / "inbox"
         self.outbox["destination"] = "up"
         tables = [
             {
@@ -50,7 +51,8 @@ class TwoSite(Site):
 
     def toml(self, changes: dict[str, Any]) -> str:
         given = {name: value for name, value in self.fallback.items() if value is not None}
-        return f"{super().toml(changes)}\n[fallback]\n{toml_of(given)}"
+        inbox = f'[[inbox]]\npath = "{self.inbox}"\nsource = "config"\n' if self.inbox.exists() else ""
+        return f"{super().toml(changes)}\n[fallback]\n{toml_of(given)}{inbox}"
 
 
 def told(site: TwoSite, *words: str) -> Any:
@@ -115,8 +117,14 @@ def test_what_was_begun_on_the_second_server_ends_there_when_the_first_is_back(
     with contextlib.closing(second.link(rate_bps=8e6)) as link:
         site = TwoSite(servers, tmp_path / "device", {1: link})
         site.put("small")
+        site.inbox.mkdir()
+        for server, content in zip(servers, (b"first", b"second"), strict=True):
+            (server.root / "config").mkdir()
+            (server.root / "config/file").write_bytes(content)
         with site.running():
             until(lambda: second.content("up/small") is not None)
+            until(lambda: told(site, "status")["inboxes"][0]["state"] == "suspended")
+            assert "fetched from [server] only" in json.dumps(told(site, "status")["inboxes"])
             other = told(site, "status")["connection"]["other_server"]
             assert (other["server"], other["table"]) == (f"127.0.0.1:{first.port}", "server")
             site.put("large", os.urandom(2 * MIB))
@@ -125,8 +133,10 @@ def test_what_was_begun_on_the_second_server_ends_there_when_the_first_is_back(
             until(lambda: "other server answers" in site.log.split("server changed to=")[1])
             site.put("later")
             until(lambda: first.content("up/later") is not None)
-        assert sorted(second.names()) == ["up/large", "up/small"]
-        assert first.names() == ["up/later"]
+            until((site.inbox / "file").exists)
+        assert (site.inbox / "file").read_bytes() == b"first"
+        assert sorted(second.names()) == ["config/file", "up/large", "up/small"]
+        assert sorted(first.names()) == ["config/file", "up/later"]
         assert f"delivered path=large dest=up/large bytes={2 * MIB} sent={2 * MIB} resumed_at=0" in site.log
         assert site.log.count("server changed to=") == 2
         servers_of = {item["destination"]: item["server"] for item in told(site, "deliveries")}

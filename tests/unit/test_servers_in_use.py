@@ -44,7 +44,6 @@ class Lab:
             "server": {"host": "a"},
             "fallback": {"host": "b"},
             "outbox": [{"path": "/out", "destination": "up"}],
-            "inbox": [{"path": "/in", "source": "config"}],
             **more,
         }
         self.settings = Settings.model_validate(given)
@@ -84,7 +83,7 @@ def lab(tmp_path: Path) -> Lab:
     return Lab(tmp_path)
 
 
-def test_the_next_agent_has_the_other_server_and_no_inboxes(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_next_agent_has_the_other_server_in_its_place(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
     servers = lab.servers()
     assert servers.in_use == lab.settings
     lab.leave(servers)
@@ -92,8 +91,8 @@ def test_the_next_agent_has_the_other_server_and_no_inboxes(lab: Lab, caplog: py
     assert lab.carried == [Wire(100, 10)]
     assert lab.cancels == 1  # what tries the dead server is not waited for
     servers.switch(lab.agent.server)
-    assert (servers.in_use.server.address, servers.in_use.inbox, servers.is_leaving) == ("b:22", (), False)
-    assert servers.in_use.outbox == lab.settings.outbox
+    assert (servers.in_use.server.address, servers.in_use.uses_fallback, servers.is_leaving) == ("b:22", True, False)
+    assert (servers.in_use.outbox, lab.settings.uses_fallback) == (lab.settings.outbox, False)
     assert servers.hold_file != Lab(lab.settings.state_dir).servers(drain=True).hold_file
     assert 'server changed to=b:22 from=a:22 reason="LinkLost: no answer"' in caplog.text
 
@@ -188,7 +187,6 @@ def test_each_news_of_the_other_server_is_told_once_and_shown(lab: Lab, caplog: 
     ]
     figures = servers.figures(2e9)
     assert figures is not None
-    assert not figures["inboxes_wait"]
     assert (figures["server"], figures["table"], figures["error"]) == ("b:22", "fallback", '"no answer"')
     assert Lab(Path("/nowhere"), fallback=None).servers().figures(2e9) is None
 

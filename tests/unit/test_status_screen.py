@@ -116,15 +116,14 @@ def test_it_says_how_fresh_it_is_and_whether_the_agent_lives(
 
 
 def test_the_server_that_is_not_used_has_a_line_of_its_own() -> None:
-    other = {"server": "a:22", "table": "server", "next_attempt_at": 1030, "error": "no answer", "inboxes_wait": True}
+    other = {"server": "a:22", "table": "server", "next_attempt_at": 1030, "error": "no answer"}
     connection = {**CONTENT["connection"], "server": "b:22", "other_server": other}
     told = table({**CONTENT, "connection": connection}, running=True, wall=1000.0).splitlines()
     assert told[1:3] == [
         "connection  connected b:22",
-        "not used    [server] a:22, asked in 30 s, inboxes wait for it (no answer)",
+        "not used    [server] a:22, asked in 30 s (no answer)",
     ]
     quiet = {**connection, "other_server": {**other, "table": "fallback", "next_attempt_at": None, "error": None}}
-    quiet["other_server"]["inboxes_wait"] = False
     told = table({**CONTENT, "connection": quiet}, running=True, wall=1000.0).splitlines()
     assert told[2] == "not used    [fallback] a:22"
 

@@ -185,6 +185,11 @@ class Settings(Table):
         return {"server": self.server} | ({"fallback": self.fallback} if self.fallback is not None else {})
 
     @property
+    def uses_fallback(self) -> bool:
+        """Whether the fallback stands in the place of the first server."""
+        return self.fallback is not None and self.server is self.fallback
+
+    @property
     def zone(self) -> tzinfo:
         return zone_named(self.time_zone)
 
