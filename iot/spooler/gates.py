@@ -25,7 +25,7 @@ from iot.spooler.queue.queue import Queue
 from iot.spooler.schedule import Schedule, clock_words, window
 from iot.transfer import LocalStateError
 
-__all__ = ["FREE", "Gate", "Gates", "Held", "Opened", "WindowGate", "held"]
+__all__ = ["FREE", "Gate", "Gates", "Held", "Opened", "ServerGate", "WindowGate", "held"]
 
 log = logging.getLogger(__name__)
 

@@ -51,7 +51,11 @@ class TwoSite(Site):
 
     def toml(self, changes: dict[str, Any]) -> str:
         given = {name: value for name, value in self.fallback.items() if value is not None}
-        inbox = f'[[inbox]]\npath = "{self.inbox}"\nsource = "config"\n' if self.inbox.exists() else ""
+        inbox = (
+            f'[[inbox]]\npath = "{self.inbox}"\nsource = "config"\npoll_s = 1\nsettle_s = 0\n'
+            if self.inbox.exists()
+            else ""
+        )
         return f"{super().toml(changes)}\n[fallback]\n{toml_of(given)}{inbox}"
 
 
