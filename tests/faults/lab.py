@@ -142,7 +142,7 @@ class Laboratory(Setup, Promise, RuleBasedStateMachine):
         self.leases = self._offers_leases()
         self.chowned = self.is_read_only = False
         self.seen = 0
-        self.messes = 0
+        self.messes = self.heard = 0
         self.batches: dict[bytes, tuple[set[bytes], int]] = {}
         self.passed: set[bytes] = set()
         self.sent: Counter[tuple[File, bytes]] = Counter()

@@ -16,13 +16,14 @@ from iot.spooler.commands import Ended
 if TYPE_CHECKING:
     from faults.lab_agent import Loop
 
-__all__ = ["BAD", "HOOK_LIMIT_S", "MOODS", "Judged", "commands_of"]
+__all__ = ["BAD", "HOOK_LIMIT_S", "MOODS", "REFUSES", "Judged", "commands_of"]
 
 MOODS = ("good", "good", "good", "bad", "later", "hangs", "crashes", "kills the agent")
 """Of all hooks of a life. good: they refuse nothing but contents that begin with BAD."""
 BAD = b"bad "
 HOOK_LIMIT_S = 5
-CODES = {"bad": 1, "later": 75, "crashes": -11, "hangs": -9}
+REFUSES = 1
+CODES = {"bad": REFUSES, "later": 75, "crashes": -11, "hangs": -9}
 
 
 class Judged(NamedTuple):

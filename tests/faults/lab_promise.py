@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from faults.lab_disk import tree
+from faults.lab_hooks import REFUSES
 from faults.lab_producers import File
 from faults.lab_setup import PULLS
 
@@ -84,7 +85,14 @@ class Promise:
         return {content_of(path, status) for place in places for path, status in tree(place)}
 
     def _hear_the_hooks(self) -> None:
-        self.passed |= {each.content or b"" for each in self.server.judged if each.hook == "before" and not each.code}
+        for each in self.server.judged[self.heard :]:
+            if each.hook == "before" and not each.code:
+                self.passed.add(each.content or b"")
+            elif each.hook == "before_publish" and not each.code:
+                self.remotes.passed.add(each.content or b"")
+            elif each.hook == "before_publish" and each.code == REFUSES:
+                self.remotes.refused.add(each.content or b"")
+        self.heard = len(self.server.judged)
 
     def _look_at_the_inbox(self) -> None:
         if self.policy in PULLS:

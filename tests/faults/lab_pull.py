@@ -31,7 +31,7 @@ class Remotes:
 
     whole: what lies on the server under a name. versions: what may be published under it. growing: name, content ->
     since when, until when it lay there although it was not whole. seen: what a consumer has found under a name, and as
-    which inode. taken: what consumers took.
+    which inode. taken: what consumers took. judged: by a hook, which let some pass and refused others for good.
     """
 
     source: Path
@@ -44,6 +44,8 @@ class Remotes:
     growing: dict[tuple[str, bytes], list[float]] = field(default_factory=dict)
     seen: dict[str, tuple[bytes, int]] = field(default_factory=dict)
     taken: set[bytes] = field(default_factory=set)
+    passed: set[bytes] = field(default_factory=set)
+    refused: set[bytes] = field(default_factory=set)
     removed: int = 0
     published: set[bytes] = field(default_factory=set)
 
@@ -101,7 +103,7 @@ class Remotes:
         found = {os.fsdecode(name): each for name, each in self._published()}
         for name, (content, inode) in found.items():
             assert self._may_appear(name, content), f"{name} appeared, and was never so on the server: {content[:20]!r}"
-            assert not (self.judged and content.startswith(BAD)), f"{name} appeared, and its hook had refused it"
+            assert not self.judged or content in self.passed, f"{name} appeared, and no hook had let it pass"
             before = self.seen.get(name, (b"", 0))
             again = before[0] == content and before[1] != inode
             assert may_repeat or not again, f"{name} was published twice"
@@ -116,7 +118,7 @@ class Remotes:
     def left(self) -> list[str]:
         """What a settled inbox would have, and this one has not."""
         names = [name for name in self.whole if not name.endswith(".part") and not name.startswith(".")]
-        wanted = [name for name in names if not (self.judged and self.whole[name].startswith(BAD))]
+        wanted = [name for name in names if self.whole[name] not in self.refused]
         return [name for name in wanted if not self._has(name)]
 
     # -- inside
