@@ -220,7 +220,9 @@ class Agent(Pieces):
         self._changed = self._changed or ready != self.queue.made_ready
         self.outcomes.drop_withdrawn()
         self.hooks.before.look()
-        self._changed = self.hooks.batches.before.look() or self._changed
+        if self.hooks.batches.before.look():
+            self._changed = True
+            self._look_at_gates()  # a batch may go now
         self.owed.released(self.hooks.after.look())
         self.owed.tend()
         self.packing.tend()

@@ -105,6 +105,29 @@ def test_a_failing_hook_keeps_the_batch_back_with_a_reason_and_is_tried_again(bo
     assert box.waits_because() is None
 
 
+def test_a_batch_goes_as_soon_as_its_hook_has_ended(box):
+    """Not with the next look at the outboxes."""
+    box.scan_s = 300.0
+    box.put_batch()
+    box.hooks["before_batch"] = box.note()
+    began = box.loop.now
+    sent = []
+    box.remote.before = lambda job: sent.append(box.loop.now - began)
+    box.go_on(200)
+    assert len(sent) >= 2
+    assert sent[0] < (33 if box.kind == "interval" else 8)
+
+
+def test_nobody_is_asked_about_files_that_have_gone_meanwhile(timed):
+    timed.outbox["batch_interval_s"] = 40
+    timed.put("a/1", b"12345")
+    timed.hooks |= {"before_batch": timed.note("before"), "after_batch": timed.note("after")}
+    timed.loop.woken = lambda: (timed.box / "a/1").unlink(missing_ok=True) if timed.loop.now > 1030 else None
+    timed.scan_s = 5.0
+    timed.go_on(200)
+    assert timed.noted() == []
+
+
 def test_what_comes_while_the_hook_is_tried_belongs_to_the_next_batch(box):
     box.put_batch()
     box.hooks["before_batch"] = box.note("$IOT_FILES", f"test -e {box.base}/flag")

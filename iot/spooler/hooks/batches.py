@@ -58,10 +58,13 @@ class Batch(NamedTuple):
 
 @dataclass
 class _Asked:
-    """A batch whose hook has not succeeded yet. tries: how often that has failed. retry_at: None while it runs."""
+    """A batch whose hook has not succeeded yet. batch: what it is now. path: of its marker. tries: how often its hook
+    has failed. retry_at: None while it runs."""
 
     outbox: int
-    call: Call
+    key: int
+    batch: Callable[[], Batch]
+    path: bytes = b""
     tries: int = 0
     retry_at: float | None = None
     reason: str = ""
@@ -98,11 +101,8 @@ class BeforeBatch:
         if outbox not in self._hooks:
             return True
         if key not in self._asked:
-            files, size, path = batch()
-            about = variables(local_path(self._folders[outbox], path), "", size, files=files)
-            call = Call(key, BEFORE_BATCH, self._hooks[outbox].before_batch, about, path)
-            self._asked[key] = _Asked(outbox, call)
-            self._calls[outbox].ask(call)
+            self._asked[key] = _Asked(outbox, key, batch)
+            self._ask(self._asked[key])
         return self._asked[key].passed
 
     def forget(self, key: int) -> None:
@@ -110,19 +110,22 @@ class BeforeBatch:
         self._asked.pop(key, None)
 
     def look(self) -> bool:
-        """Take note of what has ended, start what is due -> whether something has changed."""
-        changed, now = False, self._now()
+        """Take note of what has ended, start what is due -> whether something has changed.
+
+        Raises: DiskFull, JournalUnavailable.
+        """
+        changed, now, news = False, self._now(), self.news
         for asked in self._asked.values():
             if asked.retry_at is not None and asked.retry_at <= now:
                 asked.retry_at = None
-                self._calls[asked.outbox].ask(asked.call)
+                self._ask(asked)
         for number, calls in self._calls.items():
             for call, ended in calls.look():
                 asked_for = self._asked.get(call.key)
                 if asked_for is not None:
                     self._take(asked_for, fault(call, ended, self._hooks[number].limit_s))
                     changed = True
-        return changed
+        return changed or news != self.news
 
     def look_in_s(self) -> float:
         now = self._now()
@@ -156,6 +159,17 @@ class BeforeBatch:
     def all_calls(self) -> list[Calls]:
         return list(self._calls.values())
 
+    def _ask(self, asked: _Asked) -> None:
+        """Nobody is asked about files that have gone meanwhile."""
+        files, size, path = asked.batch()
+        if not files and not path:
+            self._take(asked, None)
+            return
+        asked.path = path
+        about = variables(local_path(self._folders[asked.outbox], path), "", size, files=files)
+        words = self._hooks[asked.outbox].before_batch
+        self._calls[asked.outbox].ask(Call(asked.key, BEFORE_BATCH, words, about, path))
+
     def _take(self, asked: _Asked, reason: str | None) -> None:
         if reason is None:
             asked.passed, asked.reason = True, ""
@@ -169,7 +183,7 @@ class BeforeBatch:
         log.warning(
             "batch kept back folder=%s marker=%s reason=%s next_s=%s",
             shown(self._folders[asked.outbox]),
-            shown(asked.call.path),
+            shown(asked.path),
             shown(reason),
             "never" if is_left else f"{wait_s:.1f}",
         )
@@ -200,7 +214,7 @@ class AfterBatch:
     def released(self, db: sqlite3.Connection, outbox: int, key: int, batch: Batch, above: int | None = None) -> None:
         """This batch is sent from now on. above: its rows are those above this number, up to `key`; None: `key` is its
         marker."""
-        if outbox not in self._outboxes:
+        if outbox not in self._outboxes or not (batch.files or batch.path):
             return
         db.execute(
             "INSERT OR REPLACE INTO batch_sent (key, outbox, above, path, files, bytes) VALUES (?, ?, ?, ?, ?, ?)",
