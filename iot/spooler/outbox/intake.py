@@ -63,11 +63,9 @@ class Intake(OutboxFiles):
     ) -> None:
         super().__init__(settings, clocks, device_id)
         self.failed: str | None = None
-        self.failures = 0
+        self.failures = self.passes = 0
         self.stopped = False
-        self.passes = 0
-        naming = self._naming
-        self.number, fresh = queue.outbox(bytes(settings.path), naming.rule, decided=naming.decided)
+        self.number, fresh = queue.outbox(bytes(settings.path), self._naming.rule, decided=self._naming.decided)
         self.check_first = journal_lost or (fresh and settings.after_upload is AfterUpload.KEEP)
         self.cadence = Cadence(scan_s)
         self._queue = queue
@@ -83,12 +81,12 @@ class Intake(OutboxFiles):
             clocks,
             self._versions,
             cadence=self.cadence,
-            needs_hash=naming.needs_hash,
+            needs_hash=self._naming.needs_hash,
             markers=self._markers,
         )
         self._vanished = Vanished(queue, self.number, self.outbox)
         self._walk: Iterator[list[Found]] | None = None
-        self._hashless = naming.needs_hash  # rows of an earlier naming may have no hash
+        self._hashless = self._naming.needs_hash  # rows of an earlier naming may have no hash
         self._kind = Walk.WHOLE
         self._again = False  # woken during this walk
         self._seen_known = 0
