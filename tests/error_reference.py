@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from iot.sftp.client.cli.output import EXIT_CODES_TEXT, exit_code_of
-from iot.spooler.availability import failure_kind
 from iot.spooler.cli.output import EXIT_CODES_TEXT as SPOOLER_EXIT_CODES_TEXT
 from iot.spooler.queue.policy import FailureKind
+from iot.spooler.server.availability import failure_kind
 from iot.transfer import errors
 
 __all__ = ["DOCUMENT", "REGENERATE", "kinds", "reference"]

@@ -45,7 +45,7 @@ import iot.spooler
 import iot.transfer
 from iot.folder import FolderClient
 from iot.sftp.client import Failure, Journal, LinkLost, LocalStateError, PermissionDenied, Proof, TransferResult
-from iot.spooler.agent import Agent
+from iot.spooler.agent.agent import Agent
 from iot.spooler.cli import main as cli
 from iot.spooler.config.load import load
 from iot.spooler.hooks import calls

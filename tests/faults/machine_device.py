@@ -21,12 +21,12 @@ from unittest.mock import patch
 from unlinked_at_once import UnlinkedAtOnce
 
 from iot.sftp.client import EmbeddedServer, Journal, LocalStateError
-from iot.spooler.agent import Agent
-from iot.spooler.availability import Remote
+from iot.spooler.agent.agent import Agent
 from iot.spooler.config.settings import Settings
 from iot.spooler.leaving import owed, removal
 from iot.spooler.outbox.intake import Clocks
 from iot.spooler.queue.queue import QUEUE_SCHEMA
+from iot.spooler.server.availability import Remote
 from iot.transfer import beneath
 from iot.transfer.journal import checkpoints
 from iot.transfer.model import Span

@@ -135,8 +135,8 @@ PART_STEPS: dict[str, tuple[Step, ...]] = {
         *_around("next outbox synced", Call("iot.spooler.leaving.moving:Arrivals.sync")),
     ),
     "batch": (
-        *_committed("batch", Call("iot.spooler.markers:_add", fourth_is_not_empty)),
-        *_around("marker released", Call("iot.spooler.markers:Markers._list")),
+        *_committed("batch", Call("iot.spooler.batches.markers:_add", fourth_is_not_empty)),
+        *_around("marker released", Call("iot.spooler.batches.markers:Markers._list")),
     ),
     "inbox": (
         *_around("content sealed", Call(f"{INBOX}.place:Place.seal")),

@@ -11,12 +11,12 @@ from functools import lru_cache
 
 from herd.sshd import Door, Login, MaxStartups
 
-from iot.spooler import assembly
-from iot.spooler.availability import Availability
+from iot.spooler.agent import assembly
 from iot.spooler.config.outboxes import OutboxSettings
 from iot.spooler.config.settings import Settings
-from iot.spooler.herd import Phased
 from iot.spooler.queue.policy import Backoff
+from iot.spooler.server.availability import Availability
+from iot.spooler.server.herd import Phased
 from iot.transfer import LinkLost, ServerBusy, Timeout
 
 __all__ = ["Came", "Outage", "Plan", "come_back", "device", "naive"]

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from iot.sftp.client import EmbeddedServer
-from iot.spooler.logs import NonBlockingHandler
+from iot.spooler.process.logs import NonBlockingHandler
 
 FILES = 100
 PIPE_BYTES = 4096  # a pipe that is full after 25 lines tells with 100 files what one of 64 KiB does with 3,000

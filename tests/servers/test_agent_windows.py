@@ -16,7 +16,7 @@ from faults.proxy import BadLink
 from servers.openssh import OpenSSH
 
 from iot.sftp.client import IoTSFTPClient, Journal
-from iot.spooler.agent import Agent
+from iot.spooler.agent.agent import Agent
 from iot.spooler.config.settings import Settings
 from iot.spooler.outbox.intake import Clocks
 from iot.spooler.queue.queue import QUEUE_SCHEMA

@@ -22,7 +22,7 @@ from servers.bad_input import Site, until
 from servers.openssh import OpenSSH
 
 from iot.sftp.client import IoTSFTPClient
-from iot.spooler.availability import Availability, ServerState
+from iot.spooler.server.availability import Availability, ServerState
 from iot.transfer import LinkLost, ServerBusy, TransferError
 
 AGENTS = 60

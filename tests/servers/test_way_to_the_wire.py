@@ -12,7 +12,7 @@ from servers.openssh import OpenSSH
 
 import iot.transfer
 from iot.spooler.config.load import load
-from iot.spooler.service import Service
+from iot.spooler.process.service import Service
 from iot.spooler.state.journal_location import JournalLocation
 
 ROOT = str(Path(str(iot.transfer.__file__)).parents[1])

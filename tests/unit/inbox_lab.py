@@ -10,12 +10,12 @@ from typing import Any
 
 from unit.test_spooler_agent import Loop
 
-from iot.spooler.agent import Agent
+from iot.spooler.agent.agent import Agent
+from iot.spooler.agent.draining import End
 from iot.spooler.config.settings import Settings
-from iot.spooler.draining import End
 from iot.spooler.outbox.intake import Clocks
 from iot.spooler.queue.queue import QUEUE_SCHEMA
-from iot.spooler.status import snapshot
+from iot.spooler.status.status import snapshot
 from iot.transfer import Journal
 
 __all__ = ["InboxLab"]

@@ -9,8 +9,8 @@ import pytest
 from unit.test_spooler_agent import Rig
 
 from iot.sftp.client import DiskFull, Journal, JournalUnavailable
-from iot.spooler.dispatch import Dispatcher
-from iot.spooler.draining import End
+from iot.spooler.agent.dispatch import Dispatcher
+from iot.spooler.agent.draining import End
 from iot.spooler.queue.queue import Queue
 
 

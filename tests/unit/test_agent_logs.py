@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 
-from iot.spooler.logs import NonBlockingHandler
+from iot.spooler.process.logs import NonBlockingHandler
 
 ROOM, LINES = 5, 40
 LONG = "x" * 30_000

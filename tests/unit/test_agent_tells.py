@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from unit.test_spooler_agent import Rig
 
-from iot.spooler.dispatch import TOLD_EVERY_S, Dispatcher
-from iot.spooler.logs import FORMAT, JournalFormatter, NonBlockingHandler, formatter_for
+from iot.spooler.agent.dispatch import TOLD_EVERY_S, Dispatcher
+from iot.spooler.process.logs import FORMAT, JournalFormatter, NonBlockingHandler, formatter_for
 from iot.transfer import Progress
 
 MINUTE_S = 60.0

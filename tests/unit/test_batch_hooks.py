@@ -11,9 +11,9 @@ from unit.test_conditions import gone
 from unit.test_hooks import Hooked, damage
 
 from iot.sftp.client import PermissionDenied
-from iot.spooler.agent import Wake
+from iot.spooler.agent.agent import Wake
+from iot.spooler.agent.draining import End
 from iot.spooler.config.load import BadConfiguration, load
-from iot.spooler.draining import End
 
 TOLD = "$IOT_RESULT $IOT_PATH $IOT_FILES $IOT_BYTES $IOT_ERROR"
 

@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import pytest
 from unit.test_windows import HOUR_S, Box
 
-from iot.spooler.agent import Wake
-from iot.spooler.batches import Batches
-from iot.spooler.draining import End
+from iot.spooler.agent.agent import Wake
+from iot.spooler.agent.draining import End
+from iot.spooler.batches.batches import Batches
 from iot.spooler.hooks.batches import AfterBatch, BatchHooks, BeforeBatch
 from iot.transfer import DiskFull, Journal
 

@@ -8,12 +8,12 @@ import pytest
 from unit.test_spooler_agent import Rig
 
 from iot.sftp.client import Journal, LinkLost
-from iot.spooler import assembly
+from iot.spooler.agent import assembly
+from iot.spooler.agent.draining import End
 from iot.spooler.budget import tombstones
 from iot.spooler.budget.excess import NOTHING, Space, beyond_backlog, beyond_space
 from iot.spooler.config.budget import BudgetSettings
 from iot.spooler.config.load import BadConfiguration, load
-from iot.spooler.draining import End
 from iot.spooler.leaving.owed import Owed
 from iot.spooler.leaving.removal import PRIVATE_PREFIX
 from iot.spooler.state.elapsed import Moment

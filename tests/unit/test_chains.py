@@ -15,7 +15,7 @@ from unit.test_release_crashes import killed, two_disks, two_file_systems
 from unit.test_spooler_agent import Rig
 
 from iot.sftp.client import Fingerprint
-from iot.spooler.draining import End
+from iot.spooler.agent.draining import End
 from iot.spooler.leaving import moving
 from iot.spooler.leaving.forward import Forward
 from iot.spooler.leaving.removal import Item, private_names

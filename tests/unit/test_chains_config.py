@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from iot.spooler.checks.preflight import obstacles
 from iot.spooler.config.load import BadConfiguration, load
 from iot.spooler.config.settings import Settings
-from iot.spooler.preflight import obstacles
 
 Outbox = dict[str, object]
 

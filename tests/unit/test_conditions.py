@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from iot.spooler.commands import environment
-from iot.spooler.condition import CommandGate
+from iot.spooler.gates.condition import CommandGate
 from iot.spooler.queue.policy import Admission
 
 EXAMPLES = Path(__file__).parents[2] / "deploy" / "conditions"

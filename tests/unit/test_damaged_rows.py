@@ -7,7 +7,7 @@ from quarantined import quarantined
 from unit.test_spooler_agent import Rig
 
 from iot.sftp.client import LinkLost
-from iot.spooler.draining import End
+from iot.spooler.agent.draining import End
 
 NAMES = ["a", "b", "c"]
 

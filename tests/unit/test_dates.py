@@ -14,7 +14,7 @@ from faults.proxy import BadLink, Fault
 from unit.test_spooler_agent import Rig
 
 from iot.sftp.client import EmbeddedServer, IoTSFTPClient, LinkLost
-from iot.spooler.draining import End
+from iot.spooler.agent.draining import End
 
 SECONDS = {
     "1901": -(2**31),

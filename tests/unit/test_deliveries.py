@@ -14,11 +14,11 @@ import pytest
 from iot.sftp.client import EmbeddedServer
 from iot.spooler.cli.main import main
 from iot.spooler.config.load import load
+from iot.spooler.process.service import run
 from iot.spooler.queue.deliveries import DELIVERIES, KEPT, Deliveries, last_deliveries, table
 from iot.spooler.queue.policy import State
 from iot.spooler.queue.queue import QUEUE_SCHEMA, Queue
 from iot.spooler.queue.rows import Entry
-from iot.spooler.service import run
 from iot.transfer import Fingerprint, Journal, JournalUnavailable, Proof, Schema, TransferResult
 
 PAST_S = 1_700_000_000

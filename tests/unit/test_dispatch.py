@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from iot.spooler.agent.dispatch import CLAIM_BYTES, CLAIM_FILES, MAX_LARGE, Dispatcher
 from iot.spooler.compression.packing import Packing
 from iot.spooler.config.outboxes import AfterUpload
 from iot.spooler.decisions import Decisions
-from iot.spooler.dispatch import CLAIM_BYTES, CLAIM_FILES, MAX_LARGE, Dispatcher
 from iot.spooler.hooks.before import Refusal
 from iot.spooler.naming import Collision, UnsafeName
 from iot.spooler.queue.policy import Admission, Allowed, State

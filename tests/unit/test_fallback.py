@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from iot.spooler.availability import Availability
-from iot.spooler.fallback import BACK_MAX_S, PROBATION_S, SPREAD, Failover, Rules, Step
 from iot.spooler.queue.policy import Backoff
+from iot.spooler.server.availability import Availability
+from iot.spooler.server.fallback import BACK_MAX_S, PROBATION_S, SPREAD, Failover, Rules, Step
 from iot.transfer import HostKeyMismatch, LinkLost, LoginRefused, ServerBusy, Timeout, TransferError
 
 AFTER_S, BACK_S, CHECK_S, CAP_S, HOLD_S = 900.0, 120.0, 60.0, 900.0, 600.0

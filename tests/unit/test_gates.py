@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from iot.spooler.gates import FREE, LOOK_S, Gates, Held
+from iot.spooler.gates.gates import FREE, LOOK_S, Gates, Held
 from iot.spooler.queue.policy import LATEST, Admission, Allowed
 from iot.transfer.errors import DiskFull
 

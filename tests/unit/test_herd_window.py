@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from iot.spooler.availability import Availability, ServerState
-from iot.spooler.herd import LONG_OUTAGE_S, Phased
 from iot.spooler.queue.policy import Backoff
+from iot.spooler.server.availability import Availability, ServerState
+from iot.spooler.server.herd import LONG_OUTAGE_S, Phased
 from iot.spooler.state.contact import EVERY_S, FILE, LastContact
 from iot.spooler.state.elapsed import Moment
 from iot.transfer import LinkLost, LoginRefused, ServerBusy

@@ -10,9 +10,9 @@ import pytest
 from unit.inbox_lab import InboxLab
 from unit.test_spooler_agent import Rig
 
-from iot.spooler.availability import ServerState
-from iot.spooler.hint import MOST_BYTES, RETRY_MAX_S, Hint, Hints, hint_from
-from iot.spooler.pacing import Pacer
+from iot.spooler.server.availability import ServerState
+from iot.spooler.server.hint import MOST_BYTES, RETRY_MAX_S, Hint, Hints, hint_from
+from iot.spooler.timetable.pacing import Pacer
 from iot.transfer import LinkLost
 
 HINT = ".iot-spooler.json"

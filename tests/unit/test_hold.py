@@ -14,7 +14,7 @@ from unit.other_user import without_capabilities
 from unit.test_spooler_agent import Rig
 
 from iot.sftp.client import Journal
-from iot.spooler.draining import End
+from iot.spooler.agent.draining import End
 from iot.spooler.outbox.departure import Why
 
 OTHER = 65534

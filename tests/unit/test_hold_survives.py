@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from iot.spooler.availability import Availability, ServerState
 from iot.spooler.config.load import load
 from iot.spooler.queue.policy import Backoff
+from iot.spooler.server.availability import Availability, ServerState
 from iot.spooler.state.elapsed import Moment
 from iot.spooler.state.held import FILE, Held, release
 from iot.transfer import LoginRefused

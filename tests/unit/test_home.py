@@ -13,9 +13,9 @@ import pytest
 from unit.folder_remote import FolderRemote
 
 from iot.sftp.client import DiskFull, LoginRefused
+from iot.spooler.agent.draining import End
 from iot.spooler.config.settings import Settings
-from iot.spooler.draining import End
-from iot.spooler.service import Service
+from iot.spooler.process.service import Service
 from iot.spooler.state.journal_location import LOOK_EVERY_S, JournalLocation
 
 

@@ -236,9 +236,9 @@ def test_a_disk_that_goes_while_files_are_fetched_takes_none_of_them_along(tmp_p
 
 
 def test_a_required_disk_is_named_by_check(tmp_path):
+    from iot.spooler.checks.preflight import obstacles
     from iot.spooler.config.origins import Origins
     from iot.spooler.config.settings import Settings
-    from iot.spooler.preflight import obstacles
 
     lab = InboxLab(tmp_path)
     lab.more["mounts"] = [str(lab.here)]

@@ -14,8 +14,8 @@ from unit.test_conditions import gone
 from unit.test_spooler_agent import Loop, Rig
 
 from iot.sftp.client import LinkLost, PermissionDenied
-from iot.spooler.draining import End
-from iot.spooler.status import snapshot
+from iot.spooler.agent.draining import End
+from iot.spooler.status.status import snapshot
 
 GIVE_UP_S = 30.0
 

@@ -14,9 +14,9 @@ import time
 import pytest
 from unit.inbox_lab import InboxLab
 
-from iot.spooler.agent import Wake
+from iot.spooler.agent.agent import Wake
+from iot.spooler.agent.draining import End
 from iot.spooler.config.settings import Settings
-from iot.spooler.draining import End
 from iot.spooler.inbox.inbox import Inbox
 from iot.spooler.inbox.place import Content, Place
 from iot.spooler.outbox.intake import Clocks

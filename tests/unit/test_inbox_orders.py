@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from unit.inbox_lab import InboxLab
 
-from iot.spooler.agent import Agent, Wake
-from iot.spooler.draining import End
-from iot.spooler.obeying import _flush, obey
-from iot.spooler.orders import ORDERS, Command, Order, order_after
-from iot.spooler.status import snapshot, summary
+from iot.spooler.agent.agent import Agent, Wake
+from iot.spooler.agent.draining import End
+from iot.spooler.gates.orders import ORDERS, Command, Order, order_after
+from iot.spooler.process.obeying import _flush, obey
+from iot.spooler.status.status import snapshot, summary
 
 DAY_S = 86400.0
 

@@ -17,8 +17,7 @@ from unit.removing import is_waited_for, outcome_of, taken
 from unit.test_spooler_agent import Rig
 
 from iot.sftp.client import Fingerprint, Journal, PermissionDenied
-from iot.spooler import status
-from iot.spooler.draining import End
+from iot.spooler.agent.draining import End
 from iot.spooler.leaving import census as counting
 from iot.spooler.leaving import moving, removal
 from iot.spooler.leaving import release as releasing
@@ -29,6 +28,7 @@ from iot.spooler.leaving.release import release
 from iot.spooler.leaving.removal import Item, private_names
 from iot.spooler.outbox.departure import Why
 from iot.spooler.queue.deliveries import last_delivered
+from iot.spooler.status import status
 from iot.transfer import beneath
 from iot.transfer.beneath import rename_noreplace
 

@@ -12,9 +12,9 @@ from unit.test_batches import sent_s
 from unit.test_windows import HOUR_S, Box
 
 from iot.sftp.client import PermissionDenied
-from iot.spooler.agent import Wake
+from iot.spooler.agent.agent import Wake
+from iot.spooler.agent.draining import End
 from iot.spooler.config.load import BadConfiguration, load
-from iot.spooler.draining import End
 from iot.spooler.leaving.release import release
 
 

@@ -8,8 +8,8 @@ from unit.other_user import without_capabilities
 from unit.test_spooler_agent import Rig
 
 from iot.sftp.client import LinkLost, ServerRefused
-from iot.spooler.draining import End
-from iot.spooler.status import snapshot
+from iot.spooler.agent.draining import End
+from iot.spooler.status.status import snapshot
 
 
 class Died(BaseException):

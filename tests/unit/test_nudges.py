@@ -11,17 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from iot.spooler.agent import Wake
-from iot.spooler.availability import Availability, ServerState
-from iot.spooler.network import _attributes, _messages
-from iot.spooler.nudges import Nudges
+from iot.spooler.agent.agent import Wake
+from iot.spooler.process.nudges import Nudges
 from iot.spooler.queue.policy import Backoff
+from iot.spooler.server.availability import Availability, ServerState
+from iot.spooler.server.network import _attributes, _messages
 from iot.transfer import LinkLost, LoginRefused
 
 NETWORK = Path(__file__).parents[2] / "deploy" / "network"
 PROGRAM = """
 import subprocess, sys, time
-from iot.spooler.network import AddressWatch
+from iot.spooler.server.network import AddressWatch
 
 def ip(line):
     subprocess.run(["ip", *line.split()], check=True)

@@ -6,7 +6,7 @@ import pytest
 from unit.test_spooler_agent import Rig
 
 from iot.sftp.client import PermissionDenied
-from iot.spooler import assembly
+from iot.spooler.agent import assembly
 from iot.spooler.config.load import BadConfiguration, load
 from iot.spooler.config.settings import Settings
 

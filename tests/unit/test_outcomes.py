@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from iot.spooler import outcomes as module
-from iot.spooler.availability import Availability, ServerState, failure_kind
+from iot.spooler.agent import outcomes as module
+from iot.spooler.agent.outcomes import OutcomeRecorder
 from iot.spooler.compression.packing import Packing
 from iot.spooler.config.outboxes import AfterUpload
 from iot.spooler.decisions import Decisions
 from iot.spooler.outbox.scan import SourceFailed
-from iot.spooler.outcomes import OutcomeRecorder
 from iot.spooler.queue.policy import NEVER, Backoff, Event, FailureKind, RetryRules, State, Tries, Verdict, judge
 from iot.spooler.queue.queue import Entry
+from iot.spooler.server.availability import Availability, ServerState, failure_kind
 from iot.transfer import (
     Cancelled,
     DiskFull,

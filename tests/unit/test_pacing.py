@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 
 import pytest
 
-from iot.spooler.pacing import Pacer, timed_rate
+from iot.spooler.timetable.pacing import Pacer, timed_rate
 
 
 def at(text: str) -> float:

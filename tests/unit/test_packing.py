@@ -14,13 +14,13 @@ import pytest
 from unit.test_spooler_agent import Rig
 
 from iot.sftp.client import LinkLost
+from iot.spooler.agent.draining import End
 from iot.spooler.compression import folder as folders
 from iot.spooler.compression import packer as packers
 from iot.spooler.compression.codecs import pays, writer
 from iot.spooler.compression.folder import Folder
 from iot.spooler.compression.packer import Packer, Task
 from iot.spooler.config.packed import Compression, is_packed, zstd_library
-from iot.spooler.draining import End
 from iot.transfer import Fingerprint
 
 KIB = 1024

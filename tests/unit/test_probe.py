@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from iot.spooler.hint import SPREAD
-from iot.spooler.probe import Probe
+from iot.spooler.server.hint import SPREAD
+from iot.spooler.server.probe import Probe
 from iot.transfer import LinkLost, LoginRefused, Wire
 
 HINT = ".iot-spooler.json"

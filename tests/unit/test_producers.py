@@ -25,7 +25,7 @@ from unit.folder_remote import FolderRemote
 from unit.other_user import without_capabilities
 
 from iot.sftp.client import Journal
-from iot.spooler.agent import Agent
+from iot.spooler.agent.agent import Agent
 from iot.spooler.config.settings import Settings
 from iot.spooler.outbox.intake import Clocks
 from iot.spooler.queue.queue import QUEUE_SCHEMA

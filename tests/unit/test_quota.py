@@ -7,9 +7,9 @@ from pathlib import Path
 
 from unit.test_windows import BERLIN, HOUR_S, YEAR_S, Box, at
 
-from iot.spooler.agent import Wake
+from iot.spooler.agent.agent import Wake
+from iot.spooler.gates.quota import KEPT, QuotaGate
 from iot.spooler.queue.policy import Admission
-from iot.spooler.quota import KEPT, QuotaGate
 from iot.transfer import Journal, Wire
 
 KIB = 1024

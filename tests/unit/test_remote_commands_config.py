@@ -10,8 +10,8 @@ from quarantined import quarantined
 from unit.test_spooler_agent import Rig
 
 from iot.sftp.client import Unsupported
+from iot.spooler.agent.draining import End
 from iot.spooler.config.load import BadConfiguration, load
-from iot.spooler.draining import End
 from iot.transfer import RemoteCommand, RemoteCommands, Verb
 
 

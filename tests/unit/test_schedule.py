@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iot.spooler.schedule import Schedule, clock_words, window
+from iot.spooler.timetable.schedule import Schedule, clock_words, window
 
 BERLIN = ZoneInfo("Europe/Berlin")
 

@@ -12,11 +12,11 @@ import pytest
 from quarantined import quarantined
 from unit.test_spooler_agent import Rig
 
-from iot.spooler import service
-from iot.spooler.availability import Availability, ServerState
 from iot.spooler.config.changes import Changes
 from iot.spooler.outbox.intake import Clocks
+from iot.spooler.process import service
 from iot.spooler.queue.policy import Backoff
+from iot.spooler.server.availability import Availability, ServerState
 from iot.transfer import AccessRefused, LinkLost, LoginRefused
 
 
@@ -153,7 +153,7 @@ def test_a_refusal_of_the_destination_as_a_whole_holds_the_server_and_is_no_stri
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A folder that is mounted read-only says so at the first file: the others are not tried."""
-    caplog.set_level("DEBUG", "iot.spooler.agent")
+    caplog.set_level("DEBUG", "iot.spooler.agent.agent")
     rig: Any = Rig(tmp_path)
     for number in range(50):
         rig.put(f"f{number}")

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from unit.test_fallback import AFTER_S, BACK_S, CAP_S, CHECK_S, DOWN, HOLD_S, REFUSED
 
-from iot.spooler.availability import Availability
 from iot.spooler.config.settings import Settings
+from iot.spooler.process.servers import FILE, LEAVE_S, Servers
 from iot.spooler.queue.policy import Admission, Allowed, Backoff
-from iot.spooler.servers import FILE, LEAVE_S, Servers
+from iot.spooler.server.availability import Availability
 from iot.transfer import Wire
 
 

@@ -18,14 +18,14 @@ from iot.sftp.client import (
     SourceUnreadable,
     configured,  # noqa: F401 - loaded when it is configured, and by an ordinary user it cannot be read then
 )
-from iot.spooler.agent import Agent
+from iot.spooler.agent.agent import Agent
+from iot.spooler.agent.draining import End
 from iot.spooler.config.settings import Settings
-from iot.spooler.draining import End
 from iot.spooler.leaving.release import release
 from iot.spooler.outbox.intake import Clocks
 from iot.spooler.queue.policy import State
 from iot.spooler.queue.queue import QUEUE_SCHEMA
-from iot.spooler.status import snapshot
+from iot.spooler.status.status import snapshot
 
 
 class Loop:

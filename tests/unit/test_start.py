@@ -51,8 +51,10 @@ def test_what_our_dependencies_import_and_nobody_uses_is_not_loaded(names):
 
 def test_an_agent_does_not_load_what_its_configuration_does_not_ask_for():
     modules = "import sys; print(*sorted(sys.modules))"
-    loaded = {*python(f"import iot.spooler.cli.main, iot.spooler.service, iot.sftp.client.configured\n{modules}")}
-    assert {"iot.spooler.agent", "iot.sftp.client.runner"} <= loaded
+    loaded = {
+        *python(f"import iot.spooler.cli.main, iot.spooler.process.service, iot.sftp.client.configured\n{modules}")
+    }
+    assert {"iot.spooler.agent.agent", "iot.sftp.client.runner"} <= loaded
     assert {"iot.spooler.inbox.inbox", "iot.transfer.trees.planning", "iot.ftp.client", "iot.folder.store"}.isdisjoint(
         loaded
     )
@@ -69,7 +71,7 @@ def test_valid_options_load_nothing_that_only_invalid_ones_need():
     assert "difflib" in python(wrong + LOADED)
 
 
-SERVICE = "import iot.spooler.service, iot.sftp.client.configured\n"
+SERVICE = "import iot.spooler.process.service, iot.sftp.client.configured\n"
 CONFIGURATION = """
 state_dir = "/nowhere/state"
 [server]

@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from iot.spooler.states import (
+from iot.spooler.control.states import (
     CONNECTION,
     TRANSITIONS,
     Causes,

@@ -13,13 +13,13 @@ import pytest
 from ordinary_user import AGENT
 from unit.test_spooler_agent import Rig
 
-from iot.spooler import status as status_module
-from iot.spooler.agent import Agent
+from iot.spooler.agent.agent import Agent
 from iot.spooler.cli.main import main
 from iot.spooler.outbox.intake import Clocks
-from iot.spooler.screen import table
 from iot.spooler.state.running import announced, find, status_path
-from iot.spooler.status import MEMORY_EVERY_S, Rate, StatusFile, _replaced
+from iot.spooler.status import status as status_module
+from iot.spooler.status.screen import table
+from iot.spooler.status.status import MEMORY_EVERY_S, Rate, StatusFile, _replaced
 
 OUTBOX: dict[str, Any] = {
     "name": "measurements",
@@ -302,7 +302,7 @@ def test_errors_are_json_for_programs(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_status_loads_neither_the_agent_nor_ssh() -> None:
     code = (
         "import sys\nfrom iot.spooler.cli.main import main\nmain(['status', '--config', '/none'])\n"
-        "print({'paramiko', 'iot.spooler.agent'} & set(sys.modules))"
+        "print({'paramiko', 'iot.spooler.agent.agent'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "set()"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from iot.spooler.trial import Came, Destination, Step, tried
+from iot.spooler.checks.trial import Came, Destination, Step, tried
 from iot.transfer import LinkLost, NotFound, PermissionDenied, ServerRefused, TransferError, TransferResult
 
 SCRATCH = "up/.iot-spooler-check.0123abcd.part"

@@ -14,7 +14,7 @@ from unit.other_user import in_child, without_capabilities
 from unit.test_spooler_agent import Rig
 
 from iot.sftp.client import Fingerprint, PermissionDenied
-from iot.spooler.draining import End
+from iot.spooler.agent.draining import End
 from iot.spooler.outbox.scan import Outbox, SourceFailed
 from iot.transfer.abandoned_parts import _may_go_on
 from iot.transfer.model import Checkpoint, Direction, Token

@@ -7,7 +7,7 @@ import pytest
 from unit.test_spooler_agent import Rig as AgentRig
 
 from iot.sftp.client import Fingerprint, Journal, ServerRefused
-from iot.spooler.agent import Wake
+from iot.spooler.agent.agent import Wake
 from iot.spooler.queue.policy import NEVER, Event, State, Verdict
 from iot.spooler.queue.queue import QUEUE_SCHEMA, NewEntry, Queue
 

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from iot.spooler.wakeups import Wakeups
+from iot.spooler.process.wakeups import Wakeups
 
 LONG_S = 30.0
 SOON_S = 10.0

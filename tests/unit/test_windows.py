@@ -11,10 +11,10 @@ import pytest
 from unit.test_spooler_agent import Loop, Rig
 
 from iot.sftp.client import Cancelled
-from iot.spooler.agent import Wake
-from iot.spooler.draining import End
+from iot.spooler.agent.agent import Wake
+from iot.spooler.agent.draining import End
 from iot.spooler.queue.policy import State
-from iot.spooler.status import snapshot
+from iot.spooler.status.status import snapshot
 
 BERLIN = ZoneInfo("Europe/Berlin")
 HOUR_S = 3600.0

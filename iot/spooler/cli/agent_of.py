@@ -34,8 +34,8 @@ def told(options: argparse.Namespace) -> tuple[dict[str, Any] | None, bool]:
 
     Raises: BadConfiguration, JournalUnavailable, where no agent announces itself and nobody else may look.
     """
-    from iot.spooler.screen import read
     from iot.spooler.state.running import find
+    from iot.spooler.status.screen import read
 
     asks_here = options.config is None or "IOT_SPOOLER_STATE_DIR" in os.environ
     running = None if asks_here else find(options.config, os.environ)

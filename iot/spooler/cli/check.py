@@ -16,8 +16,8 @@ from iot.spooler.cli.agent_of import act_as_owner
 from iot.spooler.cli.output import EX_CONFIG, EX_OK, EX_TEMPFAIL, WIDTH, say
 
 if TYPE_CHECKING:
+    from iot.spooler.checks.trial import Step
     from iot.spooler.config.settings import Settings
-    from iot.spooler.trial import Step
     from iot.transfer import ConfiguredRemote
 
 __all__ = ["check"]
@@ -26,16 +26,16 @@ MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of its own is made there
 
 
 def check(options: argparse.Namespace) -> int:
+    from iot.spooler.checks.preflight import credentials_of_unit, doubts, obstacles
     from iot.spooler.config.exposure import exposed_secrets
     from iot.spooler.config.fallbacks import divided_batches
     from iot.spooler.config.layout import merging_rules, shared_destinations
     from iot.spooler.config.load import look
     from iot.spooler.outbox.place import completeness_of
     from iot.spooler.outbox.watches import why_unwatched
-    from iot.spooler.preflight import credentials_of_unit, doubts, obstacles
 
     if options.connect:
-        from iot.spooler import trial  # noqa: F401  while the installation can be read for certain
+        from iot.spooler.checks import trial  # noqa: F401  while the installation can be read for certain
     settings, origins, found = look(options.config, os.environ)
     folder = credentials_of_unit(options.config)
     with _credentials(folder if options.connect else None, settings) as given:
@@ -73,7 +73,7 @@ def _tell_good(
 
 def _connect(settings: Settings) -> int:
     """The servers one after the other; the fallback as the agent would use it."""
-    from iot.spooler.trial import sources
+    from iot.spooler.checks.trial import sources
 
     first, *others = settings.servers.values()
     found = [_connect_to(settings, "server", first, sources(settings))]
@@ -84,7 +84,7 @@ def _connect(settings: Settings) -> int:
 def _connect_to(settings: Settings, table: str, server: ConfiguredRemote, fetched: Sequence[tuple[str, str]]) -> int:
     import time
 
-    from iot.spooler.trial import Came, destinations, tried
+    from iot.spooler.checks.trial import Came, destinations, tried
     from iot.transfer import Journal
 
     remote = server.remote(Journal(None), settings.device_id)

@@ -19,8 +19,8 @@ def run(options: argparse.Namespace) -> int:
     import gc
 
     gc.disable()
-    from iot.spooler import service
-    from iot.spooler.draining import End
+    from iot.spooler.agent.draining import End
+    from iot.spooler.process import service
     from iot.spooler.state.lock import AlreadyRunning
 
     gc.freeze()  # what is loaded is no garbage: no collection looks at it again
@@ -56,7 +56,7 @@ def _show(options: argparse.Namespace) -> int:
     import json
     import time
 
-    from iot.spooler.screen import table
+    from iot.spooler.status.screen import table
 
     content, running = told(options)
     if content is None:

@@ -68,7 +68,7 @@ def failed(options: argparse.Namespace, text: str, code: int) -> int:
 def log_to_stderr(level: str) -> None:
     import logging
 
-    from iot.spooler.logs import NonBlockingHandler, formatter_for
+    from iot.spooler.process.logs import NonBlockingHandler, formatter_for
 
     stderr = sys.stderr.fileno()
     handler = NonBlockingHandler(stderr)

@@ -13,7 +13,7 @@ from iot.spooler.config.outboxes import Beyond
 from iot.spooler.config.table import Table
 from iot.spooler.naming import Facts, Template
 from iot.spooler.patterns import check_pattern
-from iot.spooler.schedule import window
+from iot.spooler.timetable.schedule import window
 
 __all__ = ["AfterDownload", "Checksum", "InboxSettings"]
 

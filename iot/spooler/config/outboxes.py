@@ -15,7 +15,7 @@ from iot.spooler.config.retry import OutboxRetry
 from iot.spooler.config.table import Size, Table
 from iot.spooler.naming import Action, Collision, Naming, Rule, Template
 from iot.spooler.patterns import MarkerName, check_pattern
-from iot.spooler.schedule import window
+from iot.spooler.timetable.schedule import window
 from iot.transfer import Fingerprint, check_partial_name
 
 __all__ = ["AfterUpload", "Beyond", "NameRule", "Order", "OutboxSettings", "Ready", "Zeros"]

@@ -22,7 +22,7 @@ from iot.spooler.config.retry import RetrySettings
 from iot.spooler.config.table import MIB, Size, Table
 from iot.spooler.config.wake import WakeSettings
 from iot.spooler.config.zones import zone_named
-from iot.spooler.pacing import timed_rate
+from iot.spooler.timetable.pacing import timed_rate
 from iot.transfer import ConfiguredRemote
 
 __all__ = ["Settings"]

@@ -13,7 +13,6 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from iot.spooler.availability import failure_kind
 from iot.spooler.config.inboxes import AfterDownload, Checksum, InboxSettings
 from iot.spooler.inbox.arrivals import Arrivals
 from iot.spooler.inbox.fetching import Fetching
@@ -28,6 +27,7 @@ from iot.spooler.naming import shown
 from iot.spooler.outbox.intake import Clocks
 from iot.spooler.patterns import wanted
 from iot.spooler.queue.policy import Backoff, FailureKind
+from iot.spooler.server.availability import failure_kind
 from iot.spooler.state.homes import Homes
 from iot.transfer import (
     AuthenticationError,

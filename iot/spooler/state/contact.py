@@ -15,9 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from iot.spooler.availability import Availability, ServerState
-from iot.spooler.herd import LONG_OUTAGE_S
 from iot.spooler.naming import shown
+from iot.spooler.server.availability import Availability, ServerState
+from iot.spooler.server.herd import LONG_OUTAGE_S
 from iot.spooler.state.elapsed import Moment, observe
 
 __all__ = ["FILE", "LastContact", "PowerCut"]

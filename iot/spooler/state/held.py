@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from iot.spooler.availability import Availability, ServerState
 from iot.spooler.config.changes import look
 from iot.spooler.config.settings import Settings
+from iot.spooler.server.availability import Availability, ServerState
 from iot.spooler.state.elapsed import Moment, elapsed_s, observe
 
 __all__ = ["Held", "release"]

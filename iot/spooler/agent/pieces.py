@@ -6,24 +6,24 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from iot.spooler import assembly
-from iot.spooler.availability import Remote
+from iot.spooler.agent import assembly
+from iot.spooler.agent.dispatch import Dispatcher
+from iot.spooler.agent.draining import Draining
+from iot.spooler.agent.local_hold import LocalHold
+from iot.spooler.agent.loop import Loop
+from iot.spooler.agent.outcomes import OutcomeRecorder
+from iot.spooler.agent.pull import Pull
+from iot.spooler.agent.sender import Sender, Totals
 from iot.spooler.config.settings import Settings
-from iot.spooler.dispatch import Dispatcher
-from iot.spooler.draining import Draining
-from iot.spooler.gates import Gate
+from iot.spooler.control.states import OutboxStates
+from iot.spooler.gates.gates import Gate
+from iot.spooler.gates.orders import Orders
 from iot.spooler.leaving.leaving import leaving
 from iot.spooler.leaving.owed import Owed
-from iot.spooler.local_hold import LocalHold
-from iot.spooler.loop import Loop
-from iot.spooler.orders import Orders
 from iot.spooler.outbox.intake import Clocks
-from iot.spooler.outcomes import OutcomeRecorder
-from iot.spooler.pull import Pull
 from iot.spooler.queue.policy import Admission, Allowed
 from iot.spooler.queue.queue import Queue
-from iot.spooler.sender import Sender, Totals
-from iot.spooler.states import OutboxStates
+from iot.spooler.server.availability import Remote
 from iot.transfer import Journal
 
 __all__ = ["Pieces"]

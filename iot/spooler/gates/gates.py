@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from datetime import tzinfo
 from typing import NamedTuple, Protocol
 
-from iot.spooler.batches import Batches
-from iot.spooler.markers import Markers
+from iot.spooler.batches.batches import Batches
+from iot.spooler.batches.markers import Markers
 from iot.spooler.naming import shown
 from iot.spooler.outbox.intake import Clocks, Intake
 from iot.spooler.queue.policy import LATEST, Admission, Allowed
 from iot.spooler.queue.queue import Queue
-from iot.spooler.schedule import Schedule, clock_words, window
+from iot.spooler.timetable.schedule import Schedule, clock_words, window
 from iot.transfer import LocalStateError
 
 __all__ = ["FREE", "Gate", "Gates", "Held", "Opened", "ServerGate", "WindowGate", "held"]

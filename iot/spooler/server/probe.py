@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from iot.spooler.hint import Hints
+from iot.spooler.server.hint import Hints
 from iot.transfer import ConfiguredRemote, Journal, LinkLost, TransferError, Wire
 
 __all__ = ["Probe"]

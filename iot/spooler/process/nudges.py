@@ -10,11 +10,11 @@ import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from iot.spooler.availability import Availability, ServerState
 from iot.spooler.config.changes import look
 from iot.spooler.config.settings import Settings
 from iot.spooler.naming import shown
-from iot.spooler.network import AddressWatch
+from iot.spooler.server.availability import Availability, ServerState
+from iot.spooler.server.network import AddressWatch
 from iot.spooler.state.running import wake_path
 
 __all__ = ["Nudges", "nudges_of"]

@@ -12,14 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from iot.spooler.agent import Agent
-from iot.spooler.assembly import HOLD_JITTER
-from iot.spooler.availability import TO_DO, Availability, ServerState
+from iot.spooler.agent.agent import Agent
+from iot.spooler.agent.assembly import HOLD_JITTER
 from iot.spooler.config.settings import Settings
-from iot.spooler.fallback import Failover, Rules, Step
 from iot.spooler.naming import shown
-from iot.spooler.probe import Probe
 from iot.spooler.queue.policy import Admission, Backoff
+from iot.spooler.server.availability import TO_DO, Availability, ServerState
+from iot.spooler.server.fallback import Failover, Rules, Step
+from iot.spooler.server.probe import Probe
 from iot.spooler.state import held
 from iot.transfer import AuthenticationError, ConfiguredRemote, TransferError
 

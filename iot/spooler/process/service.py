@@ -22,30 +22,30 @@ from types import FrameType
 
 from sdnotify import SystemdNotifier
 
-from iot.spooler.agent import Agent, Wake
-from iot.spooler.availability import TO_DO, Availability, Remote, ServerState
+from iot.spooler.agent.agent import Agent, Wake
+from iot.spooler.agent.draining import End
+from iot.spooler.agent.sender import Totals
 from iot.spooler.config.changes import Changes
 from iot.spooler.config.exposure import exposed_secrets
 from iot.spooler.config.load import BadConfiguration, load
 from iot.spooler.config.settings import Settings
-from iot.spooler.draining import End
-from iot.spooler.herd import Phased
 from iot.spooler.naming import shown
-from iot.spooler.nudges import Nudges, nudges_of
-from iot.spooler.obeying import Commands, commands
 from iot.spooler.outbox.intake import Clocks
 from iot.spooler.outbox.place import SourceFailed
-from iot.spooler.sender import Totals
-from iot.spooler.servers import Servers
-from iot.spooler.starting import allow_open_files, refuse_taken_outboxes, tell_start
+from iot.spooler.process.nudges import Nudges, nudges_of
+from iot.spooler.process.obeying import Commands, commands
+from iot.spooler.process.servers import Servers
+from iot.spooler.process.starting import allow_open_files, refuse_taken_outboxes, tell_start
+from iot.spooler.process.wakeups import Wakeups
+from iot.spooler.server.availability import TO_DO, Availability, Remote, ServerState
+from iot.spooler.server.herd import Phased
 from iot.spooler.state.contact import LastContact
 from iot.spooler.state.held import Held
 from iot.spooler.state.journal_location import JournalLocation
 from iot.spooler.state.lock import locked
 from iot.spooler.state.power_cut import PowerCut, running
 from iot.spooler.state.running import STATUS, announced, control_path, status_path
-from iot.spooler.status import StatusFile, summary
-from iot.spooler.wakeups import Wakeups
+from iot.spooler.status.status import StatusFile, summary
 from iot.transfer import Journal, TransferError
 
 __all__ = ["Service", "run"]

@@ -6,13 +6,13 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from iot.spooler.availability import TO_DO, Availability, Remote, ServerState, failure_kind
-from iot.spooler.dispatch import Dispatcher
-from iot.spooler.hint import Hints
-from iot.spooler.local_hold import LocalHold
+from iot.spooler.agent.dispatch import Dispatcher
+from iot.spooler.agent.local_hold import LocalHold
+from iot.spooler.agent.outcomes import OutcomeRecorder
 from iot.spooler.naming import shown
-from iot.spooler.outcomes import OutcomeRecorder
 from iot.spooler.queue.policy import FailureKind
+from iot.spooler.server.availability import TO_DO, Availability, Remote, ServerState, failure_kind
+from iot.spooler.server.hint import Hints
 from iot.transfer import (
     AuthenticationError,
     Cancelled,

@@ -7,35 +7,35 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from iot.spooler.availability import Availability, Remote
-from iot.spooler.batches import Batches
+from iot.spooler.batches.batches import Batches
+from iot.spooler.batches.markers import MarkedOutbox, Markers
 from iot.spooler.budget.ages import Ages
 from iot.spooler.budget.budget import Budget
 from iot.spooler.budget.shelf import Shelf
 from iot.spooler.budget.tombstones import TombstoneLists, Tombstones
 from iot.spooler.commands import environment, plain_environment
 from iot.spooler.compression.packing import Packing
-from iot.spooler.condition import CommandGate
 from iot.spooler.config.outboxes import Beyond, OutboxSettings
 from iot.spooler.config.retry import RetrySettings
 from iot.spooler.config.settings import Settings
-from iot.spooler.gates import Gate, Gates, ServerGate, WindowGate
-from iot.spooler.hint import Hints
+from iot.spooler.gates.condition import CommandGate
+from iot.spooler.gates.gates import Gate, Gates, ServerGate, WindowGate
+from iot.spooler.gates.quota import QuotaGate
 from iot.spooler.hooks.batches import BatchHooks
 from iot.spooler.hooks.hooks import Hooks
 from iot.spooler.leaving.owed import Owed
 from iot.spooler.leaving.trust import open_trusted
-from iot.spooler.markers import MarkedOutbox, Markers
 from iot.spooler.naming import Collision, is_plain_name
 from iot.spooler.outbox.intake import Clocks, Intake
 from iot.spooler.outbox.names import facts_of
-from iot.spooler.pacing import Pacer
 from iot.spooler.patterns import matcher
 from iot.spooler.queue.policy import Admission, Backoff, RetryRules
 from iot.spooler.queue.queue import Entry, Queue
-from iot.spooler.quota import QuotaGate
+from iot.spooler.server.availability import Availability, Remote
+from iot.spooler.server.hint import Hints
 from iot.spooler.state.elapsed import observe
 from iot.spooler.state.homes import Homes
+from iot.spooler.timetable.pacing import Pacer
 from iot.transfer import Elsewhere, Journal, RemoteCommands
 
 if TYPE_CHECKING:

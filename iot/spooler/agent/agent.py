@@ -17,18 +17,18 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from iot.spooler.availability import Remote, ServerState
+from iot.spooler.agent.draining import Draining, End
+from iot.spooler.agent.loop import Loop, Wake
+from iot.spooler.agent.pieces import Pieces
+from iot.spooler.agent.sender import Totals
 from iot.spooler.config.layout import merging_rules, shared_destinations
 from iot.spooler.config.settings import Settings
-from iot.spooler.draining import Draining, End
-from iot.spooler.loop import Loop, Wake
+from iot.spooler.control.states import Causes
+from iot.spooler.gates.orders import Command
 from iot.spooler.naming import shown
-from iot.spooler.orders import Command
 from iot.spooler.outbox.intake import Clocks, Intake
-from iot.spooler.pieces import Pieces
 from iot.spooler.queue.policy import Admission, State
-from iot.spooler.sender import Totals
-from iot.spooler.states import Causes
+from iot.spooler.server.availability import Remote, ServerState
 from iot.transfer import Journal, LocalStateError
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from iot.spooler.gates import FREE, Gates, Held
+from iot.spooler.gates.gates import FREE, Gates, Held
 from iot.spooler.naming import shown
 from iot.spooler.queue.policy import Admission
 from iot.transfer.beneath import DIRECTORY, opener

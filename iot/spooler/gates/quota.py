@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, tzinfo
 from typing import Any
 
-from iot.spooler.gates import Held, held
+from iot.spooler.gates.gates import Held, held
 from iot.spooler.queue.policy import Admission
-from iot.spooler.schedule import clock_words, local_time
+from iot.spooler.timetable.schedule import clock_words, local_time
 from iot.transfer import Journal, Schema, Wire, human_bytes
 
 __all__ = ["QUOTA", "QuotaGate"]

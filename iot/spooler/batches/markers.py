@@ -16,8 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from iot.spooler.batches.marked_files import FLUSHED, MarkedFiles, Row
 from iot.spooler.hooks.batches import Batch, BatchHooks
-from iot.spooler.marked_files import FLUSHED, MarkedFiles, Row
 from iot.spooler.naming import shown
 from iot.spooler.outbox.intake import Intake
 from iot.spooler.outbox.place import SourceFailed

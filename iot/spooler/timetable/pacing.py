@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from datetime import tzinfo
 
-from iot.spooler.schedule import Schedule, Window, window
+from iot.spooler.timetable.schedule import Schedule, Window, window
 from iot.transfer import parse_rate
 
 __all__ = ["Pacer", "timed_rate"]

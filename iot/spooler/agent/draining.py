@@ -6,12 +6,12 @@ import enum
 import logging
 from collections.abc import Callable, Sequence
 
-from iot.spooler.availability import Availability, ServerState
 from iot.spooler.leaving.owed import Owed
 from iot.spooler.outbox.departure import Why
 from iot.spooler.outbox.intake import Intake
 from iot.spooler.queue.policy import State
 from iot.spooler.queue.queue import Queue
+from iot.spooler.server.availability import Availability, ServerState
 
 __all__ = ["Draining", "End"]
 

@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from iot.spooler.agent import Agent, Wake
+from iot.spooler.agent.agent import Agent, Wake
 from iot.spooler.config.inboxes import InboxSettings
 from iot.spooler.config.outboxes import OutboxSettings
-from iot.spooler.control import Control, Watch
+from iot.spooler.control.control import Control, Watch
+from iot.spooler.control.states import ServerState
+from iot.spooler.gates.orders import Command, Order
 from iot.spooler.naming import shown
-from iot.spooler.orders import Command, Order
 from iot.spooler.outbox.intake import Intake
-from iot.spooler.states import ServerState
 
 if TYPE_CHECKING:
     from iot.spooler.inbox.inbox import Inbox

@@ -21,8 +21,8 @@ import enum
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from iot.spooler.availability import Availability, ServerState
 from iot.spooler.queue.policy import Backoff
+from iot.spooler.server.availability import Availability, ServerState
 from iot.transfer import AuthenticationError, TransferError
 
 __all__ = ["Failover", "Rules", "Step"]

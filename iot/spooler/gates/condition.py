@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from iot.spooler.commands import Command
-from iot.spooler.gates import Held, held
+from iot.spooler.gates.gates import Held, held
 from iot.spooler.queue.policy import Admission
 
 __all__ = ["CommandGate"]

@@ -7,9 +7,9 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
-from iot.spooler.herd import HerdWindow
+from iot.spooler.control.states import ConnectionEvent, ServerState, connection_after
 from iot.spooler.queue.policy import Backoff, FailureKind
-from iot.spooler.states import ConnectionEvent, ServerState, connection_after
+from iot.spooler.server.herd import HerdWindow
 from iot.transfer import (
     AuthenticationError,
     Cancelled,

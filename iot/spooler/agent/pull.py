@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from iot.spooler.availability import Availability, Remote, failure_kind
-from iot.spooler.local_hold import LocalHold
+from iot.spooler.agent.local_hold import LocalHold
 from iot.spooler.queue.policy import Admission, FailureKind
+from iot.spooler.server.availability import Availability, Remote, failure_kind
 from iot.transfer import (
     AuthenticationError,
     Cancelled,

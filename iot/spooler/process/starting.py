@@ -6,7 +6,7 @@ import logging
 import os
 import resource
 
-from iot.spooler.agent import Agent
+from iot.spooler.agent.agent import Agent
 from iot.spooler.config.settings import Settings
 from iot.spooler.naming import shown
 from iot.spooler.outbox.place import OutboxTaken, SourceFailed

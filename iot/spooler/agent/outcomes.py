@@ -10,20 +10,20 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from iot.spooler.availability import Remote, failure_kind
+from iot.spooler.batches.markers import Markers
 from iot.spooler.compression.packing import Packing
 from iot.spooler.config.outboxes import AfterUpload
 from iot.spooler.decisions import REASONS
 from iot.spooler.hooks.before import Refusal
 from iot.spooler.hooks.hooks import Hooks
 from iot.spooler.leaving.owed import Owed
-from iot.spooler.markers import Markers
 from iot.spooler.naming import shown
 from iot.spooler.outbox.intake import Clocks, Intake
 from iot.spooler.outbox.place import SourceFailed
 from iot.spooler.queue.deliveries import Deliveries
 from iot.spooler.queue.policy import NEVER, Event, FailureKind, RetryRules, State, Tries, Verdict, after, judge
 from iot.spooler.queue.queue import Entry, Queue, Success
+from iot.spooler.server.availability import Remote, failure_kind
 from iot.transfer import Elsewhere, Failure, Journal, TransferResult
 
 __all__ = ["OutcomeRecorder"]

@@ -12,15 +12,15 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iot.spooler.agent import Agent
-from iot.spooler.availability import TO_DO, ServerState
+from iot.spooler.agent.agent import Agent
+from iot.spooler.agent.dispatch import InFlight
 from iot.spooler.config.outboxes import OutboxSettings
-from iot.spooler.dispatch import InFlight
+from iot.spooler.control.states import OutboxState, Standing
 from iot.spooler.naming import shown
 from iot.spooler.outbox.intake import Clocks, Intake
 from iot.spooler.queue.policy import State
 from iot.spooler.queue.queue import Total
-from iot.spooler.states import OutboxState, Standing
+from iot.spooler.server.availability import TO_DO, ServerState
 
 if TYPE_CHECKING:
     from iot.spooler.inbox.inbox import Inbox

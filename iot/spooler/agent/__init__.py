@@ -1,0 +1,1 @@
+"""The main loop, and the pieces that it is made of."""

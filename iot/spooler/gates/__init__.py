@@ -1,0 +1,1 @@
+"""What may be sent now, and why not more: schedules, rates, quotas, conditions, commands."""

@@ -1,0 +1,1 @@
+"""How things stand, for people and programs."""

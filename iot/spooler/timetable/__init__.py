@@ -1,0 +1,1 @@
+"""Windows of the week, and what holds at which time of day. Pure."""
