@@ -185,7 +185,8 @@ class Batch(ABC, Generic[C, J, W]):
         self._attempts.progressed()
         if not self._hold:
             self._checkpoints.forget_keys([self._checkpoint_key(result)])
-        return replace(result, sent_bytes=ticket.moved_bytes, key=ticket.job.key)
+        whole = result.sent_bytes == ticket.moved_bytes and result.key is ticket.job.key
+        return result if whole else replace(result, sent_bytes=ticket.moved_bytes, key=ticket.job.key)
 
     def _goes_again(self, ticket: Ticket[J], error: TransferError, connection: C) -> bool:
         if isinstance(error, (LinkLost, Timeout)):

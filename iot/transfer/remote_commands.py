@@ -93,6 +93,8 @@ class RemoteCommands:
 
     def steps(self, commands: Sequence[RemoteCommand], final: bytes) -> list[RemoteStep]:
         """final: the path of the file. Raises: NameRefused for a path that leaves its folder, or names none."""
+        if not commands:
+            return []
         base = _names(self.base.encode("utf-8", "surrogateescape"))
         path = _below(base, final)
         folder, _, name = path.rpartition(b"/")

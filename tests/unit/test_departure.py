@@ -16,6 +16,7 @@ from iot.sftp.client import Fingerprint
 from iot.spooler.leaving import removal
 from iot.spooler.leaving.removal import Delete, Item, Outcome, private_names
 from iot.spooler.outbox.departure import Why
+from iot.spooler.outbox.watches import PRIVATE_PREFIX
 
 OTHER = 65534
 
@@ -74,6 +75,31 @@ def test_a_file_that_is_opened_while_it_leaves_is_put_back_with_all_that_is_writ
         writer.write(b"more\n")
     assert path.read_bytes() == b"line\nmore\n"
     assert os.listdir(tmp_path) == [path.name]
+
+
+def test_a_file_that_is_opened_by_another_of_its_names_after_the_rename_is_put_back(
+    box: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, other = tmp_path / "log", tmp_path / "other"
+    path.write_bytes(b"line\n")
+    os.link(path, other)
+    meant = item(path)
+    real, opened = removal.rename_noreplace, []
+    producer = threading.Thread(target=lambda: opened.append(other.open("ab", buffering=0)))
+
+    def race(source_dir: int, source: bytes, target_dir: int, target: bytes) -> None:
+        real(source_dir, source, target_dir, target)
+        if not producer.ident:
+            producer.start()
+            while producer.is_alive() and not is_waited_for(other):
+                time.sleep(0.001)  # until he waits for the lease
+
+    monkeypatch.setattr(removal, "rename_noreplace", race)
+    assert leave(box, meant).done == []
+    producer.join()
+    with opened[0] as writer:
+        writer.write(b"more\n")
+    assert path.read_bytes() == b"line\nmore\n"
 
 
 def test_a_file_that_was_put_back_unchanged_is_to_be_compared_not_forgotten(box: int, tmp_path: Path) -> None:
@@ -152,3 +178,16 @@ def test_a_file_whose_time_fat_cannot_hold_is_compared_after_a_remount(
     assert os.listdir(tmp_path) == ["f"]
     path.write_bytes(b"longer")
     assert leave(box, meant, inodes=False) == Outcome([1], [], [])
+
+
+def test_a_file_is_opened_once_to_leave(box: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One lease covers the questions before and after the rename."""
+    path = tmp_path / "f"
+    path.write_bytes(b"x")
+    meant = item(path)
+    opened: list[object] = []
+    real = os.open
+    monkeypatch.setattr(os, "open", lambda name, *rest, **more: opened.append(name) or real(name, *rest, **more))
+    assert leave(box, meant) == Outcome([1], [], [])
+    assert opened.count(b"f") == 1
+    assert not [name for name in opened if isinstance(name, bytes) and name.startswith(PRIVATE_PREFIX)]

@@ -92,8 +92,8 @@ def test_what_went_wrong_with_us_or_the_disk_is_no_answer(leases, folder, monkey
     failing_open(monkeypatch, number)
     with pytest.raises(OSError, match=os.strerror(number)):
         leases.ask(folder, b"f")
-    with leases.hold(folder, b"f") as is_being_opened:
-        assert not is_being_opened()
+    with leases.hold(folder, b"f") as held:
+        assert held is None
 
 
 @pytest.mark.parametrize("number", [errno.ENOENT, errno.ENOTDIR])
@@ -114,16 +114,27 @@ def test_where_no_lease_is_had_nobody_is_seen_and_where_it_is_a_writer_is(leases
     answers = {"take": errno.EAGAIN, "get": lease.fcntl.F_WRLCK}
     monkeypatch.setattr(lease, "_take_lease", lambda _: answers["take"])
     monkeypatch.setattr(lease.fcntl, "fcntl", lambda *_: answers["get"])
-    with leases.hold(folder, b"f") as is_being_opened:
-        assert not is_being_opened()
+    with leases.hold(folder, b"f") as held:
+        assert held is None
     answers["take"] = 0
-    with leases.hold(folder, b"f") as is_being_opened:
-        assert is_being_opened()
+    with leases.hold(folder, b"f") as held:
+        assert held.is_waited_for()
         answers["get"] = lease.fcntl.F_RDLCK
-        assert not is_being_opened()
-    leases._offered, answers["get"] = False, lease.fcntl.F_WRLCK
-    with leases.hold(folder, b"f") as is_being_opened:
-        assert not is_being_opened()
+        assert not held.is_waited_for()
+    leases._offered = False
+    with leases.hold(folder, b"f") as held:
+        assert held is None
+
+
+def test_what_is_held_is_known_under_its_name_only(leases, folder, tmp_path):
+    (tmp_path / "g").write_bytes(b"content")
+    with leases.hold(folder, b"f") as held:
+        if held is None:
+            pytest.skip("no leases here")
+        assert held.answer() == Answer(Writer.NONE, version(tmp_path / "f"))
+        assert held.named(folder, b"f") == version(tmp_path / "f")
+        assert held.named(folder, b"g") is None
+        assert held.named(folder, b"gone") is None
 
 
 # -- the first guess

@@ -6,7 +6,7 @@ import errno
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from iot.spooler.leaving import removal
 from iot.spooler.leaving.removal import Delete, Item, Outcome, key_of, private_names, put_back, recover
 from iot.spooler.outbox import departure
 from iot.spooler.outbox.departure import Departure, Stays, Why
-from iot.spooler.outbox.lease import Answer, Writer
+from iot.spooler.outbox.lease import Answer, Leases, Writer
 from iot.transfer import Fingerprint
 
 PREFIX = ".iot-sent."
@@ -217,6 +217,7 @@ def test_what_lies_under_the_private_name_from_another_journal_is_given_back_bes
 def looking(monkeypatch: pytest.MonkeyPatch, says: Callable[[bytes, Answer], Answer]) -> None:
     real = Departure.look
     monkeypatch.setattr(Departure, "look", lambda self, folder, name: says(name, real(self, folder, name)))
+    monkeypatch.setattr(Leases, "hold", lambda *_: nullcontext())  # where each look asks anew
 
 
 def test_one_that_is_opened_for_writing_after_its_rename_gets_its_name_back(box, monkeypatch):

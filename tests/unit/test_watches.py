@@ -5,6 +5,7 @@ Real folders and real events on a clock of the test's own: nothing here waits.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import mmap
 import os
@@ -17,12 +18,16 @@ from pathlib import Path
 import pytest
 from conditions import missing
 from unit.finding import SETTLE_S, Rig
+from unit.removing import taken
 
+from iot.spooler.leaving.removal import Delete, Item, private_names, put_back
 from iot.spooler.outbox.cadence import CHECK_S, SOON_S, TOLD_S, UNTOLD_S
 from iot.spooler.outbox.mounts import KNOWN
 from iot.spooler.outbox.noticed import AGAIN_S
+from iot.spooler.outbox.place import Place
 from iot.spooler.outbox.watches import why_silent
 from iot.spooler.queue.policy import Event, State
+from iot.transfer import Fingerprint
 
 OLD_S = 60.0
 QUEUED_MOST = 16384
@@ -130,6 +135,66 @@ def test_a_version_that_comes_while_the_one_before_is_sent_is_queued_after_it(ri
     assert rig.names(State.SENDING) == ["a"]
     rig.queue.drop(begun, Event.CHANGED)
     assert rig.work(AGAIN_S) == ["a"]
+
+
+# -- what we do ourselves
+
+
+def test_our_own_removal_is_not_looked_at_and_what_its_producer_puts_there_is(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each file that leaves is renamed and unlinked: that is three events for one that came with two."""
+    looked: list[bytes] = []
+    real = Place._status
+    monkeypatch.setattr(Place, "_status", lambda place, path: looked.append(path) or real(place, path))
+    rig.put("a", b"one")
+    item = Item(1, b"a", Fingerprint.of((rig.box / "a").stat()))
+    assert rig.work() == ["a"]
+    looked.clear()
+    with opened(rig.box) as box:
+        assert taken(box, [item], Delete()) == ([1], [])
+    rig.work()
+    assert (looked, os.listdir(rig.box)) == ([], [])
+    rig.put("a", b"second")
+    assert rig.work() == ["a"]
+    assert looked == [b"a"]
+
+
+def test_a_version_that_comes_while_the_one_before_is_being_removed_is_queued(rig: Rig) -> None:
+    rig.put("a", b"one")
+    item = Item(1, b"a", Fingerprint.of((rig.box / "a").stat()))
+    rig.work()
+
+    class Late(Delete):
+        def leave(self, folder: int, private: bytes, item: Item) -> bool:
+            rig.put("a", b"second")
+            return True
+
+    with opened(rig.box) as box:
+        assert taken(box, [item], Late()) == ([1], [])
+    assert rig.work() == ["a"]
+    (row,) = rig.queue.page(rig.intake.number, 0, 10)
+    assert row.fingerprint.size == len(b"second")
+
+
+def test_a_file_that_is_put_back_is_noticed(rig: Rig) -> None:
+    private = private_names(1, b"a")[0]
+    (rig.box / "b").write_bytes(b"x")
+    rig.work()
+    (rig.box / "b").rename(rig.box / os.fsdecode(private))
+    rig.work()
+    with opened(rig.box) as box:
+        put_back(box, private, b"a")
+    assert "a" in rig.work()
+
+
+@contextlib.contextmanager
+def opened(folder: Path) -> Iterator[int]:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 # -- folders

@@ -54,19 +54,29 @@ class Uploads(SFTPBatch[UploadJob]):
         super().__init__(links, checkpoints, locks, resume=resume, hold=hold, tick=tick)
         self._stale_part_s = stale_part_s
         self._sha256 = sha256
+        self._contexts: dict[tuple[bool, bool], Context] = {}
 
     def _connected(self, connection: Session) -> None:
         old = self._checkpoints.abandoned_before(time.time() - self._stale_part_s)
         self._abandoned = AbandonedParts(self._checkpoints, self._locks, old, _part_of)
+        self._contexts.clear()
 
     def _work(self, ticket: Ticket[UploadJob], connection: Session) -> Job[TransferResult]:
         """Order by the caller's priority, then by size, small first."""
-        job, context = ticket.job, connection.context
+        job = ticket.job
         size = job.fingerprint.size if job.fingerprint else _size(job)
-        keep_times = context.options.keep_times or job.keep_times
-        options = replace(context.options, resume=self._resumes(ticket), sha256=self._sha256, keep_times=keep_times)
-        work = self._upload(ticket, replace(context, options=options))
+        work = self._upload(ticket, self._context(ticket, connection))
         return Job(work, (job.priority, int(size > SMALL_BYTES)), ticket, size, job.share)
+
+    def _context(self, ticket: Ticket[UploadJob], connection: Session) -> Context:
+        """That of the connection, with the options of this job; most jobs have the same ones."""
+        wanted = self._resumes(ticket), ticket.job.keep_times
+        if wanted not in self._contexts:
+            resume, keep_times = wanted
+            general = connection.context.options
+            options = replace(general, resume=resume, sha256=self._sha256, keep_times=general.keep_times or keep_times)
+            self._contexts[wanted] = replace(connection.context, options=options)
+        return self._contexts[wanted]
 
     def _upload(self, ticket: Ticket[UploadJob], context: Context) -> Work[TransferResult]:
         job = ticket.job

@@ -22,7 +22,7 @@ class Compression(str, enum.Enum):
 
     @property
     def suffix(self) -> str:
-        return {Compression.GZIP: ".gz", Compression.ZSTD: ".zst"}[self]
+        return SUFFIXES[self]
 
     def check_installed(self) -> None:
         """Raises: ValueError, with what is to be done."""
@@ -31,6 +31,9 @@ class Compression(str, enum.Enum):
                 zstd_library()
         except ImportError:
             raise ValueError("needs a library: pip install zstandard, or Python 3.14 with its own") from None
+
+
+SUFFIXES = {Compression.GZIP: ".gz", Compression.ZSTD: ".zst"}
 
 
 def zstd_library() -> Any:
@@ -48,4 +51,4 @@ def is_packed(path: bytes) -> bool:
 
 def kind_named(name: str) -> Compression | None:
     """That of a name with the suffix of one."""
-    return next((kind for kind in Compression if name.endswith(kind.suffix)), None)
+    return next((kind for kind, suffix in SUFFIXES.items() if name.endswith(suffix)), None)

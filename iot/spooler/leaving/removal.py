@@ -23,8 +23,8 @@ from typing import NamedTuple, Protocol
 from iot.spooler.leaving.unlinking import Unlinking
 from iot.spooler.naming import shown
 from iot.spooler.outbox.departure import Departure, Stays, Why
-from iot.spooler.outbox.lease import Writer
-from iot.spooler.outbox.scan import PRIVATE_PREFIX
+from iot.spooler.outbox.lease import Held, Writer
+from iot.spooler.outbox.watches import PRIVATE_PREFIX
 from iot.transfer import Fingerprint, is_gone
 from iot.transfer.beneath import free_name, join, open_below, rename_noreplace, split
 
@@ -167,12 +167,14 @@ def _take(folder: int, item: Item, departure: Departure) -> bytes | None:
     Raises: Stays.
     """
     name, meant = split(item.path)[1], item.fingerprint
-    with departure.leases.hold(folder, name) as is_being_opened:
-        answer = departure.look(folder, name)
+    with departure.leases.hold(folder, name) as held:
+        answer = departure.look(folder, name) if held is None else held.answer()
         if answer.fingerprint == meant:
             departure.check(answer, meant)
-            _put_aside(folder, item.key, name)
-        opened = is_being_opened()
+            private = _put_aside(folder, item.key, name)
+            if held is not None and private is not None and _is_ours(folder, private, held, departure, meant):
+                return private
+        opened = held is not None and held.is_waited_for()
     for private in private_names(item.key, name):
         answer = departure.look(folder, private)  # also after a crash, or if it has been waiting there
         if answer.fingerprint is None:
@@ -190,13 +192,20 @@ def _take(folder: int, item: Item, departure: Departure) -> bytes | None:
     return None
 
 
-def _put_aside(folder: int, key: int, name: bytes) -> None:
+def _is_ours(folder: int, private: bytes, held: Held, departure: Departure, meant: Fingerprint) -> bool:
+    """Whether what we hold has the private name, and nobody could write to it since it was examined."""
+    found = held.named(folder, private)
+    return found is not None and departure.same_content(found, meant) and not held.is_waited_for()
+
+
+def _put_aside(folder: int, key: int, name: bytes) -> bytes | None:
+    """-> the private name that whatever had this name now has, if anything had it"""
     long, short = private_names(key, name)
     for private in (long, short):
         try:
             rename_noreplace(folder, name, folder, private)
         except FileNotFoundError:
-            pass  # its producer has taken it away
+            return None  # its producer has taken it away
         except FileExistsError:  # of another journal, that is lost
             put_back(folder, private, name)
             rename_noreplace(folder, name, folder, private)
@@ -204,7 +213,8 @@ def _put_aside(folder: int, key: int, name: bytes) -> None:
             if error.errno != errno.ENAMETOOLONG or private is short:
                 raise
             continue
-        return
+        return private
+    raise AssertionError("the short name is never too long")
 
 
 def put_back(folder: int, private: bytes, name: bytes) -> bytes:

@@ -30,8 +30,14 @@ class Collision(str, Enum):
     @property
     def if_exists(self) -> IfExists:
         """What a transfer has to do."""
-        same = {each.value: each for each in IfExists}
-        return same.get(self.value, IfExists.RENAME)
+        return IF_EXISTS.get(self, IfExists.RENAME)
+
+
+IF_EXISTS = {
+    Collision.OVERWRITE: IfExists.OVERWRITE,
+    Collision.SKIP: IfExists.SKIP,
+    Collision.FAIL: IfExists.FAIL,
+}
 
 
 def stamp(mtime_ns: int) -> str:

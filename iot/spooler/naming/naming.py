@@ -13,9 +13,11 @@ from iot.spooler.naming.collision import Collision, marked, other_names, stamp, 
 from iot.spooler.naming.paths import check_path, encoded
 from iot.spooler.naming.rules import Action, Rule, Rules
 from iot.spooler.naming.template import VARYING, Facts, Template
-from iot.transfer import Fingerprint
+from iot.transfer import Fingerprint, IfExists
 
 __all__ = ["Naming", "destination_for"]
+
+DATE = Template("{date}")
 
 
 class Naming:
@@ -86,6 +88,8 @@ class Naming:
 
     def alternatives(self, path: bytes, destination: str, version: Fingerprint) -> tuple[str, ...]:
         """Further names, in order, for when another file has its destination; the same for a version at any time."""
+        if self._collision.if_exists is not IfExists.RENAME:
+            return ()
         owner = (*self._constants.values(), path.decode("utf-8", "surrogateescape"))
         return other_names(
             destination, self._collision, version.mtime_ns, unique_digits(*owner, version.size, version.mtime_ns)
@@ -99,8 +103,9 @@ class Naming:
 def destination_for(path: bytes, rule: str, mtime_ns: int) -> str:
     """The destination under a rule whose names are not `decided`. Raises: UnsafeName, see check_path."""
     check_path(path)
-    base = rule.replace(VARYING, Template("{date}").filled(Facts(mtime_ns), device_id="", outbox=""))
-    return _join(base, path.decode("utf-8", "surrogateescape"))
+    if VARYING in rule:
+        rule = rule.replace(VARYING, DATE.filled(Facts(mtime_ns), device_id="", outbox=""))
+    return _join(rule, path.decode("utf-8", "surrogateescape"))
 
 
 def _join(base: str, path: str) -> str:

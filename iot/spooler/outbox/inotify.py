@@ -56,11 +56,19 @@ READ_BYTES = 64 * 1024
 
 
 class Note(NamedTuple):
-    """What happened to `name` in the folder with this watch; without a name, to the folder itself."""
+    """What happened to `name` in the folder with this watch; without a name, to the folder itself.
+
+    move: the same number in both notes of one rename, else 0.
+    """
 
     watch: int
     what: int
     name: bytes
+    move: int = 0
+
+    def ends(self, other: Note) -> bool:
+        """Whether both are of one rename within a folder."""
+        return self.move == other.move != 0 and self.watch == other.watch
 
 
 class Inotify:
@@ -96,9 +104,9 @@ class Inotify:
             return
         at = 0
         while at < len(portion):
-            watch, what, _, length = HEADER.unpack_from(portion, at)
+            watch, what, move, length = HEADER.unpack_from(portion, at)
             at += HEADER.size + length
-            yield Note(watch, what, portion[at - length : at].rstrip(b"\0"))
+            yield Note(watch, what, portion[at - length : at].rstrip(b"\0"), move)
 
     def close(self) -> None:
         os.close(self.descriptor)

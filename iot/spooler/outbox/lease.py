@@ -1,7 +1,8 @@
 """Whether a file is open for writing, where the kernel can tell.
 
 A read lease (fcntl F_SETLEASE, F_RDLCK) is granted only while no descriptor and no shared mapping of the file allows
-writing. The lease is requested and released at once: it answers a question and is not used as a lock. Three traps:
+writing. It is requested and released at once: it answers a question. Only while a file leaves is it held for a moment
+(see Held), so that one answer covers all of that. Three traps:
 
     a writer that opens the file meanwhile  the holder gets a signal; the default one, SIGIO, would kill this process,
                                             so SIGURG is requested, which is ignored by default
@@ -20,14 +21,14 @@ import os
 import signal
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from iot.spooler.outbox.mounts import file_system
 from iot.transfer import Fingerprint, is_gone
 
-__all__ = ["Answer", "Completeness", "Leases", "Writer"]
+__all__ = ["Answer", "Completeness", "Held", "Leases", "Writer"]
 
 if sys.platform == "linux":
     import fcntl
@@ -65,6 +66,28 @@ class Completeness(NamedTuple):
 NOT_OFFERED = Completeness(known=False, reason="the file system offers no leases")
 
 
+class Held(NamedTuple):
+    """An open file whose lease we hold: nobody has it open for writing, and whoever opens it so must wait."""
+
+    file: int
+
+    def answer(self) -> Answer:
+        return Answer(Writer.NONE, Fingerprint.of(os.fstat(self.file)))
+
+    def named(self, folder: int, name: bytes) -> Fingerprint | None:
+        """Its version, if it is what has this name. Raises: OSError when that cannot be known."""
+        try:
+            status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        return Fingerprint.of(status) if os.path.samestat(status, os.fstat(self.file)) else None
+
+    def is_waited_for(self) -> bool:
+        """Whether somebody is opening it for writing. Timestamps cannot show it: a writer may reset them, and a rename
+        changes ctime."""
+        return fcntl.fcntl(self.file, fcntl.F_GETLEASE) != fcntl.F_RDLCK
+
+
 class Leases:
     """Requests leases for the files of one outbox, and remembers what can be known there: see `completeness`."""
 
@@ -89,19 +112,15 @@ class Leases:
             os.close(file)
 
     @contextlib.contextmanager
-    def hold(self, folder: int, name: bytes) -> Iterator[Callable[[], bool]]:
-        """Hold the lease for the length of this block, where possible: whoever opens the file for writing must wait.
-
-        -> whether somebody is waiting. Timestamps cannot show it: a writer may reset them, and a rename changes ctime.
-        """
+    def hold(self, folder: int, name: bytes) -> Iterator[Held | None]:
+        """Hold the lease for the length of this block; None where it is not granted, and `ask` says why."""
         try:
             file = os.open(name, READ_ONLY, dir_fd=folder)
-        except OSError:  # `ask` says why
-            yield lambda: False
+        except OSError:
+            yield None
             return
         try:
-            granted = self._offered and _take_lease(file) == 0
-            yield lambda: granted and fcntl.fcntl(file, fcntl.F_GETLEASE) != fcntl.F_RDLCK
+            yield Held(file) if self._offered and _take_lease(file) == 0 else None
         finally:
             os.close(file)  # and with it the lease
 

@@ -22,16 +22,14 @@ from typing import NamedTuple
 from iot.spooler.naming import shown
 from iot.spooler.outbox.place import Found, Place, SourceFailed
 from iot.spooler.outbox.refused import DEPTH_MAX, Refused, kind_of_file
-from iot.spooler.outbox.watches import Watches
+from iot.spooler.outbox.watches import Watches, is_private
 from iot.transfer import Fingerprint, is_gone
 from iot.transfer.beneath import DIRECTORY, PASSING, PASSING_PREFIX, join, open_below, split
 
-__all__ = ["ARRIVING", "BATCH", "PRIVATE_PREFIX", "Outbox"]
+__all__ = ["ARRIVING", "BATCH", "Outbox"]
 
-PRIVATE_PREFIX = b".iot-sent."
 ARRIVING = b".iot-inbox"
 """A folder in which files of an inbox arrive: its agent may fetch them into our outbox."""
-"""Prefix of the private names under which files are kept away from producers while they are removed."""
 BATCH = 500
 SORTED = 10_000
 """Names sorted at a time: rows that are added, found and dropped in order cause fewer writes to flash."""
@@ -187,7 +185,7 @@ class Outbox(Place):
 
     def _is_meant(self, path: bytes) -> bool:
         folder, name = split(path)
-        if name.startswith(PRIVATE_PREFIX) or self._is_nothing(name) or (folder and not self._recursive):
+        if is_private(name) or self._is_nothing(name) or (folder and not self._recursive):
             return False
         if ARRIVING in folder.split(b"/"):
             return False
@@ -198,7 +196,7 @@ class Outbox(Place):
 
     def _is_ours(self, name: bytes, path: bytes) -> bool:
         """Whether this is no file of a producer; those that were to be removed are noted."""
-        if name.startswith(PRIVATE_PREFIX):
+        if is_private(name):
             self.leftovers.append(path)
             return True
         return self._is_nothing(name)

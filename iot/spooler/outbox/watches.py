@@ -11,9 +11,10 @@ for its next scan. The scan stays the truth; whatever is doubtful here leads to 
 from __future__ import annotations
 
 import errno
+import itertools
 import logging
 import os
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterator, Sequence
 from pathlib import Path
 
 from iot.spooler.naming import shown
@@ -23,10 +24,12 @@ from iot.spooler.outbox.mounts import FileSystem, file_system
 from iot.spooler.outbox.noticed import Noticed
 from iot.transfer.beneath import DIRECTORY, join
 
-__all__ = ["Watches", "why_silent", "why_unwatched"]
+__all__ = ["PRIVATE_PREFIX", "Watches", "is_private", "why_silent", "why_unwatched"]
 
 log = logging.getLogger(__name__)
 
+PRIVATE_PREFIX = b".iot-sent."
+"""Of the names under which files are kept away from producers while they are removed."""
 PORTIONS = 16
 """Of events read at a time, so that a storm of them cannot keep the agent from its work."""
 UNTRIED = "not watched yet"
@@ -130,7 +133,7 @@ class Watches:
             notes = list(self._inotify.read()) if self._inotify is not None else []
             if not notes:
                 return
-            for note in notes:
+            for note in _not_ours(notes):
                 self._take(note, noticed)
 
     def close(self) -> None:
@@ -181,3 +184,19 @@ class Watches:
         if number is not None and self._inotify is not None:
             self._paths.pop(number, None)
             self._inotify.unwatch(number)
+
+
+def is_private(name: bytes) -> bool:
+    return name.startswith(PRIVATE_PREFIX)
+
+
+def _not_ours(notes: Sequence[Note]) -> Iterator[Note]:
+    """Without our own removals: a file that gets a private name, and what becomes of that.
+
+    Whatever else happens to the file's own name has notes of its own. A rename whose two notes do not come together is
+    passed on, as if anybody had made it.
+    """
+    for note, following in itertools.zip_longest(notes, notes[1:]):
+        aside = following is not None and following.ends(note) and is_private(following.name)
+        if note.what & inotify.FOLDER or not (aside or is_private(note.name)):
+            yield note
