@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -75,7 +76,7 @@ def test_what_is_delivered_here_is_given_up_there_with_its_age(journal: Journal,
     assert given_up == replace(begun, fingerprint=GIVEN_UP, phase=Phase.SENDING)
     assert stored(journal, "b", THERE) == checkpoint("b")
     locks = TransferLocks(tmp_path)
-    parts = AbandonedParts(kept, locks, -10.0, lambda each: each.token)
+    parts = AbandonedParts(kept, locks, kept.abandoned_before(time.time() + 10.0), lambda each: each.token)
     assert given_up in parts.next_bundle()  # as soon as that server is used again
     locks.close()
 

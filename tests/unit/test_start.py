@@ -85,7 +85,7 @@ destination = "/upload"
 def test_the_service_loads_nothing_that_it_does_not_need(tmp_path):
     file = tmp_path / "iot-spooler.toml"
     file.write_text(CONFIGURATION)
-    load = f"from pathlib import Path\niot.spooler.service.load(Path({str(file)!r}), {{}})\n"
+    load = f"from pathlib import Path\niot.spooler.process.service.load(Path({str(file)!r}), {{}})\n"
     loaded = python(SERVICE + load + LOADED)
     assert {"paramiko", "pydantic", "sqlite3"} <= set(loaded)
     assert {"invoke", "asyncio", "difflib", "email", "zipfile", "ssl", "http"}.isdisjoint(loaded)
