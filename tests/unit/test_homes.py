@@ -87,6 +87,28 @@ def test_a_folder_that_was_moved_to_another_disk_is_taken_while_the_old_one_is_t
     assert checked(known, link) == f"{tmp_path / 'two'} is no longer mounted"
 
 
+def test_a_link_that_leads_elsewhere_now_does_not_wait_for_the_disk_that_it_led_to(tmp_path):
+    link = tmp_path / "link"
+    (tmp_path / "data").mkdir()
+    with disk(tmp_path / "usb"):
+        link.symlink_to("usb")
+        assert checked(Homes(tmp_path), link) == ""
+    assert checked(Homes(tmp_path), link) == f"{tmp_path / 'usb'} is no longer mounted"
+    link.unlink()
+    link.symlink_to("data")
+    assert checked(Homes(tmp_path), link) == ""
+
+
+def test_a_disk_that_is_required_is_missed_behind_a_link_too(tmp_path):
+    usb, link = tmp_path / "usb", tmp_path / "link"
+    usb.mkdir()
+    link.symlink_to("usb")
+    known = Homes(None, [usb])
+    assert checked(known, link) == f"{usb} is not mounted"
+    with disk(usb):
+        assert checked(known, link) == ""
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"a": 1}', '{"a": "\\u0000"}'])
 def test_a_damaged_record_is_none(tmp_path, content):
     (tmp_path / homes.NAME).write_text(content)

@@ -41,7 +41,7 @@ class Homes:
         if missing is not None:
             raise OSError(errno.ENODEV, f"{missing} is not mounted")
         known = self._points.get(str(folder))
-        if known is not None and not os.path.ismount(known):
+        if known is not None and Path(known) in _above(folder) and not os.path.ismount(known):
             raise OSError(errno.ENODEV, f"{known} is no longer mounted")
         self._devices[folder] = device
         self._remember(str(folder), str(mount_point(folder)))
@@ -72,8 +72,14 @@ def mount_point(path: Path) -> Path:
 
 def unmounted(folder: Path, required: Sequence[Path]) -> Path | None:
     """The first of these mount points, of those above this folder, where nothing is mounted."""
-    above = (folder, *folder.parents)
+    above = _above(folder)
     return next((point for point in required if point in above and not os.path.ismount(point)), None)
+
+
+def _above(folder: Path) -> set[Path]:
+    """The folder and all above it, both as it is written and where symbolic links lead now."""
+    here = folder.resolve()
+    return {folder, *folder.parents, here, *here.parents}
 
 
 def _read(file: Path) -> dict[str, str]:
