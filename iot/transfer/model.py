@@ -154,7 +154,8 @@ class Checkpoint:
     acked_bytes: the contiguous prefix whose writes were answered.
     synced_bytes: the value of acked_bytes when the last successful fsync was sent.
     suspect: spans below acked_bytes that the server may have lost; they are read back before publishing.
-    is_published: the file has got its name, and only commands are to follow, which may take that away again.
+    published_as: which of its names the file has got, counted from 0, when only commands are to follow, which may take
+        that away again; None before.
     """
 
     direction: Direction
@@ -166,7 +167,7 @@ class Checkpoint:
     synced_bytes: int = 0
     suspect: tuple[Span, ...] = ()
     phase: Phase = Phase.SENDING
-    is_published: bool = False
+    published_as: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,11 +77,11 @@ class ProveFinal:
 Step: TypeAlias = Fresh | ResumeAt | ProveFinal
 
 
-def only_commands_left(job: UploadJob, known: Checkpoint | None, source: Fingerprint) -> bool:
-    """Whether an earlier attempt has published this version, and only commands are to follow. They may have taken its
-    name away, so nothing else would tell."""
-    published = known is not None and known.is_published and known.fingerprint == source
-    return published and bool(job.commands.after_success)
+def only_commands_left(job: UploadJob, known: Checkpoint | None, source: Fingerprint) -> int | None:
+    """Under which name an earlier attempt has published this version, if only commands are to follow. They may have
+    taken that away, so nothing else would tell."""
+    is_known = known is not None and known.fingerprint == source and bool(job.commands.after_success)
+    return known.published_as if known is not None and is_known else None
 
 
 def plan(

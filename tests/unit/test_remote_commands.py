@@ -109,8 +109,8 @@ def test_a_command_that_makes_no_sense_is_refused(wrong) -> None:
 
 
 @pytest.mark.parametrize("suspect", [(), (Span(3, 5),)])
-@pytest.mark.parametrize("published", [False, True])
-def test_a_checkpoint_tells_whether_the_file_is_published(suspect, published) -> None:
+@pytest.mark.parametrize("published", [None, 0, 2])
+def test_a_checkpoint_tells_under_which_name_the_file_is_published(suspect, published) -> None:
     journal = Journal(None, CHECKPOINTS)
     ledger = Checkpoints(journal, "s", every_bytes=1, every_s=1, clock=lambda: 0.0)
     told = Checkpoint(
@@ -172,6 +172,29 @@ def test_whenever_the_link_is_lost_the_next_attempt_comes_to_the_same_end(tmp_pa
             assert stands(lab) == END, (number, answered)
             again = sum(len(event.data) for event in lab.files.did("WRITE")) - written
             assert written < len(CONTENT) or not again, (number, answered)
+
+
+def test_whenever_the_link_is_lost_those_that_follow_a_rename_are_carried_out_under_another_name_too(tmp_path) -> None:
+    """The name that the file has got is not that of its destination, and the first of them takes it away."""
+    source = tmp_path / "source"
+    source.write_bytes(CONTENT)
+    follow = (command("rename", "{path}", "done/{name}"), command("delete", "flag"))
+    commands = RemoteCommands(after_success=follow, base="/up")
+
+    def fresh() -> Lab:
+        lab = Lab(source, job={"commands": commands, "if_exists": "rename", "alternatives": ("/up/file-2",)})
+        lab.files.content |= {DEST: bytearray(b"old"), b"/up/flag": bytearray()}
+        return lab
+
+    whole = fresh()
+    whole.run()
+    requests = sum(event.what != "BARRIER" for event in whole.files.events)
+    for number in range(1, requests + 1):
+        for answered in (False, True):
+            lab = fresh()
+            lab.loses_link(any_request(number), answered=answered)
+            lab.run()
+            assert stands(lab) == {DEST: b"old", b"/up/done/file-2": CONTENT}, (number, answered)
 
 
 def test_after_a_crash_before_the_delivery_was_recorded_nothing_is_sent_again(lab: Lab) -> None:
@@ -265,13 +288,13 @@ class Side:
         self.source.write_bytes(CONTENT)
         self.state = base / "state"
 
-    def job(self, commands: RemoteCommands = ALL) -> UploadJob:
-        return UploadJob(self.source, "/up/file", commands=commands)
+    def job(self, commands: RemoteCommands = ALL, **more) -> UploadJob:
+        return UploadJob(self.source, "/up/file", commands=commands, **more)
 
-    def send(self, faults: Faults | None = None, commands: RemoteCommands = ALL, **settings) -> object:
-        remote = folder_remote(self.root, self.state, faults, attempts=1, **settings)
+    def send(self, faults: Faults | None = None, commands: RemoteCommands = ALL, **more) -> object:
+        remote = folder_remote(self.root, self.state, faults, attempts=1)
         try:
-            return remote.upload(self.job(commands))
+            return remote.upload(self.job(commands, **more))
         finally:
             remote.close()
 
@@ -302,6 +325,19 @@ def test_whenever_a_stores_link_is_lost_the_next_attempt_comes_to_the_same_end(t
             assert side.stands() == END, (cut, when)
             was_published = first.counts["publish"] and not (cut[0] == "publish" and when == "before")
             assert not (was_published and outcome.sent_bytes), (cut, when)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_over_a_store_those_that_follow_a_rename_are_carried_out_under_another_name_too(tmp_path: Path, when) -> None:
+    side = Side(tmp_path)
+    follow = (command("rename", "{path}", "done/{name}"), command("delete", "stale"))
+    commands = RemoteCommands(after_success=follow, base="/up")
+    rename: dict = {"if_exists": "rename", "alternatives": ("/up/file-2",)}
+    assert isinstance(side.send(Faults(**{when: {("move", 0): LinkLost("cut")}}), commands, **rename), Failure)
+    outcome = side.send(None, commands, **rename)
+    assert isinstance(outcome, TransferResult)
+    assert not outcome.sent_bytes
+    assert side.stands() == {b"/up/file": b"old", b"/up/done/file-2": CONTENT}
 
 
 @pytest.mark.parametrize("where", ["before", "before_publish"])

@@ -29,7 +29,6 @@ log = logging.getLogger(__name__)
 
 TAIL = b"\0"
 """No name and no token starts with it."""
-PUBLISHED = Span(-1, -1)
 
 CHECKPOINTS = Schema(
     "checkpoints",
@@ -257,8 +256,12 @@ def _row(server: str, checkpoint: Checkpoint, now: int) -> tuple[object, ...]:
 
 
 def _suspect(checkpoint: Checkpoint) -> tuple[Span, ...]:
-    """One more, which is empty and no place in a file, says that it is published: an earlier version ignores that."""
-    return (*checkpoint.suspect, PUBLISHED) if checkpoint.is_published else checkpoint.suspect
+    """One more, which is empty and no place in a file, says that it is published, and under which of its names: an
+    earlier version ignores that."""
+    if checkpoint.published_as is None:
+        return checkpoint.suspect
+    place = -1 - checkpoint.published_as
+    return (*checkpoint.suspect, Span(place, place))
 
 
 def _hash(key: Key) -> int:
@@ -295,7 +298,7 @@ def _from_row(row: sqlite3.Row) -> Checkpoint | None:
         fingerprint=Fingerprint.from_columns(row["size"], row["mtime_ns"], row["ctime_ns"], row["inode"]),
         acked_bytes=row["acked"],
         synced_bytes=row["synced"],
-        suspect=tuple(span for span in spans if span != PUBLISHED),
+        suspect=tuple(span for span in spans if span.start >= 0),
         phase=Phase(row["phase"]),
-        is_published=PUBLISHED in spans,
+        published_as=next((-1 - span.start for span in spans if span.start < 0), None),
     )

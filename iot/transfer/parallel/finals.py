@@ -62,6 +62,21 @@ class Finals:
         size = self._source.fingerprint.size
         return next((name for name in self._alike if same_file(desk, store, name, self._source, size)), None)
 
+    def number(self, name: bytes) -> int:
+        """Of a name that the source has got, for `published`."""
+        return self.names.index(name) if name in self.names else 0
+
+    def published(self, desk: Desk, store: Store, number: int) -> bytes | None:
+        """The name that an earlier attempt gave to the source, unless another file has it now. Commands may have taken
+        ours away from there: then those that follow are still to be carried out."""
+        size = self._source.fingerprint.size
+        for name in self.names[number : number + 1]:
+            if (found := store.stat(name)) is None:
+                return name
+            if found.size == size and same_file(desk, store, name, self._source, size):
+                return name
+        return None
+
     def publish(self, store: Store, token: Token, meta: Meta, options: TransferOptions) -> tuple[bytes, bool]:
         """Give the part its name -> the name, and whether both are on the far side's disk.
 

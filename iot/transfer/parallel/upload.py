@@ -98,7 +98,8 @@ class Upload:
         self._proof = options.proof
         self._digest: str | None = None
         self._resumed_at = 0
-        self._possible_repeat = self._adopted = self._is_published = False
+        self._possible_repeat = self._adopted = False
+        self._published_as: int | None = None
         self._started_at = self._told_at = self._noted_at = self._alive_at = desk.clock()
         self.sent_bytes = 0
 
@@ -118,8 +119,8 @@ class Upload:
             if self._digest == self.job.sent_before:
                 return delivered_before(self.job, self.source, self.job.sent_before)
         known = self._known if self._options.resume else None
-        if only_commands_left(self.job, known, self.source.fingerprint):
-            return self._told_again()
+        if (number := only_commands_left(self.job, known, self.source.fingerprint)) is not None:
+            return self._told_again(number)
         try:
             step = self._survey()
             if isinstance(step, ProveFinal):
@@ -327,16 +328,15 @@ class Upload:
         self._told_at = 0.0
         self._tell(self.size)
         if self.job.commands.after_success:
-            self._phase, self._is_published = Phase.PUBLISHING, True
+            self._phase, self._published_as = Phase.PUBLISHING, self._finals.number(self._final)
             yield Barrier(self.checkpoint())
             run_after_success(self.store, self.job.commands, self._final)
         return self._result(durable=durable, already_done=already_done)
 
-    def _told_again(self) -> TransferResult:
+    def _told_again(self, number: int) -> TransferResult:
         """An earlier attempt has published the file, and came as far as the commands that follow."""
-        if not self._finals.overwrites:
-            self._finals.of_this_size(self.store)
-        final = self.dest if self._finals.overwrites else self._finals.ours(self._desk, self.store)
+        is_sure = self._finals.overwrites
+        final = self.dest if is_sure else self._finals.published(self._desk, self.store, number)
         if final is not None:
             self._final = final
             run_after_success(self.store, self.job.commands, final)
@@ -376,7 +376,7 @@ class Upload:
             synced_bytes=self._state.synced,
             suspect=self._state.suspect,
             phase=self._phase,
-            is_published=self._is_published,
+            published_as=self._published_as,
         )
 
     def note(self) -> None:

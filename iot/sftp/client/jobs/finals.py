@@ -77,6 +77,18 @@ class Finals:
                 return name
         return None
 
+    def number(self, name: bytes) -> int:
+        """Of a name that the source has got, for `published`."""
+        return self.names.index(name) if name in self.names else 0
+
+    def published(self, number: int) -> Work[bytes | None]:
+        """The name that an earlier attempt gave to the source, unless another file has it now. Commands may have taken
+        ours away from there: then those that follow are still to be carried out."""
+        for name in self.names[number : number + 1]:
+            if not (yield from stands(name)) or (yield from final_stands(self._context, name, self._source)):
+                return name
+        return None
+
     def publish(self, part: bytes, *, reopen: bool) -> Work[tuple[bytes, bytes]]:
         """Give the part its name -> the name, and a handle as from publish.publish.
 

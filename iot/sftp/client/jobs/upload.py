@@ -72,7 +72,8 @@ class Upload:
         self._resumed_at = 0
         self.sent_bytes = 0
         self._possible_repeat = False
-        self._was_known = self._is_published = False
+        self._was_known = False
+        self._published_as: int | None = None
         self._resume_refused = False
         self._proof = context.options.proof
         self._digest: str | None = None
@@ -88,8 +89,8 @@ class Upload:
                 raise SourceChanged(f"{self.source.name} is no longer the version that was to be sent")
             self.job.check_suspended()
             self._finals.check_names()
-            if self._was_published():
-                return (yield from self._told_again())
+            if (number := self._was_published_as()) is not None:
+                return (yield from self._told_again(number))
             step = yield from self._survey()
             if isinstance(step, ProveFinal):
                 published = yield from self._finals.ours()
@@ -306,23 +307,20 @@ class Upload:
         durable = yield from confirm(self.context, self._final, self.source.fingerprint.size, handle, self.job.grace)
         self._tell(self.source.fingerprint.size)
         if self.job.commands.after_success:
-            self._phase, self._is_published = Phase.PUBLISHING, True
+            self._phase, self._published_as = Phase.PUBLISHING, self._finals.number(self._final)
             yield Barrier(self.checkpoint())
             yield from run_after_success(self.context, self.job.commands, self._final)
         return self._result(durable=durable, already_done=already_done)
 
-    def _was_published(self) -> bool:
-        """Whether an earlier attempt came as far as the commands that follow."""
+    def _was_published_as(self) -> int | None:
+        """Under which name, if an earlier attempt came as far as the commands that follow."""
         if not self.job.commands.after_success or not self.context.options.resume:
-            return False
+            return None
         known = self.context.ledger.load(Direction.UPLOAD, self.dest, self.source.path)
         return only_commands_left(self.job, known, self.source.fingerprint)
 
-    def _told_again(self) -> Work[TransferResult]:
-        final: bytes | None = self.dest
-        if not self._overwrites:
-            self._finals.of_this_size((yield from look_at_once([*self._finals.names])))
-            final = yield from self._finals.ours()
+    def _told_again(self, number: int) -> Work[TransferResult]:
+        final = self.dest if self._overwrites else (yield from self._finals.published(number))
         if final is not None:
             self._final = final
             yield from run_after_success(self.context, self.job.commands, final)
@@ -368,7 +366,7 @@ class Upload:
             synced_bytes=self._state.synced,
             suspect=self._state.suspect,
             phase=self._phase,
-            is_published=self._is_published,
+            published_as=self._published_as,
         )
 
     def note(self, *, now: bool = False) -> None:
