@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from iot.spooler.queue.policy import Backoff
@@ -219,3 +221,63 @@ def test_the_time_of_the_next_look_is_told() -> None:
     pair.other = DOWN
     pair.passes(AFTER_S + 1)
     assert pair.failover.next_s(pair.link, AFTER_S) == CHECK_S
+
+
+def test_the_time_of_the_next_look_is_not_told_while_the_other_server_is_asked() -> None:
+    pair = Pair()
+    pair.lost()
+    assert pair.failover.next_s(pair.link, 2 * AFTER_S) == 0
+    assert pair.failover.look(pair.link, 2 * AFTER_S, may_send=True) is Step.PROBE
+    assert pair.failover.next_s(pair.link, 2 * AFTER_S) == float("inf")  # its answer ends the pause
+
+
+def test_what_the_other_server_said_in_an_earlier_outage_puts_off_nothing() -> None:
+    pair = Pair()
+    pair.other = REFUSED
+    pair.lost()
+    pair.passes(AFTER_S + HOLD_S - 10)
+    pair.lost()
+    pair.passes(20)
+    assert len(pair.asked_at) == 2
+    pair.link.progressed()
+    pair.passes(1)
+    pair.failover._rules = replace(pair.failover._rules, after_s=10.0)
+    pair.lost()
+    pair.passes(12)
+    assert len(pair.asked_at) == 3
+
+
+def test_a_server_that_was_held_and_refuses_again_is_asked_more_rarely_than_at_first() -> None:
+    pair = Pair(when_held=True)
+    pair.failover._rules = replace(pair.failover._rules, hold=Backoff(HOLD_S, 100 * HOLD_S))
+    for _ in range(3):
+        pair.lost(REFUSED)
+    pair.failover.switched(pair.link, 0.0)
+    pair.link = pair.fresh()
+    pair.link.progressed()
+    pair.other = REFUSED
+    pair.passes(30 * HOLD_S)
+    assert pair.asked_at[1] - pair.asked_at[0] == 8 * HOLD_S
+
+
+def test_a_try_that_was_asked_for_does_not_put_off_the_way_back() -> None:
+    pair = Pair(is_second=True)
+    pair.link.progressed()
+    pair.passes(BACK_S - 20)
+    pair.failover.wake()
+    assert pair.passes(22)
+    assert pair.asked_at == [0, BACK_S - 20, BACK_S]
+
+
+def test_an_answer_ends_the_ever_rarer_questions() -> None:
+    pair = Pair(is_second=True)
+    pair.link.progressed()
+    pair.other = DOWN
+    pair.passes(20 * CAP_S)
+    pair.other = None
+    pair.failover.wake()
+    pair.passes(1)
+    pair.other = DOWN
+    pair.passes(BACK_S + CHECK_S + 2)
+    first, *_, last = [after - before for before, after in zip(pair.asked_at[-3:], pair.asked_at[-2:], strict=False)]
+    assert (first, last) == (BACK_S, CHECK_S)

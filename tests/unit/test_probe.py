@@ -56,12 +56,17 @@ class Remote:
 def asked(
     remote: Remote, hint_file: str | None = None, *, meanwhile: Callable[[Probe], None] = lambda _: None
 ) -> Probe:
-    over = threading.Event()
-    probe = Probe(remote, "gw", hint_file, over.set)  # type: ignore[arg-type]
+    over, was_over = threading.Event(), list[bool]()
+
+    def end() -> None:
+        was_over.append(probe.is_over)  # who is woken has to find the answer
+        over.set()
+
+    probe = Probe(remote, "gw", hint_file, end)  # type: ignore[arg-type]
     probe.start()
     meanwhile(probe)
     assert over.wait(SOON_S)
-    assert probe.is_over
+    assert was_over == [True]
     return probe
 
 
@@ -120,3 +125,13 @@ def test_one_that_nobody_waits_for_is_ended() -> None:
     assert "cancel" in remote.done
     assert HINT not in remote.done
     assert remote.done[-1] == "close"
+
+
+def test_one_that_is_given_up_before_it_has_begun_asks_nothing() -> None:
+    remote = Remote()
+    over = threading.Event()
+    probe = Probe(remote, "gw", HINT, over.set)  # type: ignore[arg-type]
+    probe.cancel()
+    probe.start()
+    assert over.wait(SOON_S)
+    assert remote.done == ["close"]

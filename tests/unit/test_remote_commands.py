@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from unit.faulty_store import Faults, folder_remote
+from unit.scripted import Event
 from unit.upload_lab import CONTENT, DEST, Lab, any_request, nth, refusing, whats
 
 from iot.sftp.client.protocol.packets import Code, Status
@@ -18,6 +19,7 @@ from iot.transfer import (
     Failure,
     LinkLost,
     NameRefused,
+    NotFound,
     PermissionDenied,
     RemoteCommand,
     RemoteCommands,
@@ -93,6 +95,10 @@ def test_none_leaves_the_base_or_names_it(text: str) -> None:
         places(text)
 
 
+def test_a_folder_whose_name_begins_as_that_of_the_base_is_another_one() -> None:
+    assert places("{path}.old", b"/up/device/b.csv") == b"/up/device/b.csv.old"
+
+
 def test_the_base_itself_may_be_made() -> None:
     assert places(".", verb="mkdir") == b"/up/dev"
 
@@ -103,6 +109,10 @@ def test_the_base_itself_may_be_made() -> None:
 def test_a_command_that_makes_no_sense_is_refused(wrong) -> None:
     with pytest.raises(ConfigurationError):
         RemoteCommand(*wrong)
+
+
+def test_a_mode_may_have_all_twelve_bits() -> None:
+    assert RemoteCommand("chmod", "a", mode=0o7777).mode == 0o7777
 
 
 # -- the journal
@@ -257,6 +267,54 @@ def test_a_rename_without_its_file_fails_unless_it_was_done(lab: Lab) -> None:
     assert stands(lab)[b"/up/kept"] == b"it was done"
 
 
+def test_a_rename_that_fails_although_both_names_are_there_was_not_done(lab: Lab) -> None:
+    lab.job = {"commands": RemoteCommands(before=(command("rename", "{path}", "stale"),), base="/up")}
+    lab.files.refuse = refusing(nth("RENAME"), Status(Code.NO_SUCH_FILE, "gone, says the server"))
+    assert "remote command rename" in str(lab.fails(NotFound))
+    assert lab.files.did("WRITE") == []
+
+
+def test_a_rename_to_its_own_name_asks_the_server_nothing(lab: Lab) -> None:
+    """Some servers would delete what has the name first."""
+    lab.job = {"commands": RemoteCommands(before=(command("rename", "stale", "./stale"),), base="/up")}
+    lab.run()
+    assert b"/up/stale" not in [event.path for event in lab.files.events]
+
+
+@pytest.mark.parametrize("code", [Code.NO_SUCH_FILE, Code.NO_SUCH_PATH])
+def test_a_delete_of_what_is_missing_is_done(lab: Lab, code: Code) -> None:
+    lab.job = {"commands": RemoteCommands(before=(command("delete", "no/such"),), base="/up")}
+    lab.files.refuse = refusing(nth("REMOVE"), Status(code, ""))
+    lab.run()
+    assert lab.published == CONTENT
+
+
+def test_a_touch_that_is_refused_fails_and_replaces_nothing(lab: Lab) -> None:
+    lab.job = {"commands": RemoteCommands(before=(command("touch", "stale"),), base="/up")}
+    lab.files.refuse = refusing(nth("SETSTAT"), DENIED)
+    assert "cannot touch '/up/stale'" in str(lab.fails(PermissionDenied))
+    assert stands(lab)[b"/up/stale"] == b"x"
+
+
+def test_a_touch_leaves_what_another_upload_has_made_just_now(lab: Lab) -> None:
+    flag = b"/up/flag"
+    lab.job = {"commands": RemoteCommands(before=(command("touch", "flag"),), base="/up")}
+
+    def made_meanwhile(event: Event) -> None:
+        if event.what == "OPEN" and event.path == flag:
+            lab.files.content[flag] = bytearray(b"the other's")
+
+    lab.files.refuse = made_meanwhile
+    lab.run()
+    assert stands(lab)[flag] == b"the other's"
+    assert lab.published == CONTENT
+
+
+def test_a_touch_leaves_no_file_open(lab: Lab) -> None:
+    lab.run()
+    assert lab.files.handles == {}
+
+
 def test_written_directly_there_is_no_moment_before_publishing(lab: Lab) -> None:
     lab.options = {"direct_write": True}
     lab.fails(Unsupported)
@@ -366,6 +424,23 @@ def test_what_a_server_cannot_do_is_named(tmp_path: Path) -> None:
     assert isinstance(failure.error, Unsupported)
     assert "remote command chmod 600 '/up/stale': this server cannot chmod" in str(failure.error)
     assert faults.counts["chmod"] == 0
+
+
+def test_over_a_store_a_rename_that_fails_is_done_only_if_the_new_name_alone_is_there(tmp_path: Path) -> None:
+    for number, (to, gone) in enumerate([("stale", False), ("none", False), ("none", True), ("stale", True)]):
+        side = Side(tmp_path / str(number))
+        commands = RemoteCommands(before=(command("rename", "{path}", to),), base="/up")
+        if gone:
+            (side.root / "up/file").unlink()
+        outcome = side.send(Faults(before={("move", 0): NotFound("gone, says the server")}), commands)
+        assert isinstance(outcome, TransferResult) is (gone and to == "stale"), (to, gone)
+
+
+def test_over_a_store_a_rename_to_its_own_name_asks_for_nothing(tmp_path: Path) -> None:
+    faults = Faults()
+    commands = RemoteCommands(before=(command("rename", "stale", "./stale"),), base="/up")
+    assert isinstance(Side(tmp_path).send(faults, commands), TransferResult)
+    assert faults.counts["move"] == 0
 
 
 def test_a_folder_follows_no_link(tmp_path: Path) -> None:

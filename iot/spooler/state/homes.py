@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from iot.spooler.naming import shown
+from iot.transfer.beneath import DIRECTORY, sync
 
 __all__ = ["Homes", "mount_point", "unmounted"]
 
@@ -98,3 +99,8 @@ def _write(file: Path, points: dict[str, str]) -> None:
         target.flush()
         os.fsync(target.fileno())
     os.replace(fresh, file)
+    folder = os.open(file.parent, DIRECTORY)
+    try:
+        sync(folder)
+    finally:
+        os.close(folder)
