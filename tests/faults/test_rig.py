@@ -14,7 +14,7 @@ from faults.rig import MARKED, Marks, judge
 from faults.steps import BY_NAME, PART_STEPS, STEPS
 from faults.table import Row, as_markdown
 from faults.watch import Watch
-from unit.test_spooler_agent import Rig as AgentRig
+from unit.agent_rig import Rig as AgentRig
 
 VERSION = b"a version of a file"
 CONTENTS = {"file": {hashlib.sha256(VERSION).hexdigest(): len(VERSION)}}

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from unit.test_spooler_agent import Loop
+from unit.agent_rig import Loop
 
 from iot.spooler.agent.agent import Agent
 from iot.spooler.agent.draining import End

@@ -6,7 +6,7 @@ import itertools
 from pathlib import Path
 
 import pytest
-from unit.test_spooler_agent import Rig
+from unit.agent_rig import Rig
 
 from iot.sftp.client import DiskFull, Journal, JournalUnavailable
 from iot.spooler.agent.dispatch import Dispatcher

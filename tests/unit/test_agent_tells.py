@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from unit.test_spooler_agent import Rig
+from unit.agent_rig import Rig
 
 from iot.spooler.agent.dispatch import TOLD_EVERY_S, Dispatcher
 from iot.spooler.process.logs import FORMAT, JournalFormatter, NonBlockingHandler, formatter_for

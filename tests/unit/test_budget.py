@@ -5,7 +5,7 @@ import os
 import sqlite3
 
 import pytest
-from unit.test_spooler_agent import Rig
+from unit.agent_rig import Rig
 
 from iot.sftp.client import Journal, LinkLost
 from iot.spooler.agent import assembly

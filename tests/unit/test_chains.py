@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from faults.powercut import PowerCutDisk
 from servers.bad_input import mounted
+from unit.agent_rig import Rig
 from unit.removing import taken
 from unit.test_release_crashes import killed, two_disks, two_file_systems
-from unit.test_spooler_agent import Rig
 
 from iot.sftp.client import Fingerprint
 from iot.spooler.agent.draining import End

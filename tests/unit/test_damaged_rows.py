@@ -4,7 +4,7 @@ import sqlite3
 
 import pytest
 from quarantined import quarantined
-from unit.test_spooler_agent import Rig
+from unit.agent_rig import Rig
 
 from iot.sftp.client import LinkLost
 from iot.spooler.agent.draining import End

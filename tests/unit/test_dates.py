@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from faults.proxy import BadLink, Fault
-from unit.test_spooler_agent import Rig
+from unit.agent_rig import Rig
 
 from iot.sftp.client import EmbeddedServer, IoTSFTPClient, LinkLost
 from iot.spooler.agent.draining import End

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from unit.test_download import Lab, answering, nth
+from unit.download_lab import Lab, answering, nth
 
 from iot.sftp.client.protocol.packets import Code, Status
 from iot.transfer.errors import LinkLost, PermissionDenied

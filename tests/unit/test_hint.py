@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from unit.agent_rig import Rig
 from unit.inbox_lab import InboxLab
-from unit.test_spooler_agent import Rig
 
 from iot.spooler.server.availability import ServerState
 from iot.spooler.server.hint import MOST_BYTES, RETRY_MAX_S, Hint, Hints, hint_from

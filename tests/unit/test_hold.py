@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from faults.lab_disk import LabDisk, cannot_mount, in_memory
+from unit.agent_rig import Rig
 from unit.other_user import without_capabilities
-from unit.test_spooler_agent import Rig
 
 from iot.sftp.client import Journal
 from iot.spooler.agent.draining import End

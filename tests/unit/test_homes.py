@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from servers.bad_input import mounted
 from unit.inbox_lab import InboxLab
+from unit.inbox_watched import Wrapped
 from unit.removing import taken
 from unit.test_chains import put
-from unit.test_inbox import Wrapped
 
 from iot.spooler.leaving.forward import Forward
 from iot.spooler.outbox.scan import Outbox, SourceFailed

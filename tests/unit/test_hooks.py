@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from quarantined import quarantined
+from unit.agent_rig import Loop, Rig
 from unit.test_conditions import gone
-from unit.test_spooler_agent import Loop, Rig
 
 from iot.sftp.client import LinkLost, PermissionDenied
 from iot.spooler.agent.draining import End

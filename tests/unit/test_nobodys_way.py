@@ -4,8 +4,8 @@ import os
 import sqlite3
 
 import pytest
+from unit.agent_rig import Rig
 from unit.other_user import without_capabilities
-from unit.test_spooler_agent import Rig
 
 from iot.sftp.client import LinkLost, ServerRefused
 from iot.spooler.agent.draining import End

@@ -123,7 +123,7 @@ def test_a_pause_ends_when_the_next_look_or_try_is_due(waiting: Waiting) -> None
 
 
 def test_a_nudge_has_the_agent_try_though_its_wait_is_not_over(tmp_path: Path) -> None:
-    from unit.test_spooler_agent import Rig
+    from unit.agent_rig import Rig
 
     rig = Rig(tmp_path)
     rig.put("file")

@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from unit.test_spooler_agent import Rig
+from unit.agent_rig import Rig
 
 from iot.sftp.client import PermissionDenied
 from iot.spooler.agent import assembly

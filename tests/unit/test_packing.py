@@ -6,26 +6,18 @@ import gzip
 import os
 import random
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from unit.test_spooler_agent import Rig
+from unit.packing_rig import KIB, NOISE, TEXT, PackingRig, begun
 
-from iot.sftp.client import LinkLost
 from iot.spooler.agent.draining import End
 from iot.spooler.compression import folder as folders
 from iot.spooler.compression import packer as packers
 from iot.spooler.compression.codecs import pays, writer
-from iot.spooler.compression.folder import Folder
-from iot.spooler.compression.packer import Packer, Task
 from iot.spooler.config.packed import Compression, is_packed, zstd_library
-from iot.transfer import Fingerprint
 
-KIB = 1024
-TEXT = b"".join(b"%d;%d;ok\n" % (number, number * 7919 % 1000) for number in range(20_000))
-NOISE = random.Random(3).randbytes(300 * KIB)
 KINDS = pytest.mark.parametrize("kind", list(Compression))
 
 
@@ -36,23 +28,6 @@ def unpacked(kind: Compression, content: bytes) -> bytes:
     if library.__name__ == "zstandard":
         return library.ZstdDecompressor().decompressobj().decompress(content)
     return library.decompress(content)
-
-
-class PackingRig(Rig):
-    def __init__(self, base: Path, kind: Compression = Compression.GZIP) -> None:
-        super().__init__(base)
-        self.outbox["compress"] = kind.value
-        self.most: str | int = "1 MiB"
-        self.folder = base / "state" / "compressed"
-
-    def settings(self) -> dict[str, Any]:
-        return {**super().settings(), "compress_max_bytes": self.most}
-
-    def content(self, name: str) -> bytes:
-        return (self.base / "remote/up" / name).read_bytes()
-
-    def compressed(self) -> list[str]:
-        return sorted(os.listdir(self.folder)) if self.folder.exists() else []
 
 
 @pytest.fixture
@@ -180,18 +155,6 @@ def test_what_is_compressed_is_private(rig: PackingRig) -> None:
 # -- again
 
 
-def begun(rig: PackingRig) -> None:
-    """A run in which the link is lost as the first byte is sent."""
-
-    def lost(_: object) -> None:
-        raise LinkLost("cut")
-
-    rig.retry = {"drain_attempts": 1}
-    rig.remote.before = lost
-    assert rig.run() is End.REMAINS
-    rig.remote.before = lambda job: None
-
-
 def test_a_file_that_could_not_be_sent_is_sent_from_what_was_compressed(
     rig: PackingRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -307,96 +270,3 @@ def test_what_is_kept_in_the_outbox_is_sent_once(rig: PackingRig) -> None:
     assert rig.left() == ["a.csv"]
     assert len(rig.remote.deliveries) <= 2
     assert rig.compressed() == []
-
-
-# -- the thread
-
-
-class Shop:
-    """A packer and its folder; take() waits for what was asked."""
-
-    def __init__(self, base: Path) -> None:
-        self.box = base / "box"
-        self.box.mkdir()
-        self.folder = Folder(base)
-        self.packer = Packer(self.folder)
-
-    def task(self, name: str, content: bytes, *, must: bool = False) -> Task:
-        path = self.box / name
-        path.write_bytes(content)
-        version = Fingerprint.of(path.stat())
-        return Task(f"{name}.gz", self.root, os.fsencode(name), version, Compression.GZIP, must)
-
-    def root(self) -> int:
-        return os.open(self.box, os.O_RDONLY)
-
-    def done(self, *tasks: Task) -> dict[str, Any]:
-        for task in tasks:
-            self.packer.ask(task)
-        while self.packer.is_busy:
-            threading.Event().wait(0.005)
-        return self.packer.take()
-
-
-@pytest.fixture
-def shop(tmp_path: Path) -> Shop:
-    return Shop(tmp_path)
-
-
-def test_a_task_that_is_asked_twice_is_done_once(shop: Shop) -> None:
-    task = shop.task("f", TEXT)
-    assert list(shop.done(task, task, shop.task("g", TEXT))) == ["f.gz", "g.gz"]
-    assert shop.packer.finished == 2
-
-
-def test_what_has_to_be_compressed_is_whether_or_not_it_pays(shop: Shop) -> None:
-    done = shop.done(shop.task("f", NOISE), shop.task("g", NOISE, must=True), shop.task("e", b"", must=True))
-    assert done["f.gz"] is None
-    assert gzip.decompress(Path(done["g.gz"].path).read_bytes()) == NOISE
-    assert gzip.decompress(Path(done["e.gz"].path).read_bytes()) == b""
-
-
-def unreadable(path: Path) -> None:
-    path.unlink()
-
-
-def a_link(path: Path) -> None:
-    path.rename(path.with_name("real"))
-    path.symlink_to("real")
-
-
-def a_fifo(path: Path) -> None:
-    path.unlink()
-    os.mkfifo(path)
-
-
-@pytest.mark.parametrize("spoil", [unreadable, a_link, a_fifo])
-def test_what_is_no_longer_the_file_that_was_found_is_not_compressed(shop: Shop, spoil: Callable[[Path], None]) -> None:
-    task = shop.task("f", TEXT)
-    spoil(shop.box / "f")
-    assert shop.done(task) == {"f.gz": None}
-    assert not shop.folder.path.exists() or os.listdir(shop.folder.path) == []
-
-
-def test_it_stops_at_the_next_piece_and_leaves_nothing_behind(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    begun, may_go_on = threading.Event(), threading.Event()
-    real = packers.writer
-
-    def held(kind: Compression) -> Any:
-        begun.set()
-        may_go_on.wait(30)
-        return real(kind)
-
-    monkeypatch.setattr(packers, "writer", held)
-    shop.packer.ask(shop.task("f", TEXT))
-    assert begun.wait(30)
-    ending = threading.Thread(target=shop.packer.stop)
-    ending.start()
-    while not shop.packer._stopped:
-        threading.Event().wait(0.005)
-    may_go_on.set()
-    ending.join(30)
-    assert not shop.packer.is_busy
-    assert os.listdir(shop.folder.path) == []
-    shop.packer.ask(shop.task("g", TEXT))
-    assert not shop.packer.is_busy

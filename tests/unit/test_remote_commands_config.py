@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from quarantined import quarantined
-from unit.test_spooler_agent import Rig
+from unit.agent_rig import Rig
 
 from iot.sftp.client import Unsupported
 from iot.spooler.agent.draining import End

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from quarantined import quarantined
-from unit.test_spooler_agent import Rig
+from unit.agent_rig import Rig
 
 from iot.spooler.config.changes import Changes
 from iot.spooler.outbox.intake import Clocks

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from ordinary_user import AGENT
-from unit.test_spooler_agent import Rig
+from unit.agent_rig import Rig
 
 from iot.spooler.agent.agent import Agent
 from iot.spooler.cli.main import main

@@ -10,8 +10,8 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from unit.agent_rig import Rig
 from unit.other_user import in_child, without_capabilities
-from unit.test_spooler_agent import Rig
 
 from iot.sftp.client import Fingerprint, PermissionDenied
 from iot.spooler.agent.draining import End

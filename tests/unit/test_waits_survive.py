@@ -4,7 +4,7 @@ import itertools
 import sqlite3
 
 import pytest
-from unit.test_spooler_agent import Rig as AgentRig
+from unit.agent_rig import Rig as AgentRig
 
 from iot.sftp.client import Fingerprint, Journal, ServerRefused
 from iot.spooler.agent.agent import Wake

@@ -8,7 +8,7 @@ from datetime import datetime
 from zoneinfo import ZoneInfo
 
 import pytest
-from unit.test_spooler_agent import Loop, Rig
+from unit.agent_rig import Loop, Rig
 
 from iot.sftp.client import Cancelled
 from iot.spooler.agent.agent import Wake

@@ -25,7 +25,19 @@ from iot.transfer.model import Checkpoint, Direction, TransferResult, UploadJob
 from iot.transfer.options import TransferOptions
 from iot.transfer.source import Source
 
-__all__ = ["BLOCK", "CONTENT", "DEST", "EXTENSIONS", "FAILURE", "Lab", "any_request", "nth", "refusing", "whats"]
+__all__ = [
+    "BLOCK",
+    "CONTENT",
+    "DEST",
+    "EXTENSIONS",
+    "FAILURE",
+    "Lab",
+    "any_request",
+    "nth",
+    "of_final",
+    "refusing",
+    "whats",
+]
 
 DEST = b"/up/file"
 EXTENSIONS = dict.fromkeys([b"fsync@openssh.com", b"posix-rename@openssh.com"], b"1")
@@ -121,6 +133,10 @@ def any_request(number: int) -> Callable[[Event], bool]:
         return count == number
 
     return hit
+
+
+def of_final(what: str) -> Callable[[Event], bool]:
+    return lambda event: event.what == what and event.path == DEST
 
 
 def refusing(hit: Callable[[Event], bool], reply: Reply = FAILURE) -> Callable[[Event], Reply | None]:

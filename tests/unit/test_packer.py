@@ -1,0 +1,114 @@
+"""The thread that compresses: once for each file, only what was found, and not after it was stopped."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from unit.packing_rig import NOISE, TEXT, PackingRig
+
+from iot.spooler.compression import packer as packers
+from iot.spooler.compression.folder import Folder
+from iot.spooler.compression.packer import Packer, Task
+from iot.spooler.config.packed import Compression
+from iot.transfer import Fingerprint
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> PackingRig:
+    return PackingRig(tmp_path)
+
+
+class Shop:
+    """A packer and its folder; take() waits for what was asked."""
+
+    def __init__(self, base: Path) -> None:
+        self.box = base / "box"
+        self.box.mkdir()
+        self.folder = Folder(base)
+        self.packer = Packer(self.folder)
+
+    def task(self, name: str, content: bytes, *, must: bool = False) -> Task:
+        path = self.box / name
+        path.write_bytes(content)
+        version = Fingerprint.of(path.stat())
+        return Task(f"{name}.gz", self.root, os.fsencode(name), version, Compression.GZIP, must)
+
+    def root(self) -> int:
+        return os.open(self.box, os.O_RDONLY)
+
+    def done(self, *tasks: Task) -> dict[str, Any]:
+        for task in tasks:
+            self.packer.ask(task)
+        while self.packer.is_busy:
+            threading.Event().wait(0.005)
+        return self.packer.take()
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Shop:
+    return Shop(tmp_path)
+
+
+def test_a_task_that_is_asked_twice_is_done_once(shop: Shop) -> None:
+    task = shop.task("f", TEXT)
+    assert list(shop.done(task, task, shop.task("g", TEXT))) == ["f.gz", "g.gz"]
+    assert shop.packer.finished == 2
+
+
+def test_what_has_to_be_compressed_is_whether_or_not_it_pays(shop: Shop) -> None:
+    done = shop.done(shop.task("f", NOISE), shop.task("g", NOISE, must=True), shop.task("e", b"", must=True))
+    assert done["f.gz"] is None
+    assert gzip.decompress(Path(done["g.gz"].path).read_bytes()) == NOISE
+    assert gzip.decompress(Path(done["e.gz"].path).read_bytes()) == b""
+
+
+def unreadable(path: Path) -> None:
+    path.unlink()
+
+
+def a_link(path: Path) -> None:
+    path.rename(path.with_name("real"))
+    path.symlink_to("real")
+
+
+def a_fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("spoil", [unreadable, a_link, a_fifo])
+def test_what_is_no_longer_the_file_that_was_found_is_not_compressed(shop: Shop, spoil: Callable[[Path], None]) -> None:
+    task = shop.task("f", TEXT)
+    spoil(shop.box / "f")
+    assert shop.done(task) == {"f.gz": None}
+    assert not shop.folder.path.exists() or os.listdir(shop.folder.path) == []
+
+
+def test_it_stops_at_the_next_piece_and_leaves_nothing_behind(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, may_go_on = threading.Event(), threading.Event()
+    real = packers.writer
+
+    def held(kind: Compression) -> Any:
+        begun.set()
+        may_go_on.wait(30)
+        return real(kind)
+
+    monkeypatch.setattr(packers, "writer", held)
+    shop.packer.ask(shop.task("f", TEXT))
+    assert begun.wait(30)
+    ending = threading.Thread(target=shop.packer.stop)
+    ending.start()
+    while not shop.packer._stopped:
+        threading.Event().wait(0.005)
+    may_go_on.set()
+    ending.join(30)
+    assert not shop.packer.is_busy
+    assert os.listdir(shop.folder.path) == []
+    shop.packer.ask(shop.task("g", TEXT))
+    assert not shop.packer.is_busy
