@@ -11,7 +11,7 @@ import posixpath
 import re
 from collections.abc import Callable, Sequence
 
-__all__ = ["MarkerName", "check_pattern", "is_unfinished", "matcher", "wanted"]
+__all__ = ["REGEX_MARK", "MarkerName", "check_pattern", "is_unfinished", "matcher", "wanted"]
 
 REGEX_MARK = "re:"
 UNFINISHED = (".tmp", ".part")

@@ -298,7 +298,7 @@ destination = "/up"
         ('expired = "drop"\nmax_files = 3', "expired has no effect without ttl_s"),
         ('preserve = ["*.x"]', "preserve has no effect where nothing is ever dropped"),
         ('log_destination = "/x"\nmax_files = 3\nevict = "none"', "log_destination has no effect where nothing is"),
-        ('preserve = ["re:("]\nmax_files = 3', "outbox[0].budget.preserve = (...): not a regular expression"),
+        ('preserve = ["re:("]\nmax_files = 3', "outbox[0].budget.preserve = (...): 're:(': not a regular expression"),
         ('log_destination = "{nobody}"\nmax_files = 3', "outbox[0].budget.log_destination = '{nobody}': unknown {no"),
         ("min_free_percent = 100", "outbox[0].budget.min_free_percent = 100: must be less than 100"),
         ("max_files = 0", "outbox[0].budget.max_files = 0: must be at least 1"),

@@ -89,6 +89,25 @@ def test_what_no_pattern_wants_is_told_once(lab: Lab) -> None:
     assert lab.told(1000.0) == []
 
 
+@pytest.mark.parametrize(
+    ("settings", "name", "reason"),
+    [
+        ({"ready": "renamed"}, "a.tmp", "not sent, a name of what is not finished, by ready = "),
+        ({"ready": "marker", "ready_marker": "{name}.done"}, "a.done", "not sent, a marker"),
+        ({"ready": "renamed", "exclude": ["*.csv"]}, "a.csv", "not sent, by the patterns include and exclude"),
+    ],
+)
+def test_the_reason_why_a_name_is_not_sent_is_the_true_one(
+    tmp_path: Path, journal: Journal, caplog: pytest.LogCaptureFixture, settings: Any, name: str, reason: str
+) -> None:
+    lab = Lab(tmp_path, journal, caplog, **settings)
+    lab.write(name)
+    (told,) = lab.told()
+    assert reason in told
+    lab.intake.close()
+    lab.intake.outbox.release()
+
+
 def test_a_file_that_is_open_for_writing_is_told_so(lab: Lab) -> None:
     path = lab.write("f")
     with path.open("a"):

@@ -60,7 +60,7 @@ class Rig:
         outbox = SimpleNamespace(look=self._look, forget=self._noted("forget"))
         self.intake = SimpleNamespace(
             number=1, outbox=outbox, source=lambda each: f"/box/{each.path.decode()}", take_withdrawn=list,
-            settings=SimpleNamespace(after_upload=after_upload),
+            settings=SimpleNamespace(after_upload=after_upload, label="box"),
             decisions=Decisions("box"),
         )  # fmt: skip
         self.queue = SimpleNamespace(
@@ -207,11 +207,28 @@ def test_a_file_is_given_up_with_its_reason_and_others_only_wait(rig):
 def test_what_the_server_refuses_is_told_until_something_arrives_there(rig):
     rig.failed(NoSpaceOnServer("full"))
     assert rig.recorder.last_error == "f1: NoSpaceOnServer: full"
-    assert rig.recorder.destination_failed == {}
+    assert rig.recorder.destination_failed(1) == ""
     rig.failed(PermissionDenied("no"))
-    assert rig.recorder.destination_failed == {1: "f1: PermissionDenied: no"}
+    assert rig.recorder.destination_failed(1) == "f1: PermissionDenied: no"
     rig.recorder.succeeded(entry(2), result(2))
-    assert rig.recorder.destination_failed == {}
+    assert rig.recorder.destination_failed(1) == ""
+
+
+def test_what_the_server_refuses_is_told_until_that_file_has_left(rig, caplog):
+    rig.failed(PermissionDenied("no"), 1)
+    rig.failed(PermissionDenied("no"), 2)
+    rig.failed(PermissionDenied("no"), 1, strikes=1)
+    assert rig.recorder.destination_failed(1) == "f2: PermissionDenied: no"
+    rig.failed(PermissionDenied("no"), 2, strikes=1)
+    assert rig.recorder.destination_failed(1) == ""
+    assert all("outbox=box" in line for line in caplog.messages if line.startswith("failed"))
+
+
+def test_what_the_server_refuses_is_told_until_that_file_is_gone(rig):
+    rig.failed(PermissionDenied("no"))
+    rig.found = None
+    rig.failed(PermissionDenied("no"))
+    assert rig.recorder.destination_failed(1) == ""
 
 
 @pytest.mark.parametrize("error", [LinkLost("cut"), Timeout("silent"), Cancelled("stop"), LoginRefused("no")])

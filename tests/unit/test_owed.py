@@ -140,6 +140,11 @@ def test_one_that_was_touched_is_compared_unless_another_entry_has_its_place(rig
     assert len(rig.owed.waiting) == (0 if other else 1)
 
 
+def test_the_log_says_why_and_from_where_a_file_is_in_quarantine(rig, caplog):
+    rig.owed.leave([], [entry(1, attempts=4)], {1: "no rule matches"})
+    assert 'quarantined path=f1 attempts=4 reason="no rule matches" outbox=box1' in caplog.messages
+
+
 def test_the_note_of_one_that_was_given_up_goes_with_it_when_it_leaves_late(rig):
     rig.answers = {1: Why.OPEN}
     rig.owed.leave([], [entry(1, attempts=4)], {1: "refused"})

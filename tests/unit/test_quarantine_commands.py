@@ -89,6 +89,14 @@ def test_list_shows_file_and_reason_in_80_columns(device: Device, capfd: pytest.
     ]
 
 
+def test_a_file_that_never_had_a_name_on_the_server_is_shown_without_one(
+    device: Device, capfd: pytest.CaptureFixture[str]
+) -> None:
+    device.give_up("a", b"x", attempts=1, destination="", reason="no rule matches this file")
+    assert device.run("list") == 0
+    assert "\n    1 attempt: no rule matches this file\n" in capfd.readouterr().out
+
+
 @pytest.mark.parametrize("pattern", ["a.csv", "*.csv", "re:[ab].csv", "{box}/a*", "{id}"])
 def test_a_pattern_chooses_by_path_below_the_outbox_by_whole_path_or_by_id(
     device: Device, pattern: str, capfd: pytest.CaptureFixture[str]

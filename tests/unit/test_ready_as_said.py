@@ -107,6 +107,20 @@ def test_the_marker_of_a_file_leaves_after_it_and_stays_where_it_may_be_needed(m
     assert {path.name for path in rig.box.iterdir()} == {"replaced", "replaced.done", "quarantined.done"}
 
 
+def test_files_without_their_marker_are_counted_while_they_are_there(make):
+    rig = make(ready="marker", ready_marker="{name}.done")
+    for name in ("a", "b", "c"):
+        rig.put(name)
+    rig.work()
+    assert rig.intake.without_marker == 3
+    rig.put("a.done", b"")
+    (rig.box / "b").unlink()
+    assert (rig.work(), rig.intake.without_marker) == (["a"], 1)
+    rig.intake.wake()
+    assert (rig.work(), rig.intake.without_marker) == (["a"], 1)
+    assert make().intake.without_marker == 0
+
+
 def test_a_marker_for_a_whole_folder_is_nobodys_to_remove(make):
     rig = make(ready="marker", ready_marker="READY")
     rig.put("a")

@@ -32,6 +32,7 @@ OUTBOX: dict[str, Any] = {
     "bytes": 9 << 20,
     "watched": 1,
     "open_for_writing": 1,
+    "without_marker": 0,
     "completeness": "known",
     "scanned_often_because": None,
     "events_lost": 0,
@@ -97,6 +98,12 @@ outbox      old: disabled"""
 def test_the_screen_fits_80_columns() -> None:
     assert table(CONTENT, running=True, wall=1000.0) == SCREEN
     assert all(len(line) <= 80 for line in SCREEN.splitlines())
+
+
+def test_files_without_a_marker_are_not_ready() -> None:
+    outbox = {**OUTBOX, "without_marker": 2}
+    told = " ".join(table({**CONTENT, "outboxes": [outbox]}, running=True, wall=1000.0).split())
+    assert "3 not ready (1 open for writing, 2 without a marker), 0 waiting" in told
 
 
 @pytest.mark.parametrize(

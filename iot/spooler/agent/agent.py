@@ -21,6 +21,7 @@ from iot.spooler.agent.draining import Draining, End
 from iot.spooler.agent.loop import Loop, Wake
 from iot.spooler.agent.pieces import Pieces
 from iot.spooler.agent.sender import Totals
+from iot.spooler.config.effects import without_effect
 from iot.spooler.config.layout import merging_rules, shared_destinations
 from iot.spooler.config.settings import Settings
 from iot.spooler.control.states import Causes
@@ -110,6 +111,8 @@ class Agent(Pieces):
             log.warning("destination shared reason=%s", shown(str(pair)))
         for reason in merging_rules(self.settings):
             log.warning("names merged reason=%s", shown(reason))
+        for reason in without_effect(self.settings):
+            log.warning("setting without effect reason=%s", shown(reason))
         labels = {intake.number: intake.settings.label for intake in self.intakes}
         for total in self.queue.totals():
             if total.earlier and total.state is State.READY and total.outbox in labels:
@@ -248,7 +251,7 @@ class Agent(Pieces):
             stopped=self.gates.suspended(number) if intake.stopped else "",
             source_failed=intake.failed or "",
             failed=self.local.error or "",
-            destination_failed=held or self.outcomes.destination_failed.get(number, ""),
+            destination_failed=held or self.outcomes.destination_failed(number),
             suspended=self.gates.suspended(number),
         )
 

@@ -9,6 +9,7 @@ import logging
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from iot.spooler.batches.markers import Markers
 from iot.spooler.compression.packing import Packing
@@ -35,6 +36,13 @@ RECORD_S = 1.0
 EXISTS = '"another file has this name"'
 
 
+class Refused(NamedTuple):
+    """The last file of an outbox that the server has refused: the number of its entry, and what it said."""
+
+    entry: int
+    words: str
+
+
 class OutcomeRecorder:
     """Records the outcomes of the jobs of all outboxes.
 
@@ -59,7 +67,7 @@ class OutcomeRecorder:
         elsewhere: Elsewhere | None = None,
     ) -> None:
         self.last_error: str | None = None
-        self.destination_failed: dict[int, str] = {}
+        self._refusals: dict[int, Refused] = {}
         self._journal = journal
         self._queue = queue
         self._remote = remote
@@ -97,9 +105,10 @@ class OutcomeRecorder:
             result = replace(result, possible_repeat=True)
         self._successes.append((entry, result))
         self._losses.pop(entry.id, None)
-        self.destination_failed.pop(entry.outbox, None)
+        self._refusals.pop(entry.outbox, None)
         if result.skipped:
-            log.info("skipped path=%s dest=%s reason=%s", shown(entry.path), shown(entry.destination), EXISTS)
+            words = "skipped path=%s dest=%s reason=%s outbox=%s"
+            log.info(words, shown(entry.path), shown(entry.destination), EXISTS, self._label(entry))
             return
         if result.already_done and result.proof is None:
             log.info("touched, content as delivered before path=%s bytes=%d", shown(entry.path), result.size)
@@ -128,6 +137,7 @@ class OutcomeRecorder:
         if event is not None:
             self._lost[event].append(entry)
             self._losses.pop(entry.id, None)
+            self._out_of_the_way(entry)
             log.info("%s path=%s", event.name.lower(), shown(entry.path))
             return
         verdict = self._verdict(FailureKind.TRANSIENT if kind is FailureKind.CHANGED else kind, entry, progressed)
@@ -137,16 +147,29 @@ class OutcomeRecorder:
         if verdict.event is not Event.FAILED and verdict.event is not Event.GIVEN_UP:
             return  # the link's error, or a stop: the loop reports it
         self.last_error = f"{shown(entry.path)}: {words}"
-        if kind is FailureKind.PERMANENT:
-            self.destination_failed[entry.outbox] = self.last_error
+        if verdict.event is Event.GIVEN_UP:
+            self._out_of_the_way(entry)
+        elif kind is FailureKind.PERMANENT:
+            self._refusals[entry.outbox] = Refused(entry.id, self.last_error)
         self._tell_failure(entry, verdict, words)
+
+    def destination_failed(self, outbox: int) -> str:
+        """Why the server refuses what this outbox sends; "" where the last file that it refused has left, or another
+        was delivered since."""
+        refusal = self._refusals.get(outbox)
+        return refusal.words if refusal is not None else ""
+
+    def _out_of_the_way(self, entry: Entry) -> None:
+        refusal = self._refusals.get(entry.outbox)
+        if refusal is not None and refusal.entry == entry.id:
+            del self._refusals[entry.outbox]
 
     def refused(self, entry: Entry, reason: str) -> None:
         """An entry that cannot be named, or must not be sent: no attempt would come to another end."""
         verdict = Verdict(Event.GIVEN_UP, entry.failures + 1, entry.strikes + 1)
         self._failures.append((entry, verdict, reason))
         self.last_error = f"{shown(entry.path)}: {reason}"
-        log.warning("not sent path=%s reason=%s", shown(entry.path), shown(reason))
+        log.warning("not sent path=%s reason=%s outbox=%s", shown(entry.path), shown(reason), self._label(entry))
 
     def hindered(self, entry: Entry, refusal: Refusal) -> None:
         """An entry that its hook `before` has refused: it was not handed out, and is tried again like a failed one."""
@@ -174,13 +197,17 @@ class OutcomeRecorder:
 
     def _tell_failure(self, entry: Entry, verdict: Verdict, words: str) -> None:
         log.warning(
-            "failed path=%s error=%s attempt=%d strikes=%d next_s=%s",
+            "failed path=%s error=%s attempt=%d strikes=%d next_s=%s outbox=%s",
             shown(entry.path),
             shown(words),
             entry.attempts,
             verdict.strikes,
             f"{verdict.delay_s:.1f}" if verdict.delay_s < NEVER else "never",
+            self._label(entry),
         )
+
+    def _label(self, entry: Entry) -> str:
+        return shown(self._intakes[entry.outbox].settings.label)
 
     def interrupted(self, entries: Sequence[Entry]) -> None:
         """Jobs that ended without an outcome."""

@@ -120,8 +120,8 @@ class Shelf:
             self._told, self._told_until = 0, now + TOLD_S
         each = entries[: max(TOLD_MAX - self._told, 0)]
         self._told += len(each)
+        label, words = shown(self.intake.settings.label), "dropped path=%s bytes=%d reason=%s outbox=%s"
         for entry in each:
-            log.warning("dropped path=%s bytes=%d reason=%s", shown(entry.path), entry.fingerprint.size, shown(why))
+            log.warning(words, shown(entry.path), entry.fingerprint.size, shown(why), label)
         if len(entries) > len(each):
-            label = shown(self.intake.settings.label)
             log.warning("dropped more outbox=%s files=%d reason=%s", label, len(entries) - len(each), shown(why))

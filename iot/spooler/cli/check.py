@@ -27,6 +27,7 @@ MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of its own is made there
 
 def check(options: argparse.Namespace) -> int:
     from iot.spooler.checks.preflight import credentials_of_unit, doubts, obstacles
+    from iot.spooler.config.effects import without_effect
     from iot.spooler.config.exposure import exposed_secrets
     from iot.spooler.config.fallbacks import divided_batches
     from iot.spooler.config.layout import merging_rules, shared_destinations
@@ -51,7 +52,8 @@ def check(options: argparse.Namespace) -> int:
         if found or settings is None:
             say("\n".join(found))
             return EX_CONFIG
-        for doubt in (*shared_destinations(settings), *merging_rules(settings), *divided_batches(settings)):
+        also = (*merging_rules(settings), *without_effect(settings), *divided_batches(settings))
+        for doubt in (*shared_destinations(settings), *also):
             say(f"warning: {doubt}")
         _tell_good(settings, completeness_of, why_unwatched)
         return _connect(settings) if options.connect else EX_OK

@@ -118,7 +118,9 @@ def _described(file: Quarantined) -> str:
     from iot.transfer import human_bytes, terminal_safe
 
     place = shown(f"{file.outbox}/{file.path}")
-    why = f"{file.attempts} attempts to {shown(file.destination)}: {terminal_safe(file.reason) or 'no reason is known'}"
+    to = f" to {shown(file.destination)}" if file.destination else ""
+    attempts = f"{file.attempts} attempt{'s' * (file.attempts != 1)}{to}"
+    why = f"{attempts}: {terminal_safe(file.reason) or 'no reason is known'}"
     lines = textwrap.wrap(why, WIDTH, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)
     head = f"{file.id}  {terminal_safe(file.at)[:19].replace('T', ' ')}  {human_bytes(file.bytes):>9}"
     return "\n".join([head, f"    {place}", *lines])

@@ -6,7 +6,7 @@ import enum
 
 from pydantic import Field, field_validator, model_validator
 
-from iot.spooler.config.table import Size, Table
+from iot.spooler.config.table import Size, Table, check_each
 from iot.spooler.naming import Template
 from iot.spooler.patterns import check_pattern
 
@@ -74,8 +74,7 @@ class BudgetSettings(Table):
     @field_validator("preserve")
     @classmethod
     def _patterns(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for pattern in value:
-            check_pattern(pattern)
+        check_each(check_pattern, value)
         return value
 
     @field_validator("log_destination")

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from iot.spooler.commands import problem_of
 from iot.spooler.config.outboxes import Beyond
-from iot.spooler.config.table import Table
+from iot.spooler.config.table import Table, check_each
 from iot.spooler.naming import Facts, Template
 from iot.spooler.patterns import check_pattern
 from iot.spooler.timetable.schedule import window
@@ -116,15 +116,13 @@ class InboxSettings(Table):
     @field_validator("include", "exclude")
     @classmethod
     def _patterns(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for pattern in value:
-            check_pattern(pattern)
+        check_each(check_pattern, value)
         return value
 
     @field_validator("schedule")
     @classmethod
     def _windows(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for text in value:
-            window(text)
+        check_each(window, value)
         return value
 
     @field_validator("before_publish")

@@ -12,7 +12,7 @@ from iot.spooler.config.commands import CommandSettings
 from iot.spooler.config.hooks import HookSettings
 from iot.spooler.config.packed import Compression
 from iot.spooler.config.retry import OutboxRetry
-from iot.spooler.config.table import Size, Table
+from iot.spooler.config.table import Size, Table, check_each
 from iot.spooler.naming import Action, Collision, Naming, Rule, Template
 from iot.spooler.patterns import MarkerName, check_pattern
 from iot.spooler.timetable.schedule import window
@@ -306,8 +306,7 @@ class OutboxSettings(Table):
     @field_validator("include", "exclude", "urgent")
     @classmethod
     def _patterns(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for pattern in value:
-            check_pattern(pattern)
+        check_each(check_pattern, value)
         return value
 
     @field_validator("batch_marker")
@@ -320,8 +319,7 @@ class OutboxSettings(Table):
     @field_validator("schedule")
     @classmethod
     def _windows(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for text in value:
-            window(text)
+        check_each(window, value)
         return value
 
     @property

@@ -19,7 +19,7 @@ from iot.spooler.config.inboxes import InboxSettings
 from iot.spooler.config.kinds import fallback_settings, server_settings
 from iot.spooler.config.outboxes import AfterUpload, OutboxSettings
 from iot.spooler.config.retry import RetrySettings
-from iot.spooler.config.table import MIB, Size, Table
+from iot.spooler.config.table import MIB, Size, Table, check_each
 from iot.spooler.config.wake import WakeSettings
 from iot.spooler.config.zones import zone_named
 from iot.spooler.timetable.pacing import timed_rate
@@ -161,8 +161,7 @@ class Settings(Table):
     @field_validator("rates")
     @classmethod
     def _timed_rates(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for text in value:
-            timed_rate(text)
+        check_each(timed_rate, value)
         return value
 
     @field_validator("time_zone")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 from pydantic import BaseModel, ByteSize, ConfigDict, Field
 
-__all__ = ["MIB", "Size", "Table", "tables_within"]
+__all__ = ["MIB", "Size", "Table", "check_each", "tables_within"]
 
 MIB = 1024 * 1024
 Size = Annotated[ByteSize, Field(ge=0)]
@@ -16,6 +17,19 @@ class Table(BaseModel):
     """A table: frozen, and a key that it does not have is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)  # most are used only within others
+
+
+def check_each(check: Callable[[str], object], texts: Sequence[str]) -> None:
+    """Raises: ValueError that names all that `check` refuses, each with its text."""
+    problems = []
+    for text in texts:
+        try:
+            check(text)
+        except ValueError as error:
+            words = str(error)
+            problems.append(words if words.startswith(repr(text)) else f"{text!r}: {words}")
+    if problems:
+        raise ValueError("; ".join(problems))
 
 
 def tables_within(model: type[BaseModel]) -> dict[str, type[BaseModel]]:

@@ -110,7 +110,13 @@ class Owed:
         if given_up:
             self._recount_at = self._clocks.monotonic()
         for entry in given_up:
-            log.error("quarantined path=%s attempts=%d", shown(entry.path), entry.attempts)
+            self._tell_given_up(entry, notes.get(entry.id) or entry.error or "")
+
+    def _tell_given_up(self, entry: Entry, reason: str) -> None:
+        intake = self._intakes.get(entry.outbox)
+        label = shown(intake.settings.label if intake is not None else "")
+        words = "quarantined path=%s attempts=%d reason=%s outbox=%s"
+        log.error(words, shown(entry.path), entry.attempts, shown(reason), label)
 
     def drop(self, entries: Sequence[Entry]) -> None:
         """Remove these from their outbox undelivered, as far as they may leave."""

@@ -4,7 +4,7 @@ from iot.spooler.naming.collision import Collision, marked
 from iot.spooler.naming.commands import CommandTemplate
 from iot.spooler.naming.naming import Naming
 from iot.spooler.naming.paths import UnsafeName, check_path, is_plain_name, shown
-from iot.spooler.naming.rules import MERGING, Action, Rule, undoing
+from iot.spooler.naming.rules import MERGING, Action, Rule, undoing, useless
 from iot.spooler.naming.template import VARYING, Facts, Template
 
 __all__ = [
@@ -23,4 +23,5 @@ __all__ = [
     "marked",
     "shown",
     "undoing",
+    "useless",
 ]

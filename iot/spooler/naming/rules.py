@@ -27,7 +27,7 @@ from iot.spooler.naming.paths import UnsafeName, check_path
 from iot.spooler.naming.template import Facts, Template
 from iot.spooler.patterns import check_pattern, matcher
 
-__all__ = ["Action", "Rule", "Rules", "undoing"]
+__all__ = ["Action", "Rule", "Rules", "undoing", "useless"]
 
 SUFFIX_MAX = 32
 SEPARATOR = "/"
@@ -150,6 +150,22 @@ def undoing(rules: Sequence[Rule]) -> Iterator[tuple[int, int]]:
         both_suffixes = first.action is second.action is Action.TEMPORARY_SUFFIX
         if first.match == second.match and (both_suffixes or _undoes(first, second)):
             yield one, other
+
+
+def useless(rules: Sequence[Rule]) -> Iterator[tuple[int, int]]:
+    """The pairs of neighbours, by number, of which the later one leaves nothing of what the earlier one did, without
+    undoing it: so is a prefix with a slash before only-filename. Tried out in the same way."""
+    for number, (first, second) in enumerate(itertools.pairwise(rules)):
+        both = first.match == second.match and not _undoes(first, second)
+        if both and _is_useless_before(first, second):
+            yield number, number + 1
+
+
+def _is_useless_before(first: Rule, second: Rule) -> bool:
+    one, other = (_step(rule, "d", "o") for rule in (first, second))
+    facts = Facts(0)
+    changed = [(path, name) for path in _samples(first, second) if (name := one(path, facts)) != path]
+    return bool(changed) and all(other(name, facts) == other(path, facts) for path, name in changed)
 
 
 def _undoes(first: Rule, second: Rule) -> bool:

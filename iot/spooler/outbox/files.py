@@ -48,7 +48,7 @@ class OutboxFiles:
             clock=clocks.monotonic,
             recursive=settings.recursive,
             excluded=matcher(settings.exclude, ignore_case=settings.ignore_case),
-            unwanted=lambda path: self.decisions.tell(path, "not sent, by the patterns include and exclude"),
+            unwanted=lambda path: self.decisions.tell(path, _why_unwanted(settings, self._marker, path)),
         )
 
     @property
@@ -116,6 +116,15 @@ def _wanted(settings: OutboxSettings, marker: MarkerName | None) -> Callable[[st
     if marker is not None:
         return lambda path: not marker.is_marker(path) and chosen(path)
     return chosen
+
+
+def _why_unwanted(settings: OutboxSettings, marker: MarkerName | None, path: bytes) -> str:
+    name = os.fsdecode(path)
+    if settings.ready is Ready.RENAMED and is_unfinished(name):
+        return 'not sent, a name of what is not finished, by ready = "renamed"'
+    if marker is not None and marker.is_marker(name):
+        return "not sent, a marker"
+    return "not sent, by the patterns include and exclude"
 
 
 # -- what a power cut leaves: blocks that were never written

@@ -99,6 +99,11 @@ class Intake(OutboxFiles):
         return withdrawn
 
     @property
+    def without_marker(self) -> int:
+        """Number of files that wait for their marker, up to some thousands."""
+        return len(self._markers.waiting) if self._markers is not None else 0
+
+    @property
     def walking(self) -> bool:
         return self._walk is not None or self._taking.hashing
 
@@ -190,6 +195,8 @@ class Intake(OutboxFiles):
             self._walk = self.outbox.walk(whole=self._kind is Walk.WHOLE)
             if self._kind is Walk.WHOLE:
                 self._noticed.folders.clear()
+                if self._markers is not None:
+                    self._markers.begin()
         elif self._noticed.folders:
             self._kind = Walk.NEW
             self.cadence.step_at = now
@@ -220,6 +227,8 @@ class Intake(OutboxFiles):
         self.passes += 1
         self._versions.check_all = False
         self.decisions.walked()
+        if self._markers is not None:
+            self._markers.finish()
         rows = self._queue.count(self.number)
         if not self._taking.finish(rows=rows, seen=self._seen_known):
             self.cadence.whole_soon(now)
@@ -263,6 +272,8 @@ class Intake(OutboxFiles):
         gone = self._noticed.take_gone(BATCH)
         for path in gone:
             self.readiness.forget(path)
+            if self._markers is not None:
+                self._markers.forget(path)
             names.setdefault(path, False)  # it may be there all the same: two files can change places
         if self._markers is not None:
             files, folders = self._markers.sort(names)

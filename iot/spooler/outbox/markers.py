@@ -18,16 +18,46 @@ from iot.transfer.beneath import open_below, split
 
 __all__ = ["Markers"]
 
+COUNTED_MAX = 20_000
+"""Of files without a marker."""
+
 
 class Markers:
-    """Of one outbox."""
+    """Of one outbox.
+
+    waiting: the files that were found without theirs, as far as they are counted.
+    """
 
     def __init__(self, name: MarkerName, outbox: Outbox) -> None:
+        self.waiting: set[bytes] = set()
         self._name = name
         self._outbox = outbox
+        self._found: set[bytes] = set()
+
+    def begin(self) -> None:
+        """A whole walk begins, which comes by all files that wait."""
+        self._found = set()
+
+    def finish(self) -> None:
+        """That walk has ended: what it has not found is gone."""
+        self.waiting = self._found
+
+    def forget(self, path: bytes) -> None:
+        """A file is gone."""
+        self.waiting.discard(path)
+        self._found.discard(path)
 
     def is_ready(self, found: Found) -> bool:
-        """Whether the marker of this version is there."""
+        """Whether the marker of this version is there; if it is not, the file is one of those that wait."""
+        is_there = self._is_there(found)
+        if is_there:
+            self.forget(found.path)
+        elif len(self._found) < COUNTED_MAX:
+            self.waiting.add(found.path)
+            self._found.add(found.path)
+        return is_there
+
+    def _is_there(self, found: Found) -> bool:
         try:
             marker = self._outbox.look(os.fsencode(self._name.of(os.fsdecode(found.path))))
         except SourceFailed:

@@ -126,7 +126,8 @@ class Hints:
         self._is_due, self._read_on = False, self._remote.connections
         hint, problems = (Hint(), []) if content is None else hint_from(content)
         if problems and content != self._told:
-            log.warning("hint of the server not followed path=%s reason=%s", self._shown_path(), "; ".join(problems))
+            words = "hint of the server not followed as it stands path=%s reason=%s"
+            log.warning(words, self._shown_path(), shown("; ".join(problems)))
         self._told = content
         self._lower(hint.max_rate)
         if hint.retry_after_s:

@@ -97,7 +97,7 @@ def _outbox(outbox: Content, wall: float) -> str:
         return f"{outbox['name']}: disabled"
     return (
         f"{outbox['name']}: {_state(outbox, wall)}, {counted_files(outbox['files'])}, {human_bytes(outbox['bytes'])},"
-        f" {outbox['watched']} not ready ({outbox['open_for_writing']} open for writing),"
+        f" {outbox['watched'] + outbox.get('without_marker', 0)} not ready ({_not_ready_words(outbox)}),"
         f" {outbox['waiting']} waiting, {outbox['kept']} kept, {outbox['held']} held,"
         f" completeness {outbox['completeness']}"
         + (f", {outbox['hooks']} hooks to end" if outbox.get("hooks") else "")
@@ -154,6 +154,11 @@ def _other(other: Content, wall: float) -> str:
 
 def _left(seconds: int | None) -> str:
     return "" if seconds is None else f", {_span(seconds)} left"
+
+
+def _not_ready_words(outbox: Content) -> str:
+    alone = outbox.get("without_marker")
+    return f"{outbox['open_for_writing']} open for writing" + (f", {alone} without a marker" if alone else "")
 
 
 def _never_sent_words(reasons: Mapping[str, int]) -> str:
