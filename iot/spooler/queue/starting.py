@@ -31,8 +31,8 @@ SQL_RECORD_BOOT = (
     " WHERE boot.boot IS NOT excluded.boot"
 )
 """Once in a boot: what is the same is not written again."""
-LATEST = "?1 + abs(wait_s)"
-ONCE_MORE = ", next_attempt = ?1 + max(wait_s, 0), wait_s = -abs(wait_s)"
+LATEST = ":now + abs(wait_s)"
+ONCE_MORE = ", next_attempt = :now + max(wait_s, 0), wait_s = -abs(wait_s)"
 """The sign of wait_s tells that it was measured in an earlier boot."""
 ANEW = ", failures = 0, next_attempt = NULL"
 
@@ -55,9 +55,9 @@ def go_on(db: sqlite3.Connection, boot: str, now: float) -> None:
     db.execute(transition(State.WAITING, Event.RESTARTED, ANEW, f"(wait_s IS NULL OR next_attempt >= {NEVER})"))
     if _is_of(db, boot):
         carried = transition(State.WAITING, Event.CARRIED, f", next_attempt = {LATEST}", f"next_attempt > {LATEST}")
-        db.execute(carried, (now,))
+        db.execute(carried, {"now": now})
     else:
-        db.execute(transition(State.WAITING, Event.CARRIED, ONCE_MORE, "TRUE"), (now,))
+        db.execute(transition(State.WAITING, Event.CARRIED, ONCE_MORE, "TRUE"), {"now": now})
         db.execute(SQL_RECORD_BOOT, (boot,))
     _spread(db, boot, now)
     db.execute(transition(State.SENDING, Event.RESTARTED, ", next_attempt = NULL", "TRUE"))
