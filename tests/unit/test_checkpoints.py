@@ -74,6 +74,7 @@ all_checkpoints = st.builds(
     sizes,
     st.lists(st.builds(Span, sizes, sizes), max_size=5).map(tuple),
     st.sampled_from(Phase),
+    st.none() | st.integers(0, 2**63 - 1),
 )
 
 

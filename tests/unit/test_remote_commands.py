@@ -129,6 +129,7 @@ def test_a_checkpoint_tells_under_which_name_the_file_is_published(suspect, publ
     ledger.commit([told])
     again = Checkpoints(journal, "s", every_bytes=1, every_s=1, clock=lambda: 0.0)
     assert again.load(Direction.UPLOAD, b"/r", b"/l") == told
+    assert [tuple(row) for row in journal.read("SELECT published_as FROM checkpoint")] == [(published,)]
     journal.close()
 
 

@@ -41,6 +41,7 @@ CHECKPOINTS = Schema(
             inode INTEGER NOT NULL, acked INTEGER NOT NULL, synced INTEGER NOT NULL, suspect TEXT NOT NULL,
             phase TEXT NOT NULL, noted_at INTEGER NOT NULL, crc INTEGER NOT NULL)
         """,
+        "ALTER TABLE checkpoint ADD COLUMN published_as INTEGER",
     ),
 )
 
@@ -60,6 +61,7 @@ CHECKED = (
     "suspect",
     "phase",
     "noted_at",
+    "published_as",
 )
 COLUMNS = ("id", *CHECKED, "crc", "key")
 NOTE = (
@@ -248,20 +250,12 @@ def _row(server: str, checkpoint: Checkpoint, now: int) -> tuple[object, ...]:
         *checkpoint.fingerprint.columns(),
         checkpoint.acked_bytes,
         checkpoint.synced_bytes,
-        json.dumps([(span.start, span.end) for span in _suspect(checkpoint)]),
+        json.dumps([(span.start, span.end) for span in checkpoint.suspect]),
         checkpoint.phase.value,
         now,
+        checkpoint.published_as,
     )
     return *values, _crc(values)
-
-
-def _suspect(checkpoint: Checkpoint) -> tuple[Span, ...]:
-    """One more, which is empty and no place in a file, says that it is published, and under which of its names: an
-    earlier version ignores that."""
-    if checkpoint.published_as is None:
-        return checkpoint.suspect
-    place = -1 - checkpoint.published_as
-    return (*checkpoint.suspect, Span(place, place))
 
 
 def _hash(key: Key) -> int:
@@ -281,15 +275,17 @@ def _long(token: bytes, beside: bytes) -> bytes:
 
 
 def _crc(values: tuple[object, ...]) -> int:
-    """SQLite has no checksums: a bit flipped on flash must not become a trusted offset."""
-    return zlib.crc32(repr(values).encode())
+    """SQLite has no checksums: a bit flipped on flash must not become a trusted offset.
+
+    What a row does not say is left out, so that rows from before a column was added stay valid.
+    """
+    return zlib.crc32(repr(tuple(value for value in values if value is not None)).encode())
 
 
 def _from_row(row: sqlite3.Row) -> Checkpoint | None:
     if row["crc"] != _crc(tuple(row[name] for name in CHECKED)):
         log.warning("checkpoint ignored: bad checksum remote=%r", row["remote"])
         return None
-    spans = [Span(start, end) for start, end in json.loads(row["suspect"])]
     return Checkpoint(
         direction=Direction(row["direction"]),
         remote_path=bytes(row["remote"]),
@@ -298,7 +294,7 @@ def _from_row(row: sqlite3.Row) -> Checkpoint | None:
         fingerprint=Fingerprint.from_columns(row["size"], row["mtime_ns"], row["ctime_ns"], row["inode"]),
         acked_bytes=row["acked"],
         synced_bytes=row["synced"],
-        suspect=tuple(span for span in spans if span.start >= 0),
+        suspect=tuple(Span(start, end) for start, end in json.loads(row["suspect"])),
         phase=Phase(row["phase"]),
-        published_as=next((-1 - span.start for span in spans if span.start < 0), None),
+        published_as=row["published_as"],
     )
