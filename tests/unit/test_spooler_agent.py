@@ -93,6 +93,18 @@ def test_a_drain_says_that_something_remains_as_long_as_it_lies_in_quarantine(ri
     assert rig.agent.owed.quarantined == 0
 
 
+def test_a_drain_says_that_something_remains_as_long_as_a_file_has_no_marker(rig, caplog):
+    rig.outbox |= {"ready": "marker", "ready_marker": "{name}.done"}
+    rig.put("alone")
+    rig.put("sent")
+    rig.put("sent.done")
+    assert rig.run() is End.REMAINS
+    assert rig.arrived() == ["sent"]
+    assert "not all is delivered without_marker=1" in caplog.messages
+    rig.put("alone.done")
+    assert rig.run() is End.DRAINED
+
+
 def test_what_is_taken_out_of_quarantine_by_hand_is_not_counted_for_ever(rig):
     folder = rig.quarantine / "0123456789abcdef"
     folder.mkdir(parents=True)

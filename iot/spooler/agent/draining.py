@@ -97,6 +97,7 @@ class Draining:
         remains = {
             "files": sum(total.files for total in left),
             "not_ready": sum(len(intake.readiness) for intake in watched),
+            "without_marker": sum(intake.without_marker for intake in self._intakes),
             "unread_outboxes": sum(intake.failed is not None or intake.stopped for intake in self._intakes),
             "never_sent": sum(sum(intake.outbox.refused.reasons.values()) for intake in self._intakes),
             "stuck": len(self._owed.stuck),
