@@ -148,6 +148,8 @@ class PartState:
 
 def merge(spans: tuple[Span, ...]) -> tuple[Span, ...]:
     """The same bytes in as few spans as possible, in order, without empty ones."""
+    if not spans:
+        return ()
     merged: list[Span] = []
     for span in sorted(span for span in spans if span.length > 0):
         if merged and span.start <= merged[-1].end:

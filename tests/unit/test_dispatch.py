@@ -41,7 +41,7 @@ class Queue:
         self.ready += entries
         self.made_ready += 1
 
-    def heads(self, outbox: int, *, large: bool, limit: int, allowed: Allowed) -> list[Entry]:
+    def heads(self, outbox: int, *, large: bool, limit: int, most_bytes: float, allowed: Allowed) -> list[Entry]:
         self.asked += 1
         mine = [each for each in self.ready if each.outbox == outbox and each.large is large]
         found = [each for each in mine if each.priority <= allowed.admission and each.id <= allowed.up_to]

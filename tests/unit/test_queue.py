@@ -7,6 +7,7 @@ import sqlite3
 import pytest
 
 from iot.sftp.client import DiskFull, Fingerprint, Journal
+from iot.spooler.queue import rows
 from iot.spooler.queue.policy import NEVER, TRANSITIONS, Allowed, Event, State, Verdict
 from iot.spooler.queue.queue import QUEUE_SCHEMA, NewEntry, Queue, Success
 
@@ -51,6 +52,18 @@ def test_heads_come_by_priority_then_rank_and_large_ones_apart(journal):
     queue.add([entry(b"c", rank=3), entry(b"a", rank=9, priority=0), entry(b"b", rank=-1), entry(b"L", large=True)])
     assert heads(queue) == [b"a", b"b", b"c"]
     assert heads(queue, large=True) == [b"L"]
+
+
+def test_no_more_heads_are_read_than_have_so_many_bytes_together(journal, monkeypatch):
+    queue = Queue(journal)
+    queue.add([entry(bytes([letter]), rank=letter, size=10) for letter in b"abcdef"])
+    made = []
+    real = rows.fingerprint_from
+    monkeypatch.setattr(rows, "fingerprint_from", lambda row: made.append(row) or real(row))
+    for most_bytes, few in ((1, 1), (10, 1), (11, 2), (30, 3), (1000, 6)):
+        made.clear()
+        assert len(queue.heads(1, large=False, limit=9, most_bytes=most_bytes)) == len(made) == few
+    assert len(queue.heads(1, large=False, limit=4, most_bytes=1000)) == 4
 
 
 def test_delivered_row_stays_until_the_removal_is_durable(journal):

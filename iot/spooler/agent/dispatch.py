@@ -191,10 +191,15 @@ class Dispatcher:
         return ready
 
     def _heads(self, outbox: int, *, large: bool, limit: int) -> list[Entry]:
-        """The next entries of an outbox, no more than there is room for with its hook."""
+        """The next entries of an outbox, no more than there is room for with its hook, and than a claim may have."""
         room = self._before.room(outbox)
         limit = limit if room is None else min(limit, room)
-        return self._queue.heads(outbox, large=large, limit=limit, allowed=self._allowed(outbox)) if limit else []
+        if not limit:
+            return []
+        allowed = self._allowed(outbox)
+        may_be_passed_over = self._intakes[outbox].settings.compress is not None
+        most_bytes = float("inf") if may_be_passed_over else CLAIM_BYTES
+        return self._queue.heads(outbox, large=large, limit=limit, most_bytes=most_bytes, allowed=allowed)
 
     def _claim(self, *, large: bool) -> bool:
         """-> whether there was anything to claim; it may have to wait for its hook, or may have no name"""

@@ -37,7 +37,7 @@ from iot.spooler.queue.rows import (
     compressions_in,
     digest_from,
     digest_to,
-    entry_from,
+    entries_from,
     entry_row,
     file_row,
     forget,
@@ -54,6 +54,7 @@ __all__ = ["QUEUE_SCHEMA", "Entry", "Known", "NewEntry", "Queue", "Success", "To
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 Row = TypeVar("Row", Entry, Known)
+ANY, ALL = float("inf"), Allowed()
 SQL_FIGURES = "SELECT count(*) AS files, sum(size) AS bytes FROM entry"
 
 
@@ -185,17 +186,15 @@ class Queue:
 
     # -- what is next
 
-    def heads(self, outbox: int, *, large: bool, limit: int, allowed: Allowed = Allowed()) -> list[Entry]:  # noqa: B008
-        """The first ready entries of one outbox that may be sent, by priority, rank and number."""
+    def heads(
+        self, outbox: int, *, large: bool, limit: int, most_bytes: float = ANY, allowed: Allowed = ALL
+    ) -> list[Entry]:
+        """The first ready entries of one outbox that may be sent, by priority, rank and number: `limit` of them, or
+        fewer that have `most_bytes` together."""
         may_go = f"state = 0 AND entry.outbox = ? AND large = ? AND {_may_go(allowed)}"
-        return self._entries(
-            f"WHERE {may_go} ORDER BY priority, rank, entry.id LIMIT ?",
-            outbox,
-            int(large),
-            int(allowed.admission),
-            allowed.up_to,
-            limit,
-        )
+        first = f"WHERE {may_go} ORDER BY priority, rank, entry.id LIMIT ?"
+        values = outbox, int(large), int(allowed.admission), allowed.up_to, limit
+        return self._entries(first, *values, most_bytes=most_bytes)
 
     def any_ready(self, outboxes: Mapping[int, Allowed]) -> bool:
         """Whether one of these outboxes has something that may be sent. Others may have left rows."""
@@ -360,9 +359,9 @@ class Queue:
 
         return self._healed(lambda: [total(row) for row in self._journal.read(sql)])
 
-    def _entries(self, rest: str, *values: object) -> list[Entry]:
+    def _entries(self, rest: str, *values: object, most_bytes: float = ANY) -> list[Entry]:
         sql = f"SELECT {COLUMNS} FROM entry CROSS JOIN file USING (id) {rest}"  # noqa: S608  text of this file
-        return self._healed(lambda: [entry_from(row, self._destinations) for row in self._journal.read(sql, *values)])
+        return self._healed(lambda: entries_from(self._journal.read(sql, *values), self._destinations, most_bytes))
 
     # -- damage
 

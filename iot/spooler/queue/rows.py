@@ -33,7 +33,7 @@ __all__ = [
     "compressions_in",
     "digest_from",
     "digest_to",
-    "entry_from",
+    "entries_from",
     "entry_row",
     "file_row",
     "fingerprint_from",
@@ -314,7 +314,18 @@ def compressions_in(rules: Iterable[str]) -> Iterator[str]:
             yield kind
 
 
-def entry_from(row: sqlite3.Row, destinations: Destinations) -> Entry:
+def entries_from(rows: Iterable[sqlite3.Row], destinations: Destinations, most_bytes: float) -> list[Entry]:
+    """The first of these, up to the one with which they have so many bytes."""
+    found: list[Entry] = []
+    for row in rows:
+        if most_bytes <= 0:
+            break
+        found.append(_entry_from(row, destinations))
+        most_bytes -= found[-1].fingerprint.size
+    return found
+
+
+def _entry_from(row: sqlite3.Row, destinations: Destinations) -> Entry:
     path, version = row["path"], fingerprint_from(row)
     rule, destination, left_at = destinations.of(row, path, version)
     return Entry(

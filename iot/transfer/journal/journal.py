@@ -123,7 +123,7 @@ class Journal:
     def register(self, *schemas: Schema) -> None:
         """Add tables, upgrading them in place. Call before first use. Raises: JournalUnavailable, DiskFull."""
         self._schemas.extend(schemas)
-        with self._turn, self._guarded(), one_at_a_time(self.state_dir):
+        with self._turn, _translated(self.state_dir), one_at_a_time(self.state_dir):
             try:
                 self._migrate(schemas)
             except (NewerJournal, sqlite3.DatabaseError, UnicodeDecodeError) as error:
@@ -141,7 +141,7 @@ class Journal:
         Raises: JournalUnavailable, DiskFull: then nothing of `work` is kept. RuntimeError inside another write(): the
             inner caller would consider durable what may still be rolled back.
         """
-        with self._turn, self._guarded():
+        with self._turn, _translated(self.state_dir):
             if self._db.in_transaction:
                 raise RuntimeError("write() inside the work of another write()")
             self._reserve.tend()
@@ -155,7 +155,7 @@ class Journal:
 
     def read(self, query: str, *values: object) -> list[sqlite3.Row]:
         """All rows of a query. Raises: JournalUnavailable."""
-        with self._turn, self._guarded():
+        with self._turn, _translated(self.state_dir):
             return self._db.execute(query, values).fetchall()
 
     @staticmethod
@@ -278,11 +278,6 @@ class Journal:
                 f"schema {schema.name} has version {row['version']}; this program supports {schema.version}"
             )
         return int(row["version"])
-
-    @contextlib.contextmanager
-    def _guarded(self) -> Iterator[None]:
-        with _translated(self.state_dir):
-            yield
 
 
 def _upgrade(db: sqlite3.Connection, due: Sequence[tuple[Schema, int]]) -> None:

@@ -81,7 +81,7 @@ def ask_all(requests: list[Request], in_order: bool) -> Work[list[Reply]]:
 
     Takes one round trip if the server handles requests in order, otherwise one each.
     """
-    if in_order:
+    if in_order and len(requests) > 1:
         return (yield from ask_at_once(requests))
     replies: list[Reply] = []
     for request in requests:
