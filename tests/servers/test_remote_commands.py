@@ -89,6 +89,25 @@ def test_one_that_fails_keeps_the_file_from_being_published(any_remote: Server, 
     assert any_remote.content(f"{place}/file") == b"old"
 
 
+def one_destination(base: str, folder: Path) -> list[UploadJob]:
+    jobs = []
+    for number in range(12):
+        source = folder / f"source-{number}"
+        source.write_bytes(b"%02d" % number)
+        commands = RemoteCommands(after_success=(command("rename", "{path}", f"done/{number}"),), base=base)
+        jobs.append(UploadJob(source, f"{base}/file", commands=commands))
+    return jobs
+
+
+def test_files_for_one_destination_wait_for_the_commands_that_follow_each(sshd, tmp_path: Path) -> None:
+    """Else one would get the name before the other has been moved out of its way, which would then be lost."""
+    jobs = one_destination(sshd.path("up"), tmp_path)
+    with sshd.connect(tmp_path) as client:
+        assert all(isinstance(outcome, TransferResult) for outcome in client.upload_many(jobs))
+    found = {name: sshd.content(name) for name in sshd.names() if name.startswith("up/")}
+    assert found == {f"up/done/{number}": b"%02d" % number for number in range(12)}
+
+
 # -- the agent
 
 

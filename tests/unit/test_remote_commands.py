@@ -399,6 +399,20 @@ def test_over_a_store_those_that_follow_a_rename_are_carried_out_under_another_n
     assert side.stands() == {b"/up/file": b"old", b"/up/done/file-2": CONTENT}
 
 
+def test_over_a_store_files_for_one_destination_wait_for_the_commands_that_follow_each(tmp_path: Path) -> None:
+    jobs = []
+    for number in range(12):
+        source = tmp_path / str(number)
+        source.write_bytes(b"%02d" % number)
+        commands = RemoteCommands(after_success=(command("rename", "{path}", f"done/{number}"),))
+        jobs.append(UploadJob(source, "/file", commands=commands))
+    remote = folder_remote(tmp_path / "far", tmp_path / "state")
+    assert all(isinstance(outcome, TransferResult) for outcome in remote.upload_many(jobs))
+    remote.close()
+    found = {path.name: path.read_bytes() for path in (tmp_path / "far").rglob("*") if path.is_file()}
+    assert found == {str(number): b"%02d" % number for number in range(12)}
+
+
 @pytest.mark.parametrize("where", ["before", "before_publish"])
 def test_over_a_store_one_that_fails_is_the_failure_of_the_file(tmp_path: Path, where: str) -> None:
     side = Side(tmp_path)

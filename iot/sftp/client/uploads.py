@@ -54,6 +54,7 @@ class Uploads(SFTPBatch[UploadJob]):
         super().__init__(links, checkpoints, locks, resume=resume, hold=hold, tick=tick)
         self._stale_part_s = stale_part_s
         self._sha256 = sha256
+        self._followed: set[bytes] = set()
         self._contexts: dict[tuple[bool, bool], Context] = {}
 
     def _connected(self, connection: Session) -> None:
@@ -86,12 +87,15 @@ class Uploads(SFTPBatch[UploadJob]):
             if as_before is not None:
                 return as_before
             upload = Upload(job, source, context)
-            while upload.part in self._abandoned.removing:  # wait until the removal of the old part ends
-                yield Linger(LOOK_AGAIN_S)
+            while upload.part in self._abandoned.removing or upload.dest in self._followed:
+                yield Linger(LOOK_AGAIN_S)  # the old part is being removed, or commands of another file are to follow
             self._locks.take(upload.part)
+            followed = {upload.dest} if job.commands.after_success else set()
+            self._followed |= followed
             try:
                 return (yield from upload.run())
             finally:
+                self._followed -= followed
                 self._locks.release(upload.part)
                 ticket.moved_bytes += upload.sent_bytes
         finally:

@@ -24,6 +24,7 @@ from iot.transfer.parallel.upload import Upload
 from iot.transfer.parallel.workers import Workers
 from iot.transfer.remote import Meta
 from iot.transfer.source import Source
+from iot.transfer.terminal import quoted
 
 __all__ = ["Uploads"]
 
@@ -43,17 +44,19 @@ class Uploads(ParallelBatch[UploadJob]):
     ) -> None:
         super().__init__(attempts, books, options, hold=hold, tick=tick)
         self._stale_part_s = stale_part_s
+        self._followed: set[bytes] = set()
 
     def _connected(self, connection: Workers) -> None:
         old = self._checkpoints.abandoned_before(time.time() - self._stale_part_s)
         self._abandoned = AbandonedParts(self._checkpoints, self._locks, old, self._lock_name)
 
     def _work(self, ticket: Ticket[UploadJob], connection: Workers) -> Running | None:
-        """Order by the caller's priority, then by size, small first. None: an abandoned part of it is being removed."""
+        """Order by the caller's priority, then by size, small first. None: an abandoned part of it is being removed, or
+        commands of another file at its destination are to follow."""
         try:
             upload = self._upload(ticket, connection)
         except Busy as error:
-            if self._abandoned.removing:
+            if self._abandoned.removing or self._followed:
                 self._again.append(ticket)
                 return None
             return Running(Refused(error), tag=ticket)
@@ -66,6 +69,8 @@ class Uploads(ParallelBatch[UploadJob]):
         job = ticket.job
         dest, keep_times = remote_path(job.dest, "dest"), self._options.keep_times or job.keep_times
         options = replace(self._options, resume=self._resumes(ticket), keep_times=keep_times)
+        if dest in self._followed:
+            raise Busy(f"another file is being sent to {quoted(dest)}, and commands follow it")
         source = Source(job.source)
         names = part_names(dest, source.path, options.owner, options.part_suffix, options.exact_suffix(job))
         owned = names[-1]
@@ -75,8 +80,13 @@ class Uploads(ParallelBatch[UploadJob]):
             source.close()
             raise
 
+        if job.commands.after_success:
+            self._followed.add(dest)
+
         def release() -> None:
             source.close()
+            if job.commands.after_success:
+                self._followed.discard(dest)
             self._locks.release(owned)
             ticket.moved_bytes += upload.sent_bytes
 
