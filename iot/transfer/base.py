@@ -13,7 +13,7 @@ from iot.transfer.books import Books
 from iot.transfer.errors import ConfigurationError
 from iot.transfer.journal.elsewhere import Elsewhere
 from iot.transfer.landing import download_task
-from iot.transfer.model import Direction, DownloadJob, Failure, TransferResult, UploadJob
+from iot.transfer.model import Direction, DownloadJob, Failure, Proof, TransferResult, UploadJob
 from iot.transfer.names import path_text, remote_path
 from iot.transfer.options import TransferOptions
 from iot.transfer.ownership import Outcomes, Ownership
@@ -22,7 +22,7 @@ from iot.transfer.settings import TransferSettings
 from iot.transfer.source import Source
 from iot.transfer.stop import StopFlag
 
-__all__ = ["BaseRemote", "Outcome", "delivered_before", "upload_key"]
+__all__ = ["BaseRemote", "Outcome", "delivered_before", "upload_key", "uploaded"]
 
 Outcome: TypeAlias = TransferResult | Failure
 ENDING_POLL_S = 0.05
@@ -159,19 +159,53 @@ def upload_key(result: TransferResult) -> tuple[str, bytes, bytes]:
     return Direction.UPLOAD.value, remote_path(result.dest), result.local_path
 
 
-def delivered_before(job: UploadJob, source: Source, digest: str) -> TransferResult:
-    """The result for a source whose content was already delivered; nothing was sent or verified."""
+def uploaded(
+    job: UploadJob,
+    source: Source,
+    published: bytes,
+    *,
+    sent_bytes: int,
+    resumed_at: int,
+    seconds: float,
+    proof: Proof | None,
+    sha256: str | None,
+    durable: bool = False,
+    already_done: bool = False,
+    possible_repeat: bool = False,
+    skipped: bool = False,
+) -> TransferResult:
+    """The result of an upload; published: the name that the file has got."""
+    dest = remote_path(job.dest)
     return TransferResult(
         source=source.name,
-        dest=path_text(job.dest),
+        dest=path_text(dest),
         size=source.fingerprint.size,
+        sent_bytes=sent_bytes,
+        resumed_at=resumed_at,
+        seconds=seconds,
+        proof=None if skipped else proof,
+        durable=durable,
+        already_done=already_done,
+        possible_repeat=possible_repeat,
+        sha256=sha256,
+        key=job.key,
+        fingerprint=source.fingerprint,
+        local_path=source.path,
+        published_as="" if published == dest else path_text(published),
+        skipped=skipped,
+    )
+
+
+def delivered_before(job: UploadJob, source: Source, digest: str) -> TransferResult:
+    """The result for a source whose content was already delivered; nothing was sent or verified."""
+    return uploaded(
+        job,
+        source,
+        remote_path(job.dest),
         sent_bytes=0,
         resumed_at=0,
         seconds=0.0,
         proof=None,
-        already_done=True,
         sha256=digest,
-        key=job.key,
-        fingerprint=source.fingerprint,
-        local_path=source.path,
+        already_done=True,
     )

@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from iot.transfer.base import delivered_before
+from iot.transfer.base import delivered_before, uploaded
 from iot.transfer.errors import (
     NoSpaceOnServer,
     NotFound,
@@ -35,7 +35,7 @@ from iot.transfer.model import (
     TransferResult,
     UploadJob,
 )
-from iot.transfer.names import path_text, remote_path
+from iot.transfer.names import remote_path
 from iot.transfer.options import TransferOptions
 from iot.transfer.parallel.commands import run_after_success, run_commands
 from iot.transfer.parallel.content import agreed_offset, hash_of
@@ -344,22 +344,18 @@ class Upload:
         return self._result(already_done=True)
 
     def _result(self, *, durable: bool = False, already_done: bool = False, skipped: bool = False) -> TransferResult:
-        return TransferResult(
-            source=self.source.name,
-            dest=path_text(self.dest),
-            size=self.size,
+        return uploaded(
+            self.job,
+            self.source,
+            self._final,
             sent_bytes=self.sent_bytes,
             resumed_at=self._resumed_at,
             seconds=self._desk.clock() - self._started_at,
-            proof=None if skipped else self._proof,
+            proof=self._proof,
+            sha256=self._digest,
             durable=durable,
             already_done=already_done,
             possible_repeat=self._possible_repeat,
-            sha256=self._digest,
-            key=self.job.key,
-            fingerprint=self.source.fingerprint,
-            local_path=self.source.path,
-            published_as="" if self._final == self.dest else path_text(self._final),
             skipped=skipped,
         )
 

@@ -21,6 +21,7 @@ from iot.sftp.client.jobs.sending import NoReadBack, NoResume, Sending, note_ref
 from iot.sftp.client.pipeline.job import Barrier, Work
 from iot.sftp.client.protocol.packets import Status
 from iot.sftp.client.protocol.server import Refusal
+from iot.transfer.base import uploaded
 from iot.transfer.errors import (
     NameRefused,
     NoSpaceOnServer,
@@ -41,7 +42,7 @@ from iot.transfer.model import (
     TransferResult,
     UploadJob,
 )
-from iot.transfer.names import part_names, partial_name, path_text, remote_path
+from iot.transfer.names import part_names, partial_name, remote_path
 from iot.transfer.plan import Fresh, ProveFinal, ResumeAt, ResumeRules, Step, only_commands_left, plan
 from iot.transfer.source import Source
 from iot.transfer.window import PartState
@@ -328,22 +329,18 @@ class Upload:
         return self._result(already_done=True)
 
     def _result(self, *, durable: bool = False, already_done: bool = False, skipped: bool = False) -> TransferResult:
-        return TransferResult(
-            source=self.source.name,
-            dest=path_text(self.dest),
-            size=self.source.fingerprint.size,
+        return uploaded(
+            self.job,
+            self.source,
+            self._final,
             sent_bytes=self.sent_bytes,
             resumed_at=self._resumed_at,
             seconds=self.context.clock() - self._started_at,
-            proof=None if skipped else self._proof,
+            proof=self._proof,
+            sha256=self._digest,
             durable=durable,
             already_done=already_done,
             possible_repeat=self._possible_repeat,
-            sha256=self._digest,
-            key=self.job.key,
-            fingerprint=self.source.fingerprint,
-            local_path=self.source.path,
-            published_as="" if self._final == self.dest else path_text(self._final),
             skipped=skipped,
         )
 
