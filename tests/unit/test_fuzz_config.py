@@ -21,8 +21,7 @@ from iot.spooler.config.inboxes import InboxSettings
 from iot.spooler.config.load import BadConfiguration, load
 from iot.spooler.config.outboxes import OutboxSettings
 from iot.spooler.config.retry import RetrySettings
-from iot.spooler.config.settings import Settings
-from iot.spooler.config.wake import WakeSettings
+from iot.spooler.config.settings import Settings, WakeSettings
 
 EXAMPLES = int(os.environ.get("IOT_SFTP_FUZZ_EXAMPLES", "150"))
 FUZZ = settings(

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iot.spooler.cpu_limit import TookTooLong, within
 from iot.spooler.naming import Action, Facts, Naming, Rule, UnsafeName, undoing
 from iot.spooler.naming.paths import encoded
+from iot.spooler.outbox.names import TookTooLong, within
 
 FACTS = Facts(1_700_000_000 * 10**9, 42, "0badcafe", "deadbeef")
 TEXT = st.characters(exclude_characters="/\0", exclude_categories=["Cs"])

@@ -6,6 +6,7 @@ what is allowed, and the source.
 
 from __future__ import annotations
 
+import grp
 import re
 from datetime import tzinfo
 from pathlib import Path
@@ -14,18 +15,63 @@ from typing import Annotated, Literal
 from pydantic import ByteSize, Field, PlainValidator, field_validator
 
 from iot.spooler.commands import problem_of
-from iot.spooler.config.control import ControlSettings
 from iot.spooler.config.inboxes import InboxSettings
 from iot.spooler.config.kinds import fallback_settings, server_settings
 from iot.spooler.config.outboxes import AfterUpload, OutboxSettings
 from iot.spooler.config.retry import RetrySettings
 from iot.spooler.config.table import MIB, Size, Table, check_each
-from iot.spooler.config.wake import WakeSettings
 from iot.spooler.config.zones import zone_named
 from iot.spooler.timetable.pacing import timed_rate
 from iot.transfer import ConfiguredRemote
 
-__all__ = ["Settings"]
+__all__ = ["Settings", "WakeSettings"]
+
+
+class ControlSettings(Table):
+    """Who may use start, stop, suspend, resume and flush, apart from root and the user of the agent."""
+
+    group: str | None = Field(
+        None,
+        description="name of a group whose members may give commands, too; the agent has to be a member of it itself;"
+        " by default nobody else",
+    )
+
+    @field_validator("group")
+    @classmethod
+    def _known(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                grp.getgrnam(value)
+            except KeyError:
+                raise ValueError(f"there is no group {value!r} on this device") from None
+        return value
+
+
+class WakeSettings(Table):
+    """A hold (login or host key refused) is not ended by these: see auth_hold_s."""
+
+    on_address: bool = Field(
+        True, description="try the server as soon as this device gets an address, or a cable its carrier back (Linux)"
+    )
+    file: Path | None = Field(
+        None,
+        description="try the server as soon as this file is touched, an absolute path; by default `wake` in the runtime"
+        " directory",
+    )
+    min_s: float = Field(
+        5.0,
+        ge=1,
+        le=3600,
+        description="seconds between two such tries at least; doubled with each until the server answers, up to"
+        " retry.cap_s",
+    )
+
+    @field_validator("file")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_absolute():
+            raise ValueError("must be an absolute path")
+        return value
 
 
 class Settings(Table):
