@@ -150,6 +150,17 @@ def test_a_rate_is_that_of_the_last_seconds_and_survives_a_fresh_start() -> None
     assert rate.add(21.0, 0) == 0  # it began anew
 
 
+@pytest.mark.parametrize(("in_flight", "left_s"), [(1, 4), (0, None)])
+def test_what_waits_for_something_else_than_the_line_has_no_time_left(
+    tmp_path: Path, in_flight: int, left_s: int | None
+) -> None:
+    status = StatusFile(tmp_path / "status.json", Clocks(lambda: 0.0, lambda: 0.0), in_memory=True)
+    for now, confirmed_bytes in ((0.0, 0), (2.0, 2000)):
+        content: dict[str, Any] = {"backlog": {"files": 1, "bytes": 4000}, "current": [], "in_flight": in_flight}
+        status._add_rates(content, now, confirmed_bytes)
+    assert (content["rate_bytes_per_s"], content["backlog"]["left_s"]) == (1000, left_s)
+
+
 class Watched:
     """A rig whose status goes to a file, and how often that is written."""
 

@@ -262,7 +262,8 @@ class StatusFile:
         if not content["backlog"]["files"]:
             rate = 0  # not slowly less and less, each time a write: nothing is sent any more
         content["rate_bytes_per_s"] = rate
-        content["backlog"]["left_s"] = content["backlog"]["bytes"] // rate if rate else None
+        sends = rate and content["in_flight"]  # else it waits, for a window or a batch, and that says nothing of it
+        content["backlog"]["left_s"] = content["backlog"]["bytes"] // rate if sends else None
         for file in content["current"]:
             rate = file["rate_bytes_per_s"] = self._rate(file["id"], now, file["done_bytes"])
             file["left_s"] = (file["bytes"] - file["done_bytes"]) // rate if rate else None
