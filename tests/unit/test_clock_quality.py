@@ -38,3 +38,12 @@ def test_the_boot_id_is_eight_hex_digits_also_where_there_is_none(monkeypatch):
 def test_across_a_reboot_the_wall_clock_counts_only_if_it_was_synchronised_before_and_after(before, now, passed_s):
     earlier, later = Moment("a", 77.0, 1e9, before), Moment("b", 5.0, 1e9 + 1000.0, now)
     assert elapsed.elapsed_s(earlier, later) == passed_s
+
+
+def test_a_clock_that_goes_back_makes_nothing_younger() -> None:
+    assert elapsed.elapsed_s(Moment("a", 77.0, 1e9, True), Moment("a", 76.0, 1e9, True)) == 0
+    assert elapsed.elapsed_s(Moment("a", 77.0, 1e9, True), Moment("b", 5.0, 1e9 - 1000, True)) == 5.0
+
+
+def test_where_the_kernel_names_no_boot_it_may_be_another_one_at_any_time() -> None:
+    assert elapsed.elapsed_s(Moment("", 77.0, 1e9, False), Moment("", 500.0, 1e9 + 1000, False)) == 0
