@@ -251,6 +251,28 @@ def test_an_answer_that_refused_a_file_lets_it_follow_the_configuration_and_tell
     assert queue.page(1, 0, 9)[0].destination == "/new/f"  # begun there now
 
 
+@pytest.mark.parametrize(
+    ("event", "attempts", "unanswered"),
+    [
+        (Event.FAILED, 2, 0),
+        (Event.GIVEN_UP, 2, 0),
+        (Event.POSTPONED, 2, 2),
+        (Event.INTERRUPTED, 2, 2),
+        (Event.SKIPPED, 2, 1),
+        (Event.RELEASED, 1, 1),
+    ],
+)
+def test_an_attempt_counts_and_is_unanswered_as_far_as_it_went(journal, event, attempts, unanswered):
+    queue = Queue(journal)
+    queue.outbox(b"/out", "/up")
+    (row,) = begun(queue, entry())
+    journal.write(lambda db: queue.fail(db, [(row, Verdict(Event.INTERRUPTED, 0, 0), None)], now=0.0))
+    (row,) = queue.begin(queue.heads(1, large=False, limit=9))
+    journal.write(lambda db: queue.fail(db, [(row, Verdict(event, 1, 1, 1.0), None)], now=0.0))
+    (row,) = queue.page(1, 0, 9)
+    assert (row.attempts, row.unanswered) == (attempts, unanswered)
+
+
 def test_what_was_claimed_and_never_handed_out_was_no_attempt(journal):
     queue = Queue(journal)
     queue.outbox(b"/out", "/old")

@@ -10,6 +10,7 @@ from iot.sftp.client import Fingerprint, Journal, ServerRefused
 from iot.spooler.agent.agent import Wake
 from iot.spooler.queue.policy import NEVER, Event, State, Verdict
 from iot.spooler.queue.queue import QUEUE_SCHEMA, NewEntry, Queue
+from iot.spooler.queue.starting import CRASHES
 
 BOOT, NEXT, THIRD, UNKNOWN = "0000000a", "0000000b", "0000000c", "00000000"
 WAIT_S = 600.0
@@ -157,6 +158,39 @@ def test_the_boot_is_written_with_the_first_wait_and_not_again(life):
     assert other.execute("SELECT state FROM entry").fetchall() == [(int(State.WAITING),)]
     other.close()
     assert changed != before
+
+
+# -- what was under way when the process died
+
+
+def die_with(life, unanswered, anew):
+    """The process dies while these are under way, each for so many times without an answer; the next one starts."""
+    paths = [b"%03d" % number for number in range(len(unanswered))]
+    life.queue.add([NewEntry(1, path, Fingerprint(1, 2, 3, 4), False, 5, 0, 100.0) for path in paths])
+    life.queue.begin(life.queue.heads(1, large=False, limit=len(paths)))
+    numbers = [(times, path) for times, path in zip(unanswered, paths, strict=True)]
+    which = "UPDATE entry SET unanswered = ? WHERE id = (SELECT id FROM file WHERE path = ?)"
+    life.journal.write(lambda db: db.executemany(which, numbers))
+    life.start(BOOT, 1000.0, anew=anew)
+    sql = "SELECT path, next_attempt FROM entry JOIN file USING (id) WHERE state = 2"
+    return {int(row["path"]): row["next_attempt"] - 1000.0 for row in life.journal.read(sql)}
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_what_was_under_way_at_each_of_three_deaths_waits_a_little_and_the_worst_suspect_longest(life, anew):
+    assert die_with(life, [CRASHES - 1, CRASHES, CRASHES + 2, CRASHES], anew) == {1: 2.0, 3: 2.25, 2: 2.5}
+    assert [row.path for row in life.ready()] == [b"000"]
+
+
+def test_the_last_of_many_suspects_waits_no_longer_than_a_minute(life):
+    assert max(die_with(life, [CRASHES] * 300, anew=False).values()) == 60.0
+
+
+def test_a_flush_of_one_outbox_tries_nothing_that_is_left_to_the_next_run(life):
+    life.fail(100.0, NEVER)
+    life.queue.release([1])
+    assert life.due(1e9) is None
+    assert life.ready() == []
 
 
 # -- with the whole agent
