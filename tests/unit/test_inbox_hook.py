@@ -26,7 +26,7 @@ from iot.transfer import Journal, LinkLost
 def test_the_hook_sees_the_whole_file_before_anybody_else(tmp_path):
     seen, name = str(tmp_path / "seen"), str(tmp_path / "here/a")
     script = f"open({seen!r}, 'w').write(open(path).read() + str(os.path.exists({name!r})))"
-    lab = InboxLab(tmp_path, before_publish=hook(script))
+    lab = InboxLab(tmp_path, before_publish=hook(script), before_publish_limit_s=86400)
     lab.put("a", b"one")
     lab.run()
     assert (tmp_path / "seen").read_text() == "oneFalse"
@@ -34,7 +34,8 @@ def test_the_hook_sees_the_whole_file_before_anybody_else(tmp_path):
 
 
 def test_a_refused_file_never_appears_and_is_fetched_again_only_when_it_changes(tmp_path):
-    lab, calls = InboxLab(tmp_path, before_publish=hook("sys.exit(open(path).read() != 'good')")), []
+    words = hook("sys.exit(open(path).read() != 'good')")
+    lab, calls = InboxLab(tmp_path, before_publish=words, before_publish_limit_s=86400), []
     lab.put("a", b"bad")
     lab.put("b", b"good")
     lab.run(wrap=counting(lab, calls))
