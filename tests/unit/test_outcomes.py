@@ -280,6 +280,16 @@ def test_a_change_that_is_none_or_cannot_be_seen_is_no_strike(rig, found, kind):
     assert {(verdict.event, verdict.strikes) for _, verdict, _ in failures} == {(kind, 0)}
 
 
+def test_files_of_an_outbox_that_is_gone_are_no_warnings_one_by_one(rig, caplog):
+    rig.found = SourceFailed("outbox /box: No such file or directory")
+    for number in range(3):
+        rig.failed(PermissionDenied("no"), number)
+    assert not [line for line in caplog.records if line.levelname == "WARNING"]
+    rig.found = VERSION
+    rig.failed(PermissionDenied("no"))
+    assert [line.levelname for line in caplog.records if line.message.startswith("failed")] == ["WARNING"]
+
+
 def test_losses_in_a_row_are_counted_for_each_file_until_it_gets_on(rig):
     for _ in range(3):
         rig.failed(LinkLost("cut"))

@@ -129,11 +129,12 @@ class OutcomeRecorder:
     def failed(self, entry: Entry, failure: Failure, *, progressed: bool) -> None:
         """A job has failed; a file that vanished or changed meanwhile is told apart from one that is refused."""
         self._collect()
-        kind = failure_kind(failure.error)
+        kind, level = failure_kind(failure.error), logging.WARNING
         try:
             event = self._gone_or_changed(entry) if kind in (FailureKind.PERMANENT, FailureKind.CHANGED) else None
         except SourceFailed:
-            kind, event = FailureKind.TRANSIENT, None  # the file cannot be examined, so this may not be its fault
+            # the file cannot be examined, so this may not be its fault; and of the outbox, its state tells, once
+            kind, event, level = FailureKind.TRANSIENT, None, logging.DEBUG
         if event is not None:
             self._lost[event].append(entry)
             self._losses.pop(entry.id, None)
@@ -151,7 +152,7 @@ class OutcomeRecorder:
             self._out_of_the_way(entry)
         elif kind is FailureKind.PERMANENT:
             self._refusals[entry.outbox] = Refused(entry.id, self.last_error)
-        self._tell_failure(entry, verdict, words)
+        self._tell_failure(entry, verdict, words, level)
 
     def destination_failed(self, outbox: int) -> str:
         """Why the server refuses what this outbox sends; "" where the last file that it refused has left, or another
@@ -195,8 +196,9 @@ class OutcomeRecorder:
         else:
             decisions.tell_state(entry.path, after(State.SENDING, verdict.event))
 
-    def _tell_failure(self, entry: Entry, verdict: Verdict, words: str) -> None:
-        log.warning(
+    def _tell_failure(self, entry: Entry, verdict: Verdict, words: str, level: int = logging.WARNING) -> None:
+        log.log(
+            level,
             "failed path=%s error=%s attempt=%d strikes=%d next_s=%s outbox=%s",
             shown(entry.path),
             shown(words),
