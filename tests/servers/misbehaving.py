@@ -11,17 +11,24 @@ MISBEHAVIOURS at the end lists them all.
 from __future__ import annotations
 
 import os
-import queue
-import random
 import struct
-import threading
-import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
 
 from paramiko import Message
-from servers.embedded import Embedded
+from servers.misbehaving_answers import (
+    DropsIdle,
+    Garbage,
+    Late,
+    LateClose,
+    LateExtensions,
+    NewHostKey,
+    OutOfOrder,
+    OverLongPacket,
+    StopsReading,
+    Twice,
+    UnknownId,
+)
+from servers.quirks import KIB, Misbehaving, Quirk, ahead
 
 from iot.sftp.server.files import OpenFile, SFTPSession
 from iot.sftp.server.protocol import (
@@ -36,63 +43,7 @@ from iot.sftp.server.protocol import (
 
 __all__ = ["MISBEHAVIOURS", "Misbehaving", "Quirk"]
 
-KIB = 1024
 READ_FLAG, WRITE_FLAG, CREATE_FLAG, TRUNCATE_FLAG = 1, 2, 8, 16
-CLOSE = 4
-EXTENDED = 200
-
-
-class Misbehaving(Embedded):
-    """An embedded server whose sessions are of one quirk.
-
-    options: set on the quirk, instead of its class attributes.
-    """
-
-    name = "misbehaving"
-
-    def __init__(self, root: Path, quirk: type[Quirk], **options: Any) -> None:
-        self.quirk = type(quirk.__name__, (quirk,), options)
-        super().__init__(root, session=lambda folder, send: self.quirk(folder, send, self))
-        self.active = True
-        self.hits = 0
-        self.counted = 0
-
-    def __repr__(self) -> str:
-        return f"{self.quirk.__name__} at {self.host}:{self.port}"
-
-
-class Quirk(SFTPSession):
-    """What the quirks share: the server that they belong to; counts on it outlive a session."""
-
-    def __init__(self, root: bytes, send: Callable[[bytes], None], server: Misbehaving) -> None:
-        super().__init__(root, send)
-        self.server = server
-        self.closed = False
-
-    def hit(self) -> bool:
-        """Whether to misbehave now; counted."""
-        self.server.hits += self.server.active
-        return self.server.active
-
-    def refuse(self, code: int, reason: str) -> None:
-        if self.hit():
-            raise RequestRefused(code, reason)
-
-    def count(self) -> int:
-        self.server.counted += 1
-        return self.server.counted
-
-    def close(self) -> None:
-        self.closed = True
-        super().close()
-
-
-def ahead(message: Message) -> Message:
-    """The rest of a message, to be read without taking it from the one who will answer it."""
-    return Message(message.get_remainder())
-
-
-# --- refusals
 
 
 class RefusesOpenWithoutTruncate(Quirk):
@@ -189,9 +140,6 @@ class WriteOnly(Quirk):
         if peek.get_int() & READ_FLAG:
             self.refuse(PERMISSION_DENIED, "this is a drop box")
         return super().on_open(message)
-
-
-# --- failures
 
 
 class FailsClose(Quirk):
@@ -326,184 +274,6 @@ class MovesAway(Quirk):
 
     def on_posix_rename(self, message: Message) -> Reply:
         return self.taken(message, super().on_posix_rename)
-
-
-# --- answers
-
-
-class OutOfOrder(Quirk):
-    """The answers of each batch are shuffled."""
-
-    def __init__(self, root: bytes, send: Callable[[bytes], None], server: Misbehaving) -> None:
-        super().__init__(root, send, server)
-        self.held: list[tuple[int, Reply]] = []
-        self.order = random.Random(1)
-
-    def answer(self, request_id: int, reply: Reply) -> None:
-        self.held.append((request_id, reply))
-
-    def flush(self) -> None:
-        held, self.held = self.held, []
-        if len(held) > 1 and self.hit():
-            self.order.shuffle(held)
-        for request_id, reply in held:
-            super().answer(request_id, reply)
-        super().flush()
-
-
-class Late(Quirk):
-    """Answers come `delay_s` after the work was done; other requests are worked on meanwhile."""
-
-    delay_s = 0.3
-
-    def __init__(self, root: bytes, send: Callable[[bytes], None], server: Misbehaving) -> None:
-        super().__init__(root, send, server)
-        self.waiting: queue.SimpleQueue[tuple[float, int, Reply]] = queue.SimpleQueue()
-        threading.Thread(target=self.give, daemon=True).start()
-
-    def is_late(self, kind: int) -> bool:
-        return True
-
-    def request(self, kind: int, message: Message) -> None:
-        if not self.is_late(kind) or kind == 1 or not self.hit():
-            super().request(kind, message)
-            return
-        request_id = message.get_int()
-        self.waiting.put((time.monotonic() + self.delay_s, request_id, self.reply_to(kind, message)))
-
-    def give(self) -> None:
-        while not self.closed:
-            try:
-                due, request_id, reply = self.waiting.get(timeout=0.2)
-            except queue.Empty:
-                continue
-            time.sleep(max(0.0, due - time.monotonic()))
-            try:
-                self.answer(request_id, reply)
-                self.flush()
-            except (OSError, EOFError):
-                return  # the client went away
-
-
-class LateClose(Late):
-    """As an object store that moves the file at CLOSE; give three times the link's deadline as delay_s."""
-
-    delay_s = 3.0
-
-    def is_late(self, kind: int) -> bool:
-        return kind == CLOSE
-
-
-class LateExtensions(Late):
-    """fsync, rename and hash take their time, as on a server whose disk is busy."""
-
-    delay_s = 1.5
-
-    def is_late(self, kind: int) -> bool:
-        return kind == EXTENDED
-
-
-class Twice(Quirk):
-    """Every answer comes two times."""
-
-    def answer(self, request_id: int, reply: Reply) -> None:
-        super().answer(request_id, reply)
-        if self.hit():
-            super().answer(request_id, reply)
-
-
-class UnknownId(Quirk):
-    """Before the tenth answer comes one to a request that was never made."""
-
-    which = 10
-
-    def answer(self, request_id: int, reply: Reply) -> None:
-        if self.count() == self.which and self.hit():
-            super().answer(request_id ^ 0x5A5A5A5A, reply)
-        super().answer(request_id, reply)
-
-
-class Garbage(Quirk):
-    """The tenth answer is a well-framed packet of noise."""
-
-    which = 10
-
-    def answer(self, request_id: int, reply: Reply) -> None:
-        if self.count() == self.which and self.hit():
-            self.send_packet(random.Random(1).randbytes(200))
-        else:
-            super().answer(request_id, reply)
-
-
-class OverLongPacket(Quirk):
-    """Instead of the tenth answer the start of a packet of 2 GiB."""
-
-    which = 10
-
-    def answer(self, request_id: int, reply: Reply) -> None:
-        if self.count() == self.which and self.hit():
-            self.flush()
-            self._send(struct.pack(">IBI", 0x7FFFFFFF, reply[0], request_id) + bytes(64 * KIB))
-        else:
-            super().answer(request_id, reply)
-
-
-class StopsReading(Quirk):
-    """After `after` writes neither socket nor session is read for `pause_s`, then all goes on: alive, but busy."""
-
-    after = 10
-    pause_s = 20.0
-
-    def on_write(self, message: Message) -> Reply:
-        reply = super().on_write(message)
-        if self.count() == self.after and self.hit():
-            for transport in self.server.embedded.transports:
-                pause(transport.packetizer, self.pause_s)
-            time.sleep(self.pause_s)
-        return reply
-
-
-def pause(packetizer: Any, seconds: float) -> None:
-    """Hold the transport's reading thread at its next packet: TCP's window closes."""
-    read_message = packetizer.read_message
-
-    def held() -> Any:
-        packetizer.read_message = read_message
-        time.sleep(seconds)
-        return read_message()
-
-    packetizer.read_message = held
-
-
-class DropsIdle(Quirk):
-    """Connections without a request for `idle_s` are cut."""
-
-    idle_s = 2.0
-
-    def __init__(self, root: bytes, send: Callable[[bytes], None], server: Misbehaving) -> None:
-        super().__init__(root, send, server)
-        self.last = time.monotonic()
-        threading.Thread(target=self.watch, daemon=True).start()
-
-    def receive(self, data: bytes) -> None:
-        self.last = time.monotonic()
-        super().receive(data)
-
-    def watch(self) -> None:
-        while not self.closed:
-            if time.monotonic() - self.last > self.idle_s and self.hit():
-                self.server.drop_connections()
-                return
-            time.sleep(0.05)
-
-
-class NewHostKey(Quirk):
-    """From the second connection on the server presents another host key."""
-
-    def __init__(self, root: bytes, send: Callable[[bytes], None], server: Misbehaving) -> None:
-        super().__init__(root, send, server)
-        if self.hit():
-            server.embedded.renew_host_key()
 
 
 MISBEHAVIOURS: dict[str, type[Quirk]] = {

@@ -15,7 +15,7 @@ import pytest
 from servers.base import Server
 from servers.folder import Folder
 from servers.ftp_base import FTPServer
-from servers.misbehaving import Misbehaving
+from servers.quirks import Misbehaving
 from servers.test_hostile_names import HOSTILE, HostileNames
 from servers.zoo import start
 

@@ -14,20 +14,16 @@ import pytest
 from faults.proxy import BadLink, Fault
 from servers.misbehaving import (
     MISBEHAVIOURS,
-    DropsIdle,
     FourHandles,
     GarbledExtras,
-    LateClose,
-    LateExtensions,
     LosesTail,
-    Misbehaving,
     MovesAway,
-    NewHostKey,
-    StopsReading,
     WithoutExtension,
     WriteOnly,
     ZeroFills,
 )
+from servers.misbehaving_answers import DropsIdle, LateClose, LateExtensions, NewHostKey, StopsReading
+from servers.quirks import Misbehaving
 
 from iot.sftp.client import (
     AlreadyExists,

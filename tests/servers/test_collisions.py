@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from paramiko import Message
 from servers.base import Server
-from servers.misbehaving import Misbehaving, Quirk
+from servers.quirks import Misbehaving, Quirk
 from servers.zoo import start
 
 from iot.sftp.client import AlreadyExists, Failure, IoTSFTPClient, TransferResult, UploadJob

@@ -18,8 +18,9 @@ import pytest
 from faults.proxy import BadLink, Fault
 from paramiko import Message
 from servers.base import Server
-from servers.misbehaving import MISBEHAVIOURS, Misbehaving, Quirk
+from servers.misbehaving import MISBEHAVIOURS
 from servers.openssh import OpenSSH
+from servers.quirks import Misbehaving, Quirk
 
 from iot.sftp.client import (
     Cancelled,

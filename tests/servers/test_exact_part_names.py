@@ -10,8 +10,8 @@ import pytest
 from faults.proxy import BadLink, Fault
 from servers.bad_input import Site
 from servers.base import Server
-from servers.misbehaving import Misbehaving, Quirk
 from servers.openssh import OpenSSH
+from servers.quirks import Misbehaving, Quirk
 from servers.zoo import start
 
 from iot.sftp.client import Failure, IoTSFTPClient, NameRefused, TransferResult, UploadJob

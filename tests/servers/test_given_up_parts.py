@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 from faults.proxy import BadLink, Fault
-from servers.misbehaving import Misbehaving, Quirk
 from servers.openssh import OpenSSH
+from servers.quirks import Misbehaving, Quirk
 
 from iot.sftp.client import IoTSFTPClient, LinkLost, UploadJob, uploads
 from iot.sftp.server.protocol import PERMISSION_DENIED, RequestRefused

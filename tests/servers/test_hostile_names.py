@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from paramiko import Message
-from servers.misbehaving import Misbehaving, Quirk
+from servers.quirks import Misbehaving, Quirk
 from servers.shell import Shell
 
 from iot.sftp.client import IoTSFTPClient, LinkLost, NameRefused, SFTPError

@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from servers.misbehaving import Misbehaving, Quirk
+from servers.quirks import Misbehaving, Quirk
 
 from iot.sftp.client import (
     Cancelled,

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import paramiko
 import pytest
-from servers.misbehaving import KIB, MISBEHAVIOURS, Misbehaving, Quirk
+from servers.misbehaving import MISBEHAVIOURS
 from servers.plain import plain_client
+from servers.quirks import KIB, Misbehaving, Quirk
 
 WRITES = 60
 CLOSE = 4

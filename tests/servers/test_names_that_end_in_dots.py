@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from servers.misbehaving import Misbehaving, Quirk
+from servers.quirks import Misbehaving, Quirk
 
 from iot.sftp.client import IoTSFTPClient
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from servers.base import HOST
-from servers.misbehaving import Misbehaving, Quirk
+from servers.quirks import Misbehaving, Quirk
 
 from iot.sftp.client import (
     Cancelled,

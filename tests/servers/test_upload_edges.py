@@ -15,8 +15,8 @@ from faults.proxy import BadLink, Fault
 from paramiko import Message
 from servers.base import Server
 from servers.device import Device
-from servers.misbehaving import Misbehaving, Quirk
 from servers.openssh import OpenSSH
+from servers.quirks import Misbehaving, Quirk
 from servers.zoo import start
 
 from iot.sftp.client import Failure, IoTSFTPClient, NameRefused, NoSpaceOnServer, TransferResult, UploadJob

@@ -13,7 +13,8 @@ import time
 
 import pytest
 from servers.guard import Guard
-from servers.misbehaving import LateClose, Misbehaving
+from servers.misbehaving_answers import LateClose
+from servers.quirks import Misbehaving
 
 from iot.sftp.client import EmbeddedServer
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 from faults.table import Row
-from unit.wrong_replies import EXCHANGES, HANGS_S, REPLY_DEADLINE_S, WRONGS, Bench, Exchange, Phase, Wrong
+from unit.wrong_replies import EXCHANGES, HANGS_S, REPLY_DEADLINE_S, Bench, Exchange, Phase
+from unit.wrongs import WRONGS, Wrong
 
 from iot.transfer.errors import LinkLost, PermanentError, SFTPError, Timeout
 
