@@ -48,7 +48,6 @@ class PartState:
     def __init__(self, size: int, start: int = 0, suspect: tuple[Span, ...] = (), synced: int = 0) -> None:
         self.size = size
         self.synced = self._inherited = synced
-        self.resent = 0
         self._sent = start
         self._acked = AckedPrefix(start)
         self._unread = list(merge(suspect))
@@ -127,7 +126,6 @@ class PartState:
         """A span was read back and differs, so it is being rewritten."""
         self._reading.remove(span)
         self._mending.add(span)
-        self.resent += span.length
 
     def distrust(self) -> None:
         """The server failed the part as a whole (CLOSE, fsync, proof): all of it becomes suspect."""
