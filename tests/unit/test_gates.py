@@ -119,3 +119,6 @@ def test_a_batch_that_is_due_is_looked_at_in_time() -> None:
     gates._batches.next_s = lambda now: 2.0  # type: ignore[method-assign]
     gates.look(lambda number: False)
     assert gates.look_at == 52.0
+    gates._markers.next_s = lambda now: 1.0  # type: ignore[method-assign]
+    gates.look(lambda number: False)
+    assert gates.look_at == 51.0

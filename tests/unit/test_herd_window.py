@@ -9,7 +9,7 @@ import pytest
 
 from iot.spooler.queue.policy import Backoff
 from iot.spooler.server.availability import Availability, ServerState
-from iot.spooler.server.herd import LONG_OUTAGE_S, Phased
+from iot.spooler.server.herd import LONG_OUTAGE_S, HerdWindow, Phased
 from iot.spooler.state.contact import EVERY_S, FILE, LastContact
 from iot.spooler.state.elapsed import Moment
 from iot.transfer import LinkLost, LoginRefused, ServerBusy
@@ -280,3 +280,43 @@ def test_a_folder_that_cannot_be_written_to_is_told_once(tmp_path: Path, caplog:
         contact.follow(ServerState.CONNECTED, number, number * EVERY_S)
     contact.end()
     assert len(caplog.records) == 1
+
+
+# -- the window alone
+
+
+def window() -> HerdWindow:
+    return HerdWindow(WINDOW_S, Chance())
+
+
+def after_a_long_outage(herd: HerdWindow) -> float | None:
+    assert herd.failed(0.0) is None
+    return herd.failed(LONG_OUTAGE_S + 1)
+
+
+def test_each_long_outage_has_a_spread_of_its_own() -> None:
+    herd = window()
+    for _ in range(2):
+        assert after_a_long_outage(herd) == WINDOW_S / 2
+        assert herd.failed(LONG_OUTAGE_S + 2) is None
+        herd.answered()
+
+
+def test_a_network_that_comes_after_another_failure_sets_the_time_anew() -> None:
+    herd = window()
+    assert (herd.network_up(), herd.network_up()) == (WINDOW_S / 2, None)
+    herd.failed(0.0)
+    assert herd.network_up() == WINDOW_S / 2
+
+
+def test_the_next_agent_does_not_spread_what_was_spread() -> None:
+    earlier, later = window(), window()
+    after_a_long_outage(earlier)
+    later.take_over(earlier)
+    assert later.is_long(LONG_OUTAGE_S + 1)
+    assert later.failed(LONG_OUTAGE_S + 2) is None
+
+
+def test_the_draws_of_one_device_differ_where_its_generator_says_the_same() -> None:
+    device = Phased("a", lambda: 0.25)
+    assert len({device() for _ in range(9)}) == 9

@@ -9,12 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from iot.spooler.config.inboxes import InboxSettings
 from iot.spooler.inbox.arrivals import Arrivals
+from iot.spooler.inbox.inbox import Inbox
 from iot.spooler.inbox.judge import Judged, Verdict
 from iot.spooler.inbox.place import Place
 from iot.spooler.inbox.records import FileState, Record, Records
 from iot.spooler.inbox.removal import Removals
 from iot.spooler.inbox.retries import Retries
+from iot.spooler.outbox.intake import Clocks
 from iot.spooler.queue.policy import Backoff
 from iot.transfer import DiskFull, Journal, NotFound, PermissionDenied, RemoteFile
 
@@ -282,3 +285,27 @@ def test_what_has_failed_is_left_alone_until_its_time(lab: Lab, monkeypatch: pyt
     removal.run(server, lab.now + WAIT_S, lambda: None)  # type: ignore[arg-type]
     assert server.files == {}
     assert lab.retries.reasons == {}
+
+
+# -- the record, and the inbox as a whole
+
+
+def test_what_has_left_the_server_is_forgotten_unless_something_is_still_to_be_done(lab: Lab) -> None:
+    states = list(FileState)
+    lab.records.write([Record(state.value.encode(), state, "v", "", 3, TIME, "") for state in states])
+    lab.records.keep_only(set())
+    left = {b"fetched": FileState.FETCHED, b"published": FileState.PUBLISHED}
+    assert lab.states() == left
+    assert {path for path in left if lab.records.get(path)} == set(left)
+
+
+def test_who_asks_for_a_try_has_what_is_put_off_here_tried_too(lab: Lab) -> None:
+    settings = InboxSettings(path=lab.here, source="/cfg")
+    clocks = Clocks(lambda: lab.now, lambda: 2e9)
+    inbox = Inbox(settings, -1, "gw", lab.journal, clocks, Backoff(WAIT_S, WAIT_S), {}, lambda: 0.0)
+    inbox.step()
+    assert inbox.next_here() > lab.now
+    inbox._retries.put_off(b"a", "no")
+    inbox.wake()
+    assert inbox.next_here() < lab.now
+    assert inbox._retries.again_at(b"a") < lab.now

@@ -27,6 +27,8 @@ def test_the_tree_is_preserved_below_the_destination():
 def test_a_path_that_would_escape_is_refused(path):
     with pytest.raises(UnsafeName):
         dest(path)
+    with pytest.raises(UnsafeName):
+        Naming("/up", device_id="gw-1", outbox="logs").destination(path, Facts(0))
 
 
 @given(st.binary(min_size=1).filter(lambda name: b"\0" not in name and b"/" not in name and name not in (b".", b"..")))

@@ -91,3 +91,7 @@ def test_a_name_is_cut_by_no_more_than_it_must_and_to_255_bytes():
     for length in range(240, 256):
         name = marked("é" * (length // 2) + "x" * (length % 2), "M")
         assert 254 <= len(name.encode()) <= 255 or length + 2 < 254
+
+
+def test_the_digits_of_two_names_that_are_one_when_written_together_differ():
+    assert others(Collision.UNIQUE, device="ab", outbox="c") != others(Collision.UNIQUE, device="a", outbox="bc")

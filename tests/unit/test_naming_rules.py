@@ -155,6 +155,7 @@ def test_what_is_wrong_with_a_rule_is_named(rule, reason):
         ([Rule("*", Action.ONLY_FILENAME), Rule("*", Action.ONLY_FILENAME)], []),
         ([Rule("*", Action.TEMPORARY_SUFFIX, ".a"), Rule("*", Action.TEMPORARY_SUFFIX, ".b")], [(0, 1)]),
         ([Rule("*", Action.REPLACE_SEPARATOR, "_"), Rule("*", Action.REPLACE, "-", "_")], []),
+        ([Rule("*", Action.NO_ACTION), Rule("*", Action.NO_ACTION)], []),
     ],
 )
 def test_rules_that_undo_each_other_are_found(rules, pairs):

@@ -94,3 +94,15 @@ def test_only_names_that_time_and_path_do_not_give_are_recorded():
 def test_a_prefix_with_the_hash_of_the_content_needs_it():
     rules = [Rule("*", Action.PREFIX, "{hash8}-")]
     assert Naming("up", rules, device_id="d", outbox="o").needs_hash
+
+
+@pytest.mark.parametrize(
+    ("mtime_ns", "shown"), [(-1, "19691231T235959Z"), (1_799_999_999_999_999_999, "20270115T075959Z")]
+)
+def test_a_second_is_not_begun_before_it_is(mtime_ns, shown):
+    assert named("{mtime}", facts=Facts(mtime_ns)) == f"{shown}/f"
+
+
+def test_another_way_to_encode_names_is_another_naming():
+    rules = {Naming("/up", device_id="d", outbox="o", percent_encode=each).rule for each in ("", ":", ":?")}
+    assert len(rules) == 3

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import os
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from iot.spooler.agent.agent import Wake
 from iot.spooler.process.nudges import Nudges
 from iot.spooler.queue.policy import Backoff
+from iot.spooler.server import network
 from iot.spooler.server.availability import Availability, ServerState
 from iot.spooler.server.network import _attributes, _messages
 from iot.transfer import LinkLost, LoginRefused
@@ -204,3 +206,33 @@ def test_the_examples_for_network_managers_touch_the_file_of_each_agent(
     assert touched == [wakes, wakes]
     assert (other.read_text(), other.stat().st_mtime) == ("content", 1)
     assert [path.name for folder in folders for path in folder.iterdir() if path.name != "wake"] == []
+
+
+def address_message(*, scope: int = 0, flags: int = 0, local: bytes = b"", peer: bytes = b"") -> bytes:
+    """An address of interface 7, as RTM_NEWADDR tells it."""
+    given = ((network.ADDRESS, peer), (network.LOCAL, local))
+    attributes = b"".join(network.ATTRIBUTE.pack(4 + len(data), kind) + data for kind, data in given if data)
+    return network.OF_ADDRESS.pack(socket.AF_INET, 24, flags, scope, 7) + attributes
+
+
+@pytest.fixture
+def addresses() -> Iterator[network.AddressWatch]:
+    watch = network.AddressWatch()
+    yield watch
+    watch.close()
+
+
+@pytest.mark.parametrize(
+    "useless", [{"flags": network.TENTATIVE}, {"scope": network.LINK_SCOPE}, {"scope": network.LINK_SCOPE + 1}]
+)
+def test_an_address_that_leads_nowhere_yet_is_news_once_it_does(addresses, useless: dict[str, int]) -> None:
+    assert not addresses._address(address_message(local=b"abcd", **useless), gone=False)
+    assert addresses._address(address_message(local=b"abcd"), gone=False)
+
+
+def test_of_a_tunnel_our_own_end_counts(addresses) -> None:
+    assert addresses._address(address_message(local=b"mine", peer=b"peer"), gone=False)
+    assert addresses._address(address_message(local=b"also", peer=b"peer"), gone=False)
+    assert not addresses._address(address_message(local=b"mine", peer=b"peer"), gone=False)
+    addresses._address(address_message(local=b"mine", peer=b"peer"), gone=True)
+    assert addresses._address(address_message(local=b"mine", peer=b"peer"), gone=False)

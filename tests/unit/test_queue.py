@@ -430,3 +430,17 @@ def test_claims_use_the_index(journal):
         0,
     )
     assert ["entry_ready" in row["detail"] for row in plan] == [True]
+
+
+@pytest.mark.parametrize("act", ["deliver", "fail"])
+def test_a_row_that_was_dropped_as_damaged_while_it_was_sent_is_no_bug(journal, act):
+    queue = Queue(journal)
+    rows = begun(queue, entry(b"a"), entry(b"b"))
+    journal.write(lambda db: db.execute("UPDATE entry SET size = 'x' WHERE id = ?", (rows[0].id,)))
+    assert [row.path for row in queue.page(1, 0, 9)] == [b"b"]  # the other one is dropped here
+    if act == "deliver":
+        done = delivered(queue, journal, *rows)
+    else:
+        failed = [(row, Verdict(Event.FAILED, 1, 1, 1.0), None) for row in rows]
+        done = journal.write(lambda db: queue.fail(db, failed, now=0.0))
+    assert [row.path for row in done] == [b"b"]

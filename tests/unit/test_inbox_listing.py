@@ -1,0 +1,67 @@
+"""What a look at a remote folder finds, and whether it has seen all of it: only then is anything forgotten here."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable
+
+import pytest
+
+from iot.spooler.inbox import listing
+from iot.spooler.inbox.listing import Listing, listed
+from iot.transfer import LinkLost, NotFound, PermissionDenied, RemoteEntry, RemoteFile
+
+FILE = RemoteFile(3, 10**9, stat.S_IFREG | 0o644)
+FOLDER = RemoteFile(None, None, stat.S_IFDIR | 0o755)
+
+
+class Server:
+    def __init__(self, folders: dict[str, list[RemoteEntry] | Exception]) -> None:
+        self.folders = folders
+
+    def scan(self, path: str, *, leave_out: Callable[[bytes, bytes], None] | None = None) -> list[RemoteEntry]:
+        found = self.folders[path]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def stat(self, path: str) -> RemoteFile:
+        return FILE
+
+
+def look(folders: dict[str, list[RemoteEntry] | Exception]) -> Listing:
+    return listed(Server(folders), "/cfg", recursive=True, tick=lambda: None)
+
+
+def test_all_was_seen_where_each_folder_could_be_listed() -> None:
+    found = look({"/cfg": [RemoteEntry("a", FILE), RemoteEntry("deep", FOLDER)], "/cfg/deep": [RemoteEntry("b", FILE)]})
+    assert (sorted(found.files), found.refused, found.complete) == (["a", "deep/b"], {}, True)
+
+
+@pytest.mark.parametrize("error", [PermissionDenied("no"), NotFound("removed meanwhile")])
+def test_a_folder_that_cannot_be_listed_makes_nobody_forget_its_files(error: Exception) -> None:
+    found = look({"/cfg": [RemoteEntry("a", FILE), RemoteEntry("deep", FOLDER)], "/cfg/deep": error})
+    assert (list(found.files), found.complete) == (["a"], False)
+    assert ("deep" in found.refused) is isinstance(error, PermissionDenied)
+
+
+def test_a_link_that_is_lost_is_none_of_its_folders_fault() -> None:
+    with pytest.raises(LinkLost):
+        look({"/cfg": [RemoteEntry("deep", FOLDER)], "/cfg/deep": LinkLost("cut")})
+
+
+def test_a_linked_folder_is_not_entered_and_only_regular_files_are_fetched() -> None:
+    pipe = RemoteFile(0, 10**9, stat.S_IFIFO | 0o644)
+    found = look({"/cfg": [RemoteEntry("loop", FOLDER, is_link=True), RemoteEntry("pipe", pipe)]})
+    assert (found.files, found.refused) == ({}, {"pipe": "not a regular file"})
+
+
+def test_more_files_than_fit_are_told_and_make_nobody_forget_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "FILES_MAX", 2)
+    found = look({"/cfg": [RemoteEntry(name, FILE) for name in "abc"]})
+    assert (list(found.files), found.refused, found.complete) == (["a", "b"], {"c": "more than 2 files"}, False)
+
+
+def test_what_is_still_written_has_a_checksum_that_is_still_written() -> None:
+    found = look({"/cfg": [RemoteEntry(name, FILE) for name in ("a.part.SHA256", "b.TMP", ".c", "d")]})
+    assert list(found.files) == ["d"]
