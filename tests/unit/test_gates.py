@@ -47,7 +47,7 @@ def gates_of(*gates: Gate, batches: Exception | None = None) -> Gates:
             raise batches
         return False
 
-    intake = SimpleNamespace(number=1, settings=SimpleNamespace(label="box"), wake=lambda: 1)
+    intake = SimpleNamespace(number=1, settings=SimpleNamespace(label="box"), wake=lambda: 1, missing=False)
     calm = SimpleNamespace(
         tell_kept=lambda: None, look=look, next_s=lambda now: 100.0, waits=lambda number: None, of=lambda number: None
     )
@@ -81,7 +81,7 @@ def flushed_gates(now: list[float], ready: list[bool], newest: int = 7) -> tuple
             return FREE if flushed else Held(Admission.NONE, "outside its window")
 
     settings = SimpleNamespace(label="box", settle_s=3.0)
-    intake = SimpleNamespace(number=1, settings=settings, wake=lambda: 2, passes=1)
+    intake = SimpleNamespace(number=1, settings=settings, wake=lambda: 2, passes=1, missing=False)
     calm = SimpleNamespace(
         look=lambda *_: False, next_s=lambda now: 100.0, reason=lambda number: None, up_to=lambda number: LATEST
     )

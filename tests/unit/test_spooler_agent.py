@@ -105,6 +105,30 @@ def test_a_drain_says_that_something_remains_as_long_as_a_file_has_no_marker(rig
     assert rig.run() is End.DRAINED
 
 
+def test_files_of_a_missing_outbox_are_not_tried_and_are_sent_once_it_is_back(rig):
+    for number in range(30):
+        rig.put(f"f{number}")
+    rig.remote.lose_after = [10]
+    rig.remote.cannot_connect = [LinkLost("no")] * 3
+    elsewhere = rig.base / "elsewhere"
+    seen = []
+
+    def report(agent, *, changed, final=False):
+        if rig.box.exists() and rig.remote.deliveries and not seen:
+            rig.box.rename(elsewhere)
+        if agent.intakes[0].missing:
+            seen.append((rig.loop.now, [row.attempts for row in agent.queue.page(1, 0, 100)]))
+        if elsewhere.exists() and seen and rig.loop.now > seen[0][0] + 3600:
+            elsewhere.rename(rig.box)
+
+    rig.loop.report = report
+    rig.loop.stop_at = rig.loop.now + 2 * 3600
+    rig.run(drain=False)
+    assert seen[0][1] == seen[-1][1]
+    assert len(rig.arrived()) == 30
+    assert rig.left() == []
+
+
 def test_what_is_taken_out_of_quarantine_by_hand_is_not_counted_for_ever(rig):
     folder = rig.quarantine / "0123456789abcdef"
     folder.mkdir(parents=True)

@@ -192,6 +192,7 @@ class Gates:
         self._held = dict.fromkeys([*self._intakes, *self._inboxes], FREE)
         self._flushed: dict[int, _Flush] = {}
         self._flushed_inboxes: dict[int, _InboxFlush] = {}
+        self._missing: frozenset[int] = frozenset()
         self.look_at = float("-inf")
 
     def admission(self, outbox: int) -> Admission:
@@ -206,7 +207,9 @@ class Gates:
         flush = self._flushed.get(outbox)
         up_to = LATEST if flush is None else flush.up_to
         up_to = min(self._batches.up_to(outbox), up_to)
-        return Allowed(self._held[outbox].admission, up_to, self._markers.has(outbox))
+        # no file of a folder that is not there can be sent: each try would be a failed one, and a write to the journal
+        admission = Admission.NONE if outbox in self._missing else self._held[outbox].admission
+        return Allowed(admission, up_to, self._markers.has(outbox))
 
     def allowed_up_to(self, least: Admission) -> dict[int, Allowed]:
         """What of each outbox may be sent now, and has at least this priority."""
@@ -266,9 +269,10 @@ class Gates:
             self.look_at = now + min(self.look_at - now, self._batches.next_s(now), self._markers.next_s(now))
         finally:  # also where the journal cannot be written: what a gate holds is held
             changed = [number for number in self._held if self._take(number)]
+            before, self._missing = self._missing, frozenset(n for n, each in self._intakes.items() if each.missing)
         if failure is not None:
             raise failure
-        return released or bool(over or changed)
+        return released or bool(over or changed) or before != self._missing
 
     def close(self) -> None:
         """At the end: what a gate has counted is written, what it runs is ended. Raises: LocalStateError."""

@@ -18,6 +18,7 @@ Between walks it looks at the names that the kernel tells of.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 
 from iot.spooler.config.outboxes import AfterUpload, OutboxSettings, Ready
@@ -46,8 +47,9 @@ class Intake(OutboxFiles):
     """Brings the files of one outbox into the queue.
 
     failed: why the outbox, or a folder in it, cannot be read; None when all can. failures: how often that was so, in a
-    row. stopped: by command; `step` is not called then. passes: finished walks. check_first: for all files of the first
-    walk, check whether an earlier delivery is there already.
+    row. missing: the outbox itself is not there, or cannot be opened. stopped: by command; `step` is not called then.
+    passes: finished walks. check_first: for all files of the first walk, check whether an earlier delivery is there
+    already.
     """
 
     def __init__(
@@ -64,7 +66,7 @@ class Intake(OutboxFiles):
         super().__init__(settings, clocks, device_id)
         self.failed: str | None = None
         self.failures = self.passes = 0
-        self.stopped = False
+        self.stopped = self.missing = False
         self.number, fresh = queue.outbox(bytes(settings.path), self._naming.rule, decided=self._naming.decided)
         self.check_first = journal_lost or (fresh and settings.after_upload is AfterUpload.KEEP)
         self.cadence = Cadence(scan_s)
@@ -125,7 +127,7 @@ class Intake(OutboxFiles):
         """Look no more, until `start`."""
         self.close()
         self.stopped = True
-        self.failed, self.failures = None, 0
+        self.failed, self.failures, self.missing = None, 0, False
 
     def start(self) -> None:
         """After `stop`: scan everything now."""
@@ -216,6 +218,7 @@ class Intake(OutboxFiles):
     def _finish(self, busy: bool) -> None:
         now = self._clocks.monotonic()
         self._walk = None
+        self.missing = False
         self._say_failed(next(iter(self.outbox.unread.values()), None))
         if self._kind is Walk.WHOLE:
             self._adopt_watches()
@@ -302,8 +305,16 @@ class Intake(OutboxFiles):
 
     def _source_failed(self, reason: str, now: float) -> None:
         self.close()
+        self.missing = not self._can_be_opened()
         self._say_failed(reason)
         self.cadence.failed(now)
+
+    def _can_be_opened(self) -> bool:
+        try:
+            os.close(self.outbox.open())
+        except SourceFailed:
+            return False
+        return True
 
     def _say_failed(self, reason: str | None) -> None:
         """The change is that of the outbox's state, which is logged as such."""
