@@ -7,9 +7,10 @@ Otherwise, answers that were held up and then arrive at once would look like a f
 seconds counts; the round trip is the minimum of this connection.
 
 At the start TCP itself is still probing, and the rate says little about the link. Until the rate stops growing (three
-round trips with less than a quarter more, as in BBR's start-up), four times what was measured may be in flight, because
-TCP doubles its own window each round trip; at least FIRST_BYTES, and up to half a MiB or, if the round trip is long,
-enough for a link of 40 Mbit/s, up to one MiB: more would only fill the queues of most links and be dropped there.
+round trips with less than a quarter more, as in BBR's start-up), eight times what was measured may be in flight: TCP
+doubles its own window each round trip, and what was measured lags behind, most of all where packets are lost. At least
+FIRST_BYTES, and up to half a MiB or, if the round trip is long, enough for a link of 40 Mbit/s, up to one MiB: more would
+only fill the queues of most links and be dropped there.
 
 While an urgent file is under way, less urgent ones are courteous (see courtesy): they keep the link full, no more.
 """
@@ -25,7 +26,7 @@ KIB = 1024
 FLOOR_BYTES = 64 * KIB
 FIRST_BYTES = 128 * KIB
 START_BYTES = 512 * KIB
-START_GAIN = 4.0
+START_GAIN = 8.0
 START_MAX_BYTES = 1024 * KIB
 START_RATE = 5e6
 SMALL_BLOCK = 32 * KIB - 128  # so that a request fits exactly into one SSH packet
