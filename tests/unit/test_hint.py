@@ -242,3 +242,11 @@ def test_a_name_that_no_file_has_is_a_wrong_setting(tmp_path: Path, name: str) -
     }  # fmt: skip
     with pytest.raises(BadConfiguration, match="hint_file"):
         load(None, environment)
+
+
+def test_after_a_wish_to_be_left_alone_it_is_read_again_before_anything_else() -> None:
+    each = hints(Server(b'{"retry_after_s": 900}', b"{}"))
+    assert each.look(lambda: None) > 0
+    assert each.is_due
+    assert each.look(lambda: None) == 0
+    assert not each.is_due

@@ -309,3 +309,10 @@ def test_who_asks_for_a_try_has_what_is_put_off_here_tried_too(lab: Lab) -> None
     inbox.wake()
     assert inbox.next_here() < lab.now
     assert inbox._retries.again_at(b"a") < lab.now
+
+
+def test_of_what_is_done_only_the_version_is_kept_in_mind(lab: Lab) -> None:
+    lab.fetch()
+    lab.arrivals.step()
+    assert lab.records.of(FileState.TAKEN) == []
+    assert lab.records.get(b"a") is not None

@@ -14,8 +14,11 @@ from unit.test_windows import HOUR_S, Box
 from iot.sftp.client import PermissionDenied
 from iot.spooler.agent.agent import Wake
 from iot.spooler.agent.draining import End
+from iot.spooler.batches.marked_files import MarkedFiles, Row
 from iot.spooler.config.load import BadConfiguration, load
 from iot.spooler.leaving.release import release
+from iot.spooler.queue.queue import QUEUE_SCHEMA
+from iot.transfer import Journal
 
 
 @pytest.fixture
@@ -262,3 +265,14 @@ def test_a_marker_and_an_interval_exclude_each_other(box, tmp_path):
     with pytest.raises(BadConfiguration) as caught:
         load(config, {})
     assert "outbox[0].batch_marker = '*.done' and outbox[0].batch_interval_s = 60.0" in str(caught.value)
+
+
+def test_a_file_that_comes_back_under_another_number_is_missing_no_more():
+    journal = Journal(None, QUEUE_SCHEMA)
+    files = MarkedFiles(journal)
+    journal.write(lambda db: files.close(db, 1, Row(9, b"x.done", 0), [Row(2, b"a", 3)]))
+    journal.write(lambda db: files.given_up(db, [2]))
+    assert files.missing(1) == b"a"
+    files.renumber(2, 5)
+    assert (files.of(9), files.missing(1)) == ([(5, b"a", 0)], None)
+    journal.close()

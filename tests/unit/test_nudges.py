@@ -236,3 +236,23 @@ def test_of_a_tunnel_our_own_end_counts(addresses) -> None:
     assert not addresses._address(address_message(local=b"mine", peer=b"peer"), gone=False)
     addresses._address(address_message(local=b"mine", peer=b"peer"), gone=True)
     assert addresses._address(address_message(local=b"mine", peer=b"peer"), gone=False)
+
+
+def test_another_process_that_writes_to_the_socket_is_not_believed(addresses, monkeypatch) -> None:
+    body = address_message(local=b"abcd")
+    message = network.HEADER.pack(network.HEADER.size + len(body), network.NEW_ADDRESS, 0, 0, 0) + body
+
+    class Socket:
+        def __init__(self, port: int) -> None:
+            self.waiting = [(message, (port, 0))]
+
+        def recvfrom(self, size: int) -> tuple[bytes, tuple[int, int]]:
+            if not self.waiting:
+                raise BlockingIOError
+            return self.waiting.pop()
+
+    monkeypatch.setattr(addresses, "_socket", Socket(4711))
+    assert not addresses.news()
+    monkeypatch.setattr(addresses, "_socket", Socket(0))
+    assert addresses.news()
+    monkeypatch.undo()

@@ -112,3 +112,20 @@ def test_it_stops_at_the_next_piece_and_leaves_nothing_behind(shop: Shop, monkey
     assert os.listdir(shop.folder.path) == []
     shop.packer.ask(shop.task("g", TEXT))
     assert not shop.packer.is_busy
+
+
+def test_what_changes_before_or_while_it_is_read_is_not_compressed(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    early, late, begun = shop.task("early", TEXT), shop.task("late", TEXT), list[Compression]()
+    (shop.box / "early").write_bytes(TEXT + b"more")
+    real = packers.writer
+
+    def changing(kind: Compression) -> Any:
+        begun.append(kind)
+        with open(shop.box / "late", "ab") as file:
+            file.write(b"more")
+        return real(kind)
+
+    monkeypatch.setattr(packers, "writer", changing)
+    assert shop.done(early, late) == {"early.gz": None, "late.gz": None}
+    assert len(begun) == 1
+    assert os.listdir(shop.folder.path) == []
