@@ -9,8 +9,8 @@ seconds counts; the round trip is the minimum of this connection.
 At the start TCP itself is still probing, and the rate says little about the link. Until the rate stops growing (three
 round trips with less than a quarter more, as in BBR's start-up), eight times what was measured may be in flight: TCP
 doubles its own window each round trip, and what was measured lags behind, most of all where packets are lost. At least
-FIRST_BYTES, and up to half a MiB or, if the round trip is long, enough for a link of 40 Mbit/s, up to one MiB: more would
-only fill the queues of most links and be dropped there.
+FIRST_BYTES, and up to half a MiB or, if the round trip is long, enough for a link of 40 Mbit/s, up to one MiB: more
+would only fill the queues of most links and be dropped there.
 
 While an urgent file is under way, less urgent ones are courteous (see courtesy): they keep the link full, no more.
 """
