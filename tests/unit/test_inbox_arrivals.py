@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from iot.spooler.config.inboxes import InboxSettings
 from iot.spooler.inbox.arrivals import Arrivals
 from iot.spooler.inbox.inbox import Inbox
+from iot.spooler.inbox.judge import Judge as RealJudge
 from iot.spooler.inbox.judge import Judged, Verdict
 from iot.spooler.inbox.place import Place
 from iot.spooler.inbox.records import FileState, Record, Records
@@ -316,3 +318,17 @@ def test_of_what_is_done_only_the_version_is_kept_in_mind(lab: Lab) -> None:
     lab.arrivals.step()
     assert lab.records.of(FileState.TAKEN) == []
     assert lab.records.get(b"a") is not None
+
+
+def test_a_file_is_judged_once_at_a_time_and_nobody_is_left_running(lab: Lab) -> None:
+    judge = RealJudge(["sleep", "1000"], 3600.0, {"PATH": os.environ["PATH"]}, lambda: lab.now)
+    record = lab.fetch()
+    for _ in range(2):
+        judge.ask(record, str(lab.here), "/cfg/a")
+        assert judge.judged() == []
+    assert len(judge._calls) == 1
+    [running] = judge._calls._running
+    assert b"a" in judge
+    judge.close()
+    assert running.command.poll(lab.now) is not None
+    assert b"a" not in judge
