@@ -250,3 +250,9 @@ def test_after_a_wish_to_be_left_alone_it_is_read_again_before_anything_else() -
     assert each.is_due
     assert each.look(lambda: None) == 0
     assert not each.is_due
+
+
+def test_a_hint_may_have_as_many_bytes_as_are_read_and_no_more() -> None:
+    whole = b'{"max_rate": 2000}'.ljust(MOST_BYTES)
+    assert hint_from(whole) == (Hint(max_rate=2000.0), [])
+    assert hint_from(whole + b" ")[1] == [f"longer than {MOST_BYTES} bytes"]

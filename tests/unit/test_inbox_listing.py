@@ -9,6 +9,7 @@ import pytest
 
 from iot.spooler.inbox import listing
 from iot.spooler.inbox.listing import Listing, listed
+from iot.spooler.inbox.wanted import clashes
 from iot.transfer import LinkLost, NotFound, PermissionDenied, RemoteEntry, RemoteFile
 
 FILE = RemoteFile(3, 10**9, stat.S_IFREG | 0o644)
@@ -65,3 +66,8 @@ def test_more_files_than_fit_are_told_and_make_nobody_forget_the_rest(monkeypatc
 def test_what_is_still_written_has_a_checksum_that_is_still_written() -> None:
     found = look({"/cfg": [RemoteEntry(name, FILE) for name in ("a.part.SHA256", "b.TMP", ".c", "d")]})
     assert list(found.files) == ["d"]
+
+
+def test_names_that_are_one_where_case_or_composition_does_not_count_clash() -> None:
+    composed, apart = "\u00e9.csv", "e\u0301.CSV"
+    assert clashes([composed, apart, "f"]) == {apart: composed}

@@ -276,3 +276,14 @@ def test_a_file_that_comes_back_under_another_number_is_missing_no_more():
     files.renumber(2, 5)
     assert (files.of(9), files.missing(1)) == ([(5, b"a", 0)], None)
     journal.close()
+
+
+def test_a_new_number_takes_the_place_of_one_that_was_listed_and_a_delivered_marker_ends_its_batch():
+    journal = Journal(None, QUEUE_SCHEMA)
+    files = MarkedFiles(journal)
+    journal.write(lambda db: files.close(db, 1, Row(9, b"x.done", 0), [Row(2, b"a", 3), Row(5, b"a", 3)]))
+    files.renumber(2, 5)
+    assert files.of(9) == [(5, b"a", 0)]
+    journal.write(lambda db: files.delivered(db, [5, 9]))
+    assert (files.of(9), files.batches(1)) == ([], {})
+    journal.close()

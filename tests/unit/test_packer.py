@@ -13,7 +13,7 @@ import pytest
 from unit.packing_rig import NOISE, TEXT, PackingRig
 
 from iot.spooler.compression import packer as packers
-from iot.spooler.compression.folder import Folder
+from iot.spooler.compression.folder import KEPT_BYTES, Folder
 from iot.spooler.compression.packer import Packer, Task
 from iot.spooler.config.packed import Compression
 from iot.transfer import Fingerprint
@@ -129,3 +129,19 @@ def test_what_changes_before_or_while_it_is_read_is_not_compressed(shop: Shop, m
     assert shop.done(early, late) == {"early.gz": None, "late.gz": None}
     assert len(begun) == 1
     assert os.listdir(shop.folder.path) == []
+
+
+def test_a_write_that_takes_only_a_part_loses_nothing(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.write
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda file, piece: real(file, piece[:7]))
+        shop.done(shop.task("f", TEXT))
+    assert gzip.decompress((shop.folder.path / "f.gz").read_bytes()) == TEXT
+
+
+def test_what_was_not_finished_is_not_kept_over_a_restart(shop: Shop) -> None:
+    shop.folder.path.mkdir()
+    for name in ("0123456789abcdef.gz", "0123456789abcdef.gz.new"):
+        (shop.folder.path / name).write_bytes(bytes(KEPT_BYTES))
+    assert [made.name for made in shop.folder.kept()] == ["0123456789abcdef.gz"]
+    assert os.listdir(shop.folder.path) == ["0123456789abcdef.gz"]
