@@ -15,6 +15,7 @@ from iot.spooler.inbox.arrivals import Arrivals
 from iot.spooler.inbox.inbox import Inbox
 from iot.spooler.inbox.judge import Judge as RealJudge
 from iot.spooler.inbox.judge import Judged, Verdict
+from iot.spooler.inbox.listing import Listing
 from iot.spooler.inbox.place import Place
 from iot.spooler.inbox.records import FileState, Record, Records
 from iot.spooler.inbox.removal import Removals
@@ -332,3 +333,14 @@ def test_a_file_is_judged_once_at_a_time_and_nobody_is_left_running(lab: Lab) ->
     judge.close()
     assert running.command.poll(lab.now) is not None
     assert b"a" not in judge
+
+
+def test_only_a_look_that_has_seen_everything_makes_an_inbox_forget(lab: Lab) -> None:
+    clocks = Clocks(lambda: lab.now, lambda: 2e9)
+    settings = InboxSettings(path=lab.here, source="/cfg", recursive=True)
+    inbox = Inbox(settings, -1, "gw", lab.journal, clocks, Backoff(WAIT_S, WAIT_S), {}, lambda: 0.0)
+    inbox._place.prepare()
+    inbox._records.write([Record(b"deep/b", FileState.TAKEN, "v", "", 3, TIME, "")])
+    for complete in (False, True):
+        inbox._take(Listing(complete=complete))
+        assert (inbox._records.get(b"deep/b") is None) is complete

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -78,3 +79,17 @@ def test_a_compressed_file_that_is_kept_over_a_restart(tmp_path: Path, steps: li
         os.write(target, bytes(size))
     assert steps == [f"{size} bytes", "name"][size < KEPT_BYTES :]
     assert (tmp_path / "compressed/a.gz").stat().st_mtime_ns == 5 * 10**9
+
+
+def test_what_has_an_order_is_flushed_no_more_and_is_stopped_once(tmp_path: Path) -> None:
+    orders, told = Orders(tmp_path, {1: Path("/out"), 2: Path("/other")}), list[object]()
+    gates = SimpleNamespace(end_flush=told.append)
+    boxes = [
+        SimpleNamespace(number=number, stopped=False, start=lambda: None, stop=lambda: told.append("stop"))
+        for number in (1, 2)
+    ]
+    orders.take(Command.STOP, [1])
+    orders.follow(boxes, gates)  # type: ignore[arg-type]
+    boxes[0].stopped = True
+    orders.follow(boxes, gates)  # type: ignore[arg-type]
+    assert told == [1, "stop", 1]
