@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from faults.powercut import PowerCutDisk
@@ -16,7 +17,7 @@ from unit.test_release_crashes import killed, two_disks, two_file_systems
 
 from iot.sftp.client import Fingerprint
 from iot.spooler.agent.draining import End
-from iot.spooler.leaving import moving
+from iot.spooler.leaving import forward, moving
 from iot.spooler.leaving.forward import Forward
 from iot.spooler.leaving.removal import Item, private_names
 from iot.spooler.outbox.scan import Outbox
@@ -293,3 +294,13 @@ def test_what_was_delivered_and_could_not_go_on_goes_on_later_and_is_not_sent_ag
     assert rig.run() is End.DRAINED
     assert len(rig.remote.deliveries) == 1
     assert found(elsewhere) == {"f": b"x"}
+
+
+def test_what_an_interrupted_move_has_left_is_of_one_outbox_one_path_and_one_version() -> None:
+    def staged(outbox: bytes, path: bytes, *version: int) -> bytes:
+        return forward._staged(outbox, SimpleNamespace(path=path, fingerprint=Fingerprint(*version)))  # type: ignore[arg-type]
+
+    names = {staged(b"/a", b"f", 1, 2), staged(b"/b", b"f", 1, 2), staged(b"/a", b"g", 1, 2)}
+    names |= {staged(b"/a", b"f", 3, 2), staged(b"/a", b"f", 1, 4)}
+    assert len(names) == 5
+    assert staged(b"/a", b"f", 1, 2) in names
