@@ -48,6 +48,23 @@ def test_what_is_being_unlinked_has_not_left_and_is_not_taken_again(rig, monkeyp
     assert rig.forgotten == [1]
 
 
+def test_one_that_waits_and_is_taken_with_all_that_is_owed_is_not_taken_twice(rig, monkeypatch):
+    """Its own time comes while it is being unlinked, since another file of the outbox had all of it tried again."""
+    may_go = threading.Event()
+    rig.leave(1, answer=Why.OPEN)
+    rig.rows[State.DELIVERED] = [entry(1)]
+    rig.answers[1] = "unlink"
+    monkeypatch.setattr(os, "fsync", lambda _: may_go.wait(10))
+    rig.owed.wake()
+    rig.now += OPEN_RETRY_S
+    rig.owed.tend()
+    rig.owed.tend()
+    assert [keys for keys, _, _ in rig.asked] == [[1], [1]]
+    may_go.set()
+    rig.owed.flush()
+    assert rig.forgotten == [1]
+
+
 def test_what_could_not_be_unlinked_is_held_and_tried_again(rig, monkeypatch):
     def refused(*_: object, **__: object) -> None:
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))

@@ -245,7 +245,9 @@ class Owed:
         *,
         rested: bool = False,
     ) -> None:
-        """rested: they have been unchanged for hold_s."""
+        """rested: they have been unchanged for hold_s. What is leaving already is left out: one that waits for its own
+        time may have been taken with all that is owed."""
+        entries = [entry for entry in entries if not self._is_leaving(entry)]
         for number in {entry.outbox for entry in entries}:
             mine = {entry.id: entry for entry in entries if entry.outbox == number}
             outcome = self._take_away(self._intakes[number], mine, leavers[number], notes, rested=rested)
