@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conditions import missing
 
 from iot.folder import FolderClient
 from iot.transfer.errors import LinkLost
@@ -54,7 +55,7 @@ def test_a_missing_marker_is_a_lost_link(tmp_path, usb, source):
 
 def test_a_folder_that_must_be_mounted_is_not_written_to_before(tmp_path, usb, source):
     if _on_a_mount(usb):
-        pytest.skip("the temporary folder is on a mount of its own")
+        missing("the temporary folder is on a mount of its own")
     with (
         FolderClient(usb, state_dir=tmp_path / "state", mounted=True, attempts=1) as client,
         pytest.raises(LinkLost, match="not mounted"),
@@ -165,7 +166,7 @@ else:
 @pytest.mark.needs("mounts")
 def test_a_bind_mount_of_the_same_file_system_is_a_mount_and_a_folder_onto_itself_is_none(tmp_path, usb):
     if _on_a_mount(usb):
-        pytest.skip("the temporary folder is on a mount of its own")
+        missing("the temporary folder is on a mount of its own")
     command = ["unshare", "--mount", "--propagation", "private", sys.executable, "-c", BOUND, str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from conditions import missing
 from ordinary_user import PRODUCER
 from quarantined import quarantined
 from unit.agent_rig import Rig
@@ -34,7 +35,7 @@ def other_disk(tmp_path):
     """A folder on another file system."""
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         if os.stat(folder).st_dev == os.stat(tmp_path).st_dev:
-            pytest.skip("/dev/shm is on the same file system")
+            missing("/dev/shm is on the same file system")
         yield Path(folder)
 
 

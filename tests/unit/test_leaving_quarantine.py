@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from conditions import missing
 from quarantined import quarantined
 from unit.agent_rig import Rig
 from unit.leaving_lab import PRIVATE, files_in, item, opened, take
@@ -29,7 +30,7 @@ def other_disk(tmp_path):
     """A folder on another file system."""
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         if os.stat(folder).st_dev == os.stat(tmp_path).st_dev:
-            pytest.skip("/dev/shm is on the same file system")
+            missing("/dev/shm is on the same file system")
         yield Path(folder)
 
 

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from conditions import missing
 from quarantined import quarantined
 from unit.removing import taken
 
@@ -31,7 +32,7 @@ def box(tmp_path):
 def other_disk(tmp_path):
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         if os.stat(folder).st_dev == os.stat(tmp_path).st_dev:
-            pytest.skip("/dev/shm is on the same file system")
+            missing("/dev/shm is on the same file system")
         yield Path(folder)
 
 
