@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from iot.spooler.commands import Ended
 
 if TYPE_CHECKING:
-    from faults.lab_agent import Loop
+    from faults.lab_process import Loop
 
 __all__ = ["BAD", "HOOK_LIMIT_S", "MOODS", "REFUSES", "Judged", "commands_of"]
 

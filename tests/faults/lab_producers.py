@@ -12,60 +12,25 @@ import errno
 import os
 import re
 import stat
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from faults.lab_agent import Clock, User, as_root, as_user
 from faults.lab_disk import tree
+from faults.lab_files import NAMES, OPEN, File, all_of, is_removed, next_file_time, opened
+from faults.lab_world import Clock, User, as_root, as_user
 
-__all__ = ["DATES_S", "NAMES", "File", "Producers"]
+__all__ = ["Producers"]
 
 TICK_S = 0.01  # file times move in steps of a few milliseconds
 FAT_TICK_S = 2.5  # and there of two seconds
-CLOCK_REALTIME_COARSE = 5  # which they are taken from: linux/time.h
-
-NAMES = (
-    b"a",
-    b"b c",
-    b"d/c",
-    b"d/e/f",
-    b"x",
-    b"x.reason.txt",
-    b"x.json",
-    b".dot",
-    b"-dash",
-    b"new\nline",
-    b"no\xff text",
-    b"\xc3\xa4",
-    b"n" * 255,
-    b"d/" + b"m" * 250,
-    b".iot-sent.a",
-    b".iot-sent.#1.a",
-    b".iot-sent.#1~0123456789abcdef",
-    b"a.1",
-    b".quarantine/y",
-    b".archive/z",
-)
-DATES_S = (-2_000_000_000, -1, 0, 1, 2**31 + 7, 13_569_465_600, 15_000_000_000, 253_402_300_800, 2**35)
-"""1906, 1969, 1970, after 2038, 2400, the last of ext4, the year 10000, and what only some file systems take."""
 
 TOO_LONG = 230
 """The agent's private name for one of so many bytes may hold no more than a hash of it."""
 NUMBERED = re.compile(rb"\.\d+$")
 PRIVATE = re.compile(rb"(?<![^/])\.iot-sent\.(#\d+\.)?")
-OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-"""A producer who meets the agent's lease would wait; the agent stands still here, so he does something else instead."""
-
-
-class File(NamedTuple):
-    """A name below an outbox."""
-
-    box: int
-    path: bytes
 
 
 class Handle(NamedTuple):
@@ -111,7 +76,7 @@ class Producers:
     def rename_in(self, file: File, size: int) -> None:
         with self._acting():
             new = os.fsencode(self.aside / "new")
-            with _opened(new, os.O_CREAT | os.O_TRUNC) as descriptor:
+            with opened(new, os.O_CREAT | os.O_TRUNC) as descriptor:
                 content = self._fill(descriptor, os.urandom(size))
             place = self._place(file)
             before = self._content(place)
@@ -160,8 +125,8 @@ class Producers:
         handle = self.handles.pop(file, None)
         if handle is None:
             return True
-        content = _all_of(handle.descriptor)
-        there = not _is_removed(handle.descriptor)
+        content = all_of(handle.descriptor)
+        there = not is_removed(handle.descriptor)
         os.close(handle.descriptor)
         if there:
             self._complete(file, content)
@@ -259,16 +224,16 @@ class Producers:
     def _acting(self, *, as_root: bool = False) -> Iterator[None]:
         """As that user; what the file system does not allow, or has no name or room for, is not done."""
         self.clock.passes(FAT_TICK_S if self.is_fat else TICK_S)
-        _next_file_time()
+        next_file_time()
         with contextlib.suppress(OSError), contextlib.nullcontext() if as_root else as_user(self.user):
             yield
 
     def _change(self, file: File, new: Callable[[bytes], bytes], flags: int = 0) -> None:
         """In place; on a full disk it is what came of it."""
-        with _opened(self._place(file), flags) as descriptor:
+        with opened(self._place(file), flags) as descriptor:
             if self._is_foreign(descriptor):
                 return
-            before = _all_of(descriptor)
+            before = all_of(descriptor)
             self._met(before)
             self.wanted.pop(before, None)
             try:
@@ -278,10 +243,10 @@ class Producers:
 
     def _write_on(self, file: File, size: int) -> None:
         descriptor, written_at = self.handles[file]
-        before = _all_of(descriptor)
+        before = all_of(descriptor)
         self._met(before)
         self.wanted.pop(before, None)
-        self.handles[file] = Handle(descriptor, written_at if _is_removed(descriptor) else self.clock.now)
+        self.handles[file] = Handle(descriptor, written_at if is_removed(descriptor) else self.clock.now)
         try:
             os.pwrite(descriptor, os.urandom(size), len(before))
         finally:
@@ -290,7 +255,7 @@ class Producers:
 
     def _changed(self, file: File, descriptor: int) -> None:
         """Every name of this file has another content now, complete unless somebody has it open."""
-        content = _all_of(descriptor)
+        content = all_of(descriptor)
         self.born.setdefault(content, self.incidents)
         identity = os.fstat(descriptor)
         with as_root():
@@ -313,7 +278,7 @@ class Producers:
             return
         self.wanted.pop(before, None)
         for name, (descriptor, _) in list(self.handles.items()):
-            if _is_removed(descriptor) and (name == file or before == _all_of(descriptor) != b""):
+            if is_removed(descriptor) and (name == file or before == all_of(descriptor) != b""):
                 os.close(self.handles.pop(name).descriptor)  # put back under that name, it may be kept open as another
 
     def _moved(self, file: File, to: File) -> None:
@@ -348,8 +313,8 @@ class Producers:
     def _content(self, place: bytes) -> bytes | None:
         """What lies there; None when that is no file."""
         try:
-            with _opened(place, 0) as descriptor:
-                content = _all_of(descriptor)
+            with opened(place, 0) as descriptor:
+                content = all_of(descriptor)
         except FileNotFoundError:
             return None
         self._met(content)
@@ -387,28 +352,3 @@ class Producers:
         """The laboratory's time runs ahead of ours; also on a full disk, where nothing but an empty file came of it."""
         at = round(self.clock.wall * 1e9)
         os.utime(descriptor, ns=(at, at))
-
-
-def _next_file_time() -> None:
-    """Awake, since a busy machine makes a sleep of 10 ms five times as long."""
-    before = time.clock_gettime_ns(CLOCK_REALTIME_COARSE)
-    while time.clock_gettime_ns(CLOCK_REALTIME_COARSE) == before:
-        pass
-
-
-@contextlib.contextmanager
-def _opened(path: bytes, flags: int) -> Iterator[int]:
-    descriptor = os.open(path, OPEN | flags, 0o644)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _is_removed(descriptor: int) -> bool:
-    """Links tell nothing: FUSE keeps an open file under a name of its own."""
-    return os.readlink(f"/proc/self/fd/{descriptor}").endswith(" (deleted)")
-
-
-def _all_of(descriptor: int) -> bytes:
-    return os.pread(descriptor, 1 << 22, 0)

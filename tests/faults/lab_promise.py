@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from faults.lab_disk import tree
+from faults.lab_files import File
 from faults.lab_hooks import REFUSES
-from faults.lab_producers import File
 from faults.lab_setup import PULLS
 
 __all__ = ["WINDOW_H", "Promise", "content_of"]

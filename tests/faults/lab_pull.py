@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from faults.lab_agent import Clock, Removed
 from faults.lab_disk import tree
 from faults.lab_hooks import BAD
+from faults.lab_world import Clock, Removed
 
 __all__ = ["REMOTE_NAMES", "Remotes"]
 

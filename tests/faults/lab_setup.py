@@ -7,10 +7,10 @@ import fcntl
 import os
 from pathlib import Path
 
-from faults.lab_agent import User, as_user
 from faults.lab_disk import FAT_OWNER
 from faults.lab_hooks import HOOK_LIMIT_S
 from faults.lab_pull import Remotes
+from faults.lab_world import User, as_user
 
 from iot.spooler.leaving.trust import open_trusted
 

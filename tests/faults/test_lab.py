@@ -16,7 +16,7 @@ import pytest
 from conditions import missing
 from faults.lab import laboratory, lives
 from faults.lab_disk import KINDS, LabDisk, cannot_mount, in_memory
-from faults.lab_producers import File
+from faults.lab_files import File
 
 LIVES = int(os.environ.get("IOT_SFTP_LAB_LIVES", "0"))
 LIVES_SHORT = {"ext4": 8, "tmpfs": 8, "overlay": 8, "fat": 6}  # FUSE takes twice as long

@@ -9,6 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from unit.finding import Rig
+
+from iot.spooler.queue.queue import QUEUE_SCHEMA
+from iot.transfer import Journal
 
 HANDLES = Path("/proc/self/fd")
 THREADS_END_S = 6.0
@@ -31,6 +35,22 @@ def no_folder_or_file_stays_open(
         gc.collect()  # an object that nobody holds any more may still have its file open
         time.sleep(0.05)
     assert not left, f"still open: {sorted(left)}"
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    """A journal with the room of the queue."""
+    journal = Journal(tmp_path / "state", QUEUE_SCHEMA)
+    yield journal
+    journal.close()
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Iterator[Rig]:
+    """An outbox with the kernel's real events, on a clock of the test's own."""
+    rig = Rig(tmp_path)
+    yield rig
+    rig.close()
 
 
 def _open_below(base: str) -> set[tuple[str, str]]:

@@ -16,7 +16,7 @@ from iot.spooler.config.outboxes import OutboxSettings
 from iot.spooler.decisions import MOST, Decisions
 from iot.spooler.outbox.intake import Clocks, Intake
 from iot.spooler.queue.policy import Event, State
-from iot.spooler.queue.queue import QUEUE_SCHEMA, Queue, Success
+from iot.spooler.queue.queue import Queue, Success
 
 START = 1000.0
 WALL = 2e9
@@ -58,13 +58,6 @@ class Lab:
             self.now += 0.1
         lines = [record.getMessage() for record in self._caplog.records]
         return [re.sub(r"decision outbox=box path=(\S+) reason=", r"\1: ", line) for line in lines]
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    journal = Journal(tmp_path / "state", QUEUE_SCHEMA)
-    yield journal
-    journal.close()
 
 
 @pytest.fixture

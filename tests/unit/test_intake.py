@@ -13,7 +13,7 @@ from iot.spooler.config.outboxes import OutboxSettings
 from iot.spooler.outbox.intake import Clocks, Intake
 from iot.spooler.outbox.mounts import FAT
 from iot.spooler.queue.policy import Event
-from iot.spooler.queue.queue import QUEUE_SCHEMA, Entry, Queue, Success
+from iot.spooler.queue.queue import Entry, Queue, Success
 
 FILES = 600
 
@@ -30,13 +30,6 @@ class Clock:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    journal = Journal(tmp_path / "state", QUEUE_SCHEMA)
-    yield journal
-    journal.close()
 
 
 @pytest.fixture

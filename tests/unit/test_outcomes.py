@@ -14,9 +14,8 @@ from iot.spooler.compression.packing import Packing
 from iot.spooler.config.outboxes import AfterUpload
 from iot.spooler.decisions import Decisions
 from iot.spooler.outbox.scan import SourceFailed
-from iot.spooler.queue.policy import NEVER, Backoff, Event, FailureKind, RetryRules, State, Tries, Verdict, judge
+from iot.spooler.queue.policy import Backoff, Event, RetryRules, State, Verdict
 from iot.spooler.queue.queue import Entry
-from iot.spooler.server.availability import Availability, ServerState, failure_kind
 from iot.transfer import (
     Cancelled,
     DiskFull,
@@ -28,7 +27,6 @@ from iot.transfer import (
     PermissionDenied,
     Proof,
     SourceChanged,
-    SourceUnreadable,
     Timeout,
     TransferResult,
 )
@@ -332,83 +330,3 @@ def test_what_a_producer_takes_away_is_given_up_and_dropped_once(rig):
     rig.done.clear()
     rig.recorder.drop_withdrawn()
     assert rig.done == [("drop", [], Event.VANISHED)]
-
-
-# -- what an error says
-
-
-@pytest.mark.parametrize(
-    ("error", "kind"),
-    [
-        (SourceChanged("x"), FailureKind.CHANGED),
-        (LinkLost("x"), FailureKind.LINK),
-        (Timeout("x"), FailureKind.LINK),
-        (SourceUnreadable("x"), FailureKind.TRANSIENT),
-        (Cancelled("x"), FailureKind.STOPPED),
-        (LoginRefused("x"), FailureKind.STOPPED),
-        (DiskFull("x"), FailureKind.STOPPED),
-        (PermissionDenied("x"), FailureKind.PERMANENT),
-        (NoSpaceOnServer("x"), FailureKind.TRANSIENT),
-    ],
-)
-def test_each_kind_of_error_says_whose_fault_it_is(error, kind):
-    assert failure_kind(error) is kind
-
-
-@pytest.mark.parametrize(
-    ("kind", "before", "progressed", "expected"),
-    [
-        (FailureKind.PERMANENT, Tries(1, 0), False, Verdict(Event.FAILED, 2, 1, 2.0)),
-        (FailureKind.PERMANENT, Tries(1, 0), True, Verdict(Event.FAILED, 1, 1, 1.0)),
-        (FailureKind.PERMANENT, Tries(1, 1), False, Verdict(Event.GIVEN_UP, 2, 2)),
-        (FailureKind.TRANSIENT, Tries(1, 1), False, Verdict(Event.FAILED, 2, 1, 2.0)),
-        (FailureKind.TRANSIENT, Tries(4, 5), False, Verdict(Event.FAILED, 5, 5, NEVER)),
-        (FailureKind.STOPPED, Tries(4, 1, 2), False, Verdict(Event.INTERRUPTED, 4, 1, 0.0, 2)),
-        (FailureKind.LINK, Tries(4, 1, 2), True, Verdict(Event.INTERRUPTED, 0, 1)),
-        (FailureKind.LINK, Tries(4, 1, 1), False, Verdict(Event.INTERRUPTED, 4, 1, 0.0, 2)),
-        (FailureKind.LINK, Tries(4, 1, 2), False, Verdict(Event.POSTPONED, 4, 1, 4.0, 3)),
-    ],
-)
-def test_what_a_failure_means_for_a_file(kind, before, progressed, expected):
-    rules = RetryRules(Backoff(1.0, 60.0), max_attempts=2, max_failures=5)
-    assert judge(kind, before, rules, progressed=progressed, random=0.0) == expected
-
-
-# -- the server
-
-
-@pytest.fixture
-def server() -> Availability:
-    return Availability(Backoff(10.0, 60.0), Backoff(900.0, 3600.0), lambda: 0.0)
-
-
-def test_the_first_loss_after_progress_is_followed_by_a_try_at_once_later_ones_by_a_wait(server):
-    assert (server.state, server.ready_at) == (ServerState.DISCONNECTED, float("-inf"))
-    server.progressed()
-    assert server.state is ServerState.CONNECTED
-    waits = []
-    for now in (100.0, 200.0, 300.0):
-        server.lost(LinkLost("cut"), now)
-        waits.append(server.ready_at - now)
-    assert (waits, server.failures) == ([0.0, 10.0, 20.0], 2)
-    assert (server.state, server.last_error) == (ServerState.DISCONNECTED, "LinkLost: cut")
-    server.progressed()
-    assert (server.failures, server.last_error) == (0, None)
-
-
-def test_a_server_that_never_answered_is_waited_for(server):
-    server.lost(LinkLost("no"), 100.0)
-    assert (server.ready_at, server.failures) == (110.0, 1)
-    server.wake()
-    assert server.ready_at == float("-inf")
-
-
-def test_a_refused_login_holds_the_server_longer_each_time_also_after_it_was_released(server):
-    for number, wait_s in ((1, 900.0), (2, 1800.0)):
-        server.lost(LoginRefused("no"), 100.0)
-        assert (server.state, server.holds, server.ready_at) == (ServerState.HELD, number, 100.0 + wait_s)
-    assert server.wake() is True
-    assert server.ready_at == float("-inf")
-    assert (server.holds, server.failures) == (2, 0)
-    server.progressed()
-    assert server.holds == 0

@@ -15,6 +15,7 @@ from iot.spooler.queue.policy import (
     RetryRules,
     State,
     Tries,
+    Verdict,
     after,
     job_priority,
     judge,
@@ -101,3 +102,22 @@ def test_large_files_leave_places_for_small_ones():
     assert prefers_large(5, 5, large_in_flight=1, max_large=2)
     assert not prefers_large(0, 5, large_in_flight=0, max_large=2)
     assert job_priority(5, large=False) < job_priority(5, large=True) < job_priority(6, large=False)
+
+
+@pytest.mark.parametrize(
+    ("kind", "before", "progressed", "expected"),
+    [
+        (FailureKind.PERMANENT, Tries(1, 0), False, Verdict(Event.FAILED, 2, 1, 2.0)),
+        (FailureKind.PERMANENT, Tries(1, 0), True, Verdict(Event.FAILED, 1, 1, 1.0)),
+        (FailureKind.PERMANENT, Tries(1, 1), False, Verdict(Event.GIVEN_UP, 2, 2)),
+        (FailureKind.TRANSIENT, Tries(1, 1), False, Verdict(Event.FAILED, 2, 1, 2.0)),
+        (FailureKind.TRANSIENT, Tries(4, 5), False, Verdict(Event.FAILED, 5, 5, NEVER)),
+        (FailureKind.STOPPED, Tries(4, 1, 2), False, Verdict(Event.INTERRUPTED, 4, 1, 0.0, 2)),
+        (FailureKind.LINK, Tries(4, 1, 2), True, Verdict(Event.INTERRUPTED, 0, 1)),
+        (FailureKind.LINK, Tries(4, 1, 1), False, Verdict(Event.INTERRUPTED, 4, 1, 0.0, 2)),
+        (FailureKind.LINK, Tries(4, 1, 2), False, Verdict(Event.POSTPONED, 4, 1, 4.0, 3)),
+    ],
+)
+def test_what_a_failure_means_for_a_file(kind, before, progressed, expected):
+    rules = RetryRules(Backoff(1.0, 60.0), max_attempts=2, max_failures=5)
+    assert judge(kind, before, rules, progressed=progressed, random=0.0) == expected

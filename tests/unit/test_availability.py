@@ -1,0 +1,74 @@
+"""Whose fault an error is, and when a server may be tried again."""
+
+from __future__ import annotations
+
+import pytest
+
+from iot.spooler.queue.policy import Backoff, FailureKind
+from iot.spooler.server.availability import Availability, ServerState, failure_kind
+from iot.transfer import (
+    Cancelled,
+    DiskFull,
+    LinkLost,
+    LoginRefused,
+    NoSpaceOnServer,
+    PermissionDenied,
+    SourceChanged,
+    SourceUnreadable,
+    Timeout,
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (SourceChanged("x"), FailureKind.CHANGED),
+        (LinkLost("x"), FailureKind.LINK),
+        (Timeout("x"), FailureKind.LINK),
+        (SourceUnreadable("x"), FailureKind.TRANSIENT),
+        (Cancelled("x"), FailureKind.STOPPED),
+        (LoginRefused("x"), FailureKind.STOPPED),
+        (DiskFull("x"), FailureKind.STOPPED),
+        (PermissionDenied("x"), FailureKind.PERMANENT),
+        (NoSpaceOnServer("x"), FailureKind.TRANSIENT),
+    ],
+)
+def test_each_kind_of_error_says_whose_fault_it_is(error, kind):
+    assert failure_kind(error) is kind
+
+
+@pytest.fixture
+def server() -> Availability:
+    return Availability(Backoff(10.0, 60.0), Backoff(900.0, 3600.0), lambda: 0.0)
+
+
+def test_the_first_loss_after_progress_is_followed_by_a_try_at_once_later_ones_by_a_wait(server):
+    assert (server.state, server.ready_at) == (ServerState.DISCONNECTED, float("-inf"))
+    server.progressed()
+    assert server.state is ServerState.CONNECTED
+    waits = []
+    for now in (100.0, 200.0, 300.0):
+        server.lost(LinkLost("cut"), now)
+        waits.append(server.ready_at - now)
+    assert (waits, server.failures) == ([0.0, 10.0, 20.0], 2)
+    assert (server.state, server.last_error) == (ServerState.DISCONNECTED, "LinkLost: cut")
+    server.progressed()
+    assert (server.failures, server.last_error) == (0, None)
+
+
+def test_a_server_that_never_answered_is_waited_for(server):
+    server.lost(LinkLost("no"), 100.0)
+    assert (server.ready_at, server.failures) == (110.0, 1)
+    server.wake()
+    assert server.ready_at == float("-inf")
+
+
+def test_a_refused_login_holds_the_server_longer_each_time_also_after_it_was_released(server):
+    for number, wait_s in ((1, 900.0), (2, 1800.0)):
+        server.lost(LoginRefused("no"), 100.0)
+        assert (server.state, server.holds, server.ready_at) == (ServerState.HELD, number, 100.0 + wait_s)
+    assert server.wake() is True
+    assert server.ready_at == float("-inf")
+    assert (server.holds, server.failures) == (2, 0)
+    server.progressed()
+    assert server.holds == 0
