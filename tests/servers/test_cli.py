@@ -65,6 +65,23 @@ def test_a_pattern_that_the_shell_expanded_never_sends_one_file_under_the_name_o
     assert sshd.names() == []
 
 
+def test_a_pattern_that_ends_with_a_folder_never_sends_a_file_under_its_name(shell: Shell, sshd: OpenSSH) -> None:
+    """`put *` beside a folder: unless the server has one of that name, nobody meant the folder's."""
+    files(shell, "a.csv")
+    (shell.folder / "logs").mkdir()
+    (shell.folder / "none").symlink_to("nowhere")
+    for dest, what in (("logs", b"a folder"), ("none", b"a name")):
+        done = shell("put", "a.csv", dest)
+        assert done.returncode == 64
+        assert f"{dest} is ".encode() + what + b" on this machine: did the shell expand a pattern?" in done.stderr
+    assert sshd.names() == []
+    (shell.folder / "up").mkdir()
+    (sshd.root / "up").mkdir()
+    assert shell("put", "a.csv", sshd.path("up")).returncode == 0
+    assert shell("put", "a.csv", "-T", sshd.path("logs")).returncode == 0
+    assert sshd.names() == ["logs", "up/a.csv"]
+
+
 def test_one_remote_name_for_several_files_is_refused(shell: Shell, sshd: OpenSSH) -> None:
     files(shell, "a.csv", "b.csv")
     done = shell("put", "-T", "a.csv", "b.csv", sshd.path("new"))

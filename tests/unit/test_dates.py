@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -79,6 +80,18 @@ def test_a_file_of_any_date_is_uploaded_and_resumed(wide: Path, date: str) -> No
             result = client.upload(source, "/dated")
         assert result.resumed_at > 0
         assert (wide / "remote" / "dated").read_bytes() == source.read_bytes()
+
+
+def test_a_folder_with_files_of_any_date_is_listed(wide: Path) -> None:
+    (wide / "remote").mkdir()
+    for date, second in SECONDS.items():
+        (wide / "remote" / date).touch()
+        with contextlib.suppress(OSError):  # this file system holds no such time
+            os.utime(wide / "remote" / date, (second, second))
+    with EmbeddedServer(wide / "remote") as server:
+        options = {"host_key": server.host_key, "state_dir": wide / "state"}
+        with IoTSFTPClient(server.host, server.port, server.user, server.password, **options) as client:
+            assert sorted(client.list("/")) == sorted(f"/{date}" for date in SECONDS)
 
 
 @pytest.mark.parametrize("second", [1, 2**32 - 1, 2**32, -1, 2**40])

@@ -20,7 +20,7 @@ from iot.spooler.leaving import moving, removal
 from iot.spooler.leaving import release as releasing
 from iot.spooler.leaving.archive import Archive
 from iot.spooler.leaving.quarantine import Quarantine
-from iot.spooler.leaving.release import release
+from iot.spooler.leaving.release import drop, everything, release
 from iot.spooler.outbox.departure import Why
 from iot.transfer.beneath import rename_noreplace
 
@@ -100,6 +100,23 @@ def test_a_release_is_durable_before_the_quarantine_forgets_the_file(where, tmp_
         places = [calls.index(step) for step in steps]
         assert places == sorted(places)
     assert calls[-1] == ("fsync", str(folder))
+
+
+def test_a_dropped_file_is_gone_for_good_before_its_record_is_forgotten(tmp_path, monkeypatch):
+    """A power cut in between must not bring back a file that nothing tells of."""
+    box, folder = tmp_path / "box", tmp_path / "q"
+    box.mkdir()
+    (box / "f").write_text("x")
+    take(box, [item(box, "f")], Quarantine(folder, box))
+    (inside,) = folder.glob("*/f")
+    calls = recorded(monkeypatch)
+    assert drop([folder], everything) == (1, 0)
+    assert calls == [
+        ("unlink", str(inside)),
+        ("fsync", str(inside.parent)),
+        ("unlink", f"{inside.parent}.json"),
+        ("fsync", str(folder)),
+    ]
 
 
 def test_what_is_put_back_is_durable(tmp_path, monkeypatch):

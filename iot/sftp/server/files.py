@@ -91,7 +91,10 @@ class Changes:
 
 
 def long_name(name: bytes, found: os.stat_result) -> bytes:
-    date = time.strftime("%b %d %Y", time.localtime(found.st_mtime))
+    try:
+        date = time.strftime("%b %d %Y", time.localtime(found.st_mtime))
+    except (OverflowError, ValueError, OSError):  # a year that the C library cannot name; the attributes count
+        date = "?"
     line = f"{stat.filemode(found.st_mode)} {found.st_nlink} {found.st_uid} {found.st_gid} {found.st_size} {date} "
     return line.encode() + name
 

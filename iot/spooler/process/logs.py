@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import select
 import threading
 import time
 from collections.abc import Mapping
@@ -97,6 +98,15 @@ class NonBlockingHandler(logging.Handler):
             rest = memoryview(line)
             try:
                 while rest:
-                    rest = rest[os.write(self._fd, rest) :]
+                    rest = rest[self._write_some(rest) :]
             except OSError:
                 pass  # the reader is gone for good, and there is nowhere else to report it
+
+    def _write_some(self, rest: memoryview) -> int:
+        try:
+            return os.write(self._fd, rest)
+        except BlockingIOError:  # whoever shares the file has made it non-blocking: then the waiting is ours
+            waiting = select.poll()
+            waiting.register(self._fd, select.POLLOUT)
+            waiting.poll()
+            return 0

@@ -113,22 +113,28 @@ def _destination(client: IoTSFTPClient, sources: Sequence[str], arguments: argpa
     _refuse_names_twice(sources)
     if dest is None:
         return "", True
-    _refuse_expanded_pattern(sources, dest, arguments)
+    if os.path.isfile(dest):
+        _refuse_expanded_pattern(sources, dest, arguments, "a file")
     if dest.endswith("/") or is_folder(look(client, dest)):
         return dest, True
+    if os.path.lexists(dest):
+        _refuse_expanded_pattern(sources, dest, arguments, "a folder" if os.path.isdir(dest) else "a name")
     if len(sources) > 1:
         _refuse(f"{len(sources)} files need a folder as DEST; {dest} is none: end it in / to make it")
     arguments.makes_dest = arguments.recursive
     return dest, False
 
 
-def _refuse_expanded_pattern(sources: Sequence[str], dest: str, arguments: argparse.Namespace) -> None:
-    """`put *.csv` comes here as `put a.csv b.csv`: nobody meant to send one under the other's name."""
-    if arguments.addressed or not os.path.isfile(dest) or [dest] == list(sources):
+def _refuse_expanded_pattern(sources: Sequence[str], dest: str, arguments: argparse.Namespace, what: str) -> None:
+    """`put *.csv` comes here as `put a.csv b.csv`: nobody meant to send one under the other's name.
+
+    what: what `dest` names on this machine.
+    """
+    if arguments.addressed or [dest] == list(sources):
         return
     single = f"; if {dest} is the remote name all the same, say -T" if len(sources) == 1 else ""
     _refuse(
-        f"DEST {dest} is a file on this machine: did the shell expand a pattern? To send it like the others, end with a"
+        f"DEST {dest} is {what} on this machine: did the shell expand a pattern? To send it like the others, end with a"
         f" remote folder, such as FOLDER/{single}"
     )
 
