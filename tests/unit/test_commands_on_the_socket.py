@@ -145,7 +145,7 @@ def test_hostile_clients_cost_nothing_and_are_dropped(setup):
             client.close()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+@pytest.mark.needs("root")
 def test_another_user_may_not_unless_it_is_in_the_group(setup):
     nobody = pwd.getpwnam("nobody")
     open_up(setup.base)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conditions import missing
 from faults.proxy import BadLink, Fault
 from unit.agent_rig import Rig
 
@@ -43,7 +44,7 @@ def dated(path: Path, second: int, content: bytes = b"content") -> Path:
     try:
         os.utime(path, ns=(0, second * 10**9 + 123_456_789))
     except OSError:
-        pytest.skip(f"this file system holds no such time: {second}")
+        missing(f"this file system holds no such time: {second}")
     return path
 
 

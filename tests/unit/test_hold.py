@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conditions import missing
 from faults.lab_disk import LabDisk, cannot_mount, in_memory
 from unit.agent_rig import Rig
 from unit.other_user import without_capabilities
@@ -261,7 +262,7 @@ def test_a_held_file_that_was_only_touched_is_not_sent_again(tmp_path: Path) -> 
 def fat() -> Iterator[LabDisk]:
     reason = cannot_mount("fat")
     if reason is not None:
-        pytest.skip(reason)
+        missing(reason)
     folder = tempfile.mkdtemp(prefix="iot-sftp-fat-", dir=in_memory())
     try:
         with LabDisk(Path(folder) / "lab", "fat") as disk:

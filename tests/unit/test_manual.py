@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from servers.base import program
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 PROGRAMS = ("iot-sftp", "iot-spooler")
@@ -56,17 +56,10 @@ def test_a_command_below_another_has_its_place_everywhere(generate: ModuleType) 
     assert spooler.commands["quarantine drop"].usage == "iot-spooler quarantine drop [OPTIONS] [PATTERN]"
 
 
-def program(name: str) -> str:
-    found = shutil.which(name)
-    if found is None:
-        pytest.skip(f"no {name} here")
-    return found
-
-
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_the_manual_is_sound_and_fits_eighty_columns(name: str) -> None:
     page = str(DEPLOY / f"generated/{name}.1")
-    command = [program("groff"), "-man", "-ww", "-rLL=78n", "-Tascii", "-P-c", "-P-b", "-P-u", page]
+    command = [program("groff", "groff-base"), "-man", "-ww", "-rLL=78n", "-Tascii", "-P-c", "-P-b", "-P-u", page]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert done.stderr == ""
     lines = done.stdout.splitlines()
@@ -90,7 +83,7 @@ def completed(*words: str) -> list[str]:
 
 
 def test_bash_completes_commands_options_and_values() -> None:
-    program("bash")
+    program("bash", "bash")
     assert completed("iot-sftp", "m") == ["mv", "mkdir"]
     assert completed("iot-sftp", "put", "--rec") == ["--recursive"]
     assert completed("iot-sftp", "ls", "--rec") == ["--recursive"]
@@ -103,7 +96,7 @@ def test_bash_completes_commands_options_and_values() -> None:
 
 
 def test_bash_completes_the_commands_of_the_agent_and_those_below_them() -> None:
-    program("bash")
+    program("bash", "bash")
     assert completed("iot-spooler", "sta") == ["status", "start"]
     assert completed("iot-spooler", "status", "--w") == ["--watch"]
     assert completed("iot-spooler", "quarantine", "") == ["list", "retry", "drop"]
@@ -117,7 +110,7 @@ def test_bash_completes_the_commands_of_the_agent_and_those_below_them() -> None
 def test_the_other_shells_can_read_theirs(shell: str, form: str, program_name: str) -> None:
     name = form.format(program_name)
     done = subprocess.run(
-        [program(shell), "-n", str(DEPLOY / "generated" / name)],
+        [program(shell, shell), "-n", str(DEPLOY / "generated" / name)],
         capture_output=True,
         text=True,
         timeout=60,

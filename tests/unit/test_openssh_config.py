@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from servers.base import program
 
 from iot.sftp.client import ConfigurationError, IoTSFTPClient, LinkLost
 from iot.sftp.client.ssh.openssh_config import way_to
@@ -136,10 +136,11 @@ def test_what_makes_no_sense_is_a_configuration_error(config: Path, text: str) -
         way_to("a", None, None, str(config))
 
 
-@pytest.mark.skipif(shutil.which("ssh") is None, reason="no ssh here")
 @pytest.mark.parametrize("host", ["box", "b-1", "cmd", "other"])
 def test_ssh_finds_the_same(config: Path, host: str) -> None:
-    told = subprocess.run(["ssh", "-G", "-F", str(config), host], capture_output=True, text=True, check=True).stdout
+    told = subprocess.run(
+        [program("ssh", "openssh-client"), "-G", "-F", str(config), host], capture_output=True, text=True, check=True
+    ).stdout
     theirs = dict(line.split(" ", 1) for line in told.splitlines() if " " in line)
     ours = way_to(host, None, None, str(config))
     assert (ours.host, str(ours.port), ours.user) == (theirs["hostname"], theirs["port"], theirs["user"])
@@ -163,12 +164,11 @@ Host *
 """
 
 
-@pytest.mark.skipif(shutil.which("ssh") is None, reason="no ssh here")
 @pytest.mark.parametrize("user", ["me", "alice"])
 @pytest.mark.parametrize("host", ["jump-first", "no-command", "no-jump", "inner"])
 def test_the_way_is_the_one_that_ssh_takes(config: Path, host: str, user: str) -> None:
     config.write_text(COMPETING.replace("ProxyJump other\n", ""))
-    words = ["ssh", "-G", "-F", str(config), "-l", user, host]
+    words = [program("ssh", "openssh-client"), "-G", "-F", str(config), "-l", user, host]
     told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
     theirs = dict(line.split(" ", 1) for line in told.splitlines() if " " in line)
     ours = way_to(host, None, user, str(config))

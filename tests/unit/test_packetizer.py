@@ -7,6 +7,7 @@ from typing import Any
 
 import paramiko
 import pytest
+from conditions import missing
 from paramiko.packet import Packetizer as PlainPacketizer
 
 from iot.sftp.client.ssh import packetizer as module
@@ -24,7 +25,11 @@ from iot.sftp.client.ssh.packetizer import (
 KEY = bytes(range(64))
 PACKET = b"\x04" + b"payload" * 3 + bytes(4)
 
-pytestmark = pytest.mark.skipif(not offers_chacha20(), reason="this cryptography library has no ChaCha20")
+
+@pytest.fixture(autouse=True)
+def chacha20() -> None:
+    if not offers_chacha20():
+        missing("this cryptography library has no ChaCha20")
 
 
 def cipher(sequence: int, key: bytes = KEY) -> ChaCha20:
