@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
+from iot.transfer.connections import ConnectionMethods
 from iot.transfer.errors import Cancelled, ConfigurationError, NotFound, PermanentError, TransferError
-from iot.transfer.metering import MeteredMethods
 from iot.transfer.model import (
     DownloadJob,
     Failure,
@@ -42,7 +42,7 @@ T = TypeVar("T")
 J = TypeVar("J", UploadJob, DownloadJob)
 
 
-class Client(TreeMethods, MeteredMethods):
+class Client(TreeMethods, ConnectionMethods):
     """A synchronous client for devices: resumable, journaled, many files at once.
 
     Connects on first use and reconnects after a loss.
@@ -73,35 +73,6 @@ class Client(TreeMethods, MeteredMethods):
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    # -- connection
-
-    def connect(self) -> None:
-        """Connect now instead of on first use. Raises: TransientError, AuthenticationError, ConfigurationError."""
-        self._remote.connect()
-
-    def is_connected(self) -> bool:
-        """Whether the server answers on the current connection: one real round trip, with a deadline.
-
-        While upload_many or download_many is running, the connection is not probed.
-        """
-        try:
-            return self._remote.is_connected()
-        except TransferError as error:
-            self.last_error = error
-            return False
-
-    def disconnect(self) -> None:
-        """Close the connection; the next operation opens a new one. A running upload_many or download_many is ended."""
-        self._remote.disconnect()
-
-    def close(self) -> None:
-        """Disconnect, and close the journal unless it was given to us."""
-        self._remote.close()
-
-    def cancel(self) -> None:
-        """End the current operation, or else the next one, with Cancelled; parts are kept for a resume."""
-        self._remote.cancel()
 
     # -- transfers
 

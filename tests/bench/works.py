@@ -33,7 +33,6 @@ class Work:
     loss: float = 0.0
     new: int = 0
     limit_s: float = 150.0
-    goal_s: float | None = None
 
     @property
     def payload_bytes(self) -> int:
@@ -49,12 +48,12 @@ class Work:
 
 
 WORKS = (
-    Work("up-32m-100ms", "put", 1, 32 * MIB, 50e6, 0.1, goal_s=7.2),
-    Work("up-1000-100ms", "folder", 1000, 10 * KIB, 50e6, 0.1, goal_s=4.0),
-    Work("up-24m-cut", "resume", 1, 24 * MIB, 10e6, 0.1, limit_s=200, goal_s=44),
-    Work("up-500-600ms", "folder", 500, 10 * KIB, 20e6, 0.6, limit_s=200, goal_s=12),
-    Work("up-16m-600ms", "put", 1, 16 * MIB, 20e6, 0.6, goal_s=19),
-    Work("up-8m-loss", "put", 1, 8 * MIB, 20e6, 0.1, loss=0.02, goal_s=6.0),
+    Work("up-32m-100ms", "put", 1, 32 * MIB, 50e6, 0.1),
+    Work("up-1000-100ms", "folder", 1000, 10 * KIB, 50e6, 0.1),
+    Work("up-24m-cut", "resume", 1, 24 * MIB, 10e6, 0.1, limit_s=200),
+    Work("up-500-600ms", "folder", 500, 10 * KIB, 20e6, 0.6, limit_s=200),
+    Work("up-16m-600ms", "put", 1, 16 * MIB, 20e6, 0.6),
+    Work("up-8m-loss", "put", 1, 8 * MIB, 20e6, 0.1, loss=0.02),
     Work("up-256m-loopback", "put", 1, 256 * MIB),
     Work("down-256m-loopback", "get", 1, 256 * MIB),
     Work("up-10000-200ms", "folder", 10_000, KIB, 50e6, 0.2, limit_s=300),

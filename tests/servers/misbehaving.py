@@ -43,7 +43,7 @@ from iot.sftp.server.protocol import (
 
 __all__ = ["MISBEHAVIOURS", "Misbehaving", "Quirk"]
 
-READ_FLAG, WRITE_FLAG, CREATE_FLAG, TRUNCATE_FLAG = 1, 2, 8, 16
+READ_FLAG, WRITE_FLAG, TRUNCATE_FLAG = 1, 2, 16
 
 
 class RefusesOpenWithoutTruncate(Quirk):

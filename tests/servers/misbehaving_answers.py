@@ -145,7 +145,7 @@ class StopsReading(Quirk):
     def on_write(self, message: Message) -> Reply:
         reply = super().on_write(message)
         if self.count() == self.after and self.hit():
-            for transport in self.server.embedded.transports:
+            for _, transport in self.server.embedded._connections:
                 pause(transport.packetizer, self.pause_s)
             time.sleep(self.pause_s)
         return reply

@@ -1,7 +1,7 @@
 """Others stand back for something urgent, for a while, and then have as much time for themselves."""
 
-from iot.sftp.client.pipeline.courtesy import MOST_S, Courtesy
 from iot.sftp.client.pipeline.pace import Pace
+from iot.sftp.client.pipeline.sharing import MOST_S, Courtesy
 
 KIB = 1024
 

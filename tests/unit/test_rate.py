@@ -6,7 +6,7 @@ import pytest
 
 from iot.sftp.client import ConfigurationError, IoTSFTPClient
 from iot.sftp.client.pipeline.pace import SMALL_BLOCK, Pace
-from iot.sftp.client.pipeline.turns import Turns
+from iot.sftp.client.pipeline.sharing import Turns
 from iot.transfer.rate import FULL_PACKETS, Meter, RateLimit, Wire, parse_rate
 
 MIB = 1024 * 1024

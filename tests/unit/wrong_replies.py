@@ -64,10 +64,6 @@ class Phase(NamedTuple):
     what: str
 
 
-LIES = frozenset({"another hash"})
-"""What no client can tell from a true answer when that is the very question."""
-
-
 class HashingSession(SFTPSession):
     """Also offers check-file-handle, as ProFTPD does."""
 

@@ -110,12 +110,6 @@ class EmbeddedServer:
         """The line for a known_hosts file; the port is known once the server has started."""
         return f"[{self.host}]:{self.port} {self._key.get_name()} {self._key.get_base64()}"
 
-    @property
-    def transports(self) -> list[paramiko.Transport]:
-        """The SSH side of the live connections, oldest first."""
-        with self._lock:
-            return [transport for _, transport in self._connections if transport.is_alive()]
-
     def renew_host_key(self) -> None:
         """Generate a new host key for future connections."""
         self._key = new_host_key()

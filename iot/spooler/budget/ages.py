@@ -64,7 +64,7 @@ class Ages:
         if fresh:
             self._journal.write(lambda db: self._write(db, fresh, now_s))
             for number, up_to in fresh.items():
-                self._marks[number] = {**self._worth_keeping(number, now_s), up_to: now_s}
+                self._marks[number] = {**self._worth_keeping(number), up_to: now_s}
         return max(min(limit / STEPS for limit in self._limits.values()), LEAST_S)
 
     def expired_up_to(self, number: int) -> int:
@@ -84,7 +84,7 @@ class Ages:
         last_s = max(self._marks[number].values(), default=float("-inf"))
         return now_s - last_s >= self._limits[number] / STEPS
 
-    def _worth_keeping(self, number: int, now_s: float) -> dict[int, float]:
+    def _worth_keeping(self, number: int) -> dict[int, float]:
         """All but those that an older-than-needed one makes superfluous: rows may outlive their time in flight."""
         old = self.expired_up_to(number)
         return {up_to: read_s for up_to, read_s in self._marks[number].items() if up_to >= old}

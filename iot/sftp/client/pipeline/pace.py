@@ -12,7 +12,7 @@ doubles its own window each round trip, and what was measured lags behind, most 
 FIRST_BYTES, and up to half a MiB or, if the round trip is long, enough for a link of 40 Mbit/s, up to one MiB: more
 would only fill the queues of most links and be dropped there.
 
-While an urgent file is under way, less urgent ones are courteous (see courtesy): they keep the link full, no more.
+While an urgent file is under way, less urgent ones are courteous (see sharing): they keep the link full, no more.
 """
 
 from __future__ import annotations

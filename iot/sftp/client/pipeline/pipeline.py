@@ -24,11 +24,10 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
-from iot.sftp.client.pipeline.courtesy import Courtesy
 from iot.sftp.client.pipeline.job import TURN, WAIT, Barrier, Command, Job, Linger, Send
 from iot.sftp.client.pipeline.outstanding import Outstanding, Running
 from iot.sftp.client.pipeline.pace import Pace
-from iot.sftp.client.pipeline.turns import Turns
+from iot.sftp.client.pipeline.sharing import Courtesy, Turns
 from iot.sftp.client.protocol.outgoing import Outgoing
 from iot.sftp.client.protocol.parsing import Deframer, parse_reply
 from iot.transfer.errors import Cancelled, LinkLost, SFTPError, Timeout

@@ -39,7 +39,6 @@ class Kind(IntEnum):
     READ = 5
     WRITE = 6
     LSTAT = 7
-    FSTAT = 8
     SETSTAT = 9
     FSETSTAT = 10
     OPENDIR = 11
