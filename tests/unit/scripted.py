@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from iot.sftp.client.pipeline.job import TURN, Barrier, Linger, Send, Work
 from iot.sftp.client.protocol.packets import Attributes, Code, Data, Flag, Handle, Kind, Reply, Request, Status
-from iot.transfer.errors import SFTPError
+from iot.transfer.errors import PermanentError, SFTPError
 from iot.transfer.landing import Landing, publish_together
 
 T = TypeVar("T")
@@ -98,6 +98,10 @@ class Files:
         act = getattr(self, "_" + event.what.lower().replace("-", "_"), None)
         return act(event) if act else Status(Code.OP_UNSUPPORTED, "")
 
+    def check_closed(self) -> None:
+        left = [name for name, _ in self.handles.values()]
+        assert not left, f"still open on the server: {left}"
+
     def did(self, what: str) -> list[Event]:
         return [event for event in self.events if event.what == what]
 
@@ -168,7 +172,20 @@ class Files:
         return Status(Code.FAILURE, "Failure") if event.dest in self.content else self._rename(event)
 
 
-def drive(
+def drive(work: Work[T], files: Files, *, hands_over: bool = False, **script: Any) -> T:
+    """Run a job to its end, as `_driven`. However it ends, it has closed what it opened, unless the link was lost, or
+    it hands a handle over."""
+    try:
+        result: T = _driven(work, files, **script)
+    except PermanentError:
+        files.check_closed()
+        raise
+    if not hands_over:
+        files.check_closed()
+    return result
+
+
+def _driven(
     work: Work[T],
     files: Files,
     *,
@@ -179,7 +196,7 @@ def drive(
     at_barrier: Callable[[], None] = lambda: None,
     clock: Clock | None = None,
 ) -> T:
-    """Run a job to its end; its requests are handled in order, their answers come in the order that `order` draws.
+    """Its requests are handled in order, their answers come in the order that `order` draws.
 
     lose_at: at this request the link is lost: `error` is thrown into the job, as the pipeline does; `answered` tells
         whether the server still handled it.

@@ -45,8 +45,8 @@ class Lab:
         server = Server("SSH-2.0-OpenSSH_9.2", "key", self.extensions)
         self.context = Context(server, Pace(2**20, 2**15), self.ledger, TransferOptions(**options), time.monotonic)
 
-    def run(self, work: Any) -> Any:
-        return drive(work, self.files)
+    def run(self, work: Any, *, hands_over: bool = False) -> Any:
+        return drive(work, self.files, hands_over=hands_over)
 
     def asked(self) -> list[str]:
         found = [f"{event.what} {event.path.decode()}" for event in self.files.events]
@@ -97,7 +97,7 @@ def test_a_refused_folder_is_told_as_refused(lab):
 
 def created(lab: Lab, path: bytes) -> list[Reply]:
     flags = packets.Flag.WRITE | packets.Flag.CREATE
-    return lab.run(create_in_folder(lab.context, path, [packets.open_file(path, flags)]))
+    return lab.run(create_in_folder(lab.context, path, [packets.open_file(path, flags)]), hands_over=True)
 
 
 def test_a_file_in_a_new_folder_costs_no_round_trip_more(lab):
@@ -249,7 +249,7 @@ def listed(lab: Lab, batches: list[Any], folders: bool = False, stats: dict[byte
         return (stats or {})[event.path] if event.what == "STAT" else OK if event.what == "CLOSE" else None
 
     lab.files.refuse = answer
-    entries = lab.run(paths.scan(b"/up"))
+    entries = lab.run(paths.scan(lab.context, b"/up"))
     return [b"/up/" + entry.name.encode() for entry in entries if entry.is_folder is folders]
 
 
@@ -306,7 +306,7 @@ SHA256 = hashlib.sha256(b"x").hexdigest()
 def test_what_a_checksum_file_beside_a_final_says(lab, content, digest):
     if content is not None:
         lab.files.content[b"/up/f.sha256"] = bytearray(content)
-    assert lab.run(sha256_there(b"/up/f.sha256", b"f")) == digest
+    assert lab.run(sha256_there(lab.context, b"/up/f.sha256", b"f")) == digest
     assert lab.files.handles == {}
 
 

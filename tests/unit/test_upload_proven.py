@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from unit.scripted import Event
@@ -12,7 +13,7 @@ from unit.upload_lab import BLOCK, CONTENT, DEST, FAILURE, Lab, nth, of_final, r
 
 from iot.sftp.client.protocol.packets import Attributes, Code, Data, Flag, Reply, Status
 from iot.sftp.client.protocol.server import Refusal
-from iot.transfer.errors import ProofFailed, ServerRefused
+from iot.transfer.errors import ProofFailed, ServerBusy, ServerRefused
 from iot.transfer.model import Proof
 from iot.transfer.window import PartState
 
@@ -180,6 +181,29 @@ def test_a_final_that_the_server_cannot_bring_to_its_disk_is_not_delivered(lab: 
     assert (result.already_done, result.proof, result.durable) == (True, Proof.FULL, True)
     assert lab.files.did("WRITE") == lab.files.did("RENAME") == []
     assert lab.published == CONTENT
+
+
+@pytest.mark.parametrize(
+    "options", [{"proof": Proof.FULL}, {"proof": Proof.TAIL, "tail_size": BLOCK}, {"sidecar": True}], ids=str
+)
+def test_what_is_not_opened_while_others_are_open_is_a_busy_server_and_no_refusal(
+    lab: Lab, options: dict[str, Any]
+) -> None:
+    """No handle may be left for a moment. Alone, it is a refusal."""
+    lab.options = options
+    lab.others = {b"another's"}
+    lab.files.refuse = refusing(nth("OPEN", 2))
+    lab.fails(ServerBusy)
+    lab.run()
+    assert lab.published == CONTENT
+
+
+def test_where_no_handle_is_left_for_the_fsync_it_waits_for_others_to_close_theirs(lab: Lab) -> None:
+    refused = iter([FAILURE] * 3)  # the one in the flight of the rename, then in either mode
+    lab.others = {b"another's"}
+    lab.files.refuse = lambda event: next(refused, None) if of_final("OPEN")(event) else None
+    result = lab.run()
+    assert (result.durable, len(lab.files.did("LINGER"))) == (True, 1)
 
 
 def test_a_server_that_offers_fsync_and_has_none_is_remembered(lab: Lab) -> None:

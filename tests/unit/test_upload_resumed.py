@@ -209,6 +209,20 @@ def test_a_server_that_refuses_to_go_on_with_a_part_gets_a_fresh_upload(lab: Lab
     assert Refusal.RESUME in lab.refused
 
 
+@pytest.mark.parametrize("classic", [False, True])
+def test_a_refusal_that_may_only_mean_too_many_open_files_is_not_remembered(lab: Lab, classic: bool) -> None:
+    """classic: what is asked next, in the other mode, finds a free handle."""
+    lab.loses_link(nth("WRITE", 15))
+    lab.others = {b"another's"}
+    refused = (0x0A,) if classic else (0x0A, 0x03)
+    no = Status(Code.FAILURE, "")
+    lab.files.refuse = lambda event: no if event.what == "OPEN" and event.flags in refused else None
+    result = lab.run()
+    assert lab.published == CONTENT
+    assert (result.resumed_at > 0) is classic
+    assert lab.refused == set()
+
+
 def test_a_server_that_writes_only_at_the_end_of_a_file_gets_a_fresh_upload(lab: Lab) -> None:
     lab.loses_link(nth("WRITE", 15))
     first = nth("WRITE")

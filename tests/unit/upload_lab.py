@@ -60,6 +60,8 @@ class Lab:
     refused: set[Refusal] = field(default_factory=set)
     clock: Clock = field(default_factory=Clock)
     block: int = BLOCK
+    others: set[bytes] = field(default_factory=set)
+    """Handles that other jobs have open."""
 
     def __post_init__(self) -> None:
         self.journal = Journal(None, CHECKPOINTS)
@@ -69,7 +71,8 @@ class Lab:
     def upload(self) -> Upload:
         server = Server(self.banner, "key", self.extensions, max_write=self.block, refused=self.refused)
         options = TransferOptions(**{"chunk_size": self.block, "owner": "me", **self.options})
-        context = Context(server, Pace(8 * 2**20, BLOCK), self.ledger, options, self.clock)
+        pace, handles = Pace(8 * 2**20, BLOCK), set(self.others)
+        context = Context(server, pace, self.ledger, options, self.clock, handles=handles)
         job = UploadJob(self.path, self.dest.decode("utf-8", "surrogateescape"), **self.job)
         return Upload(job, Source(self.path), context)
 

@@ -337,7 +337,7 @@ def _others() -> Iterator[Exchange]:
     yield download("download proven by hash", options={"proof": Proof.FULL}, session=HashingSession)
     yield download("download with a sidecar", options={"sidecar": True}, prepare=_remote_beside_hash)
     yield Exchange("limits", lambda bench, context: ask_limits(context.server), lambda *_: True)
-    yield Exchange("list", lambda *_: paths.scan(b"/up"), _listed, _folders)
+    yield Exchange("list", lambda bench, context: paths.scan(context, b"/up"), _listed, _folders)
     yield Exchange("stat", lambda *_: look(b"/up/remote"), lambda _, found: found is not None, _remote)
     yield Exchange("real path", lambda *_: paths.real_path(b"/up"), lambda _, found: bool(found))
     for session in (SFTPSession, PlainSession):

@@ -207,7 +207,7 @@ def _scan_rest(
     """List the folders that are not yet in `found`. Raises: ServerBusy if not even one can be opened at a time."""
     busy: ServerBusy | None = None
     rest = [number for number in range(len(folders)) if number not in found]
-    jobs = (Job(paths.scan(folders[number], leave_out), tag=number) for number in rest)
+    jobs = (Job(paths.scan(session.context, folders[number], leave_out), tag=number) for number in rest)
     for finished in session.pipeline.run(jobs, lambda: session.slots):
         if finished.error is None or isinstance(finished.error, PermanentError):
             found[finished.tag] = finished.error or finished.result

@@ -24,27 +24,22 @@ def fetch_sha256_file(context: Context, source: bytes) -> Work[str]:
     """
     path = source + SIDECAR
     try:
-        handle = yield from open_to_read(context, path, _opening(path))
+        content = yield from _content(context, path)
     except NotFound as error:
         raise NotFound(f"{quoted(path)} is not on the server, but sidecar requires it") from error
-    try:
-        content = yield from closing(handle, _read(path, handle))
-    finally:
-        context.handles.discard(handle)
     digest = sha256_listed(content, posixpath.basename(source))
     if digest is None:
         raise ProofFailed(f"{quoted(path)} has no SHA-256 for {quoted(posixpath.basename(source))}")
     return digest
 
 
-def sha256_there(path: bytes, name: bytes) -> Work[str | None]:
+def sha256_there(context: Context, path: bytes, name: bytes) -> Work[str | None]:
     """The SHA-256 that a checksum file lists for `name`; "" if the file is something else, None if there is none.
 
-    A file that cannot be read (a write-only drop box) counts as none.
+    A file that cannot be read (a write-only drop box) counts as none. Raises: ServerBusy.
     """
     try:
-        handle = expect_handle((yield from ask(packets.open_file(path, Flag.READ))), _opening(path))
-        return sha256_alone((yield from closing(handle, _read(path, handle))), name) or ""
+        return sha256_alone((yield from _content(context, path)), name) or ""
     except ProofFailed:
         return ""
     except PermanentError:
@@ -65,6 +60,14 @@ def read_small(path: bytes, most_bytes: int) -> Work[bytes | None]:
 
 def _opening(path: bytes) -> str:
     return f"cannot open {quoted(path)}"
+
+
+def _content(context: Context, path: bytes) -> Work[bytes]:
+    handle = yield from open_to_read(context, path, _opening(path))
+    try:
+        return (yield from closing(handle, _read(path, handle)))
+    finally:
+        context.handles.discard(handle)
 
 
 def _read(path: bytes, handle: bytes) -> Work[bytes]:

@@ -162,9 +162,5 @@ class Download:
             )
 
     def _reads_the_same(self, span: Span) -> Work[bool]:
-        doing = f"cannot read {self._landing.name!r} again"
-        handle = yield from open_to_read(self.context, self.task.source, doing)
-        try:
-            return (yield from same_when_read(self.context, handle, self._landing.sink, span))
-        finally:
-            self.context.handles.discard(handle)
+        handle = yield from open_to_read(self.context, self.task.source, f"cannot read {self._landing.name!r} again")
+        return (yield from same_when_read(self.context, handle, self._landing.sink, span))

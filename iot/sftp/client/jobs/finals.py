@@ -106,7 +106,7 @@ class Finals:
         """The folder is listed only if a file is there that the new one replaces."""
         if not self._ignores_case or not (yield from stands(name)):
             return name
-        entries = yield from scan(posixpath.dirname(name) or b".")
+        entries = yield from scan(self._context, posixpath.dirname(name) or b".")
         return as_spelled(name, [entry.name for entry in entries])
 
     def _taken(self) -> Exception:

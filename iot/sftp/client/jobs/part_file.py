@@ -27,12 +27,14 @@ REOPEN_CLASSIC = Flag.READ | Flag.WRITE
 
 class PartFile:
     """names: from names.part_names. path: the one that it has. owned: the one that says whose it is. dest: the name
-    that it gets. is_ours: whatever is there under its name may be replaced."""
+    that it gets. is_ours: whatever is there under its name may be replaced. asked_alone: no other file was open when it
+    was last to be opened again; otherwise a refusal may only mean that there are no more handles."""
 
     def __init__(self, context: Context, names: Sequence[bytes], dest: bytes, source: Source) -> None:
         self.path = names[0]
         self.owned = names[-1]
         self.is_ours = len(names) == 1
+        self.asked_alone = True
         self._names = names
         self._context = context
         self._dest = dest
@@ -89,6 +91,7 @@ class PartFile:
         Raises: NameRefused; NoSpaceOnServer.
         """
         doing = f"cannot reopen {quoted(self.path)}"
+        self.asked_alone = not self._context.handles
         reading = [packets.open_file(self.path, Flag.READ)] if read else []
         replies = yield from self._reopen([*reading, *self._questions(state)])
         writer, *readers = [self._opened_or_refused(reply, doing) for reply in replies[: 1 + len(reading)]]
@@ -136,7 +139,7 @@ class PartFile:
         first, *rest = yield from ask_all([packets.open_file(self.path, flags), *others], server.in_order)
         if flags == REOPEN and isinstance(first, Status):
             first = yield from ask(packets.open_file(self.path, REOPEN_CLASSIC))
-            if not isinstance(first, Status):
+            if not isinstance(first, Status) and self.asked_alone:
                 server.learn(Refusal.WRITE_CREATE)
         return [first, *rest]
 

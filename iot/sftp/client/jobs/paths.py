@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from iot.sftp.client.jobs.context import Context
 from iot.sftp.client.jobs.folders import make_folder, make_parents
 from iot.sftp.client.jobs.look import look
+from iot.sftp.client.jobs.opening import open_one
 from iot.sftp.client.jobs.publish import replace
-from iot.sftp.client.pipeline.job import Work, ask, ask_at_once, closing, expect_handle, expect_names, expect_ok
+from iot.sftp.client.pipeline.job import Work, ask, ask_at_once, closing, expect_names, expect_ok
 from iot.sftp.client.protocol import packets
 from iot.sftp.client.protocol.packets import Attributes, Code, Name, Reply, Status
 from iot.transfer.errors import AlreadyExists, NameRefused, NotFound, PermanentError, ServerRefused
@@ -106,13 +107,18 @@ def delete_dir(context: Context, path: bytes, earlier: Earlier) -> Work[None]:
     _expect_gone((yield from ask(packets.rmdir(path))), earlier, f"cannot delete folder {quoted(path)} (is it empty?)")
 
 
-def scan(path: bytes, leave_out: Callable[[bytes, bytes], None] | None = None) -> Work[list[RemoteEntry]]:
+def scan(
+    context: Context, path: bytes, leave_out: Callable[[bytes, bytes], None] | None = None
+) -> Work[list[RemoteEntry]]:
     """What is right below `path`, sorted by name. leave_out: see Remote.scan.
 
-    Raises: NotFound, PermissionDenied, NameRefused, ServerRefused.
+    Raises: NotFound, PermissionDenied, NameRefused, ServerRefused; ServerBusy (see opening).
     """
-    handle = expect_handle((yield from ask(packets.opendir(path))), f"cannot list {quoted(path)}")
-    names = sorted((yield from closing(handle, _names(path, handle, leave_out))), key=lambda name: name.filename)
+    handle = yield from open_one(context, packets.opendir(path), path, f"cannot list {quoted(path)}")
+    try:
+        names = sorted((yield from closing(handle, _names(path, handle, leave_out))), key=lambda name: name.filename)
+    finally:
+        context.handles.discard(handle)
     unknown = [name for name, told in names if told.mode is None]
     told_now = dict(zip(unknown, (yield from _asked(path, unknown, packets.lstat)), strict=True))
     found = {name: told_now.get(name) or told for name, told in names}

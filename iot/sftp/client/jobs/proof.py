@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from iot.sftp.client.jobs.context import Context
-from iot.sftp.client.pipeline.job import TURN, WAIT, Answers, Send, Work, ask, expect_data, expect_handle
+from iot.sftp.client.jobs.opening import open_to_read
+from iot.sftp.client.pipeline.job import TURN, WAIT, Answers, Send, Work, ask, expect_data
 from iot.sftp.client.protocol import packets, parsing
-from iot.sftp.client.protocol.packets import Code, Data, Flag, Reply, Status
+from iot.sftp.client.protocol.packets import Code, Data, Reply, Status
 from iot.sftp.client.protocol.server import Refusal, understood
 from iot.transfer.errors import PermanentError, SFTPError
 from iot.transfer.model import Span
@@ -65,16 +66,19 @@ def begins_alike(context: Context, path: bytes, source: Source, size: int) -> Wo
 
 
 def same_content(context: Context, path: bytes, source: Content, span: Span) -> Work[bool]:
-    """Read a span of a remote file back and compare. Raises: PermissionDenied, NotFound, ServerRefused."""
-    reply = yield from ask(packets.open_file(path, Flag.READ))
-    return (yield from same_when_read(context, expect_handle(reply, f"cannot read back {quoted(path)}"), source, span))
+    """Read a span of a remote file back and compare. Raises: PermissionDenied, NotFound, ServerRefused; ServerBusy."""
+    handle = yield from open_to_read(context, path, f"cannot read back {quoted(path)}")
+    return (yield from same_when_read(context, handle, source, span))
 
 
 def same_when_read(context: Context, handle: bytes, source: Content, span: Span) -> Work[bool]:
-    """Compare a span of an open remote file, and close it. Raises: like same_content."""
+    """Compare a span of a remote file that `opening` has opened, and close it. Raises: like same_content."""
     comparison = Comparison(context, source, handle, span)
-    same = yield from comparison.run()
-    yield from ask(packets.close(handle))
+    try:
+        same = yield from comparison.run()
+        yield from ask(packets.close(handle))
+    finally:
+        context.handles.discard(handle)
     if comparison.failure is not None:
         raise comparison.failure
     return same
@@ -85,10 +89,12 @@ def same_hash(context: Context, path: bytes, source: Hashed, *, length: int = 0)
     beginning; 0: all of it."""
     if context.server.refuses(Refusal.CHECK_FILE):
         return None
-    reply = yield from ask(packets.open_file(path, Flag.READ))
-    handle = expect_handle(reply, f"cannot read back {quoted(path)}")
-    reply = yield from ask(packets.check_file(handle, length=length))
-    yield from ask(packets.close(handle))
+    handle = yield from open_to_read(context, path, f"cannot read back {quoted(path)}")
+    try:
+        reply = yield from ask(packets.check_file(handle, length=length))
+        yield from ask(packets.close(handle))
+    finally:
+        context.handles.discard(handle)
     algorithm, digest = understood(reply, parsing.parse_check_file) or (b"", b"")
     if algorithm != b"sha256" or len(digest) != 32:
         context.server.learn(Refusal.CHECK_FILE)

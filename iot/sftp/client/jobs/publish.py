@@ -13,6 +13,7 @@ import posixpath
 from iot.sftp.client.jobs.checksum_file import sha256_there
 from iot.sftp.client.jobs.context import Context
 from iot.sftp.client.jobs.look import look
+from iot.sftp.client.jobs.opening import open_one, open_to_read
 from iot.sftp.client.jobs.proof import same_content, same_file
 from iot.sftp.client.pipeline.job import (
     Linger,
@@ -21,7 +22,6 @@ from iot.sftp.client.pipeline.job import (
     ask_all,
     ask_at_once,
     expect_attributes,
-    expect_handle,
     expect_ok,
     expect_status,
     handle_or_refusal,
@@ -30,13 +30,23 @@ from iot.sftp.client.protocol import packets
 from iot.sftp.client.protocol.packets import Attributes, Code, Data, Flag, Reply, Request, Status
 from iot.sftp.client.protocol.server import Refusal
 from iot.transfer.checksum_file import checksum_line
-from iot.transfer.errors import AlreadyExists, NameRefused, NotFound, PermanentError, ProofFailed, Unsupported
+from iot.transfer.errors import (
+    AlreadyExists,
+    NameRefused,
+    NotFound,
+    PermanentError,
+    ProofFailed,
+    ServerBusy,
+    Unsupported,
+)
 from iot.transfer.model import Proof, Span
 from iot.transfer.names import SIDECAR, check_no_folder, sidecar_part
 from iot.transfer.source import Source
 from iot.transfer.terminal import quoted
 
 log = logging.getLogger(__name__)
+
+BUSY_LOOKS, BUSY_WAIT_S = 20, 0.25
 
 GONE = (Code.NO_SUCH_FILE, Code.NO_SUCH_PATH)
 
@@ -93,7 +103,7 @@ def _prove(context: Context, source: Source, part: bytes, told: Reply) -> Work[P
     size, options = source.fingerprint.size, context.options
     if isinstance(told, Status) and told.code in GONE:
         raise NotFound(f"{quoted(part)} is gone after CLOSE: does something on the server remove files?")
-    yield from _prove_size(part, size, told)
+    yield from _prove_size(context, part, size, told)
     start = max(0, size - options.tail_size) if options.proof is Proof.TAIL else 0
     if options.proof is Proof.SIZE:
         return Proof.SIZE
@@ -109,27 +119,33 @@ def _prove(context: Context, source: Source, part: bytes, told: Reply) -> Work[P
     return Proof.TAIL if start else Proof.FULL
 
 
-def _prove_size(part: bytes, size: int, told: Reply) -> Work[None]:
+def _prove_size(context: Context, part: bytes, size: int, told: Reply) -> Work[None]:
     """By the answer to STAT; if that has no size, by reading: all bytes are there, and none after them."""
     if isinstance(told, Status) and not told.ok:
-        ends = yield from _ends_at(part, size)
+        ends = yield from _ends_at(context, part, size)
     else:
         stands = expect_attributes(told, f"cannot stat {quoted(part)}").size
         if stands not in (None, size):
             raise ProofFailed(f"{quoted(part)} has {stands} bytes on the server, the source has {size}")
-        ends = stands is not None or (yield from _ends_at(part, size))
+        ends = stands is not None or (yield from _ends_at(context, part, size))
     if not ends:
         raise ProofFailed(f"{quoted(part)} does not have the {size} bytes of the source on the server")
 
 
-def _ends_at(part: bytes, size: int) -> Work[bool]:
-    """Whether the last of `size` bytes exists and no byte follows it; True if reading is refused."""
-    opened = handle_or_refusal((yield from ask(packets.open_file(part, Flag.READ))), f"cannot read back {quoted(part)}")
-    if isinstance(opened, Status):
+def _ends_at(context: Context, part: bytes, size: int) -> Work[bool]:
+    """Whether the last of `size` bytes exists and no byte follows it; True if reading is refused.
+
+    Raises: ServerBusy.
+    """
+    try:
+        opened = yield from open_to_read(context, part, f"cannot read back {quoted(part)}")
+    except PermanentError:
         return True
-    reads = [packets.read(opened, at, 1) for at in (size - 1, size) if at >= 0]
-    replies = yield from ask_at_once(reads)
-    yield from ask(packets.close(opened))
+    try:
+        replies = yield from ask_at_once([packets.read(opened, at, 1) for at in (size - 1, size) if at >= 0])
+        yield from ask(packets.close(opened))
+    finally:
+        context.handles.discard(opened)
     if any(isinstance(reply, Status) and reply.code != Code.EOF for reply in replies):
         return True
     *last, behind = replies
@@ -170,6 +186,7 @@ def replace(context: Context, part: bytes, dest: bytes, reopen: bool = False) ->
     if isinstance(handle, Status):
         handle = b""
     if reply.ok:
+        context.handles.update([handle] if handle else [])
         return handle
     if handle:  # it belongs to the old final
         yield from ask(packets.close(handle))
@@ -204,16 +221,19 @@ def write_sidecar(context: Context, dest: bytes, part: bytes, digest: str) -> Wo
     Only a checksum file of `dest` itself is replaced: a producer's own file of that name is kept, with a warning.
     """
     name, path = posixpath.basename(dest), dest + SIDECAR
-    there = yield from sha256_there(path, name)
+    there = yield from sha256_there(context, path, name)
     if there == "":
         log.warning("no sidecar written: another file has its name path=%s", quoted(path))
     if there in ("", digest):
         return
     unfinished = sidecar_part(part) if part != dest else path
-    reply = yield from ask(packets.open_file(unfinished, Flag.WRITE | Flag.CREATE | Flag.TRUNCATE))
-    handle = expect_handle(reply, f"cannot create {quoted(unfinished)}")
-    written = yield from ask(packets.write(handle, 0, checksum_line(digest, name)))
-    closed = yield from ask(packets.close(handle))
+    opening = packets.open_file(unfinished, Flag.WRITE | Flag.CREATE | Flag.TRUNCATE)
+    handle = yield from open_one(context, opening, unfinished, f"cannot create {quoted(unfinished)}")
+    try:
+        written = yield from ask(packets.write(handle, 0, checksum_line(digest, name)))
+        closed = yield from ask(packets.close(handle))
+    finally:
+        context.handles.discard(handle)
     expect_ok(written, f"cannot write {quoted(unfinished)}")
     expect_ok(closed, f"the server failed to close {quoted(unfinished)}")
     if unfinished != path:
@@ -240,7 +260,8 @@ def confirm(context: Context, dest: bytes, size: int, handle: bytes, grace: bool
     """
     if context.options.trust:
         return False
-    if wants_confirmation(context) and (yield from _sync_final(context, dest, handle)):
+    # with a handle, too, if another job has learned meanwhile that there is no fsync: it is closed there
+    if (handle or wants_confirmation(context)) and (yield from _sync_final(context, dest, handle)):
         return True
     if grace and context.options.publish_grace_s:
         yield Linger(context.options.publish_grace_s)
@@ -260,21 +281,36 @@ def _look_again(dest: bytes, size: int) -> Work[None]:
 def _sync_final(context: Context, dest: bytes, handle: bytes) -> Work[bool]:
     """fsync on the final also syncs its name. False: a consumer has taken it, or it may not be opened.
 
-    A server that requires a writable handle for fsync gets one. No other failure is retried here: operating systems
-    report a write error only once, so a second fsync would succeed.
+    Where no handle is left it waits for others to close theirs: what is published is not to be sent again for that.
+    """
+    for _ in range(BUSY_LOOKS):
+        try:
+            return (yield from _sync_now(context, dest, handle))
+        except ServerBusy:
+            handle = b""
+            yield Linger(BUSY_WAIT_S)
+    return False
+
+
+def _sync_now(context: Context, dest: bytes, handle: bytes) -> Work[bool]:
+    """A server that requires a writable handle for fsync gets one. No other failure is retried: operating systems
+    report a write error only once, so a second fsync would succeed. Raises: ServerBusy; see `confirm`.
     """
     doing = f"the server could not sync {quoted(dest)} to disk"
     refusal: Status | None = None
+    busy: ServerBusy | None = None
     for flags in (Flag.READ, Flag.WRITE):  # a write-only drop box refuses the first
-        opened = handle or handle_or_refusal((yield from ask(packets.open_file(dest, flags))), doing)
-        handle = b""
-        if isinstance(opened, Status):
-            if opened.code in GONE:
-                return False
+        try:
+            opened = handle or (yield from open_one(context, packets.open_file(dest, flags), dest, doing))
+        except NotFound:
+            return False
+        except ServerBusy as error:
+            busy = error
             continue
-        synced, closed = yield from ask_all([packets.fsync(opened), packets.close(opened)], context.server.in_order)
-        expect_status(closed, f"cannot close {quoted(dest)}")
-        refusal = expect_status(synced, doing)
+        except PermanentError:
+            continue
+        handle = b""
+        refusal = yield from _synced(context, opened, dest, doing)
         if refusal.ok:
             return True
         if refusal.code == Code.OP_UNSUPPORTED:
@@ -282,6 +318,19 @@ def _sync_final(context: Context, dest: bytes, handle: bytes) -> Work[bool]:
             return False
         if refusal.code != Code.PERMISSION_DENIED:
             break
+    if busy is not None:
+        raise busy
     if refusal is not None:
         raise refusal.error(doing)
     return False
+
+
+def _synced(context: Context, handle: bytes, dest: bytes, doing: str) -> Work[Status]:
+    """fsync and CLOSE -> the answer to fsync."""
+    try:
+        requests = [packets.fsync(handle), packets.close(handle)]
+        synced, closed = yield from ask_all(requests, context.server.in_order)
+    finally:
+        context.handles.discard(handle)
+    expect_status(closed, f"cannot close {quoted(dest)}")
+    return expect_status(synced, doing)

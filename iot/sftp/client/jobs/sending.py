@@ -37,7 +37,11 @@ READ_BACK_BLOCK = 32 * 1024
 
 
 class NoResume(Exception):
-    """The server refuses to resume a part: start over, and remember that for this server."""
+    """The server refuses to resume a part: start over. certain: nothing else explains it, so remember it."""
+
+    def __init__(self, *, certain: bool = True) -> None:
+        super().__init__()
+        self.certain = certain
 
 
 class NoReadBack(Exception):

@@ -186,8 +186,8 @@ class Upload:
                     return (yield from self._guarded(self._resume(step)))
                 except NoReadBack:
                     step = step.unread()
-                except NoResume:
-                    self._resume_refused = True
+                except NoResume as refusal:
+                    self._resume_refused = refusal.certain
                     step = Fresh()
             assert isinstance(step, Fresh)
             yield from self._guarded(self._start_over(step))
@@ -240,7 +240,7 @@ class Upload:
             yield Barrier(self.checkpoint())
         writer, reader = yield from self._file.reopen(self._state, read=bool(step.suspect))
         if isinstance(writer, Status):
-            raise NoResume
+            raise NoResume(certain=self._file.asked_alone)
         if isinstance(reader, Status):
             note_refused_reading(self.context.server, reader.error("cannot read back"))
             raise NoReadBack
@@ -265,6 +265,7 @@ class Upload:
             self.sent_bytes += sending.sent_bytes
             if sending.closing:
                 self._file.closed(handle)
+        yield from self._file.close_all()  # an open handle of our own would make a refusal look like a busy server
         try:
             self._proof = yield from ending.check(replies)
         except PermanentError:
@@ -272,7 +273,6 @@ class Upload:
             raise
         if ending.synced:  # it came after every write
             self._state.sync_done(self._state.sync_mark())
-        yield from self._file.close_all()
 
     # -- publish
 
