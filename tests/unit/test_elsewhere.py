@@ -53,6 +53,17 @@ def test_a_publish_without_an_answer_there_makes_a_delivery_here_a_possible_repe
     assert not Elsewhere(journal, THERE, upload_key).may_stand(delivered())
 
 
+def test_each_of_several_other_servers_may_have_it_and_gives_it_up(journal: Journal) -> None:
+    others = (THERE, "me@a-third:22")
+    for other, phase in zip(others, (Phase.PUBLISHING, Phase.SENDING), strict=True):
+        make(journal, other).commit([checkpoint(phase=phase)])
+    elsewhere = Elsewhere(journal, HERE, upload_key)
+    assert elsewhere.may_stand(delivered())
+    elsewhere.overtaken([delivered()])
+    for other in others:
+        assert stored(journal, server=other) == checkpoint(fingerprint=GIVEN_UP, phase=Phase.SENDING)
+
+
 def test_another_version_of_the_file_is_no_repeat(journal: Journal) -> None:
     make(journal, THERE).commit([checkpoint(phase=Phase.PUBLISHING)])
     assert not Elsewhere(journal, HERE, upload_key).may_stand(delivered(version=Fingerprint(10**6, 99, 2, 3)))

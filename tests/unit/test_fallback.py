@@ -281,3 +281,29 @@ def test_an_answer_ends_the_ever_rarer_questions() -> None:
     pair.passes(BACK_S + CHECK_S + 2)
     first, *_, last = [after - before for before, after in zip(pair.asked_at[-3:], pair.asked_at[-2:], strict=False)]
     assert (first, last) == (BACK_S, CHECK_S)
+
+
+def test_an_outage_begins_with_short_waits_however_long_the_one_before_was() -> None:
+    pair = Pair()
+    pair.other = DOWN
+    pair.lost()
+    pair.passes(AFTER_S + 10 * CAP_S)
+    pair.link.progressed()
+    pair.passes(1)
+    pair.asked_at.clear()
+    pair.lost()
+    pair.passes(AFTER_S + 4 * CHECK_S)
+    assert [moment - pair.asked_at[0] for moment in pair.asked_at] == [0, CHECK_S, 3 * CHECK_S]
+
+
+def test_devices_that_left_a_server_in_some_order_leave_it_in_another_one_the_next_time() -> None:
+    pair = Pair(chance=0.0)
+    pair.failover._random = lambda: 0.999
+    for _ in range(2):  # to the second server, and back
+        pair.failover.switched(pair.link, pair.now)
+    pair.link = pair.fresh()
+    pair.link.progressed()
+    pair.passes(1)
+    pair.lost()
+    assert not pair.passes(AFTER_S + 0.9 * SPREAD * AFTER_S)
+    assert pair.passes(0.2 * SPREAD * AFTER_S)

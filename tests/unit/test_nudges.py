@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import socket
@@ -238,21 +239,80 @@ def test_of_a_tunnel_our_own_end_counts(addresses) -> None:
     assert addresses._address(address_message(local=b"mine", peer=b"peer"), gone=False)
 
 
-def test_another_process_that_writes_to_the_socket_is_not_believed(addresses, monkeypatch) -> None:
-    body = address_message(local=b"abcd")
-    message = network.HEADER.pack(network.HEADER.size + len(body), network.NEW_ADDRESS, 0, 0, 0) + body
+class Socket:
+    """What can be read from it, one after the other: errors, and messages of port 0, which is the kernel."""
 
-    class Socket:
-        def __init__(self, port: int) -> None:
-            self.waiting = [(message, (port, 0))]
+    def __init__(self, *waiting: bytes | OSError, port: int = 0) -> None:
+        self.waiting = list(waiting)
+        self.port = port
 
-        def recvfrom(self, size: int) -> tuple[bytes, tuple[int, int]]:
-            if not self.waiting:
-                raise BlockingIOError
-            return self.waiting.pop()
+    def recvfrom(self, size: int) -> tuple[bytes, tuple[int, int]]:
+        found = self.waiting.pop(0) if self.waiting else BlockingIOError()
+        if isinstance(found, OSError):
+            raise found
+        return found, (self.port, 0)
 
-    monkeypatch.setattr(addresses, "_socket", Socket(4711))
-    assert not addresses.news()
-    monkeypatch.setattr(addresses, "_socket", Socket(0))
-    assert addresses.news()
-    monkeypatch.undo()
+    def close(self) -> None:
+        """It is no socket."""
+
+
+def message(kind: int, body: bytes) -> bytes:
+    return network.HEADER.pack(network.HEADER.size + len(body), kind, 0, 0, 0) + body
+
+
+def link_message(*, carrier: bool, family: int = socket.AF_UNSPEC) -> bytes:
+    """Interface 7, as RTM_NEWLINK and RTM_DELLINK tell it."""
+    return network.OF_LINK.pack(family, 1, 7, network.CARRIER * carrier, 0)
+
+
+@pytest.fixture
+def told(addresses, monkeypatch: pytest.MonkeyPatch) -> Callable[..., bool]:
+    """Whether what can be read is news."""
+
+    def read(*waiting: bytes | OSError, port: int = 0) -> bool:
+        with monkeypatch.context() as patch:
+            patch.setattr(addresses, "_socket", Socket(*waiting, port=port))
+            news: bool = addresses.news()
+        return news
+
+    return read
+
+
+def test_another_process_that_writes_to_the_socket_is_not_believed(told) -> None:
+    news = message(network.NEW_ADDRESS, address_message(local=b"abcd"))
+    assert not told(news, port=4711)
+    assert told(news)
+
+
+def test_where_messages_were_lost_a_try_is_worth_it_and_what_was_known_counts_no_more(told) -> None:
+    lost = OSError(errno.ENOBUFS, "No buffer space available")
+    known, down = message(network.NEW_ADDRESS, address_message(local=b"abcd")), link_message(carrier=False)
+    assert told(known)
+    assert not told(known, message(network.NEW_LINK, down))
+    assert told(lost)
+    assert told(known)  # it may have gone and come again meanwhile
+    assert not told(message(network.NEW_LINK, link_message(carrier=True)))  # that it had gone is not known any more
+    assert told(lost, message(network.DELETED_ADDRESS, address_message(local=b"abcd")))
+
+
+def test_an_error_that_is_no_loss_of_messages_is_none_of_ours(told) -> None:
+    with pytest.raises(OSError, match="broken"):
+        told(OSError(errno.EIO, "broken"))
+
+
+def test_only_a_carrier_of_the_same_interface_comes_back(told) -> None:
+    down, up = link_message(carrier=False), link_message(carrier=True)
+    assert not told(message(network.NEW_LINK, down), message(network.DELETED_LINK, down), message(network.NEW_LINK, up))
+    assert told(message(network.NEW_LINK, down), message(network.NEW_LINK, up))
+
+
+def test_what_a_bridge_says_of_its_ports_is_no_carrier(told) -> None:
+    down, up = (link_message(carrier=carrier, family=socket.AF_BRIDGE) for carrier in (False, True))
+    assert not told(message(network.NEW_LINK, down), message(network.NEW_LINK, up))
+
+
+def test_however_many_addresses_there_were_few_are_remembered(addresses, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "KNOWN_MAX", 3)
+    for number in range(10):
+        assert addresses._address(address_message(local=bytes([number] * 4)), gone=False)
+    assert len(addresses._known) <= 3

@@ -7,13 +7,14 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from unit.packing_rig import NOISE, TEXT, PackingRig
 
 from iot.spooler.compression import packer as packers
-from iot.spooler.compression.folder import KEPT_BYTES, Folder
+from iot.spooler.compression.folder import KEPT_BYTES, LEAST_FREE_BYTES, Folder
 from iot.spooler.compression.packer import Packer, Task
 from iot.spooler.config.packed import Compression
 from iot.transfer import Fingerprint
@@ -145,3 +146,61 @@ def test_what_was_not_finished_is_not_kept_over_a_restart(shop: Shop) -> None:
         (shop.folder.path / name).write_bytes(bytes(KEPT_BYTES))
     assert [made.name for made in shop.folder.kept()] == ["0123456789abcdef.gz"]
     assert os.listdir(shop.folder.path) == ["0123456789abcdef.gz"]
+
+
+def test_those_that_were_not_begun_when_it_stops_are_not_begun(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    may_go_on, begun = threading.Event(), list[str]()
+    real = Packer._packed
+
+    def held(packer: Packer, task: Task) -> Any:
+        begun.append(task.name)
+        may_go_on.wait(30)
+        return real(packer, task)
+
+    monkeypatch.setattr(Packer, "_packed", held)
+    for name in ("f", "g"):
+        shop.packer.ask(shop.task(name, TEXT))
+    ending = threading.Thread(target=shop.packer.stop)
+    ending.start()
+    while not shop.packer._stopped:
+        threading.Event().wait(0.005)
+    may_go_on.set()
+    ending.join(30)
+    assert begun == ["f.gz"]
+
+
+# -- the folder
+
+
+@pytest.mark.parametrize(("lacking", "is_made"), [(0, True), (1, False)])
+def test_there_has_to_be_room_for_the_whole_original_that_this_user_may_fill(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, lacking: int, is_made: bool
+) -> None:
+    """bfree is also what is kept for root."""
+    room = (LEAST_FREE_BYTES + len(TEXT) - lacking) / 512
+    found = SimpleNamespace(f_bavail=room, f_bfree=1 << 40, f_frsize=512, f_bsize=1 << 20)
+    monkeypatch.setattr(os, "statvfs", lambda _: found)
+    assert (shop.done(shop.task("f", TEXT))["f.gz"] is not None) is is_made
+
+
+@pytest.mark.parametrize(("size", "is_kept"), [(KEPT_BYTES, True), (KEPT_BYTES - 1, False)])
+def test_what_is_kept_over_a_restart_is_on_the_disk_before_it_has_its_name(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, size: int, is_kept: bool
+) -> None:
+    name, synced = "0123456789abcdef.gz", list[int]()
+
+    def fsync(file: int) -> None:
+        assert os.listdir(shop.folder.path) == [f"{name}.new"]
+        synced.append(os.fstat(file).st_size)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with shop.folder.making(name, 5) as file:
+        os.write(file, bytes(size))
+    assert synced == [size] * is_kept
+    assert [made.name for made in shop.folder.kept()] == [name] * is_kept
+
+
+def test_what_an_earlier_run_did_not_finish_is_in_nobodys_way(shop: Shop) -> None:
+    shop.folder.path.mkdir()
+    (shop.folder.path / "f.gz.new").write_bytes(b"half, and longer than what comes")
+    assert gzip.decompress(Path(shop.done(shop.task("f", b"x" * 5000))["f.gz"].path).read_bytes()) == b"x" * 5000

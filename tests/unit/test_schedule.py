@@ -142,3 +142,17 @@ def test_a_moment_is_told_as_people_say_it():
     assert clock_words(now + 68 * hours, BERLIN, now) == "Mon 08:00"
     assert clock_words(now + 24 * 8 * hours, BERLIN, now) == "2026-12-05 12:00"
     assert clock_words(0.0, timezone.utc, 0.0) == "00:00"
+
+
+def test_what_opens_in_the_hour_that_is_skipped_opens_in_the_very_second_at_which_it_ends():
+    plan, before = schedule("02:10-04:00"), at("2026-03-29 01:00")
+    assert plan.changes_at(before) == at("2026-03-29 03:00") == before + 3600
+
+
+def test_a_clock_that_is_set_back_over_midnight_shows_the_evening_before_again():
+    """In Newfoundland, until 2011, a minute after midnight: what comes next is a window of yesterday."""
+    zone = ZoneInfo("America/St_Johns")
+    before = datetime(2010, 11, 7, 0, 0, 30, tzinfo=zone).timestamp()
+    opens = datetime(2010, 11, 6, 23, 30, tzinfo=zone, fold=1).timestamp()
+    assert opens - before == 30 + 29 * 60
+    assert Schedule((window("23:30-23:45"),), zone).changes_at(before) == opens

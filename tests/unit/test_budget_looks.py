@@ -1,0 +1,165 @@
+"""When a budget looks again, how much it drops at a time, and what it says of what it may not drop; on a fake clock."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from iot.spooler.budget import budget as module
+from iot.spooler.budget import shelf as shelves
+from iot.spooler.budget.budget import COST_SHARE, OVER_S, RETRY_S, Budget
+from iot.spooler.budget.excess import NOTHING, beyond_backlog
+from iot.spooler.budget.shelf import Shelf
+from iot.spooler.config.budget import BudgetSettings
+from iot.spooler.queue.policy import State
+from iot.spooler.queue.queue import Entry
+from iot.transfer import Fingerprint
+
+TTL_S = 3600.0
+
+
+class Room:
+    """An outbox with its budget, and all that surrounds them in memory. rows: what waits."""
+
+    def __init__(self, count: int, **budget: Any) -> None:
+        self.now = 1000.0
+        self.look_takes_s = 0.0
+        self.rows = {number: entry(number) for number in range(1, count + 1)}
+        self.made_ready = 1
+        self.dropped: list[int] = []
+        self.done: list[str] = []
+        self.writes = iter(())
+        lists: Any = SimpleNamespace(write=lambda wall: next(self.writes), remain=lambda: True, is_due=lambda: True)
+        sender: Any = SimpleNamespace(wake=lambda: self.done.append("sender woken"))
+        settings = SimpleNamespace(
+            budget=BudgetSettings(**budget), batch_marker=None, ignore_case=False, label="box", small_file_bytes=0
+        )
+        intake: Any = SimpleNamespace(number=1, settings=settings)
+        self.shelf = Shelf(intake, lists, sender, self)  # type: ignore[arg-type]
+        ages: Any = SimpleNamespace(
+            look=lambda: 60.0, expired_up_to=lambda number: count, close=lambda: self.done.append("ages kept")
+        )
+        stones: Any = SimpleNamespace(add=lambda *_: None)
+        owed: Any = SimpleNamespace(drop=self._leave, leave=lambda _, entries, why: self._leave(entries))
+        journal: Any = SimpleNamespace(write=lambda work: work(None))
+        clocks: Any = SimpleNamespace(wall=lambda: 0.0, monotonic=lambda: self.now)
+        self.budget = Budget([self.shelf], ages, stones, self, owed, journal, clocks, lambda _: None, drain=False)  # type: ignore[arg-type]
+        self.shelf.list_at = float("inf")
+
+    # -- as the queue
+
+    def backlog(self, outbox: int) -> tuple[int, int]:
+        self.now += self.look_takes_s
+        return len(self.rows), sum(row.fingerprint.size for row in self.rows.values())
+
+    def idle(self, outbox: int, above: int, below: int, most: int, *, newest_first: bool) -> list[Entry]:
+        found = [row for number, row in sorted(self.rows.items(), reverse=newest_first) if above < number < below]
+        return found[:most]
+
+    def evict(self, db: None, entries: list[Entry], *_: Any) -> list[Entry]:
+        return entries
+
+    def _leave(self, entries: list[Entry]) -> None:
+        for each in entries:
+            self.dropped.append(self.rows.pop(each.id).id)
+
+    @property
+    def over(self) -> object:
+        return self.budget.figures(1)["over_budget"]
+
+
+def entry(number: int) -> Entry:
+    return Entry(
+        number, 1, b"f%d" % number, State.READY, Fingerprint(10, 1, 2, number), False, 5, "/up", None, 1, 0, 1.0,
+        False, None, 0, 0, 0, None,
+    )  # fmt: skip
+
+
+def test_as_many_as_are_allowed_are_not_too_many() -> None:
+    assert beyond_backlog(BudgetSettings(max_files=3, max_bytes=30), 3, 30) == NOTHING
+    assert beyond_backlog(BudgetSettings(max_files=3), 4, 30).files == 1
+    assert beyond_backlog(BudgetSettings(max_bytes=30), 4, 31).bytes == 1
+
+
+def test_what_is_too_much_and_may_not_be_dropped_is_said_and_looked_at_again_after_a_while() -> None:
+    room = Room(3, max_files=1, preserve=("*",))
+    assert not room.budget.look()
+    assert "max_files = 1" in str(room.over)
+    assert room.budget.look_at() == room.now + OVER_S
+    room.rows = {1: entry(1)}
+    room.now += OVER_S
+    room.budget.look()
+    assert room.over is None
+    assert room.budget.look_at() == float("inf")  # until something comes
+
+
+def test_so_many_are_dropped_at_a_time_and_the_rest_at_once_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST", 2)
+    room = Room(6, max_files=1)
+    assert room.budget.look()
+    assert (room.dropped, room.over) == ([1, 2], None)
+    assert room.budget.look_at() == room.now
+    assert room.budget.look()
+    assert room.budget.look()
+    assert (room.dropped, room.over) == ([1, 2, 3, 4, 5], None)
+
+
+def test_only_who_has_looked_at_everything_says_that_nothing_may_be_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shelves, "PAGE", 2)
+    monkeypatch.setattr(shelves, "PAGES", 1)
+    room = Room(5, max_files=1, preserve=("f1", "f2", "f3", "f4"))
+    room.budget.look()
+    assert (room.dropped, room.over, room.budget.look_at()) == ([], None, room.now)
+    for _ in range(3):
+        room.budget.look()
+    assert room.dropped == [5]
+    assert "max_files = 1" in str(room.over)
+
+
+def test_looking_at_a_long_backlog_takes_a_small_share_of_the_time() -> None:
+    room = Room(1, max_files=5)
+    room.look_takes_s = 0.2
+    began = room.now
+    room.budget.look()
+    room.made_ready += 1
+    assert room.budget.look_at() == pytest.approx(began + 0.2 * COST_SHARE)
+
+
+def test_what_is_left_to_drop_takes_no_larger_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST", 2)
+    room = Room(6, max_files=1)
+    room.look_takes_s = 0.2
+    began = room.now
+    room.budget.look()
+    assert len(room.dropped) == 2
+    assert room.budget.look_at() == pytest.approx(began + 0.2 * COST_SHARE)
+
+
+def test_of_what_is_too_old_a_page_is_dropped_and_the_next_one_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shelves, "PAGE", 2)
+    room = Room(3, ttl_s=TTL_S)
+    room.budget.look()
+    assert (room.dropped, room.budget.look_at()) == ([1, 2], room.now)
+    for _ in range(2):
+        room.budget.look()
+    assert (room.dropped, room.budget.look_at()) == ([1, 2, 3], room.now + 60.0)
+
+
+@pytest.mark.parametrize(("written", "again_s", "woken"), [(True, 1.0, ["sender woken"]), (False, RETRY_S, [])])
+def test_a_list_is_sent_at_once_and_one_that_cannot_be_written_is_tried_again(
+    written: bool, again_s: float, woken: list[str]
+) -> None:
+    room = Room(0, max_files=5)
+    room.budget._list_s = 0.0
+    room.writes = iter([written])
+    room.shelf.list_at = room.now
+    room.budget.look()
+    assert (room.done, room.shelf.list_at) == (woken, room.now + again_s)
+
+
+def test_at_the_end_the_ages_are_kept() -> None:
+    room = Room(0, ttl_s=TTL_S)
+    room.budget.close()
+    assert room.done == ["ages kept"]
