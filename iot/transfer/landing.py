@@ -56,6 +56,7 @@ FRESH_S = 10
 TICK_S = 2.1
 """After this long, an mtime in whole seconds is over; FAT counts in steps of two."""
 FRESH_LOOKS = 3
+AHEAD = 4  # so many times checkpoint_bytes may arrive while the disk is synced
 READ_TWICE_BYTES = 1024 * 1024
 """A file up to this size is faster to read twice than to wait for."""
 
@@ -250,15 +251,21 @@ class Landing:
         saved_bytes, saved_at = self._saved
         many = end - saved_bytes >= self._options.checkpoint_bytes
         if many or self._clock() - saved_at >= self._options.checkpoint_s:
-            self.save()
+            self.save(beside=True)
 
-    def save(self) -> None:
-        """Sync the bytes to disk, then note the checkpoint."""
+    def save(self, *, beside: bool = False) -> None:
+        """Sync the bytes to disk, then note the checkpoint. beside: the disk is not waited for, unless it falls far
+        behind; what it has synced is noted by a later call."""
         if self.end <= self._saved[0] or not self.sink.path or self.read_twice:
             return
-        self.sink.sync()
-        self._saved = (self.end, self._clock())
-        self._note(self.checkpoint(self.end))
+        synced = self.end
+        if beside:
+            synced = self.sink.sync_beside(self.end, AHEAD * self._options.checkpoint_bytes)
+        else:
+            self.sink.sync()
+        if synced:
+            self._saved = (synced, self._clock())
+            self._note(self.checkpoint(synced))
 
     def checkpoint(self, acked: int) -> Checkpoint:
         direction, source, path = self.key

@@ -9,6 +9,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator
+from threading import Thread
 from typing import BinaryIO, NamedTuple, Protocol
 
 from iot.transfer.errors import DiskFull, LocalStateError, PermanentError
@@ -55,6 +56,10 @@ class Sink(Protocol):
 
     def sync(self) -> None: ...
 
+    def sync_beside(self, end: int, most_ahead: int) -> int:
+        """Sync what was written so far, up to `end`, beside what follows -> the end of what such a sync has covered by
+        now; 0 while it is under way. It is waited for once `most_ahead` bytes have followed."""
+
     def sha256(self) -> Iterator[str | None]: ...
 
     def publish(self, kept: Kept) -> None: ...
@@ -77,6 +82,8 @@ class FileSink:
         self.folder = os.path.dirname(path)
         self.name = os.fsdecode(path)
         self._fd = -1
+        self._beside: tuple[int, Thread] | None = None
+        self._lost: OSError | None = None
 
     def size(self) -> int:
         try:
@@ -127,8 +134,37 @@ class FileSink:
                 data, offset = data[count:], offset + count
 
     def sync(self) -> None:
-        with self._translated():
+        self._end_beside()
+        self._fsync()
+        self._check_lost()
+
+    def sync_beside(self, end: int, most_ahead: int) -> int:
+        if self._beside is None:
+            self._check_lost()
+            self._beside = end, Thread(target=self._fsync, name="sync", daemon=True)
+            self._beside[1].start()
+        covered, thread = self._beside
+        if thread.is_alive() and end - covered < most_ahead:
+            return 0
+        self._end_beside()
+        self._check_lost()
+        return covered
+
+    def _end_beside(self) -> None:
+        if self._beside is not None:
+            self._beside[1].join()
+            self._beside = None
+
+    def _fsync(self) -> None:
+        try:
             os.fsync(self._fd)
+        except OSError as error:
+            self._lost = error
+
+    def _check_lost(self) -> None:
+        """Raise what a sync has failed with, then and ever after: the system reports lost bytes a single time."""
+        if self._lost is not None:
+            raise local_error(self._lost, self.name) from self._lost
 
     def sha256(self) -> Iterator[str | None]:
         """Hash in steps: yields None after each block, and finally the hex digest."""
@@ -170,6 +206,8 @@ class FileSink:
             os.unlink(self.part)
 
     def close(self) -> None:
+        self._end_beside()
+        self._lost = None
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -233,6 +271,10 @@ class StreamSink:
     def sync(self) -> None:
         with _translated(self.name):
             self._file.flush()
+
+    def sync_beside(self, end: int, most_ahead: int) -> int:
+        """An open file is never gone on with, so nothing of it has to be on the disk early."""
+        return 0
 
     def sha256(self) -> Iterator[str | None]:
         digest = hashlib.sha256()

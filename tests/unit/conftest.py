@@ -5,8 +5,9 @@ from __future__ import annotations
 import gc
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from unit.finding import Rig
@@ -63,3 +64,22 @@ def _open_below(base: str) -> set[tuple[str, str]]:
         if place.startswith(base):
             found.add((handle, place))
     return found
+
+
+class _AtOnce:
+    """A thread that has ended by the time it is started."""
+
+    def __init__(self, target: Callable[[], None], **_: Any) -> None:
+        self.start = target
+
+    def is_alive(self) -> bool:
+        return False
+
+    def join(self) -> None:
+        pass  # it has ended
+
+
+@pytest.fixture
+def disk_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a download syncs beside what arrives is on the disk at once, so that its checkpoints can be counted."""
+    monkeypatch.setattr("iot.transfer.sink.Thread", _AtOnce)

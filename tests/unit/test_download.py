@@ -234,6 +234,7 @@ def test_a_download_is_on_the_disk_before_its_name_and_its_name_before_the_resul
     assert calls[calls.index("rename") - 1] == "fsync part"
 
 
+@pytest.mark.usefixtures("disk_at_once")
 def test_no_checkpoint_speaks_of_bytes_that_are_not_on_the_disk(
     lab: Lab, calls: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -210,6 +210,7 @@ def test_a_file_that_keeps_its_mode_is_nobody_elses_before_it_has_it(lab, keep_m
 # -- records
 
 
+@pytest.mark.usefixtures("disk_at_once")
 def test_a_checkpoint_is_kept_after_so_many_bytes_or_so_long(lab):
     lab.options = replace(lab.options, checkpoint_bytes=100, checkpoint_s=10.0)
     landing = lab.begun()

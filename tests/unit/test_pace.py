@@ -97,6 +97,13 @@ def test_blocks_grow_with_the_rate_up_to_what_the_server_takes() -> None:
     assert fast.block == BLOCK
 
 
+def test_a_fast_link_without_delay_does_not_run_dry_while_this_side_pauses_for_a_moment() -> None:
+    rate, pace = 400e6, Pace(16 * MIB, BLOCK)
+    pace.allow_blocks(BLOCK)
+    run(pace, rate, 0.0003, 1)
+    assert 0.009 * rate < pace.window < 0.02 * rate
+
+
 def test_before_any_answer_it_is_careful() -> None:
     pace = Pace(16 * MIB, BLOCK)
     assert pace.block == SMALL_BLOCK

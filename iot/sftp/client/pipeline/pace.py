@@ -1,10 +1,12 @@
 """How many bytes to keep in flight, and in what block size. Pure: the caller supplies the clock.
 
 In flight = gain x measured rate x minimum round trip, plus a few blocks: enough to fill the link, but no more, so that
-little is wasted when it breaks and an urgent file does not wait behind megabytes. The rate is the delivery rate of each
-answer, as BBR measures it: bytes answered since the last answer before it was sent, divided by the time since then.
-Otherwise, answers that were held up and then arrive at once would look like a faster link. The maximum of the last few
-seconds counts; the round trip is the minimum of this connection.
+little is wasted when it breaks and an urgent file does not wait behind megabytes. Where the server accepts no block as
+large as the rate calls for, its time counts: a link without delay would run dry whenever this side pauses for a moment.
+
+The rate is the delivery rate of each answer, as BBR measures it: bytes answered since the last answer before it was
+sent, divided by the time since then. Otherwise, answers that were held up and then arrive at once would look like a
+faster link. The maximum of the last few seconds counts; the round trip is the minimum of this connection.
 
 At the start TCP itself is still probing, and the rate says little about the link. Until the rate stops growing (three
 round trips with less than a quarter more, as in BBR's start-up), eight times what was measured may be in flight: TCP
@@ -150,5 +152,5 @@ class Pace:
         if self._grows:
             most = max(self._start_bytes, int(min(START_RATE * self.round_trip_s, START_MAX_BYTES)))
             least = min(most, max(FIRST_BYTES, int(START_GAIN * self.rate * self.round_trip_s)))
-        wanted = GAIN * self.rate * self.round_trip_s + SPARE_BLOCKS * self.block
+        wanted = GAIN * self.rate * self.round_trip_s + SPARE_BLOCKS * max(self.block, self.rate * BLOCK_S)
         self.window = int(min(max(wanted, least), self.max_bytes))
