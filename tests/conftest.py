@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 import tempfile
@@ -18,6 +19,8 @@ from servers.openssh import OpenSSH
 from servers.zoo import REMOTES, ZOO, start
 
 TEMPORARY = "iot-sftp-tests-"
+OPEN_FILES = 20_000
+"""Some tests open a thousand connections; a login shell allows 1,024 files."""
 
 # A run of everything says the same twice; `sh tests/run unit` and `faults` look for what nobody has thought of yet.
 # Nor does it time each example: the machine is shared.
@@ -35,6 +38,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(OPEN_FILES, hard)), hard))
     if why_not("mounts") is None:
         enter_private_namespace()
     if not config.option.basetemp:

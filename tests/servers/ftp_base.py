@@ -24,7 +24,7 @@ from servers.base import HOST, START_S, ProcessServer, program
 
 from iot.ftp import FTPClient
 
-__all__ = ["FTPServer", "certificate", "unpacked"]
+__all__ = ["FTPServer", "certificate", "let_in", "needs_capabilities", "needs_root", "unpacked"]
 
 PASSIVE_PORTS = 16
 UNPACKED = Path(__file__).parents[2] / ".test-servers"
@@ -135,6 +135,15 @@ class FTPServer(ProcessServer):
 def needs_root(name: str) -> None:
     if os.geteuid() != 0:
         missing(f"{name} needs root, to become the user of a login")
+
+
+def needs_capabilities(name: str, *numbers: int) -> None:
+    """Containers keep some of root's capabilities back; numbers as in linux/capability.h."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    held = int(next(line for line in status.splitlines() if line.startswith("CapPrm:")).split()[1], 16)
+    lacking = [number for number in numbers if not held >> number & 1]
+    if lacking:
+        missing(f"{name} does not start without the capabilities {lacking}, which this root does not have")
 
 
 def let_in(folder: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from servers.base import ProcessServer, program
 
-__all__ = ["ProFTPD"]
+__all__ = ["MODULES", "ProFTPD", "hashed", "modules_to_load"]
 
 MODULES = Path("/usr/lib/proftpd")
 CONFIGURATION = """\
@@ -48,9 +48,9 @@ TimeoutLogin 60
 """
 
 
-def modules_to_load() -> str:
+def modules_to_load(*protocol: str) -> str:
     """From 1.3.8c on, Debian has more of the modules as files of their own; before they were in the program itself."""
-    names = ("mod_delay", "mod_xfer", "mod_ls", "mod_sftp")
+    names = ("mod_delay", "mod_xfer", "mod_ls", *protocol)
     return "\n".join(f"LoadModule {name}.c" for name in names if (MODULES / f"{name}.so").exists())
 
 
@@ -83,7 +83,7 @@ class ProFTPD(ProcessServer):
         configuration.write_text(
             CONFIGURATION.format(
                 modules=MODULES,
-                load=modules_to_load(),
+                load=modules_to_load("mod_sftp"),
                 host=self.host,
                 port=self.port,
                 state=self.state,

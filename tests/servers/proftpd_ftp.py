@@ -7,14 +7,13 @@ from pathlib import Path
 
 from servers.base import program
 from servers.ftp_base import FTPServer
-from servers.proftpd import hashed
+from servers.proftpd import MODULES, hashed, modules_to_load
 
 __all__ = ["ProFTPDFTP"]
 
 CONFIGURATION = """\
-ModulePath /usr/lib/proftpd
-LoadModule mod_tls.c
-LoadModule mod_digest.c
+ModulePath {modules}
+{load}
 ServerName "tests"
 ServerType standalone
 DefaultAddress {host}
@@ -75,6 +74,8 @@ class ProFTPDFTP(FTPServer):
         configuration = self.state / "proftpd.conf"
         configuration.write_text(
             CONFIGURATION.format(
+                modules=MODULES,
+                load=modules_to_load("mod_tls", "mod_digest"),
                 host=self.host,
                 port=self.port,
                 root=self.root,

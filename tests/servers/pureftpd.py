@@ -7,12 +7,13 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from servers.ftp_base import FTPServer, let_in, needs_root, unpacked
+from servers.ftp_base import FTPServer, let_in, needs_capabilities, needs_root, unpacked
 from servers.proftpd import hashed
 
 __all__ = ["PureFTPd"]
 
 ACCOUNT = "nobody"
+CAP_DAC_READ_SEARCH, CAP_SYS_NICE = 2, 23
 
 
 class PureFTPd(FTPServer):
@@ -20,6 +21,7 @@ class PureFTPd(FTPServer):
 
     def __init__(self, root: Path, tls: str = "explicit") -> None:
         needs_root(self.name)
+        needs_capabilities(self.name, CAP_DAC_READ_SEARCH, CAP_SYS_NICE)
         super().__init__(root, tls)
         self._program = unpacked("pure-ftpd", "pure-ftpd")
         self._users = unpacked("pure-pw", "pure-ftpd-common")

@@ -35,7 +35,8 @@ def test_start_connection_and_end_are_one_line_each(site: Site, sshd: OpenSSH) -
     (connected,) = [line for line in lines if " connected " in line]
     assert re.fullmatch(
         rf"INFO connected host=127\.0\.0\.1 port={sshd.port} software=\"SSH-2\.0-OpenSSH[^\"]*\""
-        r" key_exchange=\S*curve25519\S* host_key=ssh-ed25519 fingerprint=SHA256:\S+ cipher=\S+ round_trip_ms=[0-9.]+",
+        r" key_exchange=\S*(?:curve|x)25519\S* host_key=ssh-ed25519 fingerprint=SHA256:\S+"
+        r" cipher=\S+ round_trip_ms=[0-9.]+",
         connected,
     )
     assert re.fullmatch(r"INFO stopped reason=stopped delivered=1 bytes=5 left=0 s=\d+", lines[-1])

@@ -102,7 +102,8 @@ def test_a_part_on_the_server_that_was_left_goes_when_that_is_used_again(servers
         with site.running():
             until(lambda: link.up_bytes > MIB)
             first.kill()
-            until(lambda: second.content("up/large") == content)
+            until(lambda: "delivered path=large" in site.log)  # by then the agent knows it
+        assert second.content("up/large") == content
         (part,) = (first.root / "up").iterdir()
         assert 0 < part.stat().st_size < 3 * MIB
         first.start()

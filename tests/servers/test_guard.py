@@ -21,10 +21,11 @@ def test_a_server_ends_with_the_process_that_started_it(kind: str, tmp_path: Pat
     """Also one that changes its name and its user, and one of two processes."""
     reader, writer = os.pipe()
     host_keys()  # made once, in this process
+    server = start(kind, tmp_path / "root")  # and what is missing for it is told here
     child = os.fork()
     if child == 0:
         try:
-            with start(kind, tmp_path / "root"):
+            with server:
                 os.write(writer, " ".join(map(str, descendants(os.getpid()))).encode())
                 os.kill(os.getpid(), signal.SIGKILL)
         finally:

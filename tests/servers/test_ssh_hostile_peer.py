@@ -19,7 +19,15 @@ import paramiko
 import pytest
 from servers.hostile import Hostile, connected, raw_peer
 
-from iot.sftp.client import AuthenticationError, Incompatible, LinkLost, LoginRefused, SFTPError, TransientError
+from iot.sftp.client import (
+    AuthenticationError,
+    Incompatible,
+    LinkLost,
+    LoginRefused,
+    ServerBusy,
+    SFTPError,
+    TransientError,
+)
 from iot.sftp.client.protocol import packets
 from iot.sftp.client.protocol.outgoing import Outgoing
 
@@ -167,6 +175,19 @@ def test_a_disconnect_message_in_any_encoding_is_a_lost_link_with_its_reason(enc
         with pytest.raises(LinkLost, match="zu viele Zugriffe") as caught:
             connected(server.port, host_key=server.host_key)
         assert "\x1b" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("said", "means"),
+    [
+        (b"Exceeded MaxStartups", "too many others are logging in"),
+        (b"Not allowed at this time", "too many others are logging in, or failed logins"),
+    ],
+)
+def test_a_server_that_lets_nobody_in_for_now_is_busy_and_not_a_lost_link(said: bytes, means: str) -> None:
+    """sshd drops a connection with one line in place of its version; OpenSSH 9.8 changed the line."""
+    with raw_peer(lambda sock: sock.sendall(said + b"\r\n")) as port, pytest.raises(ServerBusy, match=means):
+        connected(port)
 
 
 def test_a_login_that_the_server_ends_for_too_many_failures_is_refused_and_not_a_lost_link() -> None:

@@ -32,7 +32,7 @@ MESSAGES = (
     (r"argument (\S+): expected one argument", r"\1 needs a value"),
     (r"argument (\S+): invalid choice: '?([^']*?)'? \(choose from (.*)\)", r"\1 \2: must be one of \3"),
     (r"argument (\S+): not allowed with argument (\S+)", r"\1 and \2 exclude each other"),
-    (r"argument (-\w/\S+): ignored explicit argument '([A-Za-z])'", r"\1 takes no value, and there is no option -\2"),
+    (r"argument (-\w/\S+): ignored explicit argument '([A-Za-z])'", r"no such option: -\2"),
     (r"argument (\S+): ignored explicit argument .*", r"\1 takes no value"),
     (r"the following arguments are required: (.*)", r"missing: \1"),
 )

@@ -15,8 +15,13 @@ __all__ = ["printable", "translated"]
 
 SHOWN = 600
 """Maximum length of server text in an error; enough for the algorithm lists of both sides."""
-TOO_MANY = re.compile(r"it begins with ['\"]Exceeded MaxStartups")
-"""What sshd says in place of its version while too many others are logging in."""
+NOT_NOW = re.compile(r"it begins with ['\"](Exceeded MaxStartups|Not allowed at this time)")
+"""What sshd says in place of its version while too many others are logging in. From OpenSSH 9.8 on it is the second,
+and the same to an address that it has shut out for a while, for failed logins (PerSourcePenalties)."""
+WHY_NOT_NOW = {
+    "Exceeded MaxStartups": "too many others are logging in",
+    "Not allowed at this time": "too many others are logging in, or failed logins have shut this address out",
+}
 
 
 def printable(text: str, most: int = SHOWN) -> str:
@@ -42,8 +47,8 @@ def translated(host: str) -> Iterator[None]:
     except TimeoutError as error:
         raise Timeout(f"{host} did not answer in time") from error
     except (paramiko.SSHException, EOFError, OSError) as error:
-        if TOO_MANY.search(str(error)):
-            raise ServerBusy(f"{host}: too many others are logging in (Exceeded MaxStartups)") from error
+        if (said := NOT_NOW.search(str(error))) is not None:
+            raise ServerBusy(f"{host}: {WHY_NOT_NOW[said[1]]} ({said[1]})") from error
         raise LinkLost(f"{host}: {_reason(error)}") from error
     except Exception as error:
         raise ProtocolError(f"{host} violated the SSH protocol: {_reason(error)}") from error
