@@ -72,3 +72,40 @@ def test_a_refused_login_holds_the_server_longer_each_time_also_after_it_was_rel
     assert (server.holds, server.failures) == (2, 0)
     server.progressed()
     assert server.holds == 0
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_a_held_server_that_is_then_not_reached_at_all_is_down_and_its_next_hold_is_the_longer_one(server, is_told):
+    """A remote that dials on its own tells of no try."""
+    server.lost(LoginRefused("no"), 100.0)
+    if is_told:
+        server.tried()
+        assert server.state is ServerState.CONNECTING
+    server.lost(LinkLost("gone"), 1000.0)
+    assert (server.state, server.holds, server.failures) == (ServerState.DISCONNECTED, 1, 1)
+    assert (server.down_since, server.held_since, server.ready_at) == (1000.0, 100.0, 1010.0)
+    assert server.wake() is False  # a wait was over, and no hold
+    server.lost(LoginRefused("no"), 2000.0)
+    assert (server.state, server.down_since, server.ready_at) == (ServerState.HELD, None, 2000.0 + 1800.0)
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_a_held_server_that_lets_us_in_is_connected(server, is_told):
+    server.lost(LoginRefused("no"), 100.0)
+    if is_told:
+        server.tried()
+    server.answered()
+    assert (server.state, server.held_since) == (ServerState.CONNECTED, None)
+
+
+def test_a_connection_that_has_answered_stays_one_when_there_is_nothing_more_to_do(server):
+    server.tried()
+    assert server.state is ServerState.CONNECTING
+    server.ended()
+    assert server.state is ServerState.DISCONNECTED
+    server.tried()
+    server.answered()
+    server.ended()
+    assert server.state is ServerState.CONNECTED
+    server.tried()
+    assert server.state is ServerState.CONNECTED

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,9 +12,10 @@ import pytest
 from iot.spooler.budget import budget as module
 from iot.spooler.budget import shelf as shelves
 from iot.spooler.budget.budget import COST_SHARE, OVER_S, RETRY_S, Budget
-from iot.spooler.budget.excess import NOTHING, beyond_backlog
+from iot.spooler.budget.excess import NOTHING, Space, beyond_backlog
 from iot.spooler.budget.shelf import Shelf
 from iot.spooler.config.budget import BudgetSettings
+from iot.spooler.outbox.versions import URGENT
 from iot.spooler.queue.policy import State
 from iot.spooler.queue.queue import Entry
 from iot.transfer import Fingerprint
@@ -163,3 +166,44 @@ def test_at_the_end_the_ages_are_kept() -> None:
     room = Room(0, ttl_s=TTL_S)
     room.budget.close()
     assert room.done == ["ages kept"]
+
+
+# -- which files, and how much room
+
+
+def test_others_are_all_looked_at_before_an_urgent_one_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shelves, "PAGE", 2)
+    monkeypatch.setattr(shelves, "PAGES", 1)
+    room = Room(4, max_files=3, preserve=("f2", "f3"), evict_urgent="oldest")
+    room.rows[1] = entry(1)._replace(priority=URGENT)
+    for _ in range(3):
+        room.budget.look()
+    assert room.dropped == [4]
+
+
+def test_from_the_newest_on_a_look_goes_on_where_the_last_one_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shelves, "PAGE", 2)
+    monkeypatch.setattr(shelves, "PAGES", 1)
+    room = Room(6, max_files=5, preserve=("f5", "f6"), evict="newest")
+    for _ in range(2):
+        room.budget.look()
+    assert room.dropped == [4]
+
+
+def test_what_root_alone_may_fill_is_not_free(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    found = SimpleNamespace(
+        f_bsize=1 << 20, f_frsize=512, f_blocks=100, f_bfree=50, f_bavail=40, f_files=30, f_ffree=20, f_favail=10
+    )
+    monkeypatch.setattr(os, "fstatvfs", lambda _: found)
+    room = Room(0, min_free_percent=10)
+    room.shelf.intake.outbox = SimpleNamespace(open=lambda: os.open(tmp_path, os.O_RDONLY))  # type: ignore[assignment]
+    assert room.shelf.space() == Space(100 * 512, 40 * 512, 30, 10, 512)
+
+
+def test_few_dropped_files_of_a_minute_are_named_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    room = Room(0, max_files=1)
+    for number in range(2 * shelves.TOLD_MAX):
+        room.shelf.tell([entry(number)], "too many", room.now)
+    assert sum("dropped path=" in line for line in caplog.messages) == shelves.TOLD_MAX
+    room.shelf.tell([entry(99)], "too many", room.now + shelves.TOLD_S)
+    assert "f99" in caplog.messages[-1]

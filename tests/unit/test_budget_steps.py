@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from iot.spooler.budget.budget import Budget
-from iot.spooler.budget.tombstones import Tombstones
+from iot.spooler.budget.tombstones import FRESH, TombstoneLists, Tombstones
 from iot.spooler.queue.policy import Event
 from iot.spooler.queue.queue import QUEUE_SCHEMA, NewEntry, Queue
 from iot.transfer import Fingerprint, Journal
@@ -63,3 +68,29 @@ def test_a_file_is_listed_only_once_it_has_left() -> None:
     stones.listed(1, [])
     assert stones.more(1) == (0, 0)
     journal.close()
+
+
+def test_a_list_is_whole_and_on_the_disk_before_its_rows_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(None, QUEUE_SCHEMA)
+    queue, stones = Queue(journal), Tombstones(journal)
+    queue.add([NewEntry(1, name, Fingerprint(1, 2, 3, 4), False, 5, 0, 100.0) for name in (b"a", b"b")])
+    rows = queue.page(1, 0, 9)
+    journal.write(lambda db: stones.add(db, rows, "why", 1.0))
+    queue.drop(rows, Event.VANISHED)
+    stones.only_count(1, stones.left(1, 1))
+    steps: list[str] = []
+    real_rename, real_listed = os.rename, stones.listed
+
+    def fsync(file: int) -> None:
+        steps.append(f"fsync {os.path.basename(os.readlink(f'/proc/self/fd/{file}'))}")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "rename", lambda *names, **where: (steps.append("rename"), real_rename(*names, **where)))
+    monkeypatch.setattr(stones, "listed", lambda *given: (steps.append("rows"), real_listed(*given)))
+    lists = TombstoneLists(tmp_path / "dropped", "box", 1, stones)
+    assert lists.write(0.0)
+    assert steps[-4:] == [f"fsync {FRESH}", "rename", "fsync dropped", "rows"]
+    [path] = (tmp_path / "dropped").iterdir()
+    told = [json.loads(line) for line in path.read_text().splitlines()]
+    assert (told[0], told[1]["path"], len(told)) == ({"more_files": 1, "more_bytes": 1}, "b", 2)
+    assert (stones.more(1), stones.count(1)) == ((0, 0), 0)  # told once

@@ -90,6 +90,20 @@ def test_what_a_command_leaves_behind_is_ended_with_it(tmp_path):
     assert gone(int(note.read_text()))
 
 
+def test_at_the_end_what_still_runs_is_ended(tmp_path):
+    number = tmp_path / "number"
+    command = gate("sh", "-c", 'echo $$ >"$0.new" && mv "$0.new" "$0" && exec sleep 60', str(number))
+    command.look(0.0, 0.0)
+    end = time.monotonic() + GIVE_UP_S
+    while not number.exists() and time.monotonic() < end:
+        time.sleep(0.005)
+    command.close()
+    while not gone(int(number.read_text())) and time.monotonic() < end:
+        time.sleep(0.005)
+    assert gone(int(number.read_text()))
+    command.close()  # nothing runs
+
+
 def test_it_gets_no_shell_and_none_of_our_secrets(tmp_path):
     note = tmp_path / "seen"
     program = f"import os, sys; open({str(note)!r}, 'w').write(repr((sys.argv[1:], sorted(os.environ))))"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timezone
 from types import SimpleNamespace
 
 import pytest
 
-from iot.spooler.gates.gates import FREE, LOOK_S, Gates, Held
+from iot.spooler.gates.gates import FREE, LOOK_S, LOOKED_S, Gates, Held, WindowGate
 from iot.spooler.queue.policy import LATEST, Admission, Allowed
 from iot.transfer.errors import DiskFull
 
@@ -122,3 +123,85 @@ def test_a_batch_that_is_due_is_looked_at_in_time() -> None:
     gates._markers.next_s = lambda now: 1.0  # type: ignore[method-assign]
     gates.look(lambda number: False)
     assert gates.look_at == 51.0
+
+
+def test_a_clock_that_is_set_back_closes_a_window_again_and_opens_it_again() -> None:
+    gate = WindowGate({1: ["08:00-10:00"], 2: []}, timezone.utc)
+    for hour, is_open in ((9.0, True), (7.0, False), (9.0, True), (11.0, False), (9.5, True), (6.0, False)):
+        gate.look(hour * 3600, 0.0)
+        assert (gate.of(1, flushed=False) == FREE) is is_open, hour
+        assert gate.of(1, flushed=True) == gate.of(2, flushed=False) == FREE
+    assert gate.look(9 * 3600.0, 0.0) == 3600.0
+
+
+def test_of_a_folder_that_is_not_there_nothing_may_be_sent() -> None:
+    gates = gates_of(Gate())
+    gates._batches.up_to = lambda number: 5  # type: ignore[method-assign]
+    gates._intakes[1].missing = True  # type: ignore[misc]
+    assert gates.look(lambda number: False)
+    assert gates.allowed(1) == Allowed(Admission.NONE, 5)
+    gates._intakes[1].missing = False  # type: ignore[misc]
+    assert gates.look(lambda number: False)
+    assert gates.allowed(1) == Allowed(Admission.ALL, 5)  # a batch is complete up to this one
+
+
+def test_an_outbox_is_scanned_when_it_opens_and_not_when_it_closes() -> None:
+    gate, wakes = Gate(), list[str]()
+    gates = gates_of(gate)
+    gates._intakes[1].wake = lambda: wakes.append("scan") or 1  # type: ignore[method-assign, func-returns-value]
+    for admission, count in ((Admission.NONE, 0), (Admission.URGENT, 1), (Admission.ALL, 2), (Admission.URGENT, 2)):
+        gate.held = Held(admission, "a rule")
+        gates.look(lambda number: False)
+        assert len(wakes) == count
+
+
+def test_a_flush_goes_on_while_a_marker_is_asked_about() -> None:
+    now, ready = [0.0], [False]
+    gates, intake = flushed_gates(now, ready)
+    intake.passes, now[0] = 2, 5.0
+    gates._markers.asks = lambda number: True  # type: ignore[method-assign]
+    gates.look(lambda number: False)
+    assert gates.admission(1) is Admission.ALL
+    gates._markers.asks = lambda number: False  # type: ignore[method-assign]
+    gates.look(lambda number: False)
+    assert gates.admission(1) is Admission.NONE
+
+
+def flushed_inbox(now: list[float]) -> tuple[Gates, SimpleNamespace]:
+    """An inbox outside its window, just flushed: it has not been looked at since."""
+    gates, _ = flushed_gates(now, [False])
+    inbox = SimpleNamespace(label="in", looks=4, settles_at=float("inf"), pending_files=0, wake=lambda: None)
+    gates._inboxes[-1], gates._held[-1] = inbox, FREE
+    gates.look(lambda number: False)
+    gates.flush([-1])
+    gates.look(lambda number: False)
+    return gates, inbox
+
+
+def test_a_flushed_inbox_is_open_until_what_lay_there_is_looked_at_has_settled_and_is_fetched() -> None:
+    now = [0.0]
+    gates, inbox = flushed_inbox(now)
+    now[0] = 1000.0
+    gates.look(lambda number: False)
+    assert gates.admission(-1) is Admission.ALL  # the server could not be reached for long
+    inbox.looks, inbox.settles_at = 5, 1003.0
+    for moment in (1002.0, 1003.0 + LOOKED_S - 1):  # the second look may be late
+        now[0] = moment
+        gates.look(lambda number: False)
+        assert gates.admission(-1) is Admission.ALL
+    inbox.settles_at, inbox.pending_files, now[0] = float("inf"), 1, 5000.0
+    gates.look(lambda number: False)
+    assert gates.admission(-1) is Admission.ALL
+    inbox.pending_files = 0
+    gates.look(lambda number: False)
+    assert gates.admission(-1) is Admission.NONE
+
+
+def test_a_flush_of_an_inbox_ends_however_fast_files_keep_coming() -> None:
+    now = [0.0]
+    gates, inbox = flushed_inbox(now)
+    inbox.looks, inbox.settles_at = 5, 3.0
+    gates.look(lambda number: False)
+    now[0], inbox.settles_at = 3.0 + LOOKED_S, 3.0 + LOOKED_S + 2
+    gates.look(lambda number: False)
+    assert gates.admission(-1) is Admission.NONE

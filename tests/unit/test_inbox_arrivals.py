@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from iot.spooler.config.inboxes import InboxSettings
-from iot.spooler.inbox.arrivals import Arrivals
+from iot.spooler.inbox.arrivals import LOOK_S, Arrivals
 from iot.spooler.inbox.inbox import Inbox
 from iot.spooler.inbox.judge import Judge as RealJudge
 from iot.spooler.inbox.judge import Judged, Verdict
@@ -70,13 +70,13 @@ class Lab:
         self.arrivals = Arrivals("in", self.place, self.records, *more, keeps=keeps, replaces=True)  # type: ignore[arg-type]
         return self.arrivals
 
-    def fetch(self, name: str = "a", content: bytes = b"one", *, is_there: bool = True) -> Record:
+    def fetch(self, name: str = "a", content: bytes = b"one", *, is_there: bool = True, mtime_s: int = TIME) -> Record:
         """It is fetched, and handed over."""
         path = name.encode()
         if is_there:
             Path(self.place.fetching_path(path)).write_bytes(content)
         digest = hashlib.sha256(content).hexdigest()
-        record = Record(path, FileState.FETCHED, f"{len(content)}@{TIME}", "", len(content), TIME, digest)
+        record = Record(path, FileState.FETCHED, f"{len(content)}@{mtime_s}", "", len(content), mtime_s, digest)
         self.arrivals.add(record)
         return record
 
@@ -215,6 +215,51 @@ def test_a_newer_version_is_judged_anew_though_the_older_one_had_passed(lab: Lab
     lab.judge.asked.clear()
     lab.arrivals.step()
     assert lab.judge.asked == [b"a"]
+
+
+def test_what_is_fetched_again_with_another_time_and_the_same_bytes_is_still_there_to_be_judged(lab: Lab) -> None:
+    lab.with_(lab.judge)
+    lab.fetch()
+    lab.arrivals.step()
+    again = lab.fetch(mtime_s=TIME + 1)
+    lab.arrivals.step()
+    lab.judge.verdicts = [Judged(again, Verdict.GOOD, "")]
+    lab.arrivals.step()
+    assert lab.read() == b"one"
+
+
+def test_other_bytes_of_the_same_size_and_time_take_the_place_of_those_before(lab: Lab) -> None:
+    lab.with_(lab.judge)
+    first = lab.fetch(content=b"one")
+    lab.arrivals.step()
+    second = lab.fetch(content=b"two")
+    assert first.version == second.version
+    lab.arrivals.step()
+    assert (lab.place.is_waiting(first.content), lab.place.is_waiting(second.content)) == (False, True)
+    lab.judge.verdicts = [Judged(first, Verdict.GOOD, ""), Judged(second, Verdict.GOOD, "")]
+    lab.arrivals.step()
+    assert (lab.read(), lab.states()) == (b"two", {b"a": FileState.TAKEN})
+    assert lab.arrivals._passed == set()  # an agent runs for months
+
+
+def test_why_a_file_is_refused_is_logged_once(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    lab.with_(lab.judge)
+    record = lab.fetch()
+    for _ in range(2):
+        lab.arrivals.step()
+        lab.judge.verdicts = [Judged(record, Verdict.BAD, "a virus")]
+    assert [line for line in caplog.messages if "a virus" in line] == ['not taken inbox=in path=a reason="a virus"']
+
+
+def test_a_name_that_another_file_has_is_looked_at_again_and_again_without_reading_it(lab: Lab, monkeypatch) -> None:
+    monkeypatch.setattr(lab.place, "digest", lambda path: pytest.fail("read"))
+    lab.arrivals._replaces = False
+    (lab.here / "a").write_bytes(b"the consumer's")
+    lab.fetch()
+    for _ in range(4):
+        lab.arrivals.step()
+        assert lab.arrivals.next_at() == lab.now + LOOK_S
+        lab.now += LOOK_S
 
 
 # -- on the server

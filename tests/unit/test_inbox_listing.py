@@ -71,3 +71,12 @@ def test_what_is_still_written_has_a_checksum_that_is_still_written() -> None:
 def test_names_that_are_one_where_case_or_composition_does_not_count_clash() -> None:
     composed, apart = "\u00e9.csv", "e\u0301.CSV"
     assert clashes([composed, apart, "f"]) == {apart: composed}
+
+
+def test_folders_deeper_than_are_looked_into_are_named_and_make_nobody_forget_their_files(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(listing, "DEPTH_MAX", 2)
+    deep = {"/cfg": [RemoteEntry("a", FOLDER)], "/cfg/a": [RemoteEntry("b", FOLDER), RemoteEntry("f", FILE)]}
+    found = look(deep)
+    assert (list(found.files), found.refused, found.complete) == (["a/f"], {"a/b": "more than 2 folders deep"}, False)

@@ -86,6 +86,16 @@ def test_a_crash_forgets_at_most_a_hundredth(tmp_path):
     assert before - 100 * KIB <= meter.used()[0] <= before
 
 
+def test_of_two_quotas_the_smaller_one_says_how_much_a_crash_may_forget(tmp_path):
+    meter = Meter(tmp_path, day=1000 * KIB, month=100_000 * KIB)
+    meter.carry(0)
+    for _ in range(10):
+        meter.carry(5 * KIB)
+    meter.crash()
+    meter.carry(0)
+    assert meter.used()[0] >= 40 * KIB
+
+
 def test_it_is_written_seldom_and_not_at_all_at_rest(tmp_path):
     meter = Meter(tmp_path, day=10_000 * KIB)
     for second in range(3600):
@@ -119,6 +129,14 @@ def test_only_the_last_periods_are_kept(tmp_path):
         meter.carry(20 * KIB, NOON + day * 24 * HOUR_S, now=100.0 * day)
         meter.gate.save()
     assert len(meter.journal.read("SELECT period FROM carried")) == KEPT
+    last = NOON + 39 * 24 * HOUR_S
+    meter.carry(7 * KIB, last)
+    meter.gate.save()
+    before = meter.used(last)
+    meter.crash()
+    meter.carry(0, last)
+    assert meter.used(last) == before
+    assert before[0] == 7 * KIB
 
 
 def test_without_a_quota_nothing_is_counted_or_written(tmp_path):
