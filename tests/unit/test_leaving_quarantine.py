@@ -58,6 +58,17 @@ def test_each_outbox_gets_back_its_own_exactly_where_it_was(tmp_path, other_disk
         assert list(folder.iterdir()) == []
 
 
+def test_of_two_outboxes_with_the_very_same_file_each_gets_back_its_own(tmp_path):
+    boxes, folder = [tmp_path / "one", tmp_path / "two"], tmp_path / "q"
+    for box in boxes:
+        box.mkdir()
+        (box / "x").write_text("the same")
+        os.utime(box / "x", (1e9, 1e9))
+        assert take(box, [item(box, "x")], Quarantine(folder, box)) == ([1], [])
+    assert release([folder], boxes) == (2, 0)
+    assert [files_in(box) for box in boxes] == [["x"], ["x"]]
+
+
 def test_the_same_name_twice_comes_back_under_that_name_only(tmp_path, caplog):
     box, folder = tmp_path / "box", tmp_path / "q"
     box.mkdir()
