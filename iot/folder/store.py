@@ -18,7 +18,7 @@ from iot.transfer.errors import AlreadyExists, LinkLost, NameRefused, NoSpaceOnS
 from iot.transfer.model import Evidence, RemoteEntry, RemoteFile, Span
 from iot.transfer.names import path_text
 from iot.transfer.remote import Ack, Capabilities, Gone, Meta, Offset, Publish, Resume, Standing, Token
-from iot.transfer.terminal import quoted
+from iot.transfer.terminal import human_bytes, quoted
 
 __all__ = ["FolderStore"]
 
@@ -282,7 +282,9 @@ def _check_room(folder: int, size: int) -> None:
     space = os.fstatvfs(folder)
     free = space.f_bavail * space.f_frsize
     if space.f_blocks and free < size + SPARE_BYTES:
-        raise NoSpaceOnServer(f"not enough space for a file of {size} bytes: {free} bytes free")
+        raise NoSpaceOnServer(
+            f"no space on the server: needs {human_bytes(size)}, {human_bytes(free)} free; waiting for space"
+        )
 
 
 def _write_all(file: int, block: bytes, at: int) -> None:
