@@ -5,15 +5,19 @@ from __future__ import annotations
 import struct
 import threading
 import time
+import tracemalloc
 from collections import deque
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from paramiko.buffered_pipe import BufferedPipe
 
 from iot.sftp.client.protocol.outgoing import Outgoing
 from iot.sftp.client.protocol.packets import init
-from iot.sftp.client.ssh.channel import SFTPChannel
+from iot.sftp.client.ssh.channel import SMALL_BYTES, Pieces, SFTPChannel, keep_pieces
 from iot.transfer.errors import LinkLost, ProtocolError, Timeout
 
 
@@ -37,6 +41,7 @@ class Script:
     clear_to_send.set()
 
     def __init__(self, *comes: bytes) -> None:
+        self.in_buffer = BufferedPipe()
         self.comes = deque(comes)
         self.sent = b""
         self.posted: list[bytes] = []
@@ -167,3 +172,39 @@ def test_a_connection_that_broke_is_no_slow_one() -> None:
     script.is_active = lambda: False  # type: ignore[method-assign]
     with pytest.raises(LinkLost, match="broke"):
         stream.check_alive(None)
+
+
+# -- what paramiko has received
+
+
+@given(st.lists(st.one_of(st.binary(max_size=SMALL_BYTES + 1), st.integers(1, 3 * SMALL_BYTES))))
+def test_what_is_kept_in_pieces_reads_as_from_paramikos_own_pipe(steps: list[bytes | int]) -> None:
+    ours, theirs = BufferedPipe(), BufferedPipe()
+    for pipe in (ours, theirs):
+        pipe.feed(b"early")
+    keep_pieces(ours)
+    for step in steps:
+        if isinstance(step, bytes):
+            ours.feed(step)
+            theirs.feed(step)
+        elif len(theirs):
+            assert ours.read(step, 0.0) == theirs.read(step, 0.0)
+        assert (len(ours), ours.read_ready()) == (len(theirs), theirs.read_ready())
+    assert ours.empty() == theirs.empty()
+
+
+def test_the_channel_keeps_pieces() -> None:
+    script = Script()
+    channel(script, in_order=True)
+    assert isinstance(script.in_buffer._buffer, Pieces)
+
+
+def test_a_server_that_sends_byte_by_byte_makes_us_keep_little_more_than_its_bytes() -> None:
+    pipe = BufferedPipe()
+    keep_pieces(pipe)
+    tracemalloc.start()
+    for _ in range(100_000):
+        pipe.feed(b"x")
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 300_000

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 
 import paramiko
+from paramiko.buffered_pipe import BufferedPipe
 from paramiko.common import cMSG_CHANNEL_REQUEST, cMSG_GLOBAL_REQUEST
 
 from iot.sftp.client.protocol import packets, parsing
@@ -21,6 +22,43 @@ __all__ = ["SFTPChannel"]
 VERSION_POLL_S = 0.25
 RECEIVE_WINDOW_BYTES = 32 * 1024 * 1024
 PACKET_BYTES = 32704  # payload of an SSH packet that every server accepts; paramiko splits there as well
+SMALL_BYTES = 1024
+
+
+class Pieces:
+    """In the place of the array in which paramiko's pipe keeps what it has received: the pieces as they came, so that
+    they are copied once, when they are read. Small ones are put together: each takes its memory."""
+
+    def __init__(self, data: bytes = b"") -> None:
+        self._pieces: list[bytes | bytearray] = [data]
+        self._bytes = len(data)
+
+    def __len__(self) -> int:
+        return self._bytes
+
+    def frombytes(self, data: bytes) -> None:
+        self._bytes += len(data)
+        last = self._pieces[-1]
+        if len(data) >= SMALL_BYTES:
+            self._pieces.append(data)
+        elif isinstance(last, bytearray):
+            last += data
+        else:
+            self._pieces.append(bytearray(data))
+
+    def tobytes(self) -> bytes:
+        return b"".join(self._pieces)
+
+    def __getitem__(self, part: slice) -> Pieces:
+        return self if part.stop is None else Pieces(self.tobytes()[part])
+
+    def __delitem__(self, part: slice) -> None:
+        self.__init__(b"" if part.stop is None else self.tobytes()[part.stop :])  # type: ignore[misc]
+
+
+def keep_pieces(pipe: BufferedPipe) -> None:
+    with pipe._lock:  # private, but the only way that loses nothing which has come already
+        pipe._buffer = Pieces(pipe._buffer.tobytes())
 
 
 class SFTPChannel:
@@ -43,6 +81,7 @@ class SFTPChannel:
         self._greeting = b""
         with translated(target.host):
             self._channel = transport.open_session(window_size=RECEIVE_WINDOW_BYTES, timeout=target.link_deadline_s)
+        keep_pieces(self._channel.in_buffer)
         self._request_subsystem()
         self._version_due_since: float | None = time.monotonic()
         self._begin()
