@@ -72,5 +72,7 @@ def test_a_mark_is_made_seldom_and_only_where_something_has_come(line: Line) -> 
     line.comes(6, LIMIT_S / STEPS)
     line.comes(6, 2 * LIMIT_S / STEPS)
     assert marks() == [5, 6]
+    line.now = 50.0 + LIMIT_S / STEPS + LIMIT_S
+    assert line.ages.expired_up_to(1) == 6  # a look at rest makes nothing younger
     line.comes(20, 1.5 * LIMIT_S)
     assert marks() == [6, 20]  # whatever is older than needed makes an older one superfluous

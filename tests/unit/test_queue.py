@@ -289,3 +289,56 @@ def test_a_row_that_was_dropped_as_damaged_while_it_was_sent_is_no_bug(journal, 
         failed = [(row, Verdict(Event.FAILED, 1, 1, 1.0), None) for row in rows]
         done = journal.write(lambda db: queue.fail(db, failed, now=0.0))
     assert [row.path for row in done] == [b"b"]
+
+
+@pytest.fixture
+def one_of_each(journal):
+    """A row in each state, in the order of the states, and one of another outbox."""
+    queue = Queue(journal)
+    queue.add([entry(b"%d" % number, size=10 + number) for number in range(7)])
+    queue.add([entry(outbox=2)])
+    for row in queue.page(1, 0, 9):
+        journal.write(lambda db, row=row: db.execute("UPDATE entry SET state = ? WHERE id = ?", (row.id - 1, row.id)))
+    assert [row.state for row in queue.page(1, 0, 9)] == list(State)[:-1]
+    return queue
+
+
+def test_what_waits_or_is_sent_is_the_backlog_and_only_what_waits_may_be_dropped(one_of_each):
+    assert one_of_each.backlog(1) == (3, 10 + 11 + 12)
+    for newest_first, states in ((False, [State.READY, State.WAITING]), (True, [State.WAITING, State.READY])):
+        assert [row.state for row in one_of_each.idle(1, 0, 99, 9, newest_first=newest_first)] == states
+    assert [row.id for row in one_of_each.idle(1, 1, 4, 9, newest_first=False)] == [3]
+    assert one_of_each.idle(1, 1, 3, 9, newest_first=False) == []
+
+
+def test_the_bounds_of_what_waits_are_those_of_a_batch(one_of_each):
+    """Above the last row of the batch before, up to its own last row."""
+    assert one_of_each.waiting(1, 0, 3) == (2, 10 + 12)
+    assert one_of_each.waiting(1, 1, 3) == (1, 12)
+    assert one_of_each.waiting(1, 0, 2) == (1, 10)
+    between = {(above, up_to) for above in range(5) for up_to in range(5) if one_of_each.waits_between(1, above, up_to)}
+    assert between == {(above, up_to) for above in range(3) for up_to in range(above + 1, 5)}  # 2 is being sent
+    assert (one_of_each.newest(1), one_of_each.newest(2), one_of_each.newest(3)) == (7, 8, 0)
+
+
+@pytest.mark.parametrize(("event", "state"), [(Event.EVICTED, State.DROPPED), (Event.EXPIRED, State.QUARANTINED)])
+def test_what_is_dropped_and_what_is_given_up_as_too_old_have_to_leave_for_different_places(
+    one_of_each, journal, event, state
+):
+    idle = one_of_each.idle(1, 0, 99, 9, newest_first=False)
+    gone = journal.write(lambda db: one_of_each.evict(db, idle, event, "why"))
+    assert [row.state for row in gone] == [state, state]
+    assert {row.id for row in idle} < {row.id for row in one_of_each.owed(state, 9)}
+    assert {row.error for row in one_of_each.entries([row.id for row in idle])} == {"why"}
+
+
+def test_who_asks_for_a_try_ends_all_waits_but_those_for_the_next_run(journal):
+    queue = Queue(journal)
+    first, second = begun(queue, entry(b"a"), entry(b"b"))
+    failed = [(first, Verdict(Event.FAILED, 1, 1, 30.0), None), (second, Verdict(Event.FAILED, 1, 1, NEVER), None)]
+    journal.write(lambda db: queue.fail(db, failed, now=0.0))
+    ready = queue.made_ready
+    queue.release([2])
+    assert queue.made_ready == ready
+    queue.release([1])
+    assert (heads(queue), queue.made_ready) == ([b"a"], ready + 1)
