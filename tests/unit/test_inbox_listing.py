@@ -80,3 +80,8 @@ def test_folders_deeper_than_are_looked_into_are_named_and_make_nobody_forget_th
     deep = {"/cfg": [RemoteEntry("a", FOLDER)], "/cfg/a": [RemoteEntry("b", FOLDER), RemoteEntry("f", FILE)]}
     found = look(deep)
     assert (list(found.files), found.refused, found.complete) == (["a/f"], {"a/b": "more than 2 folders deep"}, False)
+
+
+@pytest.mark.parametrize("told", [RemoteFile(3, None), RemoteFile(None, 10**9), RemoteFile(None, None)])
+def test_what_a_listing_does_not_tell_is_asked_for(told: RemoteFile) -> None:
+    assert look({"/cfg": [RemoteEntry("a", told)]}).files == {"a": FILE}

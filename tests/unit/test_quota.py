@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from pathlib import Path
 
@@ -67,6 +68,15 @@ def test_a_month_ends_with_the_month_of_the_time_zone(tmp_path):
     assert meter.carry(1000 * KIB) == "the quota of 1000.0 KiB a month is used up until Tue 00:00"
     assert meter.carry(0, at("2026-11-30 23:59:59")) != ""
     assert meter.carry(0, at("2026-12-01 00:00")) == ""
+
+
+def test_every_month_ends_with_its_last_day_whatever_day_it_is(tmp_path):
+    meter = Meter(tmp_path, month=1000 * KIB)
+    starts = [at(f"{year}-{month:02}-01 00:00") for year in (2027, 2028) for month in range(1, 13)]
+    for begins, ends in itertools.pairwise(starts):
+        for wall in (begins, begins + 10 * 24 * HOUR_S, ends - 1):
+            assert [each["resets_at"] for each in meter.gate.figures(wall)] == [ends]
+    meter.journal.close()
 
 
 def test_both_directions_count(tmp_path):
