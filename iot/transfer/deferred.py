@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
-__all__ = ["deferred"]
+__all__ = ["deferred", "without_plugins"]
 
 
 @contextlib.contextmanager
@@ -44,3 +44,12 @@ def deferred(name: str, **known: Any) -> Iterator[None]:
         yield
     finally:
         withdraw()
+
+
+def without_plugins() -> None:
+    """Have pydantic look for no plugins: for programs of our own, before their first model.
+
+    It looks in the metadata of every installed package, which takes its time and loads email and zipfile.
+    """
+    with contextlib.suppress(ImportError), deferred("importlib.metadata", entry_points=lambda **_: ()):
+        import pydantic.plugin._loader  # noqa: F401  private: if it does not exist, plugins are looked for as usual

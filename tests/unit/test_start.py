@@ -31,6 +31,15 @@ def test_the_version_and_the_help_need_neither_ssh_nor_settings_nor_a_database()
         assert {"paramiko", "cryptography", "pydantic", "sqlite3"}.isdisjoint(python(run + LOADED))
 
 
+def test_a_command_loads_nothing_of_the_libraries_that_it_does_not_need(tmp_path):
+    (tmp_path / "file").touch()
+    words = ["put", str(tmp_path / "file"), "me@127.0.0.1:/x", "-P", "1", "--agent"]
+    words += ["--state-dir", str(tmp_path / "state")]
+    loaded = python(f"from iot.sftp.client.cli.main import main\nassert main({words})\n" + LOADED)
+    assert {"paramiko", "pydantic_settings", "sqlite3"} <= set(loaded)
+    assert {"invoke", "asyncio", "concurrent", "email", "ssl", "unittest", "zipfile"}.isdisjoint(loaded)
+
+
 def test_errors_and_values_need_no_ssh_either():
     run = "from iot.sftp.client import LinkLost, UploadJob, terminal_safe\n"
     assert {"paramiko", "pydantic", "sqlite3"}.isdisjoint(python(run + LOADED))

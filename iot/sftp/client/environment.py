@@ -24,9 +24,15 @@ from iot.transfer.givenfile import read_text_once
 from iot.transfer.terminal import did_you_mean
 
 with deferred("asyncio"):  # only used for commands that are coroutines
-    from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+    from pydantic_settings import (
+        BaseSettings,
+        DotEnvSettingsSource,
+        PydanticBaseSettingsSource,
+        SettingsConfigDict,
+        SettingsError,
+    )
 
-__all__ = ["TRUST", "ClientSettings", "EnvFile", "env_file_here", "named_env_file"]
+__all__ = ["TRUST", "ClientSettings", "EnvFile", "SettingsError", "env_file_here", "named_env_file"]
 
 TRUST = frozenset(
     (

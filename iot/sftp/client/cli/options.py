@@ -14,10 +14,9 @@ from typing import Any, get_args
 
 from pydantic import SecretStr, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_settings import SettingsError
 
 from iot.sftp.client.cli.output import say
-from iot.sftp.client.environment import ClientSettings, env_file_here, named_env_file
+from iot.sftp.client.environment import ClientSettings, SettingsError, env_file_here, named_env_file
 from iot.sftp.client.settings import describe_errors
 from iot.transfer.errors import ConfigurationError
 from iot.transfer.givenfile import exposure, read_text_once

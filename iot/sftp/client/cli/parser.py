@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from iot.sftp.client.cli.output import EXIT_SUMMARY, EXIT_TEXT, EXIT_USAGE
 from iot.transfer._version import __version__
+from iot.transfer.deferred import without_plugins
 from iot.transfer.terminal import did_you_mean, terminal_safe
 
 __all__ = ["Commands", "Parser", "UsageError", "add_command", "top_parser"]
@@ -84,11 +85,13 @@ class Parser(argparse.ArgumentParser):
 
     def load_settings(self) -> None:
         """From here on every setting is an option."""
+        if not self._lacks_settings:
+            return
+        without_plugins()
         from iot.sftp.client.cli.options import add_settings
 
-        if self._lacks_settings:
-            self._lacks_settings, self._own_actions = False, list(self._actions)
-            add_settings(self)
+        self._lacks_settings, self._own_actions = False, list(self._actions)
+        add_settings(self)
 
     def format_help(self) -> str:
         """At most twenty lines of 80 columns."""
