@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from unit.pipeline_lab import KIB, Script, names, refused, run, status, until_it_ends, writes
 
-from iot.sftp.client.pipeline.job import TURN, WAIT, Job, Linger, Send, Work, ask
+from iot.sftp.client.pipeline.job import TURN, WAIT, Job, Linger, Room, Send, Work, ask
 from iot.sftp.client.protocol import packets
 from iot.sftp.client.protocol.outgoing import Outgoing
 from iot.transfer.errors import Cancelled, LinkLost, ProtocolError, SFTPError, Timeout
@@ -66,6 +66,13 @@ def test_a_job_whose_last_answer_came_with_the_loss_has_succeeded() -> None:
     assert isinstance(results["open"].error, ProtocolError)
 
 
+def writes_for_ever(*, asks: bool) -> Work[None]:
+    while True:
+        if asks:
+            yield Room(16 * KIB)
+        yield Send(packets.write(b"w", 0, bytes(16 * KIB)))
+
+
 def test_jobs_in_every_kind_of_wait_are_ended_by_a_lost_link() -> None:
     ended: list[str] = []
 
@@ -73,9 +80,8 @@ def test_jobs_in_every_kind_of_wait_are_ended_by_a_lost_link() -> None:
         try:
             if what == "linger":
                 yield Linger(1000)
-            elif what == "room":
-                for number in range(1000):
-                    yield Send(packets.write(b"w", number, bytes(KIB)))
+            elif what.startswith("room"):
+                yield from writes_for_ever(asks=what == "room asked for")
             elif what == "turn":
                 while True:
                     yield TURN
@@ -96,7 +102,7 @@ def test_jobs_in_every_kind_of_wait_are_ended_by_a_lost_link() -> None:
         return None
 
     script.answer = cut
-    kinds = ["linger", "room", "turn", "answer"]
+    kinds = ["linger", "room", "room asked for", "turn", "answer"]
     with pytest.raises(LinkLost):
         run(script, [Job(waits_in(kind), tag=kind) for kind in kinds])
     assert sorted(ended) == sorted(kinds)

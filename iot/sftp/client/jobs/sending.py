@@ -13,7 +13,7 @@ from typing import Any
 
 from iot.sftp.client.jobs.context import Context
 from iot.sftp.client.jobs.proof import agreeing
-from iot.sftp.client.pipeline.job import WAIT, Send, Work, expect_ok
+from iot.sftp.client.pipeline.job import WAIT, Room, Send, Work, expect_ok
 from iot.sftp.client.protocol import packets
 from iot.sftp.client.protocol.packets import Reply, Request, Status
 from iot.sftp.client.protocol.server import Refusal, Server
@@ -34,6 +34,9 @@ SYNC_EVERY_BYTES = 1024 * 1024
 SYNC_PAUSE_S = 0.25
 READ_BACK_BYTES = 1024 * 1024
 READ_BACK_BLOCK = 32 * 1024
+READ_EARLY_BYTES = 4 * 1024
+"""A block of up to this size is read before there is room for it. Many jobs wait for room at the same time, and with
+larger blocks in their hands they would fill the memory of a device."""
 
 
 class NoResume(Exception):
@@ -91,6 +94,7 @@ class Sending:
         self._outstanding = 0
         self._reading_bytes = 0
         self._to_mend: deque[Span] = deque()
+        self._next: Span | None = None
         self._sync_runs = False
         self._synced_at = float("-inf") if resumed else context.clock()  # sync what an earlier attempt left first
         self._failure: Exception | None = None
@@ -113,7 +117,7 @@ class Sending:
             except SFTPError as error:  # the source can no longer be read, or the job is suspended
                 self._failure = error
                 break
-            if command is not None:
+            if isinstance(command, Send):
                 self._outstanding += 1
             self._take((yield command or WAIT))
         while self._outstanding:  # also after a failure: no answer may arrive after the handle is closed
@@ -124,12 +128,16 @@ class Sending:
 
     # -- what to send next
 
-    def _next_write(self) -> Send | None:
-        if self._to_mend or not self._state.all_sent:
+    def _next_write(self) -> Send | Room | None:
+        if self._next or self._to_mend or not self._state.all_sent:
             self._may_go_on()
-        if self._to_mend:
-            return self._write(self._to_mend.popleft())
-        span = self._state.next_block(self._context.write_block)
+        span, self._next = self._next, None
+        if span is not None:  # there is room for it by now
+            return self._write(span)
+        span = self._to_mend.popleft() if self._to_mend else self._state.next_block(self._context.write_block)
+        if span is not None and span.length > READ_EARLY_BYTES:
+            self._next = span
+            return Room(span.length)
         return self._write(span) if span is not None else None
 
     def _write(self, span: Span) -> Send:

@@ -4,6 +4,8 @@ A job is a plain generator. It yields one of the commands below and is sent the 
 as (token, reply) pairs; it does no network I/O itself, so a test can feed it anything.
 
     Send(request, token)   send this request as soon as there is room; continue at once
+    Room(cost)             continue when there is room for a payload of this size, which the next Send carries: so a
+                           job that has to wait holds no payload
     WAIT                   continue when there is at least one answer
     TURN                   let the others have a turn, then continue (long local work)
     Barrier(record)        continue when this record is durable; records of many jobs share one commit
@@ -37,6 +39,14 @@ class Send(NamedTuple):
     request: Request
     token: Any = None
 
+    @property
+    def cost(self) -> int:
+        return self.request.cost
+
+
+class Room(NamedTuple):
+    cost: int
+
 
 class Barrier(NamedTuple):
     record: Any
@@ -46,7 +56,7 @@ class Linger(NamedTuple):
     seconds: float
 
 
-Command: TypeAlias = Send | Barrier | Linger | Pause
+Command: TypeAlias = Send | Room | Barrier | Linger | Pause
 Answers: TypeAlias = "list[tuple[Any, Reply]]"
 Work: TypeAlias = Generator[Command, Answers, R]
 

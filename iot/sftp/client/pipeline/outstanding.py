@@ -16,7 +16,7 @@ from iot.transfer.errors import ProtocolError
 class Running:
     """A running job. inbox: answers that it has not seen yet. waits: it continues with the next answer.
 
-    silent: its end is not reported. small: it has others stand back.
+    silent: its end is not reported. small: it has others stand back. has_room: its next payload has been given room.
     """
 
     job: Job[Any]
@@ -27,6 +27,7 @@ class Running:
     silent: bool = False
     ended: bool = False
     small: bool = False
+    has_room: bool = False
 
     def news(self) -> Answers | None:
         """What its work is to be sent now; None at its start."""

@@ -24,7 +24,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
-from iot.sftp.client.pipeline.job import TURN, WAIT, Barrier, Command, Job, Linger, Send
+from iot.sftp.client.pipeline.job import TURN, WAIT, Barrier, Command, Job, Linger, Room, Send
 from iot.sftp.client.pipeline.outstanding import Outstanding, Running
 from iot.sftp.client.pipeline.pace import Pace
 from iot.sftp.client.pipeline.sharing import Courtesy, Turns
@@ -97,7 +97,7 @@ class Pipeline:
         self._active: dict[int, Running] = {}
         self._active_bytes = 0
         self._ready: deque[Running] = deque()
-        self._parked: list[tuple[tuple[int, ...], float, int, Running, Send]] = []
+        self._parked: list[tuple[tuple[int, ...], float, int, Running, Send | Room]] = []
         self._turns_of_shares = Turns()
         self._courtesy = Courtesy()
         self._small: Counter[int] = Counter()
@@ -188,22 +188,26 @@ class Pipeline:
         for _ in range(len(self._ready)):
             self._advance(self._ready.popleft())
         while self._can_unpark():
-            _, turn, _, running, send = heapq.heappop(self._parked)
+            _, turn, _, running, command = heapq.heappop(self._parked)
             self._turns_of_shares.begun(turn)
-            if not running.ended:
-                self._put(running, send)
-                self._advance(running)
+            if running.ended:
+                continue
+            if isinstance(command, Send):
+                self._put(running, command)
+            else:
+                running.has_room = True
+            self._advance(running)
 
     def _can_unpark(self) -> bool:
         """Once enough bytes are coalesced, a flush comes before the next block."""
         if not self._parked or len(self._out) >= FLUSH_BYTES:
             return False
-        *_, running, send = self._parked[0]
-        return self._has_room(running, send)
+        *_, running, command = self._parked[0]
+        return self._has_room(running, command)
 
-    def _has_room(self, running: Running, send: Send) -> bool:
+    def _has_room(self, running: Running, command: Send | Room) -> bool:
         is_behind = any(urgency <= running.job.urgency[0] - CLASSES_APART for urgency in self._small)
-        return self.pace.has_room(send.request.cost, courteous=is_behind and self._courtesy.is_due(self._clock()))
+        return self.pace.has_room(command.cost, courteous=is_behind and self._courtesy.is_due(self._clock()))
 
     def _no_longer_small(self, running: Running) -> None:
         """A small file has ended, or only waits for time to pass."""
@@ -237,11 +241,13 @@ class Pipeline:
     def _obey(self, running: Running, command: Command) -> bool:
         """-> whether the job can continue at once"""
         if isinstance(command, Send):
-            if command.request.cost and (self._parked or not self._has_room(running, command)):
-                self._park(running, command)
+            if command.request.cost and not running.has_room and self._must_park(running, command):
                 return False
             self._put(running, command)
             return not command.request.cost or len(self._out) < FLUSH_BYTES or self._let_others(running)
+        if isinstance(command, Room):
+            running.has_room = not self._must_park(running, command)
+            return running.has_room
         if isinstance(command, Barrier):
             self._group.add(running, command.record, started_at=running.started_at, now=self._clock())
             return False
@@ -255,15 +261,20 @@ class Pipeline:
         running.waits = not running.inbox
         return not running.waits
 
-    def _park(self, running: Running, send: Send) -> None:
-        turn = self._turns_of_shares.next(running.job.share, send.request.cost)
-        heapq.heappush(self._parked, (running.job.urgency, turn, next(self._turns), running, send))
+    def _must_park(self, running: Running, command: Send | Room) -> bool:
+        """Whether it has to wait for room, as it does from now on."""
+        if not self._parked and self._has_room(running, command):
+            return False
+        turn = self._turns_of_shares.next(running.job.share, command.cost)
+        heapq.heappush(self._parked, (running.job.urgency, turn, next(self._turns), running, command))
+        return True
 
     def _let_others(self, running: Running) -> bool:
         self._ready.append(running)
         return False
 
     def _put(self, running: Running, send: Send) -> None:
+        running.has_room = running.has_room and not send.request.cost
         self._out.add(self._outstanding.ask(running, send, self._clock()))
 
     def _end(self, running: Running, finished: Finished) -> None:
@@ -318,7 +329,7 @@ class Pipeline:
         if self._ready or self._out or self._can_unpark():
             return 0.0  # send() waits for the rest
         commit_s = self._commit_wait_s()
-        limited_s = self.pace.limited_s(self._parked[0][-1].request.cost) if self._parked else 0.0
+        limited_s = self.pace.limited_s(self._parked[0][-1].cost) if self._parked else 0.0
         poll_s = min(self._poll_s, limited_s or self._poll_s)
         if commit_s is not None:
             return min(commit_s, poll_s)
