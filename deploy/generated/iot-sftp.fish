@@ -52,7 +52,7 @@ complete -c iot-sftp -l link-deadline-s -x -d 'seconds without a byte from the s
 complete -c iot-sftp -l server-reply-s -x -d 'seconds that the server may take for one answer while the link is alive (default: 600.0) [SFTP_SERVER_REPLY_S]'
 complete -c iot-sftp -l keepalive-s -x -d 'seconds between keepalives on an idle connection; 0: none (default: 30.0) [SFTP_KEEPALIVE_S]'
 complete -c iot-sftp -l chunk-size -x -d 'bytes per request; default: from the server\'s limits and the rate [SFTP_CHUNK_SIZE]'
-complete -c iot-sftp -l slots -x -d 'files in flight at most; half as many once they hold 1 MiB together (default: 1024) [SFTP_SLOTS]'
+complete -c iot-sftp -l slots -x -d 'files whose content is in flight at most; half as many once they hold 1 MiB together (default: 1024) [SFTP_SLOTS]'
 complete -c iot-sftp -l max-in-flight-bytes -x -d 'maximum bytes sent or requested but not yet answered (default: 8388608) [SFTP_MAX_IN_FLIGHT_BYTES]'
 complete -c iot-sftp -l direct-write -l no-direct-write -d 'if the server refuses rename, write to the final name (not atomic, no resume) (default: False) [SFTP_DIRECT_WRITE]'
 complete -c iot-sftp -l ciphers -x -d 'ciphers in order of preference; default: AES-GCM first if the CPU supports AES [SFTP_CIPHERS]'

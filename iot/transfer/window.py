@@ -51,9 +51,9 @@ class PartState:
         self._sent = start
         self._acked = AckedPrefix(start)
         self._unread = list(merge(suspect))
-        self._reading: set[Span] = set()
-        self._mending: set[Span] = set()
-        self._mended: set[Span] = set()
+        self._reading: dict[Span, None] = {}  # an empty set is three times as large, and most stay empty
+        self._mending: dict[Span, None] = {}
+        self._mended: dict[Span, None] = {}
 
     @property
     def acked(self) -> int:
@@ -90,8 +90,8 @@ class PartState:
     def answered(self, span: Span) -> None:
         """A span was written successfully."""
         if span in self._mending:
-            self._mending.remove(span)
-            self._mended.add(span)
+            del self._mending[span]
+            self._mended[span] = None
         else:
             self._acked.add(span)
 
@@ -103,7 +103,7 @@ class PartState:
         span = Span(first.start, min(first.start + limit, first.end))
         rest = Span(span.end, first.end)
         self._unread[:1] = [rest] if rest.length else []
-        self._reading.add(span)
+        self._reading[span] = None
         return span
 
     def proven(self, span: Span) -> None:
@@ -111,21 +111,21 @@ class PartState:
 
         If an earlier connection counted it as synced, it was rewritten later, or it would not be suspect.
         """
-        self._reading.remove(span)
+        del self._reading[span]
         if span.start < self._inherited:
-            self._mended.add(span)
+            self._mended[span] = None
 
     def read_short(self, span: Span, end: int) -> None:
         """A span was read back only up to `end`, and is correct so far: the rest must still be read."""
-        self._reading.remove(span)
-        self._reading.add(Span(span.start, end))
+        del self._reading[span]
+        self._reading[Span(span.start, end)] = None
         self.proven(Span(span.start, end))
         self._unread.insert(0, Span(end, span.end))
 
     def mend(self, span: Span) -> None:
         """A span was read back and differs, so it is being rewritten."""
-        self._reading.remove(span)
-        self._mending.add(span)
+        del self._reading[span]
+        self._mending[span] = None
 
     def distrust(self) -> None:
         """The server failed the part as a whole (CLOSE, fsync, proof): all of it becomes suspect."""
@@ -141,7 +141,8 @@ class PartState:
 
     def sync_done(self, mark: SyncMark) -> None:
         self.synced = max(self.synced, mark.acked)
-        self._mended -= mark.mended
+        for span in mark.mended:
+            self._mended.pop(span, None)
 
 
 def merge(spans: tuple[Span, ...]) -> tuple[Span, ...]:

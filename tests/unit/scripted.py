@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from iot.sftp.client.pipeline.job import TURN, Barrier, Linger, Send, Work
+from iot.sftp.client.pipeline.job import CLOSED, TURN, Barrier, Command, Linger, Send, Work
 from iot.sftp.client.protocol.packets import Attributes, Code, Data, Flag, Handle, Kind, Reply, Request, Status
 from iot.transfer.errors import PermanentError, SFTPError
 from iot.transfer.landing import Landing, publish_together
@@ -217,10 +217,8 @@ def _driven(
                 files.events.append(Event("BARRIER", record=command.record))
                 _commit(command.record)
                 at_barrier()
-            elif isinstance(command, Linger):
-                files.events.append(Event("LINGER"))
-                if clock is not None:
-                    clock.now += command.seconds
+            else:
+                _noted(files, command, clock)
             if command is not TURN and (not isinstance(command, Send) or draw.random() < 0.3):
                 inbox = _some(waiting, draw, in_order=order is None)
             command = work.send(inbox)
@@ -229,6 +227,15 @@ def _driven(
         return result
     finally:
         work.close()
+
+
+def _noted(files: Files, command: Command, clock: Clock | None) -> None:
+    if command is CLOSED:
+        files.events.append(Event("CLOSED"))
+    elif isinstance(command, Linger):
+        files.events.append(Event("LINGER"))
+        if clock is not None:
+            clock.now += command.seconds
 
 
 def _commit(record: Any) -> None:

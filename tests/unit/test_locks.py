@@ -123,6 +123,22 @@ def test_to_release_what_one_does_not_hold_frees_nobody_elses(tmp_path: Path) ->
     two.close()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc/locks is Linux's")
+def test_the_locks_of_many_transfers_are_spread_over_several_files(tmp_path: Path) -> None:
+    """The kernel walks over all locks of a file to set one more."""
+    locks = TransferLocks(tmp_path)
+    for number in range(400):
+        locks.take(b"/upload/reading-%06d.bin" % number)
+    inodes = {file.stat().st_ino: 0 for file in tmp_path.iterdir()}
+    for line in Path("/proc/locks").read_text().splitlines():
+        inode = int(line.split(":")[3].split()[0])
+        inodes[inode] = inodes.get(inode, 0) + 1
+    held = [inodes[file.stat().st_ino] for file in tmp_path.iterdir()]
+    assert 200 < sum(held) <= 400  # neighbours are one
+    assert max(held) < 100
+    locks.close()
+
+
 def test_a_busy_destination_is_worth_another_try() -> None:
     assert issubclass(Busy, TransientError)
 

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from unit.pipeline_lab import KIB, Script, names, refused, run, status, writes
 
-from iot.sftp.client.pipeline.job import Job, Send, Work, ask
+from iot.sftp.client.pipeline import pipeline
+from iot.sftp.client.pipeline.job import CLOSED, Job, Send, Work, ask
 from iot.sftp.client.pipeline.pipeline import Finished
 from iot.sftp.client.protocol import packets
 from iot.sftp.client.protocol.packets import Code
@@ -136,6 +137,16 @@ class Crowd:
         yield from ask(packets.close(name))
         self.under_way -= 1
 
+    def closing(self, name: bytes) -> Work[None]:
+        self.under_way += 1
+        yield from ask(packets.close(name))
+        yield CLOSED
+        yield CLOSED
+        self.most = max(self.most, self.under_way)
+        for _ in range(5):
+            yield from ask(packets.close(name))
+        self.under_way -= 1
+
 
 def test_no_more_jobs_are_pulled_than_there_are_slots() -> None:
     script = Script()
@@ -174,6 +185,50 @@ def test_the_second_half_of_the_slots_is_for_jobs_that_are_small_together(size: 
     crowd = Crowd()
     run(Script(), [Job(crowd.work(name), payload_bytes=size) for name in names(200)], slots=40)
     assert crowd.most == expected
+
+
+@pytest.mark.parametrize(("most_closed", "expected"), [(5, 15), (0, 10)])
+def test_jobs_that_have_closed_their_files_take_no_slot_but_for_many(
+    monkeypatch: pytest.MonkeyPatch, most_closed: int, expected: int
+) -> None:
+    monkeypatch.setattr(pipeline, "CLOSED_JOBS", most_closed)
+    crowd = Crowd()
+    run(Script(), [Job(crowd.closing(name), payload_bytes=KIB) for name in names(200)], slots=10)
+    assert (crowd.under_way, crowd.most) == (0, expected)
+
+
+def test_what_a_closed_job_has_sent_is_not_in_flight_any_more() -> None:
+    large, small = Script(), Script()
+    for script, size in ((large, pipeline.TOGETHER_BYTES // 4), (small, 1)):
+        run(script, [Job(Crowd().closing(name), payload_bytes=size) for name in names(40)], slots=4)
+    assert large.now == small.now  # four at a time, not two
+
+
+def test_a_crowd_of_jobs_does_not_keep_the_link_idle_until_all_have_had_their_turn() -> None:
+    script = Script()
+    asked_of: list[int] = []
+
+    def work(name: bytes) -> Work[None]:
+        asked_of.append(len(script.asked))
+        yield from ask(packets.close(name * 100))
+
+    run(script, [Job(work(name)) for name in names(200)])
+    assert asked_of[0] == 0
+    assert asked_of[-1] > 100
+
+
+def test_what_is_asked_is_on_its_way_before_the_caller_gets_the_results() -> None:
+    script = Script()
+    waits = [0.0, 1.0]
+
+    def work(name: bytes, more: int) -> Work[None]:
+        for _ in range(more):
+            yield from ask(packets.close(name))
+
+    results = script.pipeline().run(iter([Job(work(b"short", 1)), Job(work(b"long", len(waits)))]), lambda: 2)
+    next(results)
+    assert [item.handle for item in script.asked] == [b"short", b"long", b"long"]
+    list(results)
 
 
 def test_slots_may_be_fewer_later() -> None:

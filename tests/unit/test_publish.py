@@ -62,6 +62,17 @@ def test_with_trust_nothing_is_synced(lab):
     assert lab.files.did("FSYNC") == []
 
 
+@pytest.mark.parametrize(("options", "closed"), [({"trust": True}, 1), ({}, 0), ({"trust": True, "sidecar": True}, 0)])
+def test_an_upload_that_will_open_no_more_files_on_the_server_says_so_once_its_part_is_closed(lab, options, closed):
+    lab.options = options
+    lab.run()
+    done = whats(lab.files)
+    assert done.count("CLOSED") == closed
+    if closed:
+        assert "CLOSE" in done[: done.index("CLOSED")]
+        assert not {"OPEN", "CLOSE"} & set(done[done.index("CLOSED") :])
+
+
 @pytest.mark.parametrize(
     ("options", "mtime_s", "flags", "values"),
     [

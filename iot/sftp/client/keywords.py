@@ -67,7 +67,7 @@ class ClientKeywords(TransferKeywords, total=False):
     """bytes per request; default: from the server's limits and the rate"""
 
     slots: int
-    """files in flight at most; half as many once they hold 1 MiB together (default: 1024)"""
+    """files whose content is in flight at most; half as many once they hold 1 MiB together (default: 1024)"""
 
     max_in_flight_bytes: int
     """maximum bytes sent or requested but not yet answered (default: 8388608)"""

@@ -71,7 +71,10 @@ class OptionFields(TransferSettings):
         None, ge=KIB, le=16 * MIB, description="bytes per request; default: from the server's limits and the rate"
     )
     slots: int = Field(
-        1024, ge=1, le=4096, description="files in flight at most; half as many once they hold 1 MiB together"
+        1024,
+        ge=1,
+        le=4096,
+        description="files whose content is in flight at most; half as many once they hold 1 MiB together",
     )
     max_in_flight_bytes: int = Field(
         8 * MIB, ge=64 * KIB, description="maximum bytes sent or requested but not yet answered"

@@ -90,12 +90,12 @@ class Uploads(SFTPBatch[UploadJob]):
             while upload.part in self._abandoned.removing or upload.dest in self._followed:
                 yield Linger(LOOK_AGAIN_S)  # the old part is being removed, or commands of another file are to follow
             self._locks.take(upload.part)
-            followed = {upload.dest} if job.commands.after_success else set()
-            self._followed |= followed
+            followed = (upload.dest,) if job.commands.after_success else ()
+            self._followed.update(followed)
             try:
                 return (yield from upload.run())
             finally:
-                self._followed -= followed
+                self._followed.difference_update(followed)
                 self._locks.release(upload.part)
                 ticket.moved_bytes += upload.sent_bytes
         finally:

@@ -6,7 +6,6 @@ source, and are rewritten if they differ.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -93,7 +92,7 @@ class Sending:
         self._may_go_on = may_go_on
         self._outstanding = 0
         self._reading_bytes = 0
-        self._to_mend: deque[Span] = deque()
+        self._to_mend: list[Span] = []  # a deque is ten times as large, and most stay empty
         self._next: Span | None = None
         self._sync_runs = False
         self._synced_at = float("-inf") if resumed else context.clock()  # sync what an earlier attempt left first
@@ -134,7 +133,7 @@ class Sending:
         span, self._next = self._next, None
         if span is not None:  # there is room for it by now
             return self._write(span)
-        span = self._to_mend.popleft() if self._to_mend else self._state.next_block(self._context.write_block)
+        span = self._to_mend.pop(0) if self._to_mend else self._state.next_block(self._context.write_block)
         if span is not None and span.length > READ_EARLY_BYTES:
             self._next = span
             return Room(span.length)

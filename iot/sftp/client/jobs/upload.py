@@ -18,7 +18,7 @@ from iot.sftp.client.jobs.part_file import PartFile
 from iot.sftp.client.jobs.proof import hash_of, same_content
 from iot.sftp.client.jobs.publish import Ending, confirm, wants_confirmation, write_sidecar
 from iot.sftp.client.jobs.sending import NoReadBack, NoResume, Sending, note_refused_reading
-from iot.sftp.client.pipeline.job import Barrier, Work
+from iot.sftp.client.pipeline.job import CLOSED, Barrier, Work
 from iot.sftp.client.protocol.packets import Status
 from iot.sftp.client.protocol.server import Refusal
 from iot.transfer.base import uploaded
@@ -281,6 +281,8 @@ class Upload:
         yield from run_commands(self.context, self.job.commands, self.job.commands.before_publish, self.dest)
         self.source.check_unchanged()
         self._phase = Phase.PUBLISHING
+        if self.context.options.trust and not self.context.options.sidecar:
+            yield CLOSED
         handle = b""
         if self._file.path != self.dest:
             yield Barrier(self.checkpoint())

@@ -17,6 +17,7 @@ class Running:
     """A running job. inbox: answers that it has not seen yet. waits: it continues with the next answer.
 
     silent: its end is not reported. small: it has others stand back. has_room: its next payload has been given room.
+    closed: it takes no slot.
     """
 
     job: Job[Any]
@@ -28,6 +29,7 @@ class Running:
     ended: bool = False
     small: bool = False
     has_room: bool = False
+    closed: bool = False
 
     def news(self) -> Answers | None:
         """What its work is to be sent now; None at its start."""

@@ -24,7 +24,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
-from iot.sftp.client.pipeline.job import TURN, WAIT, Barrier, Command, Job, Linger, Room, Send
+from iot.sftp.client.pipeline.job import CLOSED, WAIT, Barrier, Command, Job, Linger, Room, Send
 from iot.sftp.client.pipeline.outstanding import Outstanding, Running
 from iot.sftp.client.pipeline.pace import Pace
 from iot.sftp.client.pipeline.sharing import Courtesy, Turns
@@ -39,6 +39,7 @@ POLL_S = 0.25
 BLOCKED_S = 0.1  # wait for a server that does not read; jobs get a turn in between
 SILENT_POLL_S = 0.03  # a standby connection is being made; notice at once when it is ready
 FLUSH_BYTES = 256 * 1024
+EARLY_BYTES = 32 * 1024  # a packet of SSH: hundreds of small jobs take longer than it does on a slow link
 RECEIVE_BYTES = 4 * 1024 * 1024
 TOGETHER_BYTES = 1024 * 1024
 URGENT_BYTES = 64 * 1024
@@ -46,6 +47,7 @@ URGENT_BYTES = 64 * 1024
 CLASSES_APART = 2
 """By so much its urgency differs: the large and the small files of one outbox are one class apart."""
 LINGERING_JOBS = 1024  # beyond this they occupy slots again: each needs a little memory
+CLOSED_JOBS = 320  # likewise
 
 
 class Channel(Protocol):
@@ -96,6 +98,7 @@ class Pipeline:
         self._out = Outgoing()
         self._active: dict[int, Running] = {}
         self._active_bytes = 0
+        self._closed_jobs = 0
         self._ready: deque[Running] = deque()
         self._parked: list[tuple[tuple[int, ...], float, int, Running, Send | Room]] = []
         self._turns_of_shares = Turns()
@@ -134,6 +137,8 @@ class Pipeline:
                 while not exhausted and self._may_admit(slots()):
                     exhausted = self._admit(jobs)
                 self._turn()
+                if self._finished and self._out:
+                    self._channel.send(self._out, 0.0)  # what the caller does with a thousand results takes a while
                 if self._finished:
                     self._ask_at = self._clock()  # a source that had no job may have one now, or be exhausted
                 while self._finished:
@@ -180,13 +185,16 @@ class Pipeline:
         self._ready.append(running)
 
     def _slots_taken(self) -> int:
-        return len(self._active) - min(len(self._lingering), LINGERING_JOBS)
+        without = min(len(self._lingering), LINGERING_JOBS) + min(self._closed_jobs, CLOSED_JOBS)
+        return len(self._active) - without
 
     def _turn(self) -> None:
         while self._lingering and self._lingering[0][0] <= self._clock():
             self._ready.append(heapq.heappop(self._lingering)[2])
         for _ in range(len(self._ready)):
             self._advance(self._ready.popleft())
+            if len(self._out) >= EARLY_BYTES:
+                self._channel.send(self._out, 0.0)
         while self._can_unpark():
             _, turn, _, running, command = heapq.heappop(self._parked)
             self._turns_of_shares.begun(turn)
@@ -255,9 +263,8 @@ class Pipeline:
             self._no_longer_small(running)
             heapq.heappush(self._lingering, (self._clock() + command.seconds, next(self._turns), running))
             return False
-        if command is TURN:
-            return self._let_others(running)
-        assert command is WAIT
+        if command is not WAIT:
+            return self._close(running) if command is CLOSED else self._let_others(running)
         running.waits = not running.inbox
         return not running.waits
 
@@ -267,6 +274,14 @@ class Pipeline:
             return False
         turn = self._turns_of_shares.next(running.job.share, command.cost)
         heapq.heappush(self._parked, (running.job.urgency, turn, next(self._turns), running, command))
+        return True
+
+    def _close(self, running: Running) -> bool:
+        """A job waits for its last answers: only the server's limit of open files made it one of `slots`. -> True"""
+        if not running.closed:
+            running.closed = True
+            self._closed_jobs += 1
+            self._active_bytes -= running.job.payload_bytes
         return True
 
     def _let_others(self, running: Running) -> bool:
@@ -283,7 +298,8 @@ class Pipeline:
         if self._active.pop(id(running), None) is None:
             return
         self._no_longer_small(running)
-        self._active_bytes -= running.job.payload_bytes
+        self._close(running)
+        self._closed_jobs -= 1
         if not running.silent:
             self._finished.append(finished)
 
