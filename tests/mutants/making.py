@@ -12,6 +12,7 @@ from cosmic_ray.ast import ast_nodes, get_ast
 from cosmic_ray.mutating import MutationVisitor
 from cosmic_ray.operators.operator import Operator
 from cosmic_ray.plugins import get_operator, operator_names
+from mutants.equivalents import cannot_matter
 from mutants.operators import DropStep, FixCondition
 from parso.tree import NodeOrLeaf, search_ancestor
 
@@ -88,7 +89,9 @@ def _places(source: str) -> list[list[_Choice]]:
     for name, operator in OPERATORS:
         found = ((node, place) for node in nodes for place in operator.mutation_positions(node))
         for occurrence, (node, place) in enumerate(found):
-            if not _is_amount(name, node) and lines[place[0][0] - 1] != FOR_TYPES_ONLY:
+            if _is_amount(name, node) or cannot_matter(name, node, place[0]):
+                continue
+            if lines[place[0][0] - 1] != FOR_TYPES_ONLY:
                 line = _first_line_of_body(node) or place[0][0]
                 places.setdefault(place, []).append(_Choice(name, operator, occurrence, line, _in_function(node)))
     return list(places.values())
