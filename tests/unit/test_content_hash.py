@@ -2,10 +2,12 @@
 
 import hashlib
 import os
+from types import SimpleNamespace
 
 import pytest
 
-from iot.spooler.outbox.content import STEP_BYTES, Hashing
+from iot.spooler.outbox.content import PAGE, STEP_BYTES, Hashing, hashless
+from iot.spooler.queue.policy import State
 from iot.spooler.queue.queue import NewEntry
 from iot.transfer import Fingerprint
 
@@ -67,3 +69,16 @@ def test_no_descriptor_is_left_open(tmp_path, hashing):
     hashing.close()
     assert not len(hashing)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize(
+    ("state", "unanswered", "hash8", "meant"),
+    [(State.READY, 0, None, True), (State.WAITING, 0, None, True), (State.READY, 0, "0123abcd", False),
+     (State.SENDING, 0, None, False), (State.DELIVERED, 0, None, False), (State.WAITING, 1, None, False)],
+)  # fmt: skip
+def test_only_what_has_no_hash_and_may_not_have_been_published_is_named_anew(state, unanswered, hash8, meant):
+    rows = [
+        SimpleNamespace(id=number, state=state, unanswered=unanswered, hash8=hash8) for number in range(1, PAGE + 2)
+    ]
+    pages = SimpleNamespace(page=lambda outbox, after_id, most: [row for row in rows if row.id > after_id][:most])
+    assert hashless(pages, 1) == (rows if meant else [])

@@ -215,3 +215,15 @@ def test_a_quarantine_that_cannot_be_looked_into_is_not_empty(rig):
     assert rig.run() is End.REMAINS
     rig.quarantine.unlink()
     assert rig.run() is End.DRAINED
+
+
+def test_a_record_that_is_no_file_keeps_nobody_waiting(tmp_path):
+    box, folder = tmp_path / "box", tmp_path / "q"
+    box.mkdir()
+    (box / "f").write_text("x")
+    take(box, [item(box, "f")], Quarantine(folder, box))
+    (record,) = folder.glob("*.json")
+    record.unlink()
+    os.mkfifo(record)
+    assert release([folder], [box]) == (0, 1)
+    assert len(list(folder.glob("*/f"))) == 1

@@ -221,3 +221,14 @@ def test_a_disk_that_takes_a_little_at_a_time_gets_all():
     writer = Dribbling()
     moving._write(writer, CONTENT)
     assert writer.got == CONTENT
+
+
+@pytest.mark.parametrize(("mine", "theirs"), [("file", "fifo"), ("fifo", "file"), ("fifo", "fifo")])
+def test_nothing_but_a_file_is_a_copy_though_there_is_nothing_to_read_in_it(lab, mine, theirs):
+    (lab.source / "f").unlink()
+    for path, kind in ((lab.source / "f", mine), (lab.target / "t", theirs)):
+        path.touch() if kind == "file" else os.mkfifo(path)
+        os.utime(path, ns=(10**18, 10**18))
+    with pytest.raises(FileExistsError):
+        lab.put()
+    assert (os.listdir(lab.source), lab.there()) == (["f"], ["t"])

@@ -12,8 +12,11 @@ from pydantic import ValidationError
 from unit.finding import SETTLE_S, Rig
 
 from iot.spooler.config.outboxes import OutboxSettings, Ready
+from iot.spooler.outbox.markers import Markers
+from iot.spooler.outbox.place import Found, SourceFailed
 from iot.spooler.patterns import MarkerName
 from iot.spooler.queue.policy import State
+from iot.transfer import Fingerprint
 
 
 @pytest.fixture
@@ -179,3 +182,76 @@ def test_what_happens_to_a_file_while_it_settles(make, tmp_path):
     assert rig.work(SETTLE_S * 0.75) == []
     assert rig.work(SETTLE_S) == ["again", "elsewhere", "modified"]
     assert len(rig.intake.readiness) == 0
+
+
+# -- markers, one by one
+
+THEN_NS = 10**18
+
+
+class Lying:
+    """An outbox in which a file lies, and its marker with the given time. None: none is there."""
+
+    def __init__(self, marker_ns: int | None) -> None:
+        self.marker_ns = marker_ns
+        self.fails = False
+
+    def look(self, path: bytes) -> Fingerprint | None:
+        if self.fails:
+            raise SourceFailed("no answer")
+        return None if self.marker_ns is None else Fingerprint(0, self.marker_ns)
+
+
+@pytest.mark.parametrize(("marker_ns", "ready"), [(None, False), (THEN_NS - 1, False), (THEN_NS, True),
+                                                  (THEN_NS + 1, True)])  # fmt: skip
+def test_a_marker_counts_unless_it_is_older_than_its_file(marker_ns, ready):
+    outbox = Lying(marker_ns)
+    markers = Markers(MarkerName("{name}.done"), outbox)
+    file = Found(b"a", Fingerprint(5, THEN_NS))
+    assert markers.is_ready(file) is ready
+    assert markers.waiting == (set() if ready else {b"a"})
+    outbox.fails = True
+    assert markers.is_ready(file) is False  # not known
+    assert markers.waiting == {b"a"}
+    outbox.fails, outbox.marker_ns = False, THEN_NS
+    assert markers.is_ready(file) is True
+    assert markers.waiting == set()
+
+
+def test_after_a_whole_walk_only_those_wait_that_it_has_found_and_so_many_are_counted(monkeypatch):
+    monkeypatch.setattr("iot.spooler.outbox.markers.COUNTED_MAX", 2)
+    markers = Markers(MarkerName("{name}.done"), Lying(None))
+    names = (b"a", b"b", b"c")
+    for expected in ({b"a", b"b"}, {b"b", b"c"}):
+        markers.begin()
+        for name in names:
+            assert markers.is_ready(Found(name, Fingerprint(5, THEN_NS))) is False
+        markers.finish()
+        assert markers.waiting == expected
+        names = (b"b", b"c")
+    markers.forget(b"b")
+    markers.forget(b"never seen")
+    assert markers.waiting == {b"c"}
+
+
+def test_of_names_that_were_reported_markers_lead_to_their_files():
+    each, stems = Markers(MarkerName("{name}.done"), Lying(None)), Markers(MarkerName("{stem}.done"), Lying(None))
+    paths = [b"sub/a.csv.done", b"sub/b.csv", b"c.done"]
+    assert each.sort(paths) == ([b"sub/a.csv", b"c"], [])
+    assert stems.sort(paths) == ([], [b"sub", b""])
+
+
+def test_a_marker_stays_where_another_version_of_its_file_came_or_nothing_is_known(make):
+    rig = make(ready="marker", ready_marker="{name}.done")
+    markers = rig.intake._markers
+    (rig.box / "sub").mkdir()
+    for name in ("a", "a.done", "sub/b.done", "d.done"):
+        rig.put(name)
+    (rig.box / "link.done").symlink_to("a")
+    for name in (b"a", b"sub/b", b"link", b"nothing", b"none/c"):
+        markers.drop(name)
+    assert {path.name for path in rig.box.rglob("*")} == {"a", "a.done", "sub", "link.done", "d.done"}
+    rig.box.rename(rig.box.with_name("away"))
+    markers.drop(b"d")  # out of reach
+    rig.box.with_name("away").rename(rig.box)
+    assert (rig.box / "d.done").exists()

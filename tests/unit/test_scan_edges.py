@@ -251,3 +251,12 @@ def test_what_arrives_in_an_inbox_is_no_file_to_send(outbox, box):
     assert list(outbox.enter([b".iot-inbox", b"deep/.iot-inbox"])) == []
     found = outbox.find([b".iot-inbox/0123.part", b"deep/.iot-inbox/0123.part", b"deep/whole"])
     assert [each.path for each in found] == [b"deep/whole"]
+
+
+def test_a_folder_is_listed_in_batches_of_so_many_by_name(outbox, box, monkeypatch):
+    monkeypatch.setattr(scan, "BATCH", 2)
+    for name in ("e", "d", "c", "b"):
+        (box / name).touch()
+    batches = [[found.path for found in batch] for batch in outbox.walk(whole=True)]
+    assert batches[:3] == [[b"a", b"b"], [b"c", b"d"], [b"e"]]
+    assert [path for batch in batches[3:] for path in batch] == [b"sub/b", b"sub/deep/c"]

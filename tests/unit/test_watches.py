@@ -6,12 +6,14 @@ Real folders and real events on a clock of the test's own: nothing here waits.
 from __future__ import annotations
 
 import contextlib
+import logging
 import mmap
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conditions import missing
@@ -20,10 +22,11 @@ from unit.removing import taken
 
 from iot.spooler.leaving.removal import Delete, Item, private_names, put_back
 from iot.spooler.outbox.cadence import SOON_S, TOLD_S, UNTOLD_S
+from iot.spooler.outbox.inotify import OVERFLOW, Note
 from iot.spooler.outbox.mounts import KNOWN
-from iot.spooler.outbox.noticed import AGAIN_S
+from iot.spooler.outbox.noticed import AGAIN_S, Noticed
 from iot.spooler.outbox.place import Place
-from iot.spooler.outbox.watches import why_silent
+from iot.spooler.outbox.watches import Watches, why_silent
 from iot.spooler.queue.policy import Event, State
 from iot.transfer import Fingerprint
 
@@ -305,3 +308,14 @@ def test_file_systems_that_others_change_unseen_are_scanned_often() -> None:
     silent = {system.name for system in KNOWN.values() if why_silent(system)}
     assert {"nfs", "cifs", "fuse", "9p", "overlay"} <= silent
     assert not silent & {"vfat", "exfat", ""}
+
+
+def test_lost_events_are_a_warning_once_and_noise_from_then_on(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    watches = Watches("box")
+    watches._inotify = SimpleNamespace(read=lambda: [Note(-1, OVERFLOW, b"")][: lost.pop()])  # type: ignore[assignment]
+    for number in range(3):
+        lost, noticed = [0, 1], Noticed()
+        watches.read(noticed)
+        assert (noticed.everything, watches.overflows) == (True, number + 1)
+    assert [record.levelname for record in caplog.records] == ["WARNING", "DEBUG", "DEBUG"]

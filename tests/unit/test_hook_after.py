@@ -1,0 +1,180 @@
+"""Calls of hooks that follow a delivery: recorded, run in their order, dropped when they have ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from unit.test_hook_calls import BADLY, LIMIT_S, WELL, Programs
+
+from iot.spooler.config.hooks import HookSettings
+from iot.spooler.hooks import calls as module
+from iot.spooler.hooks.after import AFTER_BATCH, DROP_S, PAGE, After
+from iot.spooler.hooks.due import DueCall
+from iot.spooler.queue.policy import Event
+from iot.spooler.queue.queue import QUEUE_SCHEMA
+from iot.transfer import Journal
+
+HOOK = ("hook",)
+ALL = {"after_success": HOOK, "after_failure": HOOK, "after_batch": HOOK}
+
+
+def entry(number: int, outbox: int = 1) -> Any:
+    version = SimpleNamespace(size=7)
+    return SimpleNamespace(id=number, outbox=outbox, path=b"%d" % number, destination="/up", fingerprint=version)
+
+
+class Lab:
+    """Outbox 1 has the hooks."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.programs = Programs()
+        monkeypatch.setattr(module, "Command", self.programs.command)
+        monkeypatch.setattr("iot.spooler.config.hooks.problem_of", lambda words: None)
+        self.journal = Journal(None, QUEUE_SCHEMA)
+        self.after = self.begun()
+
+    def begun(self, *, at_once: int = 2, **hooks: Any) -> After:
+        """By the next process."""
+        settings = HookSettings(limit_s=LIMIT_S, at_once=at_once, **(hooks or ALL))
+        self.after = After({1: settings}, {1: b"/box"}, {}, self.journal, self.programs.clock)
+        return self.after
+
+    def delivered(self, *numbers: int, outbox: int = 1, published_as: str = "") -> None:
+        result: Any = SimpleNamespace(published_as=published_as, sha256="ab")
+        self.journal.write(lambda db: self.after.delivered(db, [(entry(each, outbox), result) for each in numbers]))
+
+    def batch_over(self, path: bytes = b"batch") -> None:
+        call = DueCall(1, 0, AFTER_BATCH, path, "", "delivered", "", 12, "", files=2)
+        self.journal.write(lambda db: self.after.batch_over(db, call))
+
+    def ends(self, *names: object) -> list[int]:
+        """-> the entries that need not wait any more"""
+        self.programs.ends = {str(name): WELL for name in names}
+        return self.after.look()
+
+    @property
+    def started(self) -> list[str]:
+        return self.programs.started
+
+
+@pytest.fixture
+def lab(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
+    lab = Lab(monkeypatch)
+    yield lab
+    lab.journal.close()
+
+
+def test_a_delivered_file_waits_until_its_hook_has_ended(lab: Lab) -> None:
+    assert lab.after.look() == []  # nothing is left of an earlier process
+    assert (lab.after.is_idle(), lab.after.look_in_s()) == (True, float("inf"))
+    lab.delivered(1, published_as="/up/one")
+    assert (lab.after.pending(1), lab.after.is_idle(), lab.after.look_in_s()) == (1, False, 0.0)
+    assert lab.after.waited_for([entry(1), entry(2)]) == {1}
+    assert (lab.after.look(), lab.started, lab.after.is_idle()) == ([], ["1"], False)
+    assert lab.programs.given["1"] == {
+        "IOT_PATH": "/box/1", "IOT_REMOTE_PATH": "/up/one", "IOT_RESULT": "delivered", "IOT_ERROR": "",
+        "IOT_BYTES": "7", "IOT_SHA256": "ab",
+    }  # fmt: skip
+    assert lab.ends(1) == [1]
+    assert (lab.after.pending(1), lab.after.is_idle(), lab.after.waited_for([entry(1)])) == (0, True, set())
+    assert lab.after.look() == []
+    assert lab.started == ["1"]
+
+
+def test_what_has_ended_is_dropped_a_little_later_while_others_run(lab: Lab) -> None:
+    lab.delivered(1, 2, 3)
+    lab.after.look()
+    assert lab.started == ["1", "2"]
+    assert (lab.ends(1), lab.started, lab.after.pending(1)) == ([], ["1", "2", "3"], 3)
+    lab.programs.now += DROP_S / 2
+    assert lab.ends(2) == []
+    assert lab.after.look_in_s() <= DROP_S / 2
+    lab.programs.now += DROP_S / 2
+    assert lab.after.look_in_s() == 0.0
+    assert (lab.after.look(), lab.after.pending(1)) == ([1, 2], 1)
+    lab.programs.now += 100
+    assert lab.after.look_in_s() > 0
+    assert lab.ends(3) == [3]
+
+
+@pytest.mark.parametrize(
+    ("event", "words", "told"),
+    [(Event.FAILED, "no", ("failed", "no")), (Event.SKIPPED, None, ("failed", "")),
+     (Event.GIVEN_UP, "no", ("quarantined", "no")), (Event.INTERRUPTED, "no", None), (Event.SENT, None, None)],
+)  # fmt: skip
+def test_what_an_attempt_has_come_to_is_told_if_it_was_a_failure(lab: Lab, event, words, told) -> None:
+    lab.journal.write(lambda db: lab.after.failed(db, [(entry(1), event, words)]))
+    lab.after.look()
+    given = [(each["IOT_RESULT"], each["IOT_ERROR"]) for each in lab.programs.given.values()]
+    assert given == ([] if told is None else [told])
+
+
+def test_only_what_is_configured_is_called_and_what_is_not_any_more_holds_no_file(lab: Lab) -> None:
+    lab.delivered(1, outbox=2)
+    assert (lab.after.pending(1), lab.after.pending(2)) == (0, 0)
+    assert [lab.after.wants_digest(outbox) for outbox in (1, 2)] == [True, False]
+    lab.delivered(1, 2)
+    after = lab.begun(after_failure=HOOK)
+    assert not after.wants_digest(1)
+    lab.delivered(3)
+    assert after.pending(1) == 2
+    assert (after.look(), lab.started, after.pending(1)) == ([1, 2], [], 0)
+
+
+def test_without_any_hook_nothing_is_recorded_or_waited_for(lab: Lab) -> None:
+    lab.after = After({}, {}, {}, lab.journal, lab.programs.clock)
+    lab.delivered(1)
+    assert (lab.after.waited_for([entry(1)]), lab.after.pending(1), lab.after.look()) == (set(), 0, [])
+    assert (lab.after.look_in_s(), lab.after.is_idle()) == (float("inf"), True)
+
+
+def test_the_hook_of_a_batch_comes_after_those_of_its_files(lab: Lab) -> None:
+    lab.delivered(1, 2)
+    lab.batch_over()
+    lab.delivered(3)
+    lab.after.look()
+    assert lab.started == ["1", "2"]
+    lab.ends(1)
+    lab.after.look()
+    assert lab.started == ["1", "2"]
+    lab.ends(2)
+    lab.after.look()
+    assert lab.started[:3] == ["1", "2", "batch"]
+    assert lab.programs.given["batch"]["IOT_FILES"] == "2"
+    assert "IOT_FILES" not in lab.programs.given["1"]
+    lab.after.look()
+    assert lab.started[3:] == ["3"]
+    lab.ends("batch", 3)
+    assert (lab.after.pending(1), lab.after.is_idle()) == (0, True)
+
+
+def test_of_many_only_some_are_in_memory_and_all_run_in_their_order(lab: Lab) -> None:
+    numbers = list(range(1, 3 * PAGE + 1))
+    lab.delivered(*numbers)
+    lab.begun(at_once=1)
+    done: list[int] = []
+    while not (lab.after.is_idle() and len(lab.started) == len(numbers)):
+        [calls] = lab.after.all_calls
+        assert len(calls) <= PAGE + PAGE // 2
+        lab.programs.now += DROP_S / 4
+        done += lab.ends(lab.started[-1] if lab.started else "")
+        assert len(lab.started) <= len(numbers)
+    assert lab.started == [str(number) for number in numbers]
+    assert (done, lab.after.pending(1)) == (numbers, 0)
+
+
+def test_at_the_end_what_ends_is_taken_note_of_and_nothing_is_begun(lab: Lab) -> None:
+    lab.delivered(1, 2, 3)
+    lab.after.look()
+    assert lab.after.drop_ended() == []
+    lab.programs.ends = {"1": BADLY}
+    lab.after.listen()
+    assert lab.started == ["1", "2"]
+    assert lab.after.drop_ended() == [1]
+    assert lab.after.pending(1) == 2  # they run again
+    lab.begun()
+    lab.after.look()
+    assert lab.started == ["1", "2", "2", "3"]
