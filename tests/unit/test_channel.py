@@ -166,6 +166,20 @@ def test_a_quiet_server_is_asked_for_a_sign_of_life_once_in_a_third_of_the_deadl
     assert len(script.posted) == 1
 
 
+def test_the_end_of_the_stream_is_a_lost_link_and_no_empty_answer() -> None:
+    stream = channel(Script(VERSION, b""), in_order=False)
+    with pytest.raises(LinkLost, match=r"^host closed the connection$"):
+        stream.receive(100, 0)
+
+
+def test_a_channel_that_takes_nothing_more_is_a_lost_link() -> None:
+    script = Script(VERSION)
+    stream = channel(script, in_order=False)
+    script.send = lambda data: 0  # type: ignore[method-assign, assignment]
+    with pytest.raises(LinkLost, match=r"^host closed the connection$"):
+        stream.send(Outgoing(b"request"), 0)
+
+
 def test_a_connection_that_broke_is_no_slow_one() -> None:
     script = Script(VERSION)
     stream = channel(script, in_order=False)

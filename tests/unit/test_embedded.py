@@ -6,6 +6,7 @@ import base64
 import hashlib
 import os
 import random
+import socket
 import struct
 import subprocess
 import threading
@@ -74,6 +75,19 @@ class Wire:
         reply, body = self.ask(kind, *parts)
         assert reply == STATUS
         return int(struct.unpack_from(">I", body)[0])
+
+
+def test_a_server_that_stopped_leaves_no_thread_and_one_that_never_started_may_be_stopped(tmp_path: Path) -> None:
+    server = EmbeddedServer(tmp_path)
+    server.stop()
+    server.start()
+    with connected(server):
+        server.stop()
+    assert [thread for thread in threading.enumerate() if thread.name == "embedded-sftp"] == []
+    assert server.threads == set()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((server.host, server.port))
+    server.stop()
 
 
 def test_large_file_goes_up_and_down_within_seconds(server: EmbeddedServer, tmp_path: Path) -> None:

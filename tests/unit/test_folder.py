@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from iot.folder import FolderClient
 from iot.folder.place import Place, translated
 from iot.folder.store import FolderStore
 from iot.transfer.errors import (
+    AccessRefused,
     AlreadyExists,
     ConfigurationError,
     LinkLost,
@@ -220,6 +222,87 @@ def test_a_wrong_option_is_refused_by_name(tmp_path, options):
     path = options.pop("path", tmp_path)
     with pytest.raises(ConfigurationError, match=next(iter(options), "path")):
         FolderClient(path, **options)
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        (b"", AccessRefused),
+        (b"/", AccessRefused),
+        (b"./f", AccessRefused),
+        (b"new", AccessRefused),
+        (b"/new/open", AccessRefused),
+        (b"open", PermissionDenied),
+        (b"open/new", PermissionDenied),
+        (b"n" * 300, PermissionDenied),
+    ],
+)
+def test_a_folder_that_this_user_may_not_write_to_is_to_blame_only_for_what_is_made_right_in_it(
+    usb: Path, monkeypatch: pytest.MonkeyPatch, path: bytes, kind: type[Exception]
+) -> None:
+    def refuse(*_: object) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    (usb / "open").mkdir()
+    monkeypatch.setattr("iot.folder.place.make_below", refuse)
+    place = Place(str(usb))
+    with pytest.raises(PermissionDenied), place.folder(path, make=True):
+        pass  # root may write anywhere
+    monkeypatch.setattr("iot.folder.place._may_write", lambda _: False)
+    with pytest.raises(kind) as told, place.folder(path, make=True):
+        pass
+    assert type(told.value) is kind
+
+
+@pytest.mark.parametrize(("whole", "kind"), [(True, AccessRefused), (False, LinkLost)])
+def test_a_read_only_file_system_is_told_as_that_and_one_below_it_as_a_lost_disk(
+    usb: Path, monkeypatch: pytest.MonkeyPatch, whole: bool, kind: type[Exception]
+) -> None:
+    monkeypatch.setattr("iot.folder.place._is_read_only", lambda _: whole)
+    expected = pytest.raises(kind, match="mounted read-only" if whole else "Read-only file system")
+    with expected as told, Place(str(usb)).folder(b""):
+        raise OSError(errno.EROFS, "Read-only file system")
+    assert type(told.value) is kind
+
+
+@pytest.mark.parametrize(
+    ("mounted", "seen", "told"),
+    [
+        (True, ["/"], "is not mounted"),
+        (True, ["/mnt", "/mnt"], ""),
+        (True, ["/mnt", "/"], "is not mounted"),
+        (True, ["/mnt", "/mnt/other"], "/mnt is no longer mounted"),
+        (False, ["/", "/"], ""),
+        (False, ["/mnt", "/"], "/mnt is no longer mounted"),
+    ],
+)
+def test_the_mount_where_the_folder_was_first_seen_is_the_only_right_one(
+    usb: Path, monkeypatch: pytest.MonkeyPatch, mounted: bool, seen: list[str], told: str
+) -> None:
+    numbers, points = itertools.count(), iter(seen)
+    monkeypatch.setattr("iot.folder.place.mount_number", lambda _: next(numbers))
+    monkeypatch.setattr("iot.folder.place.mount_point", lambda *_: next(points))
+    place = Place(str(usb), mounted=mounted)
+    for _ in seen[1:]:
+        place.check()
+    for _ in range(2):  # a refusal is none that counts as seen
+        points = iter(seen[-1:])
+        if told:
+            with pytest.raises(LinkLost, match=told):
+                place.check()
+        else:
+            place.check()
+
+
+def test_a_mount_is_looked_up_once_for_each_number_that_it_gets(usb: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    numbers = iter((7, 7, 8, 8))
+    monkeypatch.setattr("iot.folder.place.mount_number", lambda _: next(numbers))
+    monkeypatch.setattr("iot.folder.place.mount_point", lambda _, number: asked.append(number) or "/mnt")
+    place = Place(str(usb))
+    for _ in range(4):
+        place.check()
+    assert asked == [7, 8]
 
 
 NOT_OPEN = """

@@ -11,6 +11,7 @@ import pytest
 from conditions import missing
 
 from iot.folder import FolderClient
+from iot.folder.place import is_mounted
 from iot.transfer.errors import LinkLost
 
 
@@ -42,6 +43,11 @@ def test_a_folder_that_is_not_there_is_a_lost_link(tmp_path, source):
             client.list_files("/")
         assert not client.is_connected()
     assert not (tmp_path / "gone").exists()
+
+
+def test_whether_a_missing_folder_is_mounted_is_a_lost_link_too(tmp_path):
+    with pytest.raises(LinkLost, match="No such file"):
+        is_mounted(str(tmp_path / "gone"))
 
 
 def test_a_missing_marker_is_a_lost_link(tmp_path, usb, source):

@@ -71,6 +71,12 @@ def test_a_large_file_is_on_record_before_its_first_byte_and_a_small_one_is_not(
     assert at_write == [None]
 
 
+def test_a_part_whose_name_does_not_say_whose_it_is_is_on_record_however_small(far, at_write):
+    source_of(far, 10)
+    upload(far, part_name="exact")
+    assert [found.token for found in at_write] == [b"file.part"]
+
+
 def test_a_fresh_start_takes_the_old_record_back_before_the_first_byte(far, at_write):
     source_of(far, 9 * 1024 * 1024)
     assert isinstance(upload(far, Faults(before={("write", 2): LinkLost("cut")}), attempts=1), Failure)

@@ -149,6 +149,23 @@ def test_a_connection_that_is_made_only_after_it_was_abandoned_is_closed(stop: S
     assert connecting.session is None
 
 
+def test_a_cancel_is_not_kept_waiting_by_a_call_that_does_not_notice_it(stop: StopFlag) -> None:
+    goes_on = threading.Event()
+
+    def make(_: StopFlag) -> Any:
+        goes_on.wait(ENOUGH_S)
+        return Session()
+
+    connecting = Connecting(make, stop)
+    connecting.start()
+    stop.set()
+    with pytest.raises(Cancelled):
+        connecting.wait(nothing, ENOUGH_S / 2)
+    connecting.abandon()
+    goes_on.set()
+    until(lambda: not threads())
+
+
 def test_what_failed_in_the_thread_is_raised_to_the_caller(links: Connector, network: Network) -> None:
     network.error = ZeroDivisionError("any error at all")
     with pytest.raises(ZeroDivisionError):

@@ -98,6 +98,17 @@ def test_a_sync_transfers_what_differs_and_the_second_time_nothing(
     assert second.done == ()
 
 
+def test_what_is_older_at_the_source_is_sent_again_once_because_its_time_goes_with_it(
+    client: Client, there: Path, tmp_path: Path
+) -> None:
+    here = made(tmp_path / "here", {"a": b"1"})
+    made(there / "far", {"a": b"2"})
+    os.utime(here / "a", (5, 5))
+    assert [each.source for each in client.sync(here, "/far").transferred] == [str(here / "a")]
+    assert content(there / "far") == {"a": b"1"}
+    assert client.sync(here, "/far").done == ()
+
+
 @pytest.mark.parametrize("direction", ["upload", "download"])
 def test_without_prune_nothing_is_removed(client: Client, there: Path, tmp_path: Path, direction: str) -> None:
     here, far = made(tmp_path / "here", {"a": b"1"}), made(there / "far", {"a": b"1"})

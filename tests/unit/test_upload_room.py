@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from unit.scripted import drive
 from unit.upload_lab import CONTENT, FAILURE, Lab, nth
 
 from iot.sftp.client.protocol.packets import Code, Extended, Reply, Status
@@ -64,8 +65,6 @@ def test_room_that_another_large_file_needs_is_not_free(large: Lab) -> None:
     upload = large.upload()
     upload.context.large[b"/up/other.part"] = PartState(4 * MIB, MIB)
     with_room(large, lambda: statvfs(6 * MIB))
-    from unit.scripted import drive
-
     with pytest.raises(NoSpaceOnServer, match=r"3\.0 MiB free"):
         drive(upload.run(), large.files, at_barrier=lambda: None)
     assert list(upload.context.large) == [b"/up/other.part"]
@@ -80,8 +79,6 @@ def test_what_another_file_writes_while_the_answer_is_under_way_does_not_become_
         return statvfs(6 * MIB)
 
     with_room(large, counted_before_it_wrote)
-    from unit.scripted import drive
-
     with pytest.raises(NoSpaceOnServer, match=r"3\.0 MiB free"):
         drive(upload.run(), large.files, at_barrier=lambda: None)
 
@@ -101,6 +98,25 @@ def test_a_server_that_does_not_know_its_room_is_not_full(large: Lab, told: Repl
     large.files.refuse = lambda event: told if event.what == "statvfs@openssh.com" else None
     large.run()
     assert large.published == LARGE
+
+
+@pytest.mark.parametrize(
+    ("told", "is_asked_again"),
+    [
+        (statvfs(9 * MIB), True),
+        (Status(Code.FAILURE, ""), True),
+        (UNSUPPORTED, False),
+        (Extended(b"short"), False),
+        (statvfs(0, blocks=0), False),
+    ],
+    ids=["enough", "failure", "unsupported", "garbage", "a disk of nothing"],
+)
+def test_a_server_that_cannot_tell_its_room_is_not_asked_again(large: Lab, told: Reply, is_asked_again: bool) -> None:
+    large.extensions[b"statvfs@openssh.com"] = b"2"
+    large.files.refuse = lambda event: told if event.what == "statvfs@openssh.com" else None
+    upload = large.upload()
+    drive(upload.run(), large.files)
+    assert upload.context.server.tells_free_space is is_asked_again
 
 
 def test_when_room_runs_out_on_the_way_the_part_is_dropped(large: Lab) -> None:

@@ -27,7 +27,7 @@ class Running:
     waits: bool = False
     silent: bool = False
     ended: bool = False
-    small: bool = False
+    small: bool = field(init=False)
     has_room: bool = False
     closed: bool = False
 
