@@ -17,7 +17,7 @@ def rig(tmp_path):
     return Rig(tmp_path)
 
 
-def test_a_corrected_destination_counts_for_all_that_is_queued(rig):
+def test_a_corrected_destination_counts_for_all_that_is_queued(rig, caplog):
     for number in range(600):
         rig.put(f"f{number}")
     rig.outbox["destination"] = "/wrong"
@@ -38,6 +38,7 @@ def test_a_corrected_destination_counts_for_all_that_is_queued(rig):
     new = set(rig.remote.deliveries) - old
     assert all(dest.startswith("/up/") for dest in new)
     assert len(new) + len(old) == 600
+    assert "earlier destination" not in caplog.text  # which nothing keeps
 
 
 def test_what_was_begun_keeps_its_destination_and_is_reported(rig, caplog):

@@ -109,3 +109,20 @@ def test_a_connection_that_has_answered_stays_one_when_there_is_nothing_more_to_
     assert server.state is ServerState.CONNECTED
     server.tried()
     assert server.state is ServerState.CONNECTED
+
+
+def test_a_connection_is_told_when_it_is_tried_and_once_when_it_is_made(server, caplog):
+    caplog.set_level("DEBUG", "iot.spooler.server.availability")
+    told = {}
+    for step in (
+        server.tried,
+        server.answered,
+        server.answered,
+        lambda: server.lost(LinkLost("gone"), 100.0),
+        server.tried,
+        server.ended,
+    ):
+        caplog.clear()
+        step()
+        told[len(told)] = [record.message for record in caplog.records if record.message.startswith("link con")]
+    assert list(told.values()) == [["link connecting"], ["link connected"], [], [], ["link connecting"], []]

@@ -284,6 +284,24 @@ def test_no_signal_leaves_a_copy_of_the_units_credentials(tmp_path: Path, number
     assert not copies.exists()
 
 
+def test_signals_are_as_they_were_once_the_copies_are_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # under nohup
+        with check._credentials(tmp_path, SimpleNamespace(state_dir=tmp_path)):  # type: ignore[arg-type]
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            with pytest.raises(SystemExit) as ended:
+                signal.raise_signal(signal.SIGTERM)
+        assert ended.value.code == 128 + signal.SIGTERM
+        assert [signal.getsignal(number) for number in numbers] == [signal.SIG_DFL, signal.SIG_IGN]
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
 def test_what_logs_in_for_a_check_is_a_copy_of_the_units_credentials_that_only_its_owner_can_read(
     tmp_path: Path,
 ) -> None:

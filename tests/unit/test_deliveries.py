@@ -229,3 +229,20 @@ def test_a_number_that_makes_no_sense_is_refused(config: Path, number: str, caps
     with pytest.raises(SystemExit):
         main(["deliveries", "--last", number, "--config", str(config)])
     assert f"--last: invalid number value: '{number}'" in capsys.readouterr().err
+
+
+def test_the_last_twenty_are_told_where_no_number_is_given(
+    tmp_path: Path, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config.write_text(
+        f'state_dir = "{tmp_path / "state"}"\n[server]\nkind = "folder"\npath = "{tmp_path}"\n'
+        f'[[outbox]]\npath = "{tmp_path / "outbox"}"\ndestination = "/up"\n'
+    )
+    journal = Journal(tmp_path / "state", QUEUE_SCHEMA, DELIVERIES)
+    outbox, _ = Queue(journal).outbox(b"/out", "/up")
+    noted(journal, Deliveries(journal), *((entry(outbox, b"%d" % each, f"/up/{each}"), result()) for each in range(25)))
+    journal.close()
+    for words, expected in (([], range(5, 25)), (["--last", "30"], range(25))):
+        assert main(["deliveries", "--json", "--config", str(config), *words]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert [item["destination"] for item in told] == [f"/up/{each}" for each in expected]

@@ -125,6 +125,65 @@ def test_a_pause_ends_when_the_next_look_or_try_is_due(waiting: Waiting) -> None
     assert waiting.nudges.next_s() == pytest.approx(4.0)
 
 
+class Wire:
+    """An AddressWatch whose news are written down. closed: how often it was."""
+
+    def __init__(self, *news: bool | OSError) -> None:
+        self.descriptor = 77
+        self._news = list(news)
+        self.closed = 0
+
+    def news(self) -> bool:
+        each = self._news.pop(0)
+        if isinstance(each, OSError):
+            raise each
+        return each
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def test_an_address_that_comes_has_the_server_tried_until_it_can_no_longer_be_known(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    wire = Wire(False, True, OSError(errno.ENOBUFS, "no"))
+    monkeypatch.setattr("iot.spooler.process.nudges.AddressWatch", lambda: wire)
+    heard: dict[int, Callable[[], None]] = {}
+
+    def watch(descriptor: int, act: Callable[[], None]) -> Callable[[], None]:
+        heard[descriptor] = act
+        return heard.clear
+
+    server = Availability(Backoff(300.0, 300.0), Backoff(900.0, 3600.0), lambda: 0.5)
+    server.lost(LinkLost("gone"), 1000.0)
+    nudges = Nudges(None, watch, server, min_s=5.0, max_s=60.0, clock=lambda: 1000.0)
+    assert nudges.next_s() == float("inf")  # there is no file to look at
+    heard[77]()
+    assert not nudges.due()
+    heard[77]()
+    assert nudges.next_s() == 0.0
+    assert nudges.due()
+    heard[77]()
+    assert "addresses are no longer watched" in caplog.text
+    assert (heard, wire.closed, nudges.due()) == ({}, 1, False)
+    nudges.close()
+    assert wire.closed == 1
+
+
+def test_where_addresses_cannot_be_watched_the_agent_does_without(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "iot.spooler.process.nudges")
+
+    def refused() -> None:
+        raise PermissionError(errno.EACCES, "not here")
+
+    monkeypatch.setattr("iot.spooler.process.nudges.AddressWatch", refused)
+    server = Availability(Backoff(300.0, 300.0), Backoff(900.0, 3600.0), lambda: 0.5)
+    Nudges(None, lambda *_: pytest.fail("nothing to watch"), server, min_s=5.0, max_s=60.0, clock=lambda: 0.0).close()
+    assert 'addresses are not watched reason="not here"' in caplog.text
+
+
 def test_a_nudge_has_the_agent_try_though_its_wait_is_not_over(tmp_path: Path) -> None:
     from unit.agent_rig import Rig
 

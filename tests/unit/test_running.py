@@ -182,3 +182,27 @@ def test_sockets_of_agents_that_were_killed_go_at_the_next_start_of_any_and_noth
         "control-file.sock",
     }
     assert f"agent-{marks['killed']}.json" in found
+
+
+@pytest.mark.parametrize("elsewhere", ["above", "zebra"])
+def test_of_a_dead_agent_without_a_state_directory_the_note_goes_and_a_status_that_lies_beside_it(
+    tmp_path, config, elsewhere
+):
+    runtime = {"RUNTIME_DIRECTORY": str(tmp_path / "runtime")}
+    folder, other = tmp_path / "runtime", tmp_path / elsewhere
+    other.mkdir()
+    statuses = {"gone": folder / "status-1.json", "gone too": other / "status.json", "there": folder / "status-2.json"}
+    for name, status in statuses.items():
+        (tmp_path / name).mkdir()
+        with announced(config, tmp_path / name, status, runtime):
+            status.write_text("{}")
+            path = folder / f"agent-{running._mark(config, tmp_path / name)}.json"
+            left = path.read_bytes()
+        path.write_bytes(left)
+    for name in ("gone", "gone too"):
+        (tmp_path / name).rmdir()
+    kept = folder / f"agent-{running._mark(config, tmp_path / 'there')}.json"
+    with note(tmp_path, config, **runtime):
+        own = folder / f"agent-{running._mark(config, tmp_path / 'state')}.json"
+        assert set(folder.iterdir()) == {kept, own, statuses["there"]}
+        assert statuses["gone too"].exists()

@@ -161,6 +161,22 @@ def test_what_waits_for_something_else_than_the_line_has_no_time_left(
     assert (content["rate_bytes_per_s"], content["backlog"]["left_s"]) == (1000, left_s)
 
 
+def test_each_file_that_is_sent_has_a_rate_and_a_time_left_of_its_own(tmp_path: Path) -> None:
+    status = StatusFile(tmp_path / "status.json", Clocks(lambda: 0.0, lambda: 0.0), in_memory=True)
+
+    def told(now: float, **done: int) -> list[tuple[int, int | None]]:
+        current = [{"id": ord(name), "bytes": 10_000, "done_bytes": each} for name, each in done.items()]
+        content: dict[str, Any] = {"backlog": {"files": 2, "bytes": 1}, "current": current, "in_flight": len(done)}
+        status._add_rates(content, now, 0)
+        assert not any("id" in file for file in current)  # which is no matter of who reads the file
+        return [(file["rate_bytes_per_s"], file["left_s"]) for file in current]
+
+    assert told(0.0, a=0, b=5000) == [(0, None), (0, None)]
+    assert told(2.0, a=4000, b=5000) == [(2000, 3), (0, None)]
+    assert told(4.0, b=5100) == [(25, 196)]
+    assert told(4.5, a=8000) == [(0, None)]  # it was away, so it begins anew
+
+
 class Watched:
     """A rig whose status goes to a file, and how often that is written."""
 

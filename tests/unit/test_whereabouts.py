@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from iot.spooler.config.whereabouts import mounted_now, whereabouts
+from iot.spooler.config.whereabouts import Mounts, mounted_now, whereabouts
 
 PAIRS = {
     "archive that is the outbox": ('archive = "{base}/b"\nafter_upload = "archive"', "box", "b"),
@@ -114,3 +114,15 @@ def test_where_it_cannot_be_known_what_is_mounted_nothing_is_taken_for_the_same(
     inner.mkdir(parents=True)
     assert whereabouts(inner, {}).is_within(whereabouts(outer, {}))
     assert not whereabouts(outer, {}).is_within(whereabouts(inner, {}))
+
+
+@pytest.mark.parametrize("mounts", [mounted_now(), {}], ids=["mounts known", "not known"])
+def test_folders_overlap_that_are_one_or_lie_in_each_other_and_no_others(tmp_path: Path, mounts: Mounts) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("a")
+    places = {name: whereabouts(tmp_path / name, mounts) for name in ("a", "a/b", "link", "link/b/new", "c", "ab")}
+    overlapping = {(one, other) for one in places for other in places if places[one].overlaps(places[other])}
+    ours = ("a", "a/b", "link", "link/b/new")
+    assert overlapping == {(one, other) for one in ours for other in ours} | {("c", "c"), ("ab", "ab")}
+    same = {(one, other) for one in places for other in places if places[one].is_same(places[other])}
+    assert same == {(each, each) for each in places} | {("a", "link"), ("link", "a")}

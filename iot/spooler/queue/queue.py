@@ -207,7 +207,8 @@ class Queue:
 
     def newest(self, outbox: int) -> int:
         """The highest number of a row of this outbox; 0 if there is none."""
-        return int(self._journal.read("SELECT max(id) AS newest FROM entry WHERE outbox = ?", outbox)[0]["newest"] or 0)
+        [row] = self._journal.read("SELECT max(id) AS newest FROM entry WHERE outbox = ?", outbox)
+        return int(row["newest"] or 0)
 
     def waiting(self, outbox: int, above: int, up_to: int = LATEST) -> tuple[int, int]:
         """Files of an outbox that wait to be sent and whose row is between these numbers, and their bytes."""
