@@ -20,7 +20,8 @@ __all__ = ["STEPS"]
 STEPS = {
     "open": "iot.transfer.sink:FileSink.open",
     "bytes": "iot.transfer.sink:FileSink.write",
-    "fsync": "iot.transfer.sink:FileSink.sync",
+    "fsync": "iot.transfer.sink:FileSink._fsync",
+    "beside": "iot.transfer.sink:FileSink.sync_beside",
     "rename": "iot.transfer.sink:os.replace",
     "folder": "iot.transfer.sink:FileSink.sync_name",
     "commit": "iot.transfer.journal.journal:Journal._transact",

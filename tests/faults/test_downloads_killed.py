@@ -24,10 +24,11 @@ MOMENTS = [
     for step, all_nth in {
         "open": (1, 7),
         "bytes": (1, 9, 25),
-        "fsync": (1, 5, 12, 15),
+        "fsync": (1, 5, 12, 14),
+        "beside": (1, 2),
         "rename": (1, 4, 11, 14),
         "folder": (1, 2),
-        "commit": (1, 3, 4),
+        "commit": (1, 2, 3),
     }.items()
     for nth in all_nth
     for side in ("before", "after")

@@ -119,6 +119,15 @@ def test_where_folders_above_it_are_missing_they_are_made_and_the_file_is_asked_
     ]  # fmt: skip
 
 
+def test_a_folder_that_another_file_has_requested_is_not_there_before_the_answer(lab):
+    """The request may be on its way, or refused for want of a parent; and some servers answer out of order."""
+    another = create_in_folder(lab.context, b"/new/file", [packets.open_file(b"/new/file", packets.Flag.WRITE)])
+    next(another)
+    (opened,) = created(lab, b"/new/a/file")
+    assert isinstance(opened, Handle)
+    assert "MKDIR /new" in lab.asked()
+
+
 def test_without_make_dirs_nothing_is_made(lab):
     lab.fresh(make_dirs=False)
     (opened,) = created(lab, b"/up/a/file")

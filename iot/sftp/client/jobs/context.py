@@ -29,9 +29,9 @@ class Ledger(Protocol):
 class Context:
     """One connection's server, pace and ledger.
 
-    folders: remote folders known to exist. handles: open parts, and files that are being read. large: large parts that
-    are being written or that wait for the free space of the server. arriving: the sizes of the large files that
-    are being fetched.
+    folders: remote folders known to exist. asked_folders: those that were requested along with a file.
+    handles: open parts, and files that are being read. large: large parts that are being written or that wait for the
+    free space of the server. arriving: the sizes of the large files that are being fetched.
     """
 
     server: Server
@@ -40,6 +40,7 @@ class Context:
     options: TransferOptions
     clock: Callable[[], float]
     folders: set[bytes] = field(default_factory=set)
+    asked_folders: set[bytes] = field(default_factory=set)
     handles: set[bytes] = field(default_factory=set)
     large: dict[bytes, PartState] = field(default_factory=dict)
     arriving: dict[int, int] = field(default_factory=dict)

@@ -26,17 +26,22 @@ def create_in_folder(context: Context, path: bytes, requests: list[Request]) -> 
     """Send requests of which the first creates `path`, after making its missing parents -> the answers.
 
     A folder not yet used on this connection is requested in the same flight: no round trip is wasted whether it exists
-    or not, and it is known for all later files.
+    or not, and no later file requests it again. It is known to exist once a file was created in it; whoever needs a
+    folder below it earlier requests both.
     """
     folder = posixpath.dirname(path)
-    if context.options.make_dirs and folder not in context.folders and folder not in (b"", b"/"):
-        context.folders.add(folder)
+    asked = folder in context.folders or folder in context.asked_folders or folder in (b"", b"/")
+    if context.options.make_dirs and not asked:
+        context.asked_folders.add(folder)
         folder_made, *replies = yield from ask_all([packets.mkdir(folder), *requests], context.server.in_order)
         expect_status(folder_made, f"cannot make folder {quoted(folder)}")
     else:
         replies = yield from ask_all(requests, context.server.in_order)
     made = replies[0]
-    if not context.options.make_dirs or not isinstance(made, Status):
+    if not isinstance(made, Status):
+        context.folders.add(folder)
+        return replies
+    if not context.options.make_dirs:
         return replies
     missing = made.code in (Code.NO_SUCH_FILE, Code.NO_SUCH_PATH)
     if missing or made.code == Code.FAILURE:

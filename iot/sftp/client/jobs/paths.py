@@ -103,7 +103,8 @@ def make_dir(context: Context, path: bytes) -> Work[None]:
 def delete_dir(context: Context, path: bytes, earlier: Earlier) -> Work[None]:
     """Delete an empty folder."""
     earlier.asking = True
-    context.folders.discard(path.rstrip(b"/"))
+    for known in (context.folders, context.asked_folders):
+        known.discard(path.rstrip(b"/"))
     _expect_gone((yield from ask(packets.rmdir(path))), earlier, f"cannot delete folder {quoted(path)} (is it empty?)")
 
 
