@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from iot.spooler.outbox.mounts import KNOWN, ORDINARY, file_system
+import pytest
+
+from iot.spooler.outbox.mounts import FAT, FAT_TIMES_S, KNOWN, ORDINARY, file_system
+from iot.transfer import Fingerprint
 
 NETWORK = {"fuse", "nfs", "smb", "cifs", "smb3", "9p", "ceph", "afs", "coda", "ocfs2", "gfs2", "vboxsf"}
 
@@ -26,3 +29,33 @@ def test_what_cannot_be_told_is_ordinary(tmp_path: Path) -> None:
     assert file_system(folder) in (*KNOWN.values(), ORDINARY)
     os.close(folder)
     assert file_system(folder) is ORDINARY
+
+
+SECOND_NS = 10**9
+FIRST_S, END_S = FAT_TIMES_S
+
+
+@pytest.mark.parametrize(
+    ("system", "mtime_ns", "size", "may_be"),
+    [
+        (FAT, FIRST_S * SECOND_NS - 1, 5, True),
+        (FAT, FIRST_S * SECOND_NS, 5, False),
+        (FAT, END_S * SECOND_NS - 1, 5, False),
+        (FAT, END_S * SECOND_NS, 5, True),
+        (FAT, 0, 6, False),
+        (ORDINARY, 0, 5, False),
+    ],
+)
+def test_only_a_time_that_fat_cannot_hold_may_have_changed_by_a_remount(system, mtime_ns, size, may_be) -> None:
+    known, found = Fingerprint(size, mtime_ns, 3, 4), Fingerprint(5, 7 * SECOND_NS, 8, 9)
+    assert system.redated(found, known) is may_be
+    assert system.may_be_same(found, known) is may_be
+    assert system.may_be_same(known._replace(ctime_ns=1, inode=2), known)
+
+
+def test_what_is_kept_of_a_removed_file_has_a_name_of_its_file_system() -> None:
+    names = [b".fuse_hidden" + b"0" * 16, b".nfs" + b"0" * 24, b".__smbfile_silly1", b".nfs1", b"a"]
+    found = {kind.name: [name for name in names if kind.is_removed(name)] for kind in (*KNOWN.values(), ORDINARY)}
+    kept = {"fuse": names[:1], "nfs": names[1:2], "smb": names[2:3], "cifs": names[2:3], "smb3": names[2:3]}
+    assert {name: which for name, which in found.items() if which} == kept
+    assert {kind.name for kind in KNOWN.values() if kind.stacked} == {"overlay", "ecryptfs"}

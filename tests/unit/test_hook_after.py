@@ -12,9 +12,11 @@ from unit.test_hook_calls import BADLY, LIMIT_S, WELL, Programs
 from iot.spooler.config.hooks import HookSettings
 from iot.spooler.hooks import calls as module
 from iot.spooler.hooks.after import AFTER_BATCH, DROP_S, PAGE, After
+from iot.spooler.hooks.batches import Batch
 from iot.spooler.hooks.due import DueCall
-from iot.spooler.queue.policy import Event
-from iot.spooler.queue.queue import QUEUE_SCHEMA
+from iot.spooler.hooks.hooks import STOP_LOOK_S, STOP_S, Hooks
+from iot.spooler.queue.policy import Backoff, Event, RetryRules
+from iot.spooler.queue.queue import QUEUE_SCHEMA, Queue
 from iot.transfer import Journal
 
 HOOK = ("hook",)
@@ -23,7 +25,9 @@ ALL = {"after_success": HOOK, "after_failure": HOOK, "after_batch": HOOK}
 
 def entry(number: int, outbox: int = 1) -> Any:
     version = SimpleNamespace(size=7)
-    return SimpleNamespace(id=number, outbox=outbox, path=b"%d" % number, destination="/up", fingerprint=version)
+    return SimpleNamespace(
+        id=number, outbox=outbox, path=b"%d" % number, destination="/up", fingerprint=version, priority=5
+    )
 
 
 class Lab:
@@ -178,3 +182,76 @@ def test_at_the_end_what_ends_is_taken_note_of_and_nothing_is_begun(lab: Lab) ->
     lab.begun()
     lab.after.look()
     assert lab.started == ["1", "2", "2", "3"]
+
+
+# -- all hooks of an agent
+
+
+class Everything(Lab):
+    """Outbox 1 has hooks before and after a file, outbox 2 those of a batch, outbox 3 none."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(monkeypatch)
+        settings = {
+            1: HookSettings(before=HOOK, after_success=HOOK, limit_s=LIMIT_S),
+            2: HookSettings(before_batch=HOOK, after_batch=HOOK, limit_s=LIMIT_S),
+            3: HookSettings(),
+        }
+        rules = {number: RetryRules(Backoff(10.0, 20.0), 1) for number in settings}
+        folders = dict.fromkeys(settings, b"/box")
+        self.hooks = Hooks(
+            settings, folders, lambda each: f"/box/before-{each.id}", {}, rules, Queue(self.journal), self.journal,
+            self.programs.clock, lambda: 0.0,
+        )  # fmt: skip
+        self.after = self.hooks.after
+        self.pauses = 0
+
+    def pause(self, seconds: float) -> None:
+        assert seconds == STOP_LOOK_S
+        self.pauses += 1
+        self.programs.now += 1.0
+        if self.pauses == 2:
+            self.programs.ends = {"before-1": WELL, "1": WELL}
+
+    def begin(self) -> None:
+        """One call of each kind."""
+        self.hooks.before.ask(entry(1))
+        self.hooks.before.look()
+        self.hooks.batches.before.allows(2, 7, lambda: Batch(1, 5, b"marker"))
+        self.hooks.batches.before.look()
+        self.delivered(1)
+        self.after.look()
+
+
+@pytest.fixture
+def everything(monkeypatch: pytest.MonkeyPatch) -> Iterator[Everything]:
+    lab = Everything(monkeypatch)
+    yield lab
+    lab.journal.close()
+
+
+def test_each_outbox_has_the_hooks_of_its_own_and_all_are_looked_at(everything: Everything) -> None:
+    hooks = everything.hooks
+    assert everything.after.look() == []  # nothing is left of an earlier process
+    assert hooks.look_at() == float("inf")
+    assert [hooks.before.room(number) is None for number in (1, 2, 3)] == [False, True, True]
+    everything.begin()
+    assert everything.started == ["before-1", "marker", "1"]
+    assert [hooks.figures(number) for number in (1, 2, 3)] == [2, 1, 0]
+    assert everything.programs.now < hooks.look_at() < everything.programs.now + 1
+    everything.delivered(2)
+    assert hooks.figures(1) == 3
+
+
+def test_at_the_stop_each_gets_a_moment_and_then_none_runs(everything: Everything) -> None:
+    everything.begin()
+    assert everything.hooks.close(everything.pause) == [1]
+    assert everything.pauses == STOP_S
+    assert everything.programs.killed == ["marker"]
+    assert everything.after.pending(1) == 0
+
+
+def test_a_stop_waits_for_nobody_where_none_runs(everything: Everything) -> None:
+    everything.delivered(1)
+    assert everything.hooks.close(everything.pause) == []
+    assert (everything.pauses, everything.started, everything.after.pending(1)) == (0, [], 1)
