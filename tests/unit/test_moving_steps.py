@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from iot.spooler.leaving import moving
-from iot.spooler.leaving.moving import GRANULARITY_NS, copy_whole, put
+from iot.spooler.leaving.moving import GRANULARITY_NS, Arrivals, copy_whole, put
 
 CONTENT = bytes(range(256)) * 20
 
@@ -232,3 +232,75 @@ def test_nothing_but_a_file_is_a_copy_though_there_is_nothing_to_read_in_it(lab,
     with pytest.raises(FileExistsError):
         lab.put()
     assert (os.listdir(lab.source), lab.there()) == (["f"], ["t"])
+
+
+# -- many files below one folder
+
+
+class Below:
+    """Arrivals below the target of the lab."""
+
+    def __init__(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.lab, self.count = lab, 0
+        self.opened: list[int] = []
+        self.synced: list[str] = []
+        real = moving.sync
+        monkeypatch.setattr(moving, "sync", lambda folder: self.synced.append(self.name(folder)) or real(folder))
+        other = lambda name, number: b"%s-%d" % (name, number)  # noqa: E731
+        self.arrivals = Arrivals(self.open, mode=0o710, other_name=other, alive=lab.tick)
+
+    def open(self) -> int:
+        self.opened.append(os.open(self.lab.target, os.O_RDONLY))
+        return self.opened[-1]
+
+    def name(self, folder: int) -> str:
+        return os.path.relpath(os.readlink(f"/proc/self/fd/{folder}"), self.lab.target)
+
+    def put(self, path: bytes) -> tuple[bytes, bool]:
+        self.count += 1
+        (self.lab.source / "f").write_bytes(b"version %d" % self.count)
+        return self.arrivals.put(self.lab.fds[0], b"f", path, staged=b"staged")
+
+
+@pytest.fixture
+def below(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Below:
+    return Below(lab, monkeypatch)
+
+
+def test_each_gets_a_name_that_no_other_has_and_each_folder_is_synced_once(below, lab):
+    below.arrivals.sync()  # nothing has come
+    assert [below.put(path) for path in (b"a", b"sub/a", b"sub/a", b"sub/a", b"a")] == [
+        (b"a", False), (b"a", False), (b"a-1", False), (b"a-2", False), (b"a-1", False)
+    ]  # fmt: skip
+    assert {path.name for path in lab.target.rglob("*")} == {"a", "a-1", "sub", "a-2"}
+    assert (lab.target / "sub").stat().st_mode & 0o777 == 0o710
+    assert (len(below.opened), below.synced) == (1, [])
+    below.arrivals.sync()
+    assert sorted(below.synced) == [".", "sub"]
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(below.opened[0])
+    below.arrivals.sync()
+    assert len(below.synced) == 2
+    below.put(b"b")
+    below.arrivals.sync()
+    assert (len(below.opened), sorted(below.synced)) == (2, [".", ".", "sub"])
+
+
+def test_so_many_names_are_tried_and_then_the_file_stays_where_it_is(below, lab, monkeypatch):
+    monkeypatch.setattr(moving, "NAMES_MAX", 2)
+    assert [below.put(b"a")[0], below.put(b"a")[0]] == [b"a", b"a-1"]
+    with pytest.raises(FileExistsError, match="no free name beside it") as told:
+        below.put(b"a")
+    assert (told.value.filename, os.listdir(lab.source)) == ("a", ["f"])
+    below.arrivals.sync()
+
+
+def test_a_folder_that_cannot_be_synced_is_an_error_and_is_asked_for_no_more(below, monkeypatch):
+    below.put(b"gone/a")
+    (below.lab.target / "gone/a").unlink()
+    (below.lab.target / "gone").rmdir()
+    with pytest.raises(FileNotFoundError):
+        below.arrivals.sync()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(below.opened[0])
+    below.arrivals.sync()
