@@ -305,6 +305,16 @@ def test_losses_in_a_row_are_counted_for_each_file_until_it_gets_on(rig):
     ]  # fmt: skip
 
 
+def test_of_a_file_that_has_changed_no_losses_are_counted_on(rig):
+    for _ in range(2):
+        rig.failed(LinkLost("cut"))
+    rig.found = Fingerprint(4, 8)
+    rig.failed(SourceChanged("x"))
+    rig.failed(LinkLost("cut"))
+    rig.recorder.record()
+    assert [verdict.losses for _, verdict, _ in rig.step("fail")[0]] == [1, 2, 1]
+
+
 def test_what_comes_back_without_a_word_keeps_its_count(rig):
     rig.recorder.interrupted([entry(1, failures=3, strikes=1)])
     rig.recorder.released([entry(2, failures=4)])
