@@ -13,6 +13,7 @@ from iot.spooler.agent.outcomes import OutcomeRecorder
 from iot.spooler.compression.packing import Packing
 from iot.spooler.config.outboxes import AfterUpload
 from iot.spooler.decisions import Decisions
+from iot.spooler.hooks.before import Refusal
 from iot.spooler.outbox.scan import SourceFailed
 from iot.spooler.queue.policy import Backoff, Event, RetryRules, State, Verdict
 from iot.spooler.queue.queue import Entry
@@ -68,11 +69,13 @@ class Rig:
             forgotten=self._noted("forgotten"), leave=self._noted("leave"), forget_many=lambda _: ["gone"]
         )
         remote = SimpleNamespace(settle=self._noted("settle"), give_up=self._noted("give up"))
-        clocks = SimpleNamespace(monotonic=lambda: 50.0, wall=lambda: 2e9, synchronised=lambda: True)
+        self.now, self.told = 50.0, {}
+        clocks = SimpleNamespace(monotonic=lambda: self.now, wall=lambda: 2e9, synchronised=lambda: True)
         rules = {1: RetryRules(Backoff(1.0, 60.0), max_attempts=2)}
-        markers = SimpleNamespace(delivered=lambda *_: None, given_up=lambda *_: None)
-        after = SimpleNamespace(delivered=lambda *_: None, failed=lambda *_: None)
-        hooks = SimpleNamespace(after=after, batches=SimpleNamespace(after=after))
+        markers = SimpleNamespace(delivered=self._told("markers"), given_up=self._told("markers, given up"))
+        after = SimpleNamespace(delivered=self._told("after"), failed=self._told("after, failed"))
+        batches = SimpleNamespace(after=SimpleNamespace(delivered=self._told("after_batch")))
+        hooks = SimpleNamespace(after=after, batches=batches)
         journal = SimpleNamespace(write=self._write)
         packing = Packing(Path("/state"), [self.intake], self.queue, 1, clocks.monotonic)
         self.recorder = OutcomeRecorder(
@@ -81,6 +84,10 @@ class Rig:
 
     def _noted(self, name: str) -> Any:
         return lambda *given: self.done.append((name, *given))
+
+    def _told(self, whom: str) -> Any:
+        """In the transaction."""
+        return lambda db, what: self.told.update({whom: what if self.done[-1] != ("commit",) else "too late"})
 
     def _look(self, _: bytes) -> Any:
         if isinstance(self.found, BaseException):
@@ -150,6 +157,51 @@ def test_what_could_not_be_written_is_written_by_the_next_call(rig, monkeypatch)
     assert rig.done == [("forget", b"f2")]
     rig.recorder.record()
     assert rig.step("settle") == ([result()],)
+
+
+def test_markers_and_hooks_are_told_of_each_outcome_in_the_same_transaction(rig):
+    skipped, known = result(2, skipped=True), result(3, proof=None, already_done=True)
+    for number, each in enumerate((result(), skipped, known), start=1):
+        rig.recorder.succeeded(entry(number), each)
+    for number in range(2):
+        rig.failed(PermissionDenied("no"), 4, failures=number, strikes=number)
+    rig.recorder.record()
+    sent = [entry(number, state=State.DELIVERED) for number in (1, 2, 3)]
+    outcomes = list(zip(sent, (result(), skipped, known), strict=True))
+    failed = [(Event.FAILED, "PermissionDenied: no"), (Event.GIVEN_UP, "PermissionDenied: no")]
+    assert rig.told.pop("after, failed") == [
+        (entry(4, failures=number, strikes=number), *each) for number, each in enumerate(failed)
+    ]
+    assert rig.told == {
+        "markers": outcomes,
+        "markers, given up": [4],
+        "after": outcomes[:1],  # what was skipped, or known before, is not delivered now
+        "after_batch": outcomes,
+    }
+
+
+@pytest.mark.parametrize("first", ["succeeded", "failed", "hindered"])
+def test_outcomes_are_on_record_soon_after_the_first_or_once_they_are_many(rig, first):
+    outcome = {
+        "succeeded": lambda: rig.recorder.succeeded(entry(), result()),
+        "failed": lambda: rig.failed(PermissionDenied("no")),
+        "hindered": lambda: rig.recorder.hindered(entry(), Refusal("no", for_good=False)),
+    }[first]
+    for _ in range(2):
+        begun = rig.now
+        outcome()
+        rig.now += module.RECORD_S / 2
+        outcome()  # which does not put it off
+        assert not rig.recorder.record_is_due(rig.now)
+        assert rig.recorder.record_is_due(begun + module.RECORD_S)
+        rig.recorder.record()
+        rig.now += 100
+        rig.done.clear()
+    for _ in range(module.RECORD_FILES - 1):
+        outcome()
+    assert not rig.recorder.record_is_due(rig.now)
+    outcome()
+    assert rig.recorder.record_is_due(rig.now)
 
 
 @pytest.mark.parametrize(
