@@ -222,3 +222,88 @@ def test_nothing_is_remembered_of_files_that_are_done(desk: Desk) -> None:
     assert desk.swept() == 0
     kept = desk.packing
     assert [kept._made, kept._wanted, kept._pending, kept._plain, kept._used_by] == [{}, {}, {}, set(), {}]
+
+
+# -- which file is sent, and under which name
+
+
+def test_before_its_name_is_decided_the_suffix_says_whether_it_is_compressed(desk: Desk) -> None:
+    entry = desk.entry(1)
+    assert (desk.packing.suffix(entry), desk.packing.is_busy) == ("", False)
+    news = desk.packing.news
+    for _ in range(2):
+        assert not desk.packing.is_ready(entry)
+    assert len(desk.packer.asked) == 1  # once
+    desk.packer.does()
+    assert desk.packing.news != news
+    assert desk.packing.is_ready(entry)
+    assert desk.packing.suffix(entry) == ".gz"
+    begun = entry._replace(destination="/up/f1.gz")
+    [made] = desk.packing._made.values()
+    assert desk.packing.source(begun) == (made.path, made.fingerprint)
+    assert desk.packing.path(begun, begun.destination) == made.path
+    assert desk.packing.path(begun, "/up/f1") == "/box/f1"  # an earlier attempt was made with the original
+    plain = desk.entry(2, destination="/up/f2")
+    assert desk.packing.is_ready(plain)
+    assert desk.packing.source(plain) == ("/box/f2", plain.fingerprint)
+
+
+@pytest.mark.parametrize(
+    ("path", "more", "known", "compressed"),
+    [
+        (b"f", {}, {}, True),
+        (b"f.gz", {}, {}, False),
+        (b"f", {}, {b"f.gz": object()}, False),  # another file has that name
+        (b"f", {}, {b"f": object()}, True),
+        (b"f", {"fingerprint": Fingerprint(5 * SIZE, 1)}, {}, True),
+        (b"f", {"fingerprint": Fingerprint(5 * SIZE + 1, 1)}, {}, False),
+        (b"f", {"destination": "/up/f.gz"}, {b"f.gz": object()}, True),  # it was begun so
+        (b"f.gz", {"destination": "/up/f.gz"}, {}, False),
+        (b"f", {"destination": "/up/f.zst"}, {}, False),  # nobody has ever compressed so here
+        (b"f", {"destination": "/up/f"}, {}, False),
+    ],
+)
+def test_which_files_are_compressed(desk: Desk, path: bytes, more: Any, known: Any, compressed: bool) -> None:
+    desk.fresh(5 * SIZE)
+    desk.queue.known = lambda outbox, paths: {each: known[each] for each in paths if each in known}
+    assert desk.packing.is_ready(desk.entry(1, path, **more)) is not compressed
+    assert len(desk.packer.asked) == compressed
+
+
+def test_without_that_setting_only_what_was_begun_so_is_compressed(desk: Desk) -> None:
+    desk.intake.settings.compress = None
+    assert desk.packing.is_ready(desk.entry(1))
+    assert not desk.packing.is_ready(desk.entry(2, destination="/up/f2.gz"))
+
+
+def test_after_a_restart_what_is_still_needed_is_used_and_the_rest_is_removed(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("iot.spooler.compression.folder.KEPT_BYTES", SIZE // 3)
+    monkeypatch.setattr(module, "PAGE", 2)
+    rows = desk.rows
+    desk.queue.page = lambda outbox, after_id, most: [rows[number] for number in sorted(rows) if number > after_id][
+        :most
+    ]
+    for number in (1, 2, 3, 4):
+        desk.packed(number)
+        rows[number] = rows[number]._replace(destination=f"/up/f{number}.gz")
+    desk.moves(2, State.DELIVERED)
+    rows[3] = rows[3]._replace(destination="/up/f3")
+    desk.fresh()
+    assert desk.there() == 2
+    for number, asked in ((1, 0), (4, 0), (3, 0)):
+        assert desk.packing.is_ready(rows[number])
+        assert len(desk.packer.asked) == asked
+    desk.moves(1, State.DELIVERED)
+    assert desk.swept() == 1
+
+
+def test_at_the_end_what_nobody_needs_goes(desk: Desk) -> None:
+    desk.packed(1)
+    desk.packed(2)
+    desk.moves(1, State.DELIVERED)
+    assert not desk.packing.is_ready(desk.entry(3))
+    desk.packer.does()
+    desk.packing.close()
+    assert desk.there() == 2
