@@ -10,6 +10,7 @@ from typing import Protocol
 
 from iot.ftp.dial import wait_until_sent
 from iot.ftp.replies import error_of, shown
+from iot.ftp.tls import forget_errors
 from iot.transfer.errors import LinkLost, Timeout, TransferError
 
 __all__ = ["CLOSING_S", "Control", "Data"]
@@ -103,6 +104,8 @@ class Data:
         self._open = False
         self._control.forget(self._sock)
         self._sock.close()
+        if isinstance(self._sock, ssl.SSLSocket):
+            forget_errors()  # the control connection is used next
 
     def _why(self, error: OSError) -> TransferError:
         """A server that ends a transfer says why on the control connection; only a refusal counts as an answer."""

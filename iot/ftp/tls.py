@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import socket
@@ -11,7 +12,18 @@ from pathlib import Path
 
 from iot.transfer.errors import ConfigurationError, HostKeyMismatch, HostKeyUnknown, Incompatible, LinkLost, Timeout
 
-__all__ = ["Trust"]
+__all__ = ["Trust", "forget_errors"]
+
+
+def forget_errors() -> None:
+    """Empty OpenSSL's list of errors, which each thread has one of.
+
+    CPython looks into it after the next call, of whatever connection (python/cpython#148594): from OpenSSL 3.4 on, what
+    broke a data connection would seem to have broken the control connection as well. No call of `ssl` is for this; one
+    that fails like this empties the list.
+    """
+    with contextlib.suppress(ssl.SSLError):
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).set_ciphers("none")
 
 
 class Trust:
@@ -40,6 +52,7 @@ class Trust:
 
         Raises: HostKeyUnknown, HostKeyMismatch, Incompatible, Timeout, LinkLost.
         """
+        forget_errors()
         wrapped = self._context.wrap_socket(sock, server_hostname=host, session=session, do_handshake_on_connect=False)
         try:
             watch(wrapped)
