@@ -145,15 +145,16 @@ def test_it_is_removed_soon_also_where_there_had_been_nothing_to_remove(desk: De
     assert desk.swept() == 0
 
 
+def unreadable(*_: object) -> list[Made]:
+    raise OSError("a bad disk")
+
+
 def test_what_an_earlier_run_has_left_is_removed_as_soon_as_the_folder_can_be_read(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = desk.base / "compressed"
     folder.mkdir()
     (folder / "left").write_bytes(b"x")
-
-    def unreadable(_: object) -> list[Made]:
-        raise OSError("a bad disk")
 
     with monkeypatch.context() as patch:
         patch.setattr(Folder, "kept", unreadable)
@@ -307,3 +308,19 @@ def test_at_the_end_what_nobody_needs_goes(desk: Desk) -> None:
     desk.packer.does()
     desk.packing.close()
     assert desk.there() == 2
+
+
+def test_a_folder_that_could_not_be_read_at_first_costs_no_file_of_this_run(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a folder that somebody has made in it keeps nothing from being tidied."""
+    there = desk.base / "compressed"
+    (there / "foreign").mkdir(parents=True)
+    (there / "0123456789abcdef.gz").write_bytes(b"of an earlier run")
+    with monkeypatch.context() as patch:
+        patch.setattr(Folder, "kept", unreadable)
+        desk.fresh()
+    desk.packed(1)
+    assert desk.swept() == 2
+    assert desk.packing.is_ready(desk.rows[1])
+    assert [Path(name).suffix for name in os.listdir(there)].count(".gz") == 1

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -85,14 +85,19 @@ class Folder:
         path = self.path / name
         return Made(name, str(path), Fingerprint.of(os.stat(path, follow_symlinks=False)))
 
-    def kept(self) -> list[Made]:
-        """What an earlier run has left and can be trusted; anything else is removed. Raises: OSError."""
+    def kept(self, ours: Collection[str]) -> list[Made]:
+        """What an earlier run has left and can be trusted; what is none of `ours` either is removed, but for folders.
+
+        ours: names of what this run makes or has made. Raises: OSError.
+        """
         try:
             names = os.listdir(self.path)
         except FileNotFoundError:
             return []
         kept: list[Made] = []
         for name in names:
+            if name.removesuffix(UNFINISHED) in ours:
+                continue
             made = self.made(name)
             if NAME.fullmatch(name) and made.fingerprint.size >= KEPT_BYTES:
                 kept.append(made)
@@ -102,5 +107,5 @@ class Folder:
 
     def remove(self, name: str) -> None:
         """Raises: OSError."""
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, IsADirectoryError):
             os.unlink(self.path / name)

@@ -148,7 +148,8 @@ class Packing:
 
     def _begin(self) -> None:
         """See what an earlier run has left."""
-        left = {made.name: made for made in self._folder.kept()}
+        ours = {*self._made, *self._pending}  # where the folder could not be read at first
+        left = {made.name: made for made in self._folder.kept(ours)}
         for entry in self._live_entries() if left else ():
             kind = self._kind_begun(entry, entry.destination)
             name = self._name(entry, kind) if kind is not None else ""
