@@ -76,3 +76,11 @@ def test_a_mark_is_made_seldom_and_only_where_something_has_come(line: Line) -> 
     assert line.ages.expired_up_to(1) == 6  # a look at rest makes nothing younger
     line.comes(20, 1.5 * LIMIT_S)
     assert marks() == [6, 20]  # whatever is older than needed makes an older one superfluous
+
+
+def test_before_anything_has_come_there_is_no_mark_and_the_first_row_of_all_gets_one(line: Line) -> None:
+    line.comes(0, 0.0)
+    assert line.journal.read("SELECT up_to FROM age_mark") == []
+    line.comes(1, 1.0)
+    line.now += LIMIT_S
+    assert line.ages.expired_up_to(1) == 1

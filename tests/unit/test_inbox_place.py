@@ -12,6 +12,7 @@ from unit.test_folder_store import steps  # noqa: F401  a fixture
 
 from iot.spooler.inbox.place import HIDDEN, Content, Place, Untrusted
 from iot.spooler.naming import UnsafeName
+from iot.spooler.state.homes import Homes
 
 INBOX = os.fsdecode(HIDDEN)
 
@@ -147,3 +148,18 @@ def test_without_replace_a_file_waits_until_the_one_before_it_was_taken_out(tmp_
     lab.run(drain=False)
     assert lab.published() == {"a": b"one"}
     assert lab.not_taken() == {}
+
+
+def test_what_waits_has_a_name_that_every_version_of_the_agent_knows() -> None:
+    assert content(b"a").hidden_name == (
+        b"ca978112ca1bbdcafac231b39a23dc4d=" + hashlib.sha256(b"one").hexdigest().encode()[:32]
+    )
+
+
+def test_nothing_is_done_where_its_medium_is_no_longer_mounted(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    place = Place(tmp_path / "here", judged=False, homes=Homes(required=[tmp_path]))
+    for act in (place.prepare, lambda: place.here(b"a"), lambda: place.seal([content(b"a")])):
+        with pytest.raises(OSError, match="is not mounted"):
+            act()
+    assert list((tmp_path / "here").iterdir()) == []

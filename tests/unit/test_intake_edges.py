@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from unit.intake_rig import OLD, Rig
 
@@ -176,7 +178,7 @@ def test_where_files_stay_for_a_while_they_may_be_touched(monkeypatch, completen
 def test_watched_files_are_looked_at_by_themselves(monkeypatch):
     rig = Rig(monkeypatch, settle_s=5)
     young = OLD._replace(mtime_ns=int((2e9 + 1000.0) * 1e9))
-    assert rig.walk(b"stays", b"gone", b"unknown", version=young) == []
+    assert rig.walk(b"unknown", b"stays", b"gone", version=young) == []
     rig.box.batches = []
     rig.box.looks = {b"stays": young, b"gone": None, b"unknown": SourceFailed("no")}
     rig.now += 5.0
@@ -184,3 +186,20 @@ def test_watched_files_are_looked_at_by_themselves(monkeypatch):
     rig.intake.step(busy=False)
     assert [entry.path for entry in rig.queue.added] == [b"stays"]
     assert len(rig.intake.readiness) == 1  # that which is not known
+
+
+def test_what_has_no_hash_yet_is_withdrawn_once_and_found_again(monkeypatch):
+    rig = Rig(monkeypatch, destination="/up/{hash8}")
+    lacking = SimpleNamespace(id=1, state=State.READY, unanswered=False, hash8=None)
+    rig.queue.pages = [lacking, SimpleNamespace(id=2, state=State.READY, unanswered=False, hash8="0123abcd")]
+    for withdrawn in ([lacking], []):
+        rig.intake.step(busy=False)
+        assert rig.intake.take_withdrawn() == withdrawn
+
+
+def test_what_could_not_be_read_for_its_hash_is_watched_no_more_and_looked_at_again(monkeypatch):
+    rig = Rig(monkeypatch, destination="/up/{hash8}")
+    rig.intake.readiness.opened(b"f", OLD, rig.now)
+    monkeypatch.setattr(rig.intake._taking._hashing, "step", lambda: ([], [b"f"]))
+    rig.intake._taking.hash()
+    assert (rig.intake.readiness.paths(), rig.box.forgotten, rig.queue.added) == ([], [b"f"], [])

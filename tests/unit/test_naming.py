@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iot.spooler.naming import Facts, Naming, Template, UnsafeName, shown
+from iot.spooler.naming import Action, Collision, Facts, Naming, Rule, Template, UnsafeName, shown
 from iot.spooler.naming.naming import destination_for
 from iot.spooler.patterns import check_pattern, wanted
 
@@ -84,3 +84,49 @@ def test_patterns_match_the_whole_path_and_star_crosses_folders():
     assert wanted([], [])("anything\nat all")
     with pytest.raises(ValueError, match="regular expression"):
         check_pattern("re:(")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a", "a"), ("é", "é"), ("ÿĀ", "ÿĀ"), ("", '""'), ("a b", '"a b"'), ("a=b", '"a=b"'), (' "', r'" \""'),
+        ('a"', r'"a\""'), ("a\\b", r'"a\\b"'), ("a\nb", r'"a\x0ab"'), ("\x1f\x7f\x9f", r'"\x1f\x7f\x9f"'),
+        ("\xad", r'"\xad"'), ("ĀĀ\u0378", r'"ĀĀ\u0378"'), ("\uffff", r'"\uffff"'), ("\U0001000c", r'"\U0001000c"'),
+        (b"\x80\xff", r'"\x80\xff"'), (b"\xc3\xa9", "é"), ("\ud800\udc7f\udd00", r'"\ud800\udc7f\udd00"'),
+    ],
+)  # fmt: skip
+def test_a_shown_name_is_itself_or_in_quotes_with_all_that_is_odd_as_its_number(name, text):
+    assert shown(name) == text
+
+
+def test_what_a_naming_says_of_itself():
+    def made(destination="/up", *rules, **more):
+        naming = Naming(destination, rules, device_id="d", outbox="o", **more)
+        return naming.decided, naming.needs_hash, naming.may_take_long, naming.part_suffixes
+
+    nothing = frozenset()
+    assert made() == made("/{device_id}/{outbox}/{date}") == (False, False, False, nothing)
+    assert made("/{seq}") == made(percent_encode=":") == made(compression="gzip") == (True, False, False, nothing)
+    assert made(more_fields=["hash8"]) == (False, True, False, nothing)
+    assert made("/{hash8}") == made("/up", Rule("*", Action.PREFIX, "{hash8}")) == (True, True, False, nothing)
+    assert made("/up", Rule("*", Action.REPLACE, "b", "a")) == (True, False, True, nothing)
+    assert made("/up", Rule("*", Action.TEMPORARY_SUFFIX, ".tmp")) == (True, False, False, {".tmp"})
+    assert made(collision=Collision.TIMESTAMP_ALWAYS) == (True, False, False, nothing)
+    assert made(collision=Collision.UNIQUE) == (False, False, False, nothing)
+
+
+def test_namings_that_give_other_names_have_other_rules():
+    rule = Rule("*", Action.LOWERCASE)
+    different = [
+        Naming("/up", device_id="d", outbox="o"),
+        Naming("/{device_id}", device_id="d", outbox="o"),
+        Naming("/up", [rule], device_id="d", outbox="o"),
+        Naming("/up", [rule], device_id="e", outbox="o"),
+        Naming("/up", [rule], device_id="d", outbox="p"),
+        Naming("/up", [rule], device_id="d", outbox="o", ignore_case=True),
+        Naming("/up", [rule], device_id="d", outbox="o", percent_encode=":"),
+        Naming("/up", [rule], device_id="d", outbox="o", compression="gzip"),
+        Naming("/up", [rule], Collision.TIMESTAMP_ALWAYS, device_id="d", outbox="o"),
+    ]
+    assert len({naming.rule for naming in different}) == len(different)
+    assert Naming("/up", [rule], Collision.SKIP, device_id="d", outbox="o").rule == different[2].rule

@@ -260,3 +260,12 @@ def test_a_folder_is_listed_in_batches_of_so_many_by_name(outbox, box, monkeypat
     batches = [[found.path for found in batch] for batch in outbox.walk(whole=True)]
     assert batches[:3] == [[b"a", b"b"], [b"c", b"d"], [b"e"]]
     assert [path for batch in batches[3:] for path in batch] == [b"sub/b", b"sub/deep/c"]
+
+
+def test_each_whole_walk_tries_to_watch_every_folder_again(outbox):
+    outbox.watches._refused = "no inotify watches left"
+    walked(outbox, whole=False)  # the first is a whole one
+    assert outbox.watches._refused == ""
+    outbox.watches._refused = "no inotify watches left"
+    walked(outbox, whole=False)
+    assert outbox.watches._refused != ""
