@@ -61,3 +61,16 @@ def test_a_whole_walk_leaves_nothing_to_look_at_but_what_was_lost() -> None:
     assert names.next_due(9.0) == float("inf")
     assert (names.take(9.0, 9), names.take_gone(9), names.folders) == ({}, [], {})
     assert names.lost_folders == {b"e": None}
+
+
+def test_whatever_waits_by_itself_is_something_to_look_at() -> None:
+    assert Noticed().next_due(5.0) == float("inf")
+    whole, listed, gone, found, later = (Noticed() for _ in range(5))
+    whole.everything = True
+    listed.folders[b"a"] = None
+    gone.gone(b"a")
+    found.file(b"a", closed=False)
+    assert [each.next_due(5.0) for each in (whole, listed, gone, found)] == [5.0] * 4
+    later.again(b"a", 5.0, closed=False)
+    later.again(b"b", 6.0, closed=False)
+    assert later.next_due(5.0) == 5.0 + AGAIN_S
