@@ -234,6 +234,19 @@ def test_a_link_that_is_lost_again_and_again_leaves_no_file_to_the_next_run(rig)
     assert rig.remote.lose_after == []
 
 
+def test_a_drain_tries_at_once_what_an_earlier_agent_would_still_have_waited_for(rig):
+    rig.put("f")
+    rig.retry = {"base_s": 1000, "cap_s": 1000}
+    rig.remote.refuse["/up/f"] = PermissionDenied("no rights")
+    rig.loop.stop_at = rig.loop.now + 10
+    assert rig.run(drain=False) is End.STOPPED
+    rig.remote.refuse.clear()
+    for drain, arrived in ((False, []), (True, ["f"])):
+        rig.loop.stop_at = rig.loop.now + 100
+        rig.run(drain=drain)
+        assert rig.arrived() == arrived
+
+
 def test_a_drain_ends_when_no_connection_makes_progress_any_more(rig):
     for number in range(10):
         rig.put(f"f{number}")

@@ -74,3 +74,22 @@ def test_all_that_is_new_in_the_status_is_told_and_little_else(tmp_path: Path) -
     assert told.untold == []
     assert told.in_vain < told.reports / 5
     assert (told.last[".quarantined"], told.last[".delivered.files"], told.last[".inboxes.0.taken"]) == (1, 3, 2)
+
+
+def test_of_a_source_that_fails_for_years_the_failures_are_told_ever_more_rarely(tmp_path: Path) -> None:
+    lab = InboxLab(tmp_path)
+    told: list[int] = []
+    seen: set[int] = set()
+
+    def report(agent: Agent, *, changed: bool, final: bool = False) -> None:
+        failures = agent.intakes[0].failures
+        if changed and failures not in seen and not final:
+            told.append(failures)
+        seen.add(failures)
+
+    lab.loop.report = report  # type: ignore[method-assign]
+    lab.box.rmdir()
+    lab.loop.stop_at = lab.loop.now + 600
+    lab.run(drain=False)
+    assert max(seen) > 16
+    assert [each for each in told if each] == [2**power for power in range(max(seen).bit_length())]

@@ -86,7 +86,8 @@ class Deliveries:
         at: wall clock, seconds. synchronised: whether that clock is; None: unknown.
         """
         if self._next is None:
-            self._next = 1 + (db.execute("SELECT max(number) FROM delivery").fetchone()[0] or 0)
+            [(newest,)] = db.execute("SELECT max(number) FROM delivery")
+            self._next = 1 + (newest or 0)
         numbers = range(self._next, self._next + len(deliveries))
         self._next = numbers.stop
         db.executemany(
