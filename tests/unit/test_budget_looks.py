@@ -207,3 +207,57 @@ def test_few_dropped_files_of_a_minute_are_named_in_the_log(caplog: pytest.LogCa
     assert sum("dropped path=" in line for line in caplog.messages) == shelves.TOLD_MAX
     room.shelf.tell([entry(99)], "too many", room.now + shelves.TOLD_S)
     assert "f99" in caplog.messages[-1]
+
+
+# -- what is said
+
+
+def test_that_nothing_more_may_be_dropped_is_logged_when_it_is_new(caplog: pytest.LogCaptureFixture) -> None:
+    room = Room(3, max_files=1, max_bytes=15, preserve=("*",))
+    for _ in range(2):
+        room.budget.look()
+        assert caplog.text.count("over budget, and nothing more may be dropped outbox=box") == 1
+        room.now += OVER_S
+    room.rows = {1: entry(1)._replace(fingerprint=Fingerprint(16, 1, 2, 1))}
+    room.budget.look()
+    assert caplog.text.count("over budget") == 2
+    assert room.over == "more than max_bytes = 15 B"
+
+
+def test_what_was_dropped_is_counted_and_an_outbox_without_a_budget_drops_nothing() -> None:
+    room = Room(3, max_files=1)
+    room.budget.look()
+    assert room.budget.figures(1) == {"dropped": 2, "dropped_bytes": 20, "over_budget": None}
+    assert room.budget.figures(2) == {"dropped": 0, "dropped_bytes": 0, "over_budget": None}
+
+
+@pytest.mark.parametrize(("free_bytes", "dropped"), [(100, []), (99, [1]), (90, [1]), (89, [1, 2]), (None, [])])
+def test_as_much_is_dropped_as_the_disk_lacks_where_that_is_known(free_bytes: int | None, dropped: list[int]) -> None:
+    room = Room(5, min_free_percent=10)
+    room.shelf.space = lambda: None if free_bytes is None else Space(1000, free_bytes, 0, 0, 10)  # type: ignore[method-assign]
+    assert room.budget.look() is bool(dropped)
+    assert (room.dropped, room.budget.look_at()) == (dropped, room.now + module.LOOK_S)
+    assert not room.budget.look()  # not before its time
+
+
+def test_what_has_left_is_to_be_listed_while_lists_can_be_written() -> None:
+    room = Room(1, max_files=1)
+    assert not room.budget.is_to_be_listed()
+    room.shelf.list_at = room.now + 5
+    assert room.budget.is_to_be_listed()
+    room.shelf.lists = None
+    assert not room.budget.is_to_be_listed()
+
+
+def test_what_an_earlier_process_has_dropped_is_listed_first_and_a_list_waits_for_more(tmp_path: Path) -> None:
+    room = Room(3, max_files=1)
+    room.shelf.list_at = float("inf")
+    room.budget.look()
+    assert room.shelf.list_at == room.now + module.LIST_S
+    room.now += module.LIST_S
+    room.writes = iter([True])
+    room.budget.look()
+    assert (room.done, room.shelf.list_at) == (["sender woken"], room.now + module.LIST_S)
+    room.writes = iter([True])
+    room.budget.close()  # whatever its time is
+    assert room.done == ["sender woken", "sender woken", "ages kept"]

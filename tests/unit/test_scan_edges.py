@@ -269,3 +269,90 @@ def test_each_whole_walk_tries_to_watch_every_folder_again(outbox):
     outbox.watches._refused = "no inotify watches left"
     walked(outbox, whole=False)
     assert outbox.watches._refused != ""
+
+
+# -- names that are reported
+
+
+@pytest.fixture
+def settled(outbox, clock) -> Outbox:
+    """All folders are listed for good: none is listed again before it changes."""
+    for _ in range(2):
+        walked(outbox, whole=False)
+        clock.now += GRANULARITY_S
+    assert all(listed.final for listed in outbox._listed.values())
+    return outbox
+
+
+def doubtful(outbox: Outbox) -> tuple[bool, list[bytes]]:
+    return outbox.doubted, [folder for folder, listed in outbox._listed.items() if not listed.final]
+
+
+@pytest.mark.parametrize(
+    ("what", "found", "doubt"),
+    [("file", [b"sub/b"], (False, [])), ("gone", [], (False, [])), ("fifo", [], (True, [b"sub"])),
+     ("unknown", [], (True, [b"sub"]))],
+)  # fmt: skip
+def test_a_reported_name_that_is_no_file_makes_its_folder_doubtful(settled, box, monkeypatch, what, found, doubt):
+    if what != "file":
+        (box / "sub/b").unlink()
+    if what == "fifo":
+        os.mkfifo(box / "sub/b")
+    with monkeypatch.context() as patches:
+        if what == "unknown":
+            (box / "sub/b").touch()
+            Failing(patches, "b", errno.EIO, ("stat",))
+        assert [each.path for each in settled.find([b"sub/b"])] == found
+    assert doubtful(settled) == doubt
+
+
+@pytest.mark.parametrize(("what", "gone"), [("file", False), ("gone", True), ("unknown", False)])
+def test_a_name_is_gone_only_if_that_is_known(settled, box, monkeypatch, what, gone):
+    if what == "gone":
+        (box / "sub/b").unlink()
+    with monkeypatch.context() as patches:
+        if what == "unknown":
+            Failing(patches, "b", errno.EIO, ("stat",))
+        assert settled.removed(b"sub/b") is gone
+    assert doubtful(settled) == (False, [])
+    settled.refused.add(b"sub", b"sub/x", "fifo")
+    settled.removed(b"sub/b")
+    assert doubtful(settled) == (True, [b"sub"])  # perhaps that is what has gone
+
+
+def test_a_file_to_be_looked_at_again_has_its_folder_listed_again_and_stays_closed(settled):
+    settled.forget(b"sub/b", closed=True)
+    settled.forget(b"sub/b")
+    settled.forget(b"a")
+    assert settled.again == {b"sub/b": True, b"a": False}
+    assert doubtful(settled) == (False, [b"", b"sub"])
+    settled.relist(b"never listed")
+    assert b"never listed" not in settled._listed
+
+
+def test_a_folder_that_is_gone_is_forgotten_with_all_in_it_and_no_other(settled, box):
+    (box / "subway").mkdir()
+    walked(settled)
+    for folder in (b"sub", b"sub/deep", b"subway"):
+        settled.unread[folder] = "no"
+        settled.refused.add(folder, folder + b"/x", "fifo")
+    settled.leave(b"sub")
+    assert set(settled._listed) == {b"", b"subway"}
+    assert (set(settled.unread), settled.refused.reasons) == ({b"subway"}, {"fifo": 1})
+    assert set(settled.watches._numbers) == {b"", b"subway"}
+
+
+@pytest.mark.parametrize("recursive", [True, False])
+def test_folders_below_count_only_where_they_are_searched(box, clock, recursive):
+    told: list[bytes] = []
+    outbox = Outbox(box, wanted=lambda path: path != "sub/no", clock=clock, recursive=recursive, unwanted=told.append)
+    (box / "sub/no").touch()
+    below = [b"sub/b", b"sub/deep/c"] if recursive else []
+    try:
+        assert walked(outbox) == [b"a", *below]
+        entered = [found.path for batch in outbox.enter([b"", b"sub"]) for found in batch]
+        assert sorted(entered) == [b"a", *below[:1]]
+        assert [each.path for each in outbox.find([b"sub/b", b"a", b"sub/no", b".iot-sent.#1.a"])] == [b"a", *below[:1]]
+    finally:
+        outbox.release()
+    assert told == ([b"sub/no"] * 3 if recursive else [])
