@@ -47,7 +47,7 @@ def third_is_not_empty(_self: object, _db: object, entries: Any, *_: object) -> 
     return bool(entries)
 
 
-def fourth_is_not_empty(_db: object, _outbox: object, _batch: object, entries: Any) -> bool:
+def fifth_is_not_empty(_self: object, _db: object, _outbox: object, _batch: object, entries: Any) -> bool:
     return bool(entries)
 
 
@@ -135,7 +135,7 @@ PART_STEPS: dict[str, tuple[Step, ...]] = {
         *_around("next outbox synced", Call("iot.spooler.leaving.moving:Arrivals.sync")),
     ),
     "batch": (
-        *_committed("batch", Call("iot.spooler.batches.markers:_add", fourth_is_not_empty)),
+        *_committed("batch", Call("iot.spooler.batches.marked_files:MarkedFiles.add", fifth_is_not_empty)),
         *_around("marker released", Call("iot.spooler.batches.markers:Markers._list")),
     ),
     "inbox": (

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from faults import power
 from faults.rig import MARKED, Marks, judge
-from faults.steps import BY_NAME, PART_STEPS, STEPS
+from faults.steps import BY_NAME, PART_STEPS, STEPS, Step, install
 from faults.table import Row, as_markdown
 from faults.watch import Watch
 from unit.agent_rig import Rig as AgentRig
@@ -19,6 +19,11 @@ from unit.agent_rig import Rig as AgentRig
 VERSION = b"a version of a file"
 CONTENTS = {"file": {hashlib.sha256(VERSION).hexdigest(): len(VERSION)}}
 LAST = {"file": set(CONTENTS["file"])}
+
+
+@pytest.mark.parametrize("step", BY_NAME.values(), ids=list(BY_NAME))
+def test_each_named_step_is_a_step_of_this_product(step: Step) -> None:
+    install(step, lambda: None)()
 
 
 def publish(folder: Path, content: bytes) -> None:
