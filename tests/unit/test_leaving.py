@@ -10,7 +10,7 @@ import pytest
 from conditions import missing
 from ordinary_user import AGENT, PRODUCER, as_user, open_folder
 from unit.agent_rig import Rig
-from unit.leaving_lab import files_in, opened
+from unit.leaving_lab import PRIVATE, files_in, item, opened, take
 
 from iot.spooler.agent.draining import End
 from iot.spooler.status import status
@@ -91,6 +91,51 @@ def test_a_sticky_outbox_multiplies_nothing_and_its_file_is_held_once_with_the_r
         assert lines == 2 * 2  # each file once in each run
         assert files_in(box) == ["f", "sub/g"]
         assert [(box / name).stat().st_nlink for name in ("f", "sub/g")] == [1, 1]
+
+
+class Copying:
+    """A leaver to another disk. unreadable: it cannot even begin."""
+
+    def __init__(self, unreadable=False):
+        self.unreadable, self.copies = unreadable, 0
+
+    def leave(self, folder, private, item):
+        if self.unreadable:
+            raise PermissionError(13, "Permission denied")
+        self.copies += 1
+        return True
+
+    def sync(self):
+        pass
+
+
+@pytest.mark.needs("root")
+def test_what_waits_in_a_folder_that_has_become_sticky_is_not_copied_before_it_may_go():
+    with open_folder() as folder:
+        box = folder / "box"
+        box.mkdir()
+        box.chmod(0o777)
+        (box / "f").write_bytes(b"content")
+        os.chown(box / "f", PRODUCER, PRODUCER)
+        (box / "f").chmod(0o666)
+        leaving = item(box, "f")
+
+        def attempt(leaver):
+            done, failed = take(box, [leaving], leaver)[:2]
+            return json.dumps([done, [error.strerror for _, error in failed], leaver.copies])
+
+        def tried(leaver):
+            return json.loads(as_user(AGENT, lambda: attempt(leaver)))
+
+        assert tried(Copying(unreadable=True)) == [[], ["Permission denied"], 0]
+        assert files_in(box) == [os.fsdecode(PRIVATE)]
+        box.chmod(0o1777)
+        done, (why,), copies = tried(Copying())
+        assert (done, copies) == ([], 0)
+        assert "not permitted" in why or "sticky" in why
+        box.chmod(0o777)
+        assert tried(Copying()) == [[1], [], 1]
+        assert files_in(box) == []
 
 
 @pytest.mark.needs("root")
