@@ -86,6 +86,10 @@ def test_a_rename_never_replaces_and_its_errors_are_the_systems_own(root, tmp_pa
         rename_noreplace(root, b"a", root, b"b")
     with pytest.raises(FileNotFoundError):
         rename_noreplace(root, b"missing", root, b"c")
+    (tmp_path / "b").unlink()
+    (tmp_path / "b").symlink_to("nowhere")
+    with pytest.raises(FileExistsError):
+        rename_noreplace(root, b"a", root, b"b")
     assert sorted(os.listdir(tmp_path)) == ["a", "b"]
     rename_noreplace(root, b"a", root, b"c")
     assert sorted(os.listdir(tmp_path)) == ["b", "c"]

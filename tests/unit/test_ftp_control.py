@@ -240,6 +240,24 @@ def test_nothing_is_begun_after_an_abort(far: Far) -> None:
         found._watch(other)
 
 
+def test_an_abort_reaches_every_socket_that_is_in_use_and_none_that_is_forgotten(far: Far, pairs) -> None:
+    found = far()
+    here, there = socket.socketpair()
+    past, beyond = socket.socketpair()
+    pairs[:0] = [(here, there), (past, beyond)]
+    for sock in (here, past, found.sock):
+        found._watch(sock)
+    found._watch(here)  # once more, as after a handshake
+    found.forget(past)
+    found.abort()
+    for sock in (there, pairs[-1][1]):
+        sock.settimeout(1.0)
+    assert there.recv(1) == pairs[-1][1].recv(1) == b""
+    beyond.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        beyond.recv(1)
+
+
 # -- the end of a transfer
 
 
@@ -359,7 +377,8 @@ def test_why_a_data_connection_broke_is_what_the_server_says_or_a_lost_link(way,
         ([1] * 3, 2.0, True),  # 6 s, and 3 bytes
         ([1] * 2, 2.0, False),
         ([PROGRESS_BYTES, 1, 1], 2.0, False),  # from then on it counts anew
-        ([PROGRESS_BYTES - 1, 1, 1, 1], 2.0, False),
+        ([PROGRESS_BYTES - 1, 1], 3.0, False),
+        ([PROGRESS_BYTES - 2, 1], 3.0, True),
         ([0], 9.0, False),  # the end
     ],
 )
