@@ -139,6 +139,15 @@ def test_where_nothing_can_be_resumed_it_is_not_looked_at(
     assert not [event for event in lab.files.events if event.path == PARTIAL]
 
 
+@pytest.mark.parametrize("suffix", [".tmp", ".filepart"])
+def test_beside_exact_names_of_parts_it_gets_one_that_is_ours_or_stays_in_its_place(lab: Lab, suffix: str) -> None:
+    lab.job["part_suffix"] = suffix
+    lab.files.content[b"/up/file.tmp"] = bytearray(b"theirs")
+    assert lab.run().resumed_at == len(HALF)
+    assert lab.files.content == {DEST: bytearray(CONTENT), b"/up/file.tmp": bytearray(b"theirs")}
+    assert len(lab.files.did("PLAIN-RENAME")) == (1 if suffix == ".tmp" else 0)
+
+
 # -- to a folder
 
 
