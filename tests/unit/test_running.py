@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import socket
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from iot.spooler.cli.agent_of import told
+from iot.spooler.config.load import BadConfiguration
 from iot.spooler.state import running
 from iot.spooler.state.running import Running, announced, find
 
@@ -182,6 +185,24 @@ def test_sockets_of_agents_that_were_killed_go_at_the_next_start_of_any_and_noth
         "control-file.sock",
     }
     assert f"agent-{marks['killed']}.json" in found
+
+
+def test_a_dead_agent_is_told_of_though_its_configuration_can_no_longer_be_read(tmp_path, config, monkeypatch):
+    runtime = {"RUNTIME_DIRECTORY": str(tmp_path / "runtime")}
+    monkeypatch.setenv("RUNTIME_DIRECTORY", runtime["RUNTIME_DIRECTORY"])
+    monkeypatch.delenv("IOT_SPOOLER_STATE_DIR", raising=False)
+    status = tmp_path / "runtime" / "status.json"
+    with announced(config, tmp_path / "state", status, runtime):
+        (path,) = status.parent.iterdir()
+        left = path.read_bytes()
+    path.write_bytes(left)
+    status.write_text('{"pid": 1, "updated_at": 2}')
+    config.write_text("broken [")
+    config.chmod(0o600)
+    assert told(argparse.Namespace(config=config)) == ({"pid": 1, "updated_at": 2}, False)
+    path.unlink()
+    with pytest.raises(BadConfiguration):
+        told(argparse.Namespace(config=config))
 
 
 @pytest.mark.parametrize("elsewhere", ["above", "zebra"])
