@@ -14,7 +14,7 @@ from unit.scripted import OK, Event, Files, drive
 from unit.upload_lab import FAILURE, nth, refusing, whats
 
 from iot.sftp.client.jobs import paths
-from iot.sftp.client.jobs.checksum_file import fetch_sha256_file, sha256_there
+from iot.sftp.client.jobs.checksum_file import fetch_sha256_file, read_small, sha256_there
 from iot.sftp.client.jobs.context import Context
 from iot.sftp.client.jobs.folders import create_in_folder, make_parents
 from iot.sftp.client.jobs.look import look_at_once
@@ -342,3 +342,21 @@ def test_no_bytes_and_no_end_of_a_checksum_file_are_refused(lab):
     lab.files.refuse = refusing(lambda event: event.what == "READ", Data(memoryview(b"")))
     with pytest.raises(ServerRefused, match="sent neither data nor end of file"):
         lab.run(fetch_sha256_file(lab.context, b"/up/f"))
+
+
+@pytest.mark.parametrize(
+    ("content", "most", "read"),
+    [(b"", 3, b""), (b"ab", 3, b"ab"), (b"abc", 3, b"abc"), (b"abcdef", 3, b"abcd"), (None, 3, None)],
+)
+def test_a_small_file_is_read_with_a_byte_more_than_it_may_have(lab, content, most, read):
+    if content is not None:
+        lab.files.content[b"/up/f"] = bytearray(content)
+    assert lab.run(read_small(b"/up/f", most)) == read
+    assert lab.files.handles == {}
+
+
+def test_a_small_file_that_may_not_be_read_counts_as_none(lab):
+    lab.files.content[b"/up/f"] = bytearray(b"abc")
+    lab.files.refuse = lambda event: Status(Code.PERMISSION_DENIED, "") if event.what == "READ" else None
+    assert lab.run(read_small(b"/up/f", 3)) is None
+    assert lab.files.handles == {}
