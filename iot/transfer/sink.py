@@ -9,7 +9,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator
-from threading import Thread
+from threading import BoundedSemaphore, Thread
 from typing import BinaryIO, NamedTuple, Protocol
 
 from iot.transfer.errors import DiskFull, LocalStateError, PermanentError
@@ -19,6 +19,8 @@ from iot.transfer.terminal import human_bytes
 
 log = logging.getLogger(__name__)
 BY_DESCRIPTOR = os.utime in os.supports_fd and os.chmod in os.supports_fd
+BESIDE = BoundedSemaphore(4)
+"""Files of this process that are synced beside what follows: each takes a thread, and a disk gains nothing by more."""
 
 
 class Kept(NamedTuple):
@@ -58,7 +60,8 @@ class Sink(Protocol):
 
     def sync_beside(self, end: int, most_ahead: int) -> int:
         """Sync what was written so far, up to `end`, beside what follows -> the end of what such a sync has covered by
-        now; 0 while it is under way. It is waited for once `most_ahead` bytes have followed."""
+        now; 0 while it is under way. It is waited for once `most_ahead` bytes have followed, or if too many others are
+        under way."""
 
     def sha256(self) -> Iterator[str | None]: ...
 
@@ -141,14 +144,34 @@ class FileSink:
     def sync_beside(self, end: int, most_ahead: int) -> int:
         if self._beside is None:
             self._check_lost()
-            self._beside = end, Thread(target=self._fsync, name="sync", daemon=True)
-            self._beside[1].start()
+            self._begin_beside(end)
+        if self._beside is None:
+            self.sync()
+            return end
         covered, thread = self._beside
         if thread.is_alive() and end - covered < most_ahead:
             return 0
         self._end_beside()
         self._check_lost()
         return covered
+
+    def _begin_beside(self, end: int) -> None:
+        """If there is a thread for it."""
+        if not BESIDE.acquire(blocking=False):
+            return
+        thread = Thread(target=self._fsync_beside, name="sync", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the system, or the limit of a service, gives no more threads
+            BESIDE.release()
+        else:
+            self._beside = end, thread
+
+    def _fsync_beside(self) -> None:
+        try:
+            self._fsync()
+        finally:
+            BESIDE.release()
 
     def _end_beside(self) -> None:
         if self._beside is not None:

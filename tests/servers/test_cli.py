@@ -82,6 +82,16 @@ def test_a_pattern_that_ends_with_a_folder_never_sends_a_file_under_its_name(she
     assert sshd.names() == ["logs", "up/a.csv"]
 
 
+@pytest.mark.parametrize(("source", "dest"), [("made/", "made"), ("./made", "made"), ("made", "./made")])
+def test_the_name_of_the_source_itself_comes_from_no_pattern(shell: Shell, source: str, dest: str) -> None:
+    """However it is written: a shell that completes the name of a folder ends it in /."""
+    (shell.folder / "made").mkdir()
+    files(shell, "made/a.csv")
+    done = shell("put", "-r", "--dry-run", source, dest)
+    assert done.returncode == 0, done.stderr
+    assert b"made/a.csv" in done.stdout
+
+
 def test_one_remote_name_for_several_files_is_refused(shell: Shell, sshd: OpenSSH) -> None:
     files(shell, "a.csv", "b.csv")
     done = shell("put", "-T", "a.csv", "b.csv", sshd.path("new"))

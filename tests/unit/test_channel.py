@@ -222,3 +222,20 @@ def test_a_server_that_sends_byte_by_byte_makes_us_keep_little_more_than_its_byt
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert held < 300_000
+
+
+def test_what_is_read_of_a_full_window_is_copied_and_not_what_stays() -> None:
+    """A server that sends all that the window allows is read a part at a time."""
+    pipe = BufferedPipe()
+    keep_pieces(pipe)
+    for number in range(512):
+        pipe.feed(bytes([number % 251]) * 32 * 1024)
+    content = b"".join(pipe._buffer._pieces)
+    tracemalloc.start()
+    read = [pipe.read(100_000, 0.0)]
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 500_000
+    while len(pipe):
+        read.append(pipe.read(100_000, 0.0))
+    assert b"".join(read) == content

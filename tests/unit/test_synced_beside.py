@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from iot.transfer import sink
 from iot.transfer.errors import DiskFull
 from iot.transfer.landing import AHEAD, DownloadTask, Landing, publish_together
 from iot.transfer.model import Checkpoint, RemoteFile
@@ -133,3 +134,39 @@ def test_the_file_stays_open_until_its_sync_is_over(landing: Landing, disk: Disk
     disk.works()
     closing.join(MOST_S)
     assert not os.path.exists(landing.sink.part)
+
+
+@pytest.mark.parametrize("lacks", ["threads", "turns"])
+def test_without_a_thread_for_it_the_disk_is_waited_for(
+    landing: Landing, disk: Disk, noted: list[int], monkeypatch: pytest.MonkeyPatch, lacks: str
+) -> None:
+    """Of a thousand small downloads over a slow link all may be due at once; and a service may not have any thread."""
+    turns = threading.BoundedSemaphore(1)
+    monkeypatch.setattr(sink, "BESIDE", turns)
+    if lacks == "turns":
+        turns.acquire()
+    else:
+        monkeypatch.setattr(threading.Thread, "start", refused)
+    disk.works()
+    arrives(landing, 120)
+    assert (noted, disk.sizes) == ([120], [120])
+    landing.close()
+    assert noted == [120]
+    monkeypatch.undo()
+    assert turns.acquire(blocking=False) == (lacks == "threads"), "what was not begun takes no turn"
+
+
+def refused(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_a_sync_that_is_over_leaves_its_turn_to_others(
+    landing: Landing, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = threading.BoundedSemaphore(1)
+    monkeypatch.setattr(sink, "BESIDE", turns)
+    disk.error = OSError(errno.EIO, "lost")
+    arrives(landing, 120)
+    assert not turns.acquire(blocking=False)
+    disk.works()
+    assert turns.acquire(timeout=MOST_S)

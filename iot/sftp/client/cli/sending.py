@@ -130,7 +130,7 @@ def _refuse_expanded_pattern(sources: Sequence[str], dest: str, arguments: argpa
 
     what: what `dest` names on this machine.
     """
-    if arguments.addressed or [dest] == list(sources):
+    if arguments.addressed or [os.path.normpath(dest)] == [os.path.normpath(source) for source in sources]:
         return
     single = f"; if {dest} is the remote name all the same, say -T" if len(sources) == 1 else ""
     _refuse(

@@ -50,10 +50,30 @@ class Pieces:
         return b"".join(self._pieces)
 
     def __getitem__(self, part: slice) -> Pieces:
-        return self if part.stop is None else Pieces(self.tobytes()[part])
+        """The beginning, up to `part.stop`."""
+        return self if part.stop is None else Pieces(b"".join(self._beginning(part.stop)))
 
     def __delitem__(self, part: slice) -> None:
-        self.__init__(b"" if part.stop is None else self.tobytes()[part.stop :])  # type: ignore[misc]
+        """The beginning, up to `part.stop`; what stays is not copied, for it may be most of a window."""
+        left = self._bytes if part.stop is None else min(part.stop, self._bytes)
+        self._bytes -= left
+        whole = 0
+        while whole < len(self._pieces) and len(self._pieces[whole]) <= left:
+            left -= len(self._pieces[whole])
+            whole += 1
+        self._pieces[:whole] = [] if self._bytes else [b""]
+        first = self._pieces[0]
+        if isinstance(first, bytearray):
+            del first[:left]
+        else:
+            self._pieces[0] = first[left:]
+
+    def _beginning(self, length: int) -> Iterator[bytes | bytearray]:
+        for piece in self._pieces:
+            if length <= 0:
+                return
+            yield piece[:length]
+            length -= len(piece)
 
 
 def keep_pieces(pipe: BufferedPipe) -> None:
