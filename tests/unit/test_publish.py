@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from unit.remote_commands import command
 from unit.scripted import Event
 from unit.upload_lab import BLOCK, CONTENT, DEST, FAILURE, Lab, nth, refusing, whats
 
@@ -19,6 +20,7 @@ from iot.sftp.client.protocol.packets import Attributes, Code, Flag, Reply, Stat
 from iot.sftp.client.protocol.server import Refusal
 from iot.transfer.errors import AlreadyExists, NameRefused, NotFound, PermissionDenied, ProofFailed, ServerRefused
 from iot.transfer.model import Proof
+from iot.transfer.remote_commands import RemoteCommands
 
 UNSUPPORTED = Status(Code.OP_UNSUPPORTED, "Unsupported")
 DENIED = Status(Code.PERMISSION_DENIED, "Permission denied")
@@ -62,9 +64,21 @@ def test_with_trust_nothing_is_synced(lab):
     assert lab.files.did("FSYNC") == []
 
 
-@pytest.mark.parametrize(("options", "closed"), [({"trust": True}, 1), ({}, 0), ({"trust": True, "sidecar": True}, 0)])
-def test_an_upload_that_will_open_no_more_files_on_the_server_says_so_once_its_part_is_closed(lab, options, closed):
-    lab.options = options
+@pytest.mark.parametrize(
+    ("options", "job", "closed"),
+    [
+        ({"trust": True}, {}, 1),
+        ({}, {}, 0),
+        ({"trust": True, "sidecar": True}, {}, 0),
+        ({"trust": True}, {"commands": RemoteCommands(after_success=(command("touch", "{path}.ok"),), base="/up")}, 0),
+        ({"trust": True}, {"ignores_case": True}, 0),
+    ],
+    ids=["trust", "durable", "a sidecar to write", "a command that makes a file", "a folder to list"],
+)
+def test_an_upload_that_will_open_no_more_files_on_the_server_says_so_once_its_part_is_closed(
+    lab, options, job, closed
+):
+    lab.options, lab.job = options, job
     lab.run()
     done = whats(lab.files)
     assert done.count("CLOSED") == closed

@@ -281,7 +281,7 @@ class Upload:
         yield from run_commands(self.context, self.job.commands, self.job.commands.before_publish, self.dest)
         self.source.check_unchanged()
         self._phase = Phase.PUBLISHING
-        if self.context.options.trust and not self.context.options.sidecar:
+        if self._opens_no_more:
             yield CLOSED
         handle = b""
         if self._file.path != self.dest:
@@ -290,6 +290,12 @@ class Upload:
             reopen = wants_confirmation(self.context) and not self.context.options.sidecar
             self._final, handle = yield from self._finals.publish(self._file.path, reopen=reopen)
         return (yield from self._conclude(handle))
+
+    @property
+    def _opens_no_more(self) -> bool:
+        """No sidecar, nothing to sync; no command that makes a file, no folder listed for how a name is spelled."""
+        options, job = self.context.options, self.job
+        return options.trust and not (options.sidecar or job.commands.after_success or job.ignores_case)
 
     def _already_done(self, published: bytes) -> Work[TransferResult]:
         self._final, self._proof = published, Proof.FULL

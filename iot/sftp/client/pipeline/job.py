@@ -8,7 +8,8 @@ as (token, reply) pairs; it does no network I/O itself, so a test can feed it an
                            job that has to wait holds no payload
     WAIT                   continue when there is at least one answer
     TURN                   let the others have a turn, then continue (long local work)
-    CLOSED                 continue at once; it will open no more files on the server, and takes no slot from now on
+    CLOSED                 continue at once; it will open nothing more on the server, nor linger, and takes no slot from
+                           now on
     Barrier(record)        continue when this record is durable; records of many jobs share one commit
     Linger(seconds)        continue after a while, without occupying a slot
 """
