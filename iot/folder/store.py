@@ -282,9 +282,7 @@ def _check_room(folder: int, size: int) -> None:
     space = os.fstatvfs(folder)
     free = space.f_bavail * space.f_frsize
     if space.f_blocks and free < size + SPARE_BYTES:
-        raise NoSpaceOnServer(
-            f"no space on the server: needs {human_bytes(size)}, {human_bytes(free)} free; waiting for space"
-        )
+        raise NoSpaceOnServer(f"no space on the server: needs {human_bytes(size)}, {human_bytes(free)} free")
 
 
 def _write_all(file: int, block: bytes, at: int) -> None:

@@ -22,16 +22,16 @@ log = logging.getLogger(__name__)
 class Books:
     """server: whose checkpoints, e.g. user@host:port. journal: a shared one; if None, one is opened in the settings'
     state_dir, or in the default state directory, or in memory if that is not writable.
-    rooms: other schemas kept in that journal.
+    schemas: others that are kept in that journal.
     """
 
-    def __init__(self, server: str, journal: Journal | None, settings: TransferSettings, *rooms: Schema) -> None:
+    def __init__(self, server: str, journal: Journal | None, settings: TransferSettings, *schemas: Schema) -> None:
         if journal is not None and not isinstance(journal, Journal):
             raise ConfigurationError(
                 f"journal: must be a Journal (got {type(journal).__name__}); its folder is the option state_dir"
             )
         self._server = server
-        self._rooms = (CHECKPOINTS, *rooms)
+        self._schemas = (CHECKPOINTS, *schemas)
         self._journal = journal
         self._owned = journal is None
         self._settings = settings
@@ -82,8 +82,8 @@ class Books:
             if self._journal is None:
                 self._journal = self._open_journal()
             elif not self._owned:
-                for room in self._rooms:
-                    self._journal.register(room)
+                for schema in self._schemas:
+                    self._journal.register(schema)
             journal = self._journal
             checkpoints = Checkpoints(
                 journal,
@@ -97,9 +97,9 @@ class Books:
 
     def _open_journal(self) -> Journal:
         if self._settings.state_dir is not None:
-            return Journal(self._settings.state_dir, *self._rooms)
+            return Journal(self._settings.state_dir, *self._schemas)
         try:
-            return Journal(default_state_dir(), *self._rooms)
+            return Journal(default_state_dir(), *self._schemas)
         except JournalUnavailable as error:
             log.warning("no journal, so transfers cannot be resumed by a later process: %s", error)
-            return Journal(None, *self._rooms)
+            return Journal(None, *self._schemas)

@@ -66,13 +66,13 @@ class TransferKeywords(TypedDict, total=False):
     """upload: also write <dest>.sha256, as sha256sum does; download: must match <source>.sha256 (default: False)"""
 
     checkpoint_bytes: int
-    """write a checkpoint at least every so many bytes (default: 4194304)"""
+    """the most bytes between two checkpoints (default: 4194304)"""
 
     checkpoint_s: float
-    """write a checkpoint at least every so many seconds (default: 10.0)"""
+    """the most seconds between two checkpoints (default: 10.0)"""
 
     stale_part_s: float
-    """remove our own parts of abandoned uploads after so many seconds (default: 86400.0)"""
+    """remove our own parts of abandoned uploads after this many seconds (default: 86400.0)"""
 
     state_dir: str | os.PathLike[str] | None
     """journal directory; default: $STATE_DIRECTORY, else ~/.local/state/iot-sftp"""

@@ -91,10 +91,10 @@ class TransferSettings(BaseModel):
     sidecar: bool = Field(
         False, description="upload: also write <dest>.sha256, as sha256sum does; download: must match <source>.sha256"
     )
-    checkpoint_bytes: int = Field(4 * MIB, ge=64 * KIB, description="write a checkpoint at least every so many bytes")
-    checkpoint_s: float = Field(10.0, gt=0, description="write a checkpoint at least every so many seconds")
+    checkpoint_bytes: int = Field(4 * MIB, ge=64 * KIB, description="the most bytes between two checkpoints")
+    checkpoint_s: float = Field(10.0, gt=0, description="the most seconds between two checkpoints")
     stale_part_s: float = Field(
-        24 * 3600.0, gt=0, description="remove our own parts of abandoned uploads after so many seconds"
+        24 * 3600.0, gt=0, description="remove our own parts of abandoned uploads after this many seconds"
     )
     state_dir: Path | None = Field(
         None, description="journal directory; default: $STATE_DIRECTORY, else ~/.local/state/iot-sftp"

@@ -261,7 +261,7 @@ def _(lab: Lab) -> str:
     return lab.sftp("put", "folder", lab.server.path("far"))
 
 
-@says("no space on the server for FILE: needs SIZE, SIZE free; waiting for space")
+@says("no space on the server for FILE: needs SIZE, SIZE free")
 def _(lab: Lab) -> str:
     with mounted(lab.base / "disk", "tmpfs", "size=64k"), OpenSSH(lab.base / "disk/root") as server:
         (lab.base / "at-disk").mkdir()

@@ -84,15 +84,15 @@ class Entry:
 
 class Flight:
     entry = Entry()
-    done_bytes = 0
+    done_bytes = sent_bytes = 0
     progressed = False
 
 
 def test_the_progress_of_a_large_file_is_told_every_minute(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    now = [1000.0]
+    now, flight = [1000.0], Flight()
     nothing: Any = lambda *_: None  # noqa: E731
-    follow = Dispatcher(nothing, [], *[nothing] * 6, lambda: now[0], nothing)._follow(Flight())  # type: ignore[arg-type]
+    follow = Dispatcher(nothing, [], *[nothing] * 6, lambda: now[0], nothing)._follow(flight)  # type: ignore[arg-type]
     for second in range(1, 151):
         now[0] += 1.0
         follow(Progress("large", 500 + second * 10, 10_000, resumed_at=500))
@@ -102,6 +102,7 @@ def test_the_progress_of_a_large_file_is_told_every_minute(caplog: pytest.LogCap
         "under way path=large done=1700 bytes=10000 percent=17 rate_bytes_per_s=10",
     ]
     assert TOLD_EVERY_S == MINUTE_S
+    assert (flight.done_bytes, flight.sent_bytes) == (2000, 1500)  # the rate counts what this attempt has sent
 
 
 def test_an_agent_at_rest_says_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -19,7 +19,7 @@ from iot.sftp.client.environment import ClientSettings
 from iot.sftp.client.settings import Durability, Verify
 from iot.transfer import errors
 from iot.transfer.errors import ConfigurationError, NotFound
-from iot.transfer.model import Proof, TransferResult
+from iot.transfer.model import Evidence, Proof, TransferResult
 from iot.transfer.terminal import TerminalSafeFormatter, human_bytes, terminal_safe
 
 
@@ -244,6 +244,20 @@ def test_terminal_safe_takes_any_bytes(raw: bytes) -> None:
 
 def test_terminal_safe_shows_what_it_escaped() -> None:
     assert terminal_safe("a\x1b[31m\n\udcff\u202eb") == "a\\x1b[31m\\n\\xff\\u202eb"
+
+
+@pytest.mark.parametrize(
+    ("proof", "evidence", "words"),
+    [
+        (Proof.SIZE, None, "proof size"),
+        (Proof.SIZE, Evidence.SIZE, "proof size"),
+        (Proof.SIZE, Evidence.END_OF_FILE, "proof size (end of file)"),
+        (Proof.FULL, Evidence.SECOND_READING, "proof full (second reading)"),
+    ],
+)
+def test_a_proof_is_shown_with_what_it_is_based_on(proof: Proof, evidence: Evidence | None, words: str) -> None:
+    line = result_line(TransferResult("a", "b", 1, 1, 0, 1.0, proof, durable=True, evidence=evidence))
+    assert line == f"a -> b: 1 bytes in 1.0 s (1 B/s), {words}"
 
 
 def test_a_name_cannot_begin_a_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:

@@ -150,6 +150,7 @@ def test_no_error_names_an_option_as_python_does() -> None:
         ("not in ~/.ssh/known_hosts; >> x/known_hosts", "not in ~/.ssh/known_hosts; >> x/known_hosts"),
         ("give prompt_file or prompt_command or prompts", "give --prompt-file or --prompt-command"),
         ("give prompt_file, prompt_command or prompts", "give --prompt-file or --prompt-command"),
+        ("5 names would be removed; allow_empty permits that", "5 names would be removed; --allow-empty permits that"),
         ("sftp_host: must be alone", "--host: must be alone"),
         ("sftp_pass: must not contain a line end", "--password-file: must not contain a line end"),
     ],

@@ -11,7 +11,7 @@ from iot.spooler.agent.dispatch import CLAIM_BYTES, CLAIM_FILES, MAX_LARGE, Disp
 from iot.spooler.compression.packing import Packing
 from iot.spooler.config.outboxes import AfterUpload
 from iot.spooler.decisions import Decisions
-from iot.spooler.hooks.before import Refusal
+from iot.spooler.hooks.before import HookRefusal
 from iot.spooler.naming import Collision, UnsafeName
 from iot.spooler.queue.policy import Admission, Allowed, State
 from iot.spooler.queue.queue import Entry
@@ -60,7 +60,7 @@ class NoHooks:
     def __init__(self) -> None:
         self.rooms: dict[int, int] = {}
         self.asked: list[int] = []
-        self.over: list[tuple[int, Refusal | None]] = []
+        self.over: list[tuple[int, HookRefusal | None]] = []
 
     def room(self, outbox: int) -> int | None:
         return self.rooms.get(outbox)
@@ -69,7 +69,7 @@ class NoHooks:
         self.asked.append(entry.id)
         self.rooms[entry.outbox] -= 1
 
-    def answers(self) -> list[tuple[int, Refusal | None]]:
+    def answers(self) -> list[tuple[int, HookRefusal | None]]:
         over, self.over = self.over, []
         return over
 
@@ -104,7 +104,7 @@ class Rig:
             for number in outboxes or (1,)
         ]
         self.refused: list[tuple[Entry, str]] = []
-        self.hindered: list[tuple[Entry, Refusal]] = []
+        self.hindered: list[tuple[Entry, HookRefusal]] = []
         self.before = NoHooks()
         self.admissions: dict[int, Admission] = {}
         self.dispatcher = Dispatcher(
@@ -329,7 +329,7 @@ def test_what_its_hook_refuses_is_not_handed_out_and_reported_once():
     assert rig.keys() == []
     assert rig.dispatcher.is_preparing
     assert rig.dispatcher.is_busy(1)
-    rig.before.over = [(1, Refusal("no", True))]
+    rig.before.over = [(1, HookRefusal("no", True))]
     assert rig.keys() == []
     assert [(each.id, refusal.reason) for each, refusal in rig.hindered] == [(1, "no")]
     assert not rig.dispatcher.is_preparing

@@ -8,7 +8,7 @@ import pytest
 
 from iot.spooler.queue.policy import Backoff
 from iot.spooler.server.availability import Availability
-from iot.spooler.server.fallback import BACK_MAX_S, PROBATION_S, SPREAD, Failover, Rules, Step
+from iot.spooler.server.fallback import BACK_MAX_S, PROBATION_S, SPREAD, Failover, FailoverRules, Step
 from iot.transfer import HostKeyMismatch, LinkLost, LoginRefused, ServerBusy, Timeout, TransferError
 
 AFTER_S, BACK_S, CHECK_S, CAP_S, HOLD_S = 900.0, 120.0, 60.0, 900.0, 600.0
@@ -20,7 +20,7 @@ class Pair:
     """The policy, the server in use and the other one, which answers with `other`."""
 
     def __init__(self, *, when_held: bool = False, is_second: bool = False, chance: float = 0.0) -> None:
-        rules = Rules(AFTER_S, BACK_S, when_held, Backoff(CHECK_S, CAP_S), Backoff(HOLD_S, HOLD_S))
+        rules = FailoverRules(AFTER_S, BACK_S, when_held, Backoff(CHECK_S, CAP_S), Backoff(HOLD_S, HOLD_S))
         self.failover = Failover(rules, lambda: chance, is_second=is_second)
         self.link = self.fresh()
         self.other: TransferError | None = None

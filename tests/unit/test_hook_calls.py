@@ -15,7 +15,7 @@ from iot.spooler.config.hooks import HookSettings
 from iot.spooler.hooks import before as before_module
 from iot.spooler.hooks import calls as module
 from iot.spooler.hooks.batches import Batch, BeforeBatch
-from iot.spooler.hooks.before import LINE, Before, Refusal
+from iot.spooler.hooks.before import LINE, Before, HookRefusal
 from iot.spooler.hooks.calls import FIRST_LOOK_S, LAST_LOOK_S, LOOK_SHARE, Call, Calls, fault, local_path, variables
 from iot.spooler.queue.policy import NEVER, Backoff, RetryRules
 from iot.spooler.queue.queue import Entry
@@ -239,7 +239,7 @@ def test_only_an_exit_code_judges_a_file_and_it_is_asked_again_about_one_that_ha
         programs.now += 1
         programs.ends = {"1": ended}
         [(number, refusal)] = hook.answers()
-        assert (number, refusal) == (1, Refusal(fault(call("1"), ended, LIMIT_S) or "", for_good))
+        assert (number, refusal) == (1, HookRefusal(fault(call("1"), ended, LIMIT_S) or "", for_good))
     assert programs.started == ["1", "1"]
 
 

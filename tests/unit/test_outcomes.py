@@ -13,7 +13,7 @@ from iot.spooler.agent.outcomes import OutcomeRecorder
 from iot.spooler.compression.packing import Packing
 from iot.spooler.config.outboxes import AfterUpload
 from iot.spooler.decisions import Decisions
-from iot.spooler.hooks.before import Refusal
+from iot.spooler.hooks.before import HookRefusal
 from iot.spooler.outbox.scan import SourceFailed
 from iot.spooler.queue.policy import Backoff, Event, RetryRules, State, Verdict
 from iot.spooler.queue.queue import Entry
@@ -185,7 +185,7 @@ def test_outcomes_are_on_record_soon_after_the_first_or_once_they_are_many(rig, 
     outcome = {
         "succeeded": lambda: rig.recorder.succeeded(entry(), result()),
         "failed": lambda: rig.failed(PermissionDenied("no")),
-        "hindered": lambda: rig.recorder.hindered(entry(), Refusal("no", for_good=False)),
+        "hindered": lambda: rig.recorder.hindered(entry(), HookRefusal("no", for_good=False)),
     }[first]
     for _ in range(2):
         begun = rig.now

@@ -165,15 +165,18 @@ def test_each_file_that_is_sent_has_a_rate_and_a_time_left_of_its_own(tmp_path: 
     status = StatusFile(tmp_path / "status.json", Clocks(lambda: 0.0, lambda: 0.0), in_memory=True)
 
     def told(now: float, **done: int) -> list[tuple[int, int | None]]:
-        current = [{"id": ord(name), "bytes": 10_000, "done_bytes": each} for name, each in done.items()]
+        current: list[dict[str, Any]] = [
+            {"id": ord(name), "bytes": 10_000, "done_bytes": each and 1000 + each, "sent_bytes": each}
+            for name, each in done.items()  # each was resumed at 1000
+        ]
         content: dict[str, Any] = {"backlog": {"files": 2, "bytes": 1}, "current": current, "in_flight": len(done)}
         status._add_rates(content, now, 0)
-        assert not any("id" in file for file in current)  # which is no matter of who reads the file
+        assert not any({"id", "sent_bytes"} & file.keys() for file in current)  # no matter of who reads the file
         return [(file["rate_bytes_per_s"], file["left_s"]) for file in current]
 
     assert told(0.0, a=0, b=5000) == [(0, None), (0, None)]
-    assert told(2.0, a=4000, b=5000) == [(2000, 3), (0, None)]
-    assert told(4.0, b=5100) == [(25, 196)]
+    assert told(2.0, a=4000, b=5000) == [(2000, 2), (0, None)]
+    assert told(4.0, b=5100) == [(25, 156)]
     assert told(4.5, a=8000) == [(0, None)]  # it was away, so it begins anew
 
 
@@ -235,11 +238,12 @@ def test_while_something_moves_it_is_written_every_second_at_most(
     assert json.loads(watched.path.read_text())["rate_bytes_per_s"] == pytest.approx(10_000, rel=0.15)
 
 
-def test_a_source_that_fails_shows_for_how_long_and_how_often_it_was_tried() -> None:
-    failed = {"state": "source failed", "state_since": 1000.0, "source_failures": 64, "error": "no such folder"}
+@pytest.mark.parametrize(("tries", "times"), [(1, "1 time"), (64, "64 times")])
+def test_a_source_that_fails_shows_for_how_long_and_how_often_it_was_tried(tries: int, times: str) -> None:
+    failed = {"state": "source failed", "state_since": 1000.0, "source_failures": tries, "error": "no such folder"}
     content = {**CONTENT, "outboxes": [{**OUTBOX, **failed, "state_reason": "no such folder"}]}
     shown = " ".join(table(content, running=True, wall=1120.0).split())
-    assert "measurements: source failed for 2 min 0 s, tried 64 times, 12 files" in shown
+    assert f"measurements: source failed for 2 min 0 s, tried {times}, 12 files" in shown
     assert shown.count("no such folder") == 1
 
 

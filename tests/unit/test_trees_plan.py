@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from iot.transfer.errors import NameRefused, PermissionDenied
 from iot.transfer.trees.local import name_refused
 from iot.transfer.trees.model import Act, Kind, Node, Step, Tree
-from iot.transfer.trees.planning import Ends, Rules, plan_tree, why_not_prune
+from iot.transfer.trees.planning import Ends, PlanRules, plan_tree, why_not_prune
 
 ENDS = Ends(lambda path: f"/from/{path}", lambda path: f"/to/{path}")
 FILE, FOLDER = Kind.FILE, Kind.FOLDER
@@ -28,7 +28,7 @@ def tree(**nodes: Node) -> Tree:
 
 
 def plan(source: Tree, dest: Tree, **rules: object) -> dict[str, Step]:
-    steps = plan_tree(source, dest, ENDS, Rules(**{"update": True, **rules}))
+    steps = plan_tree(source, dest, ENDS, PlanRules(**{"update": True, **rules}))
     assert len({step.path for step in steps if step.act is not Act.MAKE_FOLDER}) == len(
         [step for step in steps if step.act is not Act.MAKE_FOLDER]
     )
@@ -86,7 +86,7 @@ def carried_out(source: dict[str, Node], dest: dict[str, Node], steps: Iterable[
 
 @given(trees, trees, st.booleans())
 def test_carried_out_on_a_model_source_and_destination_agree(source, dest, prune) -> None:
-    steps = plan_tree(Tree(source), Tree(dest), ENDS, Rules(update=True, prune=prune))
+    steps = plan_tree(Tree(source), Tree(dest), ENDS, PlanRules(update=True, prune=prune))
     after = carried_out(source, dest, steps)
     excused = {step.path for step in steps if step.act in (Act.LEAVE_OUT, Act.FAIL)}
     for path, node in source.items():
@@ -102,7 +102,7 @@ def test_carried_out_on_a_model_source_and_destination_agree(source, dest, prune
 
 @given(trees, trees, st.booleans())
 def test_the_second_time_nothing_is_left_to_do(source, dest, prune) -> None:
-    rules = Rules(update=True, prune=prune)
+    rules = PlanRules(update=True, prune=prune)
     after = carried_out(source, dest, plan_tree(Tree(source), Tree(dest), ENDS, rules))
     in_order = dict(sorted(after.items(), key=lambda item: item[0].split("/")))
     again = plan_tree(Tree(source), Tree(in_order), ENDS, rules)
@@ -115,7 +115,7 @@ def test_what_could_not_be_listed_is_never_removed(source, dest, data) -> None:
     folders = ["", *(path for path, node in source.items() if node.kind is FOLDER)]
     unlisted = data.draw(st.sampled_from(folders))
     known = {path: node for path, node in source.items() if unlisted and not path.startswith(f"{unlisted}/")}
-    steps = plan_tree(Tree(known, {unlisted: DENIED}), Tree(dest), ENDS, Rules(update=True, prune=True))
+    steps = plan_tree(Tree(known, {unlisted: DENIED}), Tree(dest), ENDS, PlanRules(update=True, prune=True))
     for step in steps:
         if step.act in (Act.REMOVE, Act.REMOVE_FOLDER):
             assert unlisted
@@ -260,7 +260,7 @@ def test_names_that_differ_only_in_case_are_marked_with_all_below_them() -> None
 def test_dots_and_blanks_at_the_end_of_a_name_may_not_count() -> None:
     source = Tree({"a.": file(), "b": file(), "b ": file(), "d.": Node(FOLDER), "d./x": file(), ".c": file()})
     there = Tree({"a": file(), "d": Node(FOLDER), "d/x": file(), "c": file()})
-    steps = {step.path: step for step in plan_tree(source, there, ENDS, Rules(prune=True))}
+    steps = {step.path: step for step in plan_tree(source, there, ENDS, PlanRules(prune=True))}
     assert {path: steps[path].clash for path in ("a", "b ", "c")} == {"a": "a.", "b ": "b", "c": ""}
     assert [steps[path].act for path in ("a", "c", "d/x", "d")] == [Act.REMOVE, Act.REMOVE, Act.LEAVE, Act.LEAVE]
 
@@ -269,11 +269,16 @@ def test_dots_and_blanks_at_the_end_of_a_name_may_not_count() -> None:
     ("source", "removals", "given", "expected"),
     [
         (tree(), 0, {}, ""),
-        (tree(), 1, {}, "the source holds no files, and 1 names would be removed (allow_empty)"),
-        (tree(d=Node(FOLDER)), 1, {}, "the source holds no files, and 1 names would be removed (allow_empty)"),
+        (tree(), 1, {}, "the source holds no files, and 1 name would be removed; allow_empty permits that"),
+        (
+            tree(d=Node(FOLDER)),
+            1,
+            {},
+            "the source holds no files, and 1 name would be removed; allow_empty permits that",
+        ),
         (tree(), 1, {"allow_empty": True}, ""),
         (tree(a=file()), 3, {"max_remove": 3}, ""),
-        (tree(a=file()), 3, {"max_remove": 2}, "3 names would be removed, and at most 2 may be (max_remove)"),
+        (tree(a=file()), 3, {"max_remove": 2}, "3 names would be removed, and max_remove permits 2"),
     ],
 )
 def test_a_prune_of_too_much_is_refused(source, removals, given, expected) -> None:

@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from iot.spooler.checks.trial import Came, Destination, Step, tried
-from iot.transfer import LinkLost, NotFound, PermissionDenied, ServerRefused, TransferError, TransferResult
+from iot.transfer import (
+    LinkLost,
+    NoSpaceOnServer,
+    NotFound,
+    PermissionDenied,
+    ServerRefused,
+    TransferError,
+    TransferResult,
+)
 
 SCRATCH = "up/.iot-spooler-check.0123abcd.part"
 
@@ -63,6 +71,17 @@ def test_a_link_that_is_lost_leaves_a_name_and_it_is_told(fails_at: int) -> None
     last = steps(Remote(fails_at, LinkLost("gone"), LinkLost("gone")))[-1]
     assert (last.name, last.came) == ("clean up", Came.LATER)
     assert f"may still be there, also with an ending: {SCRATCH}; remove it by hand" in last.means
+
+
+@pytest.mark.parametrize(
+    ("error", "means"),
+    [
+        (NoSpaceOnServer("no space"), "no space; the agent would keep files that do not fit, and try them again"),
+        (PermissionDenied("no"), "no; files would fail like this, and go to quarantine"),
+    ],
+)
+def test_a_step_that_fails_says_what_would_become_of_files(error: TransferError, means: str) -> None:
+    assert Step("write", Came.FAILED, means) in steps(Remote(1, error))
 
 
 def test_what_cannot_be_removed_after_a_refusal_is_told() -> None:

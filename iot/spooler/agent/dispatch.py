@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from iot.spooler.compression.packing import Packing
 from iot.spooler.config.outboxes import AfterUpload
-from iot.spooler.hooks.before import Before, Refusal
+from iot.spooler.hooks.before import Before, HookRefusal
 from iot.spooler.naming import UnsafeName, shown
 from iot.spooler.outbox.intake import Intake
 from iot.spooler.queue.policy import Allowed, State, job_priority, prefers_large
@@ -30,14 +30,15 @@ CLAIM_BYTES = 1024 * 1024
 
 
 class InFlight:
-    """An entry that the client has; done_bytes: what the server has confirmed of the total_bytes that are sent."""
+    """An entry that the client has; done_bytes: what the server has confirmed of the total_bytes that are sent;
+    sent_bytes: how much of that since this attempt began."""
 
-    __slots__ = ("done_bytes", "entry", "progressed", "total_bytes")
+    __slots__ = ("done_bytes", "entry", "progressed", "sent_bytes", "total_bytes")
 
     def __init__(self, entry: Entry, total_bytes: int) -> None:
         self.entry = entry
         self.total_bytes = total_bytes
-        self.done_bytes = 0
+        self.done_bytes = self.sent_bytes = 0
         self.progressed = False
 
 
@@ -60,7 +61,7 @@ class Dispatcher:
         on_progress: Callable[[int], None],
         on_moved: Callable[[Sequence[Entry]], None],
         on_refused: Callable[[Entry, str], None],
-        on_hindered: Callable[[Entry, Refusal], None],
+        on_hindered: Callable[[Entry, HookRefusal], None],
         before: Before,
         wants_digest: Callable[[int], bool],
         clock: Callable[[], float],
@@ -305,6 +306,7 @@ class Dispatcher:
             flight.done_bytes = progress.done_bytes
             if news > 0:
                 flight.progressed = True
+                flight.sent_bytes += news
                 self._on_progress(news)
 
         return follow

@@ -15,7 +15,7 @@ from iot.spooler.batches.markers import Markers
 from iot.spooler.compression.packing import Packing
 from iot.spooler.config.outboxes import AfterUpload
 from iot.spooler.decisions import REASONS
-from iot.spooler.hooks.before import Refusal
+from iot.spooler.hooks.before import HookRefusal
 from iot.spooler.hooks.hooks import Hooks
 from iot.spooler.leaving.owed import Owed
 from iot.spooler.naming import shown
@@ -172,7 +172,7 @@ class OutcomeRecorder:
         self.last_error = f"{shown(entry.path)}: {reason}"
         log.warning("not sent path=%s reason=%s outbox=%s", shown(entry.path), shown(reason), self._label(entry))
 
-    def hindered(self, entry: Entry, refusal: Refusal) -> None:
+    def hindered(self, entry: Entry, refusal: HookRefusal) -> None:
         """An entry that its hook `before` has refused: it was not handed out, and is tried again like a failed one."""
         self._collect()
         kind = FailureKind.PERMANENT if refusal.for_good else FailureKind.TRANSIENT

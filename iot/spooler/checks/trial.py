@@ -24,6 +24,7 @@ from iot.transfer import (
     ConfigurationError,
     CredentialsInvalid,
     LoginRefused,
+    NoSpaceOnServer,
     NotFound,
     PermanentError,
     RemoteEntry,
@@ -180,6 +181,8 @@ def _failed_step(error: TransferError, identity: str) -> str:
 def _failure(name: str, error: TransferError, means: str) -> Step:
     if isinstance(error, TransientError):
         return Step(name, Came.LATER, f"{error}; the agent tries again and again, and files wait")
+    if isinstance(error, NoSpaceOnServer):
+        means = "the agent would keep files that do not fit, and try them again"
     return Step(name, Came.FAILED, f"{error}; {means}")
 
 

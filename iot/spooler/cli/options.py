@@ -88,7 +88,9 @@ def parser() -> Parser:
         parents=[common, for_programs],
         help="what was delivered last, and how it was proven",
     )
-    deliveries.add_argument("--last", type=_count, default=20, metavar="N", help="so many (20); 1,000 are kept")
+    deliveries.add_argument(
+        "--last", type=_count, default=20, metavar="N", help="how many (20); the last 1,000 are kept"
+    )
     _add_quarantine(commands, common, for_programs)
     retry = commands.add_parser("retry", parents=[common], help="the same as `quarantine retry`")
     _add_pattern(retry)
@@ -104,7 +106,7 @@ def _add_quarantine(commands: Any, common: Parser, for_programs: Parser) -> None
     )
     _add_pattern(does.add_parser("list", parents=[common, for_programs], help=f"{told}, each with its reason"))
     _add_pattern(does.add_parser("retry", parents=[common], help="move them back into their outboxes"))
-    drop = does.add_parser("drop", parents=[common], help="remove them for ever; asks on a terminal")
+    drop = does.add_parser("drop", parents=[common], help="remove them for good; asks on a terminal")
     drop.add_argument("--yes", action="store_true", help="do not ask")
     _add_pattern(drop)
 

@@ -34,7 +34,7 @@ class HookSettings(Table):
     )
     limit_s: float = Field(60.0, gt=0, le=86400, description="seconds until such a command is killed with its children")
     at_once: int = Field(
-        2, ge=1, le=32, description="such commands that run at the same time: so many before, and so many after"
+        2, ge=1, le=32, description="how many such commands run at the same time, before and after each"
     )
 
     @property

@@ -370,6 +370,10 @@ def _neighbour(place: Place) -> str:
         known |= {f"{each}_{name}": f"{each}.{name}" for each in TABLES[:-2] for name in _settings_of(each)}
     if table and words[-1] in known:
         return " with this kind of server"
+    within = (f"outbox.{key}" for key in tables_within(OutboxSettings))
+    for elsewhere in (*TABLES, *within, ""):
+        if words[-1] in _settings_of(elsewhere):
+            return f"; it belongs in [{elsewhere}]" if elsewhere else "; it belongs before the first table"
     close = difflib.get_close_matches(words[-1], known, 1)
     return f"; perhaps {table + '.' if table else ''}{known[close[0]]}" if close else ""
 

@@ -165,7 +165,7 @@ class Settings(Table):
         " kernel tells of every change, else 10",
     )
     small_file_bytes: Size = Field(
-        ByteSize(MIB), description="files of up to so many bytes do not wait for a larger one that is being sent"
+        ByteSize(MIB), description="files of up to this many bytes do not wait for a larger one that is being sent"
     )
     compress_max_bytes: Size = Field(
         ByteSize(256 * MIB),

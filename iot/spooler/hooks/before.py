@@ -13,7 +13,7 @@ from iot.spooler.config.hooks import HookSettings
 from iot.spooler.hooks.calls import Call, Calls, fault, variables
 from iot.spooler.queue.queue import Entry
 
-__all__ = ["Before", "Refusal"]
+__all__ = ["Before", "HookRefusal"]
 
 NOT_YET = 75
 """The exit code EX_TEMPFAIL of sysexits.h: try again later."""
@@ -22,7 +22,7 @@ LINE = 32
 PASSED_MAX = 10_000
 
 
-class Refusal(NamedTuple):
+class HookRefusal(NamedTuple):
     """Why an entry is not sent. for_good: the hook has judged the file; otherwise it could not, or not yet."""
 
     reason: str
@@ -44,7 +44,7 @@ class Before:
         self._calls = {number: Calls(hook.at_once, hook.limit_s, environment, clock) for number, hook in hooks.items()}
         self._asked: set[int] = set()
         self._passed: dict[int, None] = {}
-        self._over: list[tuple[int, Refusal | None]] = []
+        self._over: list[tuple[int, HookRefusal | None]] = []
         self._now = clock
         self._look_at = float("-inf")
 
@@ -64,7 +64,7 @@ class Before:
             words = self._hooks[entry.outbox].before
             self._calls[entry.outbox].ask(Call(entry.id, "before", words, about, entry.path, entry.priority))
 
-    def answers(self) -> list[tuple[int, Refusal | None]]:
+    def answers(self) -> list[tuple[int, HookRefusal | None]]:
         """The numbers of entries whose hook has ended since the last call, with why they are not sent; None: they
         are."""
         self.look()
@@ -102,10 +102,10 @@ class Before:
         return list(self._calls.values())
 
 
-def _refusal(call: Call, ended: Ended | OSError, limit_s: float) -> Refusal | None:
+def _refusal(call: Call, ended: Ended | OSError, limit_s: float) -> HookRefusal | None:
     """A hook that hangs, crashes or is missing has judged nothing."""
     reason = fault(call, ended, limit_s)
     if reason is None:
         return None
     judged = isinstance(ended, Ended) and ended.code is not None and ended.code > 0 and ended.code != NOT_YET
-    return Refusal(reason, judged)
+    return HookRefusal(reason, judged)

@@ -18,7 +18,7 @@ from iot.spooler.config.settings import Settings
 from iot.spooler.naming import shown
 from iot.spooler.queue.policy import Admission, Backoff
 from iot.spooler.server.availability import TO_DO, Availability, ServerState
-from iot.spooler.server.fallback import Failover, Rules, Step
+from iot.spooler.server.fallback import Failover, FailoverRules, Step
 from iot.spooler.server.probe import Probe
 from iot.spooler.state import held
 from iot.transfer import AuthenticationError, ConfiguredRemote, TransferError
@@ -216,9 +216,9 @@ def _may_send(agent: Agent) -> bool:
     return any(allowed.admission is not Admission.NONE for allowed in agent.gates.allowed_up_to(Admission.ALL).values())
 
 
-def _rules(settings: Settings) -> Rules:
+def _rules(settings: Settings) -> FailoverRules:
     retry = settings.retry
     check = Backoff(settings.fallback_check_s, max(settings.fallback_check_s, retry.cap_s))
     hold = Backoff(retry.auth_hold_s, retry.auth_hold_max_s, HOLD_JITTER)
     after_s, back_after_s = settings.fallback_after_s, settings.fallback_back_after_s
-    return Rules(after_s, back_after_s, settings.fallback_when_held, check, hold)
+    return FailoverRules(after_s, back_after_s, settings.fallback_when_held, check, hold)

@@ -25,7 +25,7 @@ from iot.spooler.queue.policy import Backoff
 from iot.spooler.server.availability import Availability, ServerState
 from iot.transfer import AuthenticationError, TransferError
 
-__all__ = ["Failover", "Rules", "Step"]
+__all__ = ["Failover", "FailoverRules", "Step"]
 
 SPREAD = 0.25
 """Of after_s: all devices lose a server in the same second, and must not come to the other one in step."""
@@ -43,7 +43,7 @@ class Step(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class FailoverRules:
     """after_s, back_after_s, when_held: as in the settings. check: waits between two questions to the server that is
     not used; hold: the same once it has refused a login."""
 
@@ -57,7 +57,7 @@ class Rules:
 class Failover:
     """is_second: which one is used. Times are seconds of the monotonic clock; random: within [0, 1)."""
 
-    def __init__(self, rules: Rules, random: Callable[[], float], *, is_second: bool = False) -> None:
+    def __init__(self, rules: FailoverRules, random: Callable[[], float], *, is_second: bool = False) -> None:
         self.is_second = is_second
         self.leaving_since: float | None = None
         self.next_at = float("-inf")

@@ -116,7 +116,7 @@ def _state(outbox: Content, wall: float) -> str:
     words, since, tries = str(outbox["state"]), outbox.get("state_since"), outbox.get("source_failures")
     if words == "started" or since is None:
         return words
-    return f"{words} for {_span(wall - since)}" + (f", tried {tries} times" if tries else "")
+    return f"{words} for {_span(wall - since)}" + (f", tried {tries} time{'s' * (tries != 1)}" if tries else "")
 
 
 def _reason_words(outbox: Content) -> str:

@@ -78,6 +78,7 @@ def _current(flight: InFlight) -> dict[str, Any]:
         "path": shown(flight.entry.path),
         "bytes": size,
         "done_bytes": flight.done_bytes,
+        "sent_bytes": flight.sent_bytes,
         "percent": flight.done_bytes * 100 // size if size else 0,
     }
 
@@ -265,7 +266,7 @@ class StatusFile:
         sends = rate and content["in_flight"]  # else it waits, for a window or a batch, and that says nothing of it
         content["backlog"]["left_s"] = content["backlog"]["bytes"] // rate if sends else None
         for file in content["current"]:
-            rate = file["rate_bytes_per_s"] = self._rate(file["id"], now, file["done_bytes"])
+            rate = file["rate_bytes_per_s"] = self._rate(file["id"], now, file.pop("sent_bytes"))
             file["left_s"] = (file["bytes"] - file["done_bytes"]) // rate if rate else None
         for gone in self._rates.keys() - {ALL, *(file.pop("id") for file in content["current"])}:
             del self._rates[gone]

@@ -195,7 +195,8 @@ def _pruned(remote: Remote, plan: TreePlan, failures: int) -> Iterator[StepResul
     removals = plan.removals
     if not removals:
         return
-    why_not = plan.prune_refused or (f"{failures} names were not transferred" if failures else _led_astray(plan))
+    missing = f"{failures} name{'s were' if failures != 1 else ' was'} not transferred" if failures else ""
+    why_not = plan.prune_refused or missing or _led_astray(plan)
     if why_not:
         step = Step(Act.FAIL, "", "", plan.dest, why_not)
         yield StepResult(step, error=PermanentError(f"nothing was removed in {plan.dest}: {why_not}"))

@@ -15,7 +15,7 @@ from iot.transfer.remote import Remote
 from iot.transfer.source import local_error
 from iot.transfer.trees.local import local_join, local_tree, name_refused, node_of
 from iot.transfer.trees.model import Act, Kind, Node, Step, Tree, TreePlan
-from iot.transfer.trees.planning import Ends, Rules, plan_tree, why_not_prune
+from iot.transfer.trees.planning import Ends, PlanRules, plan_tree, why_not_prune
 from iot.transfer.trees.remote import remote_join, remote_node, remote_nodes, remote_tree
 
 __all__ = ["Syncing", "check_folder", "found_folder", "plan_download", "plan_sync", "plan_upload"]
@@ -26,7 +26,7 @@ NOT_THERE = Tree(exists=False)
 @dataclass(frozen=True, slots=True)
 class Syncing:
     """prune: remove what is only at the destination. allow_empty: also if the source holds no files. max_remove: the
-    most names that may be removed. time_tolerance_s: see planning.Rules."""
+    most names that may be removed. time_tolerance_s: see planning.PlanRules."""
 
     prune: bool = False
     allow_empty: bool = False
@@ -65,7 +65,7 @@ def plan_download(
     """For remote files and folders, each with its local path, and what `stat` says about it, if that is known."""
     steps: list[Step] = []
     files: dict[str, tuple[str, str, Node]] = {}
-    rules = _with_parts(remote, Rules(update=update, refused=name_refused))
+    rules = _with_parts(remote, PlanRules(update=update, refused=name_refused))
     for far, given, known in wanted:
         source, local = path_text(remote_path(far, "remote")), os.fsdecode(given)
         try:
@@ -97,7 +97,7 @@ def plan_sync(remote: Remote, local: LocalPath, far: RemotePath, direction: Dire
         source, dest, ends, rules = local_side, remote_side, _uploads(here, there), _upload_rules(remote, update=True)
     else:
         source, dest, ends = remote_side, local_side, _downloads(there, here)
-        rules = _with_parts(remote, Rules(update=True, refused=name_refused))
+        rules = _with_parts(remote, PlanRules(update=True, refused=name_refused))
     if not source.exists:  # it went meanwhile
         raise NotFound(f"{ends.source('')} does not exist")
     if "" in source.unknown:
@@ -117,14 +117,14 @@ def _plan(direction: Direction, steps: list[Step], keep_times: bool) -> TreePlan
     return TreePlan(direction, tuple(steps), keep_times=keep_times)
 
 
-def _folder(source: Tree, dest: Tree, ends: Ends, rules: Rules) -> list[Step]:
+def _folder(source: Tree, dest: Tree, ends: Ends, rules: PlanRules) -> list[Step]:
     steps = plan_tree(source, dest, ends, rules)
     if dest.exists or "" in source.unknown:
         return steps
     return [Step(Act.MAKE_FOLDER, "", ends.source(""), ends.dest(""), "not there yet"), *steps]
 
 
-def _single(files: Mapping[str, tuple[str, str, Node]], dest: Tree, rules: Rules) -> list[Step]:
+def _single(files: Mapping[str, tuple[str, str, Node]], dest: Tree, rules: PlanRules) -> list[Step]:
     """Steps for files that were named one by one, by their destination."""
     source, rules = Tree({key: node for key, (_, _, node) in files.items()}), replace(rules, named=True)
     ends = Ends(lambda key: files[key][0], lambda key: files[key][1])
@@ -144,12 +144,12 @@ def _downloads(far: str, local: str) -> Ends:
     return Ends(lambda path: remote_join(far, path), lambda path: local_join(local, path))
 
 
-def _upload_rules(remote: Remote, *, update: bool) -> Rules:
+def _upload_rules(remote: Remote, *, update: bool) -> PlanRules:
     keeps_times = remote.capabilities.keeps_times
-    return _with_parts(remote, Rules(update=update, keeps_times=keeps_times, sidecar=remote.options.sidecar))
+    return _with_parts(remote, PlanRules(update=update, keeps_times=keeps_times, sidecar=remote.options.sidecar))
 
 
-def _with_parts(remote: Remote, rules: Rules) -> Rules:
+def _with_parts(remote: Remote, rules: PlanRules) -> PlanRules:
     return replace(rules, part_suffix=remote.options.part_suffix, exact_parts=remote.options.exact_part)
 
 

@@ -16,14 +16,14 @@ from iot.transfer.errors import NameRefused, TransferError
 from iot.transfer.names import SIDECAR
 from iot.transfer.trees.model import Act, Kind, Node, Step, Tree
 
-__all__ = ["Ends", "Rules", "plan_tree", "why_not_prune"]
+__all__ = ["Ends", "PlanRules", "plan_tree", "why_not_prune"]
 
 ENDINGS = re.compile(r"[. ]+(?=/|\Z)")
 """Of names: Windows and FAT drop them."""
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class PlanRules:
     """update: leave what is the same. prune: remove what is only at the destination.
 
     keeps_times: the destination can be given the time of the source; otherwise a file that is not older than its
@@ -53,7 +53,7 @@ class Ends:
     dest: Callable[[str], str]
 
 
-def plan_tree(source: Tree, dest: Tree, ends: Ends, rules: Rules) -> list[Step]:
+def plan_tree(source: Tree, dest: Tree, ends: Ends, rules: PlanRules) -> list[Step]:
     """Folders before their content; removals last, content before its folder."""
     planner = _Planner(source, dest, ends, rules)
     steps = [*planner.unknown(), *planner.transfers()]
@@ -64,15 +64,16 @@ def why_not_prune(source: Tree, removals: int, *, allow_empty: bool, max_remove:
     """Why these removals should not happen; empty if nothing speaks against them."""
     if not removals:
         return ""
+    names = f"{removals} name{'s' * (removals != 1)}"
     if not allow_empty and not any(node.kind is Kind.FILE for node in source.nodes.values()):
-        return f"the source holds no files, and {removals} names would be removed (allow_empty)"
+        return f"the source holds no files, and {names} would be removed; allow_empty permits that"
     if max_remove is not None and removals > max_remove:
-        return f"{removals} names would be removed, and at most {max_remove} may be (max_remove)"
+        return f"{names} would be removed, and max_remove permits {max_remove}"
     return ""
 
 
 class _Planner:
-    def __init__(self, source: Tree, dest: Tree, ends: Ends, rules: Rules) -> None:
+    def __init__(self, source: Tree, dest: Tree, ends: Ends, rules: PlanRules) -> None:
         self._source, self._dest, self._ends, self._rules = source, dest, ends, rules
         owner = r"(\.[0-9a-f]{8})?" if rules.exact_parts else r"\.[0-9a-f]{8}"
         self._part = re.compile(f".*{owner}{re.escape(rules.part_suffix)}({re.escape(SIDECAR.decode())})?", re.DOTALL)

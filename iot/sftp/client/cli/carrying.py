@@ -61,7 +61,9 @@ def _tell(plan: TreePlan) -> list[int]:
     word = "send" if plan.direction is Direction.UPLOAD else "fetch"
     print_names(f"would {word} {s.source} -> {s.dest} ({human_bytes(s.size)})" for s in plan.transfers)
     if plan.prune_refused:
-        say(f"nothing would be removed: {plan.prune_refused}")
+        from iot.sftp.client.cli.wording import in_words
+
+        say(f"nothing would be removed: {in_words(plan.prune_refused)}")
     else:
         print_names(f"would remove {step.dest}" for step in plan.removals)
     failures = [step.error for step in plan.of(Act.FAIL) if step.error is not None]

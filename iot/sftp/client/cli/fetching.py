@@ -37,7 +37,7 @@ def add_get(commands: Commands[Parser]) -> None:
         commands,
         "get",
         get,
-        "fetch files; one gets its name here when it is whole",
+        "fetch files; each gets its name here once it is whole",
         words="SRC... [DEST]",
         example="'device@sftp.example.com:/far/*.csv' data/",
         remote=("sources",),
@@ -48,7 +48,7 @@ def add_get(commands: Commands[Parser]) -> None:
     add("-r", "--recursive", action="store_true", help="folders with all in them")
     add("-T", "--no-target-directory", action="store_true", help="DEST is the new name")
     add("--update", action="store_true", help="leave out what is the same: size and time")
-    add("-n", "--dry-run", action="store_true", help="only tell what would be fetched")
+    add("-n", "--dry-run", action="store_true", help="only print what would be fetched")
     add("--restart", action="store_true", help="do not go on from an earlier part")
     add("--sha256", dest="expected", metavar="HEX", help="what the content must hash to, else no file")
     add("--print-sha256", dest="sha256", action="store_true", help="print checksums, as sha256sum does")

@@ -31,7 +31,7 @@ def add_listing(commands: Commands[Parser]) -> None:
     """The commands that look."""
     _add_ls(commands)
     status = add_command(
-        commands, "stat", stat, "tell size, time and mode", words="PATH...", example="/upload/a.csv", remote=("paths",)
+        commands, "stat", stat, "print mode, size and time", words="PATH...", example="/upload/a.csv", remote=("paths",)
     )
     status.add_argument("paths", nargs="+", metavar="PATH...", help="remote files or folders, patterns")
     status.add_argument("--json", action="store_true", help="one JSON object a line")

@@ -101,7 +101,8 @@ def result_line(result: TransferResult) -> str:
         return f"{result.source} -> {result.dest}: was there already, proof {result.proven}"
     rate = result.sent_bytes / result.seconds if result.seconds else 0
     resumed = f", resumed at {result.resumed_at}" if result.resumed_at else ""
-    proof = f"{result.proven} ({result.evidence.value})" if result.evidence is not None else result.proven
+    evidence = None if result.evidence is None else result.evidence.value
+    proof = result.proven if evidence in (None, result.proven) else f"{result.proven} ({evidence})"
     return (
         f"{result.source} -> {result.dest}: {result.size} bytes in {result.seconds:.1f} s"
         f" ({human_bytes(int(rate))}/s), proof {proof}{resumed}"

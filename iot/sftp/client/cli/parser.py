@@ -188,8 +188,8 @@ def add_command(
 def _add_everywhere(parser: Parser) -> None:
     """Absent where not given, so that a command does not reset what stands in front of it."""
     absent: Any = {"default": argparse.SUPPRESS}
-    parser.add_argument("-v", "--verbose", action="store_true", help="tell what is done [SFTP_VERBOSE]", **absent)
-    parser.add_argument("-q", "--quiet", action="store_true", help="tell errors only [SFTP_QUIET]", **absent)
+    parser.add_argument("-v", "--verbose", action="store_true", help="print what is done [SFTP_VERBOSE]", **absent)
+    parser.add_argument("-q", "--quiet", action="store_true", help="print errors only [SFTP_QUIET]", **absent)
 
 
 def _flags(action: argparse.Action) -> str:

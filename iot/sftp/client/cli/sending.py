@@ -51,7 +51,7 @@ def add_put(commands: Commands[Parser]) -> None:
     add = parser.add_argument
     add("-T", "--no-target-directory", action="store_true", help="DEST is the new name")
     add("--update", action="store_true", help="leave out what is the same: size and time")
-    add("-n", "--dry-run", action="store_true", help="only tell what would be sent")
+    add("-n", "--dry-run", action="store_true", help="only print what would be sent")
     add("--restart", action="store_true", help="do not go on from an earlier part")
     add(
         "--adopt-partial",

@@ -21,7 +21,7 @@ def add_sync(commands: Commands[Parser]) -> None:
         commands,
         "sync",
         sync,
-        "make a folder hold what another holds: what differs goes there",
+        "bring DEST up to date with SRC: only what differs is sent",
         words="SRC DEST",
         example="--prune data device@sftp.example.com:/data",
         remote=("far",),
@@ -33,7 +33,7 @@ def add_sync(commands: Commands[Parser]) -> None:
     add("--prune", action="store_true", help="then remove what is only in DEST")
     add("--max-remove", type=int, metavar="N", help="remove nothing where it would be more names")
     add("--allow-empty", action="store_true", help="remove also where SRC holds no file")
-    add("-n", "--dry-run", action="store_true", help="only tell what would be done")
+    add("-n", "--dry-run", action="store_true", help="only print what would be done")
     add("--restart", action="store_true", help="do not go on from an earlier part")
     add("--sha256", action="store_true", help="print checksums, as sha256sum does")
 

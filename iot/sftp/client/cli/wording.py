@@ -13,7 +13,10 @@ PYTHON_ONLY = ((r", (\w+) or prompts\b", r" or \1"), (r" or prompts\b", ""), (r"
 """The callback `prompts` cannot be given here."""
 FROM_FILE = ("key_passphrase", "password", "proxy_password")
 LOGIN = {"sftp_host": "host", "sftp_port": "port", "sftp_user": "user", "sftp_pass": "password"}
-ALWAYS = tuple(name for name in ClientSettings.model_fields if "_" in name and name != "known_hosts")
+ALWAYS = (
+    *(name for name in ClientSettings.model_fields if "_" in name and name != "known_hosts"),
+    *("allow_empty", "max_remove"),
+)
 """Names that are no ordinary words and no usual file names."""
 MENTION = r"(?<![\w/.\-])({names})(?![\w/.\-])"
 

@@ -69,14 +69,14 @@ def full(context: Context, part: bytes, name: str, state: PartState) -> Work[NoS
         return None
     free_bytes, free_inodes = found
     if free_inodes == 0 and not state.acked:
-        return NoSpaceOnServer(f"no space on the server for {name}: no free inode; waiting for space")
+        return NoSpaceOnServer(f"no space on the server for {name}: no free inode")
     return _no_space(name, state, free_bytes) if free_bytes < state.size - state.acked + SLACK_BYTES else None
 
 
 def _no_space(name: str, state: PartState, free_bytes: int) -> NoSpaceOnServer:
     """The part's own bytes count as free, because it is removed."""
     needed, free = human_bytes(state.size), human_bytes(free_bytes + state.acked)
-    return NoSpaceOnServer(f"no space on the server for {name}: needs {needed}, {free} free; waiting for space")
+    return NoSpaceOnServer(f"no space on the server for {name}: needs {needed}, {free} free")
 
 
 def _free(context: Context, told: Reply) -> tuple[int, int | None] | None:
