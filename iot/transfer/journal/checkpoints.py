@@ -27,7 +27,6 @@ __all__ = ["CHECKPOINTS", "Checkpoints", "Key", "keep_for", "kept_with_others"]
 
 log = logging.getLogger(__name__)
 
-RECENT_S = 0.02
 TAIL = b"\0"
 """No name and no token starts with it."""
 
@@ -82,18 +81,6 @@ class CheckpointIndex:
         self._server = server
         self._version: int | None = None
         self._places: dict[int, int] = {}
-        self._looked_at = float("-inf")
-
-    def recent(self, now: float) -> dict[int, int]:
-        """As it was at most RECENT_S ago: of a thousand files that start together, one looks. now: seconds, monotonic.
-
-        Another process's transfer to the same destination excludes ours until it has ended, and its checkpoint is
-        committed by then; if ours starts within this time, it starts over.
-        """
-        if now - self._looked_at >= RECENT_S or self._version is None:
-            self.current()
-            self._looked_at = now
-        return self._places
 
     def current(self) -> dict[int, int]:
         """Hash of the transfer -> row number; reloaded after another process has written."""
@@ -144,7 +131,7 @@ class Checkpoints:
             return self._noted[key]
         if key in self._dropped:
             return None
-        place = self._places.recent(self._clock()).get(_hash(key))
+        place = self._places.current().get(_hash(key))
         if place is None:
             return None
         rows = self._journal.read(
