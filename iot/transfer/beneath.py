@@ -20,6 +20,7 @@ __all__ = [
     "DIRECTORY",
     "PASSING",
     "PASSING_PREFIX",
+    "check_unlink_allowed",
     "free_name",
     "join",
     "make_below",
@@ -143,7 +144,7 @@ def _links_exist(folder: int) -> bool:
 
 
 def _link_and_unlink(source_dir: int, source: bytes, target_dir: int, target: bytes) -> None:
-    _check_unlink_allowed(source_dir, source)  # otherwise neither name could be removed again
+    check_unlink_allowed(source_dir, source)  # otherwise neither name could be removed again
     os.link(source, target, src_dir_fd=source_dir, dst_dir_fd=target_dir, follow_symlinks=False)
     try:
         os.unlink(source, dir_fd=source_dir)
@@ -153,8 +154,13 @@ def _link_and_unlink(source_dir: int, source: bytes, target_dir: int, target: by
         raise
 
 
-def _check_unlink_allowed(folder: int, name: bytes) -> None:
-    """In a sticky folder, only the owner of the file or folder and root may remove a name (unlink(2))."""
+def check_unlink_allowed(folder: int, name: bytes) -> None:
+    """In a sticky folder, only the owner of the file or folder and root may remove a name (unlink(2)).
+
+    Raises: PermissionError; also for a folder in which nothing can be removed at all.
+    """
+    if not os.access(b".", os.W_OK | os.X_OK, dir_fd=folder, effective_ids=True):
+        raise PermissionError(errno.EACCES, "nothing can be removed from this folder", os.fsdecode(name))
     status = os.fstat(folder)
     owners = (0, status.st_uid, os.stat(name, dir_fd=folder, follow_symlinks=False).st_uid)
     if status.st_mode & stat.S_ISVTX and os.geteuid() not in owners:

@@ -26,7 +26,7 @@ from iot.spooler.outbox.departure import Departure, Stays, Why
 from iot.spooler.outbox.lease import Held, Writer
 from iot.spooler.outbox.watches import PRIVATE_PREFIX
 from iot.transfer import Fingerprint, is_gone
-from iot.transfer.beneath import free_name, join, open_below, rename_noreplace, split
+from iot.transfer.beneath import check_unlink_allowed, free_name, join, open_below, rename_noreplace, split
 
 __all__ = ["Delete", "Item", "Leaver", "Outcome", "key_of", "private_names", "put_back", "recover", "take_away"]
 
@@ -175,8 +175,7 @@ def _take(folder: int, item: Item, departure: Departure) -> bytes | None:
             if held is not None and private is not None and _is_ours(folder, private, held, departure, meant):
                 return private
         opened = held is not None and held.is_waited_for()
-    names = private_names(item.key, name)
-    for private in names:
+    for private in private_names(item.key, name):
         answer = departure.look(folder, private)  # also after a crash, or if it has been waiting there
         if answer.fingerprint is None:
             continue
@@ -184,7 +183,7 @@ def _take(folder: int, item: Item, departure: Departure) -> bytes | None:
             put_back(folder, private, name)
             continue
         if answer.writer is not Writer.SOME:
-            _check_it_may_go(folder, private, names[private == names[0]])
+            check_unlink_allowed(folder, private)  # else what is copied to another disk would stay here, too
             return private
         put_back(folder, private, name)
         raise Stays(Why.OPEN)
@@ -192,19 +191,6 @@ def _take(folder: int, item: Item, departure: Departure) -> bytes | None:
     if answer.fingerprint is not None and departure.may_be_same(answer.fingerprint, meant):
         raise Stays(Why.OPEN if answer.writer is Writer.SOME else Why.TOUCHED)
     return None
-
-
-def _check_it_may_go(folder: int, private: bytes, other: bytes) -> None:
-    """Rename a file that has been waiting there and back. Raises: OSError.
-
-    Its folder may have become sticky since; what would be copied to another disk then could not be removed here.
-    """
-    try:
-        rename_noreplace(folder, private, folder, other)
-        rename_noreplace(folder, other, folder, private)
-    except OSError as error:
-        if error.errno not in (errno.EEXIST, errno.ENAMETOOLONG):
-            raise
 
 
 def _is_ours(folder: int, private: bytes, held: Held, departure: Departure, meant: Fingerprint) -> bool:
