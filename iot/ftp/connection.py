@@ -24,7 +24,7 @@ from typing import TypeVar
 
 from iot.ftp.data import CLOSING_S, Data
 from iot.ftp.dial import Replies, accept, dial
-from iot.ftp.replies import code_of, error_of, hide, shown, without_secrets
+from iot.ftp.replies import code_of, error_of, hide, one_line, without_secrets
 from iot.ftp.tls import Trust
 from iot.transfer.errors import (
     Incompatible,
@@ -122,7 +122,7 @@ class Connection(ftplib.FTP):
             self.welcome = self.getresp()
         except REPLY_ERRORS as error:  # usually too many connections; may work later
             error.args = (without_secrets(str(error)),)
-            raise ServerBusy(f"{self.address} refused the connection: {shown(str(error))}") from error
+            raise ServerBusy(f"{self.address} refused the connection: {one_line(str(error))}") from error
 
     def _protect(self) -> None:
         """Start TLS on the control connection. Clear text received before is dropped unread: it could be forged."""
@@ -157,7 +157,7 @@ class Connection(ftplib.FTP):
         except TransferError as error:
             raise LoginRefused(f"{address} refused the login of {address.user!r}: {error}") from None
         if not reply.startswith("2"):
-            raise LoginRefused(f"{address} requires more than a password: {shown(reply)}")
+            raise LoginRefused(f"{address} requires more than a password: {one_line(reply)}")
 
     def _learn_features(self) -> None:
         with contextlib.suppress(TransferError):  # no features is fine; a lost link shows with the next command
@@ -241,7 +241,7 @@ class Connection(ftplib.FTP):
                 self.sendcmd(f"REST {start}")
             reply = self.sendcmd(line)
             if not reply.startswith("1"):
-                raise ProtocolError(f"{line}: {shown(reply)} without a data connection")
+                raise ProtocolError(f"{line}: {one_line(reply)} without a data connection")
             sock = self._accept_data(source, undo) if self.address.active else source
             if self.address.trust is not None:
                 session = self.sock.session if isinstance(self.sock, ssl.SSLSocket) else None
@@ -322,7 +322,7 @@ class Connection(ftplib.FTP):
 
     @contextlib.contextmanager
     def _translated(self, what: str) -> Iterator[None]:
-        what = shown(what) if not what.startswith("PASS ") else "login"
+        what = one_line(what) if not what.startswith("PASS ") else "login"
         self.check_usable()
         try:
             yield
@@ -343,13 +343,13 @@ class Connection(ftplib.FTP):
             raise Timeout(f"{what}: no answer from {self.address}") from error
         except (OSError, EOFError) as error:
             lost = LinkLost(
-                f"{what}: the connection to {self.address} broke: {shown(str(error)) or 'closed by the server'}"
+                f"{what}: the connection to {self.address} broke: {one_line(str(error)) or 'closed by the server'}"
             )
             self.lose(lost)
             raise lost from error
         except (ftplib.Error, ValueError, UnicodeError) as error:
             error.args = (without_secrets(str(error)),)
-            broken = ProtocolError(f"{what}: {self.address} violated the FTP protocol: {shown(str(error))}")
+            broken = ProtocolError(f"{what}: {self.address} violated the FTP protocol: {one_line(str(error))}")
             self.lose(broken)
             raise broken from error
         finally:
@@ -360,8 +360,8 @@ class Connection(ftplib.FTP):
 
 def _no_reply(line: str) -> str:
     if line.startswith("SSH-"):
-        return f"it is an SSH server ({shown(line)}), which offers SFTP, not FTP"
-    return f"{shown(line)} is no reply"
+        return f"it is an SSH server ({one_line(line)}), which offers SFTP, not FTP"
+    return f"{one_line(line)} is no reply"
 
 
 def _text(path: bytes) -> str:

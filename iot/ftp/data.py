@@ -9,7 +9,7 @@ import time
 from typing import Protocol
 
 from iot.ftp.dial import wait_until_sent
-from iot.ftp.replies import error_of, shown
+from iot.ftp.replies import error_of, one_line
 from iot.ftp.tls import forget_errors
 from iot.transfer.errors import LinkLost, Timeout, TransferError
 
@@ -114,9 +114,9 @@ class Data:
             reply = self._control.finish(self._line, broken=True)
         except TransferError as lost:
             return lost
-        if reply[:1] in "45" and not isinstance(known := error_of(reply, shown(self._line)), LinkLost):
+        if reply[:1] in "45" and not isinstance(known := error_of(reply, one_line(self._line)), LinkLost):
             return known
         kind = Timeout if isinstance(error, TimeoutError) else LinkLost
-        lost_error = kind(f"{shown(self._line)}: the data connection broke: {error}; {shown(reply)}")
+        lost_error = kind(f"{one_line(self._line)}: the data connection broke: {error}; {one_line(reply)}")
         self._control.lose(lost_error)
         return lost_error

@@ -18,7 +18,7 @@ from iot.transfer.errors import (
     Unsupported,
 )
 
-__all__ = ["error_of", "hide", "is_ambiguous", "shown", "without_secrets"]
+__all__ = ["error_of", "hide", "is_ambiguous", "one_line", "without_secrets"]
 
 _secrets: set[str] = set()
 SHOWN = 300
@@ -63,7 +63,7 @@ def error_of(reply: str, what: str) -> TransferError:
 
     what: the attempted operation, for the message.
     """
-    code, text = code_of(reply), f"{what}: {shown(reply)}"
+    code, text = code_of(reply), f"{what}: {one_line(reply)}"
     kind = next((kind for words, kind in BY_WORDS if words.search(reply)), None)
     if kind is NoSpaceOnServer and code in STORING:
         return kind(text)
@@ -95,7 +95,7 @@ def without_secrets(text: str) -> str:
     return text
 
 
-def shown(reply: str) -> str:
+def one_line(reply: str) -> str:
     """A reply for a message: one line, without terminal control characters or secrets."""
     text = without_secrets(reply.encode("latin-1", "replace").decode("utf-8", "backslashreplace"))
     plain = "".join(char if char.isprintable() else " " for char in text)

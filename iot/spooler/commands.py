@@ -14,7 +14,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-__all__ = ["Command", "Ended", "environment", "plain_environment", "problem_of"]
+__all__ = ["Command", "Ended", "environment", "executable", "plain_environment"]
 
 OURS = ("SFTP_", "IOT_SPOOLER_", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET", "WATCHDOG_")
 PLAIN = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR")
@@ -35,13 +35,13 @@ def plain_environment(ours: Mapping[str, str]) -> dict[str, str]:
     return {name: ours[name] for name in PLAIN if name in ours}
 
 
-def problem_of(words: Sequence[str]) -> str | None:
-    """Why this cannot be run; None if it can, or if there are no words."""
-    if not words:
-        return None
+def executable(words: tuple[str, ...]) -> tuple[str, ...]:
+    """The words, if they can be run or there are none. Raises: ValueError."""
     if any("\0" in word for word in words):
-        return "a word must not contain a NUL"
-    return None if shutil.which(words[0]) is not None else f"{words[0]!r} is not an executable program"
+        raise ValueError("a word must not contain a NUL")
+    if words and shutil.which(words[0]) is None:
+        raise ValueError(f"{words[0]!r} is not an executable program")
+    return words
 
 
 class Ended(NamedTuple):

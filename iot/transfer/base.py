@@ -51,7 +51,7 @@ class BaseRemote(ABC):
         sha256: bool = False,
         tick: Callable[[], None] = lambda: None,
     ) -> Iterator[Outcome]:
-        """Yield an outcome for every job. hold: keep the checkpoints of successes until `settle`."""
+        """Yield an outcome for every job. hold: keep the checkpoints of successes until `release_checkpoints`."""
 
     @abstractmethod
     def _downloads(
@@ -105,7 +105,7 @@ class BaseRemote(ABC):
     ) -> Iterator[Outcome]:
         return self._batch(lambda: self._downloads(jobs, resume=resume, tick=tick))
 
-    def settle(self, results: Iterable[TransferResult]) -> None:
+    def release_checkpoints(self, results: Iterable[TransferResult]) -> None:
         self._books.checkpoints.forget_keys(upload_key(result) for result in results)
 
     def elsewhere(self) -> Elsewhere:

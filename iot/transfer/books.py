@@ -63,7 +63,7 @@ class Books:
             try:
                 self._opened[1].flush()
             except LocalStateError as error:  # a leftover checkpoint is harmless
-                log.warning("settled checkpoints not dropped: %s", error)
+                log.warning("checkpoints of delivered files not dropped: %s", error)
 
     def close(self) -> None:
         """Close the journal unless it was given to us."""

@@ -131,7 +131,8 @@ class Client(TreeMethods, ConnectionMethods):
         supply the most urgent one; None means "none right now, ask again soon" (within 0.25 s). A job that fails
         yields a Failure; the others continue. If the link stays lost, every job in flight yields a Failure and the
         iteration ends; `cancel` does the same.
-        resume: False starts every file over. hold_checkpoints: keep the checkpoints of successes until `settle`.
+        resume: False starts every file over. hold_checkpoints: keep the checkpoints of successes until
+        `release_checkpoints`.
         tick: called at least every 0.25 s for the caller's own work, also while connecting and while no slot is free
         (when `jobs` is not asked).
         Any thread may take the outcomes, one at a time; `close`, or dropping the iterator, ends it early.
@@ -142,13 +143,13 @@ class Client(TreeMethods, ConnectionMethods):
         prepared, ticked = map(partial(_job, kind=UploadJob), jobs), tick or no_tick
         return self._remote.upload_many(prepared, resume=resume, hold_checkpoints=hold_checkpoints, tick=ticked)
 
-    def settle(self, results: Iterable[TransferResult]) -> None:
+    def release_checkpoints(self, results: Iterable[TransferResult]) -> None:
         """Drop the held checkpoints of these results, once the caller has recorded them durably.
 
         They are removed with the next records written, at the latest on `disconnect`. One that survives a crash is
         harmless: the next transfer of a file of that name only makes one extra check.
         """
-        self._remote.settle(results)
+        self._remote.release_checkpoints(results)
 
     def elsewhere(self) -> Elsewhere:
         """What was begun with other servers that share this journal. Raises: JournalUnavailable."""

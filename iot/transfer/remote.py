@@ -297,10 +297,11 @@ class Remote(Metered, Protocol):
         """Send many files at once; yield each outcome as it comes.
 
         jobs: pulled one at a time as slots become free; None means "none right now, ask again soon" (within 0.25 s).
-        hold_checkpoints: keep those of successes until `settle`. tick: called every 0.25 s, whatever the far side does.
+        hold_checkpoints: keep those of successes until `release_checkpoints`. tick: called every 0.25 s, whatever the
+        far side does.
         """
 
-    def settle(self, results: Iterable[TransferResult]) -> None:
+    def release_checkpoints(self, results: Iterable[TransferResult]) -> None:
         """The caller has recorded these deliveries durably: their checkpoints may be dropped."""
 
     def elsewhere(self) -> Elsewhere:

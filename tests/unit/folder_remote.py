@@ -104,7 +104,7 @@ class FolderRemote:
             fingerprint=job.fingerprint,
         )
 
-    def settle(self, results):
+    def release_checkpoints(self, results):
         self.settled += results
 
     def give_up(self, uploads):

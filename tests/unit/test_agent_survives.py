@@ -41,12 +41,12 @@ def test_the_remote_is_asked_outside_every_transaction(rig, monkeypatch):
 
     asked = []
     monkeypatch.setattr(Journal, "_transact", inside)
-    for name in ("settle", "give_up"):
+    for name in ("release_checkpoints", "give_up"):
         monkeypatch.setattr(rig.remote, name, lambda items, name=name: asked.append((name, len(depth))))
     rig.remote.before = lambda job: (rig.box / "gone").unlink(missing_ok=True)
     assert rig.run() is End.DRAINED
     assert ("give_up", 0) in asked
-    assert ("settle", 0) in asked
+    assert ("release_checkpoints", 0) in asked
     assert all(transactions == 0 for _, transactions in asked)
 
 
@@ -55,12 +55,12 @@ def test_what_the_remote_keeps_goes_only_after_the_delivery_is_on_record(rig, mo
     rig.put("f")
     journal_says = []
 
-    def settle(results):
+    def release_checkpoints(results):
         db = sqlite3.connect(rig.base / "state" / "journal.db")
         journal_says.extend(row[0] for row in db.execute("SELECT state FROM entry"))
         db.close()
 
-    monkeypatch.setattr(rig.remote, "settle", settle)
+    monkeypatch.setattr(rig.remote, "release_checkpoints", release_checkpoints)
     assert rig.run() is End.DRAINED
     assert journal_says == [State.DELIVERED]
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iot.ftp.listing import Listed, parse_facts, parse_list, parse_mlsd, time_of
-from iot.ftp.replies import error_of, is_ambiguous, shown
+from iot.ftp.replies import error_of, is_ambiguous, one_line
 from iot.transfer.errors import (
     AlreadyExists,
     LinkLost,
@@ -128,5 +128,5 @@ def test_a_550_without_a_reason_is_looked_into():
 
 
 def test_a_reply_cannot_steer_the_terminal_it_is_shown_on():
-    assert shown("550 \x1b[2Jx\ny") == "550  [2Jx y"
-    assert len(shown("5" * 10_000)) < 400
+    assert one_line("550 \x1b[2Jx\ny") == "550  [2Jx y"
+    assert len(one_line("5" * 10_000)) < 400

@@ -36,7 +36,7 @@ class Lab:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.programs = Programs()
         monkeypatch.setattr(module, "Command", self.programs.command)
-        monkeypatch.setattr("iot.spooler.config.hooks.problem_of", lambda words: None)
+        monkeypatch.setattr("iot.spooler.commands.shutil.which", lambda name: name)
         self.journal = Journal(None, QUEUE_SCHEMA)
         self.after = self.begun()
 

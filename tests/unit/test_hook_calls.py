@@ -63,7 +63,7 @@ class _Program:
 def programs(monkeypatch: pytest.MonkeyPatch) -> Programs:
     programs = Programs()
     monkeypatch.setattr(module, "Command", programs.command)
-    monkeypatch.setattr("iot.spooler.config.hooks.problem_of", lambda words: None)
+    monkeypatch.setattr("iot.spooler.commands.shutil.which", lambda name: name)
     return programs
 
 

@@ -68,7 +68,7 @@ class Rig:
         self.owed = SimpleNamespace(
             forgotten=self._noted("forgotten"), leave=self._noted("leave"), forget_many=lambda _: ["gone"]
         )
-        remote = SimpleNamespace(settle=self._noted("settle"), give_up=self._noted("give up"))
+        remote = SimpleNamespace(release_checkpoints=self._noted("release_checkpoints"), give_up=self._noted("give up"))
         self.now, self.told = 50.0, {}
         clocks = SimpleNamespace(monotonic=lambda: self.now, wall=lambda: 2e9, synchronised=lambda: True)
         rules = {1: RetryRules(Backoff(1.0, 60.0), max_attempts=2)}
@@ -132,8 +132,8 @@ def test_a_delivery_is_on_record_before_the_remote_forgets_it_and_the_file_leave
     assert rig.recorder.unrecorded == 1
     rig.recorder.record()
     names = [name for name in rig.steps() if name != "lose"]
-    assert names == ["begin", "deliver", "on record", "fail", "commit", "forgotten", "settle", "leave"]
-    assert rig.step("settle") == ([result()],)
+    assert names == ["begin", "deliver", "on record", "fail", "commit", "forgotten", "release_checkpoints", "leave"]
+    assert rig.step("release_checkpoints") == ([result()],)
     assert rig.step("leave") == ([entry(state=State.DELIVERED)], [], {})
     assert rig.step("forgotten") == (["gone"],)
     assert rig.recorder.unrecorded == 0
@@ -156,7 +156,7 @@ def test_what_could_not_be_written_is_written_by_the_next_call(rig, monkeypatch)
     assert rig.recorder.unrecorded == 2
     assert rig.done == [("forget", b"f2")]
     rig.recorder.record()
-    assert rig.step("settle") == ([result()],)
+    assert rig.step("release_checkpoints") == ([result()],)
 
 
 def test_markers_and_hooks_are_told_of_each_outcome_in_the_same_transaction(rig):
@@ -251,7 +251,7 @@ def test_a_file_is_given_up_with_its_reason_and_others_only_wait(rig):
     failures, now = rig.step("fail")
     assert [verdict.event for _, verdict, _ in failures] == [Event.GIVEN_UP, Event.FAILED]
     assert now == 50.0
-    assert "settle" not in rig.steps()
+    assert "release_checkpoints" not in rig.steps()
 
 
 def test_what_the_server_refuses_is_told_until_something_arrives_there(rig):

@@ -152,7 +152,7 @@ def test_held_checkpoints_stay_until_they_are_settled(tmp_path, source):
     remote = folder_remote(tmp_path / "far", tmp_path / "state")
     [result] = remote.upload_many([UploadJob(source, "to/file")], hold_checkpoints=True)
     assert known(tmp_path, source).phase is Phase.PUBLISHING
-    remote.settle([result])
+    remote.release_checkpoints([result])
     remote.close()
     assert known(tmp_path, source) is None
 

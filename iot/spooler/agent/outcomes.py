@@ -268,7 +268,7 @@ class OutcomeRecorder:
         self._successes.clear()
         self._failures.clear()
         if results:
-            self._remote.settle(results)
+            self._remote.release_checkpoints(results)
         given_up = [entry for entry in failed if entry.state is State.QUARANTINED]
         self._owed.leave([entry for entry in delivered if entry.state is State.DELIVERED], given_up, notes)
         if self._elsewhere is not None:

@@ -84,9 +84,7 @@ def parser() -> Parser:
     status = commands.add_parser("status", parents=[common, for_programs], help="backlog, connection, last error")
     status.add_argument("--watch", action="store_true", help="again every second, until Ctrl-C")
     deliveries = commands.add_parser(
-        "deliveries",
-        parents=[common, for_programs],
-        help="what was delivered last, and how it was proven",
+        "deliveries", parents=[common, for_programs], help="what was delivered last, and how it was proven"
     )
     deliveries.add_argument(
         "--last", type=_count, default=20, metavar="N", help="how many (20); the last 1,000 are kept"

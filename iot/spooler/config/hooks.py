@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, field_validator
 
-from iot.spooler.commands import problem_of
+from iot.spooler.commands import executable
 from iot.spooler.config.table import Table
 
 __all__ = ["HookSettings"]
@@ -42,10 +42,4 @@ class HookSettings(Table):
         """Whether one of them is about batches."""
         return bool(self.before_batch or self.after_batch)
 
-    @field_validator("before", "after_success", "after_failure", "before_batch", "after_batch")
-    @classmethod
-    def _executable(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        problem = problem_of(value)
-        if problem is not None:
-            raise ValueError(problem)
-        return value
+    _executable = field_validator("before", "after_success", "after_failure", "before_batch", "after_batch")(executable)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import Field, field_validator, model_validator
 
-from iot.spooler.commands import problem_of
+from iot.spooler.commands import executable
 from iot.spooler.config.outboxes import Beyond
 from iot.spooler.config.table import Table, check_each
 from iot.spooler.naming import Facts, Template
@@ -125,13 +125,7 @@ class InboxSettings(Table):
         check_each(window, value)
         return value
 
-    @field_validator("before_publish")
-    @classmethod
-    def _executable(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        problem = problem_of(value)
-        if problem is not None:
-            raise ValueError(problem)
-        return value
+    _executable = field_validator("before_publish")(executable)
 
     @model_validator(mode="after")
     def _makes_sense(self) -> InboxSettings:

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import ByteSize, Field, PlainValidator, field_validator
 
-from iot.spooler.commands import problem_of
+from iot.spooler.commands import executable
 from iot.spooler.config.inboxes import InboxSettings
 from iot.spooler.config.kinds import fallback_settings, server_settings
 from iot.spooler.config.outboxes import AfterUpload, OutboxSettings
@@ -196,13 +196,7 @@ class Settings(Table):
             raise ValueError("must be an absolute path")
         return value
 
-    @field_validator("condition", "metered_command")
-    @classmethod
-    def _executable(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        problem = problem_of(value)
-        if problem is not None:
-            raise ValueError(problem)
-        return value
+    _executable = field_validator("condition", "metered_command")(executable)
 
     @field_validator("rates")
     @classmethod

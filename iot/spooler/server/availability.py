@@ -60,7 +60,7 @@ class Remote(Protocol):
 
     def move(self, source: str, dest: str) -> None: ...
 
-    def settle(self, results: Iterable[TransferResult]) -> None:
+    def release_checkpoints(self, results: Iterable[TransferResult]) -> None:
         """These deliveries are durably recorded: the remote may drop what it kept to recognise them.
 
         Called once for each result, after the transaction that records it, never inside it. After a crash between the

@@ -294,7 +294,7 @@ class Upload:
         if self._last_byte_publishes:
             self._write(Span(self.size - self._held_back, self.size))
         self._final, durable = self._finals.publish(self.store, self._token, self.meta, self._options)
-        return (yield from self._settle(durable))
+        return (yield from self._after_grace(durable))
 
     def _prove(self) -> Proof:
         proof, digest = prove_part(self._desk, self.store, self._token, self.source, self._options)
@@ -306,7 +306,7 @@ class Upload:
         self._hash_if_asked()
         if not self._finals.overwrites:
             self._abandon()
-        return (yield from self._settle(self.store.confirm(published), already_done=True))
+        return (yield from self._after_grace(self.store.confirm(published), already_done=True))
 
     def _hash_if_asked(self) -> None:
         if self._options.sha256 or self._options.sidecar or self.job.digest:
@@ -316,7 +316,7 @@ class Upload:
         if self._digest is None:
             self._digest = hash_of(self._desk, self.source)
 
-    def _settle(self, durable: bool, already_done: bool = False) -> Work[TransferResult]:
+    def _after_grace(self, durable: bool, already_done: bool = False) -> Work[TransferResult]:
         self.source.close()  # the wait below may be long, with many files in flight
         if self._options.sidecar and self._digest is not None:
             beside = replace(self.meta, part=self._owned_part)
