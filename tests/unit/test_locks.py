@@ -123,7 +123,7 @@ def test_to_release_what_one_does_not_hold_frees_nobody_elses(tmp_path: Path) ->
     two.close()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="/proc/locks is Linux's")
+@pytest.mark.needs("proc")
 def test_the_locks_of_many_transfers_are_spread_over_several_files(tmp_path: Path) -> None:
     """The kernel walks over all locks of a file to set one more."""
     locks = TransferLocks(tmp_path)

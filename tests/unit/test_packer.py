@@ -144,7 +144,7 @@ def test_what_was_not_finished_is_not_kept_over_a_restart(shop: Shop) -> None:
     shop.folder.path.mkdir()
     for name in ("0123456789abcdef.gz", "0123456789abcdef.gz.new"):
         (shop.folder.path / name).write_bytes(bytes(KEPT_BYTES))
-    assert [made.name for made in shop.folder.kept()] == ["0123456789abcdef.gz"]
+    assert [made.name for made in shop.folder.kept(())] == ["0123456789abcdef.gz"]
     assert os.listdir(shop.folder.path) == ["0123456789abcdef.gz"]
 
 
@@ -197,7 +197,7 @@ def test_what_is_kept_over_a_restart_is_on_the_disk_before_it_has_its_name(
     with shop.folder.making(name, 5) as file:
         os.write(file, bytes(size))
     assert synced == [size] * is_kept
-    assert [made.name for made in shop.folder.kept()] == [name] * is_kept
+    assert [made.name for made in shop.folder.kept(())] == [name] * is_kept
 
 
 def test_what_an_earlier_run_did_not_finish_is_in_nobodys_way(shop: Shop) -> None:
