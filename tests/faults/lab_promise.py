@@ -26,6 +26,8 @@ WINDOW_H, GRACE_S = 6, 30.0
 PRIVATE = b"/.iot-sent."
 BESIDE = re.compile(rb"-\d+(?=(\.[^./]*)?$)")
 """The number that a name gets in the next outbox where another file has it."""
+SWAPPED = re.compile(rb"^d-\d{9,}/")
+"""The folder of a swap, with what had come into it."""
 NAME_MAX = 255
 LIST = "-dropped-"
 """In the names of the lists of what was dropped, and in no other."""
@@ -142,9 +144,11 @@ class Promise:
         """Whether it was sent from the first outbox before: there under this name, or under one that was taken here."""
         earlier = [dest for dest, sent, _ in self.server.published if sent == content and dest.startswith("/up0-")]
         paths = {os.fsencode(dest.lstrip("/").partition("/")[2]) for dest in earlier}
-        plain = BESIDE.sub(b"", file.path)
-        cut = any(path.startswith(plain) for path in paths) and len(file.path.rpartition(b"/")[2]) == NAME_MAX
-        return file.box == 1 and (cut or bool(paths & {file.path, plain}))
+        names = {file.path, SWAPPED.sub(b"d/", file.path)}
+        plain = {BESIDE.sub(b"", name) for name in names}
+        beginnings = any(path.startswith(tuple(plain)) for path in paths)
+        cut = beginnings and len(file.path.rpartition(b"/")[2]) == NAME_MAX
+        return file.box == 1 and (cut or bool(paths & (names | plain)))
 
     def _excused(self, content: bytes) -> int:
         """How often an answer may have been lost since it was written."""
