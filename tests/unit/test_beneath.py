@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from unit.other_user import without_capabilities
 
 from iot.transfer import beneath
 from iot.transfer.beneath import free_name, join, make_below, open_below, opener, rename_noreplace, split, sync
@@ -169,6 +170,24 @@ def test_in_a_sticky_folder_only_owners_and_root_take_a_name_away(
         return
     with pytest.raises(PermissionError, match="sticky folder"):
         beneath.check_unlink_allowed(root, b"f")
+
+
+@pytest.mark.needs("root")
+@pytest.mark.parametrize("answered", [True, False])
+def test_from_a_closed_folder_nothing_is_taken_where_the_system_tells(root, tmp_path, monkeypatch, answered):
+    """Where it answers nothing, as in old containers, the file is not held for that."""
+    monkeypatch.setattr(beneath, "_access_is_answered", lambda: answered)
+    (tmp_path / "f").touch()
+    tmp_path.chmod(0o555)
+
+    def look() -> None:
+        if not answered:
+            beneath.check_unlink_allowed(root, b"f")
+            return
+        with pytest.raises(PermissionError, match="nothing can be removed from this folder"):
+            beneath.check_unlink_allowed(root, b"f")
+
+    without_capabilities(look)
 
 
 def test_a_link_whose_original_cannot_be_taken_away_is_taken_back(root, tmp_path, monkeypatch):
