@@ -30,7 +30,7 @@ complete -c iot-sftp -l tail-size -x -d 'bytes of a tail for verify and proof (d
 complete -c iot-sftp -l server-durability -x -a 'fsync trust' -d 'fsync: wait until data is on the server\'s disk, where it can tell; trust: answered is enough (default: fsync) [SFTP_SERVER_DURABILITY]'
 complete -c iot-sftp -l publish-grace-s -x -d 'seconds before a published file that no fsync confirmed is checked once more (default: 30.0) [SFTP_PUBLISH_GRACE_S]'
 complete -c iot-sftp -l sidecar -l no-sidecar -d 'upload: also write <dest>.sha256, as sha256sum does; download: must match <source>.sha256 (default: False) [SFTP_SIDECAR]'
-complete -c iot-sftp -l checkpoint-bytes -x -d 'the most bytes between two checkpoints (default: 4194304) [SFTP_CHECKPOINT_BYTES]'
+complete -c iot-sftp -l checkpoint-bytes -x -d 'the most bytes between two checkpoints; of a fast download, four times that (default: 4194304) [SFTP_CHECKPOINT_BYTES]'
 complete -c iot-sftp -l checkpoint-s -x -d 'the most seconds between two checkpoints (default: 10.0) [SFTP_CHECKPOINT_S]'
 complete -c iot-sftp -l stale-part-s -x -d 'remove our own parts of abandoned uploads after this many seconds (default: 86400.0) [SFTP_STALE_PART_S]'
 complete -c iot-sftp -l state-dir -r -F -d 'journal directory; default: $STATE_DIRECTORY, else ~/.local/state/iot-sftp [SFTP_STATE_DIR]'

@@ -91,7 +91,9 @@ class TransferSettings(BaseModel):
     sidecar: bool = Field(
         False, description="upload: also write <dest>.sha256, as sha256sum does; download: must match <source>.sha256"
     )
-    checkpoint_bytes: int = Field(4 * MIB, ge=64 * KIB, description="the most bytes between two checkpoints")
+    checkpoint_bytes: int = Field(
+        4 * MIB, ge=64 * KIB, description="the most bytes between two checkpoints; of a fast download, four times that"
+    )
     checkpoint_s: float = Field(10.0, gt=0, description="the most seconds between two checkpoints")
     stale_part_s: float = Field(
         24 * 3600.0, gt=0, description="remove our own parts of abandoned uploads after this many seconds"
