@@ -44,14 +44,14 @@ class Recorder:
 
 
 def _test_of(nodeid: str) -> str:
-    return nodeid if nodeid.startswith("servers/") else nodeid.partition("[")[0]
+    return nodeid.partition("[")[0] if nodeid.startswith("unit/") else nodeid
 
 
 def main(root: Path, result: Path, tests: list[str]) -> None:
     measuring = coverage.Coverage(config_file=str(_configured(root, result)))
     recorder = Recorder(measuring)
     measuring.start()
-    pytest.main([*ARGUMENTS, "--timeout", "120", *tests], plugins=[recorder])
+    pytest.main([*ARGUMENTS, "--timeout", "300", *tests], plugins=[recorder])
     measuring.stop()
     measuring.save()
     measuring.combine()

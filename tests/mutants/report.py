@@ -30,13 +30,12 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """places: in each module. controls: unchanged runs, and how many of them failed. failed: tests that were left out.
+    """places: in each module. failed: tests that were left out.
     taken_over: mutants that an earlier run has noticed."""
 
     command: str
     places: Mapping[str, int]
     results: Sequence[Result]
-    controls: tuple[int, int]
     failed: Sequence[str]
     minutes: float
     taken_over: int = 0
@@ -65,7 +64,6 @@ def text_of(run: Run) -> str:
         f"`{run.command}`: {len(results)} mutants of {sum(run.places.values())} places, in {run.minutes:.0f} minutes.",
         *(f"{verdict.value.capitalize()}: {sums[verdict]}." for verdict in Verdict),
         f"**{share(results):.1%} noticed** without the {explained} that are explained, {unasked:.1%} with them.",
-        f"Controls (tests of a noticed mutant, nothing changed): {run.controls[0]}, failed: {run.controls[1]}.",
     ]
     if run.taken_over:
         lines.append(f"Noticed in an earlier run and not tried again: {run.taken_over}.")

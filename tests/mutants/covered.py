@@ -1,0 +1,121 @@
+"""Which tests run which lines of the product as it is, and which of them a mutant is shown to."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mutants.making import Mutant
+
+TESTS_S = 90.0
+"""Of the tests that run a changed line, so many seconds are asked."""
+PARTS = ("iot", "tests", "deploy", ".ci", "README.md", "CHANGELOG.md", "LICENSE", "pyproject.toml")
+UNPACKED = ".test-servers"
+
+
+class Covered:
+    """found: what `mutants.covering` writes. seconds: of each test. failed: what is not asked, because it failed."""
+
+    def __init__(self, found: Mapping[str, Any]) -> None:
+        self._lines = {
+            path: {int(line): tests for line, tests in lines.items()} for path, lines in found["lines"].items()
+        }
+        self.seconds: dict[str, float] = found["seconds"]
+        self.failed: list[str] = found["failed"]
+
+    def tests_of(self, mutant: Mutant) -> list[str]:
+        """The tests that run its line; of a line that runs at import, those of the module.
+
+        First those that are named after the module, then the quickest of each other file, then the second of each:
+        two tests of one file look at much the same.
+        """
+        lines = self._lines.get(mutant.path, {})
+        own = f"unit/test_{Path(mutant.path).stem}"
+        if mutant.in_function:
+            at = max((line for line in lines if line <= mutant.line), default=0)
+            found = set(lines.get(at, ()))
+        else:  # a test that only reads a table runs no line of it
+            found = set().union(*lines.values()).union(test for test in self.seconds if test.startswith(f"{own}.py::"))
+        usable = sorted(found.difference(self.failed), key=lambda test: self.seconds.get(test, 0.0))
+        place: defaultdict[str, int] = defaultdict(int)
+        ranked: list[tuple[bool, int, str]] = []
+        for test in usable:
+            file = test.partition("::")[0]
+            place[file] += 1
+            ranked.append((not file.startswith(own), place[file], test))
+        chosen: list[str] = []
+        left_s = TESTS_S
+        for _, _, test in sorted(ranked, key=lambda each: each[:2]):
+            left_s -= self.seconds.get(test, 0.0)
+            if chosen and left_s < 0:
+                break
+            chosen.append(test)
+        return chosen
+
+
+def cover(top: Path, scratch: Path, tests: Sequence[str], beside: int) -> dict[str, Any]:
+    """Run all tests on the product as it is, so many shares of them beside one another."""
+    scratch.mkdir()
+    root = scratch / "copy"
+    copy_of(top, root)
+    files = _files(root / "tests", tests)
+    shares = [files[number::beside] for number in range(beside)]
+    running = [_start(root, scratch / str(number), share) for number, share in enumerate(shares) if share]
+    for process in running:
+        if process.wait():
+            raise RuntimeError(f"the tests could not be run on the product as it is: see {scratch}")
+    found = [json.loads(file.read_text(encoding="utf-8")) for file in scratch.glob("*/found.json")]
+    shutil.rmtree(scratch)
+    return merged(found)
+
+
+def merged(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    lines: defaultdict[str, defaultdict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    seconds: dict[str, float] = {}
+    failed: set[str] = set()
+    for part in parts:
+        seconds |= part["seconds"]
+        failed |= set(part["failed"])
+        for path, of_path in part["lines"].items():
+            for line, tests in of_path.items():
+                lines[path][line] |= set(tests)
+    listed = {path: {line: sorted(tests) for line, tests in of_path.items()} for path, of_path in lines.items()}
+    return {"lines": listed, "seconds": seconds, "failed": sorted(failed)}
+
+
+def _files(tests: Path, wanted: Sequence[str]) -> list[str]:
+    folders = [
+        sorted((tests / each).glob("test_*.py")) if (tests / each).is_dir() else [tests / each] for each in wanted
+    ]
+    return [path.relative_to(tests).as_posix() for paths in folders for path in paths]
+
+
+def _start(root: Path, scratch: Path, share: Sequence[str]) -> subprocess.Popen[bytes]:
+    temporary = scratch / "t"
+    temporary.mkdir(parents=True)
+    words = [sys.executable, "-m", "mutants.covering", str(root), str(scratch / "found.json"), *share]
+    with (scratch / "log").open("wb") as log:
+        environment = environment_of(root, temporary)
+        return subprocess.Popen(words, cwd=root / "tests", env=environment, stdout=log, stderr=log)
+
+
+def copy_of(top: Path, root: Path) -> None:
+    for part in PARTS:
+        if (top / part).is_dir():
+            shutil.copytree(top / part, root / part, ignore=shutil.ignore_patterns("__pycache__"))
+        elif (top / part).exists():
+            shutil.copy2(top / part, root / part)
+    (root / UNPACKED).symlink_to(top / UNPACKED)
+
+
+def environment_of(root: Path, temporary: Path) -> dict[str, str]:
+    left_out = ("CI", "IOT_SFTP_INSTALLED", "PYTHONDONTWRITEBYTECODE")
+    kept = {name: value for name, value in os.environ.items() if name not in left_out}
+    return {**kept, "PYTHONPATH": str(root), "TMPDIR": str(temporary), "IOT_SFTP_TESTS": "short"}
