@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ UNPACKED = ".test-servers"
 
 
 class Covered:
-    """found: what `mutants.covering` writes. seconds: of each test. failed: what is not asked, because it failed."""
+    """found: from `merged`. seconds: of each test. failed: what is not asked, because it failed."""
 
     def __init__(self, found: Mapping[str, Any]) -> None:
         self._lines = {
@@ -31,33 +31,40 @@ class Covered:
         self.failed: list[str] = found["failed"]
 
     def tests_of(self, mutant: Mutant) -> list[str]:
-        """The tests that run its line; of a line that runs at import, those of the module.
-
-        First those that are named after the module, then the quickest of each other file, then the second of each:
-        two tests of one file look at much the same.
-        """
+        """The tests that run its line; of a line that runs at import, those of the module."""
         lines = self._lines.get(mutant.path, {})
-        own = f"unit/test_{Path(mutant.path).stem}"
         if mutant.in_function:
             at = max((line for line in lines if line <= mutant.line), default=0)
-            found = set(lines.get(at, ()))
-        else:  # a test that only reads a table runs no line of it
-            found = set().union(*lines.values()).union(test for test in self.seconds if test.startswith(f"{own}.py::"))
-        usable = sorted(found.difference(self.failed), key=lambda test: self.seconds.get(test, 0.0))
-        place: defaultdict[str, int] = defaultdict(int)
-        ranked: list[tuple[bool, int, str]] = []
-        for test in usable:
-            file = test.partition("::")[0]
-            place[file] += 1
-            ranked.append((not file.startswith(own), place[file], test))
-        chosen: list[str] = []
-        left_s = TESTS_S
-        for _, _, test in sorted(ranked, key=lambda each: each[:2]):
-            left_s -= self.seconds.get(test, 0.0)
-            if chosen and left_s < 0:
-                break
-            chosen.append(test)
-        return chosen
+            return lines.get(at, [])
+        own = f"{_own(mutant.path)}.py::"  # a test that only reads a table runs no line of it
+        usable = {test for test in self.seconds if test.startswith(own)}.difference(self.failed)
+        return shown(mutant.path, usable.union(*lines.values()), self.seconds)
+
+
+def shown(path: str, tests: Iterable[str], seconds: Mapping[str, float]) -> list[str]:
+    """-> of the tests that run a line of the module, those that a mutant there meets, in their order.
+
+    First those that are named after the module, then the quickest of each other file, then the second of each: two
+    tests of one file look at much the same.
+    """
+    place: Counter[str] = Counter()
+    ranked: list[tuple[bool, int, str]] = []
+    for test in sorted(tests, key=lambda test: (seconds.get(test, 0.0), test)):
+        file = test.partition("::")[0]
+        place[file] += 1
+        ranked.append((not file.startswith(_own(path)), place[file], test))
+    chosen: list[str] = []
+    left_s = TESTS_S
+    for _, _, test in sorted(ranked, key=lambda each: each[:2]):
+        left_s -= seconds.get(test, 0.0)
+        if chosen and left_s < 0:
+            break
+        chosen.append(test)
+    return chosen
+
+
+def _own(path: str) -> str:
+    return f"unit/test_{Path(path).stem}"
 
 
 def cover(top: Path, scratch: Path, tests: Sequence[str], beside: int) -> dict[str, Any]:
@@ -77,6 +84,7 @@ def cover(top: Path, scratch: Path, tests: Sequence[str], beside: int) -> dict[s
 
 
 def merged(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """parts: what `mutants.covering` writes. -> the same of them together; of each line what a mutant there meets."""
     lines: defaultdict[str, defaultdict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     seconds: dict[str, float] = {}
     failed: set[str] = set()
@@ -85,9 +93,12 @@ def merged(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         failed |= set(part["failed"])
         for path, of_path in part["lines"].items():
             for line, tests in of_path.items():
-                lines[path][line] |= set(tests)
-    listed = {path: {line: sorted(tests) for line, tests in of_path.items()} for path, of_path in lines.items()}
-    return {"lines": listed, "seconds": seconds, "failed": sorted(failed)}
+                lines[path][line].update(map(sys.intern, tests))
+    chosen = {
+        path: {line: shown(path, tests - failed, seconds) for line, tests in of_path.items()}
+        for path, of_path in lines.items()
+    }
+    return {"lines": chosen, "seconds": seconds, "failed": sorted(failed)}
 
 
 def _files(tests: Path, wanted: Sequence[str]) -> list[str]:
