@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import random
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,7 +145,7 @@ class _OnlyWhatRuns(ast.NodeTransformer):
     What the type checker sees to, too: that a dataclass is frozen or has slots, that an argument goes by its name."""
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
-        if any(ast.unparse(base) == "Protocol" for base in node.bases):
+        if any(re.match(r"Protocol\b", ast.unparse(base)) for base in node.bases):
             return ast.Pass()
         for call in node.decorator_list:
             if isinstance(call, ast.Call):
