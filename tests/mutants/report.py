@@ -17,7 +17,8 @@ else:
     import tomli as tomllib
 
 ENOUGH = 0.9
-SEEN = (Verdict.NOTICED, Verdict.TIMEOUT)
+BY_TESTS = (Verdict.NOTICED, Verdict.TIMEOUT)
+SEEN = (*BY_TESTS, Verdict.TYPES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,23 +48,23 @@ def explanations(file: Path) -> dict[tuple[str, str], str]:
     return {(item["was"], item["becomes"]): item["why"] for item in listed}
 
 
-def share(results: Iterable[Result]) -> float:
-    """Of the mutants that nobody has explained, those that the tests notice."""
+def share(results: Iterable[Result], seen: Sequence[Verdict] = SEEN) -> float:
+    """Of the mutants that nobody has explained, those that are noticed."""
     asked = [result for result in results if result.why is None]
-    return sum(result.verdict in SEEN for result in asked) / len(asked) if asked else 1.0
+    return sum(result.verdict in seen for result in asked) / len(asked) if asked else 1.0
 
 
 def text_of(run: Run) -> str:
     results = run.results
     sums = Counter(result.verdict for result in results)
     explained = sum(result.why is not None for result in results)
-    unasked = sum(result.verdict in SEEN for result in results) / max(1, len(results))
     lines = [
         "# Mutants",
         "",
         f"`{run.command}`: {len(results)} mutants of {sum(run.places.values())} places, in {run.minutes:.0f} minutes.",
         *(f"{verdict.value.capitalize()}: {sums[verdict]}." for verdict in Verdict),
-        f"**{share(results):.1%} noticed** without the {explained} that are explained, {unasked:.1%} with them.",
+        f"**{share(results):.1%} noticed**, {share(results, BY_TESTS):.1%} by the tests alone.",
+        f"Left out of both are the {explained} that are explained.",
     ]
     if run.taken_over:
         lines.append(f"Noticed in an earlier run and not tried again: {run.taken_over}.")

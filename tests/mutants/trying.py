@@ -21,6 +21,7 @@ import pytest
 from mutants.covered import Covered, copy_of, environment_of
 from mutants.covering import ARGUMENTS
 from mutants.making import Mutant
+from mutants.typecheck import TypeCheck
 
 GRACE_S = 30.0
 SLOWER = 4.0
@@ -28,6 +29,7 @@ SLOWER = 4.0
 
 class Verdict(enum.Enum):
     NOTICED = "noticed"
+    TYPES = "noticed by mypy alone"
     TIMEOUT = "timeout"
     SURVIVED = "not noticed"
     UNTESTED = "no test runs it"
@@ -44,9 +46,16 @@ class Bench:
         self._failed = scratch / "failed"
         self._log = scratch / "log"
         self._temporary = scratch / "t"
+        self._types = TypeCheck(self.root, scratch / "mypy")
         copy_of(top, self.root)
 
     def judge(self, mutant: Mutant) -> Verdict:
+        verdict = self._by_tests(mutant)
+        if verdict in (Verdict.NOTICED, Verdict.TIMEOUT) or not self._types.notices(mutant):
+            return verdict
+        return Verdict.TYPES
+
+    def _by_tests(self, mutant: Mutant) -> Verdict:
         """What fails on the product as it is, too, has not noticed anything, and is not asked again."""
         tests = [*self._also, *self._covered.tests_of(mutant)]
         unsteady: set[str] = set()
