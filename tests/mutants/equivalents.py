@@ -24,7 +24,7 @@ def cannot_matter(operator: str, node: NodeOrLeaf, start: tuple[int, int]) -> bo
         return all(FLAG.fullmatch(text) for text in _beside(node.parent, start))
     if operator == "ReplaceTrueWithFalse":
         return _is_strict_of_zip(node)
-    return operator == "RemoveDecorator" and _is_classmethod_of_validator(node)
+    return operator == "RemoveDecorator" and (_is_abstract(node) or _is_classmethod_of_validator(node))
 
 
 def _beside(node: NodeOrLeaf, start: tuple[int, int]) -> tuple[str, str]:
@@ -37,6 +37,10 @@ def _is_strict_of_zip(node: NodeOrLeaf) -> bool:
     if argument.type != "argument" or trailer is None or argument.children[0].get_code().strip() != "strict":
         return False
     return bool(trailer.get_previous_sibling().get_code().strip() == "zip")
+
+
+def _is_abstract(node: NodeOrLeaf) -> bool:
+    return bool(node.get_code().strip() == "@abstractmethod")
 
 
 def _is_classmethod_of_validator(node: NodeOrLeaf) -> bool:

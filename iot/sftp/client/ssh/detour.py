@@ -62,6 +62,20 @@ class CommandLink(DetourLink):
         said = printable(self._complaint.decode("utf-8", "replace").strip(), SHOWN)
         return f"the ProxyCommand {self._words} {ended}{f': {said}' if said else ''}"
 
+    def close(self) -> None:
+        if self._has_hung_up():  # it is about to end, and how says more than that we have ended it
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(ENDS_S)
+        super().close()
+
+    def _has_hung_up(self) -> bool:
+        try:
+            return self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+        except ConnectionError:
+            return True
+        except OSError:  # nothing to read yet, or closed already
+            return False
+
     def _stop(self) -> None:
         self._stopped = self._stopped or self._process.poll() is None
         _end(self._process)
