@@ -19,6 +19,7 @@ from iot.sftp.client.pipeline.pipeline import Finished, Pipeline
 from iot.sftp.client.protocol import packets
 from iot.sftp.client.protocol.outgoing import Outgoing
 from iot.transfer.errors import SFTPError
+from iot.transfer.rate import RateLimit
 
 __all__ = ["KIB", "Asked", "Script", "check", "names", "refused", "run", "status", "until_it_ends", "writes"]
 
@@ -92,14 +93,15 @@ class Script:
         self.at_commit()
         self.commits.append(list(records))
 
-    def pipeline(self, reply_deadline_s: float = 600) -> Pipeline:
+    def pipeline(self, reply_deadline_s: float = 600, limit: RateLimit | None = None, **given: Any) -> Pipeline:
         return Pipeline(
             self,
-            Pace(self.max_bytes, 32 * KIB),
+            Pace(self.max_bytes, 32 * KIB, limit=limit),
             clock=self.clock,
             commit=self.commit,
             reply_deadline_s=reply_deadline_s,
             cancelled=self.cancelled,
+            **given,
         )
 
 

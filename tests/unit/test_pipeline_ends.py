@@ -217,7 +217,7 @@ def test_the_link_is_asked_about_while_the_server_takes_nothing() -> None:
         run(script, [Job(writes(b"a", 1))])
 
 
-@pytest.mark.parametrize(("quiet_s", "wait_s"), [(0.0, 0.25), (0.4, 0.25), (0.6, 0.03)])
+@pytest.mark.parametrize(("quiet_s", "wait_s"), [(0.0, 0.25), (0.5, 0.25), (0.6, 0.03)])
 def test_only_a_silent_link_is_looked_at_more_often(quiet_s: float, wait_s: float) -> None:
     script = Script()
     script.check_alive = lambda waiting_since: quiet_s  # type: ignore[method-assign]

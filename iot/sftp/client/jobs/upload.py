@@ -73,14 +73,12 @@ class Upload:
         self._resumed_at = 0
         self.sent_bytes = 0
         self._possible_repeat = False
-        self._was_known = False
         self._published_as: int | None = None
         self._resume_refused = False
         self._proof = context.options.proof
         self._digest: str | None = None
         self._started_at = context.clock()
-        self._noted_at = 0
-        self._certain_at = self._gain = 0
+        self._gain: int | None = None
         self._told_at = context.clock()
 
     def run(self) -> Work[TransferResult]:
@@ -388,7 +386,7 @@ class Upload:
     def _note_gain(self) -> None:
         """Crashes tend to repeat: after a resume, progress is saved at 256 KiB, 512 KiB, 1 MiB and so on, until the
         ledger's own steps are larger. Otherwise the same bytes would be read back each time."""
-        if not 0 < self._gain < self.context.options.checkpoint_bytes or not self._is_large:
+        if self._gain is None or self._gain >= self.context.options.checkpoint_bytes or not self._is_large:
             return
         if self._state.certain - self._certain_at >= self._gain:
             self._certain_at, self._gain = self._state.certain, 2 * self._gain

@@ -48,6 +48,7 @@ CLASSES_APART = 2
 """By so much its urgency differs: the large and the small files of one outbox are one class apart."""
 LINGERING_JOBS = 1024  # beyond this they occupy slots again: each needs a little memory
 CLOSED_JOBS = 320  # likewise
+ONE_AND_ANOTHER = 2  # a job that runs beside a single one keeps it waiting for nothing
 
 
 class Channel(Protocol):
@@ -154,7 +155,7 @@ class Pipeline:
 
     def run_one(self, job: Job[Any]) -> Any:
         """Run a single job to its end. Raises: its error."""
-        [finished] = self.run(iter([job]), slots=lambda: 2)
+        [finished] = self.run(iter([job]), slots=lambda: ONE_AND_ANOTHER)
         if finished.error is not None:
             raise finished.error
         return finished.result
@@ -179,7 +180,7 @@ class Pipeline:
 
     def _start(self, running: Running) -> None:
         self._active[id(running)] = running
-        running.small = 0 < running.job.payload_bytes <= URGENT_BYTES and not running.silent
+        running.small = 0 < running.job.payload_bytes <= URGENT_BYTES
         self._small.update([running.job.urgency[0]] if running.small else [])
         self._active_bytes += running.job.payload_bytes
         self._ready.append(running)
@@ -198,8 +199,6 @@ class Pipeline:
         while self._can_unpark():
             _, turn, _, running, command = heapq.heappop(self._parked)
             self._turns_of_shares.begun(turn)
-            if running.ended:
-                continue
             if isinstance(command, Send):
                 self._put(running, command)
             else:
@@ -295,8 +294,7 @@ class Pipeline:
     def _end(self, running: Running, finished: Finished) -> None:
         running.ended = True
         running.job.work.close()
-        if self._active.pop(id(running), None) is None:
-            return
+        del self._active[id(running)]
         self._no_longer_small(running)
         self._close(running)
         self._closed_jobs -= 1
@@ -345,7 +343,7 @@ class Pipeline:
         if self._ready or self._out or self._can_unpark():
             return 0.0  # send() waits for the rest
         commit_s = self._commit_wait_s()
-        limited_s = self.pace.limited_s(self._parked[0][-1].cost) if self._parked else 0.0
+        limited_s = self.pace.limited_s(self._parked[0][-1].cost) if self._parked else None
         poll_s = min(self._poll_s, limited_s or self._poll_s)
         if commit_s is not None:
             return min(commit_s, poll_s)
@@ -358,7 +356,7 @@ class Pipeline:
 
     def _commit_group(self) -> None:
         if self._commit_wait_s() == 0.0:
-            self._ready.extend(running for running in self._group.commit() if not running.ended)
+            self._ready.extend(self._group.commit())
 
     def _flush(self) -> None:
         if self._out:
