@@ -84,7 +84,9 @@ class Lab:
             self.ledger.commit([self.files.events[-1].record])
             committing()
 
-        return drive(upload.run(), self.files, at_barrier=at_barrier, clock=self.clock, **script)
+        result = drive(upload.run(), self.files, at_barrier=at_barrier, clock=self.clock, **script)
+        assert upload.context.handles == self.others, "what is closed does not count as open"
+        return result
 
     def fails(self, kind: type[SFTPError], **script: Any) -> SFTPError:
         with pytest.raises(kind) as told:
