@@ -171,8 +171,8 @@ class Landing:
         self._looks = 0
         self._is_open = False
         self.read_twice = False
-        self._saved = (0, 0.0)
         self._started_at = self._told_at = clock()
+        self._saved = self.end, self._started_at
 
     @property
     def needs_sidecar(self) -> bool:
@@ -195,9 +195,11 @@ class Landing:
         Raises: NotFound; PermanentError if it is not a file; SourceChanged if it keeps changing.
         """
         before, self.remote = self.remote, self._checked(remote)
-        fresh = bool(self.remote.mtime_s) and (self.remote.mtime_s or 0) >= self._wall_clock() - FRESH_S
-        self.read_twice = fresh and (self.remote.size or 0) <= READ_TWICE_BYTES and self.sink.readable
-        if not fresh or self.read_twice or (self._looks and self.remote == before):
+        modified_s = self.remote.mtime_s or float("-inf")  # 0 is no time either
+        fresh = modified_s >= self._wall_clock() - FRESH_S
+        is_small = self.remote.size is None or self.remote.size <= READ_TWICE_BYTES
+        self.read_twice = fresh and is_small and self.sink.readable
+        if not fresh or self.read_twice or self.remote == before:
             return 0
         self._looks += 1
         if self._looks > FRESH_LOOKS:
@@ -219,16 +221,16 @@ class Landing:
     def _checked(self, remote: RemoteFile | None) -> RemoteFile:
         if remote is None:
             raise NotFound(f"{self.name} is not on the server")
-        kind = (remote.mode or 0) & TYPE_BITS
+        kind = remote.mode and remote.mode & TYPE_BITS
         if kind == FOLDER:
             raise NotFound(f"{self.name} is a folder, not a file")
-        if kind not in (REGULAR, 0):
+        if kind not in (REGULAR, 0, None):  # these two: the server does not tell
             raise PermanentError(f"{self.name} is not a regular file (a device, pipe, socket or link)")
         return remote
 
     def _usable_bytes(self, known: Checkpoint | None) -> int:
         """How much of the part was read from this version of the remote file; 0 if the far side cannot tell."""
-        if known is None or not self._options.resume or not self.sink.path:
+        if known is None or not self._options.resume:
             return 0
         if known.token != self.sink.part or not self._is_same_version(known.fingerprint):
             return 0
@@ -334,7 +336,7 @@ class Landing:
         """The result, once the file has its name. Raises: what has kept it from that."""
         if self.failure is not None:
             raise self.failure
-        self._told_at = 0.0
+        self._told_at = float("-inf")
         self._tell(self.end)
         return TransferResult(
             source=self.name,
@@ -355,7 +357,7 @@ class Landing:
         if self.task.progress is None or self._clock() - self._told_at < PROGRESS_EVERY_S:
             return
         self._told_at = self._clock()
-        total_bytes = max(done_bytes, self.remote.size or 0)  # a size of 0 or None is unknown
+        total_bytes = max(done_bytes, self.remote.size or done_bytes)  # a size of 0 or None is unknown
         self._tell_it(Progress(self.name, done_bytes, total_bytes, self.resumed_at))
 
 

@@ -97,11 +97,11 @@ def plan(
         return ProveFinal(Fresh()) if stands else Fresh()
     if _is_other_version(source, checkpoint.fingerprint, rules.verify):
         return Fresh()
-    if part is None and checkpoint.phase is Phase.PUBLISHING:
-        again = Fresh(possible_repeat=True)
-        return ProveFinal(again) if stands else again
-    offset = min(checkpoint.acked_bytes + rules.beyond_bytes, source.size, (part.size or 0) if part else 0)
-    if part is None or (offset == 0 and source.size > 0):
+    if part is None:
+        gone = Fresh(possible_repeat=checkpoint.phase is Phase.PUBLISHING)
+        return ProveFinal(gone) if stands and gone.possible_repeat else gone
+    offset = min(checkpoint.acked_bytes + rules.beyond_bytes, source.size, part.size or 0)
+    if source.size and not offset:
         return Fresh()
     if part.size is not None and part.size > source.size:  # someone else wrote to it
         return Fresh()

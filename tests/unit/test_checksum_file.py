@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from iot.transfer.checksum_file import sha256_listed
+from iot.transfer.checksum_file import checksum_line, sha256_alone, sha256_listed
 
 A, B = b"a" * 64, b"b" * 64
 
@@ -42,3 +42,40 @@ def test_what_sha256sum_writes_is_understood(name: bytes, tag: list[str], tmp_pa
     (Path(tmp_path) / name.decode("utf-8", "surrogateescape")).write_bytes(b"abc")
     wrote = subprocess.run(["sha256sum", *tag, "--", name], cwd=tmp_path, capture_output=True, check=True, timeout=30)
     assert sha256_listed(wrote.stdout, name) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        (b"plain", A + b"  plain\n"),
+        (b"two words\xff", A + b"  two words\xff\n"),
+        (b"new\nline", b"\\" + A + b"  new\\nline\n"),
+        (b"back\\slash", b"\\" + A + b"  back\\\\slash\n"),
+        (b"both\\\n", b"\\" + A + b"  both\\\\\\n\n"),
+    ],
+)
+def test_a_line_of_ours_is_what_sha256sum_writes(name: bytes, line: bytes) -> None:
+    assert checksum_line("a" * 64, name) == line
+    assert sha256_alone(line, name) == "a" * 64
+    assert sha256_listed(line, name + b"x") is None
+
+
+def test_a_name_that_is_not_marked_is_taken_as_it_is() -> None:
+    assert sha256_listed(A + b"  new\\nline\n", b"new\\nline") == "a" * 64
+    assert sha256_listed(A + b"  new\\nline\n", b"new\nline") is None
+    assert sha256_listed(b"\\" + A + b"  a\\rb\n", b"a\rb") == "a" * 64
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (A + b"  file\n", "a" * 64),
+        (b"\n" + A + b"  file\n\n", "a" * 64),
+        (A + b"\n", "a" * 64),
+        (A + b"  other\n", None),
+        (A + b"  file\n" + B + b"  other\n", None),
+        (b"", None),
+    ],
+)
+def test_only_a_file_that_lists_nothing_else_is_like_ours(content: bytes, said: str | None) -> None:
+    assert sha256_alone(content, b"file") == said

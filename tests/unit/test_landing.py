@@ -5,65 +5,27 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import pickle
 import stat
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from unit.landing_lab import NOW, OLD, Lab, publish
 
 from iot.transfer.errors import ConfigurationError, NotFound, PermanentError, ProofFailed, SourceChanged
-from iot.transfer.landing import (
-    FRESH_LOOKS,
-    READ_TWICE_BYTES,
-    TICK_S,
-    DownloadTask,
-    Landing,
-    download_task,
-    publish_together,
-)
+from iot.transfer.landing import FRESH_LOOKS, READ_TWICE_BYTES, TICK_S, DownloadTask, download_task
 from iot.transfer.model import Checkpoint, DownloadJob, Evidence, Fingerprint, Progress, Proof, RemoteFile, Span
-from iot.transfer.options import TransferOptions
 from iot.transfer.settings import TransferSettings
-
-NOW = 2_000_000_000
-OLD = RemoteFile(1000, NOW - 11, 0o100640)
-
-
-class Lab:
-    def __init__(self, folder: Path, **options: Any) -> None:
-        self.dest = folder / "file"
-        self.now = 50.0
-        self.noted: list[Checkpoint] = []
-        self.told: list[Progress] = []
-        self.options = TransferOptions(owner="me", **options)
-        self.open: list[Landing] = []
-
-    def landing(self, dest: Any = None, **task: Any) -> Landing:
-        asked = DownloadTask(b"/far/file", dest or str(self.dest), task.pop("progress", self.told.append), **task)
-        self.open.append(
-            Landing(asked, self.options, self.noted.append, asked.tell, lambda: self.now, wall_clock=lambda: float(NOW))
-        )
-        return self.open[-1]
-
-    def begun(self, remote: RemoteFile = OLD, known: Checkpoint | None = None, **task: Any) -> Landing:
-        landing = self.landing(**task)
-        assert landing.found(remote) == 0
-        landing.begin(known)
-        return landing
-
-
-def publish(landing: Landing, *known: Any):
-    publish_together([landing])
-    return landing.published(*known)
 
 
 @pytest.fixture
-def lab(tmp_path: Path):
+def lab(tmp_path: Path) -> Iterator[Lab]:
     lab = Lab(tmp_path)
     yield lab
-    for landing in lab.open:
-        landing.sink.close()
+    lab.close()
 
 
 # -- what stands on the far side
@@ -140,7 +102,7 @@ def known_of(lab: Lab, remote: RemoteFile = OLD, acked: int = 600) -> Checkpoint
     landing = lab.landing()
     landing.found(remote)
     Path(os.fsdecode(landing.sink.part)).write_bytes(bytes(800))
-    return landing.checkpoint(acked)
+    return pickle.loads(pickle.dumps(landing.checkpoint(acked)))  # as another process finds it
 
 
 def test_it_goes_on_behind_what_is_on_record_and_in_the_part(lab):
@@ -169,8 +131,9 @@ def test_what_is_gone_on_with_is_compared_first_as_the_settings_ask(lab, verify,
 @pytest.mark.parametrize(
     ("verify", "remote", "usable"),
     [
-        ("size", replace(OLD, mtime_s=5), True),
+        (str(b"size", "ascii"), replace(OLD, mtime_s=5), True),
         ("timestamp", replace(OLD, mtime_s=5), False),
+        ("timestamp", replace(OLD, mtime_s=NOW - 10), False),
         ("timestamp", replace(OLD, mtime_s=None), False),
         ("size", replace(OLD, size=1001), False),
         ("size", replace(OLD, size=None), False),
@@ -221,7 +184,7 @@ def test_a_checkpoint_is_kept_after_so_many_bytes_or_so_long(lab):
     lab.now += 9.9
     landing.progressed(199)
     assert [each.acked_bytes for each in lab.noted] == [100]
-    lab.now += 0.2
+    lab.now = 60.0
     landing.progressed(199)
     landing.save()
     landing.progressed(298)
@@ -295,9 +258,19 @@ def test_every_hash_that_is_known_must_match(lab):
     assert landing.matches(both[:1]) == (Proof.FULL, Evidence.EXPECTED_HASH)
     with pytest.raises(ProofFailed, match=r"has SHA-256 aa, but the [a-z0-9 .]+ is bb"):
         landing.matches(both)
+    landing.digest = "bb"
+    with pytest.raises(ProofFailed, match=r"has SHA-256 bb, but the expected SHA-256 is aa"):
+        landing.matches(both)
 
 
-@pytest.mark.parametrize(("end", "proven"), [(1000, (Proof.SIZE, Evidence.SIZE)), (999, (None, Evidence.END_OF_FILE))])
+@pytest.mark.parametrize(
+    ("end", "proven"),
+    [
+        (int("1000"), (Proof.SIZE, Evidence.SIZE)),
+        (999, (None, Evidence.END_OF_FILE)),
+        (1001, (None, Evidence.END_OF_FILE)),
+    ],
+)
 def test_only_the_reported_size_proves_by_size(lab, end, proven):
     landing = lab.begun()
     landing.end = end

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import posixpath
 import re
+from pathlib import PurePosixPath, PureWindowsPath
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iot.transfer.errors import NameRefused
+from iot.transfer.errors import ConfigurationError, NameRefused
 from iot.transfer.names import (
     NAME_MAX_BYTES,
+    as_spelled,
     check_final_name,
     check_no_folder,
+    may_be_part,
     parents,
     part_name,
+    part_names,
+    partial_name,
+    path_text,
     remote_path,
     sidecar_part,
 )
@@ -149,3 +155,114 @@ def test_the_longest_names_that_fit(length: int, sidecar: bool, fits: bool) -> N
         return
     with pytest.raises(NameRefused):
         check_final_name(b"/up/" + b"n" * length, sidecar=sidecar)
+
+
+@pytest.mark.parametrize(("name", "kept"), [(b"n" * 241, b"n" * 241), (b"n" * 242, b"n" * 241), (b"\x80" * 255, b"")])
+def test_of_a_long_name_as_much_is_kept_as_fits_before_the_ending(name: bytes, kept: bytes) -> None:
+    part = part_name(b"/d/" + name, b"/s", "o", ".part")
+    assert part[: -len(".01234567.part")] == b"/d/" + kept
+
+
+@pytest.mark.parametrize(
+    ("dest", "suffix", "exact"),
+    [
+        (b"/up/file", None, None),
+        (b"/up/file", "", None),
+        (b"/up/file", ".tmp", b"/up/file.tmp"),
+        (b"file", ".\udcff", b"file.\xff"),
+        (b"/up/" + b"n" * 251, ".tmp", b"/up/" + b"n" * 251 + b".tmp"),
+        (b"/up/" + b"n" * 252, ".tmp", None),
+    ],
+)
+def test_an_exact_part_name_comes_first_where_it_is_asked_for_and_fits(
+    dest: bytes, suffix: str | None, exact: bytes | None
+) -> None:
+    owned = part_name(dest, b"/s", "o", ".part")
+    names = part_names(dest, b"/s", "o", ".part", suffix)
+    assert names == ((owned,) if exact is None else (exact, owned))
+
+
+@pytest.mark.parametrize(
+    ("dest", "pattern", "partial"),
+    [
+        (b"/up/file", "{name}.filepart", b"/up/file.filepart"),
+        (b"file", ".{name}~", b".file~"),
+        (b"/up/\xff", "{name}\udcfe", b"/up/\xff\xfe"),
+        (b"/up/" + b"n" * 254, "{name}~", b"/up/" + b"n" * 254 + b"~"),
+        (b"/up/" + b"n" * 255, "{name}~", None),
+    ],
+)
+def test_anothers_part_lies_beside_the_destination_if_a_name_can_be_that_long(
+    dest: bytes, pattern: str, partial: bytes | None
+) -> None:
+    assert partial_name(dest, pattern) == partial
+
+
+@pytest.mark.parametrize(
+    ("path", "there", "spelled"),
+    [
+        (b"/up/FILE", ["other"], b"/up/FILE"),
+        (b"/up/FILE", [], b"/up/FILE"),
+        (b"/up/FILE", ["other", "file"], b"/up/file"),
+        (b"FILE", ["file", "File"], b"File"),
+        (b"FILE", ["File", "FILE"], b"FILE"),
+        (b"STRASSE", ["stra\u00dfe"], "stra\u00dfe".encode()),
+        (b"/up/A\xff", ["a\udcff"], b"/up/a\xff"),
+    ],
+)
+def test_a_file_keeps_the_spelling_that_it_has_on_a_server_that_ignores_case(
+    path: bytes, there: list[str], spelled: bytes
+) -> None:
+    assert as_spelled(path, there) == spelled
+
+
+@pytest.mark.parametrize(
+    ("dest", "suffix", "part"),
+    [("/up/a.part", ".part", True), ("/up/a.PART", ".part", True), ("/up/a.part", ".Part", True),
+     ("/up/a.part.gz", ".part", False), ("/up/apart", ".part", False)],
+)  # fmt: skip
+def test_what_ends_as_a_part_does_in_either_case_may_be_one_and_is_refused(dest: str, suffix: str, part: bool) -> None:
+    assert may_be_part(dest, suffix) is part
+    check_final_name(dest.encode())
+    if not part:
+        check_final_name(dest.encode(), part_suffix=suffix)
+        return
+    told = f"'{dest}' ends in '{suffix}', as the part of another file does: give parts another ending"
+    with pytest.raises(NameRefused, match=re.escape(told)):
+        check_final_name(dest.encode(), part_suffix=suffix)
+
+
+@pytest.mark.parametrize(
+    ("dest", "source", "meant"), [(b"/up/", b"/box/f", "/up/f"), (b"/up/.", b"/box/f", "/up/./f"), (b"", b"", "NAME")]
+)
+def test_for_a_folder_the_path_that_was_perhaps_meant_is_told(dest: bytes, source: bytes, meant: str) -> None:
+    told = f"'{dest.decode()}' is a folder; did you mean '{meant}'?"
+    with pytest.raises(NameRefused, match=re.escape(told)):
+        check_final_name(dest, source)
+
+
+def test_a_sidecar_that_does_not_fit_is_told_with_its_length_and_the_way_out() -> None:
+    with pytest.raises(
+        NameRefused, match=r"n.sha256' has 256 bytes; the limit for a name is 255: send without sidecar$"
+    ):
+        check_final_name(b"/up/" + b"n" * 249, sidecar=True)
+
+
+# -- what a caller passes as a path
+
+
+def test_a_remote_path_may_be_text_bytes_or_a_posix_path() -> None:
+    for path in ("/up/f", b"/up/f", PurePosixPath("/up/f")):
+        assert remote_path(path) == b"/up/f"
+        assert path_text(path) == "/up/f"
+    assert path_text(b"\xff") == "\udcff"
+
+
+def test_a_windows_path_names_nothing_on_a_server_and_other_things_are_no_paths() -> None:
+    told = "dest: a PureWindowsPath cannot name a remote path: on a server a backslash is part of a name; use PurePos"
+    with pytest.raises(ConfigurationError, match=told):
+        remote_path(PureWindowsPath("up/f"), "dest")  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match=r"^path: must be str, bytes or PurePosixPath \(got int\)$"):
+        remote_path(7)  # type: ignore[arg-type]
+    with pytest.raises(NameRefused, match=r"^'a\\x00' is not a valid path: it is empty or contains a NUL character$"):
+        remote_path(b"a\0")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import json
 from dataclasses import replace
 
 import pytest
 
-from iot.transfer.model import Checkpoint, Direction, Fingerprint, Phase, RemoteFile, Span, Token
-from iot.transfer.plan import Fresh, ProveFinal, ResumeAt, ResumeRules, Step, plan
+from iot.transfer.model import Checkpoint, Direction, Fingerprint, Phase, RemoteFile, Span, Token, UploadJob
+from iot.transfer.plan import Fresh, ProveFinal, ResumeAt, ResumeRules, Step, only_commands_left, plan
+from iot.transfer.remote_commands import RemoteCommand, RemoteCommands, Verb
 
 SIZE, ACKED, SYNCED, TAIL = 1000, 600, 400, 100
 OLD_SUSPECT = Span(100, 150)
@@ -38,7 +40,8 @@ FINALS = {
     "no size told": RemoteFile(None),
 }
 CHECKPOINTS = {"nothing": None, "sending": Phase.SENDING, "publishing": Phase.PUBLISHING}
-VERIFY = ("size", "timestamp", "tail", "full")
+VERIFY = json.loads('["size", "timestamp", "tail", "full"]')  # as a file of settings gives them
+AFRESH = Fresh(possible_repeat=False)
 RULES = ResumeRules("timestamp", trust=False, tail_size=TAIL, identified=True, beyond_bytes=0, readable=True)
 
 CASES = list(itertools.product(CHECKPOINTS, SOURCES, PARTS, FINALS, VERIFY, (False, True), (True, False)))
@@ -85,14 +88,14 @@ def test_the_table_of_all_cases() -> None:
         case = (journal, source, part, final, verify, trust, identified)
         try:
             if journal == "nothing":
-                assert step == (ProveFinal(Fresh()) if final == "same size" else Fresh())
+                assert step == (ProveFinal(AFRESH) if final == "same size" else AFRESH)
             elif is_changed(source, verify):
-                assert step == Fresh()
+                assert step == AFRESH
             elif part == "missing" and journal == "publishing":
                 again = Fresh(possible_repeat=True)
                 assert step == (ProveFinal(again) if final == "same size" else again)
             elif part in ("missing", "empty", "longer", "no size told"):
-                assert step == Fresh()
+                assert step == AFRESH
             else:
                 assert there is not None
                 assert there.size is not None
@@ -156,3 +159,39 @@ def test_a_checkpoint_beyond_the_source_does_not_resume_behind_its_end() -> None
     step = plan(KNOWN, known, RemoteFile(SIZE), None, RULES)
     assert isinstance(step, ResumeAt)
     assert (step.offset, step.synced) == (SIZE, SIZE)
+
+
+def test_of_one_byte_nothing_is_gone_on_with() -> None:
+    one = KNOWN._replace(size=1)
+    known = Checkpoint(Direction.UPLOAD, b"/d", b"/s", b"/p", one)
+    assert plan(one, known, RemoteFile(0), None, RULES) == AFRESH
+
+
+def test_a_tail_is_no_longer_than_what_there_is_to_compare() -> None:
+    known = Checkpoint(Direction.UPLOAD, b"/d", b"/s", b"/p", KNOWN, TAIL - 1, TAIL - 1)
+    step = plan(KNOWN, known, RemoteFile(SIZE), None, replace(RULES, verify="tail"))
+    assert isinstance(step, ResumeAt)
+    assert step.tail == Span(0, TAIL - 1)
+
+
+# -- a file that has its name already, and whose commands are to follow
+
+TOUCH = RemoteCommands(after_success=(RemoteCommand(Verb.DELETE, "old"),))
+PUBLISHED = Checkpoint(Direction.UPLOAD, b"/d", b"/s", b"/p", KNOWN, phase=Phase.PUBLISHING, published_as=7)
+
+
+@pytest.mark.parametrize(
+    ("commands", "known", "left"),
+    [
+        (TOUCH, PUBLISHED, 7),
+        (RemoteCommands(), PUBLISHED, None),
+        (TOUCH, None, None),
+        (TOUCH, replace(PUBLISHED, published_as=None), None),
+        (TOUCH, replace(PUBLISHED, fingerprint=KNOWN._replace(mtime_ns=1)), None),
+        (TOUCH, replace(PUBLISHED, fingerprint=KNOWN._replace(mtime_ns=9_000_000_000)), None),
+    ],
+)
+def test_only_commands_are_left_of_this_very_version_that_was_published(
+    commands: RemoteCommands, known: Checkpoint | None, left: int | None
+) -> None:
+    assert only_commands_left(UploadJob("/s", "/d", commands=commands), known, KNOWN) == left
