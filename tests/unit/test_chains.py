@@ -91,6 +91,18 @@ def test_a_file_of_that_path_there_is_not_replaced_and_both_are_sent(tmp_path: P
         assert files(box) == []
 
 
+def test_what_has_gone_on_is_counted(tmp_path: Path) -> None:
+    with two_boxes(tmp_path, "one disk") as (box, target):
+        forward_of_box = Forward(target, box)
+        root = os.open(box, os.O_RDONLY)
+        counts = [forward_of_box.moved]
+        for name in (b"a", b"b"):
+            taken(root, [put(box, name)], forward_of_box)
+            counts.append(forward_of_box.moved)
+        os.close(root)
+        assert counts == [0, 1, 2]
+
+
 def test_a_link_in_the_next_outbox_leads_nowhere(tmp_path: Path) -> None:
     with two_boxes(tmp_path, "one disk") as (box, target):
         (tmp_path / "outside").mkdir()
@@ -303,4 +315,4 @@ def test_what_an_interrupted_move_has_left_is_of_one_outbox_one_path_and_one_ver
     names = {staged(b"/a", b"f", 1, 2), staged(b"/b", b"f", 1, 2), staged(b"/a", b"g", 1, 2)}
     names |= {staged(b"/a", b"f", 3, 2), staged(b"/a", b"f", 1, 4)}
     assert len(names) == 5
-    assert staged(b"/a", b"f", 1, 2) in names
+    assert staged(b"/a", b"f", 1, 2) == b".iot-back.28ec0da3fabc668a"  # the agent that goes on may be a newer one

@@ -36,7 +36,7 @@ def other_disk(tmp_path):
 
 def test_each_outbox_gets_back_its_own_exactly_where_it_was(tmp_path, other_disk):
     boxes = [tmp_path / "one", tmp_path / "two"]
-    names = ["x", "x.reason.txt", "sub/x", os.fsdecode(b"sub/\xff\n"), "n" * 255, ".iot-copy"]
+    names = ["x", "x.reason.txt", "sub/x", os.fsdecode(b"sub/\xff\n"), "n" * 255, ".iot-copy", ".iot-copy.1"]
     for folder in (tmp_path / "q", other_disk / "q"):
         for box in boxes:
             (box / "sub").mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +66,12 @@ def test_on_one_file_system_it_is_a_rename(lab):
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EIO, errno.ENOENT])
 def test_any_other_refusal_is_no_reason_to_copy(lab, monkeypatch, number):
-    def refused(*_: object) -> None:
-        raise OSError(number, os.strerror(number))
+    def rename(source_dir: int, source: bytes, target_dir: int, target: bytes) -> None:
+        if source_dir != target_dir:
+            raise OSError(number, os.strerror(number))
+        os.rename(source, target, src_dir_fd=source_dir, dst_dir_fd=target_dir)
 
-    monkeypatch.setattr(moving, "rename_noreplace", refused)
+    monkeypatch.setattr(moving, "rename_noreplace", rename)
     with pytest.raises(OSError, match=os.strerror(number)):
         lab.put()
     assert (os.listdir(lab.source), lab.there()) == (["f"], [])
@@ -109,6 +111,7 @@ def test_anything_else_that_has_the_name_is_another_file(where, difference, requ
         other.mkdir()
     elif difference == "a link":
         (lab.target / "elsewhere").write_bytes(CONTENT)
+        os.utime(lab.target / "elsewhere", ns=(10**18, 10**18))
         other.symlink_to("elsewhere")
     else:
         other.write_bytes(content.get(difference, CONTENT))
@@ -127,6 +130,10 @@ def test_a_long_content_is_compared_to_its_end(lab, monkeypatch):
     (lab.target / "t").write_bytes(CONTENT)
     os.utime(lab.target / "t", ns=(10**18, 10**18))
     assert lab.put() is True
+    (lab.target / "t").write_bytes(CONTENT[:-1] + b"?")
+    os.utime(lab.target / "t", ns=(10**18, 10**18))
+    with pytest.raises(FileExistsError):
+        lab.put()
 
 
 @pytest.mark.parametrize("step", ["write", "fsync", "fchmod", "rename"])
@@ -207,6 +214,29 @@ def test_what_a_share_of_another_user_does_not_let_us_do_is_let_pass(lab, monkey
     with pytest.raises(OSError, match=os.strerror(number)):
         copy_whole(lab.fds[0], b"f", lab.fds[1], b"t")
     assert lab.there() == []
+
+
+def test_what_somebody_puts_under_the_name_of_a_copy_is_not_written_to(apart, monkeypatch):
+    real = os.unlink
+
+    def unlink(name: bytes, **folder: int) -> None:
+        with suppress(FileNotFoundError):
+            real(name, **folder)
+        if not (apart.target / "staged").exists():
+            os.link(apart.target / "precious", apart.target / "staged")
+
+    (apart.target / "precious").write_bytes(b"somebody's")
+    monkeypatch.setattr(os, "unlink", unlink)
+    with pytest.raises(FileExistsError):
+        apart.put()
+    assert (apart.target / "precious").read_bytes() == b"somebody's"
+
+
+def test_a_copy_is_on_the_disk_whole_before_it_has_its_name(apart, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append((apart.there(), os.fstat(file).st_size)))
+    assert apart.put() is True
+    assert synced == [(["staged"], len(CONTENT))]
 
 
 def test_a_disk_that_takes_a_little_at_a_time_gets_all():

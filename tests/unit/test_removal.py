@@ -50,16 +50,16 @@ def left(box: Path) -> list[str]:
 
 
 class Leaver:
-    """Takes files by unlinking them later, as Delete; refuses what it is told to."""
+    """Takes files by unlinking them later, as Delete; refuses what it is told to. moves: some are elsewhere already."""
 
-    def __init__(self, refuses: set[int] | None = None, syncs: bool = True) -> None:
-        self.refuses, self.syncs, self.taken = refuses or set(), syncs, []
+    def __init__(self, refuses: set[int] | None = None, syncs: bool = True, moves: set[int] | None = None) -> None:
+        self.refuses, self.syncs, self.moves, self.taken = refuses or set(), syncs, moves or set(), []
 
     def leave(self, folder: int, private: bytes, item: Item) -> bool:
         if item.key in self.refuses:
             raise OSError(errno.ENOSPC, "archive full")
         self.taken.append((item.key, os.readlink(f"/proc/self/fd/{folder}"), private))
-        return True
+        return item.key not in self.moves
 
     def sync(self) -> None:
         if not self.syncs:
@@ -87,11 +87,36 @@ def test_one_that_is_refused_waits_under_its_private_name_and_holds_up_no_other(
 
 
 def test_where_the_target_is_not_durable_nothing_is_gone(box):
-    found = outcome(box, items(box, "a", "b", "sub/c"), Leaver(syncs=False))
+    found = outcome(box, items(box, "a", "b", "sub/c"), Leaver(syncs=False, moves={2}))
     assert found.done == []
     assert sorted(key for key, _ in found.failed) == [1, 2, 3]
     assert left(box) == [f"{PREFIX}#1.a", f"{PREFIX}#2.b", f"sub/{PREFIX}#3.c"]
     assert sorted(outcome(box, [*found_items(box)], Delete()).done) == [1, 2, 3]
+
+
+def test_what_may_not_be_unlinked_is_not_copied_elsewhere_either(box, monkeypatch):
+    found = items(box, "a")
+    (box / "a").rename(box / f"{PREFIX}#1.a")  # it has been waiting there
+
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "the folder is sticky")
+
+    monkeypatch.setattr(removal, "check_unlink_allowed", refused)
+    leaver = Leaver()
+    told = outcome(box, found, leaver)
+    assert (told.done, [error.strerror for _, error in told.failed]) == ([], ["the folder is sticky"])
+    assert (leaver.taken, left(box)) == ([], [f"{PREFIX}#1.a", "b", "sub/c"])
+
+
+def test_an_error_of_the_program_leaves_no_folder_open(box):
+    """Which the fixture of all tests sees to."""
+
+    class Broken(Leaver):
+        def leave(self, folder: int, private: bytes, item: Item) -> bool:
+            raise RuntimeError("a mistake")
+
+    with pytest.raises(RuntimeError, match="a mistake"):
+        outcome(box, items(box, "a"), Broken())
 
 
 def found_items(box: Path) -> Iterator[Item]:
@@ -289,9 +314,10 @@ def test_what_is_put_back_replaces_nothing_and_says_where_it_is_now(box, caplog)
 
 
 def test_where_no_name_is_free_it_stays_and_that_is_told(box, monkeypatch):
-    failing_rename(monkeypatch, *[errno.EEXIST] * 1000)
-    with opened(box) as root, pytest.raises(FileExistsError, match="no free name beside it"):
+    tried = failing_rename(monkeypatch, *[errno.EEXIST] * 1000)
+    with opened(box) as root, pytest.raises(FileExistsError, match="no free name beside it") as told:
         put_back(root, b"a", b"new")
+    assert (len(tried), told.value.filename) == (1000, "new")
     assert "a" in left(box)
 
 

@@ -93,6 +93,8 @@ def test_nothing_is_waited_for_unless_asked(tmp_path, monkeypatch):
     unlinker = Unlinker()
     unlinker.start(work := work_in(tmp_path, 1))
     assert unlinker.finished() == []
+    [thread] = [each for each in threading.enumerate() if each.name == "unlinker"]
+    assert thread.daemon  # a disk that hangs does not keep the agent from ending
     may_go.set()
     assert list(unlinker.finished(wait=True)) == [work]
 

@@ -29,6 +29,7 @@ def test_each_is_asked_when_its_time_has_come_and_not_before():
         waiting.add(late(number, due_s))
     assert (len(waiting), waiting.next_s) == (3, 5.0)
     assert waiting.ripe(4.9, 10) == []
+    assert waiting.next_s == 5.0  # to ask too early puts nothing off
     assert numbers(waiting.ripe(5.0, 10)) == [2]
     assert (len(waiting), waiting.next_s) == (2, 10.0)
     assert numbers(waiting.ripe(30.0, 10)) == [1, 3]
@@ -76,8 +77,8 @@ def test_what_has_left_waits_no_more_and_they_are_counted_by_their_reason():
 
 @pytest.fixture
 def folders(tmp_path: Path) -> list[Path]:
-    """Two quarantines with 5 and 2 files, and one that nothing was put into yet."""
-    found = [tmp_path / "a", tmp_path / "b", tmp_path / "missing"]
+    """Two quarantines with 5 and 2 files, and between them one that nothing was put into yet."""
+    found = [tmp_path / "a", tmp_path / "z", tmp_path / "missing"]
     for folder, count in ((found[0], 5), (found[1], 2)):
         folder.mkdir(mode=0o700)
         for number in range(count):
@@ -114,7 +115,7 @@ def test_what_cannot_be_looked_into_is_no_empty_quarantine(folders, monkeypatch,
         patches.setattr(counting, "open_trusted", refused)
         for _ in range(2):
             census.begin()
-            census.finish()
+            assert not census.step()
             assert len(caplog.records) == 1
     assert (census.files, census.failed) == (7, "quarantine: [Errno 13] Permission denied")
     os.rmdir(folders[1] / f"{0:016x}")

@@ -36,6 +36,7 @@ CROWD = 1024
 DAY_S = 86400.0
 HELD_S = 60.0
 STATE = ".state.json"
+NONE_OPEN = ("", 0.0)
 STAGED = b".iot-copy."
 BUNDLE = re.compile(r"\d{4}-\d{2}-\d{2}\.(\d{6,})")
 
@@ -184,8 +185,9 @@ class Archive:
         bundle.counted = True
 
     def _empty(self, root: int, bundle: Bundle) -> Iterator[None]:
-        """Remove its files, oldest first, until the limits are met; finally the bundle itself."""
-        found = []
+        """Remove its files, oldest first, until the limits are met; finally the bundle itself, unless others have come
+        meanwhile."""
+        found, came = [], bundle.files
         for file in _files(root, os.fsencode(bundle.name)):
             found.append(file)
             if bundle is not self._open:  # as in _count
@@ -193,8 +195,6 @@ class Archive:
         there = sum(size for _, size, _ in found)
         self._total += there - bundle.bytes  # somebody else may have taken files away
         bundle.bytes = there
-        if self._expired(bundle) and bundle is self._open:
-            self._open = None
         removed = 0
         for _, size, path in sorted(found):
             if not self._beyond():
@@ -204,9 +204,10 @@ class Archive:
             bundle.bytes -= size
             removed += 1
             yield
+        else:
+            if bundle.files == came:
+                self._drop(root, bundle)
         log.info("archive tidied folder=%s removed=%d bytes=%d", shown(str(self._folder)), removed, self._total)
-        if removed == len(found):
-            self._drop(root, bundle)
 
     def _drop(self, root: int, bundle: Bundle) -> None:
         assert self._bundles is not None
@@ -223,9 +224,8 @@ class Archive:
             with os.scandir(root) as entries:
                 names = [entry.name for entry in entries if BUNDLE.fullmatch(entry.name)]
             now_s = self._odometer.now_s()
-            self._bundles = deque(
-                Bundle(name, min(ends.get(name, now_s), now_s), now_s) for name in sorted(names, key=_number)
-            )
+            lasts = {name: min(ends.get(name, now_s), now_s) for name in sorted(names, key=_number)}
+            self._bundles = deque(Bundle(name, last_s, last_s) for name, last_s in lasts.items())
             self._reopen(opened)
         return self._bundles
 
@@ -249,13 +249,13 @@ class Archive:
             opened = str(state["open"][0]), float(state["open"][1])
             self._odometer.restore(float(state["clock_s"]), moment)
         except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError):
-            return {}, ("", 0.0)  # everything counts as new, and is kept longer
+            return {}, NONE_OPEN  # everything counts as new, and is kept longer
         return ends, opened
 
     def _save(self, root: int) -> None:
         """Not synced: if it is lost, files are kept longer. The open bundle is left out: more files will come."""
         ends = {bundle.name: bundle.last_s for bundle in self._bundles or () if bundle is not self._open}
-        opened = [self._open.name, self._open.opened_s] if self._open else ["", 0.0]
+        opened = (self._open.name, self._open.opened_s) if self._open else NONE_OPEN
         clock_s = self._odometer.now_s()
         state = {"clock_s": clock_s, "moment": list(self._odometer.moment), "ends": ends, "open": opened}
         self._kept = True

@@ -29,36 +29,34 @@ class Census:
         self.files = 0
         self.failed: str | None = None
         self._folders = sorted(set(folders))
-        self._counting: Iterator[int] | None = None
-        self._sum = 0
+        self._counting: Iterator[None] | None = None
 
     def begin(self) -> None:
         """Start a new count."""
         self._counting = self._count()
-        self._sum = 0
 
     def step(self) -> bool:
         """Continue the count -> whether there is more to do."""
         if self._counting is None:
             return False
         try:
-            news = next(self._counting, None)
+            next(self._counting)
+        except StopIteration:
+            self._counting = self.failed = None
+            return False
         except OSError as error:
             if self.failed is None:
                 log.error("cannot look into the quarantine error=%s", shown(str(error)))
             self._counting, self.failed = None, f"quarantine: {error}"
             return False
-        if news is not None:
-            self._sum += news
-            return True
-        self._counting, self.failed, self.files = None, None, self._sum
-        return False
+        return True
 
     def finish(self) -> None:
         while self.step():
             pass
 
-    def _count(self) -> Iterator[int]:
+    def _count(self) -> Iterator[None]:
+        files = 0
         for folder in self._folders:
             try:
                 root = open_trusted(folder)
@@ -67,6 +65,8 @@ class Census:
             try:
                 with os.scandir(root) as entries:
                     while some := list(itertools.islice(entries, COUNT_AT_ONCE)):
-                        yield sum(ID.fullmatch(entry.name) is not None for entry in some)
+                        files += sum(ID.fullmatch(entry.name) is not None for entry in some)
+                        yield
             finally:
                 os.close(root)
+        self.files = files

@@ -25,6 +25,7 @@ ID = re.compile("[0-9a-f]{16}")
 RECORD = ".json"
 RECORD_MAX = 64 * 1024
 STAGED = (b".iot-copy", b".iot-copy.1")
+UNREADABLE = ("", 0)
 
 
 class Record(NamedTuple):
@@ -48,7 +49,7 @@ def ids_in(root: int) -> list[str]:
         try:
             values = read_record(root, number).all
         except OSError:
-            return "", 0, number  # said by whoever works on it
+            return *UNREADABLE, number  # said by whoever works on it
         row = values.get("row")
         return str(values.get("at", "")), row if isinstance(row, int) else 0, number
 
@@ -73,7 +74,7 @@ def read_record(root: int, number: str) -> Record:
     """Raises: FileNotFoundError; OSError saying what is wrong with it."""
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
     with open(number + RECORD, "rb", opener=opener(root, flags)) as file:
-        content = file.read(RECORD_MAX + 1)
+        content = file.read(RECORD_MAX)
     try:
         values = json.loads(content)
         outbox, path, row = _name(values["outbox"]), _name(values["path"]), values.get("row")

@@ -202,20 +202,23 @@ def _is_ours(folder: int, private: bytes, held: Held, departure: Departure, mean
 def _put_aside(folder: int, key: int, name: bytes) -> bytes | None:
     """-> the private name that whatever had this name now has, if anything had it"""
     long, short = private_names(key, name)
-    for private in (long, short):
-        try:
-            rename_noreplace(folder, name, folder, private)
-        except FileNotFoundError:
-            return None  # its producer has taken it away
-        except FileExistsError:  # of another journal, that is lost
-            put_back(folder, private, name)
-            rename_noreplace(folder, name, folder, private)
-        except OSError as error:
-            if error.errno != errno.ENAMETOOLONG or private is short:
-                raise
-            continue
-        return private
-    raise AssertionError("the short name is never too long")
+    try:
+        return _renamed(folder, name, long)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+    return _renamed(folder, name, short)
+
+
+def _renamed(folder: int, name: bytes, private: bytes) -> bytes | None:
+    try:
+        rename_noreplace(folder, name, folder, private)
+    except FileNotFoundError:
+        return None  # its producer has taken it away
+    except FileExistsError:  # of another journal, that is lost
+        put_back(folder, private, name)
+        rename_noreplace(folder, name, folder, private)
+    return private
 
 
 def put_back(folder: int, private: bytes, name: bytes) -> bytes:
