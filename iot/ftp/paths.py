@@ -60,7 +60,7 @@ class Paths:
         told = self.stat(path)
         if told is None:
             return None
-        if told.size is None or stat.S_ISDIR(told.mode or 0):
+        if told.size is None or told.is_folder:
             raise ServerRefused(f"{quoted(path)} is not a regular file")
         return told.size
 
@@ -79,7 +79,7 @@ class Paths:
         Raises: NotFound, PermissionDenied, ServerRefused, LinkLost, Timeout.
         """
         home = self._login_folder()
-        yes, reply = self._connection.ask("CWD", sent(path) if path else b"/" if home == b"/" else home)
+        yes, reply = self._connection.ask("CWD", sent(path) if path else home)
         if not yes:
             raise self.refusal(path, reply, f"CWD {quoted(path)}")
         try:
@@ -121,7 +121,7 @@ class Paths:
         """A server may report a link to a folder as a folder (pyftpdlib does); LIST still shows it. Who walks through
         folders, or removes what is in them, has to know."""
         self._facts_show_links |= any(entry.is_link for entry in listing.entries)
-        if self._facts_show_links or not any(stat.S_ISDIR(entry.file.mode or 0) for entry in listing.entries):
+        if self._facts_show_links or not any(entry.file.is_folder for entry in listing.entries):
             return listing
         try:
             links = {entry.name for entry in parse_list(self._lines("LIST -a", path)).entries if entry.is_link}

@@ -215,7 +215,7 @@ class FTPStore:
         if found is None:
             raise error
         # permanent, even if the server says "not now": a folder is in the way
-        kind = ServerRefused if stat.S_ISDIR(found.mode or 0) else AlreadyExists
+        kind = ServerRefused if found.is_folder else AlreadyExists
         raise kind(str(error)) from error
 
     # -- downloads and paths
@@ -285,7 +285,7 @@ class FTPStore:
             if yes or self._paths.is_folder(folder):  # another connection may have made it
                 continue
             found = self._paths.stat(folder)
-            if found is not None and stat.S_ISDIR(found.mode or 0):
+            if found is not None and found.is_folder:
                 raise PermissionDenied(f"{quoted(folder)} cannot be entered")
             if found is not None:
                 raise AlreadyExists(f"{quoted(folder)} exists but is not a folder")

@@ -178,6 +178,10 @@ class RemoteFile:
     mtime_s: int | None = None
     mode: int | None = None
 
+    @property
+    def is_folder(self) -> bool:
+        return self.mode is not None and stat.S_ISDIR(self.mode)
+
 
 @dataclass(frozen=True, slots=True)
 class RemoteEntry:
@@ -193,7 +197,7 @@ class RemoteEntry:
 
     @property
     def is_folder(self) -> bool:
-        return self.file.mode is not None and stat.S_ISDIR(self.file.mode)
+        return self.file.is_folder
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,12 @@ class Server:
 
     def open(self) -> None: ...
 
+    def abort(self) -> None:
+        self.asked.append("abort")
+
+    def goodbye(self) -> None:
+        self.asked.append("goodbye")
+
     def described(self) -> str:
         return "in memory"
 

@@ -9,7 +9,7 @@ import pytest
 
 from iot.ftp import paths as module
 from iot.ftp.paths import Paths, sent
-from iot.transfer.errors import LinkLost, NotFound, PermissionDenied, ServerRefused
+from iot.transfer.errors import LinkLost, NotFound, PermissionDenied, ServerRefused, Unsupported
 from iot.transfer.model import RemoteFile
 
 PWD = {"PWD": '257 "/home" is it'}
@@ -31,12 +31,16 @@ class Data:
 
 
 class Connection:
-    """Answers commands from a table: the command with its path, or the command alone; "500" to all else."""
+    """Answers commands from a table: the command with its path, or the command alone; "500" to all else.
+
+    listing: bytes, pieces of them, or a table of these by command. refusing: the command that lists -> its error.
+    """
 
     def __init__(self, answers: dict[str, str], features: tuple[str, ...] = (), listing: Any = b"") -> None:
         self.answers, self.features, self.asked = {**PWD, **answers}, set(features), []
         self.listing = listing
         self.data: Data | None = None
+        self.refusing: dict[str, Exception] = {}
 
     def ask(self, command: str, path: bytes = b"") -> tuple[bool, str]:
         self.asked.append(f"{command} {path.decode()}".strip())
@@ -48,7 +52,10 @@ class Connection:
 
     def transfer(self, command: str) -> Data:
         self.asked.append(command)
-        blocks = self.listing if isinstance(self.listing, list) else [self.listing]
+        if command in self.refusing:
+            raise self.refusing[command]
+        listing = self.listing[command] if isinstance(self.listing, dict) else self.listing
+        blocks = listing if isinstance(listing, list) else [listing]
         self.data = Data(blocks, self.answers.get("226", "226 done"))
         return self.data
 
@@ -232,3 +239,112 @@ def test_lines_may_end_in_either_way_and_empty_ones_say_nothing():
 )
 def test_a_path_that_would_be_taken_for_something_else_is_told_as_a_path(path, told):
     assert sent(path) == told
+
+
+# -- links in listings
+
+
+FACTS_OF_FOLDER = b"Type=dir; d\r\nType=file;Size=3; f\r\n"
+
+
+def links(found: Paths) -> dict[bytes, bool]:
+    return {entry.name: entry.is_link for entry in found.list(b"/up").entries}
+
+
+def test_a_link_that_the_facts_take_for_a_folder_is_seen_in_the_other_listing():
+    listing = {"MLSD": FACTS_OF_FOLDER, "LIST -a": line("d -> elsewhere", "l") + line("f")}
+    found, connection = paths({"CWD": "250 ok"}, ("MLST",), listing)
+    assert links(found) == {b"d": True, b"f": False}
+    assert connection.asked == ["PWD", "CWD /up", "MLSD", "LIST -a", "CWD /home"]
+    listing["LIST -a"] = line("d", "d") + line("f")
+    assert links(found) == {b"d": False, b"f": False}
+    assert connection.asked.count("LIST -a") == 2
+
+
+def test_a_server_whose_facts_show_links_is_not_asked_twice():
+    listing = {"MLSD": b"Type=OS.unix=slink:/x; l\r\n" + FACTS_OF_FOLDER}
+    found, connection = paths({"CWD": "250 ok"}, ("MLST",), listing)
+    assert links(found) == {b"l": True, b"d": False, b"f": False}
+    listing["MLSD"] = FACTS_OF_FOLDER
+    assert links(found) == {b"d": False, b"f": False}
+    assert "LIST -a" not in connection.asked
+
+
+def test_where_there_are_only_files_no_link_is_looked_for():
+    found, connection = paths({"CWD": "250 ok"}, ("MLST",), {"MLSD": b"Type=file;Size=3; f\r\n"})
+    assert links(found) == {b"f": False}
+    assert "LIST -a" not in connection.asked
+
+
+def test_a_server_that_lists_in_one_way_only_is_listed_in_that_way():
+    found, connection = paths({"CWD": "250 ok"}, ("MLST",), {"MLSD": FACTS_OF_FOLDER})
+    connection.refusing["LIST -a"] = ServerRefused("no")
+    assert links(found) == {b"d": False, b"f": False}
+    found, connection = paths({"CWD": "250 ok"}, ("MLST",), {"LIST -a": line("g")})
+    connection.refusing["MLSD"] = Unsupported("no")
+    assert links(found) == {b"g": False}
+    connection.refusing["MLSD"] = PermissionDenied("no")
+    with pytest.raises(PermissionDenied):
+        found.list(b"/up")
+    assert connection.asked[-1] == "CWD /home"
+
+
+# -- edges
+
+
+def test_an_empty_folder_and_a_listing_of_just_the_size_that_is_allowed_are_fine(monkeypatch):
+    assert paths({"CWD": "250 ok"})[0].list(b"/up").entries == ()
+    whole = line("f")
+    monkeypatch.setattr(module, "MOST_BYTES", len(whole))
+    assert len(paths({"CWD": "250 ok"}, listing=whole)[0].list(b"/up").entries) == 1
+
+
+def test_a_listing_with_names_that_hold_a_line_feed_ends_its_lines_in_both():
+    found, _ = paths({"CWD": "250 ok"}, listing=line("f\nx") + line("g"))
+    assert sorted(entry.name for entry in found.list(b"/up").entries) == [b"f\nx", b"g"]
+
+
+@pytest.mark.parametrize(
+    "reply", ["250-Begin\nno facts\n250 End", "250 type=file;size=3; /up/f", "250-a=b; x\n250 a=b; x"]
+)
+def test_facts_are_on_a_line_of_their_own_between_the_first_and_the_last(reply):
+    found, _ = paths({"MLST": reply}, ("MLST",))
+    with pytest.raises(ServerRefused, match="contains no facts"):
+        found.stat(b"/up/f")
+
+
+def test_an_unknown_refusal_of_facts_is_no_reason_to_ask_in_another_way():
+    found, connection = paths({"MLST": "501 what"}, ("MLST",))
+    with pytest.raises(ServerRefused, match=r"^MLST '/up/f': 501 what"):
+        found.stat(b"/up/f")
+    assert connection.asked == ["MLST /up/f"]
+
+
+@pytest.mark.parametrize(("path", "folder"), [(b"f", "CWD /home"), (b"./f", "CWD ."), (b"/f", "CWD /")])
+def test_a_file_of_the_first_folder_is_looked_for_in_its_listing(path, folder):
+    answers = {"SIZE": UNCLEAR, f"CWD {path.decode()}": "550 no", "CWD": "250 ok"}
+    found, connection = paths(answers, listing=line("g"))
+    assert found.stat(path) is None
+    assert connection.asked[3:] == [folder, "LIST -a", "CWD /home"]
+    with pytest.raises(PermissionDenied, match=r"^SIZE .*Failed"):
+        paths(answers, listing=line("f"))[0].stat(path)
+
+
+def test_a_listing_that_was_understood_in_part_still_shows_what_it_shows():
+    answers = {"SIZE": UNCLEAR, "CWD /up/f": "550 no", "CWD": "250 ok"}
+    with pytest.raises(PermissionDenied):
+        paths(answers, listing=line("f") + b"?? strange\r\n")[0].stat(b"/up/f")
+
+
+def test_what_is_no_folder_is_not_left():
+    found, connection = paths({"CWD": "550 no"})
+    assert not found.is_folder(b"/up")
+    assert connection.asked == ["PWD", "CWD /up"]
+    assert paths({"PWD": '257 ""', "CWD": "250 ok"})[0]._login_folder() == b"/"
+
+
+def test_a_size_without_a_kind_is_that_of_a_file_and_a_kind_without_a_size_is_none():
+    facts = "250-Begin\n {}; /up/f\n250 End"
+    assert paths({"SIZE": UNCLEAR, "MLST": facts.format("Size=3")}, ("MLST",))[0].size(b"/up/f") == 3
+    with pytest.raises(ServerRefused, match="is not a regular file"):
+        paths({"SIZE": UNCLEAR, "MLST": facts.format("Type=file")}, ("MLST",))[0].size(b"/up/f")

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Found", "expand", "in_folder", "is_folder", "is_pattern", "look", "matches", "walk"]
 
-FOLDER_BITS, TYPE_BITS = 0o040000, 0o170000
-
 
 class Found(NamedTuple):
     """path: on the server. file: as it is there, of what a link leads to."""
@@ -32,7 +30,7 @@ class Found(NamedTuple):
 
 
 def is_folder(file: RemoteFile | None) -> bool:
-    return file is not None and (file.mode or 0) & TYPE_BITS == FOLDER_BITS
+    return file is not None and file.is_folder
 
 
 def is_pattern(path: str) -> bool:
