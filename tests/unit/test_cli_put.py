@@ -1,4 +1,4 @@
-"""What `put` sends where: each file under its own name unless that is said otherwise, and nothing where it is unclear."""
+"""What `put` sends where: each file under its own name unless that is said otherwise, nothing where it is unclear."""
 
 from __future__ import annotations
 

@@ -57,6 +57,34 @@ def test_what_a_folder_can_is_told(far: Path) -> None:
     assert (trusting.durable, trusting.connections) == (False, 7)
 
 
+WRITE, MAKE = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@pytest.mark.parametrize(
+    ("call", "flags"),
+    [
+        (lambda store: store.begin(b"new", 1, Meta(b"new.part")), MAKE | os.O_EXCL),
+        (lambda store: store.write(PART, Span(0, 1), [b"x"]), WRITE),
+        (lambda store: store.touch(b"new", 5), MAKE | os.O_NONBLOCK),
+        (lambda store: list(store.read(b"file", 0)), os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC),
+    ],
+)
+def test_no_file_is_opened_through_a_link_waited_for_or_left_to_another_program(
+    store: FolderStore, monkeypatch: pytest.MonkeyPatch, call: Callable[[FolderStore], None], flags: int
+) -> None:
+    opened: list[int] = []
+    real = os.open
+
+    def note(path: bytes, given: int, *more: int, dir_fd: int | None = None) -> int:
+        if not given & os.O_DIRECTORY:
+            opened.append(given)
+        return real(path, given, *more, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "open", note)
+    call(store)
+    assert opened == [flags]
+
+
 # -- parts
 
 
