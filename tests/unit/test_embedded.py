@@ -20,13 +20,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from servers.base import client_key, program
+from unit.embedded_wire import Wire
 
 from iot.sftp.client import EmbeddedServer
 from iot.sftp.server.files import SFTPSession, open_flags
 from iot.sftp.server.protocol import ProtocolBroken
 
 MIB = 1 << 20
-STATUS, HANDLE = 101, 102
+HANDLE = 102
 NO_SUCH_FILE, PERMISSION_DENIED, FAILURE, BAD_MESSAGE, OP_UNSUPPORTED = 2, 3, 4, 5, 8
 LOST = (OSError, EOFError, paramiko.SSHException)
 
@@ -52,29 +53,6 @@ def connected(server: EmbeddedServer, **login: object) -> Iterator[paramiko.SFTP
         sftp = paramiko.SFTPClient.from_transport(transport)
         assert sftp is not None
         yield sftp
-
-
-class Wire:
-    """A session without a network: one request in, its answer out."""
-
-    def __init__(self, root: Path) -> None:
-        self.sent = bytearray()
-        self.session = SFTPSession(os.fsencode(os.path.realpath(root)), self.sent.extend)
-
-    def ask(self, kind: int, *parts: bytes | int) -> tuple[int, bytes]:
-        """The answer's type and what follows its request id. Parts: bytes as a string, int as a uint32."""
-        body = b"".join(struct.pack(">I", p) if isinstance(p, int) else struct.pack(">I", len(p)) + p for p in parts)
-        packet = struct.pack(">BI", kind, 7) + body
-        self.sent.clear()
-        self.session.receive(struct.pack(">I", len(packet)) + packet)
-        length, reply, request_id = struct.unpack_from(">IBI", self.sent)
-        assert (length, request_id) == (len(self.sent) - 4, 7)
-        return reply, bytes(self.sent[9:])
-
-    def status(self, kind: int, *parts: bytes | int) -> int:
-        reply, body = self.ask(kind, *parts)
-        assert reply == STATUS
-        return int(struct.unpack_from(">I", body)[0])
 
 
 def test_a_server_that_stopped_leaves_no_thread_and_one_that_never_started_may_be_stopped(tmp_path: Path) -> None:

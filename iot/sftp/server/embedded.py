@@ -44,6 +44,9 @@ LOG_CHANNEL = "iot.sftp.server"
 RECEIVE_BYTES = 1 << 20
 POLL_S = 0.5
 JOIN_S = 5.0
+PASSWORD_BYTES = 12
+WAITING = 128
+"""Connections that wait to be accepted."""
 
 logging.getLogger(LOG_CHANNEL).addHandler(logging.NullHandler())
 
@@ -80,7 +83,7 @@ class EmbeddedServer:
         self.root = os.path.realpath(root)
         self.user = user
         self.authorized_keys = [tuple(line.split()[:2]) for line in authorized_keys]
-        self.password = password or (None if self.authorized_keys else secrets.token_urlsafe(12))
+        self.password = password or (None if self.authorized_keys else secrets.token_urlsafe(PASSWORD_BYTES))
         self.port = port
         self.session = session
         self.renew_host_key()
@@ -119,7 +122,7 @@ class EmbeddedServer:
 
         Raises: OSError if the port is taken.
         """
-        self._listener = socket.create_server((self.host, self.port), backlog=128)
+        self._listener = socket.create_server((self.host, self.port), backlog=WAITING)
         self._listener.settimeout(POLL_S)
         self.port = self._listener.getsockname()[1]
         self._acceptor = threading.Thread(
@@ -164,7 +167,7 @@ class EmbeddedServer:
 
     def serve(self, connected: socket.socket) -> None:
         """Start SSH on an accepted connection."""
-        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
         transport = paramiko.Transport(connected)
         transport.set_log_channel(LOG_CHANNEL)
         transport.daemon = True

@@ -15,7 +15,7 @@ import struct
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 
 from paramiko import Message
 
@@ -128,7 +128,7 @@ class SFTPSession(RequestHandler):
         super().__init__(send)
         self.root = root
         self.handles: dict[bytes, OpenFile | OpenFolder] = {}
-        self._opened = 0
+        self._names = (struct.pack(">I", number) for number in count())
 
     def close(self) -> None:
         for handle in list(self.handles.values()):
@@ -160,8 +160,7 @@ class SFTPSession(RequestHandler):
         return local
 
     def add_handle(self, handle: OpenFile | OpenFolder) -> Reply:
-        self._opened += 1
-        name = struct.pack(">I", self._opened)
+        name = next(self._names)
         self.handles[name] = handle
         return HANDLE, text(name)
 

@@ -178,7 +178,7 @@ class Link:
 def _acknowledge(sock: socket.socket) -> None:
     """Acknowledge now, not 40 ms later: sshd (Nagle) holds back its next answer until then."""
     if hasattr(socket, "TCP_QUICKACK"):  # Linux
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, True)
 
 
 class _Waiter:
