@@ -81,6 +81,16 @@ def test_a_bundle_goes_on_after_a_restart_up_to_its_full_number(device, monkeypa
     assert [len(names) for names in bundles(device)] == [10, 1]
 
 
+def test_the_bundle_that_still_gets_files_is_counted_in_one_step(device):
+    device = device(max_bytes=10**6)
+    device.put(*"abcd")
+    device.start()
+    device.archive.tidy(0)
+    device.put("e")
+    device.tidy()
+    assert device.archive._total == device.size() == 5000
+
+
 def test_what_is_removed_after_a_restart_is_taken_off_the_total(device):
     device = device(max_bytes=4000)
     device.put("a", "b", "c")

@@ -155,6 +155,24 @@ def test_the_hook_of_a_batch_comes_after_those_of_its_files(lab: Lab) -> None:
     assert (lab.after.pending(1), lab.after.is_idle()) == (0, True)
 
 
+def test_after_a_batch_the_next_ones_are_fetched_before_the_last_has_ended(lab: Lab) -> None:
+    lab.begun(at_once=PAGE)
+    [calls] = lab.after.all_calls
+    lab.delivered(1)
+    lab.batch_over()
+    lab.delivered(*range(2, 2 * PAGE))
+    lab.after.look()
+    lab.ends(1)
+    lab.after.look()
+    assert len(calls) == PAGE
+    lab.ends(*lab.started[1 + PAGE // 2 :])
+    lab.after.look()
+    assert len(calls) == PAGE // 2  # there is enough to do
+    lab.ends(lab.started[1])
+    lab.after.look()
+    assert len(calls) == PAGE // 2 - 1 + PAGE - 1
+
+
 def test_of_many_only_some_are_in_memory_and_all_run_in_their_order(lab: Lab) -> None:
     numbers = list(range(1, 3 * PAGE + 1))
     lab.delivered(*numbers)

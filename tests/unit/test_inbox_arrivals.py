@@ -328,6 +328,8 @@ def test_what_has_failed_is_left_alone_until_its_time(lab: Lab, monkeypatch: pyt
     with monkeypatch.context() as patch:
         patch.setattr(server, "delete", fails(PermissionDenied("no")))
         removal = removals(lab, server)
+    assert removal.next_at() == lab.now + WAIT_S
+    assert [removal.is_due(lab.now + after_s) for after_s in (WAIT_S - 1, WAIT_S, WAIT_S + 1)] == [False, True, True]
     removal.run(server, lab.now + WAIT_S - 1, lambda: None)  # type: ignore[arg-type]
     assert list(server.files) == ["a"]
     removal.run(server, lab.now + WAIT_S, lambda: None)  # type: ignore[arg-type]

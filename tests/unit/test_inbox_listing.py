@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from iot.spooler.inbox import listing
-from iot.spooler.inbox.listing import Listing, listed
+from iot.spooler.inbox.listing import Listing, listed, remote_join
 from iot.spooler.inbox.wanted import clashes
 from iot.transfer import LinkLost, NotFound, PermissionDenied, RemoteEntry, RemoteFile
 
@@ -85,3 +85,53 @@ def test_folders_deeper_than_are_looked_into_are_named_and_make_nobody_forget_th
 @pytest.mark.parametrize("told", [RemoteFile(3, None), RemoteFile(None, 10**9), RemoteFile(None, None)])
 def test_what_a_listing_does_not_tell_is_asked_for(told: RemoteFile) -> None:
     assert look({"/cfg": [RemoteEntry("a", told)]}).files == {"a": FILE}
+
+
+def test_folders_are_entered_only_where_that_is_asked_for_and_a_tick_comes_with_each() -> None:
+    ticks: list[None] = []
+    top = [RemoteEntry("one", FOLDER), RemoteEntry("two", FOLDER), RemoteEntry("a", FILE)]
+    server = Server({"/cfg": top, "/cfg/one": [], "/cfg/two": [RemoteEntry("b", FILE)]})
+    for recursive, files, folders in ((False, ["a"], 1), (True, ["a", "two/b"], 3)):
+        ticks.clear()
+        found = listed(server, "/cfg", recursive=recursive, tick=lambda: ticks.append(None))
+        assert (list(found.files), found.complete, len(ticks)) == (files, True, folders)
+
+
+def test_a_name_of_255_bytes_is_fetched_and_a_longer_one_is_told() -> None:
+    fits, longer = "n" * 253 + "\u00e9", "n" * 254 + "\u00e9"
+    found = look({"/cfg": [RemoteEntry(fits, FILE), RemoteEntry(longer, FILE)]})
+    assert (list(found.files), found.refused) == ([fits], {longer: "its name has more than 255 bytes"})
+
+
+def test_where_a_server_does_not_tell_what_a_file_is_it_is_taken_for_one() -> None:
+    found = look(
+        {"/cfg": [RemoteEntry("a", RemoteFile(3, 10**9, None)), RemoteEntry("b", RemoteFile(3, 10**9, 0o644))]}
+    )
+    assert (list(found.files), found.refused) == (["a", "b"], {})
+
+
+def test_what_may_not_be_asked_for_stays_as_it_was_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> RemoteFile:
+        raise PermissionDenied("no")
+
+    monkeypatch.setattr(Server, "stat", refused)
+    told = RemoteFile(None, 10**9)
+    assert look({"/cfg": [RemoteEntry("a", told)]}).files == {"a": told}
+
+
+def test_what_is_no_name_is_told_where_it_lies(monkeypatch: pytest.MonkeyPatch) -> None:
+    def scan(self: Server, path: str, *, leave_out: Callable[[bytes, bytes], None]) -> list[RemoteEntry]:
+        leave_out(path.encode(), b"../x")
+        return [RemoteEntry("deep", FOLDER)] if path == "/cfg" else []
+
+    monkeypatch.setattr(Server, "scan", scan)
+    words = "not a name: it would lead out of the folder"
+    assert look({}).refused == {"../x": words, "deep/../x": words}
+
+
+@pytest.mark.parametrize(
+    ("root", "path", "joined"),
+    [(".", "a", "a"), (".", "", "."), ("/cfg", "a/b", "/cfg/a/b"), ("/cfg", "", "/cfg"), ("cfg", "a", "cfg/a")],
+)
+def test_a_path_below_the_login_folder_stands_alone(root: str, path: str, joined: str) -> None:
+    assert remote_join(root, path) == joined

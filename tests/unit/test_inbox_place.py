@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,81 @@ def test_no_name_leads_out_of_it(place: Place, name: bytes) -> None:
     for act in (lambda: place.publish([each]), lambda: place.here(name), lambda: place.digest(name)):
         with pytest.raises(UnsafeName):
             act()
+
+
+def test_a_link_is_read_by_nobody_and_a_pipe_keeps_nobody_waiting(place: Place, tmp_path: Path) -> None:
+    (tmp_path / "outside").write_bytes(b"one")
+    (tmp_path / "here/a").symlink_to(tmp_path / "outside")
+    for act in (lambda: place.digest(b"a"), lambda: place.confirm(content(b"a"))):
+        with pytest.raises(OSError, match="symbolic"):
+            act()
+    os.mkfifo(tmp_path / "here/b")
+    assert place.digest(b"b") == hashlib.sha256(b"").hexdigest()
+    with suppress(OSError):  # as the file system likes
+        place.confirm(content(b"b"))
+    assert (place.here(b"a"), place.here(b"b")) == (None, None)
+
+
+def test_what_has_no_name_yet_is_not_here_and_has_no_digest(place: Place, tmp_path: Path) -> None:
+    (tmp_path / "here/file").write_bytes(b"12345")
+    os.utime(tmp_path / "here/file", (10**9, 10**9 + 0.5))
+    assert place.here(b"file") == (5, 10**9)
+    for name in (b"gone", b"gone/deeper", b"file/deeper"):
+        assert place.here(name) is None
+        with pytest.raises(OSError, match="No such file"):
+            place.digest(name)
+
+
+def test_whatever_has_the_hidden_name_is_waiting(place: Place) -> None:
+    place.prepare()
+    assert not place.is_waiting(content(b"a"))
+    Path(place.sealed_path(content(b"a"))).symlink_to("nowhere")
+    assert place.is_waiting(content(b"a"))
+
+
+def test_the_hidden_folder_is_the_agents_alone(place: Place, tmp_path: Path) -> None:
+    place.prepare()
+    assert (tmp_path / "here" / INBOX).stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize(("mode", "trusted"), [(0o755, True), (0o775, False), (0o757, False), (0o1777, True)])
+@pytest.mark.parametrize("judged", [True, False])
+def test_where_others_could_exchange_what_is_judged_nothing_is_fetched(
+    tmp_path: Path, judged: bool, mode: int, trusted: bool
+) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here").chmod(mode)
+    place = Place(tmp_path / "here", judged=judged)
+    if trusted or not judged:
+        place.prepare()
+        return
+    with pytest.raises(Untrusted, match="other users may write to it"):
+        place.prepare()
+
+
+@pytest.mark.parametrize("replace", [True, False])
+def test_a_name_that_is_taken_is_the_fault_of_that_file_only(place: Place, tmp_path: Path, replace: bool) -> None:
+    """A folder has one of them; the parent of another is a file."""
+    every = [arrived(place, name) for name in (b"a", b"b", b"file/c", b"deep/d")]
+    place.seal(every)
+    (tmp_path / "here/a").mkdir()
+    (tmp_path / "here/file").touch()
+    failed = place.publish(every, replace=replace)
+    assert set(failed) == {b"a", b"file/c"}
+    assert [place.is_waiting(each) for each in every] == [True, False, True, False]
+    assert (tmp_path / "here/deep/d").read_bytes() == b"one"
+
+
+def test_a_private_file_that_is_replaced_by_a_link_hands_on_nothing(place: Place, tmp_path: Path) -> None:
+    (tmp_path / "outside").write_bytes(b"x")
+    (tmp_path / "outside").chmod(0o600)
+    (tmp_path / "here/a").symlink_to(tmp_path / "outside")
+    each = arrived(place, b"a")
+    place.seal([each])
+    before = Path(place.sealed_path(each)).stat().st_mode
+    assert place.publish([each]) == {}
+    assert not (tmp_path / "here/a").is_symlink()
+    assert (tmp_path / "here/a").stat().st_mode == before
 
 
 def test_without_replace_a_file_waits_until_the_one_before_it_was_taken_out(tmp_path: Path) -> None:

@@ -125,6 +125,16 @@ def test_anything_else_that_has_the_name_is_another_file(where, difference, requ
     assert os.listdir(lab.source) == ["f"]
 
 
+def test_one_that_cannot_be_read_is_not_yet_another_file(lab, monkeypatch):
+    def refused(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    (lab.target / "t").write_bytes(CONTENT)
+    monkeypatch.setattr(moving, "_reading", refused)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        lab.put()
+
+
 def test_a_long_content_is_compared_to_its_end(lab, monkeypatch):
     monkeypatch.setattr(moving, "BUFFER_BYTES", 1000)
     (lab.target / "t").write_bytes(CONTENT)

@@ -49,7 +49,8 @@ def listed(remote: Lister, root: str, *, recursive: bool, tick: Callable[[], Non
     for depth in range(DEPTH_MAX):
         below: list[str] = []
         for folder in level:
-            below += _folder(remote, root, folder, listing) if recursive else _folder(remote, root, folder, listing)[:0]
+            folders = _folder(remote, root, folder, listing)
+            below += folders if recursive else []
             tick()
         level = below
         if not level:

@@ -49,7 +49,7 @@ def open_trusted(path: Path, *, make: bool = False) -> int:
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
             rest = _names(link) + rest
             if link.startswith("/"):
-                here, seen = _step(here, "/", make=False), "/"
+                here, seen = _step(here, "/", make=make), "/"
         _check(here, seen, last=True)
     except BaseException:
         os.close(here)
