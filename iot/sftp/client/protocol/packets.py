@@ -132,9 +132,8 @@ class Attributes(NamedTuple):
     mtime_s: int | None = None
 
     def encode(self) -> bytes:
-        flags = (1 if self.size is not None else 0) | (4 if self.mode is not None else 0)
-        flags |= 8 if self.mtime_s is not None else 0
-        parts = [U32.pack(flags)]
+        given = ((1, self.size), (4, self.mode), (8, self.mtime_s))
+        parts = [U32.pack(sum(flag for flag, value in given if value is not None))]
         if self.size is not None:
             parts.append(U64.pack(self.size))
         if self.mode is not None:

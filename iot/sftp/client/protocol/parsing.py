@@ -89,7 +89,7 @@ def parse_reply(packet: memoryview) -> tuple[int, Reply]:
 def parse_version(packet: memoryview) -> dict[bytes, bytes]:
     """The VERSION packet -> its extensions. Raises: ProtocolError."""
     reader = Reader(packet)
-    kind = reader.take(1)[0]
+    [kind] = reader.take(1)
     if kind != Kind.VERSION:
         raise ProtocolError(f"server's first packet has type {kind}, not VERSION: is this an SFTP server?")
     version = reader.u32()
@@ -197,7 +197,7 @@ class Deframer:
         self._held += len(chunk)
         if self._held < self._needed:
             return
-        data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        data = b"".join(self._chunks)  # a single chunk is not copied
         view = memoryview(data)
         at = 0
         while True:
@@ -212,5 +212,6 @@ class Deframer:
                 break
             yield view[at + 4 : at + self._needed]
             at += self._needed
-        self._chunks = [data[at:]] if at < len(data) else []
-        self._held = len(data) - at
+        rest = data[at:]
+        self._chunks = [rest] if rest else []
+        self._held = len(rest)
