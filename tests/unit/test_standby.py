@@ -14,7 +14,8 @@ import pytest
 from iot.sftp.client.connector import SILENT_S, Connector
 from iot.sftp.client.session import Making
 from iot.sftp.client.settings import ClientOptions
-from iot.sftp.client.standby import Connecting
+from iot.sftp.client import standby as module
+from iot.sftp.client.standby import REDIAL_S, REFUSED_PAUSE_S, Connecting, Standby
 from iot.transfer.errors import Cancelled, LinkLost, LoginRefused
 from iot.transfer.rate import Meter, RateLimit
 from iot.transfer.stop import StopFlag
@@ -268,3 +269,83 @@ def test_a_standby_dials_again_after_a_lost_call_and_gives_up_after_a_refused_lo
     tried = len(network.makings)
     time.sleep(0.6)
     assert len(network.makings) == tried
+
+
+@pytest.mark.parametrize(("round_trip_s", "quiet_s", "redial_s"), [(None, SILENT_S, REDIAL_S), (2.0, 6.0, 4.0)])
+def test_a_standby_is_dialled_at_the_pace_of_the_link(
+    links: Connector, network: Network, round_trip_s: float | None, quiet_s: float, redial_s: float
+) -> None:
+    links.session(nothing)
+    network.made[0].pace.round_trip_s = round_trip_s
+    links.fell_silent(quiet_s)
+    until(lambda: len(network.makings) == 2)
+    beside = network.makings[1].beside
+    assert beside is not None
+    assert beside.redial_s == redial_s
+
+
+@pytest.mark.parametrize("has_dialled_before", [False, True])
+def test_a_standby_that_only_dials_is_not_waited_for(
+    links: Connector, network: Network, has_dialled_before: bool
+) -> None:
+    links.session(nothing)
+    network.free = False
+    links.fell_silent(SILENT_S * 2)
+    until(lambda: len(network.makings) == 2)
+    if has_dialled_before:
+        beside = network.makings[1].beside
+        assert beside is not None
+        beside.on_dialled()
+        network.error = LinkLost("while it logged in")
+        network.pass_one()
+        until(lambda: len(network.makings) == 3)
+        network.error = None
+    tries = len(network.makings)
+    links.drop()
+    waited_for_it: list[int] = []
+
+    def tick() -> None:
+        if len(network.makings) == tries:
+            waited_for_it.append(1)
+        network.pass_one()
+
+    assert links.session(tick) is network.made[1]
+    assert waited_for_it == []
+    assert network.makings[-1].beside is None
+
+
+class Stop:
+    """In place of a StopFlag: notes how long it is waited for."""
+
+    waits: list[float]
+    ends_after = 4
+
+    def __init__(self, above: StopFlag) -> None:
+        Stop.waits = []
+
+    def is_set(self) -> bool:
+        return len(Stop.waits) >= Stop.ends_after
+
+    def set(self) -> None: ...
+
+    def wait(self, seconds: float) -> None:
+        Stop.waits.append(seconds)
+
+
+@pytest.mark.parametrize(("took_s", "pause_s"), [(0.0, REFUSED_PAUSE_S), (0.125, REFUSED_PAUSE_S - 0.125), (9.0, 0.0)])
+def test_between_two_tries_of_a_standby_there_is_a_pause(
+    monkeypatch: pytest.MonkeyPatch, stop: StopFlag, took_s: float, pause_s: float
+) -> None:
+    now = 100.0
+
+    def make(*_: Any) -> Any:
+        nonlocal now
+        now += took_s
+        raise LinkLost("no answer")
+
+    monkeypatch.setattr(module, "StopFlag", Stop)
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
+    standby = Standby(make, stop, 0.0)
+    until(lambda: not standby._thread.is_alive())
+    assert Stop.waits == [pause_s] * Stop.ends_after
+    assert not standby.stands
