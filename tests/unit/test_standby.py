@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from iot.sftp.client import standby as module
 from iot.sftp.client.connector import SILENT_S, Connector
 from iot.sftp.client.session import Making
 from iot.sftp.client.settings import ClientOptions
-from iot.sftp.client import standby as module
 from iot.sftp.client.standby import REDIAL_S, REFUSED_PAUSE_S, Connecting, Standby
 from iot.transfer.errors import Cancelled, LinkLost, LoginRefused
 from iot.transfer.rate import Meter, RateLimit

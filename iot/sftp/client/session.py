@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 SPARE_HANDLES = 8
 MAX_BLOCK = 255 * 1024
 LEAST_DATA_BYTES = 1024  # a limit below this is taken to be a mistake
+FILES_ON_WINDOWS = 512  # what its C library allows
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +177,7 @@ def ask_limits(server: Server) -> Work[None]:
 def _open_files_allowed() -> int:
     """How many files this process may have open, as far as the system tells."""
     if sys.platform == "win32":
-        return 512
+        return FILES_ON_WINDOWS
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return soft if soft != resource.RLIM_INFINITY else 2**31
 

@@ -16,6 +16,8 @@ from iot.transfer.terminal import quoted
 
 __all__ = ["fetch_sha256_file", "read_small", "sha256_there"]
 
+PIECE_BYTES = 32 * 1024
+
 
 def fetch_sha256_file(context: Context, source: bytes) -> Work[str]:
     """The SHA-256 that `<source>.sha256` lists for `source`, in lower-case hex.
@@ -74,7 +76,7 @@ def _read(path: bytes, handle: bytes) -> Work[bytes]:
     """Read a small remote file. Raises: PermissionDenied, ServerRefused; ProofFailed if it is too long."""
     content = b""
     while len(content) <= MOST_BYTES:
-        reply = yield from ask(packets.read(handle, len(content), 32 * 1024))
+        reply = yield from ask(packets.read(handle, len(content), PIECE_BYTES))
         if isinstance(reply, Status) and reply.code == Code.EOF:
             break
         data = expect_data(reply, f"cannot read {quoted(path)}")
