@@ -8,6 +8,8 @@ import shlex
 import stat
 from pathlib import Path
 
+from iot.transfer.openflags import open_flags
+
 __all__ = ["check_readable", "exposure", "read_text_once"]
 
 HANDED_OVER = ("/dev/fd/", "/proc/self/fd/")
@@ -46,7 +48,7 @@ def exposure(path: Path) -> str:
 
 
 def _open(path: Path, *, pipe: bool) -> int:
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+    descriptor = os.open(path, open_flags("O_RDONLY", "O_NONBLOCK", "O_CLOEXEC"))
     try:
         status = os.fstat(descriptor)
         if pipe and stat.S_ISFIFO(status.st_mode):

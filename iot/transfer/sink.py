@@ -14,6 +14,7 @@ from typing import BinaryIO, NamedTuple, Protocol
 
 from iot.transfer.errors import DiskFull, LocalStateError, PermanentError
 from iot.transfer.model import Span
+from iot.transfer.openflags import open_flags
 from iot.transfer.source import HASH_BLOCK, local_error
 from iot.transfer.terminal import human_bytes
 
@@ -119,7 +120,7 @@ class FileSink:
 
         private: only the owner may read it until it is published with its own mode, or that of the file it replaces.
         """
-        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+        flags = open_flags("O_RDWR", "O_CREAT", "O_NOFOLLOW", "O_BINARY")
         self.close()
         with self._translated():
             self._fd = os.open(self.part, flags, 0o600 if private or os.path.lexists(self.path) else 0o666)
@@ -277,7 +278,7 @@ class StreamSink:
         data = b""
         with _translated(self.name):
             self._file.seek(self._start + span.start)
-            while len(data) < span.length and (more := self._file.read(span.length - len(data))):
+            while more := self._file.read(span.length - len(data)):
                 data += more
         return data
 

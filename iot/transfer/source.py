@@ -24,6 +24,7 @@ from iot.transfer.errors import (
     SourceUnreadable,
 )
 from iot.transfer.model import LOCAL_KINDS, Fingerprint, LocalSource, Span
+from iot.transfer.openflags import open_flags
 
 HASH_BLOCK = 1024 * 1024
 
@@ -81,14 +82,14 @@ class Source:
         its size says; SourceUnreadable."""
         if self._look() != self.fingerprint:
             raise SourceChanged(f"{self.name} changed during the upload; nothing was published")
-        if self._fd is not None and hasattr(os, "pread") and self._goes_on():
+        if self._fd is not None and hasattr(os, "pread") and self._goes_on(self._fd):
             size = self.fingerprint.size
             raise PermanentError(f"{self.name} has more data than its reported size of {size} bytes; copy it first")
 
-    def _goes_on(self) -> bool:
+    def _goes_on(self, descriptor: int) -> bool:
         """A generated file (in /proc) reports a size of 0 but has content."""
         try:
-            return bool(os.pread(self._fd or 0, 1, self.fingerprint.size))
+            return bool(os.pread(descriptor, 1, self.fingerprint.size))
         except OSError as error:
             raise SourceUnreadable(f"cannot read {self.name}: {error.strerror or error}") from error
 
@@ -133,9 +134,8 @@ class Beginning:
 
 def _open(name: str) -> BinaryIO:
     """Open without blocking on a fifo that has no writer."""
-    flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
     try:
-        descriptor = os.open(name, flags)
+        descriptor = os.open(name, open_flags("O_RDONLY", "O_BINARY", "O_NONBLOCK", "O_CLOEXEC"))
     except ValueError as error:
         raise NameRefused(f"{name!r} is not a valid path: {error}") from error
     except OSError as error:

@@ -172,3 +172,70 @@ def test_a_link_that_broke_because_it_was_cancelled_is_no_failure_of_the_link(at
     stop.set()
     with pytest.raises(Cancelled):
         loop(Links(), losing, Patience(attempts, 0.0, 0.0), stop)
+
+
+def test_each_failed_call_is_told_with_its_number(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(LinkLost):
+        loop(Links([LinkLost("refused")] * 9), losing)
+    assert [record.args[0] for record in caplog.records if record.args] == [1, 2]
+
+
+def test_work_runs_on_the_connections_until_one_lets_it_end() -> None:
+    links, seen = Links(), []
+
+    def work(session: Any) -> str:
+        seen.append(session)
+        if len(seen) < 3:
+            raise LinkLost("cut")
+        return "done"
+
+    attempts = Attempts(links, NONE, StopFlag())
+    assert attempts.run(work) == "done"
+    assert (links.dialled, links.dropped) == (3, 2)
+    with pytest.raises(NotFound):
+        Attempts(Links(), NONE, StopFlag()).run(refusing)
+    with pytest.raises(LinkLost):
+        Attempts(Links(), NONE, StopFlag()).run(losing)
+
+
+def refusing(session: Any) -> None:
+    raise NotFound("gone")
+
+
+def test_a_server_that_is_too_busy_for_one_request_is_not_tried_again_by_the_loop() -> None:
+    links = Links()
+
+    def work(session: Any) -> None:
+        raise ServerBusy("full")
+
+    with pytest.raises(ServerBusy):
+        loop(links, work, harmless=())
+    assert (links.dialled, links.dropped) == (1, 1)
+
+
+def test_what_was_confirmed_before_this_attempt_is_no_progress_of_it() -> None:
+    links = Links()
+    links.session(None).delivered_bytes = 7
+    failures: list[int] = []
+    attempts = Attempts(links, Patience(2, 0.0, 0.0), StopFlag())
+
+    def work(session: Any) -> None:
+        failures.append(attempts._failures)
+        raise LinkLost("cut")
+
+    with pytest.raises(LinkLost):
+        attempts.run(work)
+    assert failures == [0, 1]
+
+
+def test_a_cancel_says_that_what_was_sent_is_kept() -> None:
+    stop = StopFlag()
+    stop.set()
+    with pytest.raises(Cancelled, match=r"^stopped on request; what was sent is kept for a resume$") as caught:
+        loop(Links([LinkLost("refused")]), losing, stop=stop)
+    assert isinstance(caught.value.__cause__, LinkLost)
+
+
+def test_one_who_waits_without_a_tick_just_waits() -> None:
+    with pytest.raises(LinkLost):
+        loop(Links([LinkLost("refused")] * 2), losing, Patience(2, 0.001, 0.001))

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
 import signal
+import stat
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,8 +18,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from iot.transfer import locks as module
 from iot.transfer.errors import TransientError
-from iot.transfer.locks import Busy, TransferLocks
+from iot.transfer.locks import LOCK_NAMES, Busy, TransferLocks
 
 HOLDER = """
 import sys
@@ -136,6 +142,72 @@ def test_the_locks_of_many_transfers_are_spread_over_several_files(tmp_path: Pat
     held = [inodes[file.stat().st_ino] for file in tmp_path.iterdir()]
     assert 200 < sum(held) <= 400  # neighbours are one
     assert max(held) < 100
+    locks.close()
+
+
+def test_the_lock_files_are_nobody_elses_and_are_closed_once(tmp_path: Path) -> None:
+    locks = TransferLocks(tmp_path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(LOCK_NAMES)
+    assert {stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()} == {0o600}
+    locks.close()
+    locks.close()
+    locks.take(b"/a")  # within this object it still excludes
+    with pytest.raises(Busy):
+        locks.take(b"/a")
+
+
+def test_a_folder_in_which_no_lock_can_be_made_leaves_nothing_open(tmp_path: Path) -> None:
+    (tmp_path / LOCK_NAMES[3]).mkdir()
+    with pytest.raises(IsADirectoryError):
+        TransferLocks(tmp_path)
+
+
+def test_where_ranges_cannot_be_locked_only_this_object_excludes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BYTE_RANGES", False)
+    one, two = TransferLocks(tmp_path), TransferLocks(tmp_path)
+    one.take(b"/a")
+    two.take(b"/a")
+    with pytest.raises(Busy, match=r"^another transfer to '/a' is running; wait until it ends$"):
+        one.take(b"/a")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "busy"), [(errno.EAGAIN, True), (errno.EACCES, True), (errno.ENOLCK, False), (errno.EIO, False)]
+)
+def test_only_a_lock_that_another_holds_is_busy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, busy: bool
+) -> None:
+    locks = TransferLocks(tmp_path)
+
+    def refused(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module.fcntl, "fcntl", refused)
+        with pytest.raises(Busy if busy else OSError):
+            locks.take(b"/a")
+    locks.take(b"/a")  # what was refused is not held
+    locks.close()
+
+
+def test_one_byte_stands_for_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, ...]] = []
+    locks = TransferLocks(tmp_path)
+    monkeypatch.setattr(module.fcntl, "fcntl", lambda _file, _what, ask: asked.append(struct.unpack("hhqqi4x", ask)))
+    for name in (b"/a", b"/b"):
+        locks.take(name)
+        locks.release(name)
+        locks.release(name)
+    kinds = [fcntl.F_WRLCK, fcntl.F_UNLCK] * 2
+    assert [(kind, whence, length, pid) for kind, whence, _, length, pid in asked] == [
+        (kind, os.SEEK_SET, 1, 0) for kind in kinds
+    ]
+    starts = [start for _, _, start, _, _ in asked]
+    assert starts[0] == starts[1] != starts[2] == starts[3]
+    assert all(0 <= start < 2**48 for start in starts)
     locks.close()
 
 

@@ -28,7 +28,7 @@ def sink_for(folder: Path) -> FileSink:
 @pytest.mark.parametrize(
     ("size", "offset", "part", "fits"),
     [(100, 0, 0, True), (101, 0, 0, False), (150, 50, 50, True), (151, 50, 50, False), (120, 0, 20, True),
-     (121, 0, 20, False), (170, 50, 70, True), (171, 50, 70, False)],
+     (121, 0, 20, False), (170, 50, 70, True), (171, 50, 70, False), (110, 10, 0, True), (111, 10, 0, False)],
 )  # fmt: skip
 def test_what_the_part_holds_beyond_the_resume_counts_as_room(tmp_path, monkeypatch, size, offset, part, fits):
     sink = sink_for(tmp_path)
@@ -37,7 +37,9 @@ def test_what_the_part_holds_beyond_the_resume_counts_as_room(tmp_path, monkeypa
     if fits:
         sink.check_space(size, offset)
         return
-    with pytest.raises(DiskFull, match=r"not enough space for .*file: needs "):
+    free = 100 + max(part - offset, 0)
+    told = rf"^not enough space for .*file: needs {size - offset} B, {free} B free; free some space there$"
+    with pytest.raises(DiskFull, match=told):
         sink.check_space(size, offset)
 
 
@@ -168,6 +170,48 @@ def test_the_current_folder_can_be_synced_too(tmp_path, monkeypatch):
     assert len(synced) == 2
 
 
+def test_a_link_in_the_place_of_the_part_is_not_measured(tmp_path):
+    (tmp_path / "large").write_bytes(bytes(5000))
+    sink = sink_for(tmp_path)
+    os.symlink("large", sink.part)
+    assert sink.size() == len("large")
+
+
+def test_the_file_is_on_the_disk_before_it_has_its_name_and_its_folder_after(tmp_path, monkeypatch):
+    steps = []
+    real_fsync, real_replace = os.fsync, os.replace
+
+    def fsync(file: int) -> None:
+        steps.append(os.path.basename(os.readlink(f"/proc/self/fd/{file}")))
+        real_fsync(file)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", lambda *names: (steps.append("rename"), real_replace(*names)))
+    sink = sink_for(tmp_path)
+    sink.open(0)
+    sink.publish(Kept(mtime_s=0))
+    sink.sync_name()
+    assert steps == ["file.12345678.part", "rename", tmp_path.name]
+    assert (tmp_path / "file").stat().st_mtime == 0
+
+
+def test_a_descriptor_is_closed_once_even_if_it_has_the_number_of_the_standard_input(tmp_path, monkeypatch):
+    sink, closed = sink_for(tmp_path), []
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "close", closed.append)
+        sink.close()
+        sink._fd = 0
+        sink.close()
+        sink.close()
+    assert closed == [0]
+
+
+def test_a_folder_with_the_name_of_the_file_is_told_with_the_way_out(tmp_path):
+    (tmp_path / "file").mkdir()
+    with pytest.raises(PermanentError, match=r"file is a folder; give the name of a file in it$"):
+        sink_for(tmp_path).check_space(1, 0)
+
+
 # -- a stream
 
 
@@ -192,7 +236,7 @@ def test_a_stream_is_read_and_written_whole_from_where_it_stood():
     stream = Stream(b"head")
     stream.seek(4)
     sink = StreamSink(stream)
-    assert (sink.readable, sink.path, sink.part, sink.size()) == (True, b"", b"", 0)
+    assert (sink.readable, sink.path, sink.part, sink.size(), sink.sync_beside(5, 1)) == (True, b"", b"", 0, 0)
     sink.check_space(10**15, 0)
     sink.write(0, memoryview(CONTENT))
     assert sink.read(Span(3, 40)) == CONTENT[3:40]

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import os
+import stat
 import threading
 from pathlib import Path
 
 import pytest
 
 from iot.transfer.errors import (
+    ConfigurationError,
     DiskFull,
+    LocalStateError,
     NameRefused,
     NotFound,
     PermanentError,
@@ -19,8 +23,8 @@ from iot.transfer.errors import (
     SourceChanged,
     SourceUnreadable,
 )
-from iot.transfer.model import Span
-from iot.transfer.source import Source
+from iot.transfer.model import Fingerprint, Span
+from iot.transfer.source import HASH_BLOCK, Beginning, Source, local_error
 
 
 def made(path: Path, content: bytes = b"0123456789" * 100) -> Path:
@@ -160,8 +164,6 @@ def test_a_sparse_file_is_read_behind_4_gib_without_reading_what_is_before(tmp_p
 
 
 def test_the_hash_is_that_of_the_content_in_steps(tmp_path: Path) -> None:
-    import hashlib
-
     content = os.urandom(3 * 2**20 + 5)
     source = Source(made(tmp_path / "f", content))
     steps = list(source.sha256())
@@ -240,3 +242,119 @@ def test_a_file_that_the_disk_does_not_give_is_that_files_fault(tmp_path, monkey
     with pytest.raises(SourceUnreadable, match="Input/output error"):
         source.read(Span(0, 10))
     source.close()
+
+
+# -- errors, and systems that have less
+
+
+@pytest.mark.parametrize(
+    ("numbers", "kind", "more"),
+    [
+        ([errno.ENOENT, errno.ENOTDIR], NotFound, ""),
+        ([errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP], PermissionDenied, ""),
+        ([errno.ENOSPC, errno.EDQUOT], DiskFull, ": free some space on this disk"),
+        ([errno.EISDIR, errno.ENXIO, errno.ENAMETOOLONG, errno.EINVAL], PermanentError, ""),
+        ([errno.EIO, errno.EMFILE, errno.ESTALE], LocalStateError, ""),
+    ],
+)
+def test_an_error_of_the_local_files_is_told_as_what_it_means(numbers: list[int], kind: type, more: str) -> None:
+    for number in numbers:
+        told = local_error(OSError(number, os.strerror(number)), "f")
+        assert (type(told), str(told)) == (kind, f"f: {os.strerror(number)}{more}")
+    assert str(local_error(OSError("no number"), "f")) == "f: no number"
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"), [(errno.EIO, SourceUnreadable), (errno.ENOSPC, DiskFull), (errno.EACCES, PermissionDenied)]
+)
+def test_a_file_that_cannot_be_opened_is_that_files_fault_unless_it_is_the_disks(tmp_path, monkeypatch, number, kind):
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "open", refused)
+    with pytest.raises(kind, match=os.strerror(number)) as told:
+        Source(tmp_path / "f")
+    assert type(told.value) is kind
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), OSError("Input/output error")])
+def test_a_file_whose_end_cannot_be_read_is_told(tmp_path, monkeypatch, error):
+    source = Source(made(tmp_path / "f"))
+
+    def bad(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pread", bad)
+        for look in (source.check_unchanged, lambda: source.read(Span(0, 10))):
+            with pytest.raises(SourceUnreadable, match=f"cannot read {tmp_path / 'f'}: Input/output error"):
+                look()
+    source.close()
+
+
+def test_a_system_without_positions_seeks(tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "pread")
+    source = Source(made(tmp_path / "f"))
+    assert source.read(Span(990, 1000)) == b"0123456789"
+    assert source.read(Span(3, 5)) == b"34"
+    source.check_unchanged()
+    with pytest.raises(SourceChanged, match="became shorter during the upload"):
+        source.read(Span(995, 1005))
+    source.close()
+
+
+def test_an_owned_file_is_closed_and_has_the_mode_of_its_file(tmp_path: Path) -> None:
+    path = made(tmp_path / "f")
+    path.chmod(0o4751)
+    source = Source(path)
+    assert source.mode == stat.S_IMODE(path.stat().st_mode)
+    assert not os.get_inheritable(source._file.fileno())
+    source.close()
+    with pytest.raises(ValueError, match="closed"):
+        source._file.fileno()
+
+
+def test_of_a_beginning_only_its_bytes_are_hashed(tmp_path: Path) -> None:
+    content = os.urandom(HASH_BLOCK + 5)
+    source = Source(made(tmp_path / "f", content))
+    for size in (0, 1, HASH_BLOCK, HASH_BLOCK + 1):
+        steps = list(Beginning(source, size).sha256())
+        assert steps == [None] * -(-size // HASH_BLOCK) + [hashlib.sha256(content[:size]).hexdigest()]
+    source.close()
+
+
+def test_what_is_neither_a_path_nor_open_is_refused_by_its_type() -> None:
+    with pytest.raises(ConfigurationError, match=r"^source: must be str, bytes, os.PathLike or .* \(got int\)$"):
+        Source(7)  # type: ignore[arg-type]
+
+
+def test_a_stream_is_known_by_the_path_that_it_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, path in (("f", b"f"), (b"f\xff", b"f\xff"), ("", b""), (7, b""), (None, b"")):
+        stream = io.BytesIO(b"abc")
+        stream.name = name  # type: ignore[attr-defined]
+        source = Source(stream)
+        expected = os.path.join(os.fsencode(tmp_path), path) if path else b""
+        assert (source.path, source.name) == (expected, os.fsdecode(expected) or "stream")
+        assert (source.fingerprint, source.identified) == (Fingerprint(3, 0), False)
+
+
+def test_an_open_file_that_has_no_flush_or_no_descriptor_is_sent(tmp_path: Path) -> None:
+    class Plain:
+        def __init__(self) -> None:
+            self.content = io.BytesIO(b"abc")
+            self.read, self.seek, self.tell = self.content.read, self.content.seek, self.content.tell
+
+    source = Source(Plain())  # type: ignore[arg-type]
+    assert (source.read(Span(1, 3)), source.name, source.mode) == (b"bc", "stream", None)
+
+
+def test_a_buffer_that_cannot_be_written_is_told_with_the_name_of_its_file() -> None:
+    class Bad(io.BytesIO):
+        name = "records"
+
+        def flush(self) -> None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with pytest.raises(LocalStateError, match=r"^records: Input/output error$"):
+        Source(Bad(b"hello"))

@@ -83,6 +83,7 @@ def test_what_arrives_during_a_sync_belongs_to_the_next_checkpoint(landing: Land
     assert disk.asked.acquire(timeout=MOST_S)
     arrives(landing, 260)
     assert noted == []
+    assert [thread.daemon for thread in threading.enumerate() if thread.name == "sync"] == [True]
     disk.goes_on.release()
     until(lambda: landing.progressed(260) or noted)
     assert (noted, disk.sizes) == ([120], [120])

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from iot.transfer.journal.reserve import lay_out
+from iot.transfer.openflags import open_flags
 
 __all__ = [
     "default_state_dir",
@@ -65,7 +66,7 @@ def owner_of(path: Path) -> str:
 def keep_private(path: Path) -> None:
     """Make the file readable for its owner only, creating it if missing: upload tokens are often secrets. SQLite gives
     its other files the same mode."""
-    file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), PRIVATE)
+    file = os.open(path, open_flags("O_RDWR", "O_CREAT", "O_CLOEXEC"), PRIVATE)
     try:
         with contextlib.suppress(OSError):  # another user's file, or a file system without modes
             if hasattr(os, "fchmod") and os.fstat(file).st_mode & 0o077:
