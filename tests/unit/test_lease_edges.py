@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import pty
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from conditions import missing
+from unit.other_user import in_child
 
 from iot.spooler.outbox import lease
 from iot.spooler.outbox.lease import Answer, Completeness, Leases, Writer
@@ -134,8 +136,24 @@ def test_what_is_held_is_known_under_its_name_only(leases, folder, tmp_path):
             missing("no leases here")
         assert held.answer() == Answer(Writer.NONE, version(tmp_path / "f"))
         assert held.named(folder, b"f") == version(tmp_path / "f")
-        assert held.named(folder, b"g") is None
-        assert held.named(folder, b"gone") is None
+        for other in (b"g", b"gone", b"link"):  # a symlink that leads to it is not it
+            assert held.named(folder, other) is None
+
+
+def test_a_terminal_that_lies_there_does_not_become_that_of_the_agent(leases):
+    """Whoever leads a session gets the first terminal that he opens, and with it the signals of its keys."""
+    here, there = pty.openpty()
+
+    def ask() -> None:
+        os.setsid()
+        terminals = os.open("/dev/pts", os.O_RDONLY)
+        assert leases.ask(terminals, os.fsencode(os.path.basename(os.ttyname(there)))).fingerprint is None
+        with pytest.raises(OSError, match=os.strerror(errno.ENXIO)):
+            os.open("/dev/tty", os.O_RDONLY)
+
+    in_child(ask)
+    os.close(here)
+    os.close(there)
 
 
 # -- the first guess

@@ -76,7 +76,6 @@ class Agent(Pieces):
 
     def run(self) -> End:
         """Run until stopped or, when draining, until nothing more can be done."""
-        self._restarted = False
         self._each((self._restart, self._tell_earlier, self.owed.resume))
         end = self._work()
         self._each((self.outcomes.record, self._close_hooks, self.owed.flush))
@@ -330,7 +329,7 @@ class Agent(Pieces):
         times += [self.owed.waiting.next_s, self.gates.look_at, self.budget.look_at(), self.hooks.look_at()]
         if self._wait_over_at is not None:
             times.append(self._wait_over_at)
-        return max(min(times) - now, 0.0) if times else 1.0
+        return max(min(times) - now, 0.0)
 
     # -- sending
 

@@ -34,7 +34,7 @@ if sys.platform == "linux":
     import fcntl
 
 CAP_LEASE = 28
-READ_ONLY = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC
+READ_ONLY = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY
 
 
 class Writer(enum.Enum):
@@ -155,11 +155,11 @@ def _first_guess(root: int) -> Completeness:
 def _probe(root: int) -> int | None:
     """Result of a lease on an unnamed file; None where none can be created (no permission, or FAT)."""
     try:
-        made = os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=root)
+        made = os.open(".", os.O_TMPFILE | os.O_RDWR, dir_fd=root)
     except OSError:
         return None
     try:
-        file = os.open(f"/proc/self/fd/{made}", os.O_RDONLY | os.O_CLOEXEC)
+        file = os.open(f"/proc/self/fd/{made}", os.O_RDONLY)
     except OSError:
         os.close(made)
         return None

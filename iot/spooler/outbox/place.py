@@ -27,7 +27,7 @@ __all__ = ["Found", "OutboxTaken", "Place", "SourceFailed", "completeness_of", "
 log = logging.getLogger(__name__)
 
 LOOKED_AT = 100
-READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 class SourceFailed(Exception):
