@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -41,6 +41,9 @@ class Outbox:
         self.watches = Watches("box")
         self.walks: list[bool] = []
         self.closed = 0
+        self.home = True
+        self.entered: list[bytes] = []
+        self.left: list[bytes] = []
 
     def walk(self, *, whole: bool) -> Iterator[list[Found]]:
         self.walks.append(whole)
@@ -66,7 +69,17 @@ class Outbox:
         return found
 
     def is_home(self) -> bool:
-        return True
+        return self.home
+
+    def enter(self, folders: list[bytes]) -> Iterator[list[Found]]:
+        self.entered += folders
+        yield []
+
+    def leave(self, folder: bytes) -> None:
+        self.left.append(folder)
+
+    def find(self, paths: Iterable[bytes]) -> list[Found]:
+        return [Found(path, found) for path in paths if (found := self.looks.get(path, OLD)) is not None]
 
     def forget(self, path: bytes, *, closed: bool = False) -> None:
         self.forgotten.append(path)

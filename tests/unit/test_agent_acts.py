@@ -13,7 +13,7 @@ from unit.agent_pieces import Quiet
 from iot.spooler.agent.agent import PATIENCE_S
 from iot.spooler.agent.draining import End
 from iot.spooler.gates.orders import Command
-from iot.spooler.queue.policy import Admission
+from iot.spooler.queue.policy import Admission, Allowed
 from iot.transfer import JournalUnavailable, LinkLost, LoginRefused
 
 
@@ -178,6 +178,37 @@ def test_an_order_is_on_record_before_it_is_followed_and_refused_as_a_whole_wher
     with pytest.raises(OSError, match="No space"):
         quiet.agent.order(Command.SUSPEND, [quiet.intake])
     assert quiet.calls == ["orders.take"]
+
+
+def test_whatever_the_server_confirms_is_news_and_a_sign_of_life_and_bytes_are_counted(quiet: Quiet) -> None:
+    alive: list[bool] = []
+    quiet.loop.alive = lambda: alive.append(quiet.agent._changed)
+    for confirm, confirmed in ((quiet.agent._fetched, 0), (lambda: quiet.agent._progressed(30), 30)):
+        quiet.agent.server.lost(LinkLost("gone"), quiet.loop.now)
+        quiet.agent._changed = False
+        confirm()
+        assert quiet.agent.server.confirms
+        assert (quiet.agent._changed, quiet.agent.totals.bytes) == (True, confirmed)
+    assert len(alive) == 2
+    quiet.agent._changed = False
+    quiet.agent._on_change()
+    assert quiet.agent._changed
+
+
+@pytest.mark.parametrize(
+    ("turn", "allowed", "expected"),
+    [
+        (False, Admission.ALL, Admission.ALL),
+        (True, Admission.ALL, Admission.URGENT),
+        (True, Admission.NONE, Admission.NONE),
+    ],
+)
+def test_in_the_turn_of_the_inboxes_only_urgent_files_may_go_and_no_more_than_before(
+    quiet: Quiet, turn: bool, allowed: Admission, expected: Admission
+) -> None:
+    quiet.answer(quiet.gates, allowed=lambda outbox: Allowed(allowed, up_to=outbox))
+    quiet.agent._uploads_wait = turn
+    assert quiet.agent._allowed(7) == Allowed(expected, up_to=7)
 
 
 # -- the end of a run

@@ -101,6 +101,33 @@ def test_it_gives_up_a_held_server_and_one_that_was_tried_in_vain(lab: Lab) -> N
     assert held.end() is End.REMAINS
 
 
+def test_when_the_next_try_is_due_the_link_hinders_no_end(lab: Lab) -> None:
+    lab.server.ready_at = lab.now
+    assert lab.walked() is End.DRAINED
+    lab.server.ready_at = lab.now + 0.1
+    assert lab.walked() is None
+
+
+def test_a_walk_is_asked_for_once_until_another_job_was_tried(lab: Lab) -> None:
+    lab.owed.forwarded = 2
+    for _ in range(3):
+        assert lab.end() is None
+    assert [intake.wanted for intake in lab.intakes] == [1, 1]
+    lab.intakes[0].passes = 1
+    lab.intakes[1].passes = 2  # one more than needed
+    assert lab.end() is End.DRAINED
+
+
+def test_the_longest_of_all_quiet_times_is_waited_for(lab: Lab) -> None:
+    for intake, settle_s in zip(lab.intakes, (2.0, 7.0), strict=True):
+        intake.readiness.append("f")
+        intake.readiness.settle_s = settle_s
+    lab.now += SETTLE_S + 20.9
+    assert lab.walked() is None
+    lab.now += 0.1
+    assert lab.walked() is End.REMAINS
+
+
 def test_this_device_is_given_its_time_from_the_start(lab: Lab) -> None:
     lab.local = "DiskFull: no room"
     assert lab.walked() is None
@@ -145,6 +172,15 @@ REMAINS: dict[str, Any] = {
     "files=6": lambda lab: lab.totals.extend([total(State.READY), total(State.QUARANTINED, 2)]),
     "without_marker=2": lambda lab: setattr(lab.intakes[1], "without_marker", 2),
     "never_sent=7": lambda lab: lab.intakes[0].outbox.refused.reasons.update({"a": 3, "b": 4}),
+    "not_ready=2": lambda lab: lab.intakes[0].readiness.extend("fg") or setattr(lab, "now", lab.now + 100.0),
+    "not_ready=3": lambda lab: (
+        lab.intakes[0].readiness.extend("fg")
+        or lab.intakes[1].readiness.append("h")
+        or setattr(lab, "now", lab.now + 100.0)
+    ),
+    "unread_outboxes=1": lambda lab: setattr(lab.intakes[1], "failed", "no"),
+    "unread_outboxes=2": lambda lab: setattr(lab.intakes[0], "failed", "") or setattr(lab.intakes[1], "stopped", True),
+    "files=3 stuck=1": lambda lab: lab.owed.stuck.append("f") or lab.totals.append(total(State.DROPPED)),
     "stuck=1": lambda lab: lab.owed.stuck.append("f"),
     "in_quarantine=1": lambda lab: setattr(lab.owed, "is_quarantine_empty", lambda: False),
     "in_quarantine=5": lambda lab: lab.owed.__dict__.update(is_quarantine_empty=lambda: False, quarantined=5),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from pathlib import Path
 
 import pytest
 
+from iot.spooler.outbox import mounts
 from iot.spooler.outbox.mounts import FAT, FAT_TIMES_S, KNOWN, ORDINARY, file_system
 from iot.transfer import Fingerprint
 
@@ -29,6 +31,38 @@ def test_what_cannot_be_told_is_ordinary(tmp_path: Path) -> None:
     assert file_system(folder) in (*KNOWN.values(), ORDINARY)
     os.close(folder)
     assert file_system(folder) is ORDINARY
+
+
+def saying(monkeypatch: pytest.MonkeyPatch, number: int, answer: int = 0) -> None:
+    """fstatfs(2) says that it is this kind; its first field may be 32 bits wide, and is signed."""
+
+    def fstatfs(_: int, buffer: ctypes.Array[ctypes.c_char]) -> int:
+        ctypes.c_long.from_buffer(buffer).value = ctypes.c_int32(number).value
+        return answer
+
+    monkeypatch.setattr(mounts, "_fstatfs", lambda: fstatfs)
+
+
+@pytest.mark.parametrize("number", [*KNOWN, 0xEF53])
+def test_each_kind_is_known_by_its_number(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    saying(monkeypatch, number)
+    assert file_system(0) is KNOWN.get(number, ORDINARY)
+
+
+@pytest.mark.parametrize("answer", [-1, 1])
+def test_what_the_kernel_refuses_to_say_is_not_read(monkeypatch: pytest.MonkeyPatch, answer: int) -> None:
+    saying(monkeypatch, 0x6969, answer)
+    assert file_system(0) is ORDINARY
+
+
+@pytest.mark.parametrize("error", [OSError("no library"), AttributeError("no such call")])
+def test_where_there_is_no_such_call_all_is_ordinary(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def missing(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(ctypes, "CDLL", missing)
+    monkeypatch.setattr(mounts, "_fstatfs", mounts._fstatfs.__wrapped__)
+    assert file_system(0) is ORDINARY
 
 
 SECOND_NS = 10**9

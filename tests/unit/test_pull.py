@@ -37,6 +37,9 @@ class Box:
         self.log.append("step")
         return self.changed
 
+    def wake(self) -> None:
+        self.log.append("wake")
+
     def needs_server(self) -> bool:
         return bool(self.jobs)
 
@@ -287,3 +290,63 @@ def test_whatever_ends_a_run_it_is_over(error: Exception, lost: list[TransferErr
     assert lab.pull.claims() is False
     lab.pull.close()
     assert [box.log[-1] for box in lab.boxes] == ["close"] * 2
+
+
+def test_whoever_wakes_the_agent_wakes_every_inbox() -> None:
+    lab = Lab(Box(1), Box(2))
+    lab.pull.wake()
+    assert [box.log for box in lab.boxes] == [["wake"], ["wake"]]
+
+
+def test_a_journal_that_cannot_say_whether_uploads_are_ready_ends_the_run_in_order() -> None:
+    lab = Lab(Box(1, "a", "b"))
+
+    def each(path: str) -> None:
+        lab.now += 1.0
+        lab.raises = JournalUnavailable("no") if path == "b" else None
+
+    lab.each = each
+    lab.run()
+    assert (lab.fetched, lab.hold.error, lab.lost) == (["a"], "JournalUnavailable: no", [])
+    assert lab.boxes[0].log == ["look", "TransferResult", "Failure", "abandon"]
+
+
+def test_the_first_link_error_is_not_forgotten_for_a_later_file() -> None:
+    lab = Lab(Box(1, "a", "b", "c"))
+    lab.errors = {"a": GONE, "b": MISSING}
+    lab.run()
+    assert (lab.lost, lab.fetched) == ([GONE], ["c"])
+
+
+def test_a_server_that_was_asked_and_answers_is_connected_and_one_that_was_not_is_let_go() -> None:
+    lab = Lab(Box(1, "a"))
+    states: list[ServerState] = []
+    lab.each = lambda path: states.append(lab.server.state)
+    lab.run()
+    assert states == [ServerState.CONNECTING]
+    assert lab.server.state is ServerState.DISCONNECTED
+
+
+def test_a_second_run_begins_without_what_ended_the_first() -> None:
+    lab = Lab(Box(1, "a", "b"))
+    lab.errors["a"] = REFUSED
+    lab.run()
+    assert lab.fetched == []
+    lab.server.lost(REFUSED, lab.now)
+    lab.ready, lab.now = {Admission.ALL}, lab.now + 1.0
+    lab.run()
+    assert lab.fetched == []
+    lab.ready = set()
+    lab.now += 1.0
+    lab.run()
+    assert lab.fetched == ["b"]
+
+
+def test_an_inbox_of_two_that_is_at_rest_or_due_is_seen() -> None:
+    lab = Lab(Box(1), Box(2, "b"))
+    assert lab.pull.wants()
+    assert lab.pull.is_idle()
+    lab.boxes[1].idle = False
+    assert not lab.pull.is_idle()
+    lab.boxes[1].at = 40.0
+    assert lab.pull.next_at() == 40.0

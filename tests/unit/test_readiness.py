@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from iot.spooler.outbox import readiness as module
-from iot.spooler.outbox.readiness import ASK_AGAIN_MAX_S, ASK_AGAIN_MIN_S, JUMP_S, MANY, PAUSE_S, Readiness
+from iot.spooler.outbox.readiness import (
+    ASK_AGAIN_MAX_S,
+    ASK_AGAIN_MIN_S,
+    CLOSING_S,
+    JUMP_S,
+    MANY,
+    PAUSE_S,
+    Readiness,
+)
 from iot.transfer import Fingerprint
 
 WALL = 2e9  # what the wall clock shows when the other one shows 0
@@ -42,6 +50,7 @@ def test_a_file_that_is_old_enough_when_it_is_found_is_quiet_at_once(rig, age_s,
 
 def test_without_a_quiet_time_every_file_is_ready():
     assert Rig(0.0).quiet(b"f", version(-50.0))
+    assert not Rig(0.5).quiet(b"f", version(0.0))
     assert not Rig(0.0).quiet(b"f", version(0.0), hold_s=5.0)
 
 
@@ -112,8 +121,9 @@ def test_a_file_has_rested_when_neither_time_is_near_and_the_clock_was_steady(ag
     assert readiness.rested(found, 1000.0, WALL + 1000.0, 0.0)
 
 
-def test_before_the_clocks_were_told_nothing_has_rested():
-    assert not Readiness(0.0).rested(version(500.0), 1000.0, WALL + 1000.0, 1.0)
+@pytest.mark.parametrize("seconds", [1.0, 0.1])
+def test_before_the_clocks_were_told_nothing_has_rested(seconds):
+    assert not Readiness(0.0).rested(version(500.0), 1000.0, WALL + 1000.0, seconds)
 
 
 def test_after_a_jump_it_has_to_be_steady_again(rig):
@@ -140,6 +150,25 @@ def test_a_file_that_is_open_is_asked_for_the_later_the_longer_it_lasts(rig):
     assert rig.readiness.open_files == 1
     rig.readiness.opened(b"f", found._replace(size=2), rig.now)  # another version
     assert rig.readiness._watched[b"f"].look_s - rig.now == ASK_AGAIN_MIN_S
+
+
+def test_a_file_that_was_closed_a_moment_ago_is_asked_for_at_once_and_then_as_all_others(rig):
+    """The kernel tells of a close a moment before the lease is free."""
+    waits, closed = [], []
+    for soon in (False, True, True, False):
+        rig.readiness.opened(b"f", version(0.0), rig.now, soon=soon)
+        waits.append(round(rig.readiness._watched[b"f"].look_s - rig.now, 3))
+        closed.append(rig.readiness.was_closed(b"f"))
+    assert waits == [ASK_AGAIN_MIN_S, CLOSING_S, ASK_AGAIN_MIN_S, ASK_AGAIN_MIN_S]
+    assert closed == [False, True, True, True]
+    assert not rig.readiness.was_closed(b"never seen")
+
+
+def test_a_file_is_open_only_if_it_was_found_so(rig):
+    rig.quiet(b"quiet", version(0.0))
+    rig.readiness.opened(b"open", version(0.0), rig.now)
+    assert [rig.readiness.is_open(path) for path in (b"quiet", b"open", b"never seen")] == [False, True, False]
+    assert not rig.readiness.was_closed(b"quiet")
 
 
 def test_open_files_are_counted_among_the_watched(rig):
@@ -183,6 +212,16 @@ def test_many_files_are_not_gone_through_without_a_pause(rig):
     rig.now = 1010.0
     assert rig.due() == [b"0"]
     assert rig.readiness.next_due() == rig.now + PAUSE_S
+
+
+@pytest.mark.parametrize(("more", "limit", "paused"), [(0, 100, False), (1, 1, False), (1, 2, True)])
+def test_a_pause_is_made_only_where_many_were_gone_through_and_no_more_are_due(rig, more, limit, paused):
+    for number in range(MANY + more):
+        rig.quiet(b"%d" % number, version(0.0))
+        rig.now += 0.001
+    rig.now = 1010.0
+    assert rig.due(limit) == [b"0"]
+    assert (rig.readiness.next_due() == rig.now + PAUSE_S) is paused
 
 
 def test_so_many_are_watched_and_the_next_walk_finds_the_rest(rig, monkeypatch):

@@ -246,3 +246,81 @@ def test_a_hold_lasts_its_time_is_told_once_and_ends_with_a_write(caplog: pytest
     with hold:
         pass
     assert len(caplog.records) == 3
+
+
+@pytest.mark.parametrize(
+    ("size", "done", "resumed_at", "news"), [(100, 30, 40, 60), (100, 30, 0, 70), (100, 100, 0, 0), (100, 0, 120, 0)]
+)
+def test_only_what_this_attempt_has_sent_and_nobody_was_told_of_is_news(
+    size: int, done: int, resumed_at: int, news: int
+) -> None:
+    lab = Lab()
+    lab.finished = lambda outcome: SimpleNamespace(entry=None, done_bytes=done)
+    lab.sender._outcomes.succeeded = lambda entry, outcome: None
+    assert lab.sender._book(TransferResult("a", "/up", size, 0, resumed_at, 0.1, None)) is None
+    assert (lab.progress, lab.totals.files) == ([news], 0)
+
+
+@pytest.mark.parametrize(("stop", "error", "told"), [(False, "cancelled", True), (True, "cancelled", False),
+                                                     (False, "missing", False)])  # fmt: skip
+def test_a_file_that_makes_room_for_another_is_told_and_one_that_ends_with_the_loop_is_not(
+    caplog: pytest.LogCaptureFixture, stop: bool, error: str, told: bool
+) -> None:
+    caplog.set_level("INFO", "iot.spooler.agent.sender")
+    lab = Lab("a")
+    lab.errors["a"] = Cancelled("suspended") if error == "cancelled" else MISSING
+    lab.each = lambda job: setattr(lab, "stop", stop)
+    lab.run()
+    assert [line for line in caplog.messages if line.startswith("suspended")] == ["suspended path=a done=30"] * told
+
+
+@pytest.mark.parametrize(
+    ("error", "since_s", "words"),
+    [
+        (LOST, 0.0, 'link disconnected error="LinkLost: gone" next_s=10.0'),
+        (REFUSED, 0.0, 'link held error="LoginRefused: no" next_s=900'),
+    ],
+)
+def test_a_lost_link_is_told_with_the_time_until_the_next_try(
+    caplog: pytest.LogCaptureFixture, error: TransferError, since_s: float, words: str
+) -> None:
+    lab = Lab()
+    lab.sender.lost(error)
+    (line,) = caplog.messages
+    assert line.startswith(words)
+    assert lab.changes == 1
+
+
+def test_a_link_that_is_tried_again_at_once_has_nothing_to_wait_for(caplog: pytest.LogCaptureFixture) -> None:
+    lab = Lab()
+    lab.server.progressed()
+    lab.sender.lost(LOST)
+    assert caplog.messages[-1].endswith("next_s=0.0")
+
+
+def test_a_server_without_hints_is_never_asked_for_them() -> None:
+    lab = Lab("a")
+    lab.sender._hints = None
+    lab.run()
+    assert lab.sent == ["a"]
+    lab.sender.lost(LOST)
+    assert lab.server.last_error == "LinkLost: gone"
+    assert lab.sender.is_asked_to_wait(lambda: None) is False
+
+
+@pytest.mark.parametrize("wait_s", [0.0, 0.5])
+def test_a_server_that_asks_for_any_time_at_all_is_left_alone(wait_s: float) -> None:
+    lab = Lab()
+    lab.hints.look = lambda tick: wait_s
+    assert lab.sender.is_asked_to_wait(lambda: None) is (wait_s > 0)
+    assert lab.changes == (wait_s > 0)
+
+
+@pytest.mark.parametrize(("flying", "preparing", "ends"), [(0, False, True), (1, False, False), (0, True, False)])
+def test_the_client_is_asked_to_wait_as_long_as_a_further_job_may_come(
+    flying: int, preparing: bool, ends: bool
+) -> None:
+    lab = Lab()
+    lab.in_flight, lab.is_preparing = ["b"] * flying, preparing
+    assert next(lab.sender._jobs(), "end") == ("end" if ends else None)
+    assert lab.sender._jobs_ended is ends

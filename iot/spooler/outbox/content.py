@@ -17,6 +17,8 @@ BLOCK_BYTES = 256 * 1024
 STEP_BYTES = 4 * 1024 * 1024
 FILE_BYTES = 64 * 1024
 """What opening a file counts as."""
+UNREADABLE = Fingerprint(-1, 0)
+"""The version of no file."""
 HEX_DIGITS = 8
 PAGE = 256
 
@@ -63,7 +65,7 @@ class Hashing:
             try:
                 read_bytes, version = self._read_on(path, left_bytes)
             except OSError:
-                read_bytes, version = 0, Fingerprint(-1, 0)
+                read_bytes, version = FILE_BYTES, UNREADABLE
             left_bytes -= max(read_bytes, FILE_BYTES)
             if version is None:
                 break

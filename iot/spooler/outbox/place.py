@@ -105,15 +105,16 @@ class Place:
         Cheapest when the files are sorted by folder. Raises: SourceFailed.
         """
         root = self.open()
-        here, opened = -1, None
+        here: int | None = None
+        opened = b""
         try:
             for found in files:
                 folder, name = split(found.path)
                 try:
-                    if folder != opened:
-                        if here >= 0:
-                            os.close(here)
-                        here, opened = -1, None
+                    if here is not None and folder != opened:
+                        os.close(here)
+                        here = None
+                    if here is None:
                         here, opened = open_below(root, folder), folder
                     assert self.leases is not None
                     answer = self.leases.ask(here, name)
@@ -122,7 +123,7 @@ class Place:
                 else:
                     yield found, answer
         finally:
-            if here >= 0:
+            if here is not None:
                 os.close(here)
             os.close(root)
 

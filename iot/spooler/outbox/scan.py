@@ -300,7 +300,7 @@ class Outbox(Place):
             if self._recursive:
                 deeper.append(path)
             return None
-        if not self._wanted(os.fsdecode(path) if folder else entry.name):
+        if not self._wanted(os.fsdecode(path)):
             self._unwanted(path)
             return None
         try:
