@@ -1,7 +1,7 @@
 """Others stand back for something urgent, for a while, and then have as much time for themselves."""
 
 from iot.sftp.client.pipeline.pace import Pace
-from iot.sftp.client.pipeline.sharing import MOST_S, Courtesy
+from iot.sftp.client.pipeline.sharing import MOST_S, Courtesy, Turns
 
 KIB = 1024
 
@@ -53,3 +53,22 @@ def test_the_first_seconds_of_a_slow_link_put_little_in_front_of_it() -> None:
         now += 32 * KIB / 125e3
         pace.answered(sent.pop(0), 32 * KIB, now)
     assert most <= 1.6 * 125e3
+
+
+# -- whose turn it is
+
+
+def served(turns: Turns, *requests: tuple[str, int]) -> list[float]:
+    return [turns.next(share, cost) for share, cost in requests]
+
+
+def test_each_share_begins_where_its_last_request_ended() -> None:
+    assert served(Turns(), ("a", 10), ("a", 10), ("b", 30), ("b", 1), ("a", 1)) == [0.0, 10.0, 0.0, 30.0, 20.0]
+
+
+def test_who_had_nothing_to_send_saves_nothing_up() -> None:
+    turns = Turns()
+    served(turns, ("a", 10), ("a", 10))
+    turns.begun(10.0)
+    turns.begun(0.0)  # a late one does not turn the time back
+    assert served(turns, ("b", 5), ("b", 5), ("a", 5)) == [10.0, 15.0, 20.0]

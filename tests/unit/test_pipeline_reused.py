@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from unit.pipeline_lab import KIB, Script, refused, status, until_it_ends, writes
+from unit.pipeline_lab import KIB, Script, refused, run, status, until_it_ends, writes
 
 from iot.sftp.client.pipeline.job import TURN, Barrier, Job, Linger, Send, Work, ask
 from iot.sftp.client.protocol import packets
@@ -178,3 +178,28 @@ def test_a_single_job_is_not_kept_waiting_by_one_that_runs_beside_it() -> None:
     pipeline.beside(Job(refused(b"beside")))
     pipeline.run_one(Job(refused(b"first")))
     assert len(script.sends) == 1
+
+
+def test_who_has_work_to_do_does_not_wait_for_the_network() -> None:
+    script = Script()
+
+    def computing() -> Work[None]:
+        for _ in range(50):
+            yield TURN
+
+    run(script, [Job(computing())])
+    assert script.now == 0.0
+
+
+def test_a_job_that_waits_for_company_at_a_barrier_is_not_kept_longer_than_a_moment() -> None:
+    """One of many has a record; the others are under way, each with a request that is not answered."""
+    script = Script()
+    committed_at: list[float] = []
+    script.at_commit = lambda: committed_at.append(script.now)
+    script.answer = lambda: (
+        script.give([item for item in script.open if item.handle == b"record"])
+        or (script.all_in_order() if script.now > 3 else None)
+    )
+    jobs: list[Job[Any]] = [Job(at_a_barrier(b"record")), *[Job(refused(b"other")) for _ in range(20)]]
+    run(script, jobs)
+    assert 0.01 <= committed_at[0] <= 0.3
