@@ -50,3 +50,16 @@ def test_what_has_left_the_server_is_dropped_unless_something_is_still_to_be_don
     assert {each for each in (b"fetched", b"published", b"taken", b"refused") if records.get(each)} == {
         b"fetched", b"published", b"taken",
     }  # fmt: skip
+
+
+def test_rows_that_a_bad_disk_has_damaged_are_told_and_dropped_from_its_own_inbox(
+    journal: Journal, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("in", "other"):
+        Records(name, journal).write([record(b"a", FileState.TAKEN), record(b"b", FileState.PUBLISHED)])
+    assert caplog.messages == []
+    journal.write(lambda db: db.execute("UPDATE inbox_file SET bytes = 'many' WHERE path = x'61'"))
+    assert [Records("in", journal).get(path) is None for path in (b"a", b"b")] == [True, False]
+    assert caplog.messages == ["records of an inbox are unreadable inbox=in files=1"]
+    rows = [(row["inbox"], bytes(row["path"])) for row in journal.read("SELECT * FROM inbox_file ORDER BY inbox, path")]
+    assert rows == [("in", b"b"), ("other", b"a"), ("other", b"b")]

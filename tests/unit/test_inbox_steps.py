@@ -353,9 +353,9 @@ def test_what_is_fetched_at_the_moment_is_told_and_fetched_once_at_a_time(rig: R
     assert rig.job() == "b"
     assert rig.job() is None
     assert job.progress is not None
-    job.progress(SimpleNamespace(done_bytes=50))  # type: ignore[arg-type]
+    job.progress(SimpleNamespace(done_bytes=51))  # type: ignore[arg-type]
     told = rig.box.figures_in_flight()
-    assert told[0] == {"path": "a", "bytes": 200, "done_bytes": 50, "percent": 25}
+    assert told[0] == {"path": "a", "bytes": 200, "done_bytes": 51, "percent": 25}
     assert told[1] == {"path": "b", "bytes": 0, "done_bytes": 0, "percent": 0}
     rig.box.abandon()
     job.progress(SimpleNamespace(done_bytes=60))  # type: ignore[arg-type]

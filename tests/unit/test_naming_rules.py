@@ -126,6 +126,7 @@ def test_every_byte_of_a_name_survives_rules_that_do_not_change_it(name):
         (Rule("*", Action.REPLACE_SEPARATOR, "ab"), "the one character"),
         (Rule("*", Action.TEMPORARY_SUFFIX, ""), "1 to 32 characters without a slash"),
         (Rule("*", Action.TEMPORARY_SUFFIX, "a/b"), "1 to 32 characters without a slash"),
+        (Rule("*", Action.TEMPORARY_SUFFIX, "x" * 33), "1 to 32 characters without a slash"),
         (Rule("*", Action.PREFIX, ""), "the text to put before"),
         (Rule("*", Action.PREFIX, "{date:%Q}"), "unknown %Q"),
         (Rule("*", Action.PREFIX, "a\0"), "NUL"),
@@ -135,6 +136,23 @@ def test_every_byte_of_a_name_survives_rules_that_do_not_change_it(name):
 def test_what_is_wrong_with_a_rule_is_named(rule, reason):
     with pytest.raises(ValueError, match=reason):
         rule.check()
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        *(Rule("*", action) for action in (Action.NO_ACTION, Action.ONLY_FILENAME, Action.LOWERCASE)),
+        Rule("*", Action.REPLACE, "", "x"),
+        Rule("re:x", Action.REPLACE, r"\1", "(x)"),
+        Rule("*", Action.REPLACE_SEPARATOR, "_"),
+        Rule("*", Action.PREFIX, "{seq}/"),
+        Rule("*", Action.TEMPORARY_SUFFIX, "."),
+        Rule("*", Action.TEMPORARY_SUFFIX, "x" * 32),
+    ],
+)
+def test_what_is_right_with_a_rule_is_accepted(rule):
+    rule.check()
+    assert rule.action.takes_value is (rule.action.value not in ("no-action", "only-filename", "lowercase"))
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,6 @@ class Template:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self._has_fields = "{" in text
         for name, spec in FIELD.findall(text):
             _check_field(name, spec)
         rest = FIELD.sub("", text)
@@ -91,8 +90,6 @@ class Template:
         return FIELD.sub(value, self.text)
 
     def filled(self, facts: Facts, *, device_id: str, outbox: str) -> str:
-        if not self._has_fields:
-            return self.text
         constant = {"device_id": device_id, "outbox": outbox}
         return FIELD.sub(lambda match: constant.get(match[1]) or _value(match[1], match[2] or "", facts), self.text)
 
