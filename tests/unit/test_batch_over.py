@@ -92,7 +92,8 @@ def test_a_batch_is_over_when_nothing_of_it_waits_any_more(lab: Lab) -> None:
 
 @pytest.mark.parametrize(
     ("delivered", "skipped", "result"),
-    [([1, 2], False, ("delivered", "")), ([1], False, ("incomplete", "1 of 2 files were delivered")),
+    [([1, 2], False, ("delivered", "")), ([1, 2, 2], False, ("delivered", "")),
+     ([1], False, ("incomplete", "1 of 2 files were delivered")),
      ([], False, ("incomplete", "0 of 2 files were delivered")),
      ([1, 2], True, ("incomplete", "0 of 2 files were delivered"))],
 )  # fmt: skip

@@ -135,6 +135,20 @@ def test_without_any_hook_nothing_is_recorded_or_waited_for(lab: Lab) -> None:
     assert (lab.after.look_in_s(), lab.after.is_idle()) == (float("inf"), True)
 
 
+def test_while_the_hook_of_a_batch_waits_its_turn_the_journal_is_left_alone(lab: Lab, monkeypatch) -> None:
+    pages: list[int] = []
+    page = lab.after._due.page  # type: ignore[union-attr]
+    monkeypatch.setattr(lab.after._due, "page", lambda *about: pages.append(1) or page(*about))
+    lab.delivered(1, 2)
+    lab.batch_over()
+    for ends in ((), (1,), (), ()):
+        lab.ends(*ends)
+    assert len(pages) == 1
+    lab.ends(2)
+    lab.after.look()
+    assert (len(pages), lab.started) == (2, ["1", "2", "batch"])
+
+
 def test_the_hook_of_a_batch_comes_after_those_of_its_files(lab: Lab) -> None:
     lab.delivered(1, 2)
     lab.batch_over()

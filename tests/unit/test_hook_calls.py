@@ -336,6 +336,11 @@ def test_after_so_many_failures_a_batch_is_left_to_the_next_run(programs: Progra
     assert asking.hook.is_left(7)
     assert not asking.hook.is_left(8)
     assert asking.hook.look_in_s() >= NEVER / 2
+    asking.hook.wake()  # somebody wants to send now
+    asking.hook.look()
+    assert not asking.hook.is_left(7)
+    asking.ends(BADLY)
+    assert asking.hook.is_left(7)
 
 
 def test_of_a_batch_that_has_been_taken_away_nobody_hears_anything(programs: Programs) -> None:

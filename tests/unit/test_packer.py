@@ -103,13 +103,17 @@ def test_it_stops_at_the_next_piece_and_leaves_nothing_behind(shop: Shop, monkey
     monkeypatch.setattr(packers, "writer", held)
     shop.packer.ask(shop.task("f", TEXT))
     assert begun.wait(30)
+    [thread] = [each for each in threading.enumerate() if each.name == "packer"]
+    assert thread.daemon  # a disk that hangs does not keep the agent from ending
+    wait_for = shop.packer._changed.wait_for
+    monkeypatch.setattr(shop.packer._changed, "wait_for", lambda over, timeout: wait_for(over, 20 * timeout))
     ending = threading.Thread(target=shop.packer.stop)
     ending.start()
     while not shop.packer._stopped:
         threading.Event().wait(0.005)
     may_go_on.set()
     ending.join(30)
-    assert not shop.packer.is_busy
+    assert (ending.is_alive(), shop.packer.is_busy) == (False, False)
     assert os.listdir(shop.folder.path) == []
     shop.packer.ask(shop.task("g", TEXT))
     assert not shop.packer.is_busy
@@ -169,7 +173,37 @@ def test_those_that_were_not_begun_when_it_stops_are_not_begun(shop: Shop, monke
     assert begun == ["f.gz"]
 
 
+def test_where_no_thread_can_be_started_a_file_is_compressed_at_once(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    shop.packer.ask(shop.task("f", TEXT))
+    assert (shop.packer.is_busy, list(shop.packer.take())) == (False, ["f.gz"])
+
+
 # -- the folder
+
+
+def test_a_link_that_somebody_has_put_there_is_no_compressed_file(shop: Shop, tmp_path: Path) -> None:
+    shop.folder.path.mkdir()
+    (tmp_path / "precious").write_bytes(bytes(KEPT_BYTES))
+    (shop.folder.path / "0123456789abcdef.gz").symlink_to(tmp_path / "precious")
+    assert shop.folder.kept(()) == []
+    assert (os.listdir(shop.folder.path), (tmp_path / "precious").exists()) == ([], True)
+
+
+def test_the_folder_is_private_whichever_step_makes_it(tmp_path: Path) -> None:
+    one, other = Folder(tmp_path / "one"), Folder(tmp_path / "other")
+    for folder in (one, other):
+        folder.path.parent.mkdir()
+    assert one.has_room_for(0)
+    with other.making("f.gz", 5):
+        pass
+    assert [folder.path.stat().st_mode & 0o777 for folder in (one, other)] == [0o700, 0o700]
+    assert one.has_room_for(0)
 
 
 @pytest.mark.parametrize(("lacking", "is_made"), [(0, True), (1, False)])

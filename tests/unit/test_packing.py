@@ -65,6 +65,16 @@ def test_the_header_of_gzip_has_neither_time_nor_name() -> None:
     assert (made.compress(TEXT) + made.flush())[3:8] == bytes(5)
 
 
+def test_a_file_of_zstd_has_a_checksum_as_one_of_gzip_has() -> None:
+    made = writer(Compression.ZSTD)
+    frame = made.compress(TEXT) + made.flush()
+    assert frame[4] & 0b100  # RFC 8878: Content_Checksum_flag
+
+
+def test_nothing_is_saved_of_nothing() -> None:
+    assert [pays(kind, b"") for kind in Compression] == [False, False]
+
+
 @pytest.mark.parametrize(
     ("name", "content"), [("noise", NOISE), ("photo.JPG", TEXT), ("a.csv.gz", TEXT), ("empty", b""), ("n" * 253, TEXT)]
 )

@@ -263,11 +263,43 @@ def test_one_that_was_touched_stays_and_the_reason_says_whether_somebody_has_it(
     assert outcome(box, found, Delete()) == Outcome([], [], [(1, why)])
 
 
-def test_another_version_under_the_name_is_left_alone(box):
+@pytest.mark.parametrize("content", ["", "another version"])
+def test_another_version_under_the_name_is_left_alone(box, monkeypatch, content):
     found = items(box, "a")
-    (box / "a").write_text("another version")
+    (box / "a").write_text(content)
+    renamed = failing_rename(monkeypatch)
     assert outcome(box, found, Delete()) == Outcome([1], [], [])
-    assert (box / "a").read_text() == "another version"
+    assert ((box / "a").read_text(), renamed) == (content, [])
+
+
+def test_what_its_producer_has_taken_away_is_gone(box, monkeypatch):
+    found = items(box, "a")
+    (box / "a").unlink()
+    leaver, renamed = Leaver(), failing_rename(monkeypatch)
+    assert outcome(box, found, leaver) == Outcome([1], [], [])
+    assert (leaver.taken, renamed) == ([], [])
+
+
+@pytest.mark.parametrize("length", [1, 255])
+def test_what_waits_under_its_private_name_long_or_short_leaves_from_there(box, length):
+    name = "n" * length
+    (box / name).write_text("delivered")
+    found = items(box, name)
+    private = private_names(1, name.encode())[length > 1]
+    (box / name).rename(box / os.fsdecode(private))
+    leaver = Leaver()
+    assert outcome(box, found, leaver).done == [1]
+    assert [taken[2] for taken in leaver.taken] == [private]
+    assert left(box) == ["a", "b", "sub/c"]
+
+
+def test_another_file_under_the_private_name_is_given_back_and_not_taken(box):
+    (box / f"{PREFIX}#1.a").write_text("of another journal")
+    found = items(box, "a")
+    (box / "a").unlink()
+    leaver = Leaver()
+    assert outcome(box, found, leaver) == Outcome([1], [], [])
+    assert (leaver.taken, (box / "a").read_text()) == ([], "of another journal")
 
 
 @pytest.mark.parametrize(

@@ -47,8 +47,6 @@ def writer(kind: Compression) -> Writer:
 
 def pays(kind: Compression, beginning: bytes) -> bool:
     """Whether so much is saved by compressing a file of this beginning that the server had better unpack it."""
-    if not beginning:
-        return False
     made = writer(kind)
     packed = len(made.compress(beginning)) + len(made.flush())
     return packed <= len(beginning) * (1 - LEAST_SAVED)

@@ -145,11 +145,12 @@ class BeforeBatch:
         return f"a batch is kept back, {told}" if mine else None
 
     def is_running(self, outbox: int) -> bool:
-        return outbox in self._calls and len(self._calls[outbox]) > 0
+        return bool(self._calls.get(outbox))
 
     def is_left(self, key: int) -> bool:
         """Whether this batch is left to the next run."""
-        return key in self._asked and (self._asked[key].retry_at or 0.0) >= NEVER
+        retry_at = self._asked[key].retry_at if key in self._asked else None
+        return retry_at is not None and retry_at >= NEVER
 
     def under_way(self, outbox: int) -> int:
         """How many calls run or wait in line."""
