@@ -227,11 +227,11 @@ def test_the_last_error_is_the_one_that_hinders_most(figures: Figures) -> None:
 
 
 def test_a_file_in_flight_tells_how_far_it_is(figures: Figures) -> None:
-    figures.flights = [flight(7, 200, 50, 30), flight(8, 0, 0)]
+    figures.flights = [flight(7, 400, 399, 30), flight(8, 0, 0)]
     told = figures.snapshot()
     assert told["in_flight"] == 2
     assert told["current"] == [
-        {"id": 7, "path": '"f 7"', "bytes": 200, "done_bytes": 50, "sent_bytes": 30, "percent": 25},
+        {"id": 7, "path": '"f 7"', "bytes": 400, "done_bytes": 399, "sent_bytes": 30, "percent": 99},
         {"id": 8, "path": '"f 8"', "bytes": 0, "done_bytes": 0, "sent_bytes": 0, "percent": 0},
     ]
 
