@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from unit.workers_rig import Rig, Store, Transfer
+from unit.workers_rig import Rig, Store, Transfer, blocks, ends, meeting
 
 from iot.transfer.errors import Cancelled, LinkLost, NotFound, ServerBusy, Timeout
 from iot.transfer.parallel import workers as module
@@ -23,30 +23,6 @@ def rig() -> Iterator[Rig]:
     rig = Rig()
     yield rig
     rig.workers.close()
-
-
-def ends(value: Any = "done", after: Callable[[], Any] = lambda: None) -> Transfer:
-    def steps(_: Any) -> Iterator[Any]:
-        yield from ()
-        after()
-        if isinstance(value, BaseException):
-            raise value
-        return value
-
-    return Transfer(steps)
-
-
-def blocked(transfer: Any) -> None:
-    transfer.store.aborted.wait(20)
-    raise LinkLost("aborted")
-
-
-def blocks() -> Transfer:
-    def steps(transfer: Any) -> Iterator[Any]:
-        yield from ()
-        blocked(transfer)
-
-    return Transfer(steps)
 
 
 # -- connections
@@ -134,12 +110,14 @@ def test_when_the_far_side_is_busy_there_is_one_connection_less_down_to_one(rig)
     rig.until(lambda: workers._idle == 3)
     assert workers.fewer()
     assert workers._most == 2
+    assert workers._dismissed == {rig.stores[2]}  # the newest first
     assert workers.fewer()
     assert not workers.fewer()
     assert workers._most == 1
     assert workers._dismissed == set(rig.stores[1:])
-    for number in range(4):  # a dismissed worker goes after its turn
-        workers.run_one(ends(number))
+    list(workers.run(iter(meeting(3))))  # a dismissed worker goes after its turn
+    rig.until(lambda: [store.closed for store in rig.stores] == [0, 1, 1])
+    assert workers._stores == rig.stores[:1]
 
 
 def test_idle_connections_go_and_the_first_is_kept_alive(rig, monkeypatch):
@@ -152,9 +130,10 @@ def test_idle_connections_go_and_the_first_is_kept_alive(rig, monkeypatch):
     assert rig.stores[0].closed == 0
 
 
-def test_an_idle_connection_that_is_gone_is_known(rig, monkeypatch):
+@pytest.mark.parametrize("error", [LinkLost("gone"), ZeroDivisionError()])
+def test_an_idle_connection_that_is_gone_is_known(rig, monkeypatch, error):
     monkeypatch.setattr(module, "IDLE_S", 0.02)
-    rig.next = [Store(checking=LinkLost("gone"))]
+    rig.next = [Store(checking=error)]
     rig.connect()
     rig.until(lambda: not rig.workers.usable)
     rig.until(lambda: rig.stores[0].closed == 1)
@@ -166,6 +145,8 @@ def test_what_was_closed_is_not_usable(rig):
     workers.close()
     assert not workers.usable
     assert rig.stores[0].aborted.is_set()
+    rig.until(lambda: rig.stores[0].closed == 1)
+    assert rig.stores[0].checks == 0
 
 
 # -- the loop
@@ -221,14 +202,16 @@ def test_when_nothing_is_there_right_now_it_is_asked_for_again_a_little_later(ri
             asked.append(time.monotonic())
             yield answer
 
-    assert [each.result for each in workers.run(feed())] == [1]
+    ticks: list[int] = []
+    assert [each.result for each in workers.run(feed(), lambda: ticks.append(1))] == [1]
+    assert len(ticks) < 30  # nobody spins meanwhile
     assert all(0.2 < later - earlier < 5 for earlier, later in itertools.pairwise(asked))
 
 
-def test_few_large_transfers_are_admitted_at_a_time_and_many_small_ones(rig):
-    rig.next = [Store(connections=1)]
-    workers = rig.connect()
-    for size, most in ((0, module.IN_FLIGHT), (TOGETHER_BYTES, 2)):
+@pytest.mark.parametrize("connections", [1, 3])
+def test_few_large_transfers_are_admitted_at_a_time_and_many_small_ones(rig, connections):
+    workers = rig.connect(connections)
+    for size, most in ((0, module.IN_FLIGHT), (TOGETHER_BYTES // 8, 8), (TOGETHER_BYTES, 2 * connections)):
         gate, pulled = threading.Event(), []
 
         def feed(size: int = size, gate: threading.Event = gate, pulled: list[int] = pulled) -> Iterator[Any]:
@@ -268,7 +251,7 @@ def test_a_lost_link_ends_every_transfer_with_that_error_and_gives_all_back(rig,
     outcomes: list[Any] = []
     with pytest.raises(type(error)):
         outcomes.extend(workers.run(iter(jobs), tick))
-    assert {each.tag: each.error for each in outcomes} == {"w": error, "b": error, "f": error}
+    assert sorted((each.tag, each.error) for each in outcomes) == [("b", error), ("f", error), ("w", error)]
     assert (waiting.released, failing.released) == (1, 1)
     rig.until(lambda: others[0].released == 1)
     assert all(store.aborted.is_set() for store in rig.stores)
@@ -303,17 +286,20 @@ def test_a_failed_commit_ends_them_and_no_record_counts(rig):
 def test_a_call_that_does_not_return_is_left_behind_after_a_second(rig):
     workers, gate = rig.connect(), threading.Event()
     deaf = ends(1, lambda: gate.wait(20))
-    began, ticks = time.monotonic(), []
+    began, ticks, told = time.monotonic(), [], []
 
     def tick() -> None:
         ticks.append(time.monotonic())
         rig.stop.set()
 
     with pytest.raises(Cancelled):
-        list(workers.run(iter([Running(deaf)]), tick))
+        told.extend(workers.run(iter([Running(deaf, tag=1)]), tick))
     assert ENDING_S <= time.monotonic() - began < 10
     assert len(ticks) > 3  # also while it ends
+    assert [(each.tag, type(each.error)) for each in told] == [(1, Cancelled)]
     gate.set()
+    rig.until(lambda: deaf.released == 1 and workers._idle == 1)
+    assert list(workers.run(iter(()))) == []  # and is not told again when it returns at last
 
 
 def test_a_call_that_ends_late_still_says_how_far_it_came(rig):

@@ -76,8 +76,7 @@ class Workers:
         self._group: GroupCommit[Running] = GroupCommit(commit)
         self._stores: list[Store] = []
         self._dismissed: set[Store] = set()
-        self._connecting = self._idle = 0
-        self._most = 1
+        self._connecting = self._idle = self._most = 0
         self._lost: TransferError | None = None
         self._crash: BaseException | None = None
         self._active: dict[int, Running] = {}
@@ -108,7 +107,7 @@ class Workers:
         except BaseException:
             self.close()
             raise
-        self._most = max(1, store.capabilities.connections)
+        self._most = store.capabilities.connections
 
     @property
     def capabilities(self) -> Capabilities:
@@ -117,8 +116,7 @@ class Workers:
     @property
     def usable(self) -> bool:
         """Whether the connections can serve another transfer, as far as is known."""
-        while not self._calls.empty():
-            self._call(0.0)
+        self._call_queued()
         return self._lost is None and self._crash is None and not self._ready.closed
 
     def close(self) -> None:
@@ -216,7 +214,7 @@ class Workers:
         if first:
             self._lose(error)
             return
-        self._most = max(1, len(self._stores))
+        self._most = len(self._stores)
         log.info("no further connection connections=%d error=%s", len(self._stores), error)
 
     def _left(self, store: Store) -> None:
@@ -238,7 +236,7 @@ class Workers:
         self._in_turn -= 1
         if isinstance(said, (Barrier, Linger)):
             self._wait(running, said)
-        elif said is not None:
+        elif isinstance(said, Finished):
             if isinstance(said.error, (LinkLost, Timeout)):
                 self._lose(said.error)
             self._end(running, said)
@@ -316,8 +314,7 @@ class Workers:
     def _attend(self, *, exhausted: bool) -> None:
         """Make the queued calls, waiting a while for the first; then whatever is due by time."""
         self._call(self._patience_s(may_admit=not exhausted and self._may_admit()))
-        while not self._calls.empty():
-            self._call(0.0)
+        self._call_queued()
         self._check()
         if self._commit_wait_s() == 0.0:
             for running in self._group.commit():
@@ -326,7 +323,7 @@ class Workers:
             self._go_on(heapq.heappop(self._lingering)[2])
 
     def _patience_s(self, *, may_admit: bool) -> float:
-        if may_admit or self._finished:
+        if may_admit:
             return 0.0
         commit_s = self._commit_wait_s()
         return POLL_S if commit_s is None else min(POLL_S, commit_s)
@@ -336,10 +333,14 @@ class Workers:
 
     def _call(self, wait_s: float) -> None:
         try:
-            call = self._calls.get(timeout=wait_s) if wait_s else self._calls.get_nowait()
+            call = self._calls.get(timeout=wait_s)
         except queue.Empty:
             return
         call()
+
+    def _call_queued(self) -> None:
+        while not self._calls.empty():
+            self._calls.get()()
 
     def _check(self) -> None:
         if self._crash is not None:
@@ -365,9 +366,6 @@ class Workers:
         for running in (*self._ready.close(), *self._waiting.values()):
             running.end()
             self._end(running, Finished(running.tag, error=error))
-        self._waiting.clear()
-        self._lingering.clear()
-        self._group.clear()
         self.close()
         over_at = self._clock() + ENDING_S
         while self._active and self._clock() < over_at:
