@@ -60,8 +60,8 @@ look if, this long afterwards, the same connection still accepts data: a power c
 class Upload:
     """The state of one upload; `run` is the story.
 
-    meta: part name, and attributes. owned_part: the part name that says whose it is, which is locked; by default that
-    of meta. known: its checkpoint. note: keeps a checkpoint until the next batch is written, in the committing thread.
+    meta: part name, and attributes. owned_part: the part name that says whose it is, which is locked. known: its
+    checkpoint. note: keeps a checkpoint until the next batch is written, in the committing thread.
     release: called when this upload ends.
     """
 
@@ -77,27 +77,25 @@ class Upload:
         desk: Desk,
         note: Callable[[Checkpoint], None],
         release: Callable[[], None],
-        owned_part: bytes | None = None,
+        owned_part: bytes,
     ) -> None:
         self.job = job
         self.source = source
         self.dest = remote_path(job.dest, "dest")
         self.meta = meta
-        self._owned_part = owned_part or meta.part
+        self._owned_part = owned_part
         self.release = release
         self._known = known
         self._options = options
         self._desk = desk
         self._note_it = note
         self._token = known.token if known is not None else Token()
-        self._state = PartState(source.fingerprint.size)
-        self._seen: tuple[int, float] = (0, desk.clock())
+        self._begin_at(PartState(source.fingerprint.size))
         self._finals = Finals(job, source)
         self._final = self.dest
         self._phase = Phase.SENDING
         self._proof = options.proof
         self._digest: str | None = None
-        self._resumed_at = 0
         self._possible_repeat = self._adopted = False
         self._published_as: int | None = None
         self._started_at = self._told_at = self._noted_at = self._alive_at = desk.clock()
@@ -106,6 +104,11 @@ class Upload:
     @property
     def size(self) -> int:
         return self.source.fingerprint.size
+
+    def _begin_at(self, state: PartState) -> None:
+        self._state = state
+        self._seen = state.acked, self._desk.clock()
+        self._resumed_at = state.acked
 
     def run(self) -> Work[TransferResult]:
         """Raises: PermanentError, LocalStateError, TransientError, AuthenticationError, Cancelled."""
@@ -149,8 +152,10 @@ class Upload:
     def _adopt(self, step: Fresh) -> Work[Step]:
         """Take over what another program has left, if that is a beginning of the source."""
         partial = partial_of(self.job, self.store, self._options)
-        size = alike_bytes(self._desk, self.store, partial, self.source) if partial is not None else 0
-        if partial is None or not size:
+        if partial is None:
+            return step
+        size = alike_bytes(self._desk, self.store, partial, self.source)
+        if not size:
             return step
         if partial != self.meta.part:
             self.meta = replace(self.meta, part=self._owned_part)
@@ -169,12 +174,12 @@ class Upload:
                     return self._go_on(step)
                 except PermissionDenied as refusal:
                     if self._adopted:
-                        step, self._adopted = Fresh(), False
-                        continue
-                    if not (step.suspect or step.tail):
+                        step = Fresh()
+                    elif step.suspect or step.tail:
+                        log.info("cannot read back path=%s reason=%s", self.source.name, refusal)
+                        step = step.unread()
+                    else:
                         raise
-                    log.info("cannot read back path=%s reason=%s", self.source.name, refusal)
-                    step = step.unread()
                 except (Unsupported, NotFound) as refusal:
                     log.info("starting over path=%s reason=%s", self.source.name, refusal)
                     step = Fresh()
@@ -194,18 +199,14 @@ class Upload:
         if offset == 0 and self.size:
             raise Unsupported("no byte of the part is usable")
         unsure = [span.start for span in step.suspect]  # seen on the far side, but perhaps not on its disk
-        self._state = PartState(self.size, offset, (), min([step.synced, offset, *unsure]))
-        self._seen = (offset, self._desk.clock())
-        self._resumed_at = offset
+        self._begin_at(PartState(self.size, offset, (), min([step.synced, offset, *unsure])))
         assert self._known is not None
         self._desk.delivered(max(0, offset - self._known.acked_bytes))  # it had arrived, and only the answer was lost
         self._fill()
 
     def _start_over(self, step: Fresh) -> Work[None]:
         self._possible_repeat = step.possible_repeat
-        self._state = PartState(self.size)
-        self._seen = (0, self._desk.clock())
-        self._resumed_at = 0
+        self._begin_at(PartState(self.size))
         named = self.store.capabilities.named_tokens
         if not named:
             self._abandon()
@@ -223,7 +224,7 @@ class Upload:
     def _fill(self) -> None:
         """Write to the end, or up to the bytes that are held back."""
         end = self.size - self._held_back
-        most = self.store.capabilities.write_bytes or max(1, end)
+        most = self.store.capabilities.write_bytes or end
         if not self.size and not self._last_byte_publishes:
             self.store.write(self._token, Span(0, 0), ())
         while self._state.acked < end:
@@ -325,7 +326,7 @@ class Upload:
         if self.job.grace and not durable and not self._options.trust and self._options.publish_grace_s:
             yield Linger(self._options.publish_grace_s)
             look_again(self.store, self._final, self.size)
-        self._told_at = 0.0
+        self._told_at = float("-inf")
         self._tell(self.size)
         if self.job.commands.after_success:
             self._phase, self._published_as = Phase.PUBLISHING, self._finals.number(self._final)
