@@ -166,5 +166,5 @@ class Download:
     def _throw_away(self) -> None:
         """Discard what was fetched: it mixes two versions or failed verification, and must not be resumed."""
         if self._landing.throw_away():
-            checkpoint = self._landing.checkpoint(0)
+            checkpoint = self._landing.checkpoint(self._landing.end)
             self._desk.post(lambda: self._forget(checkpoint))
