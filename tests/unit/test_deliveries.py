@@ -15,7 +15,7 @@ from iot.sftp.client import EmbeddedServer
 from iot.spooler.cli.main import main
 from iot.spooler.config.load import load
 from iot.spooler.process.service import run
-from iot.spooler.queue.deliveries import DELIVERIES, KEPT, Deliveries, last_deliveries, table
+from iot.spooler.queue.deliveries import DELIVERIES, KEPT, Deliveries, last_delivered, last_deliveries, table
 from iot.spooler.queue.policy import State
 from iot.spooler.queue.queue import QUEUE_SCHEMA, Queue
 from iot.spooler.queue.rows import Entry
@@ -132,12 +132,38 @@ def test_what_a_failed_transaction_took_back_is_not_on_record(tmp_path: Path, jo
     assert [item.path for item in last_deliveries(tmp_path, 10)] == ["/out/kept"]
 
 
-@pytest.mark.parametrize("damage", ["at = 'x'", "at = -1", "at = 1 << 60", "path = 7.5", "base = 'x'", "size = X'ff'"])
+@pytest.mark.parametrize(
+    "damage", ["at = 'x'", "at = -1", "at = 253402300800", "at = 1 << 60", "path = 7.5", "base = 'x'", "size = X'ff'"]
+)
 def test_a_row_that_makes_no_sense_is_left_out(tmp_path: Path, journal: Journal, damage: str) -> None:
     outbox, _ = Queue(journal).outbox(b"/out", "/up")
     noted(journal, Deliveries(journal), *((entry(outbox, name, "/up/x"), result()) for name in (b"a", b"b")))
     journal.write(lambda db: db.execute(f"UPDATE delivery SET {damage} WHERE path = X'61'"))
     assert [item.path for item in last_deliveries(tmp_path, 10)] == ["/out/b"]
+
+
+def test_a_clock_that_stands_at_its_very_beginning_is_a_time_too(tmp_path: Path, journal: Journal) -> None:
+    outbox, _ = Queue(journal).outbox(b"/out", "/up")
+    noted(journal, Deliveries(journal), (entry(outbox, b"a", "/up/a"), result()), at=0.0, synchronised=False)
+    assert table(last_deliveries(tmp_path, 10)).startswith("1970-01-01 00:00:00? size ")
+
+
+def test_each_line_says_how_sure_it_is_and_where_of_several_servers_a_file_went(
+    tmp_path: Path, journal: Journal
+) -> None:
+    outbox, _ = Queue(journal).outbox(b"/out", "/up")
+    noted(journal, Deliveries(journal), (entry(outbox, b"a", "/up/a"), result()))
+    item = entry(outbox, b"b", "/up/b"), result(published_as="/up/b.1", durable=True, possible_repeat=True)
+    noted(journal, Deliveries(journal, "u@h:22"), item)
+    assert table(last_deliveries(tmp_path, 10)).splitlines() == [
+        f"2023-11-14 22:13:20  size {3:>27}  /out/a -> /up/a",
+        f"2023-11-14 22:13:20  size durable repeat {3:>12}  /out/b -> /up/b.1 at u@h:22",
+    ]
+    assert last_delivered(tmp_path) == {"/up/a": PAST_S, "/up/b.1": PAST_S}
+
+
+def test_where_there_is_no_record_nothing_was_delivered_as_far_as_is_known(tmp_path: Path) -> None:
+    assert last_delivered(tmp_path) == {}
 
 
 def test_a_journal_without_the_record_and_none_at_all_are_told_apart(tmp_path: Path) -> None:

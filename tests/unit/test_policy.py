@@ -55,6 +55,7 @@ def test_transient_errors_never_lead_to_quarantine(failures, strikes, progressed
 def test_permanent_errors_lead_to_quarantine_at_the_limit_and_not_before():
     assert verdict(FailureKind.PERMANENT, strikes=6).event is Event.FAILED
     assert verdict(FailureKind.PERMANENT, strikes=7).event is Event.GIVEN_UP
+    assert verdict(FailureKind.PERMANENT, strikes=50).event is Event.GIVEN_UP  # the limit was higher before
 
 
 def test_an_entry_that_only_loses_the_link_lets_others_go_first():
@@ -76,6 +77,7 @@ def test_a_lost_link_is_never_the_files_fault(losses, failures, progressed):
 def test_failures_of_its_own_leave_a_file_for_the_next_run_at_the_limit_and_not_before(kind):
     assert verdict(kind, failures=1, max_failures=3).delay_s == 2.0
     assert verdict(kind, failures=2, max_failures=3).delay_s == NEVER
+    assert verdict(kind, failures=7, max_failures=3).delay_s == NEVER
     assert verdict(kind, failures=2, max_failures=3, progressed=True).delay_s == 1.0
     assert verdict(kind, failures=2, losses=9).delay_s == 4.0
 
@@ -99,9 +101,17 @@ def test_short_waits_may_double_by_jitter_and_long_ones_grow_by_a_share_of_the_c
 
 def test_large_files_leave_places_for_small_ones():
     assert not prefers_large(None, 5, large_in_flight=2, max_large=2)
+    assert not prefers_large(None, 5, large_in_flight=3, max_large=2)
+    assert prefers_large(None, 5, large_in_flight=1, max_large=2)
     assert prefers_large(5, 5, large_in_flight=1, max_large=2)
+    assert prefers_large(9, 5, large_in_flight=1, max_large=2)
     assert not prefers_large(0, 5, large_in_flight=0, max_large=2)
-    assert job_priority(5, large=False) < job_priority(5, large=True) < job_priority(6, large=False)
+    assert not prefers_large(0, None, large_in_flight=0, max_large=2)
+    assert not prefers_large(None, None, large_in_flight=0, max_large=2)
+
+
+def test_in_the_pipeline_each_priority_has_a_place_for_small_ones_and_the_next_for_large_ones():
+    assert [job_priority(priority, large=large) for priority in range(3) for large in (False, True)] == list(range(6))
 
 
 @pytest.mark.parametrize(

@@ -86,8 +86,7 @@ class Deliveries:
         at: wall clock, seconds. synchronised: whether that clock is; None: unknown.
         """
         if self._next is None:
-            [(newest,)] = db.execute("SELECT max(number) FROM delivery")
-            self._next = 1 + (newest or 0)
+            [(self._next,)] = db.execute("SELECT coalesce(max(number), 0) + 1 FROM delivery")
         numbers = range(self._next, self._next + len(deliveries))
         self._next = numbers.stop
         db.executemany(

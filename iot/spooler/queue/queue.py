@@ -322,10 +322,10 @@ class Queue:
             mine = [row for row in sorted(sound, key=lambda row: row.id) if row.state is state]
             parameters = [values(row) + (row.id,) for row in mine]  # noqa: RUF005  mypy cannot follow the unpacking
             count = db.executemany(transition(state, event, changes), parameters).rowcount
-            if count != len(mine):
+            if len(mine) - count:
                 mine = self._without_damaged(db, mine)
-            if count != len(mine):
-                raise ValueError(f"{event.name}: {len(mine) - count} of {len(mine)} entries were not {state.name}")
+            if missing := len(mine) - count:
+                raise ValueError(f"{event.name}: {missing} of {len(mine)} entries were not {state.name}")
             if following is State.GONE:
                 forget(db, ("file", "delivered"), [row.id for row in mine])
             moved.extend(row._replace(state=following) for row in mine)

@@ -168,7 +168,7 @@ def _has_say(folder: int, user: int, groups: Collection[int]) -> bool:
 
 
 def _groups(pid: int) -> set[int]:
-    """The user of a process; None if that cannot be known."""
+    """The groups of a process, as far as they can be known."""
     with contextlib.suppress(OSError):
         told = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
         lines = re.findall(r"^(?:Gid|Groups):(.*)$", told, re.MULTILINE)
