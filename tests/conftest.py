@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from conditions import require, why_not
 from faults.powercut import enter_private_namespace
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from servers.base import Server
 from servers.openssh import OpenSSH
 from servers.zoo import REMOTES, ZOO, start
@@ -24,7 +24,7 @@ OPEN_FILES = 20_000
 
 # A run of everything says the same twice; `sh tests/run unit` and `faults` look for what nobody has thought of yet.
 # Nor does it time each example: the machine is shared.
-settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("repeatable", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 if os.environ.get("IOT_SFTP_TESTS") == "short":
     settings.load_profile("repeatable")
 

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from iot.spooler.state import elapsed
-from iot.spooler.state.elapsed import Moment
+from iot.spooler.state.elapsed import Moment, Odometer
 
 
 @pytest.mark.parametrize(("state", "told"), [(0, True), (2, True), (5, False)])
@@ -46,4 +46,23 @@ def test_a_clock_that_goes_back_makes_nothing_younger() -> None:
 
 
 def test_where_the_kernel_names_no_boot_it_may_be_another_one_at_any_time() -> None:
+    for boots in (("", "b"), ("a", "")):
+        before, now = Moment(boots[0], 77.0, 1e9, False), Moment(boots[1], 500.0, 1e9 + 1000, False)
+        assert elapsed.elapsed_s(before, now) == 0
     assert elapsed.elapsed_s(Moment("", 77.0, 1e9, False), Moment("", 500.0, 1e9 + 1000, False)) == 0
+
+
+def test_seconds_add_up_over_processes_and_boots() -> None:
+    moments = iter(
+        [
+            Moment("b", 10.0, 50.0, False),
+            Moment("b", 12.0, 52.0, False),
+            Moment("b", 15.0, 1e9, True),
+            Moment("b", 16.0, 1e9 + 1, True),
+        ]
+    )
+    odometer = Odometer(lambda: next(moments))
+    assert odometer.now_s() == 2.0
+    odometer.restore(100.0, Moment("a", 7000.0, 1e9 - 500.0, True))
+    assert odometer.moment == Moment("b", 15.0, 1e9, True)
+    assert odometer.now_s() == 100.0 + 500.0 + 1.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from iot.spooler.config.load import load
 from iot.spooler.queue.policy import Backoff
 from iot.spooler.server.availability import Availability, ServerState
 from iot.spooler.state.elapsed import Moment
-from iot.spooler.state.held import FILE, Held, release
+from iot.spooler.state.held import FALLBACK_FILE, FILE, Held, _content, release
 from iot.transfer import LoginRefused
 
 SECRET = "correct-horse-battery"
@@ -129,6 +130,46 @@ def test_what_an_openssh_configuration_names_ends_it_too(device: Device, change:
     assert device.next_hold_s() == 900.0
     change(device)
     assert device.next_hold_s() is None
+
+
+def test_the_rest_of_a_hold_is_reckoned_from_the_clock_of_its_process(device: Device) -> None:
+    held, server = device.process()
+    server.lost(LoginRefused("no"), 5000.0)
+    held.follow(server, 5100.0)
+    held, server = device.process()
+    assert held.restore(server, 70.0) == 800.0
+    assert server.ready_at == 870.0
+
+
+def test_while_a_try_is_under_way_its_record_stays_as_it_is(device: Device) -> None:
+    device.refused()
+    device.seconds += 900
+    held, server = device.process()
+    held.restore(server, 0.0)
+    server.state = ServerState.CONNECTING
+    held.follow(server, 0.0)
+    assert (device.folder / "state" / FILE).exists()
+
+
+def test_a_flush_ends_the_holds_of_both_servers(device: Device) -> None:
+    for name in (FILE, FALLBACK_FILE):
+        (device.folder / "state" / name).write_text("{}")
+    assert release(device.folder / "state")
+    assert list((device.folder / "state").iterdir()) == []
+    (device.folder / "state" / FALLBACK_FILE).write_text("{}")
+    assert release(device.folder / "state")
+    assert not release(device.folder / "state")
+    assert not release(device.folder / "password")
+
+
+def test_what_a_login_depends_on_may_be_a_file_a_folder_or_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    os.mkfifo(tmp_path / "pipe")
+    assert [_content(tmp_path / name) for name in ("file", "pipe", "missing")] == [b"content", b"", b""]
+    before = _content(tmp_path)
+    assert before != b""
+    tmp_path.chmod(0o500)
+    assert _content(tmp_path) != before
 
 
 def flush(device: Device) -> None:

@@ -65,10 +65,31 @@ def test_the_last_cut_is_remembered_since_its_files_may_still_wait(state: Path) 
 
 def test_a_clock_that_begins_anew_in_1970_is_no_reason_to_miss_one(state: Path) -> None:
     run(state, FIRST, stops=False)
+    sign(state / "lock", NOW_S + 9000.0)  # of this start
     cut = run(state, Moment("boot-2", 100.0, 150.0, False), stops=True)
-    assert cut is not None
-    assert cut.from_s <= LAST_SIGN_S <= cut.to_s
-    assert cut.to_s - cut.from_s <= WINDOW_S + BEHIND_S + 10_000.0
+    assert cut == (NOW_S + 1000.0 - WINDOW_S, NOW_S + 1000.0 + BEHIND_S)
+
+
+def test_a_sign_of_life_may_be_a_single_file_and_without_any_the_boot_is_the_latest(state: Path) -> None:
+    run(state, FIRST, stops=False)
+    with running(state, SECOND, [state.parent / "log" / "syslog"]) as cut:
+        assert cut == (LAST_SIGN_S - WINDOW_S, SECOND.wall_s)
+    (state / "journal").unlink()
+    (state / NAME).write_text('{"boot": "boot-1", "stopped": false, "cut": null}')
+    with running(state, SECOND, []) as cut:
+        assert cut == (SECOND.wall_s - SECOND.since_boot_s - WINDOW_S, SECOND.wall_s)
+
+
+@pytest.mark.parametrize(("before", "now"), [("boot-1", ""), ("", "boot-2")])
+def test_where_the_kernel_names_no_boot_there_is_no_telling(state: Path, before: str, now: str) -> None:
+    (state / NAME).write_text(json.dumps({"boot": before or None, "stopped": False, "cut": None}))
+    assert run(state, SECOND._replace(boot=now), stops=True) is None
+
+
+def test_what_cannot_be_recorded_is_told_and_the_agent_runs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with running(tmp_path / "missing", FIRST, []) as cut:
+        assert cut is None
+    assert "cannot record the boot" in caplog.text
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"boot": "boot-1", "cut": "x", "stopped": 5}'])

@@ -157,8 +157,10 @@ def test_what_is_no_file_or_not_locked_is_no_note(tmp_path):
 
 
 def listening(path: Path) -> socket.socket:
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(str(path))
+    """By the folder's descriptor, since the path of a socket may have 107 bytes at most."""
+    listener, folder = socket.socket(socket.AF_UNIX), os.open(path.parent, os.O_PATH)
+    listener.bind(f"/proc/self/fd/{folder}/{path.name}")
+    os.close(folder)
     listener.listen()
     return listener
 

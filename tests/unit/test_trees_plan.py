@@ -286,6 +286,33 @@ def test_a_prune_of_too_much_is_refused(source, removals, given, expected) -> No
     assert why_not_prune(source, removals, **wish) == expected
 
 
+def test_what_is_not_known_of_either_side_is_never_the_same() -> None:
+    unknown = Node(FILE, None, 1), Node(FILE, 1, None)
+    dest = tree(size=unknown[0], time=file(), both=file())
+    steps = plan(tree(size=unknown[0], time=unknown[1], both=Node(FILE, None, None)), dest)
+    assert {path: (step.act, step.reason, step.size) for path, step in steps.items()} == {
+        "size": (Act.TRANSFER, "another size", 0),
+        "time": (Act.TRANSFER, "its time is unknown", 1),
+        "both": (Act.TRANSFER, "another size", 0),
+    }
+
+
+def test_what_is_at_an_unknown_place_is_sent_with_that_as_the_reason() -> None:
+    source = tree(d=Node(FOLDER), d__a=file(), e=file())
+    steps = plan(source, Tree({"d": Node(FOLDER)}, {"d": DENIED}))
+    assert {path: step.reason for path, step in steps.items()} == {
+        "d/a": "the destination cannot be listed",
+        "e": "not there yet",
+    }
+    assert plan(tree(a=file()), tree(a=file()), update=False)["a"].reason == "replaced"
+
+
+def test_a_file_replaces_a_link_that_leads_nowhere_and_a_folder_does_not() -> None:
+    dead = Node(Kind.DEAD_LINK, is_link=True)
+    steps = plan(tree(a=file(), b=Node(FOLDER)), tree(a=dead, b=dead))
+    assert acts(steps) == {"a": Act.TRANSFER, "b": Act.FAIL}
+
+
 def test_what_was_named_is_never_left_out_silently() -> None:
     source = tree(pipe=Node(Kind.SPECIAL), link=Node(Kind.DEAD_LINK, is_link=True)).nodes | {"x.0123abcd.part": file()}
     steps = plan(Tree(source), Tree({}), named=True)
