@@ -115,10 +115,12 @@ def test_when_the_oldest_bundle_is_gone_the_newest_goes_on(device):
     assert bundles(device) == [["c", "d"]]
 
 
-def test_when_the_only_bundle_is_gone_the_next_file_is_counted_in_another(device):
+def test_when_the_only_bundle_is_gone_the_next_file_is_counted_in_another(device, caplog):
+    caplog.set_level("INFO")
     device = device(max_bytes=500)
     device.put("a")
     device.tidy()
+    assert f"archive tidied folder={device.folder} removed=1 bytes=0" in caplog.messages
     device.put("b", "c", size=300)
     device.tidy()
     assert (device.names(), bundles(device)) == (["c"], [["c"]])

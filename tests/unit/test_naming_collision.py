@@ -93,5 +93,11 @@ def test_a_name_is_cut_by_no_more_than_it_must_and_to_255_bytes():
         assert 254 <= len(name.encode()) <= 255 or length + 2 < 254
 
 
+def test_a_name_that_just_fits_is_not_cut_and_the_mark_and_the_ending_never_are():
+    assert marked("a/" + "x" * 249 + ".csv", "M") == "a/" + "x" * 249 + "-M.csv"
+    assert marked("a/" + "x" * 250 + ".csv", "M") == "a/" + "x" * 249 + "-M.csv"
+    assert marked("x.csv", "M" * 300) == f"-{'M' * 300}.csv"
+
+
 def test_the_digits_of_two_names_that_are_one_when_written_together_differ():
     assert others(Collision.UNIQUE, device="ab", outbox="c") != others(Collision.UNIQUE, device="a", outbox="bc")

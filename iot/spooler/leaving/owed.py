@@ -113,8 +113,7 @@ class Owed:
             self._tell_given_up(entry, notes.get(entry.id) or entry.error or "")
 
     def _tell_given_up(self, entry: Entry, reason: str) -> None:
-        intake = self._intakes.get(entry.outbox)
-        label = shown(intake.settings.label if intake is not None else "")
+        label = shown(self._intakes[entry.outbox].settings.label)
         words = "quarantined path=%s attempts=%d reason=%s outbox=%s"
         log.error(words, shown(entry.path), entry.attempts, shown(reason), label)
 
