@@ -309,3 +309,36 @@ def test_what_was_queued_for_another_outbox_is_no_news_of_earlier_destinations(
     quiet.agent._tell_earlier()
     told = [line for line in caplog.messages if line.startswith("files already begun")]
     assert [line.rpartition("outbox=")[2] for line in told] == ["box files=2"]
+
+
+@pytest.mark.parametrize(("wait_s", "told"), [(7.0, True), (0.0, False), (float("-inf"), False)])
+def test_a_first_try_that_waits_for_its_turn_after_a_long_outage_is_told(
+    quiet: Quiet, caplog: pytest.LogCaptureFixture, wait_s: float, told: bool
+) -> None:
+    caplog.set_level("INFO", "iot.spooler.agent.agent")
+    server = quiet.agent.server
+    server.network_up = lambda now: setattr(server, "ready_at", now + wait_s)
+    quiet.agent.wake(Wake.TRY)
+    assert caplog.messages == ["the first try after a long outage waits for this device's turn next_s=7"] * told
+
+
+@pytest.mark.parametrize(
+    ("why", "held", "released"),
+    [
+        (Wake.FLUSH, True, True),
+        (Wake.TRY, True, True),
+        (Wake.NUDGE, True, False),
+        (Wake.FLUSH, False, False),
+        (Wake.TRY, False, False),
+        (Wake.NUDGE, False, False),
+    ],
+)
+def test_who_ends_a_hold_is_told_so_and_a_network_that_comes_back_ends_none(
+    quiet: Quiet, caplog: pytest.LogCaptureFixture, why: Wake, held: bool, released: bool
+) -> None:
+    caplog.set_level("INFO", "iot.spooler.agent.agent")
+    quiet.agent.orders = quiet.piece("orders", none_for=list)
+    quiet.agent.server.lost(LoginRefused("no") if held else LinkLost("gone"), quiet.loop.now)
+    quiet.agent.wake(why)
+    assert caplog.messages == ["hold released: one try now"] * released
+    assert (quiet.agent.server.ready_at > quiet.loop.now) is (held and not released)

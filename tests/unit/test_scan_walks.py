@@ -181,3 +181,12 @@ def test_what_is_to_be_looked_at_again_is_listed_until_its_time_is_old_enough(se
         clock.now += later_s
         assert walked(settled, whole=False) == [b"one/f"]
     assert walked(settled, whole=False) == []
+
+
+def test_a_file_is_opened_itself_and_not_where_a_symlink_leads_and_a_fifo_without_waiting(outbox: Outbox, box: Path):
+    (box / "link").symlink_to("one/f")
+    os.mkfifo(box / "fifo")
+    with pytest.raises(OSError, match=os.strerror(errno.ELOOP)):
+        outbox.open_file(b"link")
+    for name in (b"one/f", b"fifo"):
+        os.close(outbox.open_file(name))

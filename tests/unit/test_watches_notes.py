@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ from iot.spooler.outbox.inotify import (
 )
 from iot.spooler.outbox.mounts import ORDINARY, FileSystem
 from iot.spooler.outbox.noticed import Noticed
-from iot.spooler.outbox.watches import PORTIONS, UNTRIED, Watches, is_private, why_silent
+from iot.spooler.outbox.watches import PORTIONS, UNTRIED, Watches, is_private, why_silent, why_unwatched
 
 ROOT, SUB, DEEP, SUBWAY = 1, 2, 3, 4
 PRIVATE = b".iot-sent.#7.a"
@@ -256,3 +257,45 @@ def test_what_has_become_of_it_is_logged_when_that_is_new(lab: Lab, caplog: pyte
         ("INFO", "outbox is scanned often outbox=box every_s=10 reason=shared"),
         ("INFO", "outbox is watched outbox=box scanned_every_s=10"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("error", "system", "reason"),
+    [
+        (None, ORDINARY, ""),
+        (errno.ENOSPC, ORDINARY, "no inotify watches left: raise fs.inotify.max_user_watches"),
+        (None, FileSystem("nfs", shared=True), "nfs: changes made elsewhere are not reported"),
+    ],
+)
+def test_why_a_folder_would_be_scanned_often_is_known_beforehand_and_leaves_no_watch(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: int | None, system: FileSystem, reason: str
+) -> None:
+    kernel = Kernel()
+    kernel.numbers = [1]
+    kernel.error = None if error is None else OSError(error, os.strerror(error))
+    monkeypatch.setattr(module, "Inotify", lambda: kernel)
+    monkeypatch.setattr(module, "file_system", lambda descriptor: system)
+    assert why_unwatched(tmp_path) == reason
+    assert kernel.closed == 1
+
+
+def test_of_a_folder_that_cannot_be_opened_others_tell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(module, "Inotify", lambda: pytest.fail("nothing to watch"))
+    assert why_unwatched(tmp_path / "missing") == ""
+
+
+def test_a_listener_is_asked_for_once_however_many_folders_are_watched(lab: Lab) -> None:
+    assert lab.subscribed == [lab.kernel.descriptor]
+    assert len(lab.paths) == 4
+
+
+def test_a_name_of_two_flags_is_a_file_that_was_closed(lab: Lab) -> None:
+    assert lab.told(Note(ROOT, CREATED | CLOSED, b"a")).take(0.0, 9) == {b"a": True}
+    assert lab.told(Note(ROOT, CREATED | MOVED_TO, b"a")).take(0.0, 9) == {b"a": True}
+
+
+def test_watches_of_folders_that_have_others_names_for_a_beginning_stay(lab: Lab) -> None:
+    lab.watches.forget_below(b"sub")
+    assert lab.paths == {b"": ROOT, b"subway": SUBWAY}
+    lab.watches.forget_below(b"never watched")
+    assert lab.kernel.unwatched == [SUB, DEEP]
