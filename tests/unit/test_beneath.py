@@ -206,6 +206,35 @@ def test_a_link_whose_original_cannot_be_taken_away_is_taken_back(root, tmp_path
     assert os.listdir(tmp_path) == ["a"]
 
 
+def test_a_link_is_moved_as_what_it_is(root, tmp_path, way):
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("file")
+    rename_noreplace(root, b"link", root, b"moved")
+    assert os.readlink(tmp_path / "moved") == "file"
+    assert sorted(os.listdir(tmp_path)) == ["file", "moved"]
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_whether_the_system_answers_about_access_is_asked_of_the_root_folder(monkeypatch, answered):
+    asked = []
+    monkeypatch.setattr(os, "access", lambda *what, **how: asked.append((what, how)) or answered)
+    assert beneath._access_is_answered.__wrapped__() is answered
+    assert asked == [((b"/", os.X_OK), {"effective_ids": True})]
+
+
+def test_what_is_tried_for_links_has_a_name_that_is_never_sent(root, monkeypatch):
+    made = []
+    real = os.open
+
+    def noted(name: bytes, *how: Any, **more: Any) -> int:
+        made.append(name)
+        return real(name, *how, **more)
+
+    monkeypatch.setattr(os, "open", noted)
+    assert beneath._links_exist(root)
+    assert [bool(beneath.PASSING.fullmatch(name + ending)) for name in made for ending in (b"", b".link")] == [True] * 2
+
+
 # -- files
 
 

@@ -124,10 +124,11 @@ def test_only_what_differs_from_the_destination_is_kept_of_a_part(journal) -> No
     assert found.token == token
 
 
-EARLIER = (
-    "INSERT INTO checkpoint VALUES (1, 165543975583968, 'me@host:22', 'upload', X'2f722f61', X'2f6c2f61', X'002e70617274',"
-    " 1000000, 1, 2, 3, 700, 600, '[[100, 200]]', 'publishing', 1700000000, 530635082, NULL)"
-)
+EARLIER = """
+    INSERT INTO checkpoint VALUES (
+        1, 165543975583968, 'me@host:22', 'upload', X'2f722f61', X'2f6c2f61', X'002e70617274', 1000000, 1, 2, 3,
+        700, 600, '[[100, 200]]', 'publishing', 1700000000, 530635082, NULL)
+"""
 
 
 def test_a_row_that_an_earlier_release_has_written_is_read(journal) -> None:

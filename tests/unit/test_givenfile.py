@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from iot.transfer.givenfile import check_readable, read_text_once
+from iot.transfer.givenfile import check_readable, exposure, read_text_once
 
 
 @pytest.mark.parametrize(
@@ -50,3 +50,42 @@ def test_a_pipe_that_the_shell_has_handed_over_is_read_to_its_end() -> None:
     finally:
         thread.join()
         os.close(reader)
+
+
+@pytest.mark.parametrize(
+    ("mode", "exposed"),
+    [(0o600, False), (0o400, False), (0o700, False), (0o640, True), (0o604, True), (0o610, True), (0o601, True)],
+)
+def test_a_secret_that_others_may_read_is_told_with_the_way_to_mend_it(
+    tmp_path: Path, mode: int, exposed: bool
+) -> None:
+    path = tmp_path / "a secret"
+    path.touch()
+    path.chmod(mode)
+    told = f"may be read by others (mode {mode:04o}): chmod 600 '{path}'"
+    assert exposure(path) == (told if exposed else "")
+
+
+def test_what_is_no_secret_of_ours_is_not_ours_to_judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "secret"
+    assert exposure(path) == ""  # told where it is read
+    path.touch(mode=0o644)
+    path.chmod(0o644)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert exposure(Path("~/secret")).endswith("chmod 600 '~/secret'")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
+        assert exposure(path) == ""
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "name", str(b"nt", "ascii"))
+        found = exposure(path)
+    assert found == ""
+    assert exposure(tmp_path) == ""
+
+
+def test_a_pipe_is_refused_where_it_must_be_read_more_than_once() -> None:
+    reader, writer = os.pipe()
+    with pytest.raises(OSError, match="is a pipe, not a regular file"):
+        check_readable(Path(f"/dev/fd/{reader}"))
+    os.close(reader)
+    os.close(writer)

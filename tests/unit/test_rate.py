@@ -33,6 +33,12 @@ class Clock:
         (4096, 4096.0),
         (4096.5, 4096.5),
         ("1 Gbit/s", 125e6),
+        ("8 kbit/s", 1000.0),
+        ("1000", 1000.0),
+        ("1000 byte/s", 1000.0),
+        (" 2 KiB/s ", 2048.0),
+        ("8 Mibit/s", MIB),
+        ("1 GiB/s", 1024 * MIB),
     ],
 )
 def test_rates_are_read_as_people_write_them(text, rate):
@@ -82,6 +88,37 @@ def test_after_a_rest_little_is_made_up_for():
     assert limit.wait_s() == 0
     limit.spend(5_000)
     assert limit.wait_s() == pytest.approx(0.1)
+
+
+def test_from_the_first_byte_on_all_is_charged():
+    clock = Clock()
+    limit = RateLimit(1_000.0, clock)
+    assert (limit.rate, limit.wait_s()) == (1_000.0, 0.0)
+    limit.spend(5)
+    assert limit.wait_s() == pytest.approx(0.005)
+    clock.now += 0.004
+    assert limit.wait_s() == pytest.approx(0.001)
+    clock.now += 0.002
+    assert limit.wait_s() == 0.0
+
+
+def test_without_a_limit_nothing_is_owed_or_saved_up():
+    clock = Clock()
+    limit = RateLimit(None, clock)
+    limit.spend(1e9)
+    assert (limit.rate, limit.wait_s(), limit.block(123)) == (None, 0.0, 123)
+    clock.now += 60
+    limit.change(1_000.0)
+    limit.spend(5)
+    assert limit.wait_s() == pytest.approx(0.005)
+
+
+@pytest.mark.parametrize(
+    ("rate", "most", "block"),
+    [(4_096.0, 10**6, 1024), (4_100.0, 10**6, 1025), (1_000.0, 10**6, 1024), (1e9, 10**6, 10**6), (1_000.0, 500, 500)],
+)
+def test_a_block_takes_a_quarter_of_a_second_at_most(rate, most, block):
+    assert RateLimit(rate).block(most) == block
 
 
 def test_a_change_counts_at_once_and_what_is_owed_is_paid_at_the_new_rate():
@@ -139,6 +176,16 @@ def test_the_wire_of_closed_connections_still_counts():
     assert meter.wire == (30, 3)
     two.wire = Wire(25, 4)
     assert meter.wire == (35, 5)
+
+
+def test_what_a_connection_does_not_tell_itself_is_added():
+    meter, carrier = Meter(), Carrier()
+    assert meter.wire == Wire() == (0, 0)
+    meter.follow(carrier)
+    carrier.wire = Wire(1, 2)
+    meter.add(Wire(10, 20))
+    meter.add(Wire(100, 200))
+    assert meter.wire == (111, 222)
 
 
 def order(requests: list[tuple[str, int]]) -> str:

@@ -164,7 +164,7 @@ def test_the_current_folder_can_be_synced_too(tmp_path, monkeypatch):
     module.sync_folder(b"")
     module.sync_folder(b"/")
     assert synced == [str(tmp_path), "/"]
-    monkeypatch.setattr(os, "name", "nt")
+    monkeypatch.setattr(os, "name", str(b"nt", "ascii"))
     module.sync_folder(b"")
     monkeypatch.undo()
     assert len(synced) == 2
@@ -193,6 +193,19 @@ def test_the_file_is_on_the_disk_before_it_has_its_name_and_its_folder_after(tmp
     sink.sync_name()
     assert steps == ["file.12345678.part", "rename", tmp_path.name]
     assert (tmp_path / "file").stat().st_mtime == 0
+
+
+@pytest.mark.parametrize("by_descriptor", [True, False])
+def test_attributes_are_set_on_the_open_file_where_the_system_can(tmp_path, monkeypatch, by_descriptor):
+    told = []
+    monkeypatch.setattr(module, "BY_DESCRIPTOR", by_descriptor)
+    for name in ("chmod", "utime"):
+        monkeypatch.setattr(os, name, lambda target, _: told.append(target))
+    sink = sink_for(tmp_path)
+    sink.open(0)
+    target = sink._fd if by_descriptor else sink.part
+    sink.publish(Kept(0o640, 5))
+    assert told == [target, target]
 
 
 def test_a_descriptor_is_closed_once_even_if_it_has_the_number_of_the_standard_input(tmp_path, monkeypatch):

@@ -106,3 +106,58 @@ def test_an_index_needs_twice_its_size_and_what_root_alone_may_use_is_roots(
     monkeypatch.setattr(os, "statvfs", lambda _: disk)
     monkeypatch.setattr(os, "geteuid", lambda: user)
     assert state_directory.has_room_for_index(tmp_path) is room
+
+
+def test_only_linux_kills_a_process_for_an_index_without_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bfree=0, f_bavail=0, f_frsize=1))
+    assert not state_directory.has_room_for_index(tmp_path)
+    monkeypatch.setattr(state_directory.sys, "platform", "darwin")
+    assert state_directory.has_room_for_index(tmp_path)
+
+
+def test_a_folder_that_cannot_be_locked_is_used_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    done = []
+    with monkeypatch.context() as patched:
+        patched.setattr(state_directory.fcntl, "flock", refused)
+        with one_at_a_time(tmp_path):
+            done.append("no locks")
+    monkeypatch.setattr(state_directory, "fcntl", None)
+    with one_at_a_time(tmp_path / "not even looked at"):
+        done.append("no fcntl")
+    assert done == ["no locks", "no fcntl"]
+
+
+def test_the_index_is_laid_out_through_the_descriptor_that_sqlite_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Closing another one of the same file would drop SQLite's locks."""
+    laid: list[tuple[str, int]] = []
+    monkeypatch.setattr(
+        state_directory, "lay_out", lambda file, size: laid.append((os.readlink(f"/proc/self/fd/{file}"), size))
+    )
+    state_directory.lay_out_index(tmp_path / "journal.db")  # none there
+    (tmp_path / "journal.db-shm").touch()
+    state_directory.lay_out_index(tmp_path / "journal.db")  # nobody has it open
+    assert laid == []
+    with (tmp_path / "journal.db-shm").open() as index, (tmp_path / "other").open("w"):
+        state_directory.lay_out_index(tmp_path / "journal.db")
+        assert laid == [(index.name, state_directory.INDEX_BYTES)]
+        os.fstat(index.fileno())  # it is open still
+
+
+def test_a_file_of_somebody_else_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    file = tmp_path / "file"
+    file.touch()
+    file.chmod(0o644)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fchmod", refused)
+        keep_private(file)
+        patched.delattr(os, "fchmod")
+        keep_private(file)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o644
