@@ -88,6 +88,12 @@ class _Config(paramiko.SSHConfig):  # type: ignore[misc]
         "match-exec": paramiko.SSHConfig.TOKENS_BY_CONFIG_KEY["match-exec"],
     }
 
+    def _tokenize(self, config: Any, target_hostname: str, key: str, value: str) -> str:
+        """paramiko's asks for the name of this process' user first, who need not have one (a container's number)."""
+        if key == "hostname":
+            return value.replace("%h", target_hostname)
+        return str(super()._tokenize(config, target_hostname, key, value))
+
     def _does_match(
         self, criteria: list[dict[str, Any]], host: str, canonical: bool, final: bool, options: Any
     ) -> Sequence[object]:
