@@ -146,3 +146,79 @@ def test_a_system_without_openat_has_no_folders(tmp_path, monkeypatch):
     monkeypatch.setattr("os.supports_dir_fd", set())
     with pytest.raises(ConfigurationError, match="openat"):
         FolderClient(Path(tmp_path))
+
+
+@pytest.mark.parametrize(("path", "told"), [(5, r"must be text or a Path \(got int\)"), ("x", r"\(got 'x'\)")])
+def test_what_is_no_path_of_a_folder_is_told_with_what_was_given(path: Any, told: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^path: .*{told}"):
+        FolderClient(path)
+
+
+def test_a_folder_is_known_by_where_it_really_is_and_another_disk_may_end_a_refusal(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    settings = FolderServer.model_validate({"path": str(tmp_path / "link")})
+    assert settings.account == str((tmp_path / "real").resolve())
+    assert settings.login_files() == [tmp_path / "link"]
+
+
+@pytest.mark.parametrize(("options", "on_a_disk", "doubt"), [
+    ({}, False, "is on no disk of its own now: if one is to be mounted there, set marker or mounted"),
+    ({}, True, None),
+    ({"marker": ".disk"}, False, None),
+    ({"marker": ".gone"}, False, "; until it is, files wait"),
+    ({"mounted": True}, False, None),
+])  # fmt: skip
+def test_a_folder_that_may_be_an_empty_mount_point_is_doubted(tmp_path: Path, monkeypatch, options, on_a_disk, doubt):
+    (tmp_path / ".disk").touch()
+    monkeypatch.setattr("iot.folder.place.mount_point", lambda *_: "/mnt")
+    monkeypatch.setattr("iot.folder.configured.is_mounted", lambda _: on_a_disk)
+    found = FolderServer.model_validate({"path": str(tmp_path), **options}).doubts()
+    assert [key for key, _ in found] == ([] if doubt is None else ["path"])
+    assert doubt is None or found[0][1].endswith(doubt)
+
+
+@pytest.mark.parametrize(("durability", "durable"), [("trust", False), ("fsync", True)])
+def test_a_folders_store_is_as_its_options_say(tmp_path: Path, monkeypatch, durability: str, durable: bool) -> None:
+    made: list[Any] = []
+    monkeypatch.setattr("iot.folder.client.ParallelRemote", lambda *given: made.append(given))
+    FolderClient(tmp_path, server_durability=durability, marker=".m", mounted=True, connections=7)
+    store, identity, *_ = made[0]
+    assert identity == f"folder:{tmp_path}"
+    assert (store().capabilities.durable, store().capabilities.connections) == (durable, 7)
+    assert (store()._place._marker, store()._place._mounted) == (".m", True)
+
+
+# -- FTP
+
+
+def test_an_ftp_server_is_known_by_who_logs_in_where_and_by_its_certificate(tmp_path: Path) -> None:
+    settings = ftp(user="me", password=SECRET)
+    assert (settings.account, settings.identity, settings.doubts()) == ("me@h:21", "certificate", [])
+    plain = ftp(tls=False)
+    assert (plain.identity, [key for key, _ in plain.doubts()]) == ("", ["tls"])
+    authorities, password = tmp_path / "ca.pem", tmp_path / "password"
+    password.write_text(SECRET)
+    assert ftp(password_file=password).login_files() == [password]
+    assert ftp(password_file=password, ca_file=authorities).login_files() == [password, authorities]
+
+
+@pytest.mark.parametrize(
+    ("given", "problems"),
+    [({}, 0), ({"user": "me"}, 1), ({"user": "me", "password": SECRET}, 0), ({"user": "anonymous"}, 0)],
+)
+def test_only_anonymous_needs_no_password(given: dict[str, str], problems: int) -> None:
+    assert len(ftp(**given).login_problems()) == problems
+
+
+def test_an_ftp_client_connects_as_its_options_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    monkeypatch.setattr("iot.ftp.client.ParallelRemote", lambda *given: made.append(given))
+    found = FTPClient("h", None, "me", SECRET, tls="implicit", active=True, connect_timeout_s=3, certificate="ab" * 32)
+    address = found._address
+    assert (address.port, address.implicit, address.active, address.connect_timeout_s) == (990, True, True, 3.0)
+    assert address.trust is not None
+    assert address.trust._pin == "ab" * 32
+    assert made[0][1] == "ftp:me@h:990"
+    plain = FTPClient("h", 5, tls=False)._address
+    assert (plain.trust, plain.port, plain.user, plain.password) == (None, 5, "anonymous", "")
