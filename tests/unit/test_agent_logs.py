@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import pty
+import re
 import select
+import sys
+from collections.abc import Iterator
 
-from iot.spooler.process.logs import NonBlockingHandler
+import pytest
+
+from iot.spooler.process.logs import JournalFormatter, NonBlockingHandler, formatter_for
 
 ROOM, LINES = 5, 40
 LONG = "x" * 30_000
@@ -55,3 +61,95 @@ def test_where_others_have_made_the_file_non_blocking_its_reader_still_gets_ever
 
 def record(message: str) -> logging.LogRecord:
     return logging.LogRecord("n", logging.INFO, "f", 1, message, None, None)
+
+
+@pytest.mark.parametrize(
+    ("level", "priority"),
+    [
+        (logging.CRITICAL, 2),
+        (logging.ERROR, 3),
+        (logging.WARNING, 4),
+        (logging.INFO + 5, 6),
+        (logging.DEBUG, 7),
+        (5, 7),
+    ],
+)
+def test_the_journal_gets_each_line_with_the_priority_of_its_level(level: int, priority: int) -> None:
+    line = logging.LogRecord("n", level, "f", 1, "words", None, None)
+    assert JournalFormatter("%(message)s").format(line) == f"<{priority}>words"
+
+
+def test_a_traceback_is_as_urgent_as_its_first_line() -> None:
+    try:
+        raise ZeroDivisionError
+    except ZeroDivisionError:
+        line = logging.LogRecord("n", logging.ERROR, "f", 1, "failed", None, sys.exc_info())
+    assert {each[:3] for each in JournalFormatter("%(message)s").format(line).split("\n")} == {"<3>"}
+
+
+def test_a_terminal_gets_the_time_and_the_journal_and_any_other_reader_have_their_own() -> None:
+    reader, writer = os.pipe()
+    here, there = pty.openpty()
+    try:
+        status = os.fstat(writer)
+        stream = f"{status.st_dev}:{status.st_ino}"
+        assert isinstance(formatter_for(writer, {"JOURNAL_STREAM": stream}), JournalFormatter)
+        for environment in ({}, {"JOURNAL_STREAM": f"{stream}1"}):
+            plain = formatter_for(writer, environment)
+            assert not isinstance(plain, JournalFormatter)
+            assert plain.format(record("words")) == "INFO words"
+        told = formatter_for(there, {}).format(record("words"))
+        assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d INFO words", told)
+    finally:
+        for file in (reader, writer, here, there):
+            os.close(file)
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, NonBlockingHandler]]:
+    reader, writer = os.pipe()
+    handler = NonBlockingHandler(writer)
+    yield reader, handler
+    handler.close()
+    os.close(reader)
+    os.close(writer)
+
+
+def test_at_the_end_the_last_lines_are_written_and_a_second_end_does_no_harm(
+    pipe: tuple[int, NonBlockingHandler],
+) -> None:
+    reader, handler = pipe
+    handler.emit(record("last \ud800 words"))
+    handler._lost = 2
+    for _ in range(2):
+        handler.close()
+    assert os.read(reader, 65536) == b"last \\ud800 words\n2 log lines lost: nobody was reading\n"
+    assert not handler._writer.is_alive()
+    assert handler not in logging._handlerList
+
+
+def test_a_process_that_ends_does_not_wait_for_its_log(pipe: tuple[int, NonBlockingHandler]) -> None:
+    assert pipe[1]._writer.daemon
+
+
+def test_a_call_that_cannot_be_formatted_is_reported_and_the_next_line_comes(
+    pipe: tuple[int, NonBlockingHandler], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, handler = pipe
+    wrong: list[logging.LogRecord] = []
+    monkeypatch.setattr(handler, "handleError", wrong.append)
+    handler.emit(logging.LogRecord("n", logging.INFO, "f", 1, "%d", ("no number",), None))
+    handler.emit(record("next"))
+    assert os.read(reader, 65536) == b"next\n"
+    assert len(wrong) == 1
+
+
+def test_a_reader_that_has_gone_ends_nothing() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    handler = NonBlockingHandler(writer)
+    for _ in range(2):
+        handler.emit(record("nobody hears it"))
+    handler.close()
+    os.close(writer)
+    assert not handler._writer.is_alive()

@@ -107,7 +107,7 @@ def test_the_file_tells_when_it_was_written_and_the_last_one_that_it_is(tmp_path
     assert not (tmp_path / "kept.json").exists()  # there is no last word yet
     written.report(changed=True)
     assert written.content() == {**(written.file.latest or {}), "updated_at": 1000.123}
-    assert written.path.read_text().endswith("}\n")
+    assert written.path.read_text() == json.dumps(written.content(), indent=1) + "\n"
     written.now += 1
     written.file.keep(tmp_path / "kept.json")
     kept = json.loads((tmp_path / "kept.json").read_text())
@@ -130,6 +130,15 @@ def test_on_flash_a_look_that_has_found_nothing_is_not_written(tmp_path: Path, f
     assert flash.file.latest["inboxes"][0]["last_look_at"] == 20
 
 
+def test_everybody_may_read_it_whatever_the_process_creates_its_files_with(tmp_path: Path, figures: Figures) -> None:
+    before = os.umask(0o077)
+    try:
+        Written(tmp_path, figures).report(changed=True)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "status.json").stat().st_mode & 0o777 == 0o644
+
+
 def test_a_status_that_could_not_be_written_is_written_the_next_time(tmp_path: Path, figures: Figures) -> None:
     written = Written(tmp_path / "missing", figures)
     assert written.report(changed=True)
@@ -148,6 +157,14 @@ def test_a_rate_counts_what_is_just_within_its_time_and_nothing_older() -> None:
     assert rate.add(RATE_S, 2000) == 200
     assert rate.add(RATE_S + 0.5, 2000) == round(1000 / (RATE_S - 0.5))
     assert Rate().add(5.0, 5000) == 0
+
+
+def test_what_falls_behind_itself_has_begun_anew() -> None:
+    rate = Rate()
+    for now, done in ((0.0, 100), (1.0, 300)):
+        rate.add(now, done)
+    assert rate.add(2.0, 200) == 0
+    assert rate.add(3.0, 250) == 50
 
 
 def test_many_bytes_in_no_time_are_a_rate_all_the_same() -> None:
