@@ -144,3 +144,25 @@ def test_all_wrong_texts_of_a_list_are_named_at_once(tmp_path, top, outbox, name
         warnings(tmp_path, outbox, top)
     (problem,) = caught.value.problems
     assert all(words in problem for words in named)
+
+
+@pytest.mark.parametrize(
+    ("outbox", "top", "told"),
+    [
+        ('on_metered = "stop"\n', 'metered_command = ["true"]\n', []),
+        ('on_metered = "urgent"\n', 'metered_command = ["true"]\n', ['on_metered = "urgent" sends nothing']),
+        ('on_metered = "urgent"\nurgent = ["a"]\n', 'metered_command = ["true"]\n', []),
+        ('beyond_quota = "send"\n', 'quota_day = "1 MiB"\n', []),
+        ('beyond_quota = "send"\n', 'quota_month = "1 MiB"\n', []),
+        ("archive_max_bytes = 5\n", "", ["archive_max_bytes has no effect"]),
+        ('after_upload = "archive"\narchive_max_bytes = 5\narchive_max_age_s = 5\n', "", []),
+        ("", 'quota_day = "1 GiB"\nquota_month = "1 GiB"\n', []),
+        ("", 'quota_day = "1 GiB"\n', []),
+        ("", 'quota_month = "1 GiB"\n', []),
+        ('batch_marker = "*.done"\nbatch_grace_s = 5\n', "", []),
+    ],
+)
+def test_only_what_does_nothing_is_named(tmp_path, outbox, top, told):
+    found = warnings(tmp_path, outbox, top)
+    assert len(found) == len(told)
+    assert all(words in line for words, line in zip(told, found, strict=True))
