@@ -1,3 +1,0 @@
-import coverage
-
-coverage.process_startup()
