@@ -113,9 +113,8 @@ def _keep_alive(sock: socket.socket) -> None:
     with contextlib.suppress(OSError, AttributeError):  # queue little, so that time and progress are realistic
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, QUEUED_BYTES)
     with contextlib.suppress(OSError):  # an optimisation, not a requirement
-        sock.setsockopt(
-            socket.IPPROTO_TCP, socket.TCP_NODELAY, True
-        )  # otherwise each file waits 40 ms for a delayed ACK
+        # otherwise each file waits 40 ms for a delayed ACK
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, True)
         for name in ("TCP_KEEPIDLE", "TCP_KEEPINTVL"):
             if hasattr(socket, name):

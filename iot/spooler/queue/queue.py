@@ -322,7 +322,7 @@ class Queue:
             mine = [row for row in sorted(sound, key=lambda row: row.id) if row.state is state]
             parameters = [values(row) + (row.id,) for row in mine]  # noqa: RUF005  mypy cannot follow the unpacking
             count = db.executemany(transition(state, event, changes), parameters).rowcount
-            if len(mine) - count:
+            if count < len(mine):
                 mine = self._without_damaged(db, mine)
             if missing := len(mine) - count:
                 raise ValueError(f"{event.name}: {missing} of {len(mine)} entries were not {state.name}")
