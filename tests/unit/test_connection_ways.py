@@ -234,3 +234,11 @@ def test_the_channels_of_the_pipeline_and_of_pysftp_are_opened_on_the_same_trans
     found.close()
     assert (sftp.closed, found._sftp, found._sftp_live) == (1, None, False)
     assert (Transport.made[0].closed, found.link and found.link.closed) == (1, 1)
+
+
+def test_pysftp_keeps_no_log_and_checks_no_keys_of_its_own() -> None:
+    for compression in (True, False):
+        found = module._CnOpts(compression)
+        assert (found.log, found.ciphers, found.hostkeys, found.compression) == (False, None, None, compression)
+    assert Connection._cnopts.compression is False
+    assert Connection._sftp_live is False

@@ -15,6 +15,7 @@ import pytest
 from iot.sftp.client.ssh import detour as module
 from iot.sftp.client.ssh.detour import CommandLink, by_channel, by_command
 from iot.transfer.errors import LinkLost
+from iot.transfer.rate import Wire
 from iot.transfer.stop import StopFlag
 
 SOON_S = 20.0
@@ -94,6 +95,36 @@ def test_a_command_that_had_ended_before_it_was_closed_is_told_as_it_ended(run) 
     link.close()
     link.close()
     assert link.failure().endswith("was ended by SIGTERM")
+
+
+@pytest.mark.parametrize(
+    ("told", "hung_up"),
+    [
+        (b"", True),
+        (b"x", False),
+        (ConnectionResetError(), True),
+        (BlockingIOError(), False),
+        (OSError(9, "closed already"), False),
+    ],
+)
+def test_a_command_that_has_hung_up_is_waited_for_and_no_other(told: Any, hung_up: bool) -> None:
+    class Sock:
+        def recv(self, *_: int) -> bytes:
+            if isinstance(told, Exception):
+                raise told
+            return bytes(told)
+
+        def close(self) -> None: ...
+
+        def shutdown(self, _: int) -> None: ...
+
+    link: Any = CommandLink.__new__(CommandLink)
+    process = Process(obeys=True)
+    process.poll = lambda: None  # type: ignore[attr-defined]
+    link._sock, link._process, link._stopped, link._end = Sock(), process, False, lambda: None
+    link._last_wire = Wire()
+    link.close()
+    assert process.did == ([module.ENDS_S] if hung_up else [])
 
 
 def test_of_a_line_without_end_only_its_beginning_is_kept(run) -> None:
@@ -194,6 +225,12 @@ def jump() -> Iterator[tuple[Any, Channel, list[str]]]:
     link.close()
     channel.closed.wait(SOON_S)
     channel.there.close()
+
+
+def test_what_carries_bytes_holds_up_no_process_that_ends(jump, run) -> None:
+    carriers = [thread for thread in threading.enumerate() if thread.name == "iot-sftp jump"]
+    assert len(carriers) >= 2
+    assert all(thread.daemon for thread in [*carriers, run("cat")._reader])
 
 
 def test_bytes_go_both_ways_through_another_host(jump) -> None:

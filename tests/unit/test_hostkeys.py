@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from iot.sftp.client.ssh import hostkeys
 from iot.sftp.client.ssh.hostkeys import KnownHosts, Pinned, fingerprint
 from iot.transfer.errors import ConfigurationError, HostKeyMismatch, HostKeyUnknown
 
@@ -268,6 +269,18 @@ def test_a_certificate_for_another_host_or_time_is_refused(
     shown = certify(*options)
     with pytest.raises(HostKeyMismatch, match=said):
         known(tmp_path, f"@cert-authority * {authority.line}").check("gw.example.com", 22, shown.kind, shown.blob)
+
+
+@pytest.mark.parametrize(("edge", "later_s", "valid"), [(0, -1, False), (0, 0, True), (1, -1, True), (1, 0, False)])
+def test_a_certificate_is_valid_from_its_first_second_to_the_one_before_its_end(
+    tmp_path: Path, monkeypatch, authority: Key, certify: Callable[..., Key], edge: int, later_s: int, valid: bool
+) -> None:
+    shown = certify("-n", "gw.example.com", "-V", "20250101:20250102")
+    certificate = hostkeys._certificate(shown.blob)
+    assert certificate is not None
+    at = (certificate.valid_after, certificate.valid_before)[edge] + later_s
+    monkeypatch.setattr(hostkeys.time, "time", lambda: float(at))
+    assert passes(known(tmp_path, f"@cert-authority * {authority.line}"), shown) is valid
 
 
 def test_a_certificate_with_a_condition_that_we_do_not_know_is_refused(

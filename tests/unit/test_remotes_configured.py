@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from iot.folder import FolderClient
 from iot.folder.configured import ServerSettings as FolderServer
-from iot.ftp import FTPClient
+from iot.ftp import TLS, FTPClient
 from iot.ftp.client import IMPLICIT_PORT, PORT
 from iot.ftp.configured import ServerSettings as FTPServer
 from iot.transfer.errors import ConfigurationError
@@ -222,3 +222,44 @@ def test_an_ftp_client_connects_as_its_options_say(monkeypatch: pytest.MonkeyPat
     assert made[0][1] == "ftp:me@h:990"
     plain = FTPClient("h", 5, tls=False)._address
     assert (plain.trust, plain.port, plain.user, plain.password) == (None, 5, "anonymous", "")
+
+
+@pytest.mark.parametrize(
+    ("marker", "fine"),
+    [
+        (".disk", True),
+        ("...", True),
+        ("", True),
+        ("a/b", False),
+        ("/", False),
+        ("a\0", False),
+        (".", False),
+        ("..", False),
+    ],
+)
+def test_a_marker_is_the_name_of_a_file(tmp_path: Path, marker: str, fine: bool) -> None:
+    if fine:
+        assert FolderServer.model_validate({"path": str(tmp_path), "marker": marker}).marker == marker
+        return
+    with pytest.raises(ValidationError, match="must be the name of a file in the folder"):
+        FolderServer.model_validate({"path": str(tmp_path), "marker": marker})
+
+
+@pytest.mark.parametrize("path", ["/a/../b", "/a\0b", "a"])
+def test_a_path_of_a_folder_is_absolute_and_leads_nowhere_else(path: str) -> None:
+    with pytest.raises(ConfigurationError, match="must be an absolute path without"):
+        FolderClient(path)
+
+
+@pytest.mark.parametrize(
+    ("given", "tls"),
+    [({}, TLS.EXPLICIT), ({"tls": True}, TLS.EXPLICIT), ({"tls": False}, False), ({"tls": "implicit"}, TLS.IMPLICIT)],
+)
+def test_tls_is_begun_by_a_command_unless_that_is_said_otherwise(given: dict[str, Any], tls: TLS | bool) -> None:
+    assert ftp(**given).tls is tls
+
+
+@pytest.mark.parametrize("certificate", ["ab" * 31, "ab" * 33, "xy" * 32, "sha1:" + "ab" * 32])
+def test_what_is_no_fingerprint_is_refused(certificate: str) -> None:
+    with pytest.raises(ValidationError, match="64 hex digits"):
+        ftp(certificate=certificate)

@@ -264,10 +264,11 @@ def test_a_login_service_that_is_not_offered_is_waited_for_as_long_as_the_login_
     found, now = transport(login_s=7.0), iter([100.0, 104.0, 107.0, 107.1])
     monkeypatch.setattr(module.time, "monotonic", lambda: next(now))
     monkeypatch.setattr(found, "is_active", lambda: True)
-    found._service_offered = SimpleNamespace(wait=lambda _: False)
+    looks: list[float] = []
+    found._service_offered = SimpleNamespace(wait=looks.append)
     with pytest.raises(Timeout, match=r"^h did not offer a login in 7 s$"):
         found._await_service()
-    assert next(now, None) is None
+    assert (next(now, None), looks) == (None, [0.1] * 3)
     now = iter([100.0])
     monkeypatch.setattr(found, "is_active", lambda: False)
     with pytest.raises(EOFError):

@@ -96,7 +96,7 @@ class SFTPChannel:
         self._link = link
         self._host = target.host
         self._deadline_s = target.link_deadline_s
-        self._probed_at = 0.0
+        self._probed_at = float("-inf")
         self.extensions: dict[bytes, bytes] = {}
         self._greeting = b""
         with translated(target.host):
