@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iot.spooler.naming import Action, Facts, Naming, Rule, UnsafeName, undoing
+from iot.spooler.naming import Action, Facts, Naming, Rule, UnsafeName, undoing, useless
 from iot.spooler.naming.paths import encoded
 from iot.spooler.outbox.names import TookTooLong, within
 
@@ -178,6 +178,15 @@ def test_what_is_right_with_a_rule_is_accepted(rule):
 )
 def test_rules_that_undo_each_other_are_found(rules, pairs):
     assert list(undoing(rules)) == pairs
+
+
+def test_rules_of_one_pattern_are_compared_however_it_came_here():
+    first, second = ("".join(["*.", "csv"]) for _ in range(2))
+    assert first is not second
+    rules = [Rule(first, Action.REPLACE, "-", "_"), Rule(second, Action.REPLACE, "_", "-")]
+    assert list(undoing(rules)) == [(0, 1)]
+    rules = [Rule(first, Action.PREFIX, "x/"), Rule(second, Action.ONLY_FILENAME)]
+    assert list(useless(rules)) == [(0, 1)]
 
 
 def test_a_temporary_suffix_changes_no_name_and_the_last_that_matches_counts():

@@ -229,8 +229,7 @@ class Packing:
         taken = sum(sizes.values()) + sum(self._pending.values())
         in_use = set(self._used_by.values())
         for name in [name for name in self._made if name not in in_use]:
-            if taken + size <= self._max_bytes:
-                break
-            taken -= sizes[name]
-            self._remove(name)
+            if taken + size > self._max_bytes:
+                taken -= sizes[name]
+                self._remove(name)
         return taken + size <= self._max_bytes
