@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -188,3 +189,27 @@ def test_since_when_another_bundle_has_been_open_says_nothing_of_the_last_one(de
     device.clocks.pass_(DAY * 0.6)
     device.put("c")
     assert bundles(device) == [["a", "b", "c"]]
+
+
+def test_a_bundle_that_somebody_takes_away_whole_is_taken_off_the_total(device, caplog):
+    device = device(max_bytes=2500)
+    device.put("a", "b")
+    device.clocks.pass_(DAY)
+    device.put("c")
+    [first, _] = sorted(path for path in device.folder.iterdir() if path.is_dir())
+    shutil.rmtree(first)
+    device.tidy()
+    assert (device.names(), device.archive._total, caplog.messages) == (["c"], 1000, [])
+
+
+def test_a_file_that_cannot_be_removed_still_counts(device, monkeypatch, caplog):
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    device = device(max_bytes=500)
+    device.put("a")
+    with monkeypatch.context() as patches:
+        patches.setattr(os, "unlink", refused)
+        device.archive.tidy(60)
+    assert (device.names(), device.archive._total) == (["a"], 1000)
+    assert "cannot tidy archive=" in caplog.text

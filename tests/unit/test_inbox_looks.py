@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from unit.test_inbox_arrivals import TIME, WAIT_S, Lab
+from unit.test_inbox_arrivals import TIME, WAIT_S, Lab, fails
 from unit.test_inbox_steps import Rig
 
 from iot.spooler.inbox.judge import Judged, Verdict
@@ -137,3 +138,54 @@ def test_what_the_hook_is_asked_about_is_looked_at_when_the_hook_says(
     assert lab.arrivals.next_at() == float("inf")
     monkeypatch.setattr(lab.judge, "look_in_s", lambda: 3.0)
     assert lab.arrivals.next_at() == lab.now + 3.0
+
+
+# -- a disk that does not answer
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch, lab: Lab) -> Callable[..., None]:
+    """These calls of the place fail."""
+
+    def breaks(*names: str) -> None:
+        for name in names:
+            monkeypatch.setattr(lab.place, name, fails(OSError(errno.EIO, "Input/output error")))
+
+    return breaks
+
+
+def test_what_cannot_be_looked_at_is_tried_later_and_not_fetched_again(lab: Lab, broken: Callable[..., None]) -> None:
+    lab.with_(lab.judge)
+    lab.fetch()
+    lab.arrivals._record()
+    broken("is_waiting")
+    lab.arrivals.step()
+    assert lab.states() == {b"a": FileState.FETCHED}
+    assert lab.retries.reasons == {"a": "cannot be looked at: Input/output error"}
+    assert lab.arrivals.next_at() == lab.now + WAIT_S
+
+
+def test_where_what_is_there_cannot_be_read_the_file_is_published(lab: Lab, broken: Callable[..., None]) -> None:
+    (lab.here / "a").write_bytes(b"two")
+    lab.fetch()
+    broken("digest")
+    lab.arrivals.step()
+    assert (lab.read(), lab.states()) == (b"one", {b"a": FileState.TAKEN})
+
+
+def test_what_cannot_be_discarded_stops_nothing(lab: Lab, broken: Callable[..., None]) -> None:
+    lab.with_(lab.judge)
+    record = lab.fetch()
+    lab.arrivals.step()
+    broken("discard")
+    lab.judge.verdicts = [Judged(record, Verdict.BAD, "no")]
+    lab.arrivals.step()
+    assert lab.states() == {b"a": FileState.REFUSED}
+
+
+def test_a_hidden_folder_that_cannot_be_cleaned_stops_nothing(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig(lab)
+    monkeypatch.setattr(rig.box._place, "clean", fails(OSError(errno.EIO, "Input/output error")))
+    rig.put()
+    rig.look()
+    assert (rig.box.error, rig.job()) == (None, "a")
