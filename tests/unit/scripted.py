@@ -83,6 +83,10 @@ class Files:
     number: int = 0
 
     def answer(self, request: Request) -> Reply:
+        reply = self._answer(request)
+        return Status(int(reply.code), reply.message) if isinstance(reply, Status) else reply  # as off the wire
+
+    def _answer(self, request: Request) -> Reply:
         event = decode(request)
         if event.path in self.handles:  # tell the path in place of the handle
             name = self.handles[event.path][0]

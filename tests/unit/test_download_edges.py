@@ -143,9 +143,12 @@ def read(lab: Lab, size: int | None, start: int = 0) -> tuple[list[tuple[int, in
     def write(offset: int, data: memoryview) -> None:
         got[offset : offset + len(data)] = data
 
-    reading = Reading(context(lab), "file", size, write, lambda: None)
+    told: list[int] = []
+    reading = Reading(context(lab), "file", size, write, lambda: told.append(reading.received_bytes))
     drive(reading.run(handle, start), lab.files, hands_over=True)
     assert got[start:] == CONTENT[start:]
+    ends = sum(event.offset >= len(CONTENT) for event in lab.files.did("READ"))
+    assert len(told) <= len(set(told)) + ends, "progress is told where there is some"
     return [(event.offset, event.length) for event in lab.files.did("READ")], reading
 
 

@@ -16,7 +16,7 @@ from iot.sftp.client.jobs.sending import READ_EARLY_BYTES, ReadBack
 from iot.sftp.client.pipeline.job import Command, Room, Send, Work
 from iot.sftp.client.protocol.packets import Code, Flag, Reply, Status
 from iot.sftp.client.protocol.server import Refusal
-from iot.transfer.errors import ServerRefused, Unsupported
+from iot.transfer.errors import Cancelled, ServerRefused, Unsupported
 from iot.transfer.model import Proof
 
 UNSUPPORTED = Status(Code.OP_UNSUPPORTED, "Unsupported")
@@ -224,3 +224,20 @@ def test_only_so_much_is_read_back_at_a_time(lab: Lab, monkeypatch: pytest.Monke
         most = max(most, outstanding + sent)
         outstanding += sent - answered
     assert (asked, most, outstanding) == (19, 4, 0)
+
+
+def test_the_part_is_synced_again_and_again(lab: Lab) -> None:
+    lab.path.write_bytes(bytes(100 * BLOCK))
+    ticking(lab)
+    lab.run()
+    part = [event.what for event in lab.files.events if event.path.endswith(b".part")]
+    assert part.count("FSYNC") > 3
+
+
+def test_a_last_block_that_waited_for_room_is_not_sent_after_a_suspension(lab: Lab) -> None:
+    lab.block = len(CONTENT)
+    seen: list[tuple[Command, int]] = []
+    lab.job = {"suspended": lambda: any(isinstance(command, Room) for command, _ in seen)}
+    with pytest.raises(Cancelled):
+        drive(commands(lab.upload().run(), seen), lab.files)
+    assert lab.files.did("WRITE") == []

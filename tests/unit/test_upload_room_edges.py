@@ -58,6 +58,12 @@ def test_only_a_large_file_asks_for_its_room(lab: Lab, size: int, asks: bool) ->
     assert ("STAT" in before) is asks
 
 
+def test_a_server_that_does_not_tell_its_room_takes_a_large_file(large: Lab) -> None:
+    large.run()
+    assert large.files.did(STATVFS) == []
+    assert large.published == bytes(2 * MIB)
+
+
 def test_where_others_need_more_than_there_is_nothing_is_free(large: Lab) -> None:
     upload = telling(large, statvfs(3 * MIB)).upload()
     upload.context.large[b"/up/other.part"] = PartState(9 * MIB)

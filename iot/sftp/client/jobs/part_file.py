@@ -96,8 +96,7 @@ class PartFile:
         replies = yield from self._reopen([*reading, *self._questions(state)])
         writer, *readers = [self._opened_or_refused(reply, doing) for reply in replies[: 1 + len(reading)]]
         reader = readers[0] if readers else b""
-        if not isinstance(writer, Status) and not isinstance(reader, Status):
-            self._check_answers(replies[1 + len(reading) :], state)
+        self._check_answers(replies[1 + len(reading) :], state)
         return writer, reader
 
     def closed(self, handle: bytes) -> None:
@@ -129,8 +128,9 @@ class PartFile:
         final, *space = told
         if isinstance(final, Attributes):
             check_no_folder(final.mode, self._dest, self._source.path)
-        if space and self._space is not None:
-            self._space.check(self._context, self._source.name, state, space[0])
+        for told_space in space:
+            assert self._space is not None
+            self._space.check(self._context, self._source.name, state, told_space)
 
     def _reopen(self, others: list[Request]) -> Work[list[Reply]]:
         """Open the part for writing, in the mode that this server accepts -> its answer and those of the others."""
