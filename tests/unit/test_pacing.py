@@ -42,3 +42,28 @@ def test_without_a_timetable_the_rate_of_the_server_stays_and_nobody_is_told():
 def test_a_wrong_entry_is_refused_with_the_reason(text, reason):
     with pytest.raises(ValueError, match=reason):
         timed_rate(text)
+
+
+def test_a_server_may_lower_the_rate_and_never_raises_it():
+    told: list[float | None] = []
+    pacer = Pacer(["08:00-18:00 1 Mbit/s"], timezone.utc, None, told.append)
+    noon, night = at("2026-11-27 12:00"), at("2026-11-27 23:00")
+    assert [pacer.look(noon), pacer.rate] == [True, 125_000.0]
+    for at_most, wall, rate in (
+        (1000.0, noon, 1000.0),
+        (1e9, noon, 125_000.0),
+        (1e9, night, 1e9),
+        (1000.0, night, 1000.0),
+        (None, night, None),
+    ):
+        pacer.lower(at_most)
+        assert pacer.look(wall)
+        assert pacer.rate == rate
+        assert not pacer.look(wall)
+    assert told == [125_000.0, 1000.0, 125_000.0, 1e9, 1000.0, None]
+
+
+@pytest.mark.parametrize("text", ["08:00-18:00 1 Mbit/s", " 08:00-18:00\t1 mbit/s ", "08:00-18:00 0.125 MB/s"])
+def test_a_rate_is_read_with_its_window_however_it_is_spaced(text):
+    when, rate = timed_rate(text)
+    assert (when, rate) == (timed_rate("08:00-18:00 125000 B/s")[0], 125_000.0)

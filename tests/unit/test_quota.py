@@ -210,3 +210,41 @@ def test_what_another_connection_has_carried_counts_too_and_is_kept(tmp_path):
     unlimited.gate.carried_also(Wire(1, 1))
     unlimited.gate.close()
     assert unlimited.writes == 0
+
+
+def test_what_was_carried_is_recorded_ten_seconds_after_there_is_enough_of_it(tmp_path):
+    meter = Meter(tmp_path, day=100_000 * KIB)
+    meter.carry(0)
+    meter.carry(16 * KIB, now=100.0)  # not enough to be recorded before the end
+    meter.carry(0, now=1000.0)
+    assert meter.writes == 0
+    meter.carry(1, now=2000.0)
+    meter.carry(5 * KIB, now=2009.9)
+    assert meter.writes == 0
+    meter.carry(0, now=2010.0)
+    meter.carry(0, now=9000.0)
+    assert meter.writes == 1
+    meter.carry(17 * KIB, now=10_000.0)
+    meter.carry(0, now=10_010.0)
+    assert meter.writes == 2
+
+
+def test_a_hundredth_of_the_quota_is_recorded_at_once(tmp_path):
+    meter = Meter(tmp_path, day=1000 * KIB)
+    meter.carry(0)
+    meter.carry(10 * KIB)
+    assert meter.writes == 0
+    meter.carry(1)
+    assert meter.writes == 1
+
+
+def test_it_is_looked_at_again_at_midnight_or_never_without_a_quota(tmp_path):
+    meter = Meter(tmp_path, month=1000 * KIB)
+    assert meter.gate.look(at("2026-11-27 23:59:50"), 0.0) == 10.0
+    assert Meter(tmp_path / "other").gate.look(NOON, 0.0) == float("inf")
+
+
+def test_the_first_of_two_quotas_that_are_used_up_says_until_when(tmp_path):
+    meter = Meter(tmp_path, day=1000 * KIB, month=1000 * KIB)
+    assert "a day is used up until Sat 00:00" in meter.carry(1000 * KIB)
+    assert meter.carry(0, at("2026-11-28 12:00")).endswith("a month is used up until Tue 00:00")
