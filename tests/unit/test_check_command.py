@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from iot.spooler import checks
 from iot.spooler.checks import preflight, trial
 from iot.spooler.checks.trial import Came, Step
 from iot.spooler.cli import check
@@ -314,3 +315,21 @@ def test_what_is_told_after_the_first_line_is_told_at_once(asked: Asked, monkeyp
         patch.setattr(sys, "stdout", out)
         asked.check(connect=True)
     assert len(flushed) == 2
+
+
+def test_what_a_trial_needs_is_loaded_before_rights_are_given_up_and_only_where_one_is_made(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[bool] = []
+
+    def give_up(_: object) -> None:
+        loaded.append("iot.spooler.checks.trial" in sys.modules)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(check, "act_as_owner", give_up)
+    for connect in (False, True):
+        monkeypatch.delitem(sys.modules, "iot.spooler.checks.trial", raising=False)
+        monkeypatch.delattr(checks, "trial", raising=False)
+        with pytest.raises(KeyboardInterrupt):
+            asked.check(connect=connect)
+    assert loaded == [False, True]
