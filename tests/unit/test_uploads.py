@@ -105,6 +105,19 @@ def test_a_server_without_handles_left_gets_half_as_many_at_once_and_the_file_go
     assert links.progress == 2, "every file that is delivered says that the connection is good"
 
 
+@pytest.mark.parametrize(("given", "forgotten"), [({}, 1), ({"hold": False}, 1), ({"hold": True}, 0)])
+def test_what_is_delivered_is_forgotten_unless_its_record_is_to_be_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, bool], forgotten: int
+) -> None:
+    links = Links([None])
+    ledger, keys = links.engine.context.ledger, []
+    monkeypatch.setattr(ledger, "forget_keys", keys.extend)
+    (tmp_path / "f").write_text("x")
+    made = Uploads(links, ledger, TransferLocks(None), stale_part_s=0, **given)  # type: ignore[arg-type]
+    assert len(list(made.run([UploadJob(str(tmp_path / "f"), "/up/f")]))) == 1
+    assert len(keys) == forgotten
+
+
 @pytest.mark.parametrize("times", [4, 9])
 def test_one_file_at_a_time_is_always_tried(tmp_path: Path, times: int) -> None:
     links = Links([ServerBusy("no handle")] * times + [None])

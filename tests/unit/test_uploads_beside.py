@@ -295,6 +295,6 @@ def test_a_connection_that_is_lost_at_the_end_is_dropped_and_a_cancel_drops_all(
     lab: Lab, error: SFTPError, then: str
 ) -> None:
     links: Any = Links(error)
-    batch = Ending(links, lab.ledger, lab.locks)
+    batch = Ending(links, lab.ledger, lab.locks, resume=True, hold=False, tick=lambda: None)
     assert len(list(batch.run([lab.job()]))) == 1
     assert links.done == ["harmless: 0", then]

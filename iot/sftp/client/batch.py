@@ -28,9 +28,9 @@ class SFTPBatch(Batch[Session, J, Job[Any]]):
         checkpoints: Checkpoints,
         locks: TransferLocks,
         *,
-        resume: bool = True,
-        hold: bool = False,
-        tick: Callable[[], None] = lambda: None,
+        resume: bool,
+        hold: bool,
+        tick: Callable[[], None],
     ) -> None:
         attempts = links.attempts(tick, harmless=())
         super().__init__(attempts, checkpoints, resume=resume, hold=hold, tick=tick)

@@ -36,7 +36,7 @@ class Downloads(SFTPBatch[DownloadJob]):
         resume: bool = True,
         tick: Callable[[], None] = lambda: None,
     ) -> None:
-        super().__init__(links, checkpoints, locks, resume=resume, tick=tick)
+        super().__init__(links, checkpoints, locks, resume=resume, hold=False, tick=tick)
         self._settings = settings
         self._fewer_since = 0
 
