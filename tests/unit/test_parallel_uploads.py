@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -98,11 +100,16 @@ def test_the_time_of_the_source_is_kept_by_setting_or_by_the_job(make, tmp_path,
     assert ((tmp_path / "far/f").stat().st_mtime == 10**9) is is_kept
 
 
-def test_an_abandoned_part_stays_until_it_is_old_enough(make, tmp_path):
+@pytest.mark.parametrize("later_s", [0, 999, 1002])
+def test_a_part_whose_source_is_gone_stays_until_it_is_old_enough(make, tmp_path, monkeypatch, later_s):
     path = source(tmp_path, size=5)
     cut = make(Faults(before={("write", 0): LinkLost("cut")}), attempts=1, part_name="exact")
     assert isinstance(cut.upload(UploadJob(path, "f")), Failure)
     cut.close()
-    other = UploadJob(source(tmp_path, "other"), "other")
-    make(stale_part_s=1000).upload(other)
-    assert {found.name for found in (tmp_path / "far").iterdir()} == {"f.part", "other"}
+    path.unlink()
+    now = time.time() + later_s
+    monkeypatch.setattr(uploads, "time", SimpleNamespace(time=lambda: now))
+    make(stale_part_s=1000).upload(UploadJob(source(tmp_path, "other"), "other"))
+    assert {found.name for found in (tmp_path / "far").iterdir()} == (
+        {"other"} if later_s > 1000 else {"other", "f.part"}
+    )

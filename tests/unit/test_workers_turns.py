@@ -15,7 +15,7 @@ from iot.transfer.parallel import workers as module
 from iot.transfer.parallel.ready import TOGETHER_BYTES, Running
 from iot.transfer.parallel.work import Barrier, Linger
 
-SOON_S = 10.0
+SOON_S = 8.0
 
 
 class Clock:
@@ -48,8 +48,8 @@ def took() -> Callable[[], float]:
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who waits for what does not come, or for a call that does not end, waits for very long."""
-    monkeypatch.setattr(module, "POLL_S", LONG_S)
-    monkeypatch.setattr(module, "ENDING_S", LONG_S)
+    monkeypatch.setattr(module, "POLL_S", LONG_S / 2)
+    monkeypatch.setattr(module, "ENDING_S", LONG_S / 2)
 
 
 def wait_until(what: Callable[[], bool]) -> None:
