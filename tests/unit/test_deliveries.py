@@ -142,6 +142,14 @@ def test_a_row_that_makes_no_sense_is_left_out(tmp_path: Path, journal: Journal,
     assert [item.path for item in last_deliveries(tmp_path, 10)] == ["/out/b"]
 
 
+def test_a_damaged_number_keeps_no_later_delivery_from_being_recorded(tmp_path: Path, journal: Journal) -> None:
+    outbox, _ = Queue(journal).outbox(b"/out", "/up")
+    noted(journal, Deliveries(journal), (entry(outbox, b"a", "/up/a"), result()))
+    journal.write(lambda db: db.execute("UPDATE delivery SET number = 'x'"))
+    noted(journal, Deliveries(journal), (entry(outbox, b"b", "/up/b"), result()))
+    assert "/out/b" in [item.path for item in last_deliveries(tmp_path, 10)]
+
+
 def test_a_clock_that_stands_at_its_very_beginning_is_a_time_too(tmp_path: Path, journal: Journal) -> None:
     outbox, _ = Queue(journal).outbox(b"/out", "/up")
     noted(journal, Deliveries(journal), (entry(outbox, b"a", "/up/a"), result()), at=0.0, synchronised=False)

@@ -50,6 +50,19 @@ def test_an_answer_that_refused_a_file_lets_it_follow_the_configuration_and_tell
     assert queue.page(1, 0, 9)[0].destination == "/new/f"  # begun there now
 
 
+def test_a_file_of_an_outbox_that_is_no_longer_configured_goes_where_it_was_to_go_or_nowhere(journal):
+    queue = Queue(journal)
+    queue.outbox(b"/out", "/old")
+    (row,) = begun(queue, entry(b"tried"))
+    journal.write(lambda db: queue.fail(db, [(row, Verdict(Event.FAILED, 1, 1, 1.0), "no")], now=0.0))
+    queue.add([entry(b"never")])
+    queue = Queue(journal)
+    queue.outbox(b"/other", "/new")
+    queue.restart()
+    found = {row.path: (row.destination, row.left_at) for row in queue.page(1, 0, 9)}
+    assert found == {b"tried": ("/old/tried", None), b"never": ("", None)}
+
+
 OLD_JOURNAL = """
 CREATE TABLE room (name TEXT PRIMARY KEY, version INTEGER NOT NULL, compatible_from INTEGER NOT NULL) WITHOUT ROWID;
 INSERT INTO room VALUES ('queue', 1, 1);
