@@ -54,9 +54,10 @@ def test_a_start_with_nothing_under_way_writes_nothing_and_loses_nothing(queue, 
     journal.write(lambda db: None)
     delivered(queue, journal, *begun(queue, entry()))
     writes()
-    again = Queue(journal)
-    again.restart()
-    assert (writes(), again.lost_rows, caplog.text) == (0, False, "")
+    for anew in (True, False):
+        again = Queue(journal, "0000000a")
+        again.restart(anew=anew)
+        assert (writes(), again.lost_rows, caplog.text) == (0, False, "")
 
 
 def test_whatever_may_have_become_ready_is_told(queue, journal):

@@ -129,19 +129,21 @@ def test_after_one_connection_less_is_asked_for_none_is_made_instead(rig):
 @pytest.mark.parametrize(("connections", "at_once"), [(1, 1), (2, 1), (3, 2)])
 def test_large_transfers_leave_one_connection_to_small_ones_and_all_of_them_come(rig, connections, at_once):
     workers, lock, under_way, most = rig.connect(connections), threading.Lock(), set(), []
+    together = threading.Barrier(at_once)
 
     def large(number: int) -> Running:
         def work() -> None:
             with lock:
                 under_way.add(number)
                 most.append(len(under_way))
+            together.wait(LONG_S)
             time.sleep(0.02)
             with lock:
                 under_way.discard(number)
 
         return Running(ends(number, work), tag=number, payload_bytes=TOGETHER_BYTES + 1)
 
-    assert tags(workers.run(large(number) for number in range(5))) == list(range(5))
+    assert tags(workers.run(large(number) for number in range(4))) == list(range(4))
     assert max(most) == at_once
 
 
