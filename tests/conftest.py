@@ -78,6 +78,15 @@ def the_temporary_folder_keeps_its_mode() -> Iterator[None]:
     assert after == before, f"a test has changed the mode of {folder} to {after:o}"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_left_at_the_root_of_the_machine() -> Iterator[None]:
+    """Tests run as root here, who may make any folder that a made-up path names."""
+    before = set(os.listdir("/"))
+    yield
+    made = set(os.listdir("/")) - before
+    assert not made, f"a test has made {', '.join(sorted(made))} in /"
+
+
 @pytest.fixture
 def sshd(tmp_path: Path) -> Iterator[OpenSSH]:
     """The real OpenSSH server, login by key as the current user."""

@@ -7,7 +7,6 @@ import fcntl
 import os
 import signal
 import socket
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,8 +16,6 @@ import pytest
 from iot.sftp.client import DiskFull, JournalUnavailable
 from iot.spooler.state import lock
 from iot.spooler.state.lock import AlreadyRunning, OutboxClaim, holder, locked
-
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="flock on a folder, and names in the kernel")
 
 
 @pytest.fixture

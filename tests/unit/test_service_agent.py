@@ -21,15 +21,16 @@ from iot.spooler.process.service import Service
 class Parts(Lab):
     """Stands for all that surrounds an agent. done: what happens, in order. made: what each part was made with."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, config: Path | None = None, drain: bool = False) -> None:
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, run: Path, *, config: Path | None = None, drain: bool = False
+    ) -> None:
         super().__init__(monkeypatch)
         self.done: list[str] = []
         self.made: dict[str, Any] = {}
         self.fails = False
         self.remote = SimpleNamespace(close=lambda: self.done.append("remote closed"))
-        self.ours = Service(
-            config, {"RUNTIME_DIRECTORY": "/none"}, drain=drain, make_remote=self._make("remote", self.remote)
-        )
+        environment = {"RUNTIME_DIRECTORY": str(run)}
+        self.ours = Service(config, environment, drain=drain, make_remote=self._make("remote", self.remote))
         self.ours._notify = self.told.append
         self.server = SimpleNamespace(take_over=lambda earlier: self.done.append(f"took over {earlier}"))
         nudges = SimpleNamespace(close=lambda: self.done.append("nudges closed"))
@@ -68,8 +69,8 @@ class Parts(Lab):
 
 
 @pytest.fixture
-def parts(monkeypatch: pytest.MonkeyPatch) -> Parts:
-    return Parts(monkeypatch)
+def parts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Parts:
+    return Parts(monkeypatch, tmp_path)
 
 
 FIRST = ["outboxes claimed", "the hold taken over", "waits its turn", "runs", "nudges closed", "remote closed"]
@@ -111,8 +112,8 @@ def test_a_hold_that_the_other_server_may_have_is_taken_over_by_a_later_agent_to
     assert parts.done[:2] == ["the hold taken over", "runs"]
 
 
-def test_a_drain_waits_for_nobodys_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    parts = Parts(monkeypatch, drain=True)
+def test_a_drain_waits_for_nobodys_turn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    parts = Parts(monkeypatch, tmp_path, drain=True)
     parts.one()
     assert "waits its turn" not in parts.done
     assert parts.made["Agent"][1]["drain"] is True
@@ -137,9 +138,9 @@ def test_each_outbox_knows_of_the_power_cut_and_the_status_of_the_other_server(p
 
 @pytest.mark.parametrize("config", [Path("/c.toml"), None])
 def test_what_mends_a_hold_is_the_configuration_or_a_file_of_the_login(
-    monkeypatch: pytest.MonkeyPatch, config: Path | None
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, config: Path | None
 ) -> None:
-    parts = Parts(monkeypatch, config=config)
+    parts = Parts(monkeypatch, tmp_path, config=config)
     parts.one()
     assert parts.made["Changes"][0][0] == [path for path in (config, Path("/key")) if path is not None]
 
