@@ -152,6 +152,16 @@ def test_a_state_that_is_a_link_of_somebody_is_neither_believed_nor_written_to(d
     assert elsewhere.read_text() == before
 
 
+def test_a_state_that_is_a_pipe_keeps_nobody_waiting(device):
+    device = device(max_age_s=DAY)
+    device.put("f")
+    (device.folder / STATE).unlink()
+    os.mkfifo(device.folder / STATE)
+    device.start()
+    device.tidy()
+    assert json.loads((device.folder / STATE).read_text())["open"][0].endswith(".000001")
+
+
 def test_what_an_interrupted_save_has_left_is_overwritten(device):
     device = device(max_age_s=DAY)
     device.folder.mkdir(mode=0o750)

@@ -15,7 +15,7 @@ from unit.test_inbox_steps import Rig
 
 from iot.spooler.inbox.judge import Judged, Verdict
 from iot.spooler.inbox.records import FileState, Record
-from iot.transfer import Fingerprint, RemoteFile
+from iot.transfer import Fingerprint, ProofFailed, RemoteFile
 
 
 @pytest.fixture
@@ -93,6 +93,14 @@ def test_a_name_that_is_not_taken_is_told_once_in_the_log(lab: Lab, caplog: pyte
         rig.look()
     assert [line.partition(" path=")[2] for line in caplog.messages] == ['pipe reason="not a regular file"']
     assert rig.box.held == {"pipe": "not a regular file"}
+
+
+def test_one_that_fails_its_checksum_is_told_in_the_log(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    rig = Rig(lab)
+    rig.put()
+    rig.look()
+    rig.fails(ProofFailed("differs"))
+    assert [line.partition(" path=")[2] for line in caplog.messages] == ["a reason=differs"]
 
 
 def test_one_that_vanishes_while_it_settles_is_waited_for_no_more(lab: Lab) -> None:

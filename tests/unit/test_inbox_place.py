@@ -158,6 +158,13 @@ def test_what_has_no_name_yet_is_not_here_and_has_no_digest(place: Place, tmp_pa
             place.digest(name)
 
 
+def test_what_was_taken_out_with_its_folder_waits_no_more(place: Place) -> None:
+    each = arrived(place, b"deep/a")
+    place.seal([each])
+    place.confirm(each)
+    assert not place.is_waiting(each)
+
+
 def test_whatever_has_the_hidden_name_is_waiting(place: Place) -> None:
     place.prepare()
     assert not place.is_waiting(content(b"a"))

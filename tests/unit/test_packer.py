@@ -195,6 +195,17 @@ def test_a_link_that_somebody_has_put_there_is_no_compressed_file(shop: Shop, tm
     assert (os.listdir(shop.folder.path), (tmp_path / "precious").exists()) == ([], True)
 
 
+def test_what_somebody_puts_under_the_name_of_a_new_one_is_not_written_to(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("somebody's")
+    monkeypatch.setattr(os, "unlink", lambda name, *, dir_fd: os.link(precious, shop.folder.path / name))
+    with pytest.raises(FileExistsError), shop.folder.making("f.gz", 5):
+        pytest.fail("it is not ours")
+    assert precious.read_text() == "somebody's"
+
+
 def test_the_folder_is_private_whichever_step_makes_it(tmp_path: Path) -> None:
     one, other = Folder(tmp_path / "one"), Folder(tmp_path / "other")
     for folder in (one, other):

@@ -137,6 +137,15 @@ def test_a_record_is_on_the_disk_whole_before_it_has_its_name(tmp_path, monkeypa
     assert (json.loads(text), synced) == ({"path": "f"}, [([f"{ID}.json.new"], len(text))])
 
 
+def test_what_somebody_puts_under_the_name_of_a_new_record_is_not_written_to(tmp_path, monkeypatch):
+    precious = tmp_path / "precious"
+    precious.write_text("somebody's")
+    monkeypatch.setattr(os, "unlink", lambda name, *, dir_fd: os.link(precious, tmp_path / name))
+    with opened(tmp_path) as root, pytest.raises(FileExistsError):
+        write_record(root, ID, {"path": "f"})
+    assert precious.read_text() == "somebody's"
+
+
 def test_a_record_that_is_a_link_is_not_believed(site, tmp_path):
     path = site.record()
     path.rename(tmp_path / "elsewhere")

@@ -26,7 +26,8 @@ UNFINISHED = ".new"
 KEPT_BYTES = 256 * 1024
 """A smaller one is made again in a moment."""
 LEAST_FREE_BYTES = 16 * 1024 * 1024
-CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+"""So no link is followed either (open(2))."""
 
 
 class Made(NamedTuple):

@@ -25,7 +25,7 @@ __all__ = ["Packer", "Task"]
 log = logging.getLogger(__name__)
 
 PIECE_BYTES = 256 * 1024
-READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW
 
 
 class Task(NamedTuple):

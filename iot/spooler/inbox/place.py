@@ -27,6 +27,7 @@ __all__ = ["HIDDEN", "Content", "Place", "Untrusted"]
 
 HIDDEN = ARRIVING
 BLOCK = 1024 * 1024
+READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 SEAL = b"="
 """Between path and digest in a hidden name."""
 
@@ -148,7 +149,7 @@ class Place:
         with self._folder_of(path) as (folder, name):
             if folder is None:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-            file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+            file = os.open(name, READ, dir_fd=folder)
             try:
                 while block := os.read(file, BLOCK):
                     digest.update(block)
@@ -160,7 +161,7 @@ class Place:
         """What has its name is this content already: make that durable, and drop what waits."""
         with self._folder_of(content.path) as (folder, name):
             if folder is not None:
-                file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+                file = os.open(name, READ, dir_fd=folder)
                 try:
                     sync(file)
                 finally:

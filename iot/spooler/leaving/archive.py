@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from iot.spooler.leaving.moving import Arrivals
+from iot.spooler.leaving.moving import READ, Arrivals
 from iot.spooler.leaving.removal import Item
 from iot.spooler.leaving.trust import FOLDER_MODE, open_trusted
 from iot.spooler.naming import shown
@@ -241,7 +241,7 @@ class Archive:
         """Set the archive's clock -> when the last file came into each bundle, as far as known, and which bundle has
         been open since when."""
         try:
-            with open(STATE, "rb", opener=opener(root, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)) as file:
+            with open(STATE, "rb", opener=opener(root, READ)) as file:
                 state = json.load(file)
             boot, since_boot_s, wall_s, synchronised = state["moment"]
             moment = Moment(str(boot), float(since_boot_s), float(wall_s), synchronised is True)
@@ -260,7 +260,7 @@ class Archive:
         state = {"clock_s": clock_s, "moment": list(self._odometer.moment), "ends": ends, "open": opened}
         self._kept = True
         try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
             with open(f"{STATE}.new", "w", encoding="utf-8", opener=opener(root, flags)) as file:
                 json.dump(state, file)
             os.rename(f"{STATE}.new", STATE, src_dir_fd=root, dst_dir_fd=root)

@@ -17,14 +17,16 @@ from typing import BinaryIO
 from iot.transfer import is_gone
 from iot.transfer.beneath import make_below, open_below, opener, rename_noreplace, split, sync
 
-__all__ = ["Arrivals", "copy_whole", "put"]
+__all__ = ["CREATE", "READ", "Arrivals", "copy_whole", "put"]
 
 BUFFER_BYTES = 1024 * 1024
 GRANULARITY_NS = 2 * 10**9
 """Resolution of times on FAT."""
 NAMES_MAX = 100_000
-READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
-CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW
+"""Waits for no writer of a pipe."""
+CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+"""So no link is followed either (open(2))."""
 
 
 class Arrivals:

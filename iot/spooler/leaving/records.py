@@ -16,6 +16,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from iot.spooler.leaving.moving import CREATE, READ
 from iot.spooler.leaving.removal import private_names
 from iot.transfer.beneath import open_below, opener, split
 
@@ -62,8 +63,7 @@ def write_record(root: int, number: str, record: Mapping[str, Any]) -> None:
     fresh = number + RECORD + ".new"
     with contextlib.suppress(FileNotFoundError):
         os.unlink(fresh, dir_fd=root)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    with open(fresh, "w", encoding="ascii", opener=opener(root, flags)) as file:
+    with open(fresh, "w", encoding="ascii", opener=opener(root, CREATE)) as file:
         json.dump(record, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
@@ -72,8 +72,7 @@ def write_record(root: int, number: str, record: Mapping[str, Any]) -> None:
 
 def read_record(root: int, number: str) -> Record:
     """Raises: FileNotFoundError; OSError saying what is wrong with it."""
-    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
-    with open(number + RECORD, "rb", opener=opener(root, flags)) as file:
+    with open(number + RECORD, "rb", opener=opener(root, READ)) as file:
         content = file.read(RECORD_MAX)
     try:
         values = json.loads(content)

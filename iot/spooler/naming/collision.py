@@ -51,13 +51,11 @@ def unique_digits(*identity: object) -> str:
 
 
 def other_names(destination: str, collision: Collision, mtime_ns: int, digits: str) -> tuple[str, ...]:
-    """digits: see unique_digits."""
+    """collision: one that has a file renamed. digits: see unique_digits."""
     if collision is Collision.TIMESTAMP:
         time = stamp(mtime_ns)
         return marked(destination, time), marked(destination, f"{time}-{digits}")
-    if collision in (Collision.TIMESTAMP_ALWAYS, Collision.UNIQUE):
-        return (marked(destination, digits),)
-    return ()
+    return (marked(destination, digits),)
 
 
 def marked(path: str, mark: str) -> str:
