@@ -256,8 +256,8 @@ def test_a_condition_that_we_do_not_know_is_not_taken_for_met(says: Says, line: 
 
 def test_only_where_a_condition_is_run_a_name_has_to_be_safe_for_a_shell(says: Says) -> None:
     assert says("Match host b\nUser x\n", host="a;b").host == "a;b"
-    for given in ({"host": "a;b"}, {"user": "u;x"}):
-        with pytest.raises(ConfigurationError, match="cannot be passed to a Match exec"):
+    for given, told in (({"host": "a;b"}, "a;b"), ({"user": "u;x"}, "u;x"), ({"host": "a;b", "user": "u;x"}, "a;b")):
+        with pytest.raises(ConfigurationError, match=rf"^ssh_config: '{told}' cannot be passed to a Match exec$"):
             says("Host c\nMatch exec true\nUser x\n", **given)
 
 
