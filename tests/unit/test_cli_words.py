@@ -146,7 +146,7 @@ def test_no_error_names_an_option_as_python_does() -> None:
         ("give a key_file, or agent=True with keys", "give a --key, or --agent with keys"),
         ("pin it, host_key='SHA256:x', or add it", "pin it, --host-key SHA256:x, or add it"),
         ("key_file /key_file: give its key_passphrase", "--key /key_file: give its --key-passphrase-file"),
-        ("leave it out with ssh_config=\"it's none\"", "leave it out with --ssh-config it's none"),
+        ('leave it out with ssh_config="it\'s none"', "leave it out with --ssh-config it's none"),
         ("known_hosts: cannot read /known_hosts", "--known-hosts: cannot read /known_hosts"),
         ("not in ~/.ssh/known_hosts; >> x/known_hosts", "not in ~/.ssh/known_hosts; >> x/known_hosts"),
         ("give prompt_file or prompt_command or prompts", "give --prompt-file or --prompt-command"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,7 @@ import paramiko
 import pytest
 
 from iot.sftp.client.ssh import login as module
-from iot.sftp.client.ssh.login import Credentials, Login, _end_of, _load_key, _options_for
+from iot.sftp.client.ssh.login import AuthHandler, Credentials, Login, _end_of, _load_key, _options_for
 from iot.transfer.errors import CredentialsInvalid, LinkLost, LoginRefused
 
 SECRET = "correct-horse"
@@ -249,3 +250,30 @@ def test_each_setting_that_would_do_is_named_once() -> None:
     ]  # fmt: skip
     assert _options_for(["publickey"]) == ["key_file", "agent"]
     assert _options_for(["gssapi"]) == []
+
+
+def test_an_answer_is_waited_for_from_before_the_request_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """paramiko makes the event too late for a server that answers at once."""
+    seen: list[Any] = []
+    monkeypatch.setattr(
+        module.AuthOnlyHandler,
+        "send_auth_request",
+        lambda self, *given: seen.append((self.auth_event, given)) or "sent",
+    )
+    handler = AuthHandler.__new__(AuthHandler)
+    assert handler.auth_event is None
+    assert handler.send_auth_request("me", "password") == "sent"
+    ((event, given),) = seen
+    assert isinstance(event, threading.Event)
+    assert given == ("me", "password")
+    handler.auth_event = threading.Event()
+    assert handler.auth_event is event
+    handler.send_auth_request("me", "password")
+    assert seen[1][0] is not event
+
+
+def test_on_windows_an_agent_needs_no_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Agent("aa:bb")
+    monkeypatch.setattr(paramiko, "Agent", lambda: found)
+    monkeypatch.setattr(module, "os", SimpleNamespace(name="nt", environ={}))
+    assert steps(Credentials("me", agent=True)) == ["agent's ssh-ed25519 aa:bb"]
