@@ -54,7 +54,7 @@ def _shown_at(number: int | None, mounts: Mapping[int | None, Mount]) -> str:
 def _mounts() -> dict[int | None, Mount]:
     try:
         with open(MOUNTS, encoding="utf-8", errors="surrogateescape") as lines:
-            rows = [line.split(" ", 5) for line in lines]
+            rows = [line.split(" ") for line in lines]
     except OSError:
         return {}
     return {int(row[0]): Mount(int(row[1]), row[2], _plain(row[3]), _plain(row[4])) for row in rows}

@@ -262,7 +262,7 @@ class Connection(ftplib.FTP):
         assert self.sock is not None
         listener = self._watch(socket.create_server((self.sock.getsockname()[0], 0), family=self.af, backlog=4))
         undo.callback(listener.close)
-        host, port = listener.getsockname()[:2]
+        host, port, *_ = listener.getsockname()  # two more with IPv6
         self.sendport(host, port) if self.af == socket.AF_INET else self.sendeprt(host, port)
         return listener
 

@@ -6,7 +6,7 @@ import contextlib
 import io
 import select
 import socket
-import sys
+import struct
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ __all__ = ["Replies", "accept", "dial", "wait_until_sent"]
 SLICE_S = 0.2
 POLL_S = 0.01
 QUEUED_BYTES = 128 * 1024
+INT = struct.Struct("i")
 KEEPALIVE_S = 30
 """Keepalive: routers forget a silent connection, and during a transfer the control connection is silent."""
 
@@ -56,7 +57,7 @@ def accept(listener: socket.socket, timeout_s: float, check: Callable[[], None])
 def wait_until_sent(sock: socket.socket, timeout_s: float | None, check: Callable[[], None]) -> None:
     """Wait until the other side has acknowledged all data, or has accepted none for `timeout_s` seconds: only then does
     the deadline of its reply start. Returns at once if this system cannot tell."""
-    left, since = -1, time.monotonic()
+    left, since = None, time.monotonic()
     while (now_left := _unsent_bytes(sock)) and (timeout_s is None or time.monotonic() - since < timeout_s):
         if now_left != left:
             left, since = now_left, time.monotonic()
@@ -104,7 +105,8 @@ def _unsent_bytes(sock: socket.socket) -> int:
         hung_up.register(sock, 0)
         if hung_up.poll(0):  # hung up: the rest will never be sent
             return 0
-        return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+        (count,) = INT.unpack(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(INT.size)))
+        return int(count)
     except (ImportError, AttributeError, OSError):
         return 0
 

@@ -159,7 +159,7 @@ class Paths:
             self._check_absent(path, reply, "SIZE")
             return None
         _, told = self._connection.ask("MDTM", sent(path))
-        mtime_s = time_of(told[4:].encode("latin-1")) if told.startswith("213") else None
+        mtime_s = time_of(told.removeprefix("213").encode("latin-1")) if told.startswith("213") else None
         return RemoteFile(int(found[1]), mtime_s, stat.S_IFREG)
 
     def _check_absent(self, path: bytes, reply: str, what: str) -> None:

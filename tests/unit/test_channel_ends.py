@@ -29,7 +29,7 @@ class Script:
         self.clear_to_send.set()
         self.comes, self.posted, self.sent, self.waits = list(comes), [], [], []
         self.window, self.ready, self.asked, self.alive = 10**6, True, {}, True
-        self.now = 1000.0
+        self.now, self.ready_waits = 1000.0, []
         monkeypatch.setattr(module.time, "monotonic", lambda: self.now)
 
     def open_session(self, **how: Any) -> Script:
@@ -63,7 +63,11 @@ class Script:
 
 
 def opened(script: Script, *, in_order: bool = True, deadline_s: float = 30.0) -> SFTPChannel:
-    link: Any = SimpleNamespace(last_received=0.0, ready=lambda _: script.ready)
+    def ready(wait_s: float) -> bool:
+        script.ready_waits.append(wait_s)
+        return script.ready
+
+    link: Any = SimpleNamespace(last_received=0.0, ready=ready)
     target: Any = SimpleNamespace(host="h", link_deadline_s=deadline_s)
     return SFTPChannel(script, link, target, in_order)  # type: ignore[arg-type]
 
@@ -193,6 +197,7 @@ def test_no_sign_of_life_is_asked_for_while_nothing_can_be_sent(script: Script) 
     script.ready = False
     found.check_alive(script.now - 20.0)
     assert script.posted == []
+    assert script.ready_waits[-1] == 0.0, "nobody is held up"
 
 
 def test_what_came_since_counts(script: Script) -> None:

@@ -237,6 +237,21 @@ def test_a_dry_run_to_standard_output_tells_how_much_it_would_be(carried, capsys
     assert there.fetched == []
 
 
+def test_a_file_that_cannot_be_had_counts_with_nothing(carried, monkeypatch, capsysbinary) -> None:
+    finished: list[tuple[object, int]] = []
+    real = module.Display.close
+
+    def close(shown: Any) -> None:
+        finished.extend((key, total) for key, (total, _) in shown.meter._at.items())
+        real(shown)
+
+    monkeypatch.setattr(module.Display, "close", close)
+    there = client()
+    there.fails["/a"] = PermissionDenied("no")
+    get(there, parsed("/a", "/b", "-"))
+    assert finished == [("/a", 0), ("/b", 4)]
+
+
 def test_the_progress_of_all_files_is_counted_together(carried, capsysbinary, monkeypatch) -> None:
     shown: list[Any] = []
     real = module.display

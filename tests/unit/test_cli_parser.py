@@ -58,6 +58,7 @@ HELP = [
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 def test_the_help_of_a_command_has_its_own_options_and_an_example(capsys, flag: str) -> None:
     assert printed(capsys, "do", flag).splitlines() == HELP
+    assert printed(capsys, "--port", "5", "do", flag).splitlines() == HELP
 
 
 def test_all_help_has_every_setting_and_the_exit_codes(capsys) -> None:
@@ -109,6 +110,8 @@ def test_the_help_of_the_program_lists_its_commands(capsys) -> None:
         (["do", "a", "--lnog=secret"], "iot-sftp do: no such option: --lnog; did you mean --long?"),
         (["do", "a", "-xz"], "iot-sftp do: no such option: -z"),
         (["do", "a", "--lo"], "iot-sftp do: no such option: --lo; did you mean --long?"),
+        (["do", "a", "--foo", "--bar"], "iot-sftp do: no such option: --foo"),
+        (["--port=5"], "iot-sftp: missing: COMMAND"),
         (["other", "a", "secret"], "iot-sftp other: one word more than it takes"),
         (["other", "a", "secret", "secret"], "iot-sftp other: 2 words more than it takes"),
         (["--szie", "secret", "do", "a"], "iot-sftp: no such option: --szie; did you mean --size?"),

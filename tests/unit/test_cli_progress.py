@@ -149,6 +149,24 @@ def test_a_rate_needs_time_and_bytes_to_go_by(clock: Clock) -> None:
     assert idle.parts("f")[3:] == ["resumed at 50 B"]
 
 
+def test_a_byte_is_a_rate_and_an_empty_file_has_a_size(clock: Clock) -> None:
+    meter = Meter(100, 1, clock=clock)
+    meter.plan("f", 100)
+    clock.now = 1.0
+    meter.progressed("f", at(1, 100))
+    assert meter.parts("f")[3] == "1 B/s"
+    empty = Meter(0, 1, clock=clock)
+    empty.progressed("f", at(0, 0))
+    assert empty.parts("f")[2] == "0 B of 0 B"
+
+
+def test_no_more_than_all_is_done_whatever_was_planned(clock: Clock) -> None:
+    meter = Meter(10, 1, clock=clock)
+    meter.plan("f", 100)
+    meter.progressed("f", at(50, 100))
+    assert meter.percent == 100
+
+
 def test_only_the_last_ten_seconds_count(clock: Clock) -> None:
     meter = Meter(10_000, 1, clock=clock)
     for second, done in ((0, 0), (1, 1000), (10, 1900), (11, 2000)):
@@ -219,7 +237,7 @@ def test_a_bar_is_drawn_at_once_and_then_ten_times_a_second(clock: Clock, monkey
         clock.now = now
         told(at(50, 100))
     assert terminal.seen.count("\r\x1b[K") == 3
-    assert all(len(line) <= 39 for line in terminal.seen.split("\r\x1b[K"))
+    assert {len(line) for line in terminal.seen.split("\r\x1b[K")[1:]} == {39}, "a line that is full would wrap"
     assert "f\\x1b  " in terminal.seen
 
 

@@ -217,6 +217,14 @@ def test_what_comes_on_standard_input_is_sent_whole_to_the_file_that_is_named(ca
     assert carried == []
 
 
+def test_the_progress_of_standard_input_is_that_of_one_file(carried, stdin, monkeypatch) -> None:
+    shown: list[Any] = []
+    real = module.display
+    monkeypatch.setattr(module, "display", lambda *given, **how: shown.append((given, how)) or real(*given, **how))
+    put(Client(), parsed("-", "x"))  # type: ignore[arg-type]
+    assert shown == [((11, 1, "-"), {"quiet": False})]
+
+
 def test_a_dry_run_of_standard_input_tells_how_much_it_would_be(carried, stdin, capfd) -> None:
     client: Any = Client()
     assert put(client, parsed("-n", "-", "x")) == 0

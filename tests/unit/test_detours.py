@@ -74,6 +74,7 @@ def test_a_command_is_run_by_a_shell_in_a_session_of_its_own(run) -> None:
         ("sh -c 'echo first >&2; echo why not >&2; echo >&2; exit 3'", "ended with exit code 3: why not"),
         ("sh -c 'exit 0'", "ended with exit code 0"),
         ("sh -c 'kill -9 $$'", "was ended by SIGKILL"),
+        ("sh -c 'kill -1 $$'", "was ended by SIGHUP"),
         ("sh -c 'printf \"no\\033 end\" >&2; exit 1'", r"ended with exit code 1: no\x1b end"),
     ],
 )
@@ -109,10 +110,10 @@ def test_a_command_that_had_ended_before_it_was_closed_is_told_as_it_ended(run) 
 )
 def test_a_command_that_has_hung_up_is_waited_for_and_no_other(told: Any, hung_up: bool) -> None:
     class Sock:
-        def recv(self, *_: int) -> bytes:
+        def recv(self, size: int, _: int) -> bytes:
             if isinstance(told, Exception):
                 raise told
-            return bytes(told)
+            return bytes(told[:size])
 
         def close(self) -> None: ...
 

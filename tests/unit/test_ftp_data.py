@@ -83,6 +83,10 @@ def test_why_a_data_connection_broke_is_what_the_server_says_or_a_lost_link(way,
         ([1] * 3, 2.0, True),  # 6 s, and 3 bytes
         ([1] * 2, 2.0, False),
         ([PROGRESS_BYTES, 1, 1], 2.0, False),  # from then on it counts anew
+        ([PROGRESS_BYTES, 1, 1, 1], 2.0, True),
+        ([PROGRESS_BYTES, 1, 1], 2.5, False),
+        ([PROGRESS_BYTES, PROGRESS_BYTES - 2, 1], 3.0, True),
+        ([PROGRESS_BYTES, PROGRESS_BYTES - 1, 1], 3.0, False),
         ([PROGRESS_BYTES - 1, 1], 3.0, False),
         ([PROGRESS_BYTES - 2, 1], 3.0, True),
         ([0], 9.0, False),  # the end

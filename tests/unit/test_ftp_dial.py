@@ -150,6 +150,7 @@ def test_what_the_other_side_does_not_read_is_unsent_until_it_has_gone(listener:
         with contextlib.suppress(BlockingIOError):
             while sock.send(bytes(1 << 20)):
                 pass  # until nothing more goes in
+        other.sendall(b"to be read")
         assert module._unsent_bytes(sock) > 1000
         other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         other.close()  # with a reset
@@ -193,6 +194,23 @@ def test_a_reply_that_drips_is_waited_for_no_longer_than_one_that_comes_at_once(
     replies.expect()
     assert replies.readinto(buffer) == 1
     assert sock.waits[-1] == 2.0
+
+
+def test_a_system_that_does_not_tell_what_is_unsent_has_sent_all(listener, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> bytes:
+        raise OSError(25, "Inappropriate ioctl for device")
+
+    monkeypatch.setattr("fcntl.ioctl", refuse)
+    with socket.create_connection(listener.getsockname()) as sock:
+        assert module._unsent_bytes(sock) == 0
+
+
+def test_a_reply_may_come_in_the_last_moment(clock: Clock) -> None:
+    sock: Any = Sock(clock, 9.5, 10.0)
+    replies = Replies(sock)
+    replies.expect()
+    assert [replies.readinto(bytearray(1)), replies.readinto(bytearray(1))] == [1, 1]
+    assert sock.waits == [10.0, 0.5]
 
 
 def test_a_reply_that_is_just_over_its_time_is_over(clock: Clock) -> None:

@@ -336,6 +336,12 @@ def test_a_listing_that_was_understood_in_part_still_shows_what_it_shows():
         paths(answers, listing=line("f") + b"?? strange\r\n")[0].stat(b"/up/f")
 
 
+def test_the_first_line_that_is_not_understood_is_told():
+    answers = {"SIZE": UNCLEAR, "CWD /up/f": "550 no", "CWD": "250 ok"}
+    with pytest.raises(ServerRefused, match=r"unknown format: .*\?\? one"):
+        paths(answers, listing=b"?? one\r\n?? two\r\n")[0].stat(b"/up/f")
+
+
 def test_what_is_no_folder_is_not_left():
     found, connection = paths({"CWD": "550 no"})
     assert not found.is_folder(b"/up")

@@ -77,6 +77,12 @@ def test_a_packet_in_another_place_of_the_stream_or_of_another_key_is_refused():
             opened(sealed(), sequence, key)
 
 
+def test_the_stream_is_that_of_the_published_test_vectors():
+    """draft-agl-tls-chacha20poly1305, all zero: the first block and the second."""
+    found = [module._chacha20(bytes(32), bytes(8), bytes(8), **block).hex() for block in ({}, {"block": 1})]
+    assert found == ["76b8e0ada0f13d90", "9f07e7be5551387a"]
+
+
 def test_it_is_offered_to_paramiko_as_what_it_is():
     assert {"class": ChaCha20, "block-size": 8, "iv-size": 12, "key-size": 64, "is_aead": True} == CHACHA20_INFO
 

@@ -53,7 +53,8 @@ DONE = b"\5\0\0\1\x7f\0\0\1\0\x16"
 
 
 @pytest.mark.parametrize(
-    "answer", [DONE, b"\5\0\0\4" + bytes(16) + b"\0\x16", b"\5\0\0\3\4host\0\x16", b"\5\0\0\3\0\0\x16"]
+    "answer",
+    [DONE, b"\5\0\0\4" + bytes(16) + b"\0\x16", b"\5\0\0\3\4host\0\x16", b"\5\0\0\3\0\0\x16", b"\5\0\0\x09abcd\0\x16"],
 )
 @pytest.mark.parametrize("most", [1, 1000])
 def test_socks_is_asked_for_the_host_by_its_name(answer: bytes, most: int) -> None:

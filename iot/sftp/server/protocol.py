@@ -52,7 +52,7 @@ EXTENDED = {
     b"statvfs@openssh.com": "on_statvfs",
     b"fstatvfs@openssh.com": "on_fstatvfs",
 }
-CODES = {
+CODES: Mapping[int | None, int] = {
     errno.ENOENT: NO_SUCH_FILE,
     errno.ENOTDIR: NO_SUCH_FILE,
     errno.ELOOP: PERMISSION_DENIED,
@@ -136,7 +136,7 @@ class RequestHandler:
         except RequestRefused as refusal:
             return status(refusal.code, str(refusal))
         except OSError as error:
-            return status(CODES.get(error.errno or 0, FAILURE), error.strerror or "")
+            return status(CODES.get(error.errno, FAILURE), error.strerror or "")
         except OverflowError:
             return status(BAD_MESSAGE, "a number out of range")
         return reply

@@ -75,7 +75,7 @@ def one_server(places: Iterable[Place]) -> Server | None:
     named = list(dict.fromkeys(place.server for place in places if place.server is not None))
     if len(named) > 1:
         raise UsageError(f"one server at a time: {named[0]} or {named[1]}")
-    return named[0] if named else None
+    return next(iter(named), None)
 
 
 def _from_uri(word: str) -> Place:

@@ -22,6 +22,8 @@ BAR_MAX = 24
 BAR_MIN = 4
 NAME_MAX = 24
 HOUR_S = 3600
+NOTHING = (0, 0)
+"""Bytes done and resumed of a file that was not begun."""
 
 
 class Meter:
@@ -45,7 +47,12 @@ class Meter:
         self._planned[key] = size
 
     def progressed(self, key: object, progress: Progress) -> None:
-        self._set(key, max(progress.total_bytes, self._planned.get(key, 0)), progress.done_bytes, progress.resumed_at)
+        self._set(
+            key,
+            max(progress.total_bytes, self._planned.get(key, progress.total_bytes)),
+            progress.done_bytes,
+            progress.resumed_at,
+        )
         now = self._clock()
         self._samples.append((now, self._done_bytes - self.resumed_bytes))
         while len(self._samples) > 2 and self._samples[1][0] <= now - RATE_OVER_S:
@@ -53,11 +60,11 @@ class Meter:
 
     def finished(self, key: object, size: int) -> None:
         """size: as it was sent; 0 for a file that was not. What was planned for it is corrected."""
-        self._set(key, size, size, min(size, self._at.get(key, (0, 0))[1]))
+        self._set(key, size, size, min(size, self._at.get(key, NOTHING)[1]))
         self._finished += 1
 
     def _set(self, key: object, total: int, done: int, resumed: int) -> None:
-        done_before, resumed_before = self._at.get(key, (0, 0))
+        done_before, resumed_before = self._at.get(key, NOTHING)
         self._total_bytes += total - self._planned.get(key, 0)
         self._done_bytes += done - done_before
         self.resumed_bytes += resumed - resumed_before

@@ -26,6 +26,7 @@ TCPI_RTT = 68
 TCPI_BYTES_RECEIVED = 128
 TCPI_SEGS_OUT = 136
 TCPI_BYTES_SENT = 200
+TCPI_RTT_END, TCPI_END = TCPI_RTT + 4, TCPI_BYTES_SENT + 8
 HEADERS = {socket.AF_INET: 52, socket.AF_INET6: 72}
 """Of a packet: IP, TCP, and the time stamps that TCP adds by default."""
 
@@ -63,8 +64,9 @@ class Link:
         if not hasattr(socket, "TCP_INFO"):
             return None
         with contextlib.suppress(OSError, struct.error):
-            told = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCPI_RTT + 4)
-            return float(struct.unpack_from("=I", told, TCPI_RTT)[0]) / 1e6
+            told = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCPI_RTT_END)
+            (round_trip_us,) = struct.unpack_from("=I", told, TCPI_RTT)
+            return float(round_trip_us) / 1e6
         return None
 
     @property
@@ -78,7 +80,7 @@ class Link:
     def _wire_now(self) -> Wire:
         if self._is_tcp and hasattr(socket, "TCP_INFO"):
             with contextlib.suppress(OSError, struct.error):
-                told = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCPI_BYTES_SENT + 8)
+                told = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCPI_END)
                 (received,) = struct.unpack_from("=Q", told, TCPI_BYTES_RECEIVED)
                 packets_out, packets_in = struct.unpack_from("=II", told, TCPI_SEGS_OUT)
                 (sent,) = struct.unpack_from("=Q", told, TCPI_BYTES_SENT)

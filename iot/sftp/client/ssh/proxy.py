@@ -153,8 +153,8 @@ def _by_http(reader: _Reader, proxy: Proxy, host: str, port: int) -> None:
         header += reader.read(1)
         if len(header) > HEADER_BYTES:
             raise LinkLost(f"{proxy} is no HTTP proxy")
-    status = header.split(b"\r\n", 1)[0].decode("latin-1")
-    words = status.split(" ", 2)
+    status = header.partition(b"\r\n")[0].decode("latin-1")
+    words = status.split(" ")
     if len(words) < 2 or not words[0].startswith("HTTP/1."):
         raise LinkLost(f"{proxy} is no HTTP proxy")
     if words[1] == "407":
