@@ -214,9 +214,10 @@ class Landing:
         self.sink.open(self.end, private=self._options.keep_mode and self.remote.mode is not None)
         self._is_open = True
         self._saved = (self.end, self._clock())
-        if not self.end or self._options.verify not in ("tail", "full"):
+        compared_bytes = {"tail": self._options.tail_size, "full": self.end}.get(self._options.verify)
+        if not self.end or compared_bytes is None:
             return None
-        return Span(0 if self._options.verify == "full" else max(0, self.end - self._options.tail_size), self.end)
+        return Span(max(0, self.end - compared_bytes), self.end)
 
     def _checked(self, remote: RemoteFile | None) -> RemoteFile:
         if remote is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from unit.test_checkpoints import checkpoint
 
+from iot.transfer import base
 from iot.transfer.base import BaseRemote, delivered_before, upload_key, uploaded
 from iot.transfer.books import Books
 from iot.transfer.errors import ConfigurationError
@@ -123,8 +125,11 @@ def test_the_end_of_the_connections_ends_a_batch_first(remote: Remote, end: str)
     remote.upload(UP)
 
 
-def test_a_batch_that_another_thread_waits_for_is_stopped_and_then_ended(remote: Remote) -> None:
-    waits = threading.Event()
+def test_a_batch_that_another_thread_waits_for_is_stopped_and_then_ended(
+    remote: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits, paused, sleep = threading.Event(), [], time.sleep
+    monkeypatch.setattr(base.time, "sleep", lambda seconds: paused.append(seconds) or sleep(seconds))
 
     def work() -> None:
         waits.set()
@@ -139,6 +144,7 @@ def test_a_batch_that_another_thread_waits_for_is_stopped_and_then_ended(remote:
     taking.join(10)
     assert (taking.is_alive(), remote.ended, remote.dropped) == (False, True, 1)
     assert not remote._stop.is_set()
+    assert base.ENDING_POLL_S in paused  # meanwhile the processor is left to others
 
 
 @pytest.mark.parametrize("end", ["close", "disconnect"])

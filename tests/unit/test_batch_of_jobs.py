@@ -173,6 +173,32 @@ def test_a_link_that_is_lost_when_nothing_is_left_is_left_alone() -> None:
     assert (jobs.calls, jobs.links.dialled, jobs.books.flushed) == (["connected", "leave"], 1, 2)
 
 
+class Eager(Jobs):
+    """Pulls all jobs before the first of them ends."""
+
+    def _results(self, connection: Any, work: Iterator[Any]) -> Iterator[Finished]:
+        yield from super()._results(connection, iter([*work]))
+
+
+def test_a_link_that_is_lost_with_the_last_job_in_flight_is_made_again() -> None:
+    jobs = Eager()
+    jobs.ends = {"b": [LinkLost("cut")]}
+    assert jobs.outcomes("a", "b") == ["a done", "b done"]
+    assert jobs.calls == ["connected"] * 2
+
+
+def test_a_link_that_is_lost_between_two_jobs_is_made_again() -> None:
+    class Shaky(Jobs):
+        def _results(self, connection: Any, work: Iterator[Any]) -> Iterator[Finished]:
+            if self.links.dialled == 1:
+                raise LinkLost("before the first")
+            return super()._results(connection, work)
+
+    jobs = Shaky()
+    assert jobs.outcomes("a") == ["a done"]
+    assert jobs.calls == ["connected"] * 2
+
+
 def test_a_cancel_ends_what_waits_and_asks_for_nothing_more() -> None:
     jobs = Jobs()
     jobs.ends = {"a": ["later"], "b": [LinkLost("cut")]}
@@ -248,12 +274,20 @@ def test_a_result_counts_what_all_attempts_have_moved_and_has_the_callers_key() 
 # -- how a failed job is shown
 
 
+class Place:
+    """A path of the caller's own kind."""
+
+    def __fspath__(self) -> bytes:
+        return b"/box/file\xff"
+
+
 @pytest.mark.parametrize(
     ("place", "shown"),
     [
         ("file", "file"),
         (b"file\xff", "file\udcff"),
         (Path("/box/file"), "/box/file"),
+        (Place(), "/box/file\udcff"),
         (io.BytesIO(), "stream"),
         (SimpleNamespace(seek=len, name="open file"), "open file"),
         (SimpleNamespace(seek=len, name=7), "7"),

@@ -186,6 +186,7 @@ def test_a_checkpoint_is_kept_after_so_many_bytes_or_so_long(lab):
     assert [each.acked_bytes for each in lab.noted] == [100]
     lab.now = 60.0
     landing.progressed(199)
+    assert [each.acked_bytes for each in lab.noted] == [100, 199]
     landing.save()
     landing.progressed(298)
     assert [each.acked_bytes for each in lab.noted] == [100, 199]
