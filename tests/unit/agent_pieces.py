@@ -44,10 +44,9 @@ class Quiet(AbstractContextManager["Quiet"]):
         self.loop = self.rig.loop
         self.calls: list[str] = []
         self.reports: list[bool] = []
-        settings = Settings.model_validate(self.rig.settings())
-        self.journal = Journal(settings.state_dir, QUEUE_SCHEMA)
-        clocks = Clocks(lambda: self.loop.now, self.loop.wall)
-        self.agent: Any = Agent(settings, self.journal, self.rig.remote, self.loop, clocks, lambda: 0.0, **options)
+        self.settings = Settings.model_validate(self.rig.settings())
+        self.journal = Journal(self.settings.state_dir, QUEUE_SCHEMA)
+        self.agent = self.made(**options)
         self.loop.report = lambda agent, *, changed, final=False: self.reports.append(bool(changed))
         self.intake = self.box("box")
         self.agent.intakes = [self.intake]
@@ -72,6 +71,10 @@ class Quiet(AbstractContextManager["Quiet"]):
         self.agent._look_at_states()  # the first of each is news
         self.agent._changed = False
         self.calls.clear()
+
+    def made(self, **options: bool) -> Any:
+        clocks = Clocks(lambda: self.loop.now, self.loop.wall)
+        return Agent(self.settings, self.journal, self.rig.remote, self.loop, clocks, lambda: 0.0, **options)
 
     def piece(self, name: str, **answers: Any) -> Any:
         """Those answers that are no functions are its attributes."""

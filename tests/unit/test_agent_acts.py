@@ -211,6 +211,12 @@ def test_in_the_turn_of_the_inboxes_only_urgent_files_may_go_and_no_more_than_be
     assert quiet.agent._allowed(7) == Allowed(expected, up_to=7)
 
 
+@pytest.mark.parametrize("command", [Command.STOP, Command.START])
+def test_what_a_command_said_to_an_earlier_process_counts_from_the_start(quiet: Quiet, command: Command) -> None:
+    quiet.agent.orders.take(command, [1])
+    assert quiet.made().intakes[0].stopped is (command is Command.STOP)
+
+
 # -- the end of a run
 
 

@@ -6,7 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from iot.spooler.outbox.content import PAGE, STEP_BYTES, Hashing, hashless
+from iot.spooler.outbox import content as module
+from iot.spooler.outbox.content import FILE_BYTES, PAGE, STEP_BYTES, Hashing, hashless
+from iot.spooler.outbox.place import open_file
 from iot.spooler.queue.policy import State
 from iot.spooler.queue.queue import NewEntry
 from iot.transfer import Fingerprint
@@ -82,3 +84,14 @@ def test_only_what_has_no_hash_and_may_not_have_been_published_is_named_anew(sta
     ]
     pages = SimpleNamespace(page=lambda outbox, after_id, most: [row for row in rows if row.id > after_id][:most])
     assert hashless(pages, 1) == (rows if meant else [])
+
+
+def test_no_more_files_are_opened_in_a_step_than_it_has_room_for(tmp_path, hashing, monkeypatch):
+    opened = []
+    monkeypatch.setattr(module, "open_file", lambda root, path: opened.append(path) or open_file(root, path))
+    most = STEP_BYTES // FILE_BYTES
+    hashing.add([entry(tmp_path, f"{number:03}") for number in range(most + 1)])
+    done, _ = hashing.step()
+    assert len(done) == len(opened) == most
+    done, _ = hashing.step()
+    assert [each.path for each in done] == [b"%03d" % most]

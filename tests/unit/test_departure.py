@@ -15,7 +15,7 @@ from unit.removing import is_waited_for, outcome_of
 from iot.sftp.client import Fingerprint
 from iot.spooler.leaving import removal
 from iot.spooler.leaving.removal import Delete, Item, Outcome, private_names
-from iot.spooler.outbox.departure import Why
+from iot.spooler.outbox.departure import Stays, Why
 from iot.spooler.outbox.watches import PRIVATE_PREFIX
 
 OTHER = 65534
@@ -191,3 +191,7 @@ def test_a_file_is_opened_once_to_leave(box: int, tmp_path: Path, monkeypatch: p
     assert leave(box, meant) == Outcome([1], [], [])
     assert opened.count(b"f") == 1
     assert not [name for name in opened if isinstance(name, bytes) and name.startswith(PRIVATE_PREFIX)]
+
+
+def test_why_a_file_stays_is_said_in_words() -> None:
+    assert [str(Stays(why)) for why in Why] == ["open for writing", "resting", "touched"]

@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import errno
+import fcntl
 import os
 import signal
 import stat
@@ -29,9 +30,6 @@ from iot.spooler.outbox.mounts import file_system
 from iot.transfer import Fingerprint, is_gone
 
 __all__ = ["Answer", "Completeness", "Held", "Leases", "Writer"]
-
-if sys.platform == "linux":
-    import fcntl
 
 CAP_LEASE = 28
 READ_ONLY = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY
