@@ -9,9 +9,11 @@ import re
 import select
 import sys
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
+from iot.spooler.process import logs
 from iot.spooler.process.logs import JournalFormatter, NonBlockingHandler, formatter_for
 
 ROOM, LINES = 5, 40
@@ -153,3 +155,42 @@ def test_a_reader_that_has_gone_ends_nothing() -> None:
     handler.close()
     os.close(writer)
     assert not handler._writer.is_alive()
+
+
+def test_at_the_end_a_reader_that_stalls_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "LAST_WORDS_S", 0.01)
+    reader, writer = os.pipe()
+    handler = NonBlockingHandler(writer)
+    for _ in range(5):
+        handler.emit(record(LONG))
+    handler.close()
+    assert handler._writer.is_alive()
+    os.close(reader)
+    handler._writer.join(10)
+    os.close(writer)
+
+
+def test_lost_lines_are_told_once(pipe: tuple[int, NonBlockingHandler]) -> None:
+    reader, handler = pipe
+    handler._lost = 1
+    for words in ("one", "two"):
+        handler.emit(record(words))
+    heard = b""
+    while b"two" not in heard:
+        heard += os.read(reader, 65536)
+    assert heard == b"1 log lines lost: nobody was reading\none\ntwo\n"
+
+
+def test_a_file_that_takes_nothing_now_is_waited_for_and_not_asked_again_and_again(
+    pipe: tuple[int, NonBlockingHandler], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise BlockingIOError
+
+    asked: list[tuple[object, ...]] = []
+    waiting = SimpleNamespace(register=lambda *given: asked.append(given), poll=lambda: asked.append(("poll",)))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        patch.setattr(select, "poll", lambda: waiting)
+        assert pipe[1]._write_some(memoryview(b"x")) == 0
+    assert asked == [(pipe[1]._fd, select.POLLOUT), ("poll",)]

@@ -261,3 +261,10 @@ def test_what_an_earlier_process_has_dropped_is_listed_first_and_a_list_waits_fo
     room.writes = iter([True])
     room.budget.close()  # whatever its time is
     assert room.done == ["sender woken", "sender woken", "ages kept"]
+
+
+def test_what_an_earlier_process_has_queued_is_looked_at_though_nothing_has_come_since() -> None:
+    room = Room(3, max_files=1)
+    room.made_ready = 0
+    assert room.budget.look()
+    assert room.dropped == [1, 2]

@@ -132,6 +132,7 @@ def test_who_sets_a_quiet_time_asks_for_it_and_a_name_that_tells_needs_none(
         ("path", "/a\0", ABSOLUTE),
         ("source", " ", "source must name a folder"),
         ("source", "{date}", "{date} cannot be used here; known is {device_id}"),
+        ("source", "{seq}{date}", "{date} cannot be used here; known is {device_id}"),
         ("move_to", "{seq}", "{seq} cannot be used here; known is {device_id}"),
         ("move_to", "done", TOGETHER),
         ("after_download", "move", TOGETHER),

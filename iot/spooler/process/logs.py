@@ -13,7 +13,6 @@ import os
 import queue
 import select
 import threading
-import time
 from collections.abc import Mapping
 
 from iot.transfer import TerminalSafeFormatter
@@ -77,11 +76,9 @@ class NonBlockingHandler(logging.Handler):
 
     def close(self) -> None:
         """Give the last lines a moment to be written; the process exits in any case."""
-        if self._writer.is_alive():
-            give_up_at = time.monotonic() + LAST_WORDS_S
-            self._tell_lost()
-            self._lines.put(None)
-            self._writer.join(max(0.0, give_up_at - time.monotonic()))
+        self._tell_lost()
+        self._lines.put(None)
+        self._writer.join(LAST_WORDS_S)
         super().close()
 
     def _tell_lost(self) -> None:
