@@ -157,6 +157,14 @@ def test_a_next_outbox_is_an_outbox_itself_or_lies_apart() -> None:
     assert reasons(forwarding("/n/disk/up"), **FOLDER) == [APART]
 
 
+def test_of_a_chain_that_is_incomplete_what_is_given_is_named() -> None:
+    ((keys, reason),) = found({"after_upload": "forward"})
+    assert keys == ["outbox.0.after_upload = 'forward'"]
+    assert reason == "needs forward_to: the name of another outbox, or the absolute path of one"
+    ((keys, _),) = found({"forward_to": "/n/next"})
+    assert keys == ["outbox.0.after_upload = 'delete'", "outbox.0.forward_to = '/n/next'"]
+
+
 def test_a_next_outbox_that_is_named_is_judged_as_the_outbox_that_it_is() -> None:
     one, other = two("/n/disk/other")
     told = found({**one, **forwarding("two")}, other, **FOLDER)
