@@ -157,6 +157,21 @@ def test_who_ends_within_a_line_has_asked_for_nothing(served: Site) -> None:
     assert is_over(client)
 
 
+def test_a_connection_that_breaks_within_a_line_is_dropped(served: Site) -> None:
+    client = served.connect(b'{"a"')
+    served.accept()
+    (ours,) = served.control._clients
+
+    class Broken(socket.socket):
+        def recv(self, *_: Any) -> bytes:
+            raise ConnectionResetError(104, "Connection reset by peer")
+
+    ours.socket = Broken(fileno=ours.socket.detach())
+    served.act()
+    assert (served.contents(), served.control._clients) == ([], [])
+    assert is_over(client)
+
+
 def test_who_has_gone_before_the_answer_harms_nobody(served: Site) -> None:
     served.connect(b'{"a": 1}\n').close()
     served.accept()

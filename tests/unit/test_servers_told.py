@@ -13,6 +13,7 @@ from unit.test_servers_in_use import Asked, Lab
 from iot.spooler.process.servers import FILE, LEAVE_S, Servers, _rules
 from iot.spooler.queue.policy import Backoff
 from iot.spooler.server.availability import TO_DO, Availability
+from iot.spooler.state import held
 from iot.transfer import Timeout
 
 
@@ -67,12 +68,24 @@ def test_whoever_has_no_drain_goes_on_with_no_other_server_at_its_end(lab: Lab) 
 
 def test_each_server_has_a_record_of_its_own_for_its_holds(lab: Lab) -> None:
     servers = lab.servers()
-    first = servers.hold_file
+    assert servers.hold_file == held.FILE
     lab.leave(servers)
     servers.switch(lab.agent.server)
-    assert servers.hold_file != first
+    assert servers.hold_file == held.FALLBACK_FILE
     servers.switch(lab.agent.server)
-    assert servers.hold_file == first
+    assert servers.hold_file == held.FILE
+
+
+def test_who_asks_for_a_try_has_the_other_server_asked_before_its_time(lab: Lab) -> None:
+    servers = lab.servers()
+    down(lab)
+    asked(lab, servers, DOWN)
+    lab.look(servers)
+    assert len(lab.probes) == 1
+    servers.wake()
+    assert servers.next_s(lab.agent) == 0.0
+    lab.look(servers)
+    assert len(lab.probes) == 2
 
 
 def test_the_change_and_the_way_back_are_told_with_their_reasons(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
