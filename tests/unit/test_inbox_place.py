@@ -192,6 +192,21 @@ def test_where_others_could_exchange_what_is_judged_nothing_is_fetched(
         place.prepare()
 
 
+@pytest.mark.needs("root")
+@pytest.mark.parametrize(("mode", "trusted"), [(0o755, False), (0o1755, True)])
+def test_a_folder_of_somebody_else_is_no_place_for_what_is_judged(tmp_path: Path, mode: int, trusted: bool) -> None:
+    (tmp_path / "here").mkdir()
+    os.chown(tmp_path / "here", 65534, -1)
+    (tmp_path / "here").chmod(mode)
+    Place(tmp_path / "here", judged=False).prepare()
+    judged = Place(tmp_path / "here", judged=True)
+    if trusted:
+        judged.prepare()
+        return
+    with pytest.raises(Untrusted, match="other users may write to it"):
+        judged.prepare()
+
+
 @pytest.mark.parametrize("replace", [True, False])
 def test_a_name_that_is_taken_is_the_fault_of_that_file_only(place: Place, tmp_path: Path, replace: bool) -> None:
     """A folder has one of them; the parent of another is a file."""
