@@ -126,7 +126,8 @@ def test_after_a_server_crash_only_what_it_lost_is_sent_again(quirk, tmp_path):
         assert server.content("file") == content
         assert server.hits
     assert result.resumed_at > 0
-    assert result.sent_bytes < len(content) + 2 * 1024 * 1024
+    # and what was under way, which a busy server had not read; from the start it would be 4 MiB more
+    assert result.sent_bytes < len(content) + 3.5 * 1024 * 1024
 
 
 def test_a_part_that_may_not_be_resumed_is_started_over_and_remembered(tmp_path):
