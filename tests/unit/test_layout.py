@@ -292,6 +292,10 @@ def test_a_compressed_file_does_not_have_the_mode_of_its_original() -> None:
     ]
 
 
+def test_a_server_that_has_no_such_option_has_it_not_on() -> None:
+    assert found({"collision": "skip", "compress": "gzip"}, **FOLDER) == []
+
+
 # -- names
 
 

@@ -162,7 +162,7 @@ class Servers:
     def _tell(self, error: TransferError | None, now: float) -> None:
         """Each news once; what goes on as it was is for those who debug."""
         assert self._failover is not None
-        address, next_s = shown(self._address(other=True)), max(self._failover.next_at - now, 0.0)
+        address, next_s = shown(self._address(other=True)), self._failover.next_at - now
         words = "" if error is None else f"{type(error).__name__}: {error}"
         if isinstance(error, AuthenticationError):
             log.error("other server held server=%s error=%s next_s=%.0f to_do=%s", address, shown(words), next_s, TO_DO)
