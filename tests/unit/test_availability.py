@@ -126,3 +126,37 @@ def test_a_connection_is_told_when_it_is_tried_and_once_when_it_is_made(server, 
         step()
         told[len(told)] = [record.message for record in caplog.records if record.message.startswith("link con")]
     assert list(told.values()) == [["link connecting"], ["link connected"], [], [], ["link connecting"], []]
+
+
+def test_a_hold_of_an_earlier_process_goes_on_and_the_next_one_is_longer(server):
+    server.lost(LinkLost("gone"), 50.0)
+    server.remembered("LoginRefused: no", 2, 500.0, 100.0)
+    assert (server.state, server.held_since, server.down_since) == (ServerState.HELD, 100.0, None)
+    assert (server.last_error, server.holds, server.ready_at) == ("LoginRefused: no", 2, 500.0)
+    server.lost(LoginRefused("no"), 600.0)
+    assert (server.holds, server.held_since, server.ready_at) == (3, 100.0, 600.0 + 3600.0)
+
+
+def test_only_a_backoff_is_a_wait_and_it_is_over_when_its_time_has_come(server):
+    assert not server.waits(100.0)
+    server.lost(LinkLost("gone"), 100.0)
+    assert [server.waits(now) for now in (100.0, 109.9, 110.0)] == [True, True, False]
+    server.lost(LoginRefused("no"), 100.0)
+    assert not server.waits(100.0)
+
+
+def test_a_server_confirms_until_it_is_lost(server):
+    assert not server.confirms
+    server.progressed()
+    assert server.confirms
+    server.lost(LinkLost("gone"), 100.0)
+    assert not server.confirms
+
+
+def test_a_server_that_asks_to_be_left_alone_is_not_down_and_its_failures_are_forgotten(server):
+    for error in (LoginRefused("no"), LinkLost("gone"), LinkLost("gone")):
+        server.lost(error, 100.0)
+    server.asked_to_wait(200.0, 60.0)
+    assert (server.state, server.failures, server.holds) == (ServerState.DISCONNECTED, 0, 0)
+    assert (server.ready_at, server.down_since, server.held_since) == (260.0, None, None)
+    assert server.last_error == "the server asks to come back in 60 s"

@@ -38,7 +38,7 @@ def test_what_was_ordered_counts_for_the_next_process_and_what_was_undone_does_n
         "outboxes": {"/one": "stopped", "/two": "suspended"},
         "inboxes": {"/in of /cfg": "stopped"},
     }
-    assert (tmp_path / FILE).read_text().endswith("}\n")
+    assert (tmp_path / FILE).read_text() == json.dumps(record(tmp_path), indent=1) + "\n"
     again.take(Command.START, [1, 2, -1])
     assert record(tmp_path) == {"outboxes": {}, "inboxes": {}}
     assert orders(tmp_path).none_for() == [1, 2, -1]
