@@ -19,14 +19,16 @@ from iot.transfer.options import TransferOptions
 from iot.transfer.parallel.upload import Upload
 from iot.transfer.parallel.work import Desk
 from iot.transfer.rate import Meter
-from iot.transfer.remote import Meta, Store
+from iot.transfer.remote import Ack, Meta, Store
 from iot.transfer.source import Source
 from iot.transfer.stop import StopFlag
 
-__all__ = ["BLOCK", "CONTENT", "StoreLab"]
+__all__ = ["BLOCK", "CONTENT", "NOT_DURABLE", "StoreLab"]
 
 BLOCK = 1000
 CONTENT = bytes(number * 7 % 251 for number in range(10 * BLOCK))
+NOT_DURABLE = {"write": lambda ack: Ack(ack.end), "publish": lambda _: False}
+"""Answers of a far side that does not say what is on its disk."""
 
 
 @dataclass
