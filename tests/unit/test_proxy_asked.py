@@ -71,6 +71,8 @@ def test_socks_is_given_user_and_password_where_it_asks_for_them() -> None:
     ("answers", "user", "kind", "told"),
     [
         ([b"\4\0"], "", LinkLost, "^proxy p port 1 is no SOCKS5 proxy$"),
+        ([b"\6\xff"], "", LinkLost, "is no SOCKS5 proxy$"),
+        ([b"\6\0"], "", LinkLost, "is no SOCKS5 proxy$"),
         ([b"\4\xff"], "", LinkLost, "is no SOCKS5 proxy$"),
         ([PASSWORD], "", LoginRefused, "^proxy p port 1 asks for a login: give its user and proxy_password$"),
         ([b"\5\xff"], "", LoginRefused, "asks for a login"),
