@@ -94,6 +94,7 @@ def test_the_server_comes_out_of_the_words(monkeypatch: pytest.MonkeyPatch) -> N
         {"source": "a@h:x", "dest": "a@i:y"},
         {"source": "a@h:x", "host": "i"},
         {"source": "a@h:x", "user": "b"},
+        {"source": "b@h:x", "user": "a"},
         {"source": "sftp://h:1/x", "port": "2"},
     ],
 )

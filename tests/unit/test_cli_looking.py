@@ -117,6 +117,11 @@ def test_unfinished_parts_are_hidden_by_the_suffix_that_they_have(client, capsys
     assert shown(client, capsys, "ls", *given, "/p") == expected
 
 
+def test_a_folder_that_a_pattern_found_is_named_and_not_opened(client, capsys) -> None:
+    client.there |= {"/!x": FOLDER, "/!x/y": FILE}
+    assert shown(client, capsys, "ls", "/*x") == ["/!x/"]
+
+
 def test_names_may_end_in_nul_and_lines_may_be_long_or_json(client, capsys) -> None:
     arguments = top_parser((add_listing,)).parse_args(["ls", "-0", "/up"])
     arguments.run(client, arguments)

@@ -138,7 +138,7 @@ def test_a_reader_that_has_read_enough_ends_it_without_a_word(client, monkeypatc
 @pytest.mark.parametrize(
     ("command", "makes_dest", "words", "told"),
     [
-        ("put", False, ["put", "--restart", "a b", "x"], "run:\n  iot-sftp put 'a b' x"),
+        ("put", False, ["put", "--port", "5", "--restart", "a b", "x"], "run:\n  iot-sftp put --port 5 'a b' x"),
         ("get", True, ["get", "-r", "a", "x"], "run:\n  iot-sftp get -r a x -T"),
         ("sync", False, ["sync", "a", "x"], "run:\n  iot-sftp sync a x"),
         ("ls", False, ["ls"], "stopped"),

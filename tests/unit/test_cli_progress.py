@@ -201,7 +201,8 @@ def test_a_bar_is_as_wide_as_there_is_room_and_left_out_where_there_is_little(
 
 @pytest.mark.parametrize(
     ("seconds", "told"),
-    [(0, "0:00"), (59.9, "0:59"), (61, "1:01"), (3599, "59:59"), (7199, "1:59:59"), (7200, "2:00:00"), (7325, "2:02:05"),
+    [(0, "0:00"), (59.9, "0:59"), (61, "1:01"), (3599, "59:59"),
+     (7199, "1:59:59"), (7200, "2:00:00"), (7325, "2:02:05"),
      (1e12, "999:00:00")],
 )  # fmt: skip
 def test_a_duration_has_hours_where_it_needs_them(seconds: float, told: str) -> None:

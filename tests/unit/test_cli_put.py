@@ -154,6 +154,7 @@ def test_a_folder_that_a_first_run_makes_is_known_to_the_next(carried, words: li
     ("words", "there", "what"),
     [
         (["a", "b"], {}, "b is a file on this machine: did the shell expand a pattern"),
+        (["b", "a"], {}, "a is a file on this machine"),
         (["a", "b"], {"b": FOLDER}, "b is a file on this machine"),
         (["a", "d"], {}, "d is a folder on this machine"),
         (["a", "gone"], {}, "gone is a name on this machine"),

@@ -54,10 +54,13 @@ def test_only_what_can_succeed_is_offered(tmp_path: Path, key: paramiko.PKey, pa
 def test_user_and_password_or_key_have_to_be_the_right_ones(tmp_path: Path, key: paramiko.PKey) -> None:
     login = _Login(EmbeddedServer(tmp_path, user="me", password="right", authorized_keys=[line(key)]))
     other = module.new_host_key()
-    passwords = [login.check_auth_password(*given) for given in (("me", "right"), ("me", "wrong"), ("you", "right"))]
-    assert passwords == [AUTH_SUCCESSFUL, AUTH_FAILED, AUTH_FAILED]
-    keys = [login.check_auth_publickey(*given) for given in (("me", key), ("me", other), ("you", key))]
-    assert keys == [AUTH_SUCCESSFUL, AUTH_FAILED, AUTH_FAILED]
+    passwords = [
+        login.check_auth_password(*given)
+        for given in (("me", "right"), ("me", "wrong"), ("you", "right"), ("i", "right"))
+    ]
+    assert passwords == [AUTH_SUCCESSFUL, AUTH_FAILED, AUTH_FAILED, AUTH_FAILED]
+    keys = [login.check_auth_publickey(*given) for given in (("me", key), ("me", other), ("you", key), ("i", key))]
+    assert keys == [AUTH_SUCCESSFUL, AUTH_FAILED, AUTH_FAILED, AUTH_FAILED]
     by_key = _Login(EmbeddedServer(tmp_path, authorized_keys=[line(key)]))
     assert by_key.check_auth_password("device", "") == AUTH_FAILED
 
@@ -65,7 +68,8 @@ def test_user_and_password_or_key_have_to_be_the_right_ones(tmp_path: Path, key:
 def test_a_login_gets_a_session_and_no_tunnel(tmp_path: Path) -> None:
     login = _Login(EmbeddedServer(tmp_path))
     assert login.check_channel_request("session", 0) == OPEN_SUCCEEDED
-    assert login.check_channel_request("direct-tcpip", 0) == OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED
+    for kind in ("direct-tcpip", "x11"):
+        assert login.check_channel_request(kind, 0) == OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED
 
 
 class Channel:

@@ -22,6 +22,8 @@ def mounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "4 1 8:1 /srv/data /mnt/data rw - ext4 /dev/sda1 rw\n"
         "5 2 8:2 /deep /mnt/usb\\040disk/deep rw - vfat /dev/sdb1 rw\n"
         "6 2 8:3 /deep /mnt/usb\\040disk/deep rw - vfat /dev/sdc1 rw\n"
+        "8 2 8:0 /deep /mnt/usb\\040disk/deep rw - vfat /dev/sda rw\n"
+        "9 1 8:1 /aaa /srv/zzz rw - ext4 /dev/sda1 rw\n"
         "7 99 8:4 / /above/is/unknown rw - ext4 /dev/sdd1 rw\n"
     )
     monkeypatch.setattr(module, "MOUNTS", str(file))
@@ -38,6 +40,8 @@ def mounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (5, "/mnt/usb disk"),
         (6, "/mnt/usb disk/deep"),  # of another disk
         (7, "/above/is/unknown"),
+        (8, "/mnt/usb disk/deep"),
+        (9, "/srv/zzz"),
     ],
 )
 def test_a_folder_is_where_its_mount_shows_it_unless_it_is_mounted_onto_itself(

@@ -73,7 +73,14 @@ def asked(pairs: list[tuple[socket.socket, socket.socket]]) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "reply", ["200 fine", "211-Features:\r\n REST\r\n211 End", "230-a\r\n230-b\r\n230", "230-a\r\n231 no\r\n230 b"]
+    "reply",
+    [
+        "200 fine",
+        "211-Features:\r\n REST\r\n211 End",
+        "230-a\r\n230-b\r\n230",
+        "230-a\r\n231 no\r\n229 no\r\n230 b",
+        "200.fine",
+    ],
 )
 def test_a_reply_is_read_to_its_end_and_no_further(far: Far, reply: str) -> None:
     found = far(reply, "200 next")
@@ -130,8 +137,9 @@ def test_silence_ends_the_connection_and_a_deadline_of_its_own_counts_for_one_re
 
 
 def test_a_refusal_is_an_answer_where_it_is_asked_for_but_no_goodbye(far: Far) -> None:
-    found = far("550 what", "200 ok", "421 bye")
+    found = far("550 what", "400 what", "200 ok", "421 bye")
     assert found.ask("DELE", b"f") == (False, "550 what")
+    assert found.ask("DELE", b"f") == (False, "400 what")
     assert found.ask("DELE", b"f") == (True, "200 ok")
     with pytest.raises(LinkLost):
         found.ask("DELE", b"f")
@@ -268,6 +276,7 @@ def test_an_abort_reaches_every_socket_that_is_in_use_and_none_that_is_forgotten
         ("226 done", True, "226 done"),
         ("426 cut", True, "426 cut"),
         ("552 full", True, "552 full"),
+        ("400 what", True, "400 what"),
         ("421 bye", True, LinkLost),
         ("426 cut", False, LinkLost),
         ("553 what", False, ServerRefused),

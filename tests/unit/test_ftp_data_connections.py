@@ -34,7 +34,7 @@ class Far:
     """A server on loopback, its control connection, and the data connections that it made."""
 
     def __init__(self, **address: Any) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
+        with socket.create_server(("127.0.0.5", 0)) as listener:
             here = socket.create_connection(listener.getsockname())
             self.there, _ = listener.accept()
         known = Address("127.0.0.1", 21, "me", SECRET, address.pop("trust", None), connect_timeout_s=5.0, **address)
@@ -93,20 +93,20 @@ def sockets() -> int:
 
 def test_in_active_mode_the_server_calls_and_nobody_else_is_let_in(far, monkeypatch) -> None:
     server = far(active=True, timeout_s=9.0)
-    server.calls_back(monkeypatch, "127.0.0.2", "127.0.0.1")
+    server.calls_back(monkeypatch, "127.0.0.2", "127.0.0.9", "127.0.0.5")
     server.reply("200 ok", "150 here it comes")
     before = sockets()
     data = server.control.transfer("RETR", b"f")
-    stranger, caller = server.calls
+    *strangers, caller = server.calls
     caller.sendall(b"content")
     assert data.receive() == b"content"
-    assert stranger.recv(1) == b""
+    assert [stranger.recv(1) for stranger in strangers] == [b"", b""]
     assert data._sock.gettimeout() == 9.0
-    assert sockets() == before + 3, "both ends of the stranger's, and this end of the server's"
+    assert sockets() == before + 4, "an end of each of the strangers' and both of the server's"
     assert data._sock in server.control._sockets
     data._close()
     port, command = server.asked()
-    assert port.startswith("PORT 127,0,0,1,")
+    assert port.startswith("PORT 127,0,0,")
     assert command == "RETR f"
 
 
@@ -147,7 +147,7 @@ def test_over_version_6_the_server_is_told_where_in_its_own_way(far, monkeypatch
     with pytest.raises(Exception, match="500 what"):
         server.control.transfer("RETR", b"f")
     assert server.asked() == [f"EPRT |2|127.0.0.1|{port}|"]
-    assert made == [((("127.0.0.1", 0),), {"family": socket.AF_INET6, "backlog": 4})]
+    assert made == [(((server.control.sock.getsockname()[0], 0),), {"family": socket.AF_INET6, "backlog": 4})]
     assert sockets() == before - 1
 
 

@@ -160,6 +160,7 @@ def test_a_line_of_facts_is_facts_a_space_and_a_name(line, expected):
         (b"drwxr-xr-x 2 me us 4096 Nov 28 17:30 d -> e", Listed(b"d -> e", RemoteFile(None, None, stat.S_IFDIR))),
         (b"lrwxrwxrwx 1 me us 6 Nov 28 17:30 a -> b -> c", Listed(b"a", RemoteFile(None), is_link=True)),
         (b"crw-r--r-- 1 root root 1, 3 Nov 28 17:30 null", Listed(b"null", RemoteFile(None, None, stat.S_IFCHR))),
+        (b"prw-r--r-- 1 root root 0 Nov 28 17:30 p", Listed(b"p", RemoteFile(None, None, stat.S_IFIFO))),
         (b"11-28-25  05:30PM  <JUNCTION>  j", Listed(b"j", RemoteFile(None, None, stat.S_IFDIR))),
         (b"total 8", None),
         (b"  ", None),

@@ -325,6 +325,7 @@ def test_a_file_of_the_first_folder_is_looked_for_in_its_listing(path, folder):
     answers = {"SIZE": UNCLEAR, f"CWD {path.decode()}": "550 no", "CWD": "250 ok"}
     found, connection = paths(answers, listing=line("g"))
     assert found.stat(path) is None
+    assert paths(answers, listing=line("e"))[0].stat(path) is None
     assert connection.asked[3:] == [folder, "LIST -a", "CWD /home"]
     with pytest.raises(PermissionDenied, match=r"^SIZE .*Failed"):
         paths(answers, listing=line("f"))[0].stat(path)

@@ -245,14 +245,15 @@ def test_a_hash_is_asked_for_in_the_servers_own_way_and_waited_for(store, server
     assert server.waited_s == 60.0 + 3 / HASHED_BYTES_PER_S
     assert ("OPTS HASH SHA-256" in server.asked) is (command == "HASH")
     assert store.verify(Token(b"/up/f"), {"sha256": SHA256}) is Evidence.SERVER_HASH
-    with pytest.raises(ProofFailed):
-        store.verify(Token(b"/up/f"), {"sha256": "0" * 64})
+    for other in ("0" * 64, "f" * 64):
+        with pytest.raises(ProofFailed):
+            store.verify(Token(b"/up/f"), {"sha256": other})
     for reply in ("213 0" + SHA256, "550 no", "213 what"):
         server.refuse[command] = reply
         assert store.digest(b"/up/f", "sha256") is None
     with pytest.raises(NotFound):
         store.digest(b"/up/missing", "sha256")
-    assert store.digest(b"/up/f", "md5") is None
+    assert store.digest(b"/up/f", "md5") is store.digest(b"/up/f", "sha512") is None
 
 
 def test_a_server_without_hashes_is_not_asked(store, server):

@@ -150,6 +150,8 @@ def test_known_hosts_are_words_that_may_be_quoted_and_none_knows_nobody(says: Sa
         ("ProxyCommand none\nProxyJump b\n", None, None),
         ("ProxyJump none\nProxyCommand nc\n", "nc", None),
         ("ProxyJump none\n", None, None),
+        ("ProxyJump zeta\n", None, "zeta"),
+        ("ProxyCommand socat -\n", "socat -", None),
         ("", None, None),
     ],
 )
@@ -238,6 +240,14 @@ def test_a_condition_is_only_run_where_those_in_front_of_it_hold(says: Says, mon
     monkeypatch.setattr(module, "_succeeds", lambda command: ran.append(command) or True)
     says("Match host b exec one\nUser x\nMatch host a exec two\nUser y\n")
     assert set(ran) == {"two"}
+    ran.clear()
+    says("Match exec 'x %n %r'\nUser y\n", user="me")
+    assert set(ran) == {"x a me"}
+
+
+def test_a_command_that_a_signal_ended_has_not_succeeded() -> None:
+    found = [module._succeeds(command) for command in ("true", "false", "kill -9 $$")]
+    assert found == [True, False, False]
 
 
 @pytest.mark.parametrize(
@@ -277,8 +287,9 @@ def test_the_users_file_comes_before_the_systems_and_either_may_be_missing(home:
     write(home / ".ssh/config", "Host a\nUser own\nHost b\n")
     way = way_to("a", None, None, "default")
     assert (way.user, way.port) == ("own", 7)
-    with pytest.raises(ConfigurationError, match=r"is not there$"):
-        check(str(home / "gone"))
+    for gone in (str(home / "gone"), "~/gone"):
+        with pytest.raises(ConfigurationError, match=r"is not there$"):
+            check(gone)
 
 
 @pytest.mark.parametrize(("mode", "fine"), [(0o644, True), (0o755, True), (0o620, False), (0o602, False)])
@@ -328,6 +339,13 @@ def test_includes_go_only_so_deep(home: Path, more: int, fine: bool) -> None:
         return
     with pytest.raises(ConfigurationError, match="includes itself"):
         check(str(home / "0"))
+
+
+def test_no_block_stands_in_another(says: Says, home: Path) -> None:
+    write(home / ".ssh/blocks", "Host a\nUser x\n")
+    for block in ("Host !b *", "Host z", "Match all"):
+        with pytest.raises(ConfigurationError, match="Include of Host or Match blocks within a block"):
+            says(f"{block}\nInclude blocks\n")
 
 
 def test_a_block_goes_on_behind_what_it_includes_and_what_is_included_may_be_gone(says: Says, home: Path) -> None:

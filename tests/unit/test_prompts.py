@@ -225,6 +225,8 @@ def test_prompts_without_end_or_where_nobody_answers_end_the_login():
         handler("password")._parse_userauth_info_request(request())
     with pytest.raises(paramiko.SSHException, match="sent a prompt that was not expected"):
         handler("publickey")._parse_userauth_info_request(request())
+    with pytest.raises(paramiko.SSHException, match="sent a prompt that was not expected"):
+        handler("gssapi")._parse_userauth_info_request(request())
 
 
 # -- what a refusal says

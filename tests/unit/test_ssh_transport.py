@@ -388,3 +388,7 @@ def test_a_servers_text_is_shown_as_far_as_there_is_room(text: str, most: int, s
     assert printable(text, most) == shown
     assert printable("x" * SHOWN) == "x" * SHOWN
     assert printable("x" * (SHOWN + 1)) == "x" * SHOWN + "..."
+
+
+def test_only_an_rsa_key_has_more_than_one_way_to_sign() -> None:
+    assert [module._signature_names(kind) for kind in ("sk", "zz")] == [("sk",), ("zz",)]
