@@ -1,4 +1,4 @@
-"""What an intake does with markers, with files whose hash is still to be read, and with both clocks: in memory."""
+"""What an intake does with markers, writers, files whose hash is still to be read, and both clocks: in memory."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import pytest
 from unit.intake_rig import OLD, Rig
 from unit.test_intake_noticed import names, rested
 
+from iot.spooler.outbox.lease import Answer, Writer
 from iot.spooler.outbox.mounts import FileSystem
 from iot.spooler.outbox.place import Found
 from iot.spooler.queue.policy import State
+from iot.spooler.queue.queue import Known
 
 NEVER = float("inf")
 
@@ -79,6 +81,37 @@ def test_where_files_need_no_marker_none_waits_and_none_goes(monkeypatch: pytest
     rig = Rig(monkeypatch)
     rig.intake.left(SimpleNamespace(path=b"f", state=State.DELIVERED))
     assert rig.intake.without_marker == 0
+
+
+# -- who writes to it
+
+
+@pytest.mark.parametrize(("writer", "queued"), [(Writer.NONE, True), (Writer.UNKNOWN, False)])
+def test_a_close_is_believed_only_where_the_kernel_knows_all_writers(
+    monkeypatch: pytest.MonkeyPatch, writer: Writer, queued: bool
+) -> None:
+    rig = rested(Rig(monkeypatch, settle_s=5, ready="closed"))
+    young = OLD._replace(mtime_ns=int((2e9 + rig.now) * 1e9))
+    rig.box.looks[b"f"], rig.box.answers[b"f"] = young, Answer(writer, young)
+    rig.intake._noticed.file(b"f", closed=True)
+    rig.intake.step(busy=False)
+    assert names(rig) == [b"f"] * queued
+    assert rig.intake.readiness.paths() == [b"f"] * (not queued)
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_version_that_comes_while_another_is_sent_is_looked_at_again_with_what_is_known_of_it(
+    monkeypatch: pytest.MonkeyPatch, closed: bool
+) -> None:
+    rig = rested(Rig(monkeypatch, ready="closed"))
+    told: list[tuple[bytes, bool]] = []
+    rig.box.forget = lambda path, *, closed=False: told.append((path, closed))
+    rig.queue.rows[b"f"] = Known(1, State.SENDING, OLD._replace(size=11))
+    rig.intake.readiness.opened(b"f", OLD, rig.now)
+    rig.intake._noticed.file(b"f", closed=closed)
+    rig.intake.step(busy=False)
+    assert told == [(b"f", closed)]
+    assert (names(rig), rig.intake.readiness.paths()) == ([], [])
 
 
 # -- hashes

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from unit.intake_rig import OLD, Rig, row
 
-from iot.spooler.outbox.cadence import BUSY_SHARE
+from iot.spooler.outbox.cadence import BUSY_SHARE, SOON_S
 from iot.spooler.outbox.intake import Clocks
 from iot.spooler.outbox.mounts import FileSystem
 from iot.spooler.outbox.place import SourceFailed
@@ -43,6 +43,36 @@ def test_what_is_too_much_to_watch_is_found_by_the_next_walk(monkeypatch):
     rig.walk(b"a", b"b", version=young)
     assert rig.intake.next_step() == rig.now + 2.0
     assert not rig.intake.readiness.overflowed
+
+
+def test_what_did_not_fit_has_its_folders_listed_again_and_everything_walked_soon(rig):
+    rig.intake.cadence._scan_s = 900.0
+    rig.queue.room = TIGHT_BATCH
+    doubted = []
+    rig.box.doubt = doubted.append
+    names = [b"in/%03d" % number for number in range(TIGHT_BATCH)]
+    assert rig.walk(*names, b"out/a", b"out/b") == names
+    assert doubted == [b"out"]
+    assert rig.intake.cadence._whole_at == rig.now + SOON_S
+
+
+def test_what_did_not_fit_is_looked_up_by_the_next_walk_however_many_rows_there_are(rig):
+    rig.queue.room, rig.queue.total = TIGHT_BATCH, 10**6
+    names = [b"%03d" % number for number in range(TIGHT_BATCH + 1)]
+    rig.walk(*names)
+    rig.queue.room = 10**6
+    rig.queue.rows = {name: Known(1, State.READY, OLD) for name in names[:-1]}
+    assert rig.walk(*names) == names[-1:]
+
+
+def test_folders_with_too_much_to_watch_are_listed_again(monkeypatch):
+    rig = Rig(monkeypatch, settle_s=5)
+    monkeypatch.setattr("iot.spooler.outbox.readiness.WATCHED_MAX", 1)
+    doubted = []
+    rig.box.doubt = doubted.append
+    young = OLD._replace(mtime_ns=int((2e9 + 1000.0) * 1e9))
+    rig.walk(b"in/a", b"out/b", version=young)
+    assert sorted(doubted) == [b"in", b"out"]
 
 
 # -- rows of files that went
