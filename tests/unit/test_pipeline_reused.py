@@ -203,3 +203,27 @@ def test_a_job_that_waits_for_company_at_a_barrier_is_not_kept_longer_than_a_mom
     jobs: list[Job[Any]] = [Job(at_a_barrier(b"record")), *[Job(refused(b"other")) for _ in range(20)]]
     run(script, jobs)
     assert 0.01 <= committed_at[0] <= 0.3
+
+
+@pytest.mark.parametrize("others", ["wait for room", "compute", "wait for an answer"])
+def test_a_record_waits_for_all_who_may_still_bring_one(others: str) -> None:
+    script = Script(round_trip_s=1.0)
+    committed_at: list[float] = []
+    script.at_commit = lambda: committed_at.append(script.now)
+
+    def answer() -> bytes | None:
+        script.now += 0.01
+        return script.give([item for item in script.open if item.handle == b"record" or script.now > 3])
+
+    def computing() -> Work[None]:
+        while script.now < 3:
+            yield TURN
+
+    script.answer = answer
+    kinds: dict[str, Callable[[], Work[Any]]] = {
+        "wait for room": lambda: writes(b"large", 1, 200 * KIB),
+        "compute": computing,
+        "wait for an answer": lambda: refused(b"other"),
+    }
+    run(script, [Job(at_a_barrier(b"record")), *[Job(kinds[others]()) for _ in range(20)]])
+    assert 1.2 <= committed_at[0] < 1.5

@@ -111,6 +111,15 @@ def test_what_is_resumed_is_on_record_as_it_stands_before_the_part_is_opened(lab
     assert lab.files.did("BARRIER")[0].record.acked_bytes == stands
 
 
+def test_a_part_whose_name_does_not_say_whose_it_is_is_on_record_before_its_first_byte(lab: Lab) -> None:
+    lab.path.write_bytes(CONTENT[:BLOCK])
+    lab.job = {"part_suffix": ".tmp"}
+    lab.run()
+    order = whats(lab.files)
+    assert order.index("OPEN") < order.index("BARRIER") < order.index("WRITE")
+    assert lab.files.did("BARRIER")[0].record.token == b"/up/file.tmp"
+
+
 def test_a_small_file_that_is_on_record_is_put_on_record_anew(lab: Lab) -> None:
     lab.path.write_bytes(CONTENT[:BLOCK])
     lab.loses_link(nth("RENAME"))
