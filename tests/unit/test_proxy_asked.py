@@ -56,7 +56,7 @@ DONE = b"\5\0\0\1\x7f\0\0\1\0\x16"
     "answer",
     [DONE, b"\5\0\0\4" + bytes(16) + b"\0\x16", b"\5\0\0\3\4host\0\x16", b"\5\0\0\3\0\0\x16", b"\5\0\0\x09abcd\0\x16"],
 )
-@pytest.mark.parametrize("most", [1, 1000])
+@pytest.mark.parametrize("most", [1, 3, 1000])
 def test_socks_is_asked_for_the_host_by_its_name(answer: bytes, most: int) -> None:
     assert asked("socks5", NO_LOGIN, answer, most=most).sent == b"\5\1\0" + CONNECT
 
@@ -96,7 +96,7 @@ def test_what_socks_refuses_is_told_as_what_it_is(answers: list[bytes], user: st
 
 
 @pytest.mark.parametrize(("host", "where"), [("gw", "gw:5634"), ("2001:db8::7", "[2001:db8::7]:5634")])
-@pytest.mark.parametrize("most", [1, 1000])
+@pytest.mark.parametrize("most", [1, 3, 1000])
 def test_http_is_asked_to_connect(host: str, where: str, most: int) -> None:
     assert (
         asked("http", HEADER, host=host, most=most).sent
