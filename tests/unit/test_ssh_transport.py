@@ -17,7 +17,7 @@ from iot.sftp.client.ssh import packetizer as packets
 from iot.sftp.client.ssh import transport as module
 from iot.sftp.client.ssh.boundary import SHOWN, printable, translated
 from iot.sftp.client.ssh.packetizer import CHACHA20, GREETING_SHOWN, MAX_PACKET_BYTES, BoundedDecompressor, Packetizer
-from iot.sftp.client.ssh.transport import EXTENSIONS_MAX, LISTED, Target, Transport
+from iot.sftp.client.ssh.transport import EXTENSIONS_MAX, Target, Transport
 from iot.transfer.errors import ConfigurationError, Incompatible, LinkLost, LoginRefused, ServerBusy, Timeout
 
 
@@ -206,22 +206,6 @@ def test_what_is_compressed_is_opened_with_a_limit_and_what_is_not_is_not_opened
     assert Transport._compression_info["zlib"][1] is BoundedDecompressor
     assert Transport._compression_info["none"][1] is None
     assert Transport._cipher_info.keys() >= paramiko.Transport._cipher_info.keys()
-
-
-LISTS = {key: ["same"] for keys in module.LISTS.values() for key in keys}
-
-
-@pytest.mark.parametrize(
-    ("key", "what"),
-    [("kex_algo_list", "key exchange"), ("server_encrypt_algo_list", "cipher"), ("client_mac_algo_list", "MAC")],
-)
-def test_no_agreement_is_told_with_both_sides_of_it(key: str, what: str) -> None:
-    ours, theirs = {**LISTS, key: ["a", "b"]}, {**LISTS, key: ["c\x1b"]}
-    assert module._no_agreement(ours, theirs) == rf"no common {what}: we offer a, b; the server offers c\x1b"
-    assert module._no_agreement({**LISTS, key: []}, theirs).endswith(r"we offer nothing; the server offers c\x1b")
-    assert module._no_agreement(LISTS, LISTS) == ""
-    long = module._no_agreement({**LISTS, key: ["x" * 999]}, theirs)
-    assert f"offer {'x' * LISTED}...; the" in long
 
 
 # -- the steps of a login
