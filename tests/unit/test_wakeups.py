@@ -94,3 +94,26 @@ def test_descriptors_above_those_that_select_can_take_are_watched_too(wakeups: W
     finally:
         for descriptor in (high, end, other):
             os.close(descriptor)
+
+
+def test_no_time_is_no_pause(wakeups: Wakeups) -> None:
+    for seconds in (0.0, -1.0, -1e9):
+        assert wakeups.wait(seconds) == []
+
+
+def test_what_is_watched_no_more_wakes_nobody_and_may_be_ended_twice(wakeups: Wakeups) -> None:
+    reader, writer = os.pipe()
+    unwatch = wakeups.watch(reader, lambda: None)
+    os.write(writer, b"x")
+    assert len(wakeups.wait(0.0)) == 1
+    for _ in range(2):
+        unwatch()
+        assert wakeups.wait(0.0) == []
+    os.close(reader)
+    os.close(writer)
+
+
+def test_at_the_end_nothing_of_it_is_open() -> None:
+    before = set(os.listdir("/proc/self/fd"))
+    Wakeups().close()
+    assert set(os.listdir("/proc/self/fd")) == before

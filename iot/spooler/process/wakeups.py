@@ -37,7 +37,7 @@ class Wakeups:
 
     def wait(self, seconds: float) -> list[Callable[[], None]]:
         """Sleep until somebody pokes, something can be read, or so many seconds are over -> what is to be done now."""
-        return [key.data for key, _ in self._selector.select(max(seconds, 0.0))]
+        return [key.data for key, _ in self._selector.select(seconds)]
 
     def close(self) -> None:
         self._selector.close()
