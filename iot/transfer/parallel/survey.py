@@ -48,7 +48,8 @@ def survey(
         if isinstance(standing, Published):
             known = replace(known, phase=Phase.PUBLISHING)
         if part is not None and options.trust:
-            known = replace(known, acked_bytes=max(known.acked_bytes, part.size or 0))
+            acked = known.acked_bytes
+            known = replace(known, acked_bytes=max(acked, part.size or acked))
         if store.capabilities.resume is Resume.NONE:
             part = RemoteFile(0) if part is not None else None
     final = finals.of_this_size(store)
