@@ -141,7 +141,7 @@ class Pull:
         except TransferError as error:
             lost = error
         finally:
-            self._runs, self._is_turn, self._waits_since = False, False, None
+            self._runs, self._waits_since = False, None
             for inbox in self.inboxes:
                 inbox.abandon()
         if lost is not None:
