@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from iot.spooler.budget import tombstones
 from iot.spooler.budget.budget import Budget
 from iot.spooler.budget.tombstones import FRESH, TombstoneLists, Tombstones
 from iot.spooler.queue.policy import Event
@@ -94,3 +95,20 @@ def test_a_list_is_whole_and_on_the_disk_before_its_rows_go(tmp_path: Path, monk
     told = [json.loads(line) for line in path.read_text().splitlines()]
     assert (told[0], told[1]["path"], len(told)) == ({"more_files": 1, "more_bytes": 1}, "b", 2)
     assert (stones.more(1), stones.count(1)) == ((0, 0), 0)  # told once
+
+
+def test_where_as_many_lists_wait_as_may_no_further_one_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tombstones, "LISTS_MAX", 1)
+    monkeypatch.setattr(tombstones, "LIST_ROWS", 1)
+    journal = Journal(None, QUEUE_SCHEMA)
+    queue, stones = Queue(journal), Tombstones(journal)
+    queue.add([NewEntry(1, name, Fingerprint(1, 2, 3, 4), False, 5, 0, 100.0) for name in (b"a", b"b")])
+    rows = queue.page(1, 0, 9)
+    journal.write(lambda db: stones.add(db, rows, "why", 1.0))
+    queue.drop(rows, Event.VANISHED)
+    lists = TombstoneLists(tmp_path / "dropped", "box", 1, stones)
+    assert [lists.write(0.0), lists.write(0.0)] == [True, False]
+    assert (len(list((tmp_path / "dropped").iterdir())), stones.count(1)) == (1, 1)
+    journal.close()

@@ -87,7 +87,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         asked.append((path, request))
         if isinstance(given, Exception):
             raise given
-        return given  # type: ignore[no-any-return]
+        return json.loads(json.dumps(given))  # type: ignore[no-any-return]
 
     monkeypatch.setattr(control, "_ask", ask)
     monkeypatch.setattr(control, "_socket", lambda options: Path("/run/control.sock"))

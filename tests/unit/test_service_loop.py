@@ -24,7 +24,7 @@ class Lab:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **environment: str) -> None:
         self.now = 1000.0
         monkeypatch.setattr(service, "CLOCKS", Clocks(lambda: self.now, lambda: self.now))
-        clock = SimpleNamespace(monotonic=lambda: self.now, clock_gettime_ns=lambda _: 0, CLOCK_MONOTONIC=1)
+        clock = SimpleNamespace(monotonic=lambda: self.now, clock_gettime_ns=lambda _: 5_000_999_999, CLOCK_MONOTONIC=1)
         monkeypatch.setattr(service, "time", clock)
         self.ours = Service(None, environment)
         self.told: list[str] = []

@@ -221,7 +221,7 @@ def test_a_good_configuration_ends_the_agent_at_once(lab: Lab, monkeypatch: pyte
     finally:
         logging.getLogger().setLevel(level)
     assert (lab.ours._fresh, lab.ours._ready, cancelled) == (fresh, True, [1])
-    assert lab.told == ["RELOADING=1\nMONOTONIC_USEC=0"]
+    assert lab.told == ["RELOADING=1\nMONOTONIC_USEC=5000999"]
     lab.ours._reload_asked = True
     lab.ours.alive()
     assert len(lab.told) == 1  # the next agent looks again
@@ -244,7 +244,7 @@ def test_a_refused_configuration_changes_nothing(
     for _ in range(2):
         lab.ours.alive()
     assert (lab.ours._fresh, lab.ours._ready, lab.ours.stopping()) == (None, False, False)
-    assert lab.told == ["RELOADING=1\nMONOTONIC_USEC=0", "READY=1"]
+    assert lab.told == ["RELOADING=1\nMONOTONIC_USEC=5000999", "READY=1"]
     assert words in caplog.text
 
 
