@@ -96,9 +96,11 @@ class Left:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *counts: int) -> None:
         self.counts = list(counts)
-        monkeypatch.setattr(
-            module, "_unsent_bytes", lambda _: self.counts.pop(0) if len(self.counts) > 1 else counts[-1]
-        )
+        monkeypatch.setattr(module, "_unsent_bytes", self.next)
+
+    def next(self, _: object) -> int:
+        count = self.counts.pop(0) if len(self.counts) > 1 else self.counts[0]
+        return int(f"{count}000")  # a number of its own, as the system's answers are
 
 
 def wait(timeout_s: float | None) -> int:

@@ -7,6 +7,7 @@ import select
 import socket
 import struct
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -281,3 +282,13 @@ def test_close_wakes_who_waits_in_another_thread(pair, monkeypatch: pytest.Monke
     link._sock = Sock()
     link.close()
     assert did == [socket.SHUT_RDWR, "closed"]
+
+
+def test_what_was_received_is_acknowledged_at_once_where_the_system_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int, int]] = []
+    sock: Any = SimpleNamespace(setsockopt=lambda *option: asked.append(option))
+    module._acknowledge(sock)
+    assert asked == [(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)]
+    monkeypatch.delattr(socket, "TCP_QUICKACK")
+    module._acknowledge(sock)
+    assert len(asked) == 1
