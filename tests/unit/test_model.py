@@ -128,6 +128,7 @@ def test_any_version_fits_into_a_row(inode: int, time_ns: int) -> None:
     size, mtime, ctime, number = version.columns()
     assert all(isinstance(each, bytes) or each in INT64 for each in (size, mtime, ctime, number))
     assert isinstance(mtime, int) is (time_ns in INT64)
+    assert {len(each) for each in (mtime, ctime) if isinstance(each, bytes)} <= {12}
     assert Fingerprint.from_columns(size, mtime, ctime, number) == version
 
 
