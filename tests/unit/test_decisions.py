@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from iot.sftp.client import Journal
+from iot.spooler import decisions
 from iot.spooler.config.outboxes import OutboxSettings
 from iot.spooler.decisions import MOST, Decisions
 from iot.spooler.outbox.intake import Clocks, Intake
@@ -162,3 +163,12 @@ def test_the_reasons_of_very_many_files_do_not_fill_the_memory(caplog: pytest.Lo
         assert len(decisions._told) == MOST
     finally:
         logging.getLogger("iot.spooler.decisions").propagate = True
+
+
+def test_of_more_files_than_are_kept_nothing_is_told_but_of_the_first_ones(monkeypatch, caplog) -> None:
+    caplog.set_level("DEBUG", "iot.spooler.decisions")
+    monkeypatch.setattr(decisions, "MOST", 1)
+    told = decisions.Decisions("box")
+    for path, reason in ((b"a", "one"), (b"b", "one"), (b"a", "two")):
+        told.tell(path, reason)
+    assert caplog.messages == [f"decision outbox=box path=a reason={reason}" for reason in ("one", "two")]
