@@ -256,3 +256,14 @@ def test_a_cut_loses_little_that_the_sender_believes_sent() -> None:
     with Relay(1, rate=1.0) as relay:
         held = relay._listener.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
         assert held <= 2 * link.BUFFER_BYTES  # the kernel doubles it for its own
+
+
+def test_the_link_holds_nothing_back_to_send_it_with_what_comes_later() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, Relay(server.getsockname()[1], rate=1e9) as relay:
+        near = socket.create_connection((relay.host, relay.port), timeout=10)
+        far, _ = server.accept()
+        with near, far:
+            near.sendall(b"!")
+            assert far.recv(1) == b"!"  # now the link knows of both ends
+            options = [end.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for end in relay._open]
+            assert [bool(option) for option in options] == [True, True]
