@@ -13,9 +13,10 @@ from unit.upload_lab import BLOCK, CONTENT, DEST, FAILURE, Lab, nth, of_final, r
 
 from iot.sftp.client.jobs import upload as module
 from iot.sftp.client.jobs.upload import FIRST_GAIN_BYTES
-from iot.sftp.client.protocol.packets import Code, Extended, Reply, Status
-from iot.transfer.errors import Cancelled, NameRefused, NoSpaceOnServer, PermissionDenied, ServerRefused
+from iot.sftp.client.protocol.packets import Code, Extended, Handle, Reply, Status
+from iot.transfer.errors import Cancelled, NameRefused, NoSpaceOnServer, PermissionDenied, ProtocolError, ServerRefused
 from iot.transfer.model import IfExists, Progress
+from iot.transfer.remote_commands import RemoteCommand, RemoteCommands, Verb
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -281,3 +282,21 @@ def test_progress_is_told_a_few_times_a_second_and_at_the_end(lab: Lab, monkeypa
     assert len(done) <= len(set(done)) + 1, "what has not got on is not told"
     last = told[-1][1]
     assert (last.done_bytes, last.total_bytes, last.resumed_at) == (len(CONTENT), len(CONTENT), 0)
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_what_was_published_before_its_commands_is_sent_again_where_all_is_to_start_over(
+    lab: Lab, resume: bool
+) -> None:
+    chmod = RemoteCommand(Verb.CHMOD, "{path}", mode=0o640)
+    lab.job = {"commands": RemoteCommands(after_success=(chmod,), base="/up")}
+    lab.run()
+    lab.options = {"resume": resume}
+    assert lab.run().already_done is resume
+
+
+def test_an_answer_of_another_kind_to_times_and_mode_is_the_links_fault(lab: Lab) -> None:
+    lab.options = {"keep_times": True}
+    lab.files.refuse = refusing(lambda event: event.what == "FSETSTAT", Handle(b"h"))
+    lab.fails(ProtocolError)
+    lab.expect_unpublished()
