@@ -213,6 +213,7 @@ def test_the_families_alternate_beginning_with_the_first() -> None:
     four = [tcp(f"10.0.0.{number}", 22) for number in range(2)]
     assert interleaved([*six, *four]) == [six[0], four[0], six[1], four[1], six[2]]
     assert interleaved([four[0], *six]) == [four[0], *six]
+    assert interleaved([four[0], six[0], six[1], four[1]]) == [four[0], six[0], four[1], six[1]]
     assert interleaved([]) == []
 
 

@@ -115,6 +115,26 @@ def test_bytes_that_the_disk_has_lost_are_never_on_record(landing: Landing, disk
     assert noted == []
 
 
+def test_a_sync_waits_for_the_one_that_is_under_way_and_fails_with_it(landing: Landing, disk: Disk):
+    disk.error = OSError(errno.ENOSPC, "no space")
+    arrives(landing, 100)
+    assert disk.asked.acquire(timeout=MOST_S)
+    told: list[DiskFull] = []
+
+    def sync() -> None:
+        try:
+            landing.sink.sync()
+        except DiskFull as error:
+            told.append(error)
+
+    syncing = threading.Thread(target=sync)
+    syncing.start()
+    assert not disk.asked.acquire(timeout=0.05)
+    disk.works()
+    syncing.join(MOST_S)
+    assert (len(told), disk.sizes) == (1, [100, 100])
+
+
 def test_a_file_whose_sync_has_failed_gets_no_name(landing: Landing, disk: Disk, tmp_path: Path):
     disk.error = OSError(errno.ENOSPC, "no space")
     arrives(landing, 100)
