@@ -122,11 +122,11 @@ def _first_line_of_body(node: NodeOrLeaf) -> int | None:
 def _make(root: Path, path: str, choice: _Choice) -> Mutant | None:
     """None where nothing that runs is changed: types, protocols, docstrings and log messages."""
     source = (root / path).read_text(encoding="utf-8")
-    code = MutationVisitor.mutate_code(source, choice.operator, choice.occurrence)
     try:
+        code = MutationVisitor.mutate_code(source, choice.operator, choice.occurrence)
         if code is None or _running(code) == _running(source):
             return None
-    except SyntaxError:
+    except (SyntaxError, AttributeError):  # the latter by cosmic-ray, which cannot replace one of (a.Error, ValueError)
         return None
     before, after = source.split("\n"), code.split("\n")
     was = [line.strip() for line, other in zip(before, after, strict=False) if line != other]
