@@ -14,8 +14,9 @@ from typing import Any
 
 from mutants.making import Mutant
 
-TESTS_S = 90.0
-"""Of the tests that run a changed line, so many seconds are asked."""
+UNIT_TESTS_S = 45.0
+"""Of the unit tests that run a changed line, so many seconds are asked."""
+OTHER_TESTS_S = 60.0
 PARTS = ("iot", "tests", "deploy", ".ci", "README.md", "CHANGELOG.md", "LICENSE", "pyproject.toml")
 UNPACKED = ".test-servers"
 
@@ -44,18 +45,30 @@ class Covered:
 def shown(path: str, tests: Iterable[str], seconds: Mapping[str, float]) -> list[str]:
     """-> of the tests that run a line of the module, those that a mutant there meets, in their order.
 
-    First those that are named after the module, then the quickest of each other file, then the second of each: two
-    tests of one file look at much the same.
+    First unit tests, and of these those that are named after the module, then what takes longer.
     """
+    units = [test for test in tests if test.startswith("unit/")]
+    own = [test for test in units if test.startswith(_own(path))]
+    asked = list(dict.fromkeys(_in_turn(own, seconds) + _in_turn(units, seconds)))
+    others = _in_turn(set(tests).difference(units), seconds)
+    return _within(asked, seconds, UNIT_TESTS_S) + _within(others, seconds, OTHER_TESTS_S)
+
+
+def _in_turn(tests: Iterable[str], seconds: Mapping[str, float]) -> list[str]:
+    """The quickest of each file, then the second of each: two tests of one file look at much the same."""
     place: Counter[str] = Counter()
-    ranked: list[tuple[bool, int, str]] = []
+    ranked: list[tuple[int, str]] = []
     for test in sorted(tests, key=lambda test: (seconds.get(test, 0.0), test)):
         file = test.partition("::")[0]
         place[file] += 1
-        ranked.append((not file.startswith(_own(path)), place[file], test))
+        ranked.append((place[file], test))
+    return [test for _, test in sorted(ranked, key=lambda each: each[0])]
+
+
+def _within(tests: Sequence[str], seconds: Mapping[str, float], left_s: float) -> list[str]:
+    """The first that take so long together, and at least one."""
     chosen: list[str] = []
-    left_s = TESTS_S
-    for _, _, test in sorted(ranked, key=lambda each: each[:2]):
+    for test in tests:
         left_s -= seconds.get(test, 0.0)
         if chosen and left_s < 0:
             break
