@@ -31,8 +31,14 @@ class Covered:
         self.seconds: dict[str, float] = found["seconds"]
         self.failed: list[str] = found["failed"]
 
-    def tests_of(self, mutant: Mutant) -> list[str]:
-        """The tests that run its line; of a line that runs at import, those of the module."""
+    def tests_of(self, mutant: Mutant) -> list[list[str]]:
+        """The tests that run its line, the quick ones and then the slow ones; of a line that runs at import, those of
+        the module."""
+        tests = self._of_line(mutant)
+        units = [test for test in tests if is_unit(test)]
+        return [part for part in (units, tests[len(units) :]) if part]
+
+    def _of_line(self, mutant: Mutant) -> list[str]:
         lines = self._lines.get(mutant.path, {})
         if mutant.in_function:
             at = max((line for line in lines if line <= mutant.line), default=0)
@@ -47,11 +53,15 @@ def shown(path: str, tests: Iterable[str], seconds: Mapping[str, float]) -> list
 
     First unit tests, and of these those that are named after the module, then what takes longer.
     """
-    units = [test for test in tests if test.startswith("unit/")]
+    units = [test for test in tests if is_unit(test)]
     own = [test for test in units if test.startswith(_own(path))]
     asked = list(dict.fromkeys(_in_turn(own, seconds) + _in_turn(units, seconds)))
     others = _in_turn(set(tests).difference(units), seconds)
     return _within(asked, seconds, UNIT_TESTS_S) + _within(others, seconds, OTHER_TESTS_S)
+
+
+def is_unit(test: str) -> bool:
+    return test.startswith("unit/")
 
 
 def _in_turn(tests: Iterable[str], seconds: Mapping[str, float]) -> list[str]:

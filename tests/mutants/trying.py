@@ -56,17 +56,23 @@ class Bench:
         return Verdict.TYPES
 
     def _by_tests(self, mutant: Mutant) -> Verdict:
+        verdict = Verdict.UNTESTED
+        for tests in ([*self._also], *self._covered.tests_of(mutant)):
+            if tests:
+                verdict = self._by(mutant, tests)
+            if verdict in (Verdict.NOTICED, Verdict.TIMEOUT):
+                return verdict
+        return verdict
+
+    def _by(self, mutant: Mutant, tests: list[str]) -> Verdict:
         """What fails on the product as it is, too, has not noticed anything, and is not asked again."""
-        tests = [*self._also, *self._covered.tests_of(mutant)]
-        unsteady: set[str] = set()
         while tests:
             verdict = self._with(mutant, tests)
             failed = self._failed.read_text(encoding="utf-8") if self._failed.exists() else ""
             if verdict is not Verdict.NOTICED or not failed or self._run([failed]) is Verdict.SURVIVED:
                 return verdict
-            unsteady.add(failed)
             tests = [test for test in tests if test not in (failed, failed.partition("[")[0])]
-        return Verdict.UNSTEADY if unsteady else Verdict.UNTESTED
+        return Verdict.UNSTEADY
 
     def _with(self, mutant: Mutant, tests: list[str]) -> Verdict:
         file = self.root / mutant.path
