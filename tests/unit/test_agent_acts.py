@@ -63,6 +63,17 @@ def test_what_hinders_again_is_told_again(quiet: Quiet, caplog: pytest.LogCaptur
     assert len(caplog.messages) == 2
 
 
+@pytest.mark.parametrize("words", [("a", "b"), ("b", "a")])
+def test_another_hindrance_is_told_at_once(
+    quiet: Quiet, words: tuple[str, str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG", "iot.spooler.agent.agent")
+    for word in words:
+        monkeypatch.setattr(quiet.agent, "_hindrance", lambda now, word=word: word)
+        assert quiet.agent._is_hindered()
+    assert caplog.messages == [f"nothing is sent reason={word}" for word in words]
+
+
 def test_before_what_was_under_way_is_put_back_nothing_is_sent(quiet: Quiet) -> None:
     quiet.agent._restarted = False
     assert quiet.agent._hindrance(quiet.loop.now) == "the journal cannot be written"

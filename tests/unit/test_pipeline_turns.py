@@ -217,3 +217,4 @@ def test_shorter_waits_end_first() -> None:
     script = Script()
     done = run(script, [Job(lingering(b"%d" % wait, script, wait), tag=wait) for wait in (9, 1, 5)])
     assert [item.tag for item in done] == [1, 5, 9]
+    assert all(item.tag <= item.result < item.tag + 1 for item in done)

@@ -105,3 +105,8 @@ def test_a_new_kind_is_one_line_of_the_registry(config, tmp_path, monkeypatch):
     assert secrets_in(path) == ["server.ring"]
     (told,) = problems(path, {"IOT_SPOOLER_SERVER__STATE_DIR": "/x"})
     assert told.startswith("server.state_dir: no such setting")
+
+
+def test_the_settings_of_a_server_are_those_of_every_kind_and_the_kind_itself() -> None:
+    assert {"kind", "host", "path", "tls"} <= kinds.server_keys()
+    assert "prompts" not in kinds.server_keys()  # what a program is asked, no file can say

@@ -343,3 +343,8 @@ def test_a_slow_write_is_noted_every_ten_seconds(lab, reads, block_s, records):
     reads.then = pass_time
     lab.run()
     assert len(lab.notes) == records
+
+
+def test_each_write_is_noted_when_it_is_done(lab):
+    lab.run()
+    assert [note.acked_bytes for note in lab.notes] == [WRITE, 2 * WRITE, len(CONTENT)]

@@ -247,7 +247,6 @@ class Upload:
 
     def _write(self, span: Span) -> None:
         ack = self.store.write(self._token, span, self._body(span))
-        self._state.next_block(span.length)
         self._state.answered(Span(span.start, min(ack.end, span.end)))
         if ack.end < span.end:
             self._state = PartState(self.size, max(span.start, ack.end), (), self._state.synced)
