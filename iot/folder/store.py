@@ -26,7 +26,7 @@ WRITE_BYTES = 4 * 1024 * 1024
 BLOCK_BYTES = 1024 * 1024
 SPARE_BYTES = 1024 * 1024
 """What a large file leaves free for small ones."""
-CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 WRITE = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 TOUCH = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

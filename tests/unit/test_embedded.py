@@ -139,6 +139,20 @@ def test_stop_ends_every_thread_and_start_takes_the_same_port_and_key(tmp_path: 
         assert server.host_key_line == line
 
 
+def test_stop_waits_for_sessions_that_are_slow_to_close(tmp_path: Path) -> None:
+    closed: list[bool] = []
+
+    class Slow(SFTPSession):
+        def close(self) -> None:
+            time.sleep(0.2)
+            super().close()
+            closed.append(True)
+
+    with EmbeddedServer(tmp_path, session=Slow) as server, connected(server):
+        server.stop()
+        assert closed == [True]
+
+
 NAMES = [b"with space", b"new\nline", b"\"quotes'", b"-dash", b"\xff\xfe not utf-8", b"n" * 255, "\N{SNOWMAN}".encode()]
 
 

@@ -12,6 +12,7 @@ from iot.spooler.outbox import noticed
 from iot.spooler.outbox.cadence import CHECK_S, SOON_S, Walk
 from iot.spooler.outbox.lease import Answer, Completeness, Writer
 from iot.spooler.outbox.place import SourceFailed
+from iot.spooler.outbox.taking import TIGHT_BATCH
 from iot.spooler.queue.policy import Event, State
 from iot.spooler.queue.queue import Known
 from iot.transfer import DiskFull
@@ -270,6 +271,14 @@ def test_a_file_that_nobody_has_queued_for_want_of_room_has_everything_walked_so
     rig.intake._noticed.file(b"f", closed=True)
     with pytest.raises(DiskFull):
         rig.intake.step(busy=False)
+    assert rig.intake.cadence._whole_at == rig.now + 2.0
+
+
+def test_when_only_a_few_of_what_was_noticed_find_room_everything_is_walked_soon(rig: Rig) -> None:
+    rig.queue.room = TIGHT_BATCH
+    for number in range(TIGHT_BATCH + 1):
+        rig.intake._noticed.file(b"%03d" % number, closed=True)
+    rig.intake.step(busy=False)
     assert rig.intake.cadence._whole_at == rig.now + 2.0
 
 
