@@ -27,9 +27,9 @@ BLOCK_BYTES = 1024 * 1024
 SPARE_BYTES = 1024 * 1024
 """What a large file leaves free for small ones."""
 CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-WRITE = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-TOUCH = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+WRITE = os.O_WRONLY | os.O_NOFOLLOW
+TOUCH = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 class FolderStore:

@@ -35,7 +35,7 @@ PASSING_PREFIX = b".iot-back."
 """Prefix of files that we keep in a folder for a moment: a probe, a file on its way back from quarantine. A crash may
 leave one behind; it must never be sent."""
 PASSING = re.compile(re.escape(PASSING_PREFIX) + rb"(probe\.)?[0-9a-f]{16}(\.link)?")
-DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 RENAME_NOREPLACE = 1
 NAME_MAX = 255
 NOT_OFFERED = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
@@ -130,7 +130,7 @@ def _links_exist(folder: int) -> bool:
     """Whether the file system has hard links. FAT answers link(2) with EPERM, but a refusal looks the same: so try with
     a file of our own, which nothing else can refuse."""
     probe = PASSING_PREFIX + b"probe." + secrets.token_hex(8).encode()
-    os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder))
+    os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder))
     try:
         os.link(probe, probe + b".link", src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
         os.unlink(probe + b".link", dir_fd=folder)

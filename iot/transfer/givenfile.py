@@ -48,7 +48,7 @@ def exposure(path: Path) -> str:
 
 
 def _open(path: Path, *, pipe: bool) -> int:
-    descriptor = os.open(path, open_flags("O_RDONLY", "O_NONBLOCK", "O_CLOEXEC"))
+    descriptor = os.open(path, open_flags("O_RDONLY", "O_NONBLOCK"))
     try:
         status = os.fstat(descriptor)
         if pipe and stat.S_ISFIFO(status.st_mode):

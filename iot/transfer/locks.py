@@ -62,7 +62,7 @@ class TransferLocks:
     def _open(self, state_dir: Path) -> None:
         try:
             for name in LOCK_NAMES:
-                self._files.append(os.open(state_dir / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+                self._files.append(os.open(state_dir / name, os.O_RDWR | os.O_CREAT, 0o600))
         except BaseException:
             self.close()
             raise

@@ -135,7 +135,7 @@ class Beginning:
 def _open(name: str) -> BinaryIO:
     """Open without blocking on a fifo that has no writer."""
     try:
-        descriptor = os.open(name, open_flags("O_RDONLY", "O_BINARY", "O_NONBLOCK", "O_CLOEXEC"))
+        descriptor = os.open(name, open_flags("O_RDONLY", "O_BINARY", "O_NONBLOCK"))
     except ValueError as error:
         raise NameRefused(f"{name!r} is not a valid path: {error}") from error
     except OSError as error:

@@ -104,7 +104,7 @@ def open_flags(asked: int) -> int:
     flags = os.O_RDWR if both else os.O_WRONLY if asked & WRITE_FLAG else os.O_RDONLY
     for bit, flag in OPEN_FLAGS.items():
         flags |= flag if asked & bit else 0
-    return flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    return flags | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 class SFTPSession(RequestHandler):

@@ -165,7 +165,7 @@ def _waiting(folder: int) -> int:
 
 def _put(folder: int, name: str, content: bytes) -> None:
     """The list is whole and on the disk when it gets its name."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
     with open(FRESH, "wb", opener=opener(folder, flags)) as file:
         file.write(content)
         file.flush()

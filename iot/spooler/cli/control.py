@@ -90,7 +90,7 @@ def _told(options: argparse.Namespace, path: Path) -> int:
 def _ask(path: Path, request: Mapping[str, Any]) -> dict[str, Any]:
     """Raises: OSError, where nobody answers; TimeoutError."""
     line = bytearray()
-    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)  # the path itself may be too long
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)  # the path itself may be too long
     try:
         with socket.socket(socket.AF_UNIX) as agent:
             agent.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", ANSWER_S, 0))

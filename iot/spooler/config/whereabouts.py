@@ -118,7 +118,7 @@ def _regions(path: Path, mounts: Mounts) -> Iterable[Region]:
 def _mount_of(path: Path, mounts: Mounts) -> tuple[Mount | None, tuple[bytes, ...]]:
     """The mount through which a folder is visible, and the names of the path to it."""
     try:
-        folder = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        folder = os.open(path, os.O_PATH)
     except (OSError, AttributeError):  # O_PATH is Linux's
         return None, ()
     try:

@@ -95,7 +95,7 @@ class Control:
     def _listen(self, group: str | None) -> socket.socket:
         """Nobody can connect before it listens, and by then it has its owner, group and mode."""
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        folder = os.open(self._path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        folder = os.open(self._path.parent, os.O_PATH | os.O_DIRECTORY)
         try:
             self._path.unlink(missing_ok=True)  # of an agent that was killed: this one has the lock
             before = os.umask(0o177)

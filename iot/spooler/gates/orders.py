@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 FILE = "orders.json"
 OUTBOXES, INBOXES = "outboxes", "inboxes"
 FRESH = "orders.new"
-CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 MAX_BYTES = 1 << 20
 Key = tuple[str, str]
 """Outbox or inbox, and which."""

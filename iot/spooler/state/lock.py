@@ -184,7 +184,7 @@ def locked(state_dir: Path) -> Iterator[None]:
     """
     try:
         state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        file = os.open(state_dir / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        file = os.open(state_dir / NAME, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     except OSError as error:
         kind = DiskFull if error.errno == errno.ENOSPC else JournalUnavailable
         raise kind(f"state directory {state_dir}: {error.strerror}; make it a folder this user may write to") from error
@@ -207,7 +207,7 @@ def holder(state_dir: Path) -> int | None:
     Raises: JournalUnavailable when that cannot be known.
     """
     try:
-        file = os.open(state_dir / NAME, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        file = os.open(state_dir / NAME, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError as error:
         if is_gone(error):
             return None

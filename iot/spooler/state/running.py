@@ -34,7 +34,7 @@ CONTROL = "control"
 WAKE = "wake"
 NOT_OURS = '"this user cannot make it, or it belongs to another"'
 NOTE_MAX = 64 * 1024
-FLAGS = os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+FLAGS = os.O_NONBLOCK | os.O_NOFOLLOW
 
 
 class Running(NamedTuple):
@@ -191,7 +191,7 @@ def _is_deserted(path: Path) -> bool:
     """Whether it is a socket at which nobody listens. Raises: OSError."""
     if not stat.S_ISSOCK(os.lstat(path).st_mode):
         return False
-    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as client:
             # by the folder's descriptor, since the path of a socket may have 107 bytes at most

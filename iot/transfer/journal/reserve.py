@@ -101,7 +101,7 @@ def _is_limited(folder: Path) -> bool:
     """Whether a quota or a process limit refuses space that the disk still has."""
     probe = folder / f"{RESERVE_NAME}.probe"
     try:
-        file = os.open(probe, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        file = os.open(probe, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             if os.pwrite(file, bytes(PROBE_BYTES), 0) < PROBE_BYTES:
                 return True

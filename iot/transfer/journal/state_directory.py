@@ -66,7 +66,7 @@ def owner_of(path: Path) -> str:
 def keep_private(path: Path) -> None:
     """Make the file readable for its owner only, creating it if missing: upload tokens are often secrets. SQLite gives
     its other files the same mode."""
-    file = os.open(path, open_flags("O_RDWR", "O_CREAT", "O_CLOEXEC"), PRIVATE)
+    file = os.open(path, open_flags("O_RDWR", "O_CREAT"), PRIVATE)
     try:
         with contextlib.suppress(OSError):  # another user's file, or a file system without modes
             if hasattr(os, "fchmod") and os.fstat(file).st_mode & 0o077:
@@ -96,7 +96,7 @@ def lay_out_wal(path: Path) -> None:
     written ones). Call with the journal's write lock held: nobody else appends meanwhile.
     """
     with contextlib.suppress(OSError):  # only an optimisation
-        file = os.open(f"{path}-wal", os.O_RDWR | os.O_CLOEXEC)
+        file = os.open(f"{path}-wal", os.O_RDWR)
         try:
             size = os.fstat(file).st_size
             if size < LAID_OUT_BYTES:
