@@ -224,7 +224,7 @@ def test_a_flush_asked_for_while_one_goes_on_counts_from_now(friday_noon):
         count += 1
         before(job)
         if count == 40:
-            there.update(friday_noon.left())
+            there.update(name for name in friday_noon.left() if not name.startswith(".iot-sent."))  # those are sent
             producer.flush()
 
     friday_noon.remote.before = again
