@@ -35,9 +35,9 @@ def part_names(
     """The names of the part to try, in order. With `exact_suffix`, `<dest><exact_suffix>` comes first; that does not
     identify its owner, so it is taken only where nothing has it, or where the journal knows it as ours."""
     owned = part_name(dest, source, owner, suffix)
-    exact = dest + exact_suffix.encode("utf-8", "surrogateescape") if exact_suffix else b""
-    fits = 0 < len(posixpath.basename(exact)) <= NAME_MAX_BYTES
-    return (exact, owned) if fits else (owned,)
+    exact = dest + (exact_suffix or "").encode("utf-8", "surrogateescape")
+    fits = len(posixpath.basename(exact)) <= NAME_MAX_BYTES
+    return (exact, owned) if exact_suffix and fits else (owned,)
 
 
 def partial_name(dest: bytes, pattern: str) -> bytes | None:
