@@ -76,13 +76,13 @@ def _in_turn(tests: Iterable[str], seconds: Mapping[str, float]) -> list[str]:
 
 
 def _within(tests: Sequence[str], seconds: Mapping[str, float], left_s: float) -> list[str]:
-    """The first that take so long together, and at least one."""
+    """As many as take so long together, and at least one."""
     chosen: list[str] = []
     for test in tests:
-        left_s -= seconds.get(test, 0.0)
-        if chosen and left_s < 0:
-            break
-        chosen.append(test)
+        took_s = seconds.get(test, 0.0)
+        if took_s <= left_s or not chosen:
+            chosen.append(test)
+            left_s -= took_s
     return chosen
 
 
