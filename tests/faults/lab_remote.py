@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["LabRemote"]
 
 BLOCK = 1000
+IDLE_ROUNDS = 1000
 
 
 class LabRemote(FolderRemote):
@@ -33,6 +34,7 @@ class LabRemote(FolderRemote):
     def __init__(self, root: Path, loop: Loop, journal: Journal) -> None:
         super().__init__(root)
         self._loop = loop
+        self._idle = 0
         self._client = FolderClient(root, journal=journal, connections=1, backoff_s=0.0, attempts=1)
 
     def download_many(self, jobs: Any, **keywords: Any) -> Iterator[Any]:
@@ -91,6 +93,15 @@ class LabRemote(FolderRemote):
                 self._loop.line.send(("cut",))
                 self._loop.order = self._loop.order._replace(cut_after=0)
             yield outcome
+
+    def _fill(self, jobs: Any) -> bool:
+        """While hooks hang, the agent has no file for a connection that stands, for hours."""
+        exhausted = super()._fill(jobs)
+        self._idle = 0 if self.in_flight or exhausted else self._idle + 1
+        if self._idle > IDLE_ROUNDS:
+            self._idle = 0
+            raise LinkLost("the server has ended a session in which nothing happened")
+        return exhausted
 
     def _deliver(self, job: Any) -> TransferResult | Failure:
         try:

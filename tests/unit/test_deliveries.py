@@ -142,10 +142,13 @@ def test_a_row_that_makes_no_sense_is_left_out(tmp_path: Path, journal: Journal,
     assert [item.path for item in last_deliveries(tmp_path, 10)] == ["/out/b"]
 
 
-def test_a_damaged_number_keeps_no_later_delivery_from_being_recorded(tmp_path: Path, journal: Journal) -> None:
+@pytest.mark.parametrize("number", ["'x'", "2.5", str(2**63 - 1)])
+def test_a_damaged_number_keeps_no_later_delivery_from_being_recorded(
+    tmp_path: Path, journal: Journal, number: str
+) -> None:
     outbox, _ = Queue(journal).outbox(b"/out", "/up")
     noted(journal, Deliveries(journal), (entry(outbox, b"a", "/up/a"), result()))
-    journal.write(lambda db: db.execute("UPDATE delivery SET number = 'x'"))
+    journal.write(lambda db: db.execute(f"UPDATE delivery SET number = {number}"))
     noted(journal, Deliveries(journal), (entry(outbox, b"b", "/up/b"), result()))
     assert "/out/b" in [item.path for item in last_deliveries(tmp_path, 10)]
 

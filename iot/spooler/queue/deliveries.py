@@ -39,6 +39,7 @@ DELIVERIES = Schema(
     ),
 )
 SQL_ADD = "INSERT OR REPLACE INTO delivery VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+SQL_NEXT = "SELECT coalesce(max(number), 0) + 1 FROM delivery WHERE typeof(number) = 'integer' AND number < 1 << 62"
 SQL_ADD_CLOCK = "INSERT OR REPLACE INTO delivery_clock VALUES (?, ?, ?)"
 SQL_ADD_SERVER = "INSERT OR REPLACE INTO delivery_server VALUES (?, ?, ?)"
 SQL_THERE = "SELECT 1 FROM sqlite_master WHERE name = 'delivery_server'"
@@ -86,7 +87,7 @@ class Deliveries:
         at: wall clock, seconds. synchronised: whether that clock is; None: unknown.
         """
         if self._next is None:
-            [(self._next,)] = db.execute("SELECT coalesce(max(number), 0) + 1 FROM delivery")
+            [(self._next,)] = db.execute(SQL_NEXT)
         numbers = range(self._next, self._next + len(deliveries))
         self._next = numbers.stop
         db.executemany(

@@ -79,7 +79,7 @@ def lay_out(file: int, size: int) -> bool:
     """
     try:
         call = ctypes.CDLL(None, use_errno=True).fallocate64
-    except (OSError, AttributeError):  # not Linux
+    except (OSError, AttributeError, TypeError):  # not Linux: the last of them is Windows'
         return False
     call.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
     return bool(call(file, 0, 0, size) == 0)

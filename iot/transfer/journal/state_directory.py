@@ -101,7 +101,8 @@ def lay_out_wal(path: Path) -> None:
             size = os.fstat(file).st_size
             if size < LAID_OUT_BYTES:
                 lay_out(file, LAID_OUT_BYTES)
-                os.pwrite(file, bytes(max(ZEROED_BYTES - size, 0)), size)
+                os.lseek(file, size, os.SEEK_SET)  # Windows has no pwrite
+                os.write(file, bytes(max(ZEROED_BYTES - size, 0)))
         finally:
             os.close(file)
 
