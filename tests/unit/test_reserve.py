@@ -147,11 +147,17 @@ def test_a_quota_is_found_by_trying_and_the_trial_goes_again(monkeypatch, tmp_pa
     assert os.listdir(tmp_path) == []
 
 
-def test_a_system_without_the_call_lays_nothing_out(monkeypatch, tmp_path):
-    class Library:
-        def __init__(self, *_: object, **__: object) -> None: ...
+class Library:
+    def __init__(self, *_: object, **__: object) -> None: ...
 
-    monkeypatch.setattr(module.ctypes, "CDLL", Library)
+
+def no_library(*_: object, **__: object) -> Library:
+    raise TypeError("LoadLibrary() argument 1 must be str, not None")
+
+
+@pytest.mark.parametrize("loaded", [Library, no_library], ids=["macOS", "Windows"])
+def test_a_system_without_the_call_lays_nothing_out(monkeypatch, tmp_path, loaded):
+    monkeypatch.setattr(module.ctypes, "CDLL", loaded)
     with (tmp_path / "f").open("wb") as file:
         assert module.lay_out(file.fileno(), 10) is False
     monkeypatch.undo()
